@@ -1,0 +1,153 @@
+"""Cost tables: how long each version of each layer takes, by cores and pressure level."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+COLUMNS = (
+    "model",
+    "layer",
+    "version",
+    "cores",
+    "level",
+    "repeat",
+    "seconds",
+    "traffic_bytes",
+    "footprint_bytes",
+)
+
+
+@dataclass(frozen=True)
+class ModelCosts:
+    """The costs of one model.
+
+    `seconds` and `traffic_bytes` have shape (layers, versions, core counts, levels): the median over
+    repeats; a version that a layer does not have is infinite. `noise` holds each repeat divided by its
+    cell's median, flat: the spread of service times around the table. `footprint_bytes` has shape
+    (layers, versions). `solo` has shape (layers,): the version that is fastest alone, over all core counts.
+    """
+
+    seconds: NDArray[np.float64]
+    traffic_bytes: NDArray[np.float64]
+    footprint_bytes: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    solo: NDArray[np.int64]
+
+
+class CostTable:
+    """Seconds and traffic by layer, version, cores and pressure level, made from a table of repeats.
+
+    `cores` are the profiled core counts and `levels` the profiled pressures, both ascending, levels[0] = 0.
+    `machine` names the machine the table belongs to.
+    """
+
+    def __init__(self, repeats: pd.DataFrame, machine: str) -> None:
+        """Index the repeats: one row each, with the columns of `COLUMNS`.
+
+        A row at level 0 is required wherever a version was profiled. A missing higher level reads as the
+        nearest lower one (a block on all cores has no co-runner). Raises ValueError on missing columns, on
+        non-positive or NaN seconds, or on a hole at level 0.
+        """
+        missing = [column for column in COLUMNS if column not in repeats.columns]
+        if missing:
+            raise ValueError(f"cost table of {machine}: columns {missing} are missing")
+        if repeats.empty:
+            raise ValueError(f"cost table of {machine} is empty; rerun rule `profile`")
+        bad = ~(repeats["seconds"] > 0) | ~np.isfinite(repeats["seconds"])
+        if bad.any():
+            row = repeats[bad].iloc[0]
+            raise ValueError(
+                f"cost table of {machine}: {row['seconds']} seconds for layer {row['layer']} of {row['model']}; "
+                "times are positive: rerun rule `profile`"
+            )
+        self.machine = machine
+        self.repeats = repeats
+        self.cores: tuple[int, ...] = tuple(int(c) for c in sorted(repeats["cores"].unique()))
+        self.levels: tuple[float, ...] = tuple(float(p) for p in sorted(repeats["level"].unique()))
+        if self.levels[0] != 0.0:
+            raise ValueError(f"cost table of {machine}: no level 0; profile each version alone first")
+        self._core_index = {cores: index for index, cores in enumerate(self.cores)}
+        self._models = {
+            str(name): self._index_model(str(name), rows)
+            for name, rows in repeats.groupby("model", sort=False)
+        }
+
+    def _index_model(self, name: str, rows: pd.DataFrame) -> ModelCosts:
+        layers, versions = int(rows["layer"].max()) + 1, int(rows["version"].max()) + 1
+        shape = (layers, versions, len(self.cores), len(self.levels))
+        index = (
+            rows["layer"].to_numpy(),
+            rows["version"].to_numpy(),
+            np.searchsorted(self.cores, rows["cores"].to_numpy()),
+            np.searchsorted(self.levels, rows["level"].to_numpy()),
+        )
+        cell = pd.Series(np.ravel_multi_index(index, shape), index=rows.index)
+        medians = rows.groupby(cell)[["seconds", "traffic_bytes"]].median()
+        seconds = np.full(shape, np.nan)
+        traffic = np.full(shape, np.nan)
+        seconds.ravel()[medians.index] = medians["seconds"]
+        traffic.ravel()[medians.index] = medians["traffic_bytes"]
+        noise = (rows["seconds"] / cell.map(medians["seconds"])).to_numpy(dtype=np.float64)
+        for level in range(1, shape[3]):
+            for values in (seconds, traffic):
+                hole = np.isnan(values[..., level])
+                values[..., level][hole] = values[..., level - 1][hole]
+        footprint = np.zeros(shape[:2])
+        footprint[index[0], index[1]] = rows["footprint_bytes"].to_numpy()
+        seconds[np.isnan(seconds)] = np.inf
+        traffic[np.isnan(traffic)] = 0.0
+        alone = seconds[..., 0].min(axis=2)
+        if not np.isfinite(alone.min(axis=1)).all():
+            hole_at = int(np.flatnonzero(~np.isfinite(alone.min(axis=1)))[0])
+            raise ValueError(
+                f"cost table of {self.machine}: layer {hole_at} of {name} has no row at level 0; rerun rule `profile`"
+            )
+        return ModelCosts(seconds, traffic, footprint, noise, alone.argmin(axis=1))
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """The models it covers."""
+        return tuple(self._models)
+
+    def model(self, name: str) -> ModelCosts:
+        """Return the costs of a model. Raises LookupError if it was not profiled."""
+        try:
+            return self._models[name]
+        except KeyError:
+            raise LookupError(
+                f"model {name} was not profiled on {self.machine} (the table has {', '.join(self._models)}); "
+                "add it to `models` and rerun rule `profile`"
+            ) from None
+
+    def core_index(self, cores: int) -> int:
+        """Return the place of a core count in the table. Raises LookupError if it was not profiled."""
+        try:
+            return self._core_index[cores]
+        except KeyError:
+            raise LookupError(
+                f"{cores} cores were not profiled on {self.machine} (the table has {self.cores}); "
+                f"add {cores} to `profile.cores` and rerun rule `profile`"
+            ) from None
+
+    def level_index(self, pressure: float) -> int:
+        """Return the place of the profiled level nearest to a pressure in [0, 1]."""
+        return int(np.abs(np.asarray(self.levels) - pressure).argmin())
+
+    def solo_seconds(self, name: str, level: int = 0) -> NDArray[np.float64]:
+        """Return seconds of the solo versions, shape (layers, core counts), at a level index."""
+        costs = self.model(name)
+        return costs.seconds[np.arange(len(costs.solo)), costs.solo, :, level]
+
+    def isolated_latency_s(self, name: str) -> float:
+        """Return the least time of a query alone: the solo versions on the core count that suits them best."""
+        return float(self.solo_seconds(name).sum(axis=0).min())
+
+    def select(self, models: Sequence[str]) -> "CostTable":
+        """Return the table of some of the models only."""
+        for name in models:
+            self.model(name)
+        return CostTable(self.repeats[self.repeats["model"].isin(models)], self.machine)

@@ -1,0 +1,56 @@
+"""Queries and what became of them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request for one sample of a model; `arrival_s` is its scheduled arrival."""
+
+    id: int
+    model: str
+    arrival_s: float
+    qos_s: float
+
+    @property
+    def deadline_s(self) -> float:
+        """When its answer is due."""
+        return self.arrival_s + self.qos_s
+
+
+class Ending(StrEnum):
+    """How a query ended."""
+
+    SERVED = "served"
+    REJECTED = "rejected"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRecord:
+    """The end of one query, one row of queries.parquet.
+
+    `blocks` counts its block starts, `conflicts` those of them that got fewer cores than they wanted.
+    `core_s` is cores held x time, in core-seconds.
+    `start_s` is the start of its first block (its end where none started).
+    """
+
+    query: Query
+    ending: Ending
+    start_s: float
+    end_s: float
+    blocks: int
+    conflicts: int
+    core_s: float
+    reason: str = ""
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds from the scheduled arrival to the end."""
+        return self.end_s - self.query.arrival_s
+
+    @property
+    def on_time(self) -> bool:
+        """Whether it was served within its target; a rejected or unfinished query never is."""
+        return self.ending is Ending.SERVED and self.latency_s <= self.query.qos_s
