@@ -5,6 +5,7 @@ Weights are drawn from one generator per model, so a model is the same bytes on 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,7 +38,7 @@ class GraphRecorder:
         self.initializers.append(numpy_helper.from_array(values, name))
         return name
 
-    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Append one node with a single output named after it."""
         self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name

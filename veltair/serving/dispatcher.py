@@ -233,6 +233,12 @@ class Dispatcher:
         running = self._running.get(resize.query_id)
         if running is None:
             raise PolicyError(f"{self._name} resizes query {resize.query_id}, which is not running")
+        if resize.cores < running.target_cores and running.target_cores > running.cores:
+            # The block may have grown already, with its Resized still on the way.
+            raise PolicyError(
+                f"{self._name} takes back cores from query {resize.query_id}, which is growing from "
+                f"{running.cores} to {running.target_cores}; wait for its Resized event"
+            )
         versions = running.versions if resize.versions is None else resize.versions
         if len(versions) != len(running.block):
             raise PolicyError(
@@ -278,7 +284,8 @@ class Dispatcher:
     def _abandon(self, time_s: float) -> list[QueryRecord]:
         for running in self._running.values():
             self._charge(running, time_s)
-        queries = [entry.query for entry in (*self._pending, *self._running.values())]
+        queries = [entry.query for entry in self._pending]
+        queries.extend(running.query for running in self._running.values())
         self._pending.clear()
         self._running.clear()
         return [self._close(query, Ending.UNFINISHED, time_s, "the run ended first") for query in queries]

@@ -96,6 +96,7 @@ class Allocation:
 class Resize:
     """Change a running block at its next layer end: its cores and, if given, its versions.
 
+    A growth under way (target_cores above cores) can be raised, but not taken back before it is adopted.
     Cores that it gains are taken from the free ones at once; cores that it loses become free at that layer end.
     `versions` has one entry for each layer of the block, as in its Allocation; None keeps them.
     """

@@ -1,0 +1,62 @@
+# The commands of this project; `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := all
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+CONFIG ?= workflow/config/config.yaml
+CORES ?= all
+
+VENV := .venv
+STAMP := $(VENV)/.installed
+# The environment's programs first, for what Snakemake starts too.
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
+
+.PHONY: all test test-long check smoke estimate clean help
+
+all: $(STAMP)  ## Run the whole evaluation of CONFIG: figures and results/summary.md (the default)
+	$(SNAKEMAKE) --configfile $(CONFIG)
+
+test: $(STAMP)  ## Run the tests
+	$(RUN) python -m pytest -m "not long"
+
+test-long: $(STAMP)  ## Run the tests that take longer than a test suite should
+	$(RUN) python -m pytest -m long
+
+check: $(STAMP)  ## Check style, types, the arrows between the packages, and the workflow
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) lint-imports --no-cache
+	$(RUN) snakemake --lint
+
+smoke: $(STAMP)  ## Simulate from shipped cost tables and compare with the golden summary, in minutes
+	$(SNAKEMAKE) smoke --configfile workflow/config/smoke.yaml
+
+estimate: $(STAMP)  ## Print the jobs and hours of CONFIG before anything starts
+	$(RUN) python -m veltair.evaluation estimate --config $(CONFIG)
+
+clean:  ## Remove everything that was generated, measurements included; the environment stays
+	find results figures -mindepth 1 ! -path results/README.md ! -path figures/.gitkeep -delete
+	rm -rf .snakemake .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+help:  ## Print this list
+	@echo "make TARGET [CONFIG=workflow/config/config.yaml] [PYTHON=python3] [CORES=all]"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo "Settings: workflow/config/README.md. Columns of the results: results/README.md."
+
+# The stamp comes last, so that an interrupted installation is taken up again.
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' is not Python 3.11 or newer; install one and run: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' has no venv module; install it (on Debian and Ubuntu: python3-venv)" >&2; exit 1; }
+	@command -v gcc >/dev/null || { \
+	  echo "error: gcc was not found; install it (on Debian and Ubuntu: build-essential): kernels are linked with it" >&2; exit 1; }
+	@echo "Installing the pinned packages of requirements.txt into $(VENV) (a few minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

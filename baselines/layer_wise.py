@@ -1,0 +1,19 @@
+"""Every layer a unit of its own, with its own share of the QoS budget.
+
+Source: the layer-wise scheduling that Liu et al., VELTAIR, ASPLOS 2022, compare with; also the other
+reading of what Planaria (Ghodrati et al., MICRO 2020) is on a CPU.
+"""
+
+from baselines.fixed_blocks import FixedBlocks
+from veltair.serving.blocks import BudgetShare
+from veltair.serving.discipline import Conflict, DropLate, Order
+from veltair.serving.policy import Context
+
+
+class LayerWise(FixedBlocks):
+    """Fixed blocks of one layer."""
+
+    def __init__(
+        self, context: Context, *, alpha: BudgetShare, order: Order, conflict: Conflict, drop_late: DropLate
+    ) -> None:
+        super().__init__(context, layers=1, alpha=alpha, order=order, conflict=conflict, drop_late=drop_late)

@@ -1,0 +1,24 @@
+"""Planaria's elastic shares of the machine, on cores instead of systolic subarrays.
+
+Source: Ghodrati et al., Planaria, MICRO 2020, and its public scheduler; `veltair.serving.elastic` says
+what the port changes.
+"""
+
+from veltair.serving.blocks import Reading
+from veltair.serving.discipline import Conflict, DropLate, Order
+from veltair.serving.elastic import ElasticPolicy
+from veltair.serving.policy import Context
+
+
+class Planaria(ElasticPolicy):
+    """Elastic core shares, blind to interference: the solo versions and their times alone."""
+
+    def __init__(self, context: Context, *, order: Order, conflict: Conflict, drop_late: DropLate) -> None:
+        super().__init__(context, Reading.SOLO_ALONE, order, conflict, drop_late)
+
+
+class PlanariaAware(ElasticPolicy):
+    """Planaria that knows the pressure but has one version: the ablation between Planaria and Veltair-AC."""
+
+    def __init__(self, context: Context, *, order: Order, conflict: Conflict, drop_late: DropLate) -> None:
+        super().__init__(context, Reading.SOLO_AT_LEVEL, order, conflict, drop_late)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from builders import (
+    linear_context,
+    make_context,
+    make_machine,
+    make_model,
+    pending,
+    random_context,
+    random_queries,
+    run_to_end,
+    snapshot,
+)
+
+from baselines.fixed_blocks import FixedBlocks
+from baselines.layer_wise import LayerWise
+from veltair.serving.discipline import Conflict, DropLate, Order
+from veltair.serving.query import Ending
+
+COMMON = {"alpha": 1.0, "order": Order.FCFS, "drop_late": DropLate.NEVER}
+# The five layers of test_blocks.py: 2 ms of budget each.
+WORK_CORE_S = (0.002, 0.006, 0.001, 0.002, 0.004)
+
+
+def blocks(policy, context):
+    """Return the blocks of a query as (start, stop, need) when it always gets its need."""
+    found, layer = [], 0
+    net = context.models["net"]
+    while layer < len(net.layers):
+        (start,) = policy.allocate(snapshot(8, [pending(1, net, next_layer=layer)]))
+        found.append((start.block.start, start.block.stop, start.cores))
+        layer = start.block.stop
+    return found
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (1, [(0, 1, 1), (1, 2, 3), (2, 3, 1), (3, 4, 1), (4, 5, 2)]),
+        (2, [(0, 2, 2), (2, 4, 1), (4, 5, 2)]),  # 8 core-ms in 4 ms, 3 in 4 ms, 4 in 2 ms
+        (3, [(0, 3, 2), (3, 5, 2)]),  # 9 core-ms in 6 ms, 6 in 4 ms
+        (100, [(0, 5, 2)]),  # 15 core-ms in 10 ms
+    ],
+)
+def test_blocks_have_a_fixed_length_and_the_sum_of_their_layers_budgets(layers, expected):
+    context = linear_context(WORK_CORE_S)
+    policy = FixedBlocks(context, layers=layers, conflict=Conflict.SHRINK, **COMMON)
+    assert blocks(policy, context) == expected
+
+
+def test_layer_wise_is_blocks_of_one_layer():
+    context = linear_context(WORK_CORE_S)
+    policy = LayerWise(context, conflict=Conflict.SHRINK, **COMMON)
+    assert blocks(policy, context) == [(0, 1, 1), (1, 2, 3), (2, 3, 1), (3, 4, 1), (4, 5, 2)]
+
+
+def test_a_block_cut_by_a_conflict_goes_on_to_its_fixed_end():
+    context = linear_context(WORK_CORE_S)
+    policy = FixedBlocks(context, layers=3, conflict=Conflict.SHRINK_ONE_LAYER, **COMMON)
+    net = context.models["net"]
+    (cut,) = policy.allocate(snapshot(1, [pending(1, net)]))
+    assert (cut.block.start, cut.block.stop) == (0, 1)
+    # The rest, layers 1 and 2: 7 core-ms in 4 ms need 2 cores.
+    (rest,) = policy.allocate(snapshot(8, [pending(1, net, next_layer=1)]))
+    assert (rest.block.start, rest.block.stop, rest.cores) == (1, 3, 2)
+
+
+def test_fixed_blocks_are_blind_to_pressure():
+    seconds = np.array([0.001, 0.009]).reshape(1, 1, 1, 2)
+    net = make_model(macs=(1,))
+    context = make_context({"net": seconds}, [net], cores=(1,), levels=(0.0, 1.0), machine=make_machine(1))
+    policy = LayerWise(context, conflict=Conflict.SHRINK, **COMMON)
+    answers = [policy.allocate(snapshot(1, [pending(1, net)], pressure=pressure)) for pressure in (0.0, 1.0)]
+    assert answers[0] == answers[1]
+
+
+def test_a_block_has_at_least_one_layer():
+    with pytest.raises(ValueError, match="layers is 0; give the length of a block"):
+        FixedBlocks(linear_context(WORK_CORE_S), layers=0, conflict=Conflict.SHRINK, **COMMON)
+
+
+@pytest.mark.parametrize("conflict", Conflict)
+@pytest.mark.parametrize("layers", [1, 3, 20])
+@pytest.mark.parametrize(("cores", "core_unit"), [(2, 1), (64, 8)])
+def test_fixed_blocks_serve_all_queries_whatever_a_conflict_leads_to(conflict, layers, cores, core_unit):
+    context = random_context(2, cores=cores, core_unit=core_unit)
+    policy = FixedBlocks(context, layers=layers, conflict=conflict, **COMMON)
+    records = run_to_end(policy, context, random_queries(context, 200, seed=2))
+    assert sorted(record.query.id for record in records) == list(range(200))
+    assert {record.ending for record in records} == {Ending.SERVED}

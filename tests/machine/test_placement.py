@@ -1,0 +1,131 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from veltair.machine.placement import PLACEMENTS, Placement, pinned, spread
+from veltair.machine.topology import Machine
+
+
+def make_machine(groups: int, size: int) -> Machine:
+    ids = tuple(tuple(range(index * size, (index + 1) * size)) for index in range(groups))
+    return Machine("made-up", 1, ids, 2**20, 2**24, 1e11, 1e11, validated=False)
+
+
+SHAPES = [(1, 2), (2, 4), (16, 4), (16, 8), (3, 6)]
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[int, set[int], Machine, set[int]]:
+    """Cores wanted, free ids, machine, and ids held by the block that asks: disjoint from the free ones."""
+    machine = make_machine(*draw(st.sampled_from(SHAPES)))
+    free = draw(st.sets(st.sampled_from(machine.core_ids), min_size=1))
+    held = draw(st.sets(st.sampled_from(machine.core_ids))) - free
+    return draw(st.integers(1, len(free))), free, machine, held
+
+
+def groups_of(ids: tuple[int, ...], machine: Machine) -> set[int]:
+    return {index for index, group in enumerate(machine.cache_groups) if set(ids).intersection(group)}
+
+
+@given(requests(), st.sampled_from(list(PLACEMENTS.values())))
+def test_exactly_the_wanted_number_of_distinct_free_cores_is_chosen(
+    request_: tuple[int, set[int], Machine, set[int]], place: Placement
+) -> None:
+    cores, free, machine, held = request_
+    chosen = place(cores, free, machine, held)
+    assert len(chosen) == len(set(chosen)) == cores
+    assert free.issuperset(chosen)
+
+
+@given(requests(), st.sampled_from(list(PLACEMENTS.values())), st.randoms())
+def test_the_order_of_the_free_cores_does_not_matter(
+    request_: tuple[int, set[int], Machine, set[int]], place: Placement, random: object
+) -> None:
+    cores, free, machine, held = request_
+    shuffled = sorted(free)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert place(cores, shuffled, machine, held) == place(cores, free, machine, held)
+
+
+@given(st.sampled_from(SHAPES), st.data())
+def test_spread_on_an_idle_machine_fills_the_groups_evenly(
+    shape: tuple[int, int], data: st.DataObject
+) -> None:
+    machine = make_machine(*shape)
+    cores = data.draw(st.integers(1, machine.cores))
+    chosen = spread(cores, machine.core_ids, machine)
+    filled = [len(set(chosen).intersection(group)) for group in machine.cache_groups]
+    assert max(filled) - min(filled) <= 1
+
+
+@given(st.sampled_from(SHAPES), st.lists(st.integers(1, 24), max_size=6))
+def test_pinned_blocks_of_whole_groups_never_share_a_group(shape: tuple[int, int], wants: list[int]) -> None:
+    machine = make_machine(*shape)
+    free, used = set(machine.core_ids), []
+    for groups in wants:
+        cores = groups * shape[1]
+        if cores > len(free):
+            continue
+        chosen = pinned(cores, free, machine)
+        free -= set(chosen)
+        used.append(groups_of(chosen, machine))
+    assert sum(len(groups) for groups in used) == len(set().union(*used))
+
+
+@given(st.sampled_from(SHAPES), st.data())
+def test_pinned_on_an_idle_machine_uses_the_fewest_groups(
+    shape: tuple[int, int], data: st.DataObject
+) -> None:
+    machine = make_machine(*shape)
+    cores = data.draw(st.integers(1, machine.cores))
+    assert len(groups_of(pinned(cores, machine.core_ids, machine), machine)) == -(-cores // shape[1])
+
+
+def test_spread_deals_one_core_to_each_group_in_turn() -> None:
+    machine = make_machine(4, 4)
+    assert spread(6, machine.core_ids, machine) == (0, 4, 8, 12, 1, 5)
+
+
+def test_spread_counts_cores_in_use_as_dealt() -> None:
+    # Groups 0-3 and 4-7; 0 and 1 are in use: group 1 gets two before group 0 gets its third.
+    assert spread(3, [2, 3, 4, 5, 6, 7], make_machine(2, 4)) == (4, 5, 2)
+
+
+def test_pinned_takes_untouched_groups_before_shared_ones() -> None:
+    # Core 0 is another block's: its group is avoided while others suffice.
+    machine = make_machine(3, 4)
+    assert pinned(5, set(range(1, 12)), machine) == (4, 5, 6, 7, 8)
+
+
+def test_pinned_picks_the_tightest_shared_group_that_suffices() -> None:
+    # Free: 3 of group 0, 1 of group 1, 2 of group 2. Two cores fit group 2 exactly.
+    assert pinned(2, [1, 2, 3, 7, 10, 11], make_machine(3, 4)) == (10, 11)
+
+
+def test_pinned_takes_the_roomiest_shared_group_when_none_suffices() -> None:
+    # Five wanted: all 3 of group 0, then the tightest for the 2 that remain.
+    assert pinned(5, [1, 2, 3, 7, 10, 11], make_machine(3, 4)) == (1, 2, 3, 10, 11)
+
+
+def test_pinned_grows_a_block_inside_its_own_group_first() -> None:
+    # The block holds 0 and 1 alone in group 0; 4 is another's; group 2 is untouched.
+    free = [2, 3, 5, 6, 7, 8, 9, 10, 11]
+    assert pinned(3, free, make_machine(3, 4), held=[0, 1]) == (2, 3, 8)
+
+
+def test_pinned_does_not_count_a_shared_group_as_its_own() -> None:
+    # The block holds 0, another holds 1: the untouched group is better.
+    assert pinned(2, [2, 3, 4, 5, 6, 7], make_machine(2, 4), held=[0]) == (4, 5)
+
+
+@pytest.mark.parametrize("place", PLACEMENTS.values())
+@pytest.mark.parametrize("cores", [0, -1, 3])
+def test_a_number_that_is_not_free_is_refused(place: Placement, cores: int) -> None:
+    with pytest.raises(ValueError, match="2 are free"):
+        place(cores, [0, 1], make_machine(1, 4), ())
+
+
+@pytest.mark.parametrize("place", PLACEMENTS.values())
+def test_a_core_that_the_machine_lacks_is_refused(place: Placement) -> None:
+    with pytest.raises(ValueError, match=r"cores \[9\] are not cores of made-up"):
+        place(1, [0, 9], make_machine(1, 4), ())

@@ -1,0 +1,252 @@
+import numpy as np
+import pytest
+from builders import (
+    linear_context,
+    linear_seconds,
+    make_context,
+    make_machine,
+    make_model,
+    pending,
+    random_context,
+    random_queries,
+    run_to_end,
+    running,
+    snapshot,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from veltair.serving.blocks import Reading
+from veltair.serving.discipline import Conflict, DropLate, Order
+from veltair.serving.elastic import ElasticPolicy, apportion, core_shares, pressure_on
+from veltair.serving.policy import Allocation, Context, Rejection, Resize
+from veltair.serving.query import Ending
+
+COUNTS = tuple(range(1, 17))
+
+
+def elastic(
+    context: Context, conflict: Conflict = Conflict.WAIT, drop_late: DropLate = DropLate.NEVER
+) -> ElasticPolicy:
+    return ElasticPolicy(context, Reading.SOLO_ALONE, Order.FCFS, conflict, drop_late)
+
+
+def shares(tasks, counts=COUNTS, cores=16, best=None):
+    """Return the shares of tasks given as (work in core-ms, slack in ms) with linear speed-up."""
+    work, slack = np.array(tasks, dtype=float).T
+    best_cores = np.full(len(tasks), counts[-1]) if best is None else np.array(best)
+    given_cores, _ = core_shares(slack, np.divide.outer(work, counts), best_cores, counts, cores)
+    return given_cores.tolist()
+
+
+def test_if_all_needs_fit_the_spare_goes_by_urgency():
+    # Needs 40/10 = 4 and 60/10 = 6; both then take 10 ms, so the spare 6 is split 3 and 3.
+    assert shares([(40, 10), (60, 10)]) == [7, 9]
+
+
+def test_if_needs_do_not_fit_the_most_urgent_is_served_first_and_the_doomed_get_nothing():
+    # Needs 10, 8 and none (30 > 16). Urgency 1/(10 x 10) and 1/(5 x 8): the second gets 8, the first what
+    # is left.
+    assert shares([(100, 10), (40, 5), (30, 1)]) == [8, 8, 0]
+
+
+def test_a_small_need_makes_a_query_urgent_as_a_small_slack_does():
+    # Needs 10, 2 and 8. Slack x need 100, 24 and 72: the second, the third, then what is left for the first.
+    assert shares([(100, 10), (24, 12), (72, 9)]) == [6, 2, 8]
+
+
+def test_if_all_are_doomed_they_share_by_the_time_left():
+    # On 16 cores 20 and 10 ms are left: weights 1/20 and 1/10 of 16 cores are 5.33 and 10.67.
+    assert shares([(320, 10), (160, 5)]) == [5, 11]
+
+
+def test_spare_beside_a_doomed_query_goes_to_the_feasible_up_to_their_best_count():
+    # Needs 4 and none. The spare 12 goes to the feasible one up to its best count, 6; the rest to who has
+    # room: all 10 to the doomed one.
+    assert shares([(40, 10), (400, 1)], best=[6, 16]) == [6, 10]
+
+
+def test_nobody_gets_spare_above_the_count_on_which_its_model_is_fastest():
+    # Needs 4 and 6, spare 6: the first may have 1 more, the other takes the rest.
+    assert shares([(40, 10), (60, 10)], best=[5, 16]) == [5, 11]
+    assert shares([(40, 10), (60, 10)], best=[5, 7]) == [5, 7]
+
+
+def test_a_query_past_its_deadline_is_doomed():
+    assert shares([(16, -1), (40, 10)], best=[16, 4]) == [12, 4]
+
+
+def test_shares_are_whole_units():
+    # Unit 4: needs 40/10 -> 4 and 60/10 -> 8; spare 4 by 1/10 and 1/7.5: 0.43 and 0.57 of a unit.
+    assert shares([(40, 10), (60, 10)], counts=(4, 8, 12, 16)) == [4, 12]
+
+
+def test_a_need_skips_counts_that_are_slower():
+    # 3 ms of slack: 8 cores take 4 ms, 4 cores 3 ms.
+    needs = core_shares(np.array([3.0]), np.array([[9.0, 5.0, 3.0, 4.0]]), np.array([4]), (1, 2, 4, 8), 8)[1]
+    assert needs.tolist() == [4]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.1, 500), st.floats(-10, 100)), min_size=1, max_size=12),
+    st.sampled_from([((1, 2), 2), (COUNTS, 16), ((8, 16, 24, 32, 40, 48, 56, 64), 64)]),
+)
+def test_shares_are_units_within_the_machine_and_never_all_zero(tasks, counts_and_cores):
+    counts, cores = counts_and_cores
+    given_cores = shares(tasks, counts, cores)
+    assert 0 < sum(given_cores) <= cores
+    assert all(share >= 0 and share % counts[0] == 0 for share in given_cores)
+
+
+@given(
+    st.integers(0, 100),
+    st.lists(st.tuples(st.floats(0, 10), st.integers(0, 20)), min_size=1, max_size=8),
+)
+def test_apportioning_gives_out_all_that_fits(units, parts):
+    weights, room = np.array([weight for weight, _ in parts]), np.array([room for _, room in parts])
+    shared = apportion(units, weights, room)
+    assert (shared <= room).all()
+    assert (shared >= 0).all()
+    assert shared.sum() == min(units, room[weights > 0].sum())
+
+
+def test_apportioning_rounds_by_largest_remainder():
+    # 10 units by 1 : 2 : 4 are 1.43, 2.86, 5.71: the two largest remainders round up.
+    assert apportion(10, np.array([1.0, 2.0, 4.0]), np.array([10, 10, 10])).tolist() == [1, 3, 6]
+
+
+# One model of 4 layers, 40 core-ms, on 8 cores: due in 10 ms it needs 4 cores; a lone query gets all 8.
+NET_S = (0.010,) * 4
+QOS_S = 0.010
+
+
+def net_context(**kwargs) -> Context:
+    return linear_context(NET_S, qos_s=QOS_S, **kwargs)
+
+
+def test_a_query_runs_all_its_layers_as_one_block_on_its_share():
+    context = net_context()
+    answers = elastic(context).allocate(snapshot(8, [pending(1, context.models["net"])]))
+    (start,) = answers
+    assert isinstance(start, Allocation)
+    assert (start.block.start, start.block.stop, start.cores, start.wanted_cores) == (0, 4, 8, 4)
+
+
+def test_running_queries_shrink_to_their_shares_and_the_waiting_one_waits_for_its_need():
+    # Both need 4 of 8 cores, none is free: the running one is told to give 4 up.
+    context = net_context()
+    net = context.models["net"]
+    answers = elastic(context).allocate(snapshot(0, [pending(2, net)], [running(1, net, 8)]))
+    assert answers == [Resize(1, 4)]
+
+
+@pytest.mark.parametrize(("conflict", "started"), [(Conflict.WAIT, []), (Conflict.SHRINK, [2])])
+def test_a_start_below_the_need_is_what_shrink_allows(conflict, started):
+    context = net_context()
+    net = context.models["net"]
+    answers = elastic(context, conflict).allocate(snapshot(2, [pending(2, net)], [running(1, net, 6)]))
+    starts = [answer for answer in answers if isinstance(answer, Allocation)]
+    assert [start.cores for start in starts] == started
+    assert all(start.wanted_cores == 4 for start in starts)
+
+
+def test_a_running_query_grows_into_free_cores_only():
+    # Alone its share is 8; 5 are held and 2 free.
+    context = net_context()
+    net = context.models["net"]
+    answers = elastic(context).allocate(snapshot(2, [], [running(1, net, 5)]))
+    assert answers == [Resize(1, 7)]
+
+
+def test_a_query_in_its_last_layer_is_left_alone():
+    context = net_context()
+    net = context.models["net"]
+    last = snapshot(4, [], [running(1, net, 4)], progress={1: 3})
+    assert elastic(context).allocate(last) == []
+
+
+def test_growth_under_way_is_not_taken_back():
+    # Query 1 grows from 2 to 8 when query 2 arrives; its share falls to 4, but the grown cores may be in use.
+    context = net_context()
+    net = context.models["net"]
+    answers = elastic(context).allocate(snapshot(0, [pending(2, net)], [running(1, net, 2, target_cores=8)]))
+    assert answers == []
+
+
+def test_a_doomed_query_that_runs_keeps_one_unit():
+    # Query 1 is 50 ms late and has share 0 beside two queries that need 4 cores each.
+    context = net_context()
+    net = context.models["net"]
+    waiting = [pending(number, net, arrival_s=0.060) for number in (2, 3)]
+    answers = elastic(context).allocate(snapshot(0, waiting, [running(1, net, 8)], time_s=0.060))
+    assert answers == [Resize(1, 1)]
+
+
+def test_shares_change_on_arrivals_and_completions_only():
+    context = net_context()
+    net = context.models["net"]
+    policy = elastic(context, Conflict.SHRINK)
+    first = policy.allocate(snapshot(8, [pending(1, net), pending(2, net)]))
+    assert [start.cores for start in first if isinstance(start, Allocation)] == [4, 4]
+    # At 8 ms query 1 has little left and query 2 much: anew, query 2 would get more; but nobody came or went.
+    ended = {1: 2, 2: 0}
+    runs = [running(1, net, 4), running(2, net, 4)]
+    assert policy.allocate(snapshot(0, [], runs, time_s=0.008, progress=ended)) == []
+    # Once a third arrives they are: the running ones are resized.
+    third = snapshot(0, [pending(3, net, 0.008)], runs, time_s=0.008, progress=ended)
+    assert any(isinstance(answer, Resize) for answer in policy.allocate(third))
+
+
+def test_remaining_work_does_not_count_layers_that_have_ended():
+    # Two of four layers done, 20 core-ms left, 3 ms of slack: it needs 7 cores and is the more urgent
+    # one. With all 40 core-ms left it would be doomed.
+    context = net_context()
+    net = context.models["net"]
+    runs = [running(1, net, 8)]
+    answers = elastic(context).allocate(
+        snapshot(0, [pending(2, net, 0.007)], runs, time_s=0.007, progress={1: 2})
+    )
+    assert answers == [Resize(1, 7)]
+
+
+def test_late_queries_are_dropped_before_shares_are_made():
+    # At 20 ms query 1 is late; query 2 cannot be in time either, but has not missed its deadline: all cores
+    # are its own, where two doomed queries would share them.
+    context = net_context()
+    net = context.models["net"]
+    queue = [pending(1, net), pending(2, net, 0.012)]
+    policy = elastic(context, drop_late=DropLate.AT_DEADLINE)
+    dropped, start = policy.allocate(snapshot(8, queue, time_s=0.020))
+    assert isinstance(dropped, Rejection)
+    assert dropped.query_id == 1
+    assert isinstance(start, Allocation)
+    assert start.cores == 8
+
+
+def test_a_block_alone_meets_no_pressure_and_equal_blocks_each_half():
+    net = make_model()
+    lone, other = running(1, net, 4), running(2, net, 4)
+    assert pressure_on(lone, snapshot(4, [], [lone], pressure=0.8)) == 0.0
+    assert pressure_on(lone, snapshot(0, [], [lone, other], pressure=0.8)) == pytest.approx(0.4)
+
+
+def test_cores_between_two_profiled_counts_are_left_free():
+    # Two queries need 2 of 6 cores each and have a share of 3: 2 is the largest profiled count within it.
+    counts = (1, 2, 4, 6)
+    net = make_model(macs=(1, 1), qos_s=0.010)
+    context = make_context(
+        {"net": linear_seconds([0.010, 0.010], counts)}, [net], cores=counts, machine=make_machine(6)
+    )
+    answers = elastic(context, Conflict.SHRINK).allocate(snapshot(6, [pending(1, net), pending(2, net)]))
+    assert [answer.cores for answer in answers if isinstance(answer, Allocation)] == [2, 2]
+
+
+@pytest.mark.parametrize("conflict", Conflict)
+@pytest.mark.parametrize("reading", Reading)
+@pytest.mark.parametrize(("cores", "core_unit"), [(2, 1), (64, 8)])
+def test_every_reading_serves_all_queries_whatever_a_conflict_leads_to(conflict, reading, cores, core_unit):
+    context = random_context(7, cores=cores, core_unit=core_unit)
+    policy = ElasticPolicy(context, reading, Order.FCFS, conflict, DropLate.NEVER)
+    records = run_to_end(policy, context, random_queries(context, 200, seed=7))
+    assert sorted(record.query.id for record in records) == list(range(200))
+    assert {record.ending for record in records} == {Ending.SERVED}

@@ -1,0 +1,206 @@
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("veltair", "baselines", "models")
+
+# Who may import what is confined to few files, besides the contracts of import-linter in pyproject.toml.
+CONFINED = {
+    "tvm": ("veltair/compiler/", "veltair/machine/gang.py", "veltair/machine/profile.py"),
+    "tvm_ffi": ("veltair/compiler/", "veltair/machine/gang.py", "veltair/machine/profile.py"),
+    "mlperf_loadgen": ("veltair/evaluation/loadgen.py",),
+}
+# What decides must depend on its arguments alone.
+PURE = (
+    "veltair/compiler/model.py",
+    "veltair/compiler/select.py",
+    "veltair/compiler/tiling.py",
+    "veltair/evaluation/metrics.py",
+    "veltair/machine/placement.py",
+    "veltair/serving/adaptive.py",
+    "veltair/serving/blocks.py",
+    "veltair/serving/discipline.py",
+    "veltair/serving/dispatcher.py",
+    "veltair/serving/policy.py",
+    "veltair/serving/query.py",
+)
+IMPURE_MODULES = {
+    *(
+        "asyncio",
+        "concurrent",
+        "multiprocessing",
+        "queue",
+        "sched",
+        "signal",
+        "threading",
+        "_thread",
+    ),  # threads
+    *("datetime", "time", "timeit", "calendar"),  # clocks
+    *("random", "secrets", "uuid"),  # randomness
+    *("fileinput", "glob", "io", "logging", "mmap", "os", "pathlib", "shutil", "socket", "sqlite3"),  # I/O
+    *("subprocess", "sys", "tempfile", "urllib", "json", "pickle", "yaml", "pyarrow", "requests"),
+}
+IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
+
+
+def _sources() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def _pure_files() -> list[Path]:
+    named = [ROOT / name for name in PURE]
+    return [path for path in [*named, *sorted((ROOT / "baselines").glob("*.py"))] if path.exists()]
+
+
+def _imports(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of every imported module or name, in functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from ((node.lineno, a.value) for a in node.args if isinstance(a, ast.Constant))
+
+
+def _misplaced(source: str, file: str) -> list[str]:
+    """Return the imports of a file that only other files may have."""
+    return [
+        f"{file}:{line} imports {name}"
+        for line, name in _imports(source)
+        for top, homes in CONFINED.items()
+        if name.split(".")[0] == top and not file.startswith(homes)
+    ]
+
+
+def _impure(source: str, file: str) -> list[str]:
+    """Return what a file does with clocks, threads, randomness of its own, or input and output."""
+    found = [
+        f"{file}:{line} imports {name}"
+        for line, name in _imports(source)
+        if name.split(".")[0] in IMPURE_MODULES or name.startswith("numpy.random")
+    ]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS:
+            found.append(f"{file}:{node.lineno} calls {node.func.id}")
+        # A generator that is passed in is fine; making one, or drawing from the global one, is not.
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("np.random", "numpy.random"):
+            found += [] if node.attr == "Generator" else [f"{file}:{node.lineno} uses {ast.unparse(node)}"]
+    return found
+
+
+def _compiler_internals(source: str, file: str) -> list[str]:
+    """Return what a baseline imports of the compiler besides the description of a model."""
+    return [
+        f"{file}:{line} imports {name}"
+        for line, name in _imports(source)
+        if name.startswith("veltair.compiler") and not name.startswith("veltair.compiler.model")
+    ]
+
+
+def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    program = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the code in which a violation can be planted."""
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("data", "__pycache__")
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_the_arrows_between_the_packages_hold() -> None:
+    done = _lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "contract"),
+    [
+        ("veltair/compiler/model.py", "import veltair.machine.topology", "evaluation -> serving"),
+        ("veltair/machine/topology.py", "import veltair.serving.query", "evaluation -> serving"),
+        ("veltair/serving/query.py", "import veltair.evaluation", "evaluation -> serving"),
+        ("veltair/provenance.py", "import veltair.config", "evaluation -> serving"),
+        ("veltair/stray.py", "", "evaluation -> serving"),
+        ("veltair/serving/query.py", "import baselines", "veltair knows no baseline"),
+        ("baselines/planted.py", "import veltair.evaluation", "baselines use"),
+        ("models/resnet50.py", "import veltair", "models stand alone"),
+    ],
+)
+def test_an_import_against_the_arrows_is_found(copy: Path, file: str, line: str, contract: str) -> None:
+    with (copy / file).open("a") as stream:
+        stream.write(f"\n{line}\n")
+    done = _lint_imports(copy)
+    broken = [text for text in done.stdout.splitlines() if text.startswith(contract) and "BROKEN" in text]
+    assert done.returncode != 0 and broken, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_tvm_and_loadgen_are_imported_in_their_rooms_only(path: Path) -> None:
+    assert _misplaced(path.read_text(), path.relative_to(ROOT).as_posix()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import tvm",
+        "from tvm import relax",
+        "def f():\n    import tvm.runtime",
+        "import mlperf_loadgen as lg",
+    ],
+)
+def test_an_import_outside_its_room_is_found(line: str) -> None:
+    assert len(_misplaced(line, "veltair/serving/simulator.py")) == 1
+
+
+@pytest.mark.parametrize("path", _pure_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_decides_depends_on_its_arguments_only(path: Path) -> None:
+    assert _impure(path.read_text(), path.relative_to(ROOT).as_posix()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import time",
+        "from threading import Lock",
+        "import numpy.random",
+        "from numpy import random; from random import gauss",
+        "import numpy as np\nnp.random.default_rng(1)",
+        "from pathlib import Path",
+        "def f():\n    print(1)",
+    ],
+)
+def test_a_hidden_input_of_what_decides_is_found(line: str) -> None:
+    assert _impure(line, "veltair/serving/blocks.py")
+
+
+def test_a_generator_that_is_passed_in_is_no_hidden_input() -> None:
+    assert _impure("import numpy as np\ndef f(r: np.random.Generator): ...", "x.py") == []
+
+
+def test_every_file_that_must_be_pure_is_there() -> None:
+    assert [name for name in PURE if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "baselines").glob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_baselines_know_of_the_compiler_only_what_a_model_is(path: Path) -> None:
+    assert _compiler_internals(path.read_text(), path.relative_to(ROOT).as_posix()) == []
+
+
+def test_a_baseline_that_reaches_into_the_compiler_is_found() -> None:
+    assert len(_compiler_internals("from veltair.compiler import search", "baselines/x.py")) == 1

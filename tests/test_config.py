@@ -1,0 +1,334 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from snakemake.utils import validate
+
+from veltair.config import Config, ConfigError, checks, load, parse
+from veltair.config.__main__ import PAGE, SCHEMA, main
+from veltair.config.document import page_text, schema_text
+from veltair.config.load import key_paths
+
+ROOT = Path(__file__).parents[1]
+FILES = ("config", "smoke", "paper")
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def _values() -> dict[str, Any]:
+    """The least configuration: everything else has a default."""
+    return {
+        "models": {"net": {"builder": "models.resnet50:resnet50", "qos_ms": 15}},
+        "workloads": {"mix": {"net": 1}},
+        "policies": {"Fifo": {"path": "somewhere:Fifo"}},
+    }
+
+
+def _set(path: str, value: object) -> Change:
+    def change(values: dict[str, Any]) -> None:
+        *groups, last = path.split(".")
+        for group in groups:
+            values = values.setdefault(group, {})
+        values[last] = value
+
+    return change
+
+
+def _parsed(*changes: Change) -> Config:
+    values = _values()
+    for change in changes:
+        change(values)
+    return parse(values, "my.yaml")
+
+
+def _refusal(*changes: Change) -> str:
+    with pytest.raises(ConfigError) as caught:
+        _parsed(*changes)
+    return str(caught.value)
+
+
+def _file(folder: Path, text: str, name: str = "my.yaml") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_committed_configurations_are_valid(name: str) -> None:
+    assert load([ROOT / f"workflow/config/{name}.yaml"]).policies
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_snakemake_validates_the_committed_configurations_with_the_schema(name: str) -> None:
+    values = yaml.safe_load((ROOT / f"workflow/config/{name}.yaml").read_text())
+    validate(values, str(ROOT / SCHEMA))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_committed_configuration_over_the_default_is_valid_too(name: str) -> None:
+    load([ROOT / "workflow/config/config.yaml", ROOT / f"workflow/config/{name}.yaml"])
+
+
+def test_the_smoke_run_measures_nothing() -> None:
+    smoke = load([ROOT / "workflow/config/smoke.yaml"])
+    assert (smoke.measured.enabled, smoke.profile.costs) == (False, "shipped")
+
+
+def test_each_configuration_writes_to_folders_of_its_own() -> None:
+    configs = [load([ROOT / f"workflow/config/{name}.yaml"]) for name in FILES]
+    assert len({config.results.folder for config in configs}) == len(FILES)
+    assert len({config.figures.folder for config in configs}) == len(FILES)
+
+
+def test_the_committed_schema_is_that_of_the_keys() -> None:
+    assert (ROOT / SCHEMA).read_text() == schema_text(), "run: python -m veltair.config --write-schema"
+
+
+def test_the_committed_page_lists_the_keys_as_they_are() -> None:
+    assert (ROOT / PAGE).read_text() == page_text(), "run: python -m veltair.config --write-schema"
+
+
+def test_every_key_has_a_description_and_a_unit() -> None:
+    bare = [
+        path
+        for path, field in key_paths(Config).items()
+        if not field.description
+        or not isinstance(field.json_schema_extra, dict)
+        or not field.json_schema_extra["unit"]
+    ]
+    assert bare == []
+
+
+def test_the_schema_is_a_valid_schema_that_refuses_unknown_keys_everywhere() -> None:
+    schema = json.loads(schema_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    groups = [schema, *(part for part in schema["$defs"].values() if "properties" in part)]
+    assert all(group["additionalProperties"] is False for group in groups)
+
+
+def test_keys_that_are_left_out_have_their_defaults() -> None:
+    assert _parsed().select.slack == 1.5
+
+
+def test_a_whole_number_serves_where_a_number_is_asked_for() -> None:
+    assert _parsed(_set("models.net.qos_ms", 15)).models["net"].qos_ms == 15.0
+
+
+def test_a_configuration_does_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        _parsed().preset = "paper"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("queries", 5, "queries: unknown key; did you mean `simulated.queries`?"),
+        ("simulated.querys", 5, "simulated.querys: unknown key; did you mean `queries`?"),
+        ("models.net.qos_s", 1, "models.net.qos_s: unknown key; did you mean `qos_ms`?"),
+        ("qos.zzz", 1, "qos.zzz: unknown key; known here: relax, satisfaction"),
+        ("models.net.qos_ms", "15ms", "models.net.qos_ms: '15ms' is refused: it is not a number (write the"),
+        (
+            "models.net.qos_ms",
+            0,
+            "models.net.qos_ms: 0 is refused: it should be greater than 0; expected: lat",
+        ),
+        ("models.net.qos_ms", True, "models.net.qos_ms: True is refused: it is not a number"),
+        ("models.net.qos_ms", float("inf"), "models.net.qos_ms: inf is refused: it is not a finite number"),
+        ("oracle.tolerance", "1e-4", "'1e-4' is refused: it is text to YAML; write it with a point"),
+        ("select.count", 9, "select.count: 9 is refused: it should be less than or equal to 8"),
+        ("select.count", 2.5, "select.count: 2.5 is refused: it is not a whole number"),
+        ("search.reuse", "no", "search.reuse: 'no' is refused: it is neither true nor false"),
+        ("search", 5, "search: 5 is refused: it is not a group of keys with values"),
+        ("simulated.seeds", 5, "simulated.seeds: 5 is refused: it is not a list"),
+        ("simulated.seeds", [1, -1], "simulated.seeds[1]: -1 is refused: it should be greater than or equal"),
+        ("profile.cores", [1, 1.5], "profile.cores: [1, 1.5] is refused; expected: core counts to profile"),
+        (
+            "profile.cores",
+            "two",
+            "profile.cores: 'two' is refused; expected: core counts to profile: all, or",
+        ),
+        ("profile.cores", [2, 1], "profile: cores [2, 1] must ascend"),
+        ("profile.levels", [0.5, 1.0], "profile: levels [0.5, 1.0] must ascend from 0"),
+        (
+            "profile.costs",
+            "guessed",
+            "profile.costs: 'guessed' is refused: it should be 'measured' or 'shipped'",
+        ),
+        ("preset", "shipped", "preset: 'shipped' is refused: it should be 'paper'"),
+        (
+            "policies.P",
+            {"path": "no_colon"},
+            "policies.P.path: 'no_colon' is refused: it does not have the form",
+        ),
+        ("policies.P", {}, "policies.P.path: is missing; expected: `module:Class` of the policy"),
+        ("models.net.onnx", "a.onnx", "models.net: give `builder` or `onnx`, exactly one of them"),
+        ("models.net.builder", None, "models.net: give `builder` or `onnx`, exactly one of them"),
+        ("models.a/b", {"onnx": "a", "qos_ms": 1}, "models.a/b: the name is not made of letters"),
+        ("workloads.mix.other", 1, "workloads.mix: 'other' is not in `models` (net); add it there"),
+        ("workloads.mix.net", 0, "workloads.mix.net: 0 is refused: it should be greater than 0"),
+        ("measured.workloads", ["nix"], "measured.workloads: 'nix' is not in `workloads` (mix)"),
+        ("simulated.workloads", ["mix", "mix"], "simulated.workloads: 'mix' is listed 2 times; list it once"),
+        ("profile.costs", "shipped", "measured.enabled: true, but profile.costs is 'shipped'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_its_value_and_what_is_expected(
+    key: str, value: object, message: str
+) -> None:
+    found = _refusal(_set(key, value))
+    assert found.startswith("my.yaml: ") and message in found
+
+
+def test_one_mistake_is_reported_once() -> None:
+    assert _refusal(_set("profile.cores", [1, 1.5])).startswith("my.yaml: 1 mistake\n")
+
+
+def test_all_mistakes_are_reported_together() -> None:
+    message = _refusal(_set("select.count", 9), _set("select.slack", 0))
+    assert message.startswith("my.yaml: 2 mistakes\n")
+    assert "select.count: 9" in message and "select.slack: 0" in message
+
+
+def test_a_run_that_would_do_nothing_is_refused() -> None:
+    assert "both are false" in _refusal(_set("measured.enabled", False), _set("simulated.enabled", False))
+
+
+@given(st.text(alphabet="abcdefgqos_ms", min_size=1).filter(lambda name: name not in Config.model_fields))
+def test_no_unknown_key_is_taken(name: str) -> None:
+    assert f"{name}: unknown key" in _refusal(_set(name, 1))
+
+
+def test_later_files_go_over_earlier_ones_key_by_key(tmp_path: Path) -> None:
+    under = _file(
+        tmp_path, yaml.safe_dump(_values() | {"simulated": {"queries": 5, "drain_qos": 3}}), "a.yaml"
+    )
+    over = _file(tmp_path, "simulated: {queries: 7, seeds: [4]}", "b.yaml")
+    merged = load([under, over]).simulated
+    assert (merged.queries, merged.seeds, merged.drain_qos) == (7, (4,), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key `a` is there twice; keep one of them"),
+        ("models:\n  no: 1\n", "line 2: the key False is not text; put it in quotes"),
+        ("a: [1\n", "is not valid YAML"),
+        ("- a\n", "holds list, not keys with values"),
+        ("", "holds NoneType, not keys with values"),
+        ("a: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_holds_no_keys_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load([_file(tmp_path, text)])
+    assert str(tmp_path / "my.yaml") in str(caught.value) and message in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read .*; name an existing YAML file"):
+        load([tmp_path / "none.yaml"])
+
+
+def test_no_file_at_all_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no configuration file was given"):
+        load([])
+
+
+def _problems(*changes: Change, check: checks.PolicyCheck = lambda path, options: None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        checks.check_environment(_parsed(*changes), check)
+    return str(caught.value)
+
+
+def test_what_fits_this_machine_passes() -> None:
+    checks.check_environment(_parsed(), lambda path, options: None)
+
+
+def test_the_policy_check_gets_path_and_options_of_every_policy() -> None:
+    seen: list[tuple[str, Mapping[str, object]]] = []
+    config = _parsed(_set("policies.B", {"path": "b:B", "options": {"alpha": 0.8}}))
+    checks.check_environment(config, lambda path, options: seen.append((path, options)))
+    assert seen == [("somewhere:Fifo", {}), ("b:B", {"alpha": 0.8})]
+
+
+@pytest.mark.parametrize("error", [ImportError, AttributeError, LookupError, TypeError, ValueError])
+def test_a_policy_that_cannot_be_used_is_named(error: type[Exception]) -> None:
+    def check(path: str, options: Mapping[str, object]) -> None:
+        raise error(f"{path} has no allocate")
+
+    assert "policies.Fifo: " in _problems(check=check) and "has no allocate" in _problems(check=check)
+
+
+def test_an_onnx_file_that_is_not_there_is_named() -> None:
+    model = {"onnx": "nowhere/net.onnx", "qos_ms": 10}
+    assert "models.net.onnx: there is no file 'nowhere/net.onnx'" in _problems(_set("models.net", model))
+
+
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        ("models.resnet51:f", "'models.resnet51' of 'models.resnet51:f' does not import"),
+        ("models.resnet50:f", "module 'models.resnet50' has no 'f'"),
+        ("models.resnet50:QOS_MS", "'models.resnet50:QOS_MS' is not a function"),
+    ],
+)
+def test_a_builder_that_is_not_there_is_named(builder: str, message: str) -> None:
+    assert f"models.net.builder: {message}" in _problems(_set("models.net.builder", builder))
+
+
+def test_more_cores_than_this_machine_gives_are_refused() -> None:
+    cores = len(os.sched_getaffinity(0))
+    message = _problems(_set("profile.cores", [1, cores + 1]))
+    assert f"profile.cores: {cores + 1} cores, but this machine gives {cores}" in message
+
+
+def test_more_cores_than_this_machine_has_are_fine_with_shipped_costs() -> None:
+    changes = _set("profile", {"costs": "shipped", "cores": [4096]}), _set("measured.enabled", False)
+    checks.check_environment(_parsed(*changes), lambda path, options: None)
+
+
+def test_a_machine_that_is_not_described_is_named() -> None:
+    assert "simulated.machines: 'cray-1' is not described" in _problems(
+        _set("simulated.machines", ["cray-1"])
+    )
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "gcc was not found" in _problems()
+
+
+def test_every_problem_with_this_machine_is_listed_at_once() -> None:
+    changes = _set("simulated.machines", ["cray-1"]), _set("models.net.builder", "nowhere:f")
+    assert len(_problems(*changes).splitlines()) == 3
+
+
+def test_the_program_prints_a_configuration_that_it_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main([str(_file(tmp_path, yaml.safe_dump(_values())))])
+    assert status == 0 and parse(yaml.safe_load(capsys.readouterr().out)) == _parsed()
+
+
+def test_the_program_ends_with_status_2_for_one_that_it_refuses(tmp_path: Path) -> None:
+    path = _file(tmp_path, "a: 1\n")
+    command = [sys.executable, "-m", "veltair.config", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {path}: ") and done.stdout == ""
+
+
+def test_the_program_writes_schema_and_page_from_the_repository_s_top(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (SCHEMA, PAGE):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    assert main(["--write-schema"]) == 0
+    assert (tmp_path / SCHEMA).read_text() == schema_text() and (tmp_path / PAGE).read_text() == page_text()

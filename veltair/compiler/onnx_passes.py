@@ -1,0 +1,191 @@
+"""Read an ONNX model and rewrite it into the form that the importer fuses well.
+
+Each pass takes a model and returns a new one that computes the same function.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+
+class ModelError(ValueError):
+    """An ONNX model that cannot be served; the message names the file, the node and what to change."""
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Return the checked model of a file, its external data included.
+
+    Raises ModelError if the file is missing, truncated or invalid, or its shapes are dynamic.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist; check `models.<name>.onnx` in the config")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(str(path), full_check=True)
+    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"{path} is not a valid ONNX model (truncated?): {_first_line(error)}") from error
+    except OSError as error:
+        raise ModelError(f"{path}: its external data cannot be read: {error}") from error
+    if not model.graph.node:
+        raise ModelError(f"{path} has no nodes (truncated?)")
+    check_static(model, str(path))
+    return model
+
+
+def check_static(model: onnx.ModelProto, name: str) -> None:
+    """Raise ModelError unless the model has one float32 input and every shape is a positive number."""
+    inputs = runtime_inputs(model)
+    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        names = [value.name for value in inputs]
+        raise ModelError(f"{name} has inputs {names}; models with one float32 input are supported")
+    for value in (*inputs, *model.graph.output):
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if dimension.dim_value <= 0:
+                raise ModelError(
+                    f"{name}: dimension {axis} of {value.name} is "
+                    f"{dimension.dim_param or 'unknown'}; export the model with fixed shapes (batch 1)"
+                )
+
+
+def runtime_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the graph inputs that are not initialisers."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in constants]
+
+
+def input_shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    """Return the shape of the one runtime input."""
+    shape = runtime_inputs(model)[0].type.tensor_type.shape
+    return tuple(dimension.dim_value for dimension in shape.dim)
+
+
+def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Apply all passes in order and check the result."""
+    for apply in PASSES:
+        model = apply(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Scale the weights of each Conv that only a BatchNormalization reads; the shift becomes its bias."""
+    model = _copy(model)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    producers = {output: node for node in model.graph.node for output in node.output}
+    readers = _count_readers(model)
+    kept: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        conv = producers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
+        if conv is None or conv.op_type != "Conv" or readers[conv.output[0]] != 1:
+            kept.append(node)
+            continue
+        if any(name not in weights for name in (*node.input[1:5], *conv.input[1:])):
+            kept.append(node)
+            continue
+        gamma, beta, mean, variance = (numpy_helper.to_array(weights[name]) for name in node.input[1:5])
+        scale = gamma / np.sqrt(variance + _attribute(node, "epsilon", 1e-5))
+        weight = numpy_helper.to_array(weights[conv.input[1]])
+        bias = numpy_helper.to_array(weights[conv.input[2]]) if len(conv.input) > 2 else np.zeros_like(mean)
+        folded = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        # New names, for another Conv may share the weight.
+        prefix = f"{conv.output[0]}.folded"
+        names = [f"{prefix}.weight", f"{prefix}.bias"]
+        model.graph.initializer.extend(
+            _tensor(name, value)
+            for name, value in zip(names, (folded, beta + (bias - mean) * scale), strict=True)
+        )
+        conv.input[:] = [conv.input[0], *names]
+        conv.output[0] = node.output[0]
+    return _with_nodes(model, kept)
+
+
+def sum_to_add(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace Sum by a chain of Add, which fuses into the layer before it."""
+    model = _copy(model)
+    kept: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type != "Sum" or len(node.input) < 2:
+            kept.append(node)
+            continue
+        total = node.input[0]
+        for place, term in enumerate(node.input[1:], start=2):
+            output = node.output[0] if place == len(node.input) else f"{node.output[0]}.sum{place}"
+            kept.append(helper.make_node("Add", [total, term], [output], name=output))
+            total = output
+    return _with_nodes(model, kept)
+
+
+def drop_identities(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove Identity and Dropout, which do nothing in inference."""
+    model = _copy(model)
+    outputs = {value.name for value in model.graph.output}
+    alias: dict[str, str] = {}
+    kept: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        node.input[:] = [alias.get(name, name) for name in node.input]
+        if node.op_type in ("Identity", "Dropout") and node.output[0] not in outputs:
+            alias[node.output[0]] = node.input[0]
+        else:
+            kept.append(node)
+    return _with_nodes(model, kept)
+
+
+def drop_unused_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove trailing outputs that nobody reads, such as MaxPool's Indices."""
+    model = _copy(model)
+    readers = _count_readers(model)
+    for node in model.graph.node:
+        while len(node.output) > 1 and not readers.get(node.output[-1], 0):
+            del node.output[-1]
+    return model
+
+
+PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
+    drop_unused_outputs,
+    drop_identities,
+    fold_batch_norm,
+    sum_to_add,
+)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _tensor(name: str, values: NDArray[np.float32]) -> onnx.TensorProto:
+    return numpy_helper.from_array(values.astype(np.float32), name)
+
+
+def _count_readers(model: onnx.ModelProto) -> dict[str, int]:
+    readers: dict[str, int] = {value.name: 1 for value in model.graph.output}
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+    return readers
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
+    values = [attribute.f for attribute in node.attribute if attribute.name == name]
+    return float(values[0]) if values else default
+
+
+def _with_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> onnx.ModelProto:
+    nodes = list(nodes)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input} | {value.name for value in model.graph.output}
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(tensors)
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,34 @@
+"""The CPU that kernels are built for, as a TVM target."""
+
+import os
+from typing import Any
+
+from tvm.target import Target
+from tvm.target.codegen import llvm_get_system_cpu, llvm_is_valid_cpu
+
+GENERIC_X86 = "x86-64-v3"  # AVX2 and FMA: what any x86 server since 2015 runs
+
+
+def host_cpu() -> str:
+    """Return LLVM's name of this CPU; a generic one where LLVM does not know it."""
+    name = str(llvm_get_system_cpu())
+    return name if llvm_is_valid_cpu(name, "x86_64") and name not in ("", "generic") else GENERIC_X86
+
+
+def cpu_target(search_cores: int, cpu: str = "auto") -> Any:
+    """Return the TVM target of a CPU name ("auto": this machine's).
+
+    `search_cores` bounds how far loops are split for parallel execution; it is the core count of the largest
+    machine that the versions are for, not of this one.
+    """
+    name = host_cpu() if cpu == "auto" else cpu
+    if not llvm_is_valid_cpu(name, "x86_64"):
+        raise ValueError(
+            f"build.target_cpu {name!r} is not a CPU that LLVM knows; write auto or, say, {GENERIC_X86}"
+        )
+    return Target({"kind": "llvm", "mcpu": name, "num-cores": search_cores})
+
+
+def use_all_cores() -> None:
+    """Let TVM's thread pool have every core that this process may use; it reads this once, at first use."""
+    os.environ["TVM_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))

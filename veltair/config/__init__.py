@@ -1,0 +1,7 @@
+"""The configuration of a run: its keys, how files become one, and what is refused before any work starts."""
+
+from veltair.config.checks import check_environment
+from veltair.config.keys import Config
+from veltair.config.load import ConfigError, load, parse
+
+__all__ = ["Config", "ConfigError", "check_environment", "load", "parse"]

@@ -1,0 +1,265 @@
+"""The keys of the configuration: range, unit, default and meaning of each, and what contradicts what."""
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+NO_UNIT = "-"
+SEED_MAX = 2**32 - 1  # LoadGen takes seeds modulo 2**32
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
+Count = Annotated[int, Field(ge=1)]
+Level = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
+Weight = Annotated[float, Field(gt=0)]
+
+
+def key(description: str, unit: str = NO_UNIT, **limits: Any) -> Any:
+    """Return the metadata of one key: what it means, its unit and pydantic's limits."""
+    return Field(description=description, json_schema_extra={"unit": unit}, **limits)
+
+
+def _is_ascending(values: tuple[float, ...]) -> bool:
+    return all(a < b for a, b in pairwise(values))
+
+
+class Section(BaseModel):
+    """A group of keys: no other key is taken, nothing is converted, nothing changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ServedModel(Section):
+    """One model to serve: built by a function of Python or read from an ONNX file."""
+
+    qos_ms: Annotated[float, key("latency target of a query, from its scheduled arrival", "ms", gt=0)]
+    builder: Annotated[
+        ImportPath | None, key("`module:function` that returns the model as an `onnx.ModelProto`")
+    ] = None
+    onnx: Annotated[
+        str | None, key("path of an ONNX file with fixed shapes, from the folder of the run", min_length=1)
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.builder is None) == (self.onnx is None):
+            raise ValueError("give `builder` or `onnx`, exactly one of them (a null drops one)")
+        return self
+
+
+class Search(Section):
+    """The search for candidates: one pass per unique layer."""
+
+    reuse: Annotated[
+        bool, key("take the candidates shipped in `veltair/data` where a layer has them; false searches anew")
+    ] = True
+    trials: Annotated[int, key("candidates to measure for each unique layer", "candidates", ge=1)] = 128
+    cores: Annotated[
+        int,
+        key("cores of the largest machine that the candidates are for: bounds parallelism", "cores", ge=1),
+    ] = 64
+    population: Annotated[
+        int, key("candidates of one generation of the evolutionary search", "candidates", ge=2)
+    ] = 128
+    generations: Annotated[int, key("generations between two measured batches", "generations", ge=1)] = 3
+    batch: Annotated[
+        int, key("candidates measured between two updates of the cost model", "candidates", ge=1)
+    ] = 64
+    seed: Annotated[int, key("seed of the search", ge=0, le=SEED_MAX)] = 1
+
+
+class Select(Section):
+    """The choice of versions among the candidates."""
+
+    slack: Annotated[
+        float,
+        key("candidates slower than this multiple of the fastest are dropped", "times the fastest", ge=1),
+    ] = 1.5
+    count: Annotated[int, key("versions to keep for each layer, at most", "versions", ge=1, le=8)] = 5
+
+
+class Profile(Section):
+    """The cost tables: measured here, or shipped with the package."""
+
+    costs: Annotated[
+        Literal["measured", "shipped"],
+        key("where cost tables come from; shipped ones serve the simulator only, the engine refuses them"),
+    ] = "measured"
+    cores: Annotated[
+        Literal["all"] | Annotated[tuple[Count, ...], Field(min_length=1)],
+        key("core counts to profile: all, or an ascending list of counts", "cores"),
+    ] = "all"
+    levels: Annotated[
+        tuple[Level, ...],
+        key("pressure levels to profile, ascending from 0 (alone) to at most 1", "fraction", min_length=1),
+    ] = (0.0, 0.5, 1.0)
+    repeats: Annotated[int, key("measurements of each version, core count and level", "repeats", ge=1)] = 10
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if self.levels[0] != 0 or not _is_ascending(self.levels):
+            raise ValueError(f"levels {list(self.levels)} must ascend from 0, such as [0, 0.5, 1.0]")
+        if self.cores != "all" and not _is_ascending(self.cores):
+            raise ValueError(f"cores {list(self.cores)} must ascend, each count once, such as [1, 2, 4]")
+        return self
+
+
+class Qos(Section):
+    """Latency targets."""
+
+    relax: Annotated[
+        float,
+        key(
+            "a target is raised to this multiple of the model's latency alone on the whole machine, "
+            "where `qos_ms` is less",
+            "times the latency alone",
+            ge=1,
+        ),
+    ] = 2.3
+    satisfaction: Annotated[
+        float,
+        key("share of queries that must be on time for a rate to count as served", "fraction", gt=0, lt=1),
+    ] = 0.95
+
+
+class Oracle(Section):
+    """The comparison of outputs with ONNX Runtime."""
+
+    tolerance: Annotated[
+        float, key("largest relative error of outputs that passes", "fraction", gt=0, lt=1)
+    ] = 0.0001
+
+
+class ServedPolicy(Section):
+    """One scheduling policy."""
+
+    path: Annotated[ImportPath, key("`module:Class` of the policy")]
+    options: Annotated[
+        dict[str, JsonValue], key("keyword arguments of the policy, over those of the preset")
+    ] = Field(default={})
+
+
+class Measured(Section):
+    """Serving on this machine: LoadGen against real kernels on pinned cores."""
+
+    enabled: Annotated[bool, key("whether to measure on this machine at all")] = True
+    workloads: Annotated[tuple[Name, ...], key("workloads to serve", min_length=1)] = ("mix",)
+    seconds: Annotated[float, key("length of one run at one rate", "s", gt=0)] = 8.0
+    max_rates: Annotated[int, key("rates to try for each policy and workload, at most", "rates", ge=1)] = 4
+    resolution: Annotated[
+        float, key("the search for the highest rate stops at this relative width", "fraction", gt=0, lt=1)
+    ] = 0.05
+    seed: Annotated[int, key("seed of LoadGen's schedule", ge=0, le=SEED_MAX)] = 1
+
+
+class Simulated(Section):
+    """Serving in virtual time, from cost tables."""
+
+    enabled: Annotated[bool, key("whether to simulate at all")] = True
+    machines: Annotated[
+        tuple[Name, ...],
+        key("`host` (the machine of the cost tables) or names in `veltair/data/machines`", min_length=1),
+    ] = ("host", "threadripper-3990x")
+    workloads: Annotated[tuple[Name, ...], key("workloads to serve", min_length=1)] = ("mix",)
+    queries: Annotated[int, key("queries of one run at one rate", "queries", ge=1)] = 2000
+    seeds: Annotated[
+        tuple[Seed, ...], key("seeds of the schedule; each gives an answer of its own", min_length=1)
+    ] = (1,)
+    resolution: Annotated[
+        float, key("the search for the highest rate stops at this relative width", "fraction", gt=0, lt=1)
+    ] = 0.01
+    start_cost_us: Annotated[float, key("time charged for each start of a layer block", "µs", ge=0)] = 20.0
+    resize_cost_us: Annotated[
+        float, key("time charged for each change of a running block's cores", "µs", ge=0)
+    ] = 5.0
+    drain_qos: Annotated[
+        float,
+        key(
+            "time to finish after the last arrival; what is still open then is late",
+            "times the longest latency target",
+            ge=0,
+        ),
+    ] = 10.0
+
+
+class Results(Section):
+    """Where results go."""
+
+    folder: Annotated[str, key("folder of all results", min_length=1)] = "results"
+
+
+class Figures(Section):
+    """Where figures go and in which formats."""
+
+    folder: Annotated[str, key("folder of all figures", min_length=1)] = "figures"
+    formats: Annotated[
+        tuple[Literal["png", "svg", "pdf"], ...], key("file formats of each figure", min_length=1)
+    ] = ("png", "svg")
+
+
+class Config(Section):
+    """Everything that a run depends on, besides the machine and the code."""
+
+    models: Annotated[dict[Name, ServedModel], key("the models served, by name", min_length=1)]
+    workloads: Annotated[
+        dict[Name, Annotated[dict[Name, Weight], Field(min_length=1)]],
+        key(
+            "mixes of models, by name: each model's share of the queries, relative to the others",
+            min_length=1,
+        ),
+    ]
+    policies: Annotated[
+        dict[Name, ServedPolicy], key("the scheduling policies compared, by the name shown", min_length=1)
+    ]
+    preset: Annotated[
+        Literal["paper"], key("defaults of the options that policies share: as in the paper")
+    ] = "paper"
+    qos: Annotated[Qos, key("latency targets")] = Qos()
+    search: Annotated[Search, key("the search for candidates")] = Search()
+    select: Annotated[Select, key("the choice of versions among the candidates")] = Select()
+    oracle: Annotated[Oracle, key("the comparison of outputs with ONNX Runtime")] = Oracle()
+    profile: Annotated[Profile, key("the cost tables")] = Profile()
+    measured: Annotated[Measured, key("serving on this machine")] = Measured()
+    simulated: Annotated[Simulated, key("serving in virtual time")] = Simulated()
+    results: Annotated[Results, key("where results go")] = Results()
+    figures: Annotated[Figures, key("where figures go")] = Figures()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if found := list(_contradictions(self)):
+            raise ValueError("\n".join(found))
+        return self
+
+
+def _contradictions(config: Config) -> Iterator[str]:
+    for workload, weights in config.workloads.items():
+        yield from _unknown(f"workloads.{workload}", weights, "models", config.models)
+    for part, section in (("measured", config.measured), ("simulated", config.simulated)):
+        yield from _unknown(f"{part}.workloads", section.workloads, "workloads", config.workloads)
+        yield from _repeated(f"{part}.workloads", section.workloads)
+    yield from _repeated("simulated.machines", config.simulated.machines)
+    yield from _repeated("simulated.seeds", config.simulated.seeds)
+    yield from _repeated("figures.formats", config.figures.formats)
+    if config.measured.enabled and config.profile.costs == "shipped":
+        yield (
+            "measured.enabled: true, but profile.costs is 'shipped', and the engine refuses cost tables of "
+            "another machine; set `profile.costs: measured` or `measured.enabled: false`"
+        )
+    if not config.measured.enabled and not config.simulated.enabled:
+        yield "measured.enabled, simulated.enabled: both are false, so nothing would run; set one to true"
+
+
+def _unknown(where: str, names: Iterable[str], group: str, known: Iterable[str]) -> Iterator[str]:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            yield f"{where}: '{name}' is not in `{group}` ({', '.join(known)}); add it there or correct it"
+
+
+def _repeated(where: str, values: tuple[object, ...]) -> Iterator[str]:
+    for value in dict.fromkeys(values):
+        if values.count(value) > 1:
+            yield f"{where}: {value!r} is listed {values.count(value)} times; list it once"

@@ -1,0 +1,207 @@
+"""From YAML files to a Config, and from pydantic's errors to messages that a person can act on."""
+
+import difflib
+import json
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from veltair.config.keys import NO_UNIT, Config
+
+KEYS_PAGE = "workflow/config/README.md"
+NUMBER = r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?"
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message lists every mistake found, one a line."""
+
+
+def load(paths: Sequence[Path]) -> Config:
+    """Return the configuration of one or more YAML files, the later over the earlier.
+
+    Groups are merged key by key, everything else is replaced. Raises ConfigError, also for unreadable files.
+    """
+    if not paths:
+        raise ConfigError("no configuration file was given; name one, such as workflow/config/config.yaml")
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merged = _merge(merged, _read(Path(path)))
+    return parse(merged, " + ".join(str(path) for path in paths))
+
+
+def parse(values: Mapping[str, Any], source: str = "configuration") -> Config:
+    """Return the configuration held by plain values, as YAML or Snakemake gives them.
+
+    `source` names them in the message of the ConfigError.
+    """
+    try:
+        # Strictness as of JSON: a list may become a tuple, but no text becomes a number.
+        return Config.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        found = list(dict.fromkeys(line for detail in error.errors() for line in _explain(detail, values)))
+        count = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
+        raise ConfigError("\n  ".join([f"{source}: {count}", *found])) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without repeated keys and without keys that are not text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            name = self.construct_object(key_node, deep=True)
+            place = f"line {key_node.start_mark.line + 1}"
+            if not isinstance(name, str):
+                raise ConfigError(f"{place}: the key {name!r} is not text; put it in quotes")
+            if name in seen:
+                raise ConfigError(f"{place}: the key `{name}` is there twice; keep one of them")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        # The loader is a SafeLoader: it makes plain values only.
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); name an existing YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}, {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds {type(values).__name__}, not keys with values; see {KEYS_PAGE}")
+    return values
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        under = merged.get(name)
+        merged[name] = _merge(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
+
+
+class _Place(NamedTuple):
+    """Where an error is: its key path, its field if it is a known one, the group it is in.
+
+    `members` are pydantic's names of a union's members, where the field is one: they are no keys.
+    """
+
+    path: str
+    field: FieldInfo | None
+    group: type[BaseModel] | None
+    members: tuple[int | str, ...] = ()
+
+
+def _explain(detail: ErrorDetails, values: Mapping[str, Any]) -> Iterator[str]:
+    location = detail["loc"]
+    place = _locate(location)
+    match detail["type"]:
+        case _ if place.members:
+            value: Any = values
+            for part in location[: -len(place.members)]:
+                value = value[part]
+            yield f"{place.path}: {value!r} is refused; {_expected(place)}"
+        case "extra_forbidden":
+            yield f"{place.path}: unknown key{_nearest(place)}"
+        case "value_error":
+            prefix = f"{place.path}: " if place.path else ""
+            yield from (prefix + line for line in str(detail["ctx"]["error"]).splitlines())
+        case "missing":
+            yield f"{place.path}: is missing; {_expected(place)}"
+        case "string_pattern_mismatch" if location[-1] == "[key]":
+            yield f"{place.path}: the name is not made of letters, digits, '.', '_' and '-'; rename it"
+        case _:
+            yield f"{place.path}: {detail['input']!r} is refused: {_problem(detail)}; {_expected(place)}"
+
+
+def _problem(detail: ErrorDetails) -> str:
+    value = detail["input"]
+    if detail["type"] == "float_type" and isinstance(value, str) and re.fullmatch(NUMBER, value):
+        return "it is text to YAML; write it with a point and without quotes, such as 1.0e-4"
+    text = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    problems = {
+        "float_type": "it is not a number (write the number alone, without its unit or quotes)",
+        "int_type": "it is not a whole number (write the number alone, without its unit or quotes)",
+        "int_from_float": "it is not a whole number",
+        "bool_type": "it is neither true nor false",
+        "string_pattern_mismatch": "it does not have the form",
+        "model_type": "it is not a group of keys with values",
+        "dict_type": "it is not a group of names with values",
+        "tuple_type": "it is not a list",
+        "finite_number": "it is not a finite number",
+    }
+    return problems.get(detail["type"], f"it should be {text[0].lower()}{text[1:]}")
+
+
+def _expected(place: _Place) -> str:
+    if place.field is None:
+        return f"see {KEYS_PAGE}"
+    extra = place.field.json_schema_extra
+    unit = extra["unit"] if isinstance(extra, dict) else NO_UNIT
+    return f"expected: {place.field.description}" + ("" if unit == NO_UNIT else f", in {unit}")
+
+
+def _nearest(place: _Place) -> str:
+    assert place.group is not None  # only groups refuse keys
+    name = place.path.rpartition(".")[2]
+    known = list(place.group.model_fields)
+    if near := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
+        return f"; did you mean `{near[0]}`?"
+    elsewhere = {path.rpartition(".")[2]: path for path in key_paths(Config)}
+    if near := difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8):
+        return f"; did you mean `{elsewhere[near[0]]}`?"
+    return f"; known here: {', '.join(known)}"
+
+
+def key_paths(group: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """Return all keys of a group by their path; NAME stands for names that the user gives."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in group.model_fields.items():
+        path, annotation = f"{prefix}{name}", _plain(field.annotation)
+        found[path] = field
+        if get_origin(annotation) is dict:
+            path, annotation = f"{path}.NAME", _plain(get_args(annotation)[1])
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found |= key_paths(annotation, f"{path}.")
+    return found
+
+
+def _locate(location: tuple[int | str, ...]) -> _Place:
+    place = _Place("", None, None)
+    annotation: Any = Config
+    for depth, part in enumerate(location):
+        annotation = _plain(annotation)
+        if part == "[key]":
+            break
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            field = annotation.model_fields.get(str(part))
+            place = _Place(f"{place.path}.{part}".lstrip("."), field, annotation)
+            annotation = None if field is None else field.annotation
+        elif get_origin(annotation) is dict:
+            place = place._replace(path=f"{place.path}.{part}")
+            annotation = get_args(annotation)[1]
+        elif get_origin(annotation) is tuple:
+            place = place._replace(path=f"{place.path}[{part}]")
+            annotation = get_args(annotation)[0]
+        else:
+            return place._replace(members=location[depth:])
+    return place
+
+
+def _plain(annotation: Any) -> Any:
+    """Return a type without its metadata and without `| None`."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        return _plain(members[0]) if len(members) == 1 else annotation
+    return annotation

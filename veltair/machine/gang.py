@@ -1,0 +1,111 @@
+"""Pinned workers that run the layers of a block on granted cores, each in a thread of its own.
+
+A worker is a Python thread with its own TVM thread pool, so kernels of two blocks run side by side; the GIL is
+released while a kernel runs.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import tvm
+
+from veltair.compiler.target import use_all_cores
+from veltair.machine.library import Call
+
+SPECIFY_ONE_CORE_PER_THREAD = (
+    -2
+)  # TVM's kSpecifyOneCorePerThread: pool thread i is pinned to core i of the list
+
+
+@dataclass(slots=True)
+class Grant:
+    """The cores and versions of a running block; a worker adopts a new one at its next layer end."""
+
+    cores: tuple[int, ...]
+    versions: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class BlockRun:
+    """A block at work: `calls[k][version]` for each of its layers, and what it has been granted.
+
+    `ended_layers` is written by the worker only, `grant` by the engine only.
+    """
+
+    query_id: int
+    calls: Sequence[Sequence[Call]]
+    grant: Grant
+    on_resized: Callable[["BlockRun", Grant], None]
+    on_end: Callable[["BlockRun", Exception | None], None]
+    ended_layers: int = 0
+    layer_seconds: list[float] = field(default_factory=list)
+
+
+class Gang:
+    """As many workers as the machine has cores: no more blocks than that can run at once."""
+
+    def __init__(self, core_ids: Sequence[int]) -> None:
+        """Start the workers; each makes its thread pool at its full size, for TVM freezes it at first use."""
+        use_all_cores()
+        # Idle pool threads must not spin on cores that were given to another block.
+        os.environ["TVM_THREAD_POOL_SPIN_COUNT"] = "0"
+        self._work: queue.SimpleQueue[BlockRun | None] = queue.SimpleQueue()
+        self._core_ids = tuple(core_ids)
+        ready = threading.Barrier(len(self._core_ids) + 1)
+        self._threads = [
+            threading.Thread(target=self._serve, args=(ready,), name=f"worker-{number}", daemon=True)
+            for number in range(len(self._core_ids))
+        ]
+        for thread in self._threads:
+            thread.start()
+        ready.wait()
+
+    def run(self, block: BlockRun) -> None:
+        """Let an idle worker run a block."""
+        self._work.put(block)
+
+    def stop(self) -> None:
+        """Let the blocks under way end and the workers go."""
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, ready: threading.Barrier) -> None:
+        use_cores(self._core_ids)
+        ready.wait()
+        while (block := self._work.get()) is not None:
+            error: Exception | None = None
+            try:
+                _run(block)
+            except Exception as failure:  # a kernel's error must reach the engine, not end the worker
+                error = failure
+            block.on_end(block, error)
+
+
+def _run(block: BlockRun) -> None:
+    grant = block.grant
+    use_cores(grant.cores)
+    clock = time.perf_counter
+    for place, calls in enumerate(block.calls):
+        if block.grant is not grant:
+            grant = block.grant
+            use_cores(grant.cores)
+            block.on_resized(block, grant)
+        kernel, arguments = calls[grant.versions[place]]
+        start_s = clock()
+        kernel(*arguments)
+        block.layer_seconds.append(clock() - start_s)
+        block.ended_layers = place + 1
+
+
+def use_cores(cores: Sequence[int]) -> None:
+    """Let kernels that this thread calls run on exactly these cores, one thread each."""
+    configure = tvm.get_global_func("runtime.config_threadpool")
+    configure(SPECIFY_ONE_CORE_PER_THREAD, len(cores), [str(core) for core in cores])
+    # TVM leaves the calling thread, which works too, free to roam over all of them.
+    os.sched_setaffinity(0, {cores[0]})

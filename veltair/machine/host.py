@@ -1,0 +1,233 @@
+"""The machine we run on: its topology as Linux tells it, its speeds as a short probe measures them."""
+
+import logging
+import os
+import platform
+import re
+import statistics
+import subprocess
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from veltair.machine.cpulist import format_cpu_list, parse_cpu_list
+from veltair.machine.native import compile_c
+from veltair.machine.topology import Machine
+
+SYSFS_CPUS = Path("/sys/devices/system/cpu")
+CPUINFO = Path("/proc/cpuinfo")
+
+# Where the kernel does not tell the caches (some containers and virtual machines): typical of servers.
+ASSUMED_L2_BYTES = 2**20
+ASSUMED_L3_BYTES = 32 * 2**20
+
+# Up to here cores are given one by one; above, in whole cache groups, if these are not larger than the unit
+# the paper's authors used.
+SMALL_MACHINE_CORES = 16
+LARGEST_CORE_UNIT = 8
+
+PROBE_SOURCE = Path(__file__).with_name("probe.c")
+PROBE_REPEATS = 5
+PROBE_SECONDS = 0.15
+# Read bytes that do not fit the L3, and not what a hypervisor hides of it.
+PROBE_L3_MULTIPLE = 4
+PROBE_MINIMUM_BYTES = 16 * 2**20
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The cores that can be used and the caches they share; `notes` says what was assumed or left out."""
+
+    cache_groups: tuple[tuple[int, ...], ...]
+    l2_bytes: int
+    l3_bytes: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpeeds:
+    """The repeats of the probe: FLOP/s of one core, DRAM bytes/s read by one core and by all together."""
+
+    core_flops: tuple[float, ...]
+    core_dram_bytes_per_s_repeats: tuple[float, ...]
+    dram_bytes_per_s_repeats: tuple[float, ...]
+
+    @property
+    def core_peak_flops(self) -> float:
+        """The most one core did: a peak is a bound."""
+        return max(self.core_flops)
+
+    @property
+    def core_dram_bytes_per_s(self) -> float:
+        """The median of one core's DRAM reads."""
+        return statistics.median(self.core_dram_bytes_per_s_repeats)
+
+    @property
+    def dram_bytes_per_s(self) -> float:
+        """The median of all cores' DRAM reads together; at least one core's, whatever the noise."""
+        return max(statistics.median(self.dram_bytes_per_s_repeats), self.core_dram_bytes_per_s)
+
+
+def host(build_dir: Path, speeds: HostSpeeds | None = None) -> Machine:
+    """Return this machine as far as this process may use it, with speeds from a probe unless given.
+
+    What had to be assumed is logged as a warning. Raises NativeBuildError if the probe cannot be compiled.
+    """
+    topology = read_topology()
+    for note in topology.notes:
+        _log.warning("%s", note)
+    speeds = speeds or probe(build_dir, topology)
+    cores = sum(len(group) for group in topology.cache_groups)
+    return Machine(
+        name=host_name(cores),
+        core_unit=core_unit(cores, len(topology.cache_groups[0])),
+        cache_groups=topology.cache_groups,
+        l2_bytes=topology.l2_bytes,
+        l3_bytes=topology.l3_bytes,
+        core_peak_flops=speeds.core_peak_flops,
+        dram_bytes_per_s=speeds.dram_bytes_per_s,
+        validated=True,
+    )
+
+
+def host_name(cores: int, cpuinfo: Path = CPUINFO) -> str:
+    """Return a name for this machine's tables, like `amd-epyc-2-cores`, from the processor's own."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    processor = found.group(1) if found else f"{platform.machine()} processor"
+    slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)|@.*", "", processor.lower())).strip("-")
+    return f"{slug}-{cores}-cores"
+
+
+def core_unit(cores: int, group_size: int) -> int:
+    """Return the step in which cores are given.
+
+    1 on machines of up to 16 cores, else the largest divisor of the cache group's size that is at most 8:
+    the whole group where it is that small, as blocks in whole groups share no L3.
+    """
+    if cores <= SMALL_MACHINE_CORES:
+        return 1
+    return max(unit for unit in range(1, LARGEST_CORE_UNIT + 1) if group_size % unit == 0)
+
+
+def read_topology(root: Path = SYSFS_CPUS, allowed: Collection[int] | None = None) -> Topology:
+    """Return the usable cores and their caches from a sysfs tree.
+
+    `allowed` are the ids this process may run on (its affinity if not given). Of hardware threads that
+    share a core only the lowest allowed counts. Groups of unequal size (a container or taskset cut them)
+    become one group of all cores with all their L3; without L3 entries the caches are assumed. Notes say so.
+    """
+    ids = sorted(os.sched_getaffinity(0) if allowed is None else set(allowed))
+    if not ids:
+        raise ValueError("no core is allowed; give at least one core id")
+    cores, notes = _first_threads(root, ids)
+    l2 = _cache(root, cores[0], level=2)
+    l2_bytes = l2[0] if l2 else ASSUMED_L2_BYTES
+    sizes: dict[tuple[int, ...], int] = {}
+    for core in cores:
+        l3 = _cache(root, core, level=3)
+        if l3 is None:
+            notes.append(
+                f"{root} tells no L3 for core {core}; assuming one of {ASSUMED_L3_BYTES >> 20} MiB for all "
+                f"{len(cores)} cores, and {l2_bytes >> 10} KiB of L2 each"
+            )
+            return Topology((tuple(cores),), l2_bytes, ASSUMED_L3_BYTES, tuple(notes))
+        sizes[tuple(sorted(l3[1].intersection(cores) | {core}))] = l3[0]
+    return _group(sizes, l2_bytes, notes)
+
+
+def probe(build_dir: Path, topology: Topology | None = None) -> HostSpeeds:
+    """Return this machine's speeds, measured in about three seconds with all its cores.
+
+    Raises NativeBuildError if the probe cannot be compiled, RuntimeError if it fails.
+    """
+    topology = topology or read_topology()
+    program = compile_c(PROBE_SOURCE, build_dir)
+    cores = [core for group in topology.cache_groups for core in group]
+    alone = max(PROBE_L3_MULTIPLE * topology.l3_bytes, PROBE_MINIMUM_BYTES)
+    together = max(alone // len(topology.cache_groups[0]), PROBE_MINIMUM_BYTES)
+    return HostSpeeds(
+        core_flops=_run_probe(program, "fma", 0, cores[:1]),
+        core_dram_bytes_per_s_repeats=_run_probe(program, "read", alone, cores[:1]),
+        dram_bytes_per_s_repeats=_run_probe(program, "read", together, cores),
+    )
+
+
+def _first_threads(root: Path, ids: list[int]) -> tuple[list[int], list[str]]:
+    """Return one id a physical core, and a note if others were left out."""
+    taken: list[int] = []
+    siblings: set[int] = set()
+    for core in ids:
+        if core not in siblings:
+            taken.append(core)
+            shared = _read(root / f"cpu{core}" / "topology" / "thread_siblings_list")
+            siblings.update(parse_cpu_list(shared) if shared else ())
+    left_out = format_cpu_list(set(ids).difference(taken))
+    if not left_out:
+        return taken, []
+    return taken, [f"hardware threads {left_out} share a core with another and are left unused"]
+
+
+def _group(sizes: dict[tuple[int, ...], int], l2_bytes: int, notes: list[str]) -> Topology:
+    """Return the topology of cache groups with their L3 sizes, made even where they are not."""
+    groups = sorted(sizes)
+    if len({len(group) for group in groups}) > 1:
+        cores = tuple(sorted(core for group in groups for core in group))
+        listed = " ".join(format_cpu_list(group) for group in groups)
+        notes.append(
+            f"the usable cores share their L3 in groups of unequal size ({listed}); treating them as one "
+            "group of all cores. Give the process whole groups (taskset, cpuset) for placement by cache"
+        )
+        return Topology((cores,), l2_bytes, sum(sizes.values()), tuple(notes))
+    if len(set(sizes.values())) > 1:
+        notes.append(
+            f"the cache groups have L3 of unlike size ({sorted(set(sizes.values()))} bytes); "
+            "taking the smallest"
+        )
+    return Topology(tuple(groups), l2_bytes, min(sizes.values()), tuple(notes))
+
+
+def _cache(root: Path, core: int, level: int) -> tuple[int, set[int]] | None:
+    """Return the bytes of a core's cache of a level and the ids that share it, None if sysfs lacks them."""
+    for index in sorted((root / f"cpu{core}" / "cache").glob("index*")):
+        if _read(index / "level") == str(level) and _read(index / "type") != "Instruction":
+            size, shared = _read(index / "size"), _read(index / "shared_cpu_list")
+            if size and shared:
+                return _parse_size(size), set(parse_cpu_list(shared))
+    return None
+
+
+def _parse_size(text: str) -> int:
+    """Return bytes from sysfs's `32768K`. Raises ValueError on anything else."""
+    found = re.fullmatch(r"(\d+)([KMG]?)", text)
+    if not found:
+        raise ValueError(f"{text!r} is not a cache size; the kernel writes them like 32768K")
+    return int(found.group(1)) << {"": 0, "K": 10, "M": 20, "G": 30}[found.group(2)]
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+
+
+def _run_probe(program: Path, mode: str, buffer_bytes: int, cores: list[int]) -> tuple[float, ...]:
+    numbers = (PROBE_SECONDS, PROBE_REPEATS, buffer_bytes, *cores)
+    done = subprocess.run(
+        [str(program), mode, *(str(number) for number in numbers)],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(
+            f"the probe failed on cores {format_cpu_list(cores)} (exit status {done.returncode}): "
+            f"{done.stderr.strip()}; it needs {buffer_bytes * len(cores) >> 20} MiB of memory and these cores"
+        )
+    return tuple(float(line) for line in done.stdout.split())

@@ -1,0 +1,80 @@
+"""C sources of the package, compiled on the machine that runs them."""
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+COMPILER = "gcc"
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-Wall", "-Wextra", "-pthread")
+
+
+class NativeBuildError(RuntimeError):
+    """A C source could not be compiled; the message says why and what to do."""
+
+
+def compile_c(source: Path, build_dir: Path, flags: Sequence[str] = FLAGS) -> Path:
+    """Return the path of a C source compiled into `build_dir`, compiling it only if it is not there yet.
+
+    The file's name holds a hash of the source, the flags, the compiler's version and the processor that
+    `-march=native` stands for, so a folder shared by several machines is safe. The source is one file that
+    includes system headers only. Give `-shared` and `-fPIC` among the flags for a library. Raises
+    NativeBuildError if gcc is missing, refuses the source, or cannot write.
+    """
+    code = source.read_bytes()
+    compiler = _identify_compiler(flags)
+    key = hashlib.sha256(b"\0".join([code, *(f.encode() for f in flags), compiler])).hexdigest()[:16]
+    target = build_dir / f"{source.stem}-{key}{'.so' if '-shared' in flags else ''}"
+    if target.exists():
+        return target
+    partial = _make_partial(build_dir, source)
+    try:
+        _gcc([*flags, str(source), "-o", str(partial), "-lm"], f"compile {source.name} into {build_dir}")
+        partial.replace(target)
+    except OSError as error:
+        raise NativeBuildError(
+            f"cannot write {target}: {error.strerror}; free space there or give another build folder"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _identify_compiler(flags: Sequence[str]) -> bytes:
+    """Return the compiler's version and what the flags mean to it on this processor."""
+    machine_flags = [flag for flag in flags if flag.startswith("-m")]
+    version = _gcc(["--version"], "read the compiler's version")
+    return version + _gcc([*machine_flags, "-Q", "--help=target"], "resolve the processor's flags")
+
+
+def _make_partial(build_dir: Path, source: Path) -> Path:
+    """Make an empty file of a new name, so that builds side by side never see half of each other's."""
+    try:
+        build_dir.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{source.stem}-", suffix=".partial", dir=build_dir)
+    except OSError as error:
+        raise NativeBuildError(
+            f"cannot write into build folder {build_dir}: {error.strerror}; free space there or give another"
+        ) from error
+    os.close(handle)
+    return Path(name)
+
+
+def _gcc(arguments: Sequence[str], purpose: str) -> bytes:
+    """Return what gcc prints. `purpose` is named in the error if it fails."""
+    try:
+        done = subprocess.run([COMPILER, *arguments], capture_output=True, check=False)
+    except FileNotFoundError as error:
+        raise NativeBuildError(
+            f"{COMPILER} was not found on PATH, cannot {purpose}; install it "
+            "(Debian and Ubuntu: apt-get install gcc libc6-dev; Fedora: dnf install gcc; conda: gcc)"
+        ) from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()
+        hint = "; free space there or give another build folder" if "No space left" in said else ""
+        raise NativeBuildError(
+            f"{COMPILER} failed to {purpose} (exit status {done.returncode}): {said}{hint}"
+        )
+    return done.stdout

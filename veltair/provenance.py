@@ -1,0 +1,266 @@
+"""Where a result comes from, and writing it so that it is there with its provenance, or not at all."""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+PACKAGES = (
+    "apache-tvm",
+    "apache-tvm-ffi",
+    "mlcommons-loadgen",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "snakemake",
+    "xgboost-cpu",
+)
+SUFFIX = ".provenance.json"
+NO_COMMIT = "not a git checkout"
+SOURCES = Path(__file__).parents[1]
+CODE = ("veltair", "baselines", "models", "workflow", "requirements.txt")  # what results depend on
+CPU_INFO = Path("/proc/cpuinfo")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+class ProvenanceError(ValueError):
+    """A result's origin is missing, does not belong to it, or differs from another's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a result depends on.
+
+    `dirty` tells that code differs from the commit; `changes` is then a digest of the differences. `cores`
+    are the core ids this process may use, `caches` the sizes as the kernel writes them, by level and kind.
+    `config` and the values of `inputs` (by path) are SHA-256 digests in hexadecimal. `details` is for what
+    only one kind of result has. `result` is the digest of the file it was written beside.
+    """
+
+    commit: str
+    dirty: bool
+    changes: str
+    cpu: str
+    cores: tuple[int, ...]
+    caches: Mapping[str, str]
+    kernel: str
+    python: str
+    packages: Mapping[str, str]
+    config: str
+    inputs: Mapping[str, str]
+    seed: int | None
+    time_utc: str
+    command: str
+    details: Mapping[str, Any]
+    result: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def collect(
+    config: Any = None,
+    inputs: Sequence[Path] = (),
+    seed: int | None = None,
+    command: str | None = None,
+    **details: Any,
+) -> Provenance:
+    """Return the provenance of a result that is about to be written.
+
+    `config` is the part of the configuration that the result depends on, as plain values, and `inputs` are
+    the files it was made from. `command` is this process's command line unless given.
+    """
+    commit, changes = _commit(SOURCES)
+    return Provenance(
+        commit=commit,
+        dirty=bool(changes),
+        changes=changes,
+        cpu=_cpu(),
+        cores=tuple(sorted(os.sched_getaffinity(0))),
+        caches=_caches(),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        packages=_packages(),
+        config=fingerprint(config),
+        inputs={str(path): file_digest(path) for path in sorted(map(Path, inputs))},
+        seed=seed,
+        time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(sys.argv) if command is None else command,
+        details=details,
+    )
+
+
+def check_same_machine(a: Provenance, b: Provenance) -> None:
+    """Raise ProvenanceError unless both results come from the same kind of machine and the same code."""
+    unlike = [
+        f"{name} is {getattr(a, name)!r} for one and {getattr(b, name)!r} for the other"
+        for name in ("cpu", "cores", "caches", "commit", "changes")
+        if getattr(a, name) != getattr(b, name)
+    ]
+    if unlike:
+        raise ProvenanceError(
+            f"results of unlike machines or commits are not compared: {'; '.join(unlike)}; "
+            "produce both anew on one machine with one commit"
+        )
+
+
+def fingerprint(value: Any) -> str:
+    """Return the SHA-256 digest of plain values; the order of keys does not matter."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any, provenance: Provenance) -> None:
+    """Write plain values as JSON, with the provenance beside; floats read back equal."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_result(path, text.encode(), provenance)
+
+
+def write_parquet(path: Path, frame: pd.DataFrame, provenance: Provenance) -> None:
+    """Write a table as Parquet, without its index, with the provenance beside."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_result(path, buffer.getvalue(), provenance)
+
+
+def write_result(path: Path, content: bytes, provenance: Provenance) -> None:
+    """Write a file and its provenance: both or neither."""
+    beside = {**provenance.as_dict(), "result": hashlib.sha256(content).hexdigest()}
+    text = json.dumps(beside, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically({provenance_path(path): text.encode(), path: content})
+
+
+def write_atomically(contents: Mapping[Path, bytes]) -> None:
+    """Write files under temporary names and rename them, so that no reader ever sees half of one.
+
+    Raises OSError, leaving what was there before, if one of them cannot be written, as on a full disk.
+    """
+    staged = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    try:
+        for path, temporary in staged.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_through(temporary, contents[path])
+        for path, temporary in staged.items():
+            temporary.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        size = sum(map(len, contents.values()))
+        raise OSError(
+            error.errno,
+            f"the disk is full: {size} bytes for {', '.join(map(str, contents))} do not fit; "
+            "free space and run again, finished steps are kept",
+        ) from error
+    finally:
+        for temporary in staged.values():
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def provenance_path(path: Path) -> Path:
+    """Return where the provenance of a result lies."""
+    return path.with_name(path.name + SUFFIX)
+
+
+def read_provenance(path: Path) -> Provenance:
+    """Return the provenance of a result file.
+
+    Raises ProvenanceError if there is none, or if the file is not the one it was written for.
+    """
+    beside = provenance_path(path)
+    try:
+        values = json.loads(beside.read_text(encoding="utf-8"))
+        provenance = Provenance(**{**values, "cores": tuple(values["cores"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        names = ", ".join(field.name for field in fields(Provenance))
+        raise ProvenanceError(f"{beside} does not hold {names} ({error}); produce {path} anew") from None
+    if file_digest(path) != provenance.result:
+        raise ProvenanceError(f"{path} is not the file that {beside} was written for; produce it anew")
+    return provenance
+
+
+def _commit(folder: Path) -> tuple[str, str]:
+    """Return the commit and a digest of the code that differs from it: '' where none does."""
+    head = _git(folder, "rev-parse", "HEAD")
+    if head is None:
+        return NO_COMMIT, ""
+    differences = _git(folder, "diff", "HEAD", "--", *CODE) or ""
+    untracked = (_git(folder, "ls-files", "--others", "--exclude-standard", "--", *CODE) or "").splitlines()
+    if not differences and not untracked:
+        return head, ""
+    files = {name: file_digest(folder / name) for name in untracked if (folder / name).is_file()}
+    return head, fingerprint([differences, files])
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            errors="replace",
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    try:
+        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _caches() -> dict[str, str]:
+    found = {}
+    for folder in sorted(CACHES.glob("index*")):
+        level, kind, size = (
+            (folder / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "size")
+        )
+        found[f"L{level} {kind}"] = size
+    return found
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
