@@ -27,8 +27,8 @@ CONSTANTS = "constants.npz"
 class VersionPlan:
     """How one version of a structure is called.
 
-    `symbol` is its kernel. `packer`, if any, is a kernel that packs the constants at `packed` (argument places) into
-    arrays of `packed_shapes`, in this order.
+    `symbol` is its kernel. `packer`, if any, is a kernel that packs the constants at `packed` (argument
+    places) into arrays of `packed_shapes`, in this order.
     """
 
     symbol: str

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx
 import tvm
@@ -14,7 +14,7 @@ from tvm.relax.frontend.onnx import from_onnx, onnx_frontend
 from tvm_ffi import structural_hash
 
 from veltair.compiler.model import Layer, Model
-from veltair.compiler.onnx_passes import ModelError, check_static, rewrite
+from veltair.compiler.onnx_passes import ModelError, check_static, one_line, rewrite
 from veltair.compiler.tiling import count_macs
 
 
@@ -60,7 +60,10 @@ def import_model(name: str, source: onnx.ModelProto, qos_s: float) -> ImportedMo
     Raises ModelError for dynamic shapes and for operators that TVM cannot import, named with their nodes.
     """
     check_static(source, name)
-    rewritten = rewrite(source)
+    try:
+        rewritten = rewrite(source)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"{name} is not a valid ONNX model: {one_line(error)}") from error
     _check_operators(rewritten, name)
     try:
         module = from_onnx(rewritten, keep_params_in_input=False)
@@ -77,8 +80,8 @@ def _check_operators(model: onnx.ModelProto, name: str) -> None:
         if node.op_type not in known and node.op_type not in ("If", "Constant"):
             domain = f"{node.domain}." if node.domain else ""
             raise ModelError(
-                f"{name}: operator {domain}{node.op_type} of node {node.name or node.output[0]} is not supported "
-                "by TVM's ONNX importer; replace it in the export"
+                f"{name}: operator {domain}{node.op_type} of node {node.name or node.output[0]} is not "
+                "supported by TVM's ONNX importer; replace it in the export"
             )
 
 
@@ -89,7 +92,7 @@ class _ClipMutator(PyExprMutator):  # type: ignore[misc]  # TVM has no types
     The bounds get the rank of the data, for ConvertLayout transposes around scalars of rank 0.
     """
 
-    OPERATORS = {"maximum": relax.op.maximum, "minimum": relax.op.minimum}
+    OPERATORS: ClassVar = {"maximum": relax.op.maximum, "minimum": relax.op.minimum}
 
     def visit_call_(self, call: Any) -> Any:
         call = super().visit_call_(call)
@@ -143,7 +146,7 @@ def _read_calls(name: str, module: Any, qos_s: float) -> ImportedModel:
         if isinstance(value, relax.Call) and getattr(value.op, "name", "") == "relax.call_tir":
             function = module[value.args[0]]
             inputs = tuple(_source(field, places, name) for field in value.args[1].fields)
-            shapes = _shapes(value.ty_args[0])
+            shapes = _shapes(value.ty_args[0], f"{name}: {value.args[0].name_hint}")
             structure = _structure(value.args[0].name_hint, function)
             label = f"{len(layers):03d}-{structure.rsplit('-', 1)[0]}"
             layers.append(Layer(label, structure, count_macs(function)))
@@ -155,8 +158,9 @@ def _read_calls(name: str, module: Any, qos_s: float) -> ImportedModel:
         elif isinstance(value, relax.Var):
             places[binding.var] = places[value]
         else:
+            text = " ".join(str(value).split())[:80]
             raise ModelError(
-                f"{name}: {binding.var} = {value} was not fused into a layer; simplify the export"
+                f"{name}: {binding.var} = {text} was not fused into a layer; simplify the export"
             )
     outputs = _outputs(main, places, name)
     shape = tuple(int(extent) for extent in main.params[0].ty.shape)
@@ -181,8 +185,11 @@ def _source(field: Any, places: dict[Any, Source], name: str) -> Source | NDArra
         raise ModelError(f"{name}: a layer reads {field}, which no layer makes") from None
 
 
-def _shapes(output: Any) -> tuple[tuple[int, ...], ...]:
+def _shapes(output: Any, label: str) -> tuple[tuple[int, ...], ...]:
     fields: Sequence[Any] = output.fields if hasattr(output, "fields") else [output]
+    kinds = {str(field.dtype) for field in fields}
+    if kinds != {"float32"}:
+        raise ModelError(f"{label} makes {', '.join(sorted(kinds))}; layers that make float32 are supported")
     return tuple(tuple(int(extent) for extent in field.shape) for field in fields)
 
 

@@ -3,7 +3,7 @@
 Each pass takes a model and returns a new one that computes the same function.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
         onnx.checker.check_model(str(path), full_check=True)
     except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"{path} is not a valid ONNX model (truncated?): {_first_line(error)}") from error
-    except OSError as error:
+        raise ModelError(f"{path} is not a valid ONNX model (truncated?): {one_line(error)}") from error
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: its external data cannot be read: {error}") from error
     if not model.graph.node:
         raise ModelError(f"{path} has no nodes (truncated?)")
@@ -50,6 +50,11 @@ def check_static(model: onnx.ModelProto, name: str) -> None:
                     f"{name}: dimension {axis} of {value.name} is "
                     f"{dimension.dim_param or 'unknown'}; export the model with fixed shapes (batch 1)"
                 )
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's whole text on one line; the checkers name the node in a later line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def runtime_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -165,9 +170,8 @@ def _tensor(name: str, values: NDArray[np.float32]) -> onnx.TensorProto:
 
 def _count_readers(model: onnx.ModelProto) -> dict[str, int]:
     readers: dict[str, int] = {value.name: 1 for value in model.graph.output}
-    for node in model.graph.node:
-        for name in node.input:
-            readers[name] = readers.get(name, 0) + 1
+    for name in _reads(model.graph.node):
+        readers[name] = readers.get(name, 0) + 1
     return readers
 
 
@@ -180,12 +184,16 @@ def _with_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> onnx
     nodes = list(nodes)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input} | {value.name for value in model.graph.output}
+    used = set(_reads(nodes)) | {value.name for value in model.graph.output}
     tensors = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(tensors)
     return model
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _reads(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """Yield every name that nodes read, in the bodies of If and Loop too."""
+    for node in nodes:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _reads(attribute.g.node)

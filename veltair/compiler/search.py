@@ -66,7 +66,7 @@ def search(
             place.mkdir(parents=True)
             _search_structure(function, target, settings, place)
             (place / DONE).write_text(json.dumps({"trials": settings.trials, "seed": settings.seed}))
-        if not any(record.run_seconds for record in read_candidates(structure, function, target, place)):
+        if not any(record.run_seconds for record in read_candidates(structure, function, place)):
             failed.append(structure)
     return failed
 
@@ -112,7 +112,7 @@ def build_candidate(module: Any, target: Any, _params: Any = None) -> Any:
     return tvm_build(RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(module), target=target)
 
 
-def read_candidates(structure: str, function: Any, target: Any, place: Path) -> Iterator[Candidate]:
+def read_candidates(structure: str, function: Any, place: Path) -> Iterator[Candidate]:
     """Yield every candidate of a finished search, in the order in which it was measured."""
     lines = (place / RECORDS).read_text().splitlines() if (place / RECORDS).exists() else []
     for index, line in enumerate(lines):

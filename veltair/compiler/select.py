@@ -66,7 +66,7 @@ def _spread(front: list[Candidate], count: int) -> list[Candidate]:
 
 
 def _admit(chosen: list[Candidate], fastest: Candidate, count: int) -> list[Candidate]:
-    """Add the fastest; where there is no room it replaces the nearest, an end only if nothing lies between."""
+    """Add the fastest; where there is no room it replaces the nearest, an end only if none lies between."""
     if len(chosen) < count:
         return [*chosen, fastest]
     replaceable = chosen[1:-1] or chosen

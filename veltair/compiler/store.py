@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,22 +55,23 @@ def read_store(folder: Path, structures: Iterable[str]) -> dict[str, tuple[Candi
 
     Raises StoreError if the store is missing or corrupt, or lacks a structure.
     """
+    for path in (folder / CANDIDATES, folder / TRACES):
+        if not path.is_file():
+            raise StoreError(f"{path} is missing; search (`search.reuse: false`)")
     try:
         table = pd.read_parquet(folder / CANDIDATES)
         traces: dict[str, dict[str, Any]] = json.loads(gzip.decompress((folder / TRACES).read_bytes()))
-    except FileNotFoundError as error:
-        raise StoreError(f"{error.filename} is missing; search (`search.reuse: false`)") from error
-    except (OSError, EOFError, ValueError) as error:
+        groups = {str(name): rows for name, rows in table.groupby("structure", sort=False)}
+    except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
         raise StoreError(
             f"{folder} is corrupt ({error}); restore it or search (`search.reuse: false`)"
         ) from error
-    groups = {str(name): rows for name, rows in table.groupby("structure", sort=False)}
     found = {}
     for structure in structures:
         if structure not in groups:
             raise StoreError(
-                f"{folder} has no candidates of layer structure {structure}; it was searched for other models: "
-                "set `search.reuse: false`"
+                f"{folder} has no candidates of layer structure {structure}; it was searched for other "
+                "models: set `search.reuse: false`"
             )
         found[structure] = tuple(
             Candidate(
@@ -93,8 +95,9 @@ def choose(
         for one in group:
             if one.trace is None:
                 raise StoreError(
-                    f"the trace of candidate {one.index} of {structure} was not kept, for it is in no selection of "
-                    f"up to {MOST_VERSIONS} versions at the slack of the search; set `search.reuse: false`"
+                    f"the trace of candidate {one.index} of {structure} was not kept, for it is in no "
+                    f"selection of up to {MOST_VERSIONS} versions at the slack of the search; set "
+                    "`search.reuse: false`"
                 )
     return chosen
 

@@ -29,6 +29,14 @@ def cpu_target(search_cores: int, cpu: str = "auto") -> Any:
     return Target({"kind": "llvm", "mcpu": name, "num-cores": search_cores})
 
 
+def sleep_when_idle() -> None:
+    """Let idle threads of TVM's pools sleep at once; it reads this once, when a process's first kernel runs.
+
+    Else they spin on cores that were given to another block.
+    """
+    os.environ["TVM_THREAD_POOL_SPIN_COUNT"] = "0"
+
+
 def use_all_cores() -> None:
     """Let TVM's thread pool have every core that this process may use; it reads this once, at first use."""
     os.environ["TVM_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))

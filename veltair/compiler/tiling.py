@@ -16,9 +16,9 @@ from tvm import s_tir, sym, tirx
 class Tiling:
     """What a loop nest does to caches and cores.
 
-    `parallelism` is the extent of its fused parallel loop (1: none), `blocking_bytes` what one parallel iteration
-    touches of inputs, weights and outputs, `compulsory_bytes` what all of them touch together. Of several
-    parallel nests in a layer, the one with most iterations counts.
+    `parallelism` is the extent of its fused parallel loop (1: none), `blocking_bytes` what one parallel
+    iteration touches of inputs, weights and outputs, `compulsory_bytes` what all of them touch together. Of
+    several parallel nests in a layer, the one with most iterations counts.
     """
 
     parallelism: int
@@ -33,9 +33,9 @@ class Tiling:
 def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float) -> float:
     """Return the DRAM bytes of a layer whose cores share a cache of `cache_bytes`.
 
-    All data fits: each byte comes once. Else each parallel iteration fetches its own block; and where the blocks
-    of the iterations at work do not fit either, they re-fetch with the square root of what is missing, as blocked
-    matrix products do (Hong and Kung, STOC 1981).
+    All data fits: each byte comes once. Else each parallel iteration fetches its own block; and where the
+    blocks of the iterations at work do not fit either, they re-fetch with the square root of what is missing,
+    as blocked matrix products do (Hong and Kung, STOC 1981).
     """
     if tiling.compulsory_bytes <= cache_bytes:
         return float(tiling.compulsory_bytes)
@@ -167,7 +167,8 @@ def _box(analyzer: Any, region: Any) -> list[tuple[int, int]]:
 
 
 def _bytes(buffer: Any, box: list[tuple[int, int]]) -> int:
-    return prod(max(0, high - low + 1) for low, high in box) * tvm.DataType(str(buffer.ty.dtype)).bits // 8
+    bits = int(tvm.DataType(str(buffer.ty.dtype)).bits)
+    return prod(max(0, high - low + 1) for low, high in box) * bits // 8
 
 
 def _has_product(node: Any) -> bool:

@@ -12,8 +12,8 @@ from veltair.compiler.tiling import Tiling
 class Candidate:
     """One schedule of a structure, measured in the search.
 
-    `index` is its place in the search, `run_seconds` its raw times (empty: it failed to build or to run), `trace` the
-    schedule as TVM's JSON.
+    `index` is its place in the search, `run_seconds` its raw times (empty: it failed to build or to run),
+    `trace` the schedule as TVM's JSON.
     """
 
     structure: str

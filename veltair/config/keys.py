@@ -14,7 +14,7 @@ ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*
 Count = Annotated[int, Field(ge=1)]
 Level = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
-Weight = Annotated[float, Field(gt=0)]
+Weight = Annotated[int, Field(ge=1)]
 
 
 def key(description: str, unit: str = NO_UNIT, **limits: Any) -> Any:

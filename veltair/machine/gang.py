@@ -1,7 +1,7 @@
 """Pinned workers that run the layers of a block on granted cores, each in a thread of its own.
 
-A worker is a Python thread with its own TVM thread pool, so kernels of two blocks run side by side; the GIL is
-released while a kernel runs.
+A worker is a Python thread with its own TVM thread pool, so kernels of two blocks run side by side; the GIL
+is released while a kernel runs.
 """
 
 import os
@@ -9,11 +9,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import tvm
 
-from veltair.compiler.target import use_all_cores
+from veltair.compiler.target import sleep_when_idle, use_all_cores
 from veltair.machine.library import Call
 
 SPECIFY_ONE_CORE_PER_THREAD = (
@@ -33,7 +34,8 @@ class Grant:
 class BlockRun:
     """A block at work: `calls[k][version]` for each of its layers, and what it has been granted.
 
-    `ended_layers` is written by the worker only, `grant` by the engine only.
+    The worker calls `before` and `after` around the layers (the sample goes in, the answer comes out). `ended_layers`
+    is written by the worker only, `grant` by the engine only.
     """
 
     query_id: int
@@ -41,6 +43,8 @@ class BlockRun:
     grant: Grant
     on_resized: Callable[["BlockRun", Grant], None]
     on_end: Callable[["BlockRun", Exception | None], None]
+    before: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None
     ended_layers: int = 0
     layer_seconds: list[float] = field(default_factory=list)
 
@@ -51,8 +55,7 @@ class Gang:
     def __init__(self, core_ids: Sequence[int]) -> None:
         """Start the workers; each makes its thread pool at its full size, for TVM freezes it at first use."""
         use_all_cores()
-        # Idle pool threads must not spin on cores that were given to another block.
-        os.environ["TVM_THREAD_POOL_SPIN_COUNT"] = "0"
+        sleep_when_idle()
         self._work: queue.SimpleQueue[BlockRun | None] = queue.SimpleQueue()
         self._core_ids = tuple(core_ids)
         ready = threading.Barrier(len(self._core_ids) + 1)
@@ -62,7 +65,14 @@ class Gang:
         ]
         for thread in self._threads:
             thread.start()
-        ready.wait()
+        try:
+            ready.wait()
+        except threading.BrokenBarrierError:
+            self.stop()
+            allowed = sorted(os.sched_getaffinity(0))
+            raise ValueError(
+                f"cores {self._core_ids} cannot all be had; this process may use {allowed}"
+            ) from None
 
     def run(self, block: BlockRun) -> None:
         """Let an idle worker run a block."""
@@ -76,8 +86,13 @@ class Gang:
             thread.join()
 
     def _serve(self, ready: threading.Barrier) -> None:
-        use_cores(self._core_ids)
-        ready.wait()
+        try:
+            use_cores(self._core_ids)
+        except OSError:
+            ready.abort()  # else whoever makes the gang waits for ever
+            return
+        with suppress(threading.BrokenBarrierError):
+            ready.wait()
         while (block := self._work.get()) is not None:
             error: Exception | None = None
             try:
@@ -91,6 +106,8 @@ def _run(block: BlockRun) -> None:
     grant = block.grant
     use_cores(grant.cores)
     clock = time.perf_counter
+    if block.before is not None:
+        block.before()
     for place, calls in enumerate(block.calls):
         if block.grant is not grant:
             grant = block.grant
@@ -101,6 +118,8 @@ def _run(block: BlockRun) -> None:
         kernel(*arguments)
         block.layer_seconds.append(clock() - start_s)
         block.ended_layers = place + 1
+    if block.after is not None:
+        block.after()
 
 
 def use_cores(cores: Sequence[int]) -> None:

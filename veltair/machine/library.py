@@ -9,6 +9,7 @@ import tvm
 from numpy.typing import NDArray
 
 from veltair.compiler.build import CONSTANTS, LIBRARY, ModelPlan, VersionPlan, read_plan
+from veltair.compiler.target import sleep_when_idle
 
 Call = tuple[Any, tuple[Any, ...]]
 
@@ -20,6 +21,7 @@ class LoadedModel:
         """Load the library and pack the weights. Raises LookupError if the model was not built there."""
         if not (folder / LIBRARY).is_file():
             raise LookupError(f"{folder} holds no built model; run rule `build`")
+        sleep_when_idle()  # before the first kernel, which packs weights
         self.plan: ModelPlan = read_plan(folder)
         self._module = tvm.runtime.load_module(str(folder / LIBRARY))
         with np.load(folder / CONSTANTS) as archive:
@@ -60,8 +62,8 @@ class LoadedModel:
 class Instance:
     """The activations of one query, and every kernel call bound to them.
 
-    `calls[layer][version]` is a kernel and its arguments. Activations that are no longer needed lend their memory
-    to later ones of equal shape.
+    `calls[layer][version]` is a kernel and its arguments. Activations that are no longer needed lend their
+    memory to later ones of equal shape.
     """
 
     def __init__(self, model: LoadedModel) -> None:

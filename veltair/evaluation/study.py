@@ -1,0 +1,218 @@
+"""The simulated study: for each policy the QPS at 95 % QoS, then its records at loads that all share."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from veltair.compiler.model import Model
+from veltair.evaluation.arrivals import Seeds, server_queries, share_samples
+from veltair.evaluation.capacity import (
+    Capacity,
+    Satisfaction,
+    SearchSettings,
+    Status,
+    find_capacities,
+    satisfaction_of,
+    warmup_s,
+)
+from veltair.evaluation.records import Run, to_frame
+from veltair.evaluation.targets import fluid_bound, targets
+from veltair.machine.tables import Tables
+from veltair.serving.dispatcher import Dispatcher, serve
+from veltair.serving.policy import Context, Policy
+from veltair.serving.query import Query, QueryRecord
+from veltair.serving.simulator import Simulator
+
+MakePolicy = Callable[[Context], Policy]
+# Offered rates of the latency figure, as shares of the reference policy's capacity.
+LOADS = (0.3, 0.5, 0.7, 0.9, 1.1)
+REFERENCE = "Planaria"
+NOT_CALLED_OFF = -inf
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationSettings:
+    """How one rate is simulated: `queries` Poisson arrivals, what a start and a resize cost, when to stop."""
+
+    queries: int
+    start_cost_s: float
+    resize_cost_s: float
+    drain_qos: float
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is compared on one machine: the models with their targets there, its tables, and a workload."""
+
+    context: Context
+    targets: pd.DataFrame
+    workload: str
+    weights: Mapping[str, int]
+
+    @property
+    def qos_s(self) -> dict[str, float]:
+        """Latency targets by model."""
+        return {name: self.context.models[name].qos_s for name in self.weights}
+
+    @property
+    def fluid_qps(self) -> float:
+        """A bound that no policy passes: the rate at which on-time queries alone fill all cores."""
+        total = sum(self.weights.values())
+        work = dict(zip(self.targets["model"], self.targets["work_optimal_core_s"], strict=True))
+        shares = {name: weight / total for name, weight in self.weights.items()}
+        bound = fluid_bound({name: work[name] for name in shares}, shares, self.context.machine.cores)
+        return bound.pooled_qps
+
+
+def make_site(
+    tables: Tables, qos_s: Mapping[str, float], relax: float, workload: str, weights: Mapping[str, int]
+) -> Site:
+    """Return a workload on a machine, its targets raised to what the machine can meet.
+
+    `qos_s` are the targets asked for. Raises LookupError for a model without tables.
+    """
+    missing = [name for name in weights if name not in tables.layers]
+    if missing:
+        raise LookupError(
+            f"the cost tables of {tables.machine.name} lack {', '.join(missing)} (they have "
+            f"{', '.join(tables.layers)}); profile here (`profile.costs: measured`)"
+        )
+    asked = [Model(name, tables.layers[name], qos_s[name]) for name in weights]
+    table = targets(asked, tables.costs, relax)
+    given = dict(zip(table["model"], table["qos_s"], strict=True))
+    models = {model.name: Model(model.name, model.layers, given[model.name]) for model in asked}
+    context = Context(models, tables.costs.select(list(models)), tables.machine)
+    return Site(context, table, workload, dict(weights))
+
+
+def simulate(
+    site: Site, make: MakePolicy, settings: SimulationSettings, qps: float, seed: int
+) -> tuple[tuple[Query, ...], Iterator[QueryRecord], Simulator]:
+    """Return the arrivals, the records as they come, and the simulator of one run."""
+    arrivals = server_queries(
+        qps,
+        min_duration_ms=1,
+        min_query_count=settings.queries,
+        seed=seed,
+        sample_models=share_samples(site.weights),
+        qos_s=site.qos_s,
+    )
+    simulator = Simulator(
+        arrivals,
+        site.context,
+        # A stream of its own: the service noise must not follow the arrivals.
+        np.random.default_rng([seed, Seeds.derive(seed).qsl]),
+        start_cost_s=settings.start_cost_s,
+        resize_cost_s=settings.resize_cost_s,
+        drain_s=settings.drain_qos * max(site.qos_s.values()),
+    )
+    return arrivals, serve(Dispatcher(make(site.context), site.context), simulator), simulator
+
+
+def count_from_s(arrivals: Sequence[Query], qos_s: Mapping[str, float]) -> float:
+    """Return when counting starts: the warm-up before it is served, not counted."""
+    return warmup_s(arrivals[-1].arrival_s, max(qos_s.values()))
+
+
+def find_policy_capacity(
+    site: Site, make: MakePolicy, settings: SimulationSettings, search: SearchSettings, seed: int
+) -> tuple[Capacity, Capacity]:
+    """Return a policy's capacity, pooled and for the minimum over models, searched from the fluid bound."""
+
+    def measure(qps: float) -> Satisfaction:
+        arrivals, records, _ = simulate(site, make, settings, qps, seed)
+        return satisfaction_of(
+            records, arrivals, count_from_s(arrivals, site.qos_s), stop_below=search.target
+        )
+
+    bound = site.fluid_qps
+    return find_capacities(measure, bound if isfinite(bound) else 1.0 / _isolated_s(site), search)
+
+
+def _isolated_s(site: Site) -> float:
+    return float(site.targets["isolated_latency_s"].sum())
+
+
+def capacity_row(site: Site, policy: str, seed: int, pooled: Capacity, minimum: Capacity) -> dict[str, Any]:
+    """Return a row of the capacity table of simulated runs."""
+    return {
+        **_site_columns(site, "simulator"),
+        "policy": policy,
+        "seed": seed,
+        "fluid_qps": site.fluid_qps,
+        **capacity_columns(pooled, minimum),
+    }
+
+
+def capacity_columns(pooled: Capacity, minimum: Capacity) -> dict[str, Any]:
+    """Return what the capacity table says of a search."""
+    return {
+        "qps_at_95": pooled.qps,
+        "high_qps": pooled.high_qps,
+        "qps_at_95_minimum": minimum.qps,
+        "resolution": pooled.resolution,
+        "cut": pooled.status is Status.CUT,
+        "unservable": pooled.status is Status.UNSERVABLE,
+        "invalid": "the rate above it gave no valid run" if pooled.status is Status.INVALID else "",
+        "answer": pooled.describe(),
+    }
+
+
+def over_seeds(capacity: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per policy: the mean over seeds, the widest bracket, and the spread of the seeds."""
+    keys = ["backend", "machine", "validated", "workload", "policy"]
+    groups = capacity.groupby(keys, sort=False)
+    merged = groups.agg(
+        qps_at_95=("qps_at_95", "mean"),
+        qps_at_95_std=("qps_at_95", "std"),
+        high_qps=("high_qps", "max"),
+        qps_at_95_minimum=("qps_at_95_minimum", "mean"),
+        fluid_qps=("fluid_qps", "first"),
+        resolution=("resolution", "max"),
+        cut=("cut", "any"),
+        unservable=("unservable", "all"),
+        invalid=("invalid", "max"),
+        answer=("answer", "first"),
+        seeds=("seed", "nunique"),
+    )
+    return merged.reset_index()
+
+
+def offered_rates(capacity: pd.DataFrame, policy: str, fluid_qps: float) -> list[float]:
+    """Return the rates at which a policy's records are kept: loads that all share, and its own capacity.
+
+    `capacity` holds one machine, workload and seed. The loads are shares of Planaria's capacity; where it serves
+    nothing, or does not take part, of the best one's, and at last of the fluid bound.
+    """
+    answers = dict(zip(capacity["policy"], capacity["qps_at_95"], strict=True))
+    reference = answers.get(REFERENCE) or max(answers.values()) or fluid_qps
+    rates = {reference * load for load in LOADS}
+    if answers[policy] > 0:
+        rates.add(answers[policy])
+    return sorted(rates)
+
+
+def policy_records(
+    site: Site, policy: str, make: MakePolicy, settings: SimulationSettings, rates: Sequence[float], seed: int
+) -> pd.DataFrame:
+    """Return the records of a policy at each of the rates, in one table."""
+    frames = []
+    for qps in rates:
+        arrivals, records, _ = simulate(site, make, settings, qps, seed)
+        run = Run(**_site_columns(site, "simulator"), policy=policy, qps=qps, seed=seed)
+        frames.append(to_frame(records, run, count_from_s(arrivals, site.qos_s)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _site_columns(site: Site, backend: str) -> dict[str, Any]:
+    machine = site.context.machine
+    return {
+        "backend": backend,
+        "machine": machine.name,
+        "validated": machine.validated,
+        "workload": site.workload,
+    }

@@ -1,0 +1,106 @@
+"""The machine's steps of a run, one a rule: each reads and writes the files that it is told."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from veltair.compiler.model import Layer
+from veltair.compiler.oracle import ask, compare
+from veltair.machine.cost import CostTable
+from veltair.machine.described import described, format_machine, read_machine
+from veltair.machine.gang import use_cores
+from veltair.machine.host import host
+from veltair.machine.library import LoadedModel
+from veltair.machine.profile import ProfileSettings, profile, tiling_of
+from veltair.machine.tables import Tables, derive, read_tables, write_tables
+from veltair.provenance import collect, write_atomically
+
+ORACLE_SEED = 0
+
+
+def check_oracle(model: Path, build: Path, tolerance: float, output: Path) -> None:
+    """Compare a built model with ONNX Runtime and write the errors. Raises OracleError if one is too large."""
+    loaded = LoadedModel(build)
+    use_cores(host_cores())
+    instance = loaded.instance()
+
+    def run(sample: NDArray[np.float32], versions: Sequence[int]) -> list[NDArray[np.float32]]:
+        instance.set_input(sample)
+        return instance.run(versions)
+
+    plan = loaded.plan
+    counts = [len(plan.of(layer)) for layer in range(len(plan.layers))]
+    oracle = ask(onnx.load(model), plan.input_shape, ORACLE_SEED)
+    errors = compare(oracle, run, counts, [layer.name for layer in plan.layers], tolerance)
+    print(
+        f"{plan.model}: {len(errors)} runs agree with ONNX Runtime, worst relative error "
+        f"{errors['relative_error'].max():.2g}; packed weights {loaded.packed_bytes / 1e6:.0f} MB",
+        flush=True,
+    )
+    write_atomically({output: errors.to_csv(index=False, lineterminator="\n").encode()})
+
+
+def host_cores() -> tuple[int, ...]:
+    """Return the cores that this process may use."""
+    return tuple(sorted(os.sched_getaffinity(0)))
+
+
+def measure_machine(build_dir: Path, output: Path) -> None:
+    """Write this machine's description: topology from the system, speeds from a probe."""
+    machine = host(build_dir)
+    print(
+        f"{machine.name}: {machine.cores} cores, {machine.core_peak_flops / 1e9:.0f} GFLOP/s a core, "
+        f"{machine.dram_bytes_per_s / 1e9:.0f} GB/s",
+        flush=True,
+    )
+    write_atomically({output: format_machine(machine).encode()})
+
+
+def profile_models(
+    builds: Mapping[str, Path],
+    machine: Path,
+    cores: Sequence[int] | None,
+    levels: Sequence[float],
+    repeats: int,
+    config: Mapping[str, Any],
+    build_dir: Path,
+    folder: Path,
+) -> None:
+    """Profile the built models on this machine and write its tables; `cores` None means all counts."""
+    here = read_machine(machine)
+    models = {name: LoadedModel(path) for name, path in builds.items()}
+    settings = ProfileSettings(tuple(cores or here.core_counts), tuple(levels), repeats)
+    result = profile(models, here, settings, build_dir, lambda text: print(f"profiling {text}", flush=True))
+    achieved = {f"{level:g}": asdict(pressure) for level, pressure in result.achieved.items()}
+    tables = Tables(
+        here,
+        {
+            name: tuple(Layer(layer.name, layer.structure, layer.macs) for layer in model.plan.layers)
+            for name, model in models.items()
+        },
+        {
+            name: tuple(
+                tuple(tiling_of(version) for version in model.plan.of(layer))
+                for layer in range(len(model.plan.layers))
+            )
+            for name, model in models.items()
+        },
+        CostTable(result.repeats, here.name),
+    )
+    provenance = collect(config, inputs=[path / "plan.json" for path in builds.values()], achieved=achieved)
+    write_tables(folder, tables, provenance)
+    for name in models:
+        print(f"{name}: {1e3 * tables.costs.isolated_latency_s(name):.2f} ms alone", flush=True)
+
+
+def derive_tables(source: Path, machine: str, config: Mapping[str, Any], folder: Path) -> None:
+    """Write modelled tables of a described machine."""
+    tables = derive(read_tables(source), described(machine))
+    provenance = collect(config, inputs=[source / "costs.parquet"], modelled=True)
+    write_tables(folder, tables, provenance)

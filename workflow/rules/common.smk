@@ -1,0 +1,28 @@
+# The configuration, checked before any work; and where each result lies.
+from veltair.config import ConfigError, check_environment, load
+from veltair.evaluation.layout import HOST, Layout
+from veltair.serving.presets import check_policy
+
+try:
+    SETTINGS = load([Path(path) for path in workflow.configfiles])
+    check_environment(SETTINGS, check_policy)
+except ConfigError as error:
+    sys.exit(f"error: {error}")
+
+LAYOUT = Layout(SETTINGS)
+# As a parameter of a rule: a change of these keys makes it run again.
+VALUES = SETTINGS.model_dump(mode="json")
+ENVIRONMENT = "../../environment.yml"
+LOGS = LAYOUT.results / "logs"
+CAPACITY, RECORDS = "capacity.csv", "records.parquet"
+
+# Measurements have the machine to themselves: this resource, all threads, and a lock against a second run.
+workflow.register_resource("cpu_lock", 1)
+ALL_THREADS = 4096
+
+
+wildcard_constraints:
+    model="[A-Za-z0-9._-]+",
+    machine="[A-Za-z0-9._-]+",
+    workload="[A-Za-z0-9._-]+",
+    policy="[A-Za-z0-9._-]+",

@@ -1,0 +1,63 @@
+# This machine, and what every version costs on it and on described machines.
+
+
+rule machine:
+    output:
+        R / "machine" / "machine.yaml",
+    params:
+        build=R / "native",
+    log:
+        LOGS / "machine.log",
+    conda:
+        ENVIRONMENT
+    threads: ALL_THREADS
+    resources:
+        cpu_lock=1,
+    message:
+        "Probing this machine"
+    script:
+        "../scripts/machine.py"
+
+
+rule profile:
+    input:
+        machine=R / "machine" / "machine.yaml",
+        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
+        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
+        oracles=expand(R / "oracle" / "{model}.csv", model=SETTINGS.models),
+    output:
+        multiext(
+            str(R / "costs" / HOST) + "/", "costs.parquet", "layers.parquet", "versions.parquet", "machine.yaml"
+        ),
+    params:
+        profile=VALUES["profile"],
+        build=R / "native",
+    log:
+        LOGS / "profile.log",
+    conda:
+        ENVIRONMENT
+    threads: ALL_THREADS
+    resources:
+        cpu_lock=1,
+    message:
+        "Profiling all versions on this machine"
+    script:
+        "../scripts/profile.py"
+
+
+rule derive:
+    input:
+        LAYOUT.costs(HOST),
+    output:
+        R / "costs" / "{machine}" / "costs.parquet",
+    log:
+        LOGS / "derive" / "{machine}.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Modelling the costs on {wildcards.machine}"
+    script:
+        "../scripts/derive.py"
+
+
+ruleorder: profile > derive

@@ -1,0 +1,16 @@
+"""Simulates a policy's QPS at 95 % QoS."""
+
+from pathlib import Path
+
+from veltair.config import parse
+from veltair.evaluation.script import logged
+from veltair.evaluation.steps import simulate_capacity
+
+with logged(snakemake.log[0]):
+    simulate_capacity(
+        parse(snakemake.params.settings),
+        Path(snakemake.input.costs).parent,
+        snakemake.wildcards.workload,
+        snakemake.wildcards.policy,
+        Path(snakemake.output[0]),
+    )

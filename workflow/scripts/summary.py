@@ -1,0 +1,10 @@
+"""Writes the summary that a person reads."""
+
+from pathlib import Path
+
+from veltair.evaluation.script import logged
+from veltair.evaluation.steps import write_summary
+
+with logged(snakemake.log[0]):
+    figures = [Path(path) for path in snakemake.input.figures]
+    write_summary(Path(snakemake.input[0]).parent, figures, Path(snakemake.output[0]))
