@@ -48,6 +48,7 @@ class GraphRecorder:
         source: str,
         name: str,
         channels: tuple[int, int],
+        *,
         kernel: int,
         stride: int = 1,
         groups: int = 1,

@@ -26,7 +26,7 @@ def mobilenet_v2(seed: int = 2) -> onnx.ModelProto:
         for block in range(blocks):
             stride = first_stride if block == 0 else 1
             name = f"stage{stage}.block{block}"
-            x = _inverted_residual(graph, x, name, (channels, width), expansion, stride)
+            x = _inverted_residual(graph, x, name, (channels, width), expansion=expansion, stride=stride)
             channels = width
     x = graph.conv(x, "head", (channels, 1280), kernel=1)
     x = graph.clip(x, "head.relu6", 0, 6)
@@ -41,6 +41,7 @@ def _inverted_residual(
     source: str,
     name: str,
     channels: tuple[int, int],
+    *,
     expansion: int,
     stride: int,
 ) -> str:

@@ -18,7 +18,7 @@ def resnet50(seed: int = 50) -> onnx.ModelProto:
     for stage, (width, blocks, first_stride) in enumerate(STAGES, start=1):
         for block in range(blocks):
             stride = first_stride if block == 0 else 1
-            x = _bottleneck(graph, x, f"stage{stage}.block{block}", channels, width, stride)
+            x = _bottleneck(graph, x, f"stage{stage}.block{block}", channels, width=width, stride=stride)
             channels = 4 * width
     x = graph.node("GlobalAveragePool", [x], "pool")
     x = graph.node("Flatten", [x], "flatten", axis=1)
@@ -26,7 +26,9 @@ def resnet50(seed: int = 50) -> onnx.ModelProto:
     return graph.model((1, 3, 224, 224), x, (1, 1000))
 
 
-def _bottleneck(graph: GraphRecorder, source: str, name: str, channels: int, width: int, stride: int) -> str:
+def _bottleneck(
+    graph: GraphRecorder, source: str, name: str, channels: int, *, width: int, stride: int
+) -> str:
     x = graph.conv(source, f"{name}.reduce", (channels, width), kernel=1)
     x = graph.node("Relu", [x], f"{name}.reduce.relu")
     x = graph.conv(x, f"{name}.spatial", (width, width), kernel=3, stride=stride)

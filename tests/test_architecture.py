@@ -11,9 +11,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("veltair", "baselines", "models")
 
 # Who may import what is confined to few files, besides the contracts of import-linter in pyproject.toml.
+# TVM compiles, and in machine/ runs: library loads built kernels, gang and profile run them.
+RUNS_KERNELS = ("veltair/machine/library.py", "veltair/machine/gang.py", "veltair/machine/profile.py")
 CONFINED = {
-    "tvm": ("veltair/compiler/", "veltair/machine/gang.py", "veltair/machine/profile.py"),
-    "tvm_ffi": ("veltair/compiler/", "veltair/machine/gang.py", "veltair/machine/profile.py"),
+    "tvm": ("veltair/compiler/", *RUNS_KERNELS),
+    "tvm_ffi": ("veltair/compiler/", *RUNS_KERNELS),
     "mlperf_loadgen": ("veltair/evaluation/loadgen.py",),
 }
 # What decides must depend on its arguments alone.

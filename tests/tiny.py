@@ -1,4 +1,4 @@
-"""A network of six small layers that has what matters: convolutions, a residual sum, a clip and a dense layer."""
+"""A network of six small layers that has what matters: convolutions, a sum, a clip and a dense layer."""
 
 import onnx
 

@@ -22,7 +22,7 @@ def test_a_layer_block_has_as_many_layers_as_it_spans() -> None:
 
 @pytest.mark.parametrize(("start", "stop"), [(3, 3), (4, 3), (-1, 2)])
 def test_an_empty_or_negative_layer_block_is_refused(start: int, stop: int) -> None:
-    with pytest.raises(ValueError, match="LayerBlock of net.*give start < stop"):
+    with pytest.raises(ValueError, match=r"LayerBlock of net.*give start < stop"):
         LayerBlock("net", start, stop)
 
 

@@ -25,7 +25,7 @@ def test_a_model_gives_finite_logits_of_one_image_that_differ(make: Make) -> Non
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
     (logits,) = run_onnx(model, image)
     assert logits.shape == (1, 1000)
-    # Weights must neither blow activations up nor let them vanish, or agreement with ONNX Runtime means nothing.
+    # Activations must neither explode nor vanish, or agreement with ONNX Runtime means nothing.
     assert 0.01 < logits.std() < 100
 
 

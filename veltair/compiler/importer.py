@@ -139,6 +139,7 @@ def _read_calls(name: str, module: Any, qos_s: float) -> ImportedModel:
     main = module["main"]
     places: dict[Any, Source] = {main.params[0]: Source(-1)}
     tuples: dict[Any, int] = {}
+    results: Sequence[Any] = [main.body.body]
     layers: list[Layer] = []
     calls: list[LayerCall] = []
     for binding in (binding for block in main.body.blocks for binding in block.bindings):
@@ -157,22 +158,26 @@ def _read_calls(name: str, module: Any, qos_s: float) -> ImportedModel:
             places[binding.var] = Source(tuples[value.tuple_value], int(value.index))
         elif isinstance(value, relax.Var):
             places[binding.var] = places[value]
+        elif isinstance(value, relax.Tuple) and binding.var.same_as(main.body.body):
+            results = value.fields
         else:
             text = " ".join(str(value).split())[:80]
             raise ModelError(
                 f"{name}: {binding.var} = {text} was not fused into a layer; simplify the export"
             )
-    outputs = _outputs(main, places, name)
+    outputs = _outputs(results, places, name)
     shape = tuple(int(extent) for extent in main.params[0].ty.shape)
     return ImportedModel(Model(name, tuple(layers), qos_s), tuple(calls), outputs, shape)
 
 
-def _outputs(main: Any, places: dict[Any, Source], name: str) -> tuple[Source, ...]:
-    body = main.body.body
-    found = [
-        _source(field, places, name) for field in (body.fields if isinstance(body, relax.Tuple) else [body])
-    ]
-    return tuple(source for source in found if isinstance(source, Source))
+def _outputs(results: Sequence[Any], places: dict[Any, Source], name: str) -> tuple[Source, ...]:
+    found = []
+    for result in results:
+        source = _source(result, places, name)
+        if not isinstance(source, Source):
+            raise ModelError(f"{name}: an output is a constant; remove it from the export")
+        found.append(source)
+    return tuple(found)
 
 
 def _source(field: Any, places: dict[Any, Source], name: str) -> Source | NDArray[Any]:

@@ -59,7 +59,8 @@ def compare(
     if not bad.empty:
         first = bad.iloc[0]
         raise OracleError(
-            f"version {first['version']} of {first['name']} is off by {first['relative_error']:.2g} relative to ONNX "
+            f"version {first['version']} of {first['name']} is off by {first['relative_error']:.2g} "
+            "relative to ONNX "
             f"Runtime (allowed: {tolerance:g}); {len(bad)} of {len(errors)} runs are: search it anew"
         )
     return errors

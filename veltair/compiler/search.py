@@ -121,7 +121,7 @@ def read_candidates(structure: str, function: Any, place: Path) -> Iterator[Cand
         good = tuple(float(second) for second in run_seconds or () if float(second) < 1e9)
         try:
             scheduled = replay(function, trace)["main"]
-        except InternalError:
+        except (InternalError, s_tir.ScheduleError):
             # Its trace does not apply to the layer: it cannot be built, so it counts as one that did not run.
             yield Candidate(structure, index, read_tiling(function), (), None)
         else:

@@ -28,7 +28,7 @@ from veltair.evaluation.study import (
 )
 from veltair.evaluation.summary import summary_markdown
 from veltair.machine.library import LoadedModel
-from veltair.machine.tables import read_tables
+from veltair.machine.tables import Tables, read_tables
 from veltair.provenance import Provenance, collect, write_atomically, write_parquet, write_result
 from veltair.serving.presets import make_policy
 
@@ -55,10 +55,10 @@ def measuring_lock() -> Path:
     return Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp")) / f"veltair-{os.getuid()}.lock"
 
 
-def site_of(config: Config, tables: Path, workload: str) -> Site:
+def site_of(config: Config, tables: Tables, workload: str) -> Site:
     """Return a workload of the configuration on the machine of some tables."""
     qos_s = {name: model.qos_ms / 1e3 for name, model in config.models.items()}
-    return make_site(read_tables(tables), qos_s, config.qos.relax, workload, config.workloads[workload])
+    return make_site(tables, qos_s, config.qos.relax, workload, config.workloads[workload])
 
 
 def policy_maker(config: Config, policy: str) -> MakePolicy:
@@ -69,12 +69,12 @@ def policy_maker(config: Config, policy: str) -> MakePolicy:
 
 def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, output: Path) -> None:
     """Write the QPS at 95 % QoS of a policy on a machine, a row a seed."""
-    site = site_of(config, tables, workload)
+    site = site_of(config, read_tables(tables), workload)
     search_settings = SearchSettings(config.simulated.resolution, target=config.qos.satisfaction)
     rows = []
     for seed in config.simulated.seeds:
         pooled, minimum = find_policy_capacity(
-            site, policy_maker(config, policy), _simulation(config), search_settings, seed
+            site, policy_maker(config, policy), simulation_settings(config), search_settings, seed
         )
         rows.append(capacity_row(site, policy, seed, pooled, minimum))
         print(
@@ -87,14 +87,19 @@ def simulate_loads(
     config: Config, tables: Path, workload: str, policy: str, capacities: Sequence[Path], output: Path
 ) -> None:
     """Write the records of a policy at loads that all policies share, and at its own capacity."""
-    site = site_of(config, tables, workload)
+    site = site_of(config, read_tables(tables), workload)
     capacity = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
     frames = []
     for seed, rows in capacity.groupby("seed"):
         offered = offered_rates(rows, policy, site.fluid_qps)
         frames.append(
             policy_records(
-                site, policy, policy_maker(config, policy), _simulation(config), offered, int(str(seed))
+                site,
+                policy,
+                policy_maker(config, policy),
+                simulation_settings(config),
+                offered,
+                int(str(seed)),
             )
         )
     write_parquet(output, pd.concat(frames, ignore_index=True), _provenance(config, capacities))
@@ -110,7 +115,7 @@ def measure_policy(
     folder: Path,
 ) -> None:
     """Search a policy's QPS at 95 % QoS on this machine, from the simulated answers, and write all runs."""
-    site = site_of(config, tables, workload)
+    site = site_of(config, read_tables(tables), workload)
     models = {name: LoadedModel(builds[name]) for name in site.weights}
     simulated = over_seeds(pd.concat([read_csv(path) for path in capacities], ignore_index=True))
     answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
@@ -145,7 +150,7 @@ def write_metrics(config: Config, tables: Sequence[Path], runs: Sequence[Path], 
     by_machine: dict[str, tuple[pd.DataFrame, int]] = {}
     for path in tables:
         for workload in config.workloads:
-            site = site_of(config, path, workload)
+            site = site_of(config, read_tables(path), workload)
             machine = site.context.machine
             known, cores = by_machine.get(machine.name, (site.targets, machine.cores))
             merged = pd.concat([known, site.targets]).drop_duplicates("model", ignore_index=True)
@@ -223,7 +228,8 @@ def _metrics(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     return capacity, rate_table, target
 
 
-def _simulation(config: Config) -> SimulationSettings:
+def simulation_settings(config: Config) -> SimulationSettings:
+    """Return how one rate is simulated."""
     simulated = config.simulated
     return SimulationSettings(
         simulated.queries,

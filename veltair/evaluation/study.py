@@ -185,8 +185,8 @@ def over_seeds(capacity: pd.DataFrame) -> pd.DataFrame:
 def offered_rates(capacity: pd.DataFrame, policy: str, fluid_qps: float) -> list[float]:
     """Return the rates at which a policy's records are kept: loads that all share, and its own capacity.
 
-    `capacity` holds one machine, workload and seed. The loads are shares of Planaria's capacity; where it serves
-    nothing, or does not take part, of the best one's, and at last of the fluid bound.
+    `capacity` holds one machine, workload and seed. The loads are shares of Planaria's capacity; where it
+    serves nothing, or does not take part, of the best one's, and at last of the fluid bound.
     """
     answers = dict(zip(capacity["policy"], capacity["qps_at_95"], strict=True))
     reference = answers.get(REFERENCE) or max(answers.values()) or fluid_qps

@@ -61,7 +61,8 @@ class CostTable:
         if bad.any():
             row = repeats[bad].iloc[0]
             raise ValueError(
-                f"cost table of {machine}: {row['seconds']} seconds for layer {row['layer']} of {row['model']}; "
+                f"cost table of {machine}: {row['seconds']} seconds for layer {row['layer']} of "
+                f"{row['model']}; "
                 "times are positive: rerun rule `profile`"
             )
         self.machine = machine
@@ -104,7 +105,8 @@ class CostTable:
         if not np.isfinite(alone.min(axis=1)).all():
             hole_at = int(np.flatnonzero(~np.isfinite(alone.min(axis=1)))[0])
             raise ValueError(
-                f"cost table of {self.machine}: layer {hole_at} of {name} has no row at level 0; rerun rule `profile`"
+                f"cost table of {self.machine}: layer {hole_at} of {name} has no row at level 0; "
+                "rerun rule `profile`"
             )
         return ModelCosts(seconds, traffic, footprint, noise, alone.argmin(axis=1))
 

@@ -34,8 +34,8 @@ class Grant:
 class BlockRun:
     """A block at work: `calls[k][version]` for each of its layers, and what it has been granted.
 
-    The worker calls `before` and `after` around the layers (the sample goes in, the answer comes out). `ended_layers`
-    is written by the worker only, `grant` by the engine only.
+    The worker calls `before` and `after` around the layers (the sample goes in, the answer comes out).
+    `ended_layers` is written by the worker only, `grant` by the engine only.
     """
 
     query_id: int
@@ -86,6 +86,9 @@ class Gang:
             thread.join()
 
     def _serve(self, ready: threading.Barrier) -> None:
+        # Kernels fill every core, so whoever decides and whoever issues queries must get one at once when
+        # they wake; TVM's pool threads inherit this.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         try:
             use_cores(self._core_ids)
         except OSError:

@@ -9,7 +9,7 @@ import tvm
 from numpy.typing import NDArray
 
 from veltair.compiler.build import CONSTANTS, LIBRARY, ModelPlan, VersionPlan, read_plan
-from veltair.compiler.target import sleep_when_idle
+from veltair.compiler.target import sleep_when_idle, use_all_cores
 
 Call = tuple[Any, tuple[Any, ...]]
 
@@ -21,7 +21,9 @@ class LoadedModel:
         """Load the library and pack the weights. Raises LookupError if the model was not built there."""
         if not (folder / LIBRARY).is_file():
             raise LookupError(f"{folder} holds no built model; run rule `build`")
-        sleep_when_idle()  # before the first kernel, which packs weights
+        # Before the first kernel, which packs weights: TVM reads both once.
+        use_all_cores()
+        sleep_when_idle()
         self.plan: ModelPlan = read_plan(folder)
         self._module = tvm.runtime.load_module(str(folder / LIBRARY))
         with np.load(folder / CONSTANTS) as archive:
@@ -71,7 +73,10 @@ class Instance:
         self.model = model
         self.input = tvm.runtime.empty(model.plan.input_shape, "float32")
         made = self._allocate(model.plan)
-        self.outputs = [made[number][output] for _, number, output in model.plan.outputs]
+        self.outputs = [
+            self.input if kind == "input" else made[number][output]
+            for kind, number, output in model.plan.outputs
+        ]
         self.calls: list[list[Call]] = [
             [self._bind(layer, version, made) for version in range(len(model.plan.of(layer)))]
             for layer in range(len(model.plan.layers))

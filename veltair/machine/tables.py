@@ -104,7 +104,8 @@ def derive(host: Tables, machine: Machine) -> Tables:
     alone = alone[(alone["cores"] == 1) & (alone["level"] == 0)]
     if alone.empty:
         raise LookupError(
-            f"the tables of {host.machine.name} have no times on 1 core; add 1 to `profile.cores` and rerun `profile`"
+            f"the tables of {host.machine.name} have no times on 1 core; add 1 to `profile.cores` "
+            "and rerun `profile`"
         )
     ratio = host.machine.core_peak_flops / machine.core_peak_flops
     parts = [

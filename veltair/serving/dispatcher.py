@@ -215,7 +215,8 @@ class Dispatcher:
         layers = len(self.context.models[query.model].layers)
         if block.model != query.model or block.start != pending.next_layer or block.stop > layers:
             raise PolicyError(
-                f"{self._name} starts {block} for query {query.id}, whose next layer is {pending.next_layer} of "
+                f"{self._name} starts {block} for query {query.id}, whose next layer is "
+                f"{pending.next_layer} of "
                 f"{layers} of {query.model}"
             )
         self._take(allocation.cores, query.id)

@@ -1,7 +1,7 @@
 """The backend in real time: real kernels on pinned cores.
 
-One thread, the one that calls wait(), decides and keeps all books. Workers and LoadGen's reader only put notices
-on one queue.
+One thread, the one that calls wait(), decides and keeps all books. Workers and LoadGen's reader only put
+notices on one queue.
 """
 
 import heapq
@@ -260,7 +260,8 @@ class Engine:
         allocation = self._allocations.pop(query_id)
         if ended.error is not None:
             raise EngineError(
-                f"a kernel of {allocation.block} failed after {ended.block.ended_layers} layers: {ended.error}; "
+                f"a kernel of {allocation.block} failed after {ended.block.ended_layers} layers: "
+                f"{ended.error}; "
                 "build the model anew (rule `build`)"
             ) from ended.error
         del self._blocks[query_id]

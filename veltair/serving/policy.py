@@ -70,7 +70,8 @@ class Snapshot:
 class Allocation:
     """Start a layer block of a pending query now.
 
-    `versions` holds one version index for each layer of the block. `wanted_cores` is the block's need: a start with
+    `versions` holds one version index for each layer of the block. `wanted_cores` is the block's need: a
+    start with
     fewer `cores` counts as a conflict (None: the block wanted what it got). `partition` names a fixed slice
     for policies that have them.
     """
@@ -97,8 +98,8 @@ class Resize:
     """Change a running block at its next layer end: its cores and, if given, its versions.
 
     A growth under way (target_cores above cores) can be raised, but not taken back before it is adopted.
-    Cores that it gains are taken from the free ones at once; cores that it loses become free at that layer end.
-    `versions` has one entry for each layer of the block, as in its Allocation; None keeps them.
+    Cores that it gains are taken from the free ones at once; cores that it loses become free at that layer
+    end. `versions` has one entry for each layer of the block, as in its Allocation; None keeps them.
     """
 
     query_id: int

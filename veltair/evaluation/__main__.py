@@ -1,0 +1,63 @@
+"""Command line of the evaluation."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from veltair.config import ConfigError, load
+from veltair.evaluation.estimate import estimate, hours
+
+WHERE = """
+where things are:
+  workflow/config/        what a run does: config.yaml (minutes), smoke.yaml, paper.yaml; README.md lists
+  every key results/summary.md      the outcome, to read; results/README.md defines every column and metric
+  results/metrics/*.csv   the same as tables; results/logs/ says what each step did
+  figures/                the figures
+  README.md               commands, minutes, how to add a policy or a model
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return 0, or 2 if the configuration is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m veltair.evaluation",
+        description="What a run will cost. The runs themselves are Snakemake's: `make help`.",
+        epilog=WHERE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("estimate", help="print the jobs and hours of a configuration")
+    command.add_argument(
+        "--config", type=Path, nargs="+", required=True, help="YAML files, later ones over earlier"
+    )
+    command.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="cores to run on")
+    given = parser.parse_args(arguments)
+    try:
+        _print_estimate(given.config, given.cores)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _print_estimate(paths: Sequence[Path], cores: int) -> None:
+    work = estimate(load(paths))
+    table = Table(title=f"{', '.join(map(str, paths))} on {cores} cores, nothing done yet")
+    table.add_column("step")
+    table.add_column("jobs", justify="right")
+    table.add_column("core-hours", justify="right")
+    table.add_column("alone")
+    for part in work:
+        alone = "yes, the whole machine" if part.exclusive else ""
+        table.add_row(part.kind, str(part.jobs), f"{part.seconds / 3600:.2f}", alone)
+    table.add_row("all", str(sum(part.jobs for part in work)), f"{hours(work, cores):.2f} h on the clock", "")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
