@@ -48,7 +48,7 @@ def write_benchmark(
 
 
 def write_main(config: Config, tables: Path, oracles: Sequence[Path], output: Path) -> None:
-    """Measure the simulator's layer ends per second and the dispatcher's time per event; gather oracle errors."""
+    """Measure simulated layer ends per second and the dispatcher's time per event; gather oracle errors."""
     command = "snakemake --cores all benchmarks_main"
     workload = next(iter(config.workloads))
     here = site_of(config, read_tables(tables), workload)

@@ -152,8 +152,7 @@ def search(
     """Return a policy's capacity, pooled and by the minimum over models, and every run.
 
     The first rate, `common_qps`, is one that all policies are measured at; it counts towards `max_rates`.
-    The rest
-    search from `estimate_qps`. A rate at which LoadGen fails is an invalid trial, not the end of the search.
+    The rest search from `estimate_qps`. A rate at which LoadGen fails is an invalid trial, not the end.
     """
     samples = make_samples(models, site, settings.seed)
     runs: list[LiveRun] = []

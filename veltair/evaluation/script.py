@@ -28,7 +28,7 @@ class _Tee:
 
 @contextmanager
 def logged(log: str) -> Iterator[None]:
-    """Copy what is printed into a log; an error ends the script with its message, its trace in the log only."""
+    """Copy what is printed into a log; an error ends the script with its message, its trace in the log."""
     path = Path(log)
     path.parent.mkdir(parents=True, exist_ok=True)
     with (

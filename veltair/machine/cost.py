@@ -61,8 +61,7 @@ class CostTable:
         if bad.any():
             row = repeats[bad].iloc[0]
             raise ValueError(
-                f"cost table of {machine}: {row['seconds']} seconds for layer {row['layer']} of "
-                f"{row['model']}; "
+                f"cost table of {machine}: {row['seconds']} seconds for layer {row['layer']} of {row['model']}; "
                 "times are positive: rerun rule `profile`"
             )
         self.machine = machine
@@ -145,7 +144,7 @@ class CostTable:
         return costs.seconds[np.arange(len(costs.solo)), costs.solo, :, level]
 
     def isolated_latency_s(self, name: str) -> float:
-        """Return the least time of a query alone: the solo versions on the core count that suits them best."""
+        """Return the least time of a query alone: the solo versions on the core count that suits best."""
         return float(self.solo_seconds(name).sum(axis=0).min())
 
     def select(self, models: Sequence[str]) -> "CostTable":

@@ -25,7 +25,7 @@ ORACLE_SEED = 0
 
 
 def check_oracle(model: Path, build: Path, tolerance: float, output: Path) -> None:
-    """Compare a built model with ONNX Runtime and write the errors. Raises OracleError if one is too large."""
+    """Compare a built model with ONNX Runtime and write the errors. Raises OracleError for one too large."""
     loaded = LoadedModel(build)
     use_cores(host_cores())
     instance = loaded.instance()
