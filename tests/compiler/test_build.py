@@ -79,9 +79,10 @@ def test_an_output_that_is_the_input_is_passed_through(tmp_path: Path) -> None:
 
 
 def test_a_layer_with_two_outputs_is_called_with_both(tmp_path: Path) -> None:
-    nodes = [node("Split", ["x"], ["a", "b"], axis=1), node("Sub", ["b", "a"], ["y"])]
-    model = make_onnx(nodes, {"x": (2, 6)}, {"y": (2, 3)})
+    halves = node("Split", ["x"], ["a", "b"], axis=1)
+    model = make_onnx([halves], {"x": (2, 6)}, {"b": (2, 3), "a": (2, 3)})
     plan = build_unscheduled(model, tmp_path)
+    assert [layer.outputs for layer in plan.layers] == [((2, 3), (2, 3))]
     assert_agrees_with_onnx_runtime(model, tmp_path, [0] * len(plan.layers))
 
 

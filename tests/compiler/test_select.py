@@ -132,6 +132,12 @@ def test_the_fastest_outside_the_front_replaces_the_nearest_between_the_ends() -
     assert numbers(Selection(1.5, 5), found) == [0, 7, 3, 5, 6]
 
 
+def test_the_fastest_does_not_replace_an_end_though_it_is_nearest() -> None:
+    # ln 990 is nearest to the end of 1000, but of those between to 135.
+    found = [*FRONT, candidate(7, 1, 990, 0.8)]
+    assert numbers(Selection(1.5, 5), found) == [0, 7, 3, 5, 6]
+
+
 def test_one_version_is_the_fastest() -> None:
     assert numbers(Selection(1.5, 1)) == [3]
 

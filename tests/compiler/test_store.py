@@ -89,6 +89,10 @@ def test_the_same_candidates_give_the_same_bytes(folder: Path, tmp_path: Path) -
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_the_traces_do_not_tell_when_they_were_written(folder: Path) -> None:
+    assert (folder / TRACES).read_bytes()[4:8] == bytes(4)  # the time in gzip's header
+
+
 def test_a_structure_that_was_not_searched_is_named(folder: Path) -> None:
     with pytest.raises(StoreError, match=r"no candidates of layer structure pool-3.*`search\.reuse: false`"):
         read_store(folder, ["conv-1", "pool-3"])

@@ -94,6 +94,21 @@ def test_a_buffer_between_two_nests_is_counted() -> None:
     assert read_tiling(schedule.mod["main"]) == Tiling(2, 17 * 4, 34 * 4)
 
 
+def test_what_two_stages_of_a_tile_touch_of_a_buffer_is_one_box() -> None:
+    # O[i] = T[i] + x[i + 8] with T[i] = x[i], in 2 tiles of 4. The second one makes T from x[4..7] and adds
+    # x[12..15]: a box of 12 numbers of x, and 4 outputs.
+    x = te.placeholder((16,), name="x")
+    copy = te.compute((8,), lambda i: x[i], name="T")
+    schedule = s_tir.Schedule(
+        tvm.IRModule({"main": te.create_prim_func([x, te.compute((8,), lambda i: copy[i] + x[i + 8], "O")])})
+    )
+    (i,) = schedule.get_loops(schedule.get_sblock("O"))
+    outer, _ = schedule.split(i, [2, 4])
+    schedule.parallel(outer)
+    schedule.compute_at(schedule.get_sblock("T"), outer)
+    assert read_tiling(schedule.mod["main"]) == Tiling(2, 16 * 4, 24 * 4)
+
+
 def test_padding_is_clipped_to_the_buffer() -> None:
     # One tile of all 16 outputs: it pads 18 numbers but can only touch 16 inputs and 16 outputs.
     assert read_tiling(blur_in_tiles(16, 16)) == Tiling(1, 128, 128)

@@ -190,3 +190,13 @@ def test_what_is_no_number_is_a_dash() -> None:
 
 def test_a_span_of_equal_numbers_is_one_number() -> None:
     assert (span([1.0, 1.0001]), span([2, math.nan, 1]), span([])) == ("1", "1\N{EN DASH}2", "?")
+
+
+def test_a_rate_that_all_policies_were_run_at_is_the_equal_load() -> None:
+    table = capacity(Planaria=100.0, FcfsMin=50.0)
+    assert set(equal_load(table.assign(common_qps=60.0)).values()) == {60.0}
+
+
+def test_a_common_rate_is_only_used_where_one_is_named() -> None:
+    table = capacity(Planaria=100.0, FcfsMin=50.0)
+    assert set(equal_load(table.assign(common_qps=float("nan"))).values()) == {70.0}

@@ -95,6 +95,17 @@ def test_a_kernel_runs_on_all_cores_granted(gang: Gang, where_am_i: Any) -> None
 
 
 @needs_two_cores
+def test_a_gang_does_not_depend_on_the_threads_set_before(
+    where_am_i: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TVM_NUM_THREADS", "1")
+    gang = Gang(CORES[:2])
+    found = run_where(gang, where_am_i, CORES[:2])
+    gang.stop()
+    assert found == set(CORES[:2])
+
+
+@needs_two_cores
 def test_a_worker_gives_up_the_cores_of_the_block_before(where_am_i: Any) -> None:
     gang = Gang(CORES[:2])
     # Each of both workers gets either grant at some time.

@@ -24,15 +24,16 @@ L3_BYTES = 2**20
 SETTINGS = ProfileSettings(cores=(1, 2), levels=(0.0, 0.5), repeats=2)
 
 
-def make_machine(cores: tuple[int, ...]) -> Machine:
-    return Machine("made-up", 1, (cores,), 2**18, L3_BYTES, 1e9, 1e9, validated=False)
+def make_machine(cores: tuple[int, ...], l3_bytes: int = L3_BYTES) -> Machine:
+    return Machine("made-up", 1, (cores,), 2**18, l3_bytes, 1e9, 1e9, validated=False)
 
 
 @pytest.fixture(scope="module")
 def two_cores() -> Machine:
     if len(CORES) < 2:
         pytest.skip("the co-runner needs a core of its own")
-    return make_machine(CORES[:2])
+    # An L3 that the tiny network's layers do not fit, so that their traffic depends on cores and level.
+    return make_machine(CORES[:2], l3_bytes=2**13)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,8 @@ def test_traffic_and_footprint_are_those_of_the_tiling(
         share = cache_share(two_cores, row["cores"], row["level"])
         assert row["traffic_bytes"] == traffic_bytes(tiling, row["cores"], share)
         assert row["footprint_bytes"] == tiling.compulsory_bytes
+    traffic = measured.repeats.groupby(["layer", "version"])["traffic_bytes"]
+    assert (traffic.nunique() > 1).any()
 
 
 def test_what_the_co_runner_did_is_told_by_level(measured: Profile) -> None:

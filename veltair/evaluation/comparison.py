@@ -93,13 +93,20 @@ def equal_load(
 ) -> dict[tuple[Hashable, ...], float]:
     """Return the rate at which policies are compared, by (backend, machine, workload).
 
-    It is `share` of the reference's pooled QPS at 95 % QoS, or of the least among the others' where the
-    reference was not run or has none. Where no policy can serve, there is no rate.
+    It is the rate that all policies were run at, where the optional column `common_qps` names one; else
+    `share` of the reference's pooled QPS at 95 % QoS, or of the least among the others' where the reference
+    was not run or has none. Where no policy can serve and no rate is named, there is none.
     """
-    loads = {}
+    loads: dict[tuple[Hashable, ...], float] = {}
+    if "common_qps" in capacity:
+        named = capacity[capacity["common_qps"].notna()]
+        loads = {
+            site: float(rows["common_qps"].min()) for site, rows in named.groupby(list(SITE), sort=False)
+        }
     for site, rows in capacity[servable(capacity)].groupby(list(SITE), sort=False):
         of_reference = rows.loc[rows["policy"] == reference, "qps_at_95"]
-        loads[site] = share * float((of_reference if len(of_reference) else rows["qps_at_95"]).min())
+        qps = share * float((of_reference if len(of_reference) else rows["qps_at_95"]).min())
+        loads.setdefault(site, qps)
     return loads
 
 

@@ -209,9 +209,9 @@ def run_rows(policy: str, runs: Sequence[LiveRun]) -> list[dict[str, Any]]:
 
 
 def live_capacity_row(
-    site: Site, policy: str, seed: int, pooled: Capacity, minimum: Capacity
+    site: Site, policy: str, seed: int, common_qps: float, pooled: Capacity, minimum: Capacity
 ) -> dict[str, Any]:
-    """Return a row of the capacity table of measured runs."""
+    """Return a row of the capacity table of measured runs; all policies were run at `common_qps`."""
     machine = site.context.machine
     return {
         "backend": "engine",
@@ -221,5 +221,6 @@ def live_capacity_row(
         "policy": policy,
         "seed": seed,
         "fluid_qps": site.fluid_qps,
+        "common_qps": common_qps,
         **capacity_columns(pooled, minimum),
     }

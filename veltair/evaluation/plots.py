@@ -142,7 +142,7 @@ def efficiency_figure(
                 if row == len(panels.workloads) - 1:
                     left.set_xlabel("CPU efficiency (%)")
                     right.set_xlabel("conflict rate (% of starts)")
-        equal = f"at equal load, {number(100 * share)} % of {REFERENCE}'s QPS at 95 % QoS"
+        equal = f"at equal load, {number(100 * share)} % of {REFERENCE}'s QPS at 95 % QoS (as simulated)"
         handles = [
             Patch(facecolor="0.75", edgecolor="black", label=equal),
             Line2D(

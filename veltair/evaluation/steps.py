@@ -120,6 +120,7 @@ def measure_policy(
     simulated = over_seeds(pd.concat([read_csv(path) for path in capacities], ignore_index=True))
     answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
     reference = answers.get(REFERENCE) or max(answers.values()) or 0.1 * site.fluid_qps
+    common_qps = COMMON_LOAD * reference
     settings = LiveSettings(config.measured.seconds, config.measured.seed, config.simulated.drain_qos)
     search_settings = SearchSettings(
         config.measured.resolution, max_rates=config.measured.max_rates, target=config.qos.satisfaction
@@ -131,14 +132,14 @@ def measure_policy(
             models,
             settings,
             search_settings,
-            COMMON_LOAD * reference,
+            common_qps,
             answers[policy] or reference,
             folder / "loadgen",
         )
     if not runs:
         raise RuntimeError(f"{policy} on {workload}: no rate could be measured; see the lines above")
     provenance = _provenance(config, [tables / "costs.parquet"], seed=settings.seed)
-    row = live_capacity_row(site, policy, settings.seed, pooled, minimum)
+    row = live_capacity_row(site, policy, settings.seed, common_qps, pooled, minimum)
     print(f"measured here, {workload}, {policy}: {pooled.describe()}", flush=True)
     write_parquet(folder / RECORDS, live_frame(site, policy, runs, settings.seed), provenance)
     write_csv(folder / RUNS, pd.DataFrame(run_rows(policy, runs)), provenance)

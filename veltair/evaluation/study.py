@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -165,6 +165,8 @@ def capacity_columns(pooled: Capacity, minimum: Capacity) -> dict[str, Any]:
 def over_seeds(capacity: pd.DataFrame) -> pd.DataFrame:
     """Return one row per policy: the mean over seeds, the widest bracket, and the spread of the seeds."""
     keys = ["backend", "machine", "validated", "workload", "policy"]
+    if "common_qps" not in capacity:
+        capacity = capacity.assign(common_qps=nan)
     groups = capacity.groupby(keys, sort=False)
     merged = groups.agg(
         qps_at_95=("qps_at_95", "mean"),
@@ -172,6 +174,7 @@ def over_seeds(capacity: pd.DataFrame) -> pd.DataFrame:
         high_qps=("high_qps", "max"),
         qps_at_95_minimum=("qps_at_95_minimum", "mean"),
         fluid_qps=("fluid_qps", "first"),
+        common_qps=("common_qps", "first"),
         resolution=("resolution", "max"),
         cut=("cut", "any"),
         unservable=("unservable", "all"),
