@@ -33,7 +33,7 @@ def two_cores() -> Machine:
     if len(CORES) < 2:
         pytest.skip("the co-runner needs a core of its own")
     # An L3 that the tiny network's layers do not fit, so that their traffic depends on cores and level.
-    return make_machine(CORES[:2], l3_bytes=2**13)
+    return make_machine(CORES[:2], l3_bytes=2**12)
 
 
 @pytest.fixture(scope="module")

@@ -47,9 +47,9 @@ def summary_markdown(
         "# Results",
         "",
         "QPS at 95 % QoS is the highest offered Poisson rate at which at least 95 % of queries finish within "
-        f"their own QoS. Equal load is {number(100 * share)} % of {REFERENCE}'s, as simulated, or of the lowest "
-        "servable policy's where it has none; a rate in brackets is the nearest one that was run. Every column "
-        "is defined in results/README.md.",
+        f"their own QoS. Equal load is {number(100 * share)} % of {REFERENCE}'s, as simulated, or of the "
+        "lowest servable policy's where it has none; a rate in brackets is the nearest one that was run. "
+        "Every column is defined in results/README.md.",
     ]
     for site in sites(checked, rates):
         lines += ["", f"## {site_name(site, checked, rates)}"]

@@ -61,7 +61,7 @@ class CostTable:
         if bad.any():
             row = repeats[bad].iloc[0]
             raise ValueError(
-                f"cost table of {machine}: {row['seconds']} seconds for layer {row['layer']} of {row['model']}; "
+                f"cost table of {machine}: layer {row['layer']} of {row['model']} takes {row['seconds']} s; "
                 "times are positive: rerun rule `profile`"
             )
         self.machine = machine
