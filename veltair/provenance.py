@@ -122,6 +122,21 @@ def check_same_machine(a: Provenance, b: Provenance) -> None:
         )
 
 
+def check_made_here(recorded: Provenance) -> None:
+    """Raise ProvenanceError unless a result was measured on a machine like this one."""
+    here = {"cpu": _cpu(), "cores": tuple(sorted(os.sched_getaffinity(0))), "caches": _caches()}
+    unlike = [
+        f"{name} was {getattr(recorded, name)!r} and is {value!r} here"
+        for name, value in here.items()
+        if getattr(recorded, name) != value
+    ]
+    if unlike:
+        raise ProvenanceError(
+            f"the cost tables are another machine's: {'; '.join(unlike)}; measure them here (delete them, or "
+            "`snakemake --cores all --forcerun profile`), or only simulate (`measured.enabled: false`)"
+        )
+
+
 def fingerprint(value: Any) -> str:
     """Return the SHA-256 digest of plain values; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

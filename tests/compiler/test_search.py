@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,11 @@ from tvm_ffi import structural_equal
 from veltair.compiler import search as search_module
 from veltair.compiler.importer import ImportedModel
 from veltair.compiler.search import (
-    DONE,
     RECORDS,
     SearchSettings,
     read_candidates,
     replay,
     search,
-    untuned,
 )
 from veltair.compiler.target import cpu_target
 from veltair.compiler.tiling import Tiling, read_tiling
@@ -120,13 +119,6 @@ def test_no_trials_are_refused() -> None:
         SearchSettings(trials=0, seed=1)
 
 
-def test_structures_are_searched_until_they_are_done(tmp_path: Path) -> None:
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "ended").mkdir()
-    (tmp_path / "ended" / DONE).write_text("{}")
-    assert untuned(["ended", "begun", "new"], tmp_path) == ["begun", "new"]
-
-
 class Searcher:
     """Stands for the search of one structure: writes a record, or is interrupted at the second."""
 
@@ -160,6 +152,16 @@ def test_an_interrupted_search_goes_on_where_it_was(
     monkeypatch.setattr(search_module, "_search_structure", second := Searcher())
     assert search(FUNCTIONS, target, SETTINGS, tmp_path, quiet) == []
     assert (first.places, second.places) == (["sum-1", "sum-2"], ["sum-2", "sum-3"])
+
+
+def test_other_settings_search_a_finished_structure_anew(
+    tmp_path: Path, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "_search_structure", Searcher())
+    search(FUNCTIONS, target, SETTINGS, tmp_path, quiet)
+    monkeypatch.setattr(search_module, "_search_structure", again := Searcher())
+    search(FUNCTIONS, target, replace(SETTINGS, trials=8), tmp_path, quiet)
+    assert again.places == list(FUNCTIONS)
 
 
 def test_structures_of_which_nothing_ran_are_returned(

@@ -134,9 +134,7 @@ def test_networks_are_measured_on_numbers_not_on_whatever_memory_holds(
 def test_more_cores_than_the_machine_has_are_refused(tiny_loaded: LoadedModel, tmp_path: Path) -> None:
     machine = make_machine((0, 1))
     settings = ProfileSettings(cores=(1, 3, 4), levels=(0.0,), repeats=1)
-    with pytest.raises(
-        ValueError, match=r"profile\.cores \[3, 4\] are not core counts of made-up; .*\(1, 2\)"
-    ):
+    with pytest.raises(ValueError, match=r"profile\.cores \[3, 4\]: made-up has 2 cores"):
         profile({"tiny": tiny_loaded}, machine, settings, tmp_path, lambda words: None)
 
 

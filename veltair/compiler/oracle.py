@@ -69,7 +69,7 @@ def compare(
 def _error(oracle: Oracle, outputs: Sequence[NDArray[np.float32]]) -> float:
     worst = 0.0
     for output, right in zip(outputs, oracle.answers, strict=True):
-        if not np.isfinite(output).all():
+        if not (np.isfinite(output).all() and np.isfinite(right).all()):
             return float("inf")
         worst = max(worst, float(np.abs(output.reshape(right.shape) - right).max() / np.abs(right).max()))
     return worst

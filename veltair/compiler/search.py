@@ -3,8 +3,8 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,22 @@ def search(
     for number, (structure, function) in enumerate(functions.items(), start=1):
         progress(structure, number, len(functions))
         place = folder / structure
-        if not (place / DONE).exists():
+        if not _is_done(place, settings):
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
             _search_structure(function, target, settings, place)
-            (place / DONE).write_text(json.dumps({"trials": settings.trials, "seed": settings.seed}))
+            (place / DONE).write_text(json.dumps(asdict(settings)))
         if not any(record.run_seconds for record in read_candidates(structure, function, place)):
             failed.append(structure)
     return failed
+
+
+def _is_done(place: Path, settings: SearchSettings) -> bool:
+    """Return whether a structure was searched to its end, with these settings."""
+    try:
+        return bool(json.loads((place / DONE).read_text()) == asdict(settings))
+    except (OSError, ValueError):
+        return False
 
 
 def _search_structure(function: Any, target: Any, settings: SearchSettings, place: Path) -> None:
@@ -138,8 +146,3 @@ def replay(function: Any, trace: Any) -> Any:
 def _module(function: PrimFunc) -> IRModule:
     # A schedule may rewrite the very function it was made from (seen with rfactor): give it one of its own.
     return IRModule({"main": renew_defs(function).with_attr("global_symbol", "main")})
-
-
-def untuned(structures: Iterable[str], folder: Path) -> list[str]:
-    """Return the structures that still have no finished search in a folder."""
-    return [structure for structure in structures if not (folder / structure / DONE).exists()]

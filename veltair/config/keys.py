@@ -54,7 +54,7 @@ class Search(Section):
     """The search for candidates: one pass per unique layer."""
 
     reuse: Annotated[
-        bool, key("take the candidates shipped in `veltair/data` where a layer has them; false searches anew")
+        bool, key("take the candidates shipped in `veltair/data`; false searches all layers of all models")
     ] = True
     trials: Annotated[int, key("candidates to measure for each unique layer", "candidates", ge=1)] = 128
     cores: Annotated[

@@ -14,16 +14,18 @@ from veltair.evaluation.estimate import estimate, hours
 
 WHERE = """
 where things are:
-  workflow/config/        what a run does: config.yaml (minutes), smoke.yaml, paper.yaml; README.md lists
-  every key results/summary.md      the outcome, to read; results/README.md defines every column and metric
-  results/metrics/*.csv   the same as tables; results/logs/ says what each step did
+  workflow/config/        what a run does: config.yaml (minutes), smoke.yaml, paper.yaml
+  workflow/config/README.md  every key with its unit and default
+  results/summary.md      the outcome, to read
+  results/README.md       what every column and metric means
+  results/metrics/*.csv   the outcome as tables; results/logs/ says what each step did
   figures/                the figures
   README.md               commands, minutes, how to add a policy or a model
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, or 2 if the configuration is wrong."""
+    """Run a command; return 0, or 2 if the configuration or a table is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m veltair.evaluation",
         description="What a run will cost. The runs themselves are Snakemake's: `make help`.",
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         _print_estimate(given.config, given.cores)
-    except ConfigError as error:
+    except (ConfigError, LookupError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -51,9 +53,9 @@ def _print_estimate(paths: Sequence[Path], cores: int) -> None:
     table.add_column("step")
     table.add_column("jobs", justify="right")
     table.add_column("core-hours", justify="right")
-    table.add_column("alone")
+    table.add_column("needs all cores")
     for part in work:
-        alone = "yes, the whole machine" if part.exclusive else ""
+        alone = "yes" if part.exclusive else ""
         table.add_row(part.kind, str(part.jobs), f"{part.seconds / 3600:.2f}", alone)
     table.add_row("all", str(sum(part.jobs for part in work)), f"{hours(work, cores):.2f} h on the clock", "")
     Console().print(table)

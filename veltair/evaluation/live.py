@@ -17,10 +17,11 @@ from veltair.evaluation.capacity import (
     Trial,
     find_capacity,
     satisfaction_of,
+    warmup_s,
 )
 from veltair.evaluation.loadgen import LoadGenProcess, ServerRun
 from veltair.evaluation.records import Run, to_frame
-from veltair.evaluation.study import MakePolicy, Site, capacity_columns, count_from_s
+from veltair.evaluation.study import MakePolicy, Site, capacity_columns
 from veltair.evaluation.trace import LoadGenError, LoadGenSummary, join
 from veltair.machine.gang import use_cores
 from veltair.machine.interference import ObservedSlowdown
@@ -134,8 +135,8 @@ def measure(
         engine.stop()
     joined = join(records, summary.trace, server.sample_models, summary.origin_s - engine.zero_s)
     first_s = min(record.query.arrival_s for record in joined)
-    queries = sorted((record.query for record in joined), key=lambda query: query.arrival_s)
-    begin_s = first_s + count_from_s(queries, qos_s) if len(queries) > 1 else first_s
+    last_s = max(record.query.arrival_s for record in joined)
+    begin_s = first_s + warmup_s(last_s - first_s, max(qos_s.values()))
     return LiveRun(qps, joined, begin_s, summary, engine.wrong_answers)
 
 

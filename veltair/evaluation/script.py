@@ -41,4 +41,4 @@ def logged(log: str) -> Iterator[None]:
         except Exception as error:
             traceback.print_exc(file=file)
             file.flush()
-            sys.exit(f"error: {error}\n(the trace is in {path})")
+            sys.exit(f"error: {str(error) or type(error).__name__}\n(the trace is in {path})")

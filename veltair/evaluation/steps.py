@@ -29,10 +29,19 @@ from veltair.evaluation.study import (
 from veltair.evaluation.summary import summary_markdown
 from veltair.machine.library import LoadedModel
 from veltair.machine.tables import Tables, read_tables
-from veltair.provenance import Provenance, collect, write_atomically, write_parquet, write_result
+from veltair.provenance import (
+    Provenance,
+    check_made_here,
+    collect,
+    read_provenance,
+    write_atomically,
+    write_parquet,
+    write_result,
+)
 from veltair.serving.presets import make_policy
 
 CAPACITY, RECORDS, RUNS = "capacity.csv", "records.parquet", "runs.csv"
+TEXTS = ("invalid", "problem", "answer")
 # Of the simulated capacity of the reference policy: a load that all policies are measured at.
 COMMON_LOAD = 0.7
 
@@ -116,6 +125,7 @@ def measure_policy(
 ) -> None:
     """Search a policy's QPS at 95 % QoS on this machine, from the simulated answers, and write all runs."""
     site = site_of(config, read_tables(tables), workload)
+    check_made_here(read_provenance(tables / "costs.parquet"))
     models = {name: LoadedModel(builds[name]) for name in site.weights}
     simulated = over_seeds(pd.concat([read_csv(path) for path in capacities], ignore_index=True))
     answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
@@ -215,11 +225,9 @@ def write_csv(path: Path, table: pd.DataFrame, provenance: Provenance) -> None:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Return a table written by write_csv."""
-    table = pd.read_csv(path, float_precision="round_trip")
-    for column in ("invalid", "problem", "answer"):
-        if column in table:
-            table[column] = table[column].fillna("")
-    return table
+    # Empty texts would be read as missing numbers.
+    table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, "str"), float_precision="round_trip")
+    return table.fillna(dict.fromkeys(TEXTS, ""))
 
 
 def _metrics(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, nan
+from math import ceil, inf, isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,18 @@ from veltair.serving.simulator import Simulator
 MakePolicy = Callable[[Context], Policy]
 # Offered rates of the latency figure, as shares of the reference policy's capacity.
 LOADS = (0.3, 0.5, 0.7, 0.9, 1.1)
+# A run shorter than this many latency targets is over before an overload could make anybody late.
+LEAST_RUN_QOS = 20
 REFERENCE = "Planaria"
 NOT_CALLED_OFF = -inf
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """How one rate is simulated: `queries` Poisson arrivals, what a start and a resize cost, when to stop."""
+    """How one rate is simulated: at least `queries` Poisson arrivals, what a start and a resize cost.
+
+    Queries are still served for `drain_qos` x the longest latency target after the last arrival.
+    """
 
     queries: int
     start_cost_s: float
@@ -95,7 +100,7 @@ def simulate(
     """Return the arrivals, the records as they come, and the simulator of one run."""
     arrivals = server_queries(
         qps,
-        min_duration_ms=1,
+        min_duration_ms=ceil(1e3 * LEAST_RUN_QOS * max(site.qos_s.values())),
         min_query_count=settings.queries,
         seed=seed,
         sample_models=share_samples(site.weights),

@@ -88,7 +88,8 @@ class Gang:
     def _serve(self, ready: threading.Barrier) -> None:
         # Kernels fill every core, so whoever decides and whoever issues queries must get one at once when
         # they wake; TVM's pool threads inherit this.
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with suppress(PermissionError):  # some containers forbid it: then they wait for a time slice
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         try:
             use_cores(self._core_ids)
         except OSError:

@@ -55,11 +55,10 @@ def profile(
     A whole network runs for each time, so that a layer finds the caches as its predecessor left them.
     Raises ValueError for core counts that the machine does not have.
     """
-    too_many = [cores for cores in settings.cores if cores not in machine.core_counts]
+    too_many = [cores for cores in settings.cores if not 1 <= cores <= machine.cores]
     if too_many:
         raise ValueError(
-            f"profile.cores {too_many} are not core counts of {machine.name}; "
-            f"choose from {machine.core_counts}"
+            f"profile.cores {too_many}: {machine.name} has {machine.cores} cores; choose from 1 to that"
         )
     use_all_cores()
     own_cores = os.sched_getaffinity(0)

@@ -72,10 +72,15 @@ def profile_models(
     build_dir: Path,
     folder: Path,
 ) -> None:
-    """Profile the built models on this machine and write its tables; `cores` None means all counts."""
+    """Profile the built models on this machine and write its tables.
+
+    `cores` None means all counts that can be granted, and 1.
+    """
     here = read_machine(machine)
     models = {name: LoadedModel(path) for name, path in builds.items()}
-    settings = ProfileSettings(tuple(cores or here.core_counts), tuple(levels), repeats)
+    # Tables of described machines are derived from times on one core, whatever the core unit here is.
+    counts = cores or sorted({1, *here.core_counts})
+    settings = ProfileSettings(tuple(counts), tuple(levels), repeats)
     result = profile(models, here, settings, build_dir, lambda text: print(f"profiling {text}", flush=True))
     achieved = {f"{level:g}": asdict(pressure) for level, pressure in result.achieved.items()}
     tables = Tables(

@@ -110,6 +110,7 @@ class Engine:
         self._held: dict[int, set[int]] = {}
         self._blocks: dict[int, BlockRun] = {}
         self._allocations: dict[int, Allocation] = {}
+        self._first_grants: dict[int, Grant] = {}
         self._instances: dict[int, Instance] = {}
         self._query_samples: dict[int, Sample] = {}
         self._idle = {name: [model.instance() for _ in machine.core_ids] for name, model in models.items()}
@@ -140,7 +141,7 @@ class Engine:
     def wait(self) -> Event | None:
         """Return the next event; None once arrivals are flushed, nothing runs and nothing is due.
 
-        Raises EngineError if a kernel or LoadGen failed.
+        Raises EngineError if a kernel failed, and the error that `fail` was given.
         """
         while not self._is_over():
             due = self._wakes[:1] if self._close_at_s is None else [*self._wakes[:1], self._close_at_s]
@@ -174,6 +175,7 @@ class Engine:
         )
         self._blocks[query_id] = run
         self._allocations[query_id] = allocation
+        self._first_grants[query_id] = run.grant
         self._gang.run(run)
 
     def resize(self, resize: Resize) -> None:
@@ -246,14 +248,15 @@ class Engine:
             case _Ended():
                 return self._end(notice)
             case _Adopted(block=block, grant=grant):
-                target = {*grant.cores, *block.grant.cores}
-                self._release(block.query_id, self._held[block.query_id] - target)
+                if grant is not block.grant:
+                    return None  # a newer one is on its way or in use: only the last frees cores for sure
+                self._release(block.query_id, self._held[block.query_id].difference(grant.cores))
                 return Resized(notice.time_s, block.query_id, len(grant.cores))
             case _Flushed():
                 self._close_at_s = notice.time_s + self._drain_s
                 return None
             case _Failed(error=error):
-                raise EngineError(str(error)) from error
+                raise error
 
     def _end(self, ended: _Ended) -> Event:
         query_id = ended.block.query_id
@@ -273,7 +276,7 @@ class Engine:
         return BlockEnd(ended.time_s, query_id)
 
     def _observe(self, allocation: Allocation, run: BlockRun) -> None:
-        if run.grant.versions != allocation.versions or len(run.grant.cores) != allocation.cores:
+        if run.grant is not self._first_grants.pop(run.query_id):
             return  # changed under way: no profiled time to compare with
         costs = self._costs.model(allocation.block.model)
         layers = np.arange(allocation.block.start, allocation.block.stop)

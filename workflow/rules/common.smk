@@ -1,10 +1,13 @@
 # The configuration, checked before any work; and where each result lies.
 from veltair.config import ConfigError, check_environment, load
+from veltair.config import parse as parse_config  # `parse` is a name of Snakemake's own
 from veltair.evaluation.layout import HOST, Layout
 from veltair.serving.presets import check_policy
 
 try:
-    SETTINGS = load([Path(path) for path in workflow.configfiles])
+    load([Path(path) for path in workflow.configfiles])
+    # What Snakemake made of the same files, with the values of `--config` over them.
+    SETTINGS = parse_config(config, "the configuration with `--config`")
     check_environment(SETTINGS, check_policy)
 except ConfigError as error:
     sys.exit(f"error: {error}")

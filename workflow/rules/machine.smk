@@ -26,8 +26,9 @@ rule profile:
         libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
         oracles=expand(R / "oracle" / "{model}.csv", model=SETTINGS.models),
     output:
-        multiext(
-            str(R / "costs" / HOST) + "/", "costs.parquet", "layers.parquet", "versions.parquet", "machine.yaml"
+        expand(
+            R / "costs" / HOST / "{table}",
+            table=["costs.parquet", "layers.parquet", "versions.parquet", "machine.yaml"],
         ),
     params:
         profile=VALUES["profile"],

@@ -1,0 +1,242 @@
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from onnx_builders import run_onnx
+from tiny import tiny
+
+from baselines.fcfs_min import FcfsMin
+from veltair.compiler.model import Layer
+from veltair.evaluation import live
+from veltair.evaluation.arrivals import server_queries
+from veltair.evaluation.capacity import SearchSettings, Status
+from veltair.evaluation.live import (
+    SAMPLES_PER_MODEL,
+    LiveRun,
+    LiveSettings,
+    live_frame,
+    make_samples,
+    measure,
+    run_rows,
+    search,
+)
+from veltair.evaluation.loadgen import LoadGenProcess
+from veltair.evaluation.study import MakePolicy, Site, make_site
+from veltair.evaluation.trace import LoadGenError
+from veltair.machine.cost import COLUMNS, CostTable
+from veltair.machine.library import LoadedModel
+from veltair.machine.tables import Tables
+from veltair.machine.topology import Machine
+from veltair.serving.discipline import Conflict, DropLate, Order
+from veltair.serving.policy import Answer, Context, Rejection, Snapshot
+from veltair.serving.query import Ending
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
+QOS_S = 10.0  # so wide that no machine misses it
+SETTINGS = LiveSettings(seconds=1.0, seed=7, drain_qos=4.0)
+QPS = 40.0
+
+
+class RejectAll:
+    """Gives every query up at once."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def allocate(self, snapshot: Snapshot) -> list[Answer]:
+        return [Rejection(entry.query.id, "no") for entry in snapshot.pending]
+
+
+def fcfs(context: Context) -> FcfsMin:
+    return FcfsMin(context, alpha=1.0, order=Order.FCFS, conflict=Conflict.WAIT, drop_late=DropLate.NEVER)
+
+
+@pytest.fixture(scope="module")
+def models(tiny_loaded: LoadedModel) -> dict[str, LoadedModel]:
+    return {"tiny": tiny_loaded}
+
+
+@pytest.fixture(scope="module")
+def site(tiny_loaded: LoadedModel) -> Site:
+    """Return the tiny network, served alone on the cores there are, with a table made up."""
+    plan = tiny_loaded.plan
+    rows = [
+        ("tiny", layer, version, cores, 0.0, 0, 1e-4 * (1 + version) / cores, 1.0, 1.0)
+        for layer in range(6)
+        for version in range(len(plan.of(layer)))
+        for cores in range(1, len(CORES) + 1)
+    ]
+    machine = Machine("toy", 1, (CORES,), 2**19, 2**24, 1e11, 1e11, validated=True)
+    layers = tuple(Layer(layer.name, layer.structure, layer.macs) for layer in plan.layers)
+    costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "toy")
+    return make_site(Tables(machine, {"tiny": layers}, {}, costs), {"tiny": QOS_S}, 1.0, "alone", {"tiny": 1})
+
+
+@pytest.fixture(scope="module")
+def measured(
+    site: Site, models: dict[str, LoadedModel], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[MakePolicy], LiveRun]:
+    """Return one second of the real LoadGen against a policy; measured once for each."""
+    runs: dict[MakePolicy, LiveRun] = {}
+    samples = make_samples(models, site, seed=7)
+
+    def run(make: MakePolicy) -> LiveRun:
+        if make not in runs:
+            folder = tmp_path_factory.mktemp("loadgen")
+            runs[make] = measure(site, make, models, samples, SETTINGS, QPS, folder)
+        return runs[make]
+
+    return run
+
+
+Measured = Callable[[MakePolicy], LiveRun]
+
+
+def test_samples_have_the_right_answers(site: Site, models: dict[str, LoadedModel]) -> None:
+    samples = make_samples(models, site, seed=3)
+    assert [name for name, _ in samples] == ["tiny"] * SAMPLES_PER_MODEL
+    for _, sample in samples:
+        assert np.allclose(sample.answer[0], run_onnx(tiny(), sample.values)[0], atol=1e-4)
+    assert len({sample.values.tobytes() for _, sample in samples}) == SAMPLES_PER_MODEL
+
+
+def test_every_query_of_loadgen_has_one_record_in_the_order_of_issue(measured: Measured, site: Site) -> None:
+    run = measured(fcfs)
+    planned = server_queries(QPS, 1000, 1, 7, sample_models=("tiny",) * SAMPLES_PER_MODEL, qos_s=site.qos_s)
+    assert len(run.records) == len(run.summary.trace) == run.summary.verdict.query_count == len(planned) > 1
+    assert [record.query.id for record in run.records] == list(range(len(planned)))
+    arrivals_s = np.array([record.query.arrival_s for record in run.records])
+    assert (arrivals_s - arrivals_s[0]).tolist() == pytest.approx([query.arrival_s for query in planned])
+
+
+def test_every_query_is_served_right_and_on_time(measured: Measured) -> None:
+    run = measured(fcfs)
+    assert {record.ending for record in run.records} == {Ending.SERVED}
+    assert all(record.latency_s > 0 and record.core_s > 0 for record in run.records)
+    assert run.wrong_answers == 0
+    assert run.satisfaction.pooled == run.satisfaction.minimum == 1.0
+
+
+def test_warm_up_is_a_tenth_of_the_time_from_the_first_arrival_to_the_last(measured: Measured) -> None:
+    # The engine's clock ran while LoadGen started: that time is none of the run's.
+    run = measured(fcfs)
+    first_s, last_s = (run.records[place].query.arrival_s for place in (0, -1))
+    assert first_s > 0
+    assert run.count_from_s == pytest.approx(first_s + 0.1 * (last_s - first_s))
+
+
+def test_a_policy_that_rejects_everything_misses_everything_though_loadgen_sees_fast_answers(
+    measured: Measured,
+) -> None:
+    run = measured(RejectAll)
+    assert {record.ending for record in run.records} == {Ending.REJECTED}
+    assert run.satisfaction.pooled == run.satisfaction.minimum == 0.0
+    assert run.summary.verdict.late_count == 0
+
+
+def test_wrong_answers_make_a_run_invalid(measured: Measured) -> None:
+    run = replace(measured(fcfs), wrong_answers=2)
+    assert run.problem == "2 wrong answers: build the models anew (rule `build`)"
+    assert run.satisfaction.invalid
+
+
+def test_a_late_loadgen_makes_a_run_invalid(measured: Measured) -> None:
+    run = measured(fcfs)
+    late = replace(run, summary=replace(run.summary, problem="late"))
+    assert (late.problem, late.satisfaction.invalid) == ("late", True)
+
+
+def test_runs_are_told_with_what_loadgen_said(measured: Measured) -> None:
+    run = measured(fcfs)
+    (row,) = run_rows("Fcfs", [run])
+    assert (row["policy"], row["qps"], row["queries"]) == ("Fcfs", QPS, len(run.records))
+    assert row["loadgen_valid"] is run.summary.verdict.valid
+
+
+def test_records_of_several_runs_make_one_table(measured: Measured, site: Site) -> None:
+    run = measured(fcfs)
+    frame = live_frame(site, "Fcfs", [run, replace(run, qps=80.0)], seed=7)
+    assert frame.groupby("qps").size().to_dict() == {40.0: len(run.records), 80.0: len(run.records)}
+    assert set(frame["backend"]) == {"engine"}
+    counted = sum(record.query.arrival_s >= run.count_from_s for record in run.records)
+    assert frame["counted"].sum() == 2 * counted < 2 * len(run.records)
+
+
+class Killed(LoadGenProcess):
+    """A LoadGen that dies as soon as its clock runs."""
+
+    def start(self, **callbacks: Any) -> None:
+        super().start(**callbacks)
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def test_a_loadgen_that_dies_is_a_loadgen_error(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "LoadGenProcess", Killed)
+    with pytest.raises(LoadGenError, match="killed by signal 9"):
+        measure(site, fcfs, models, make_samples(models, site, 7), SETTINGS, QPS, tmp_path)
+
+
+class Rates:
+    """Stands for `measure`: every rate up to a limit is served in full, the first `failures` runs fail."""
+
+    def __init__(self, run: LiveRun, rejected: LiveRun, limit_qps: float, failures: int = 0) -> None:
+        self.run, self.rejected, self.limit_qps, self.failures = run, rejected, limit_qps, failures
+        self.asked: list[float] = []
+        self.folders: list[Path] = []
+
+    def __call__(
+        self, site: Site, make: Any, models: Any, samples: Any, settings: Any, qps: float, folder: Path
+    ) -> LiveRun:
+        self.asked.append(qps)
+        self.folders.append(folder)
+        if len(self.asked) <= self.failures:
+            raise LoadGenError("gone")
+        clean = replace(self.run.summary, problem="")
+        return replace(self.run if qps <= self.limit_qps else self.rejected, qps=qps, summary=clean)
+
+
+def search_with(
+    rates: Rates, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
+) -> Any:
+    monkeypatch.setattr(live, "measure", rates)
+    limits = SearchSettings(0.05, max_rates=max_rates)
+    return search(site, fcfs, models, SETTINGS, limits, 30.0, 50.0, Path("loadgen"))
+
+
+@pytest.mark.parametrize("max_rates", [1, 4])
+def test_the_common_rate_comes_first_and_counts_towards_the_rates(
+    measured: Measured, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
+) -> None:
+    rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0)
+    pooled, minimum, runs = search_with(rates, site, models, monkeypatch, max_rates)
+    assert rates.asked[0] == 30.0
+    assert len(rates.asked) == max_rates
+    assert [run.qps for run in runs] == [trial.qps for trial in minimum.trials] == rates.asked
+    assert pooled.qps == max(qps for qps in rates.asked if qps <= 70.0)
+
+
+def test_a_rate_at_which_loadgen_fails_is_an_invalid_trial_not_the_end(
+    measured: Measured, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0, failures=1)
+    pooled, _, runs = search_with(rates, site, models, monkeypatch, max_rates=3)
+    assert pooled.trials[0].satisfaction.invalid
+    assert [run.qps for run in runs] == rates.asked[1:]
+    assert len(runs) == 2
+    assert pooled.status is Status.INVALID or pooled.qps < 30.0
+
+
+def test_each_rate_has_a_folder_of_its_own(
+    measured: Measured, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0, failures=1)
+    search_with(rates, site, models, monkeypatch, max_rates=4)
+    assert len(set(rates.folders)) == 4

@@ -1,0 +1,268 @@
+"""The workflow as a user meets it: Snakemake itself, in a folder of its own, from made-up tables."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from table_builders import config_values, write_made_up_tables
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "workflow" / "config"
+RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+SCRIPTS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
+# They start kernels on all cores, so nothing else may run beside them.
+MEASURING = {"search", "machine", "profile", "measure", "benchmarks_main"}
+
+
+def rules() -> dict[str, str]:
+    """Return the text of each rule by name."""
+    found = {}
+    for path in RULE_FILES:
+        parts = re.split(r"^rule (\w+):\n", path.read_text(), flags=re.MULTILINE)
+        found |= dict(zip(parts[1::2], parts[2::2], strict=True))
+    return found
+
+
+def snakemake(folder: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run the repository's workflow in a folder, on one core."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(folder / "Snakefile"), "--cores", "1"]
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def listed(done: "subprocess.CompletedProcess[str]") -> dict[str, int]:
+    """Return the jobs of a dry run by rule, the default target left out."""
+    assert done.returncode == 0, done.stderr
+    table = re.search(r"^job +count\n[- ]+\n(.*?)^total", done.stdout + done.stderr, re.MULTILINE | re.DOTALL)
+    if table is None:
+        return {}
+    jobs = (line.split() for line in table.group(1).splitlines())
+    return {name: int(count) for name, count in jobs if name != "default"}
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """Write a configuration that simulates two made-up models."""
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(config_values(**changes)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository without results, whose shipped tables are made up."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("Snakefile", "environment.yml", "requirements.txt"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("workflow", "veltair", "baselines", "models", "docs"):
+        without = shutil.ignore_patterns("__pycache__", "costs")
+        shutil.copytree(ROOT / name, folder / name, ignore=without)
+    (folder / "tests" / "golden").mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "golden" / "smoke_summary.csv", folder / "tests" / "golden")
+    write_made_up_tables(folder / "veltair" / "data" / "costs")
+    return folder
+
+
+def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
+    # 2 models; 6 policies on 2 machines in simulation, and measured here.
+    assert listed(snakemake(checkout, "-n")) == {
+        "machine": 1,
+        "model": 2,
+        "build": 2,
+        "oracle": 2,
+        "profile": 1,
+        "derive": 1,
+        "simulate_capacity": 12,
+        "simulate_loads": 12,
+        "measure": 6,
+        "metrics": 1,
+        "figures": 1,
+        "summary": 1,
+    }
+
+
+def test_the_smoke_run_only_simulates(checkout: Path) -> None:
+    jobs = listed(snakemake(checkout, "-n", "smoke", "--configfile", CONFIGS / "smoke.yaml"))
+    assert jobs == {
+        "derive": 1,
+        "simulate_capacity": 12,
+        "simulate_loads": 12,
+        "metrics": 1,
+        "figures": 1,
+        "summary": 1,
+        "smoke": 1,
+    }
+
+
+def test_the_paper_s_run_searches_and_measures_three_workloads(checkout: Path) -> None:
+    jobs = listed(snakemake(checkout, "-n", "--configfile", CONFIGS / "paper.yaml"))
+    assert (jobs["search"], jobs["measure"], jobs["simulate_capacity"]) == (1, 18, 36)
+
+
+def test_the_workflow_is_lint_free(checkout: Path) -> None:
+    done = snakemake(checkout, "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_rule_is_found() -> None:
+    assert len(rules()) == sum(path.read_text().count("\nrule ") for path in RULE_FILES) >= 14
+
+
+@pytest.mark.parametrize("directive", ["log", "conda", "message", "script"])
+def test_every_rule_says_its_log_its_environment_what_it_does_and_its_script(directive: str) -> None:
+    assert [name for name, text in rules().items() if f"\n    {directive}:\n" not in text] == []
+
+
+def test_rules_that_measure_take_all_threads_and_the_lock_and_no_other_rule_does() -> None:
+    alone = {name for name, text in rules().items() if "cpu_lock=1" in text}
+    threads = {name for name, text in rules().items() if "threads: ALL_THREADS" in text}
+    assert alone == threads == MEASURING
+
+
+def test_scripts_of_rules_that_measure_wait_for_other_measurements() -> None:
+    # `measure` takes the lock in its step.
+    locking = {path.stem for path in SCRIPTS if "machine_to_itself(measuring_lock())" in path.read_text()}
+    assert locking == MEASURING - {"measure"}
+
+
+def test_every_rule_has_a_script_and_every_script_a_rule() -> None:
+    named = {found for text in rules().values() for found in re.findall(r'"../scripts/(\w+)\.py"', text)}
+    assert named == {path.stem for path in SCRIPTS}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_is_thin_and_logs(script: Path) -> None:
+    text = script.read_text()
+    assert len(text.splitlines()) <= 20
+    assert "with logged(snakemake.log[0])" in text
+
+
+BUILDER = {"builder": "models.resnet50:resnet50"}
+# What the keys themselves allow, then what is here: two lists of mistakes, each printed whole.
+WRONG_VALUES = {
+    "simulatedd": {},
+    "models": {"small": {**BUILDER, "qos_ms": "15ms"}, "large": {**BUILDER, "qos_ms": 0}},
+}
+VALUE_ERRORS = (
+    "simulatedd: unknown key; did you mean `simulated`?",
+    "models.small.qos_ms: '15ms' is refused: it is not a number",
+    "models.large.qos_ms: 0 is refused",
+)
+WRONG_NAMES = {"simulated": {"machines": ["host"], "workloads": ["heavy"]}}
+NAME_ERRORS = ("simulated.workloads: 'heavy' is not in `workloads` (mix)",)
+WRONG_SURROUNDINGS = {
+    "models": {"small": {"onnx": "no.onnx", "qos_ms": 20}, "large": {**BUILDER, "qos_ms": 40}},
+    "profile": {"costs": "measured", "cores": [1, 100_000]},
+    "policies": {"Lost": {"path": "not_here:Mine"}, "Idle": {"path": "veltair.serving.query:Query"}},
+}
+SURROUNDING_ERRORS = (
+    "models.small.onnx: there is no file 'no.onnx'",
+    "profile.cores: 100000 cores, but this machine gives",
+    "policies.Lost: policy not_here:Mine: importing not_here failed",
+    "policies.Idle: policy veltair.serving.query:Query: Query has no method allocate",
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "messages"),
+    [
+        (WRONG_VALUES, VALUE_ERRORS),
+        (WRONG_NAMES, NAME_ERRORS),
+        (WRONG_SURROUNDINGS, SURROUNDING_ERRORS),
+    ],
+    ids=["values", "names", "surroundings"],
+)
+def test_a_wrong_configuration_ends_in_one_list_of_mistakes_before_any_job(
+    checkout: Path, changes: dict[str, Any], messages: tuple[str, ...]
+) -> None:
+    done = snakemake(checkout, "--configfile", write_config(checkout, **changes))
+    first, *lines = (done.stdout + done.stderr).splitlines()
+    assert done.returncode != 0
+    assert first.startswith("error: ")
+    # Each mistake has a line of its own, and nothing else is printed.
+    assert [line.startswith(f"  {message}") for line, message in zip(lines, messages, strict=True)] == [
+        True
+    ] * len(messages)
+    assert not (checkout / "results").exists()
+
+
+def test_values_of_the_command_line_go_over_those_of_the_file(checkout: Path) -> None:
+    config = write_config(checkout)
+    done = snakemake(checkout, "-n", "--configfile", config, "--config", "simulated={workloads: [heavy]}")
+    assert done.returncode != 0
+    assert "'heavy' is not in `workloads` (mix)" in done.stdout + done.stderr
+
+
+def test_values_of_the_command_line_go_over_the_default_file(checkout: Path) -> None:
+    jobs = listed(snakemake(checkout, "-n", "--config", "measured={enabled: false}"))
+    assert "measure" not in jobs
+    assert jobs["simulate_capacity"] == 12
+
+
+FAULTY = """
+from docs.example_policy import Greedy as Good
+
+class Greedy(Good):
+    def allocate(self, snapshot):
+        raise LookupError("this policy has lost its way")
+"""
+
+
+@pytest.fixture(scope="module")
+def interrupted(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
+    """A checkout, a configuration, and what its run printed, which one of the two policies ended."""
+    folder = tmp_path_factory.mktemp("run") / "checkout"
+    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".snakemake"))
+    (folder / "mine.py").write_text(FAULTY)
+    policies = {"FcfsMin": {"path": "baselines.fcfs_min:FcfsMin"}, "Mine": {"path": "mine:Greedy"}}
+    config = write_config(folder, policies=policies)
+    done = snakemake(folder, "--configfile", config, "--keep-going", *capacity_files("FcfsMin", "Mine"))
+    return folder, config, done
+
+
+def capacity_files(*policies: str) -> list[str]:
+    return [f"results/simulated/host/mix/{policy}/capacity.csv" for policy in policies]
+
+
+def test_a_policy_that_fails_says_why_and_leaves_its_trace_in_the_log(interrupted: Any) -> None:
+    folder, _, done = interrupted
+    log = "results/logs/simulate_capacity/host-mix-Mine.log"
+    printed = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert f"error: this policy has lost its way\n(the trace is in {log})" in printed
+    assert "Traceback" not in printed.split("error: this policy")[0]
+    assert "in allocate" in (folder / log).read_text()
+
+
+def test_after_an_interruption_finished_steps_are_not_repeated(interrupted: Any) -> None:
+    folder, config, _ = interrupted
+    done = snakemake(folder, "-n", "results/metrics/rates.csv", "--configfile", config)
+    assert listed(done) == {"simulate_capacity": 1, "simulate_loads": 2, "metrics": 1}
+    assert "Mine" in done.stdout + done.stderr
+
+
+@pytest.mark.long
+def test_a_policy_of_one_s_own_runs_to_the_summary_and_only_what_is_missing_is_made_anew(
+    interrupted: Any,
+) -> None:
+    folder, config, _ = interrupted
+    (folder / "mine.py").write_text("from docs.example_policy import Greedy\n")
+    done = snakemake(folder, "--configfile", config)
+    assert done.returncode == 0, done.stderr
+    assert "| Mine" in (folder / "results" / "summary.md").read_text()
+    assert json.loads((folder / "results" / "metrics" / "rates.csv.provenance.json").read_text())["commit"]
+    assert listed(snakemake(folder, "-n", "--configfile", config)) == {}
+    (folder / "results" / "summary.md").unlink()
+    assert listed(snakemake(folder, "-n", "--configfile", config)) == {"summary": 1}
