@@ -143,7 +143,7 @@ def test_whoever_makes_a_gang_keeps_its_cores(gang: Gang) -> None:
 
 def test_two_blocks_run_at_once(gang: Gang) -> None:
     together = threading.Barrier(2, timeout=TIMEOUT_S)
-    runs = [Run(together.wait), Run(together.wait)]
+    runs = [Run(together.wait, cores=(core,)) for core in PAIR]
     for run in runs:
         gang.run(run.block)
     for run in runs:
@@ -243,7 +243,7 @@ def fail() -> None:
 
 
 def test_an_error_of_a_kernel_ends_its_block_only(gang: Gang) -> None:
-    broken = [Run(lambda: None, fail, lambda: None) for _ in PAIR]
+    broken = [Run(lambda: None, fail, lambda: None, cores=(core,)) for core in PAIR]
     for run in broken:
         gang.run(run.block)
     for run in broken:
@@ -263,11 +263,9 @@ def test_an_error_beside_the_layers_ends_the_block_too(gang: Gang, hook: str) ->
     assert [str(error) for error in run.ends] == ["kernel failed"]
 
 
-def test_a_core_that_cannot_be_had_ends_the_block_with_an_error(gang: Gang) -> None:
-    run = Run(lambda: None, cores=(100_000,))
-    gang.run(run.block)
-    run.wait()
-    assert isinstance(run.ends[0], OSError)
+def test_a_core_that_is_not_the_gangs_is_refused(gang: Gang) -> None:
+    with pytest.raises(LookupError, match="core 100000 is not one of"):
+        gang.run(Run(lambda: None, cores=(100_000,)).block)
 
 
 def test_stopping_ends_the_blocks_under_way_and_all_threads() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from tvm import relax
-from tvm.driver import build as tvm_build
 from tvm.ir import IRModule
+from tvm.tirx import build as tvm_build
 
 from veltair.compiler.importer import ImportedModel, Source
 from veltair.compiler.search import replay

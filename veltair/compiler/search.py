@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tvm import s_tir
-from tvm.driver import build as tvm_build
 from tvm.error import InternalError
 from tvm.ir import IRModule
 from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir import renew_defs
 from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
 from tvm.tirx import PrimFunc
+from tvm.tirx import build as tvm_build
 
 from veltair.compiler.target import use_all_cores
 from veltair.compiler.tiling import read_tiling

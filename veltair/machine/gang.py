@@ -50,80 +50,95 @@ class BlockRun:
 
 
 class Gang:
-    """As many workers as the machine has cores: no more blocks than that can run at once."""
+    """A worker for each core. A block is run by the worker of the first core that it is granted."""
 
     def __init__(self, core_ids: Sequence[int]) -> None:
         """Start the workers; each makes its thread pool at its full size, for TVM freezes it at first use."""
         use_all_cores()
         sleep_when_idle()
-        self._work: queue.SimpleQueue[BlockRun | None] = queue.SimpleQueue()
-        self._core_ids = tuple(core_ids)
-        ready = threading.Barrier(len(self._core_ids) + 1)
-        self._threads = [
-            threading.Thread(target=self._serve, args=(ready,), name=f"worker-{number}", daemon=True)
-            for number in range(len(self._core_ids))
-        ]
-        for thread in self._threads:
-            thread.start()
+        ready = threading.Barrier(len(core_ids) + 1)
+        self._workers = {core: _Worker(tuple(core_ids), ready) for core in core_ids}
+        for worker in self._workers.values():
+            worker.thread.start()
         try:
             ready.wait()
         except threading.BrokenBarrierError:
             self.stop()
             allowed = sorted(os.sched_getaffinity(0))
             raise ValueError(
-                f"cores {self._core_ids} cannot all be had; this process may use {allowed}"
+                f"cores {tuple(core_ids)} cannot all be had; this process may use {allowed}"
             ) from None
 
     def run(self, block: BlockRun) -> None:
-        """Let an idle worker run a block."""
-        self._work.put(block)
+        """Let a worker run a block; it keeps its first core as long as it runs.
+
+        Raises LookupError for a core that is not the gang's.
+        """
+        worker = self._workers.get(block.grant.cores[0])
+        if worker is None:
+            raise LookupError(f"core {block.grant.cores[0]} is not one of {tuple(self._workers)}")
+        worker.work.put(block)
 
     def stop(self) -> None:
         """Let the blocks under way end and the workers go."""
-        for _ in self._threads:
-            self._work.put(None)
-        for thread in self._threads:
-            thread.join()
+        for worker in self._workers.values():
+            worker.work.put(None)
+        for worker in self._workers.values():
+            worker.thread.join()
 
-    def _serve(self, ready: threading.Barrier) -> None:
+
+class _Worker:
+    """A thread that runs blocks one after the other, on the cores that each is granted."""
+
+    def __init__(self, all_cores: tuple[int, ...], ready: threading.Barrier) -> None:
+        self.work: queue.SimpleQueue[BlockRun | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._serve, args=(all_cores, ready), daemon=True)
+        self._cores: tuple[int, ...] = ()
+
+    def _serve(self, all_cores: tuple[int, ...], ready: threading.Barrier) -> None:
         # Kernels fill every core, so whoever decides and whoever issues queries must get one at once when
         # they wake; TVM's pool threads inherit this.
         with suppress(PermissionError):  # some containers forbid it: then they wait for a time slice
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         try:
-            use_cores(self._core_ids)
+            self._use(all_cores)
         except OSError:
             ready.abort()  # else whoever makes the gang waits for ever
             return
         with suppress(threading.BrokenBarrierError):
             ready.wait()
-        while (block := self._work.get()) is not None:
+        while (block := self.work.get()) is not None:
             error: Exception | None = None
             try:
-                _run(block)
+                self._run(block)
             except Exception as failure:  # a kernel's error must reach the engine, not end the worker
                 error = failure
             block.on_end(block, error)
 
+    def _run(self, block: BlockRun) -> None:
+        grant = block.grant
+        self._use(grant.cores)
+        clock = time.perf_counter
+        if block.before is not None:
+            block.before()
+        for place, calls in enumerate(block.calls):
+            if block.grant is not grant:
+                grant = block.grant
+                self._use(grant.cores)
+                block.on_resized(block, grant)
+            kernel, arguments = calls[grant.versions[place]]
+            start_s = clock()
+            kernel(*arguments)
+            block.layer_seconds.append(clock() - start_s)
+            block.ended_layers = place + 1
+        if block.after is not None:
+            block.after()
 
-def _run(block: BlockRun) -> None:
-    grant = block.grant
-    use_cores(grant.cores)
-    clock = time.perf_counter
-    if block.before is not None:
-        block.before()
-    for place, calls in enumerate(block.calls):
-        if block.grant is not grant:
-            grant = block.grant
-            use_cores(grant.cores)
-            block.on_resized(block, grant)
-        kernel, arguments = calls[grant.versions[place]]
-        start_s = clock()
-        kernel(*arguments)
-        block.layer_seconds.append(clock() - start_s)
-        block.ended_layers = place + 1
-    if block.after is not None:
-        block.after()
+    def _use(self, cores: tuple[int, ...]) -> None:
+        # Setting the pool anew costs tens of microseconds, as much as a short layer.
+        if cores != self._cores:
+            use_cores(cores)
+            self._cores = cores
 
 
 def use_cores(cores: Sequence[int]) -> None:

@@ -1,13 +1,14 @@
 # The configuration, checked before any work; and where each result lies.
 from veltair.config import ConfigError, check_environment, load
-from veltair.config import parse as parse_config  # `parse` is a name of Snakemake's own
 from veltair.evaluation.layout import HOST, Layout
 from veltair.serving.presets import check_policy
 
+# Its values are text to Snakemake and come without a file that a result could be traced to.
+if workflow.config_settings.config:
+    sys.exit("error: --config is not taken; write its keys into a file and give that last: --configfile A.yaml B.yaml")
+
 try:
-    load([Path(path) for path in workflow.configfiles])
-    # What Snakemake made of the same files, with the values of `--config` over them.
-    SETTINGS = parse_config(config, "the configuration with `--config`")
+    SETTINGS = load([Path(path) for path in workflow.configfiles])
     check_environment(SETTINGS, check_policy)
 except ConfigError as error:
     sys.exit(f"error: {error}")
