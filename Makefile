@@ -16,7 +16,7 @@ SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
 .PHONY: all test test-long check smoke estimate clean help
 
-all: $(STAMP)  ## Run the whole evaluation of CONFIG: figures and results/summary.md (the default)
+all: $(STAMP) $(CONFIG)  ## Run the whole evaluation of CONFIG: figures and results/summary.md (the default)
 	$(SNAKEMAKE) --configfile $(CONFIG)
 
 test: $(STAMP)  ## Run the tests

@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,16 @@ def test_warm_up_is_a_tenth_of_the_time_from_the_first_arrival_to_the_last(measu
     first_s, last_s = (run.records[place].query.arrival_s for place in (0, -1))
     assert first_s > 0
     assert run.count_from_s == pytest.approx(first_s + 0.1 * (last_s - first_s))
+
+
+def test_records_are_on_the_clock_of_the_engine(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path
+) -> None:
+    begin_s = time.monotonic()
+    short = LiveSettings(seconds=0.1, seed=7, drain_qos=4.0)
+    run = measure(site, fcfs, models, make_samples(models, site, 7), short, QPS, tmp_path)
+    took_s = time.monotonic() - begin_s
+    assert all(0 < record.query.arrival_s < record.end_s < took_s for record in run.records)
 
 
 def test_a_policy_that_rejects_everything_misses_everything_though_loadgen_sees_fast_answers(

@@ -65,11 +65,11 @@ def test_a_version_that_a_layer_does_not_have_takes_for_ever_and_moves_nothing()
 
 def test_a_missing_higher_level_reads_as_the_nearest_lower_one() -> None:
     costs = make_costs(
-        {"net": np.array([[[[1.0, 2.0, 3.0], [4.0, NAN, 6.0], [5.0, NAN, NAN]]]])},
+        {"net": np.array([[[[1.0, 2.0, 3.0], [4.0, NAN, 6.0], [5.0, 7.0, NAN]]]])},
         cores=(1, 2, 4),
         levels=(0.0, 0.5, 1.0),
     )
-    assert costs.model("net").seconds.tolist() == [[[[1.0, 2.0, 3.0], [4.0, 4.0, 6.0], [5.0, 5.0, 5.0]]]]
+    assert costs.model("net").seconds.tolist() == [[[[1.0, 2.0, 3.0], [4.0, 4.0, 6.0], [5.0, 7.0, 7.0]]]]
 
 
 def test_cores_and_levels_ascend_whatever_the_order_of_the_rows() -> None:

@@ -251,12 +251,15 @@ def observing() -> tuple[Fake, Observed]:
 
 
 def test_a_block_is_observed_with_its_profiled_times() -> None:
-    # Each of three layers took 1.5 ms; the table has 1 ms on one core, half of it on two.
+    # Each of three layers took 1.5 ms; on two cores the table has 0.5 ms alone and 4 ms at the highest level.
     fake, observed = observing()
+    alone_s, pressed_s = np.array([0.001, 0.0005, 0.0004, 0.0003]), np.array([0.008, 0.004, 0.003, 0.0003])
+    seconds = np.tile(np.stack([alone_s, 2 * alone_s, pressed_s], axis=1), (3, 1, 1, 1))
+    fake.engine._costs = make_costs({"net": seconds}, (1, 2, 3, 4), (0.0, 0.5, 1.0))
     fake.start(1, 2)
     fake.end(1)
     fake.event()
-    assert observed.blocks == [pytest.approx((0.0045, 0.0015, 0.0015))]
+    assert observed.blocks == [pytest.approx((0.0045, 0.0015, 0.012))]
 
 
 @pytest.mark.parametrize("cores", [(1,), (1, 2), (3,), (2,)])
@@ -405,6 +408,14 @@ def test_a_wake_after_the_drain_is_not_waited_for(make_engine: EngineMaker) -> N
     engine.flush()
     assert isinstance(engine.wait(), Closed)
     assert engine.wait() is None
+
+
+def test_the_soonest_wake_comes_first(make_engine: EngineMaker) -> None:
+    engine = make_engine(python_context(CORES, 1), [lambda: None], drain_s=0.05)
+    engine.wake_at(NEVER_S)
+    engine.wake_at(engine.now_s() + 0.01)
+    engine.flush()
+    assert [type(engine.wait()), type(engine.wait())] == [Woken, Closed]
 
 
 def test_nothing_is_left_once_arrivals_are_flushed_and_nothing_runs(make_engine: EngineMaker) -> None:

@@ -153,7 +153,8 @@ def search(
     """Return a policy's capacity, pooled and by the minimum over models, and every run.
 
     The first rate, `common_qps`, is one that all policies are measured at; it counts towards `max_rates`.
-    The rest search from `estimate_qps`. A rate at which LoadGen fails is an invalid trial, not the end.
+    The second is `estimate_qps`, unless the first one tells that it cannot be the answer. A rate at which
+    LoadGen fails is an invalid trial, not the end.
     """
     samples = make_samples(models, site, settings.seed)
     runs: list[LiveRun] = []
@@ -173,6 +174,9 @@ def search(
         return run.satisfaction
 
     known = [Trial(common_qps, trial(common_qps))]
+    passed = known[0].satisfaction.pooled >= search_settings.target
+    if passed == (estimate_qps > common_qps) and search_settings.max_rates != 1:
+        known.append(Trial(estimate_qps, trial(estimate_qps)))
     pooled = find_capacity(trial, estimate_qps, search_settings, known=known)
     minimum = find_capacity(
         trial, estimate_qps, search_settings, criterion=Criterion.MINIMUM, known=pooled.trials

@@ -69,7 +69,7 @@ def read_tables(folder: Path) -> Tables:
         layers = pd.read_parquet(folder / LAYERS)
         versions = pd.read_parquet(folder / VERSIONS)
         repeats = pd.read_parquet(folder / COSTS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise LookupError(
             f"the cost tables in {folder} cannot be read: {error}; rerun rule `profile`"
         ) from error

@@ -105,6 +105,7 @@ class Engine:
         self._costs, self._machine, self._place = costs, machine, placement
         self._interference, self._drain_s = interference, drain_s
         self._notices: queue.SimpleQueue[_Notice] = queue.SimpleQueue()
+        self._idle = {name: [model.instance() for _ in machine.core_ids] for name, model in models.items()}
         self._gang = Gang(machine.core_ids)
         self._free = set(machine.core_ids)
         self._held: dict[int, set[int]] = {}
@@ -113,7 +114,6 @@ class Engine:
         self._first_grants: dict[int, Grant] = {}
         self._instances: dict[int, Instance] = {}
         self._query_samples: dict[int, Sample] = {}
-        self._idle = {name: [model.instance() for _ in machine.core_ids] for name, model in models.items()}
         self._wakes: list[float] = []
         self._close_at_s: float | None = None
         self._closed = False
