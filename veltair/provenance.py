@@ -103,7 +103,7 @@ def collect(
         inputs={str(path): file_digest(path) for path in sorted(map(Path, inputs))},
         seed=seed,
         time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(sys.argv) if command is None else command,
+        command=_command() if command is None else command,
         details=details,
     )
 
@@ -223,6 +223,11 @@ def read_provenance(path: Path) -> Provenance:
     if file_digest(path) != provenance.result:
         raise ProvenanceError(f"{path} is not the file that {beside} was written for; produce it anew")
     return provenance
+
+
+def _command() -> str:
+    """Return this process's command line; its program without the folder, which differs from user to user."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _commit(folder: Path) -> tuple[str, str]:

@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import pytest
 from builders import linear_context, pending, random_context, random_queries, run_to_end, snapshot
@@ -6,7 +7,7 @@ from builders import linear_context, pending, random_context, random_queries, ru
 from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
 from veltair.serving.discipline import Conflict, DropLate, Order
-from veltair.serving.presets import PRESETS, check_policy, make_policy, preset_options
+from veltair.serving.presets import PRESETS, check_policy, make_policy, policy_source, preset_options
 
 POLICIES = (
     "baselines.fcfs_min:FcfsMin",
@@ -190,3 +191,8 @@ def test_the_current_directory_stays_off_the_path_afterwards(own_policy, tmp_pat
     with pytest.raises(ValueError, match="failed with ModuleNotFoundError"):
         check_policy("no_such_policy_file:X", {})
     assert str(tmp_path) not in sys.path
+
+
+def test_the_source_of_a_policy_is_that_of_its_module() -> None:
+    source = policy_source("baselines.planaria:Planaria")
+    assert source == Path("baselines/planaria.py").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from veltair.config import ConfigError, load
 from veltair.evaluation.estimate import estimate, hours
+from veltair.evaluation.steps import write_golden
 
 WHERE = """
 where things are:
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, or 2 if the configuration or a table is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m veltair.evaluation",
-        description="What a run will cost. The runs themselves are Snakemake's: `make help`.",
+        description="Beside the runs themselves, which are Snakemake's: `make help`.",
         epilog=WHERE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,9 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--config", type=Path, nargs="+", required=True, help="YAML files, later ones over earlier"
     )
     command.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="cores to run on")
+    command = commands.add_parser(
+        "golden", help="accept the metrics of a smoke run as the golden summary, after a change that is meant"
+    )
+    command.add_argument("--metrics", type=Path, required=True, help="folder of its metrics")
+    command.add_argument("--output", type=Path, required=True, help="the golden summary to write")
     given = parser.parse_args(arguments)
     try:
-        _print_estimate(given.config, given.cores)
+        if given.command == "golden":
+            write_golden(given.metrics, given.output)
+        else:
+            _print_estimate(given.config, given.cores)
     except (ConfigError, LookupError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -54,6 +54,14 @@ def check_policy(path: str, options: Mapping[str, object], preset: str = "paper"
     _options(path, _load(path), preset, options)
 
 
+def policy_source(path: str) -> str:
+    """Return the source text of a policy's module, so that a result can depend on it.
+
+    Raises ValueError as `check_policy` does.
+    """
+    return inspect.getsource(sys.modules[_load(path).__module__])
+
+
 def preset_options(path: str, preset: str) -> dict[str, object]:
     """Return a preset's options for a policy, those that its class may not take included."""
     if preset not in PRESETS:

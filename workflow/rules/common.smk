@@ -1,7 +1,8 @@
 # The configuration, checked before any work; and where each result lies.
 from veltair.config import ConfigError, check_environment, load
 from veltair.evaluation.layout import HOST, Layout
-from veltair.serving.presets import check_policy
+from veltair.provenance import fingerprint
+from veltair.serving.presets import check_policy, policy_source
 
 # Its values are text to Snakemake and come without a file that a result could be traced to.
 if workflow.config_settings.config:
@@ -16,6 +17,8 @@ except ConfigError as error:
 LAYOUT = Layout(SETTINGS)
 # As a parameter of a rule: a change of these keys makes it run again.
 VALUES = SETTINGS.model_dump(mode="json")
+# So that an edited policy runs again.
+POLICY_CODE = {name: fingerprint(policy_source(policy.path)) for name, policy in SETTINGS.policies.items()}
 ENVIRONMENT = "../../environment.yml"
 LOGS = LAYOUT.results / "logs"
 CAPACITY, RECORDS = "capacity.csv", "records.parquet"

@@ -17,6 +17,7 @@ rule measure:
         runs=R / "measured" / "{workload}" / "{policy}" / "runs.csv",
     params:
         settings=VALUES,
+        code=lambda wildcards: POLICY_CODE[wildcards.policy],
     log:
         LOGS / "measure" / "{workload}-{policy}.log",
     conda:

@@ -8,6 +8,7 @@ rule simulate_capacity:
         R / "simulated" / "{machine}" / "{workload}" / "{policy}" / CAPACITY,
     params:
         settings=VALUES,
+        code=lambda wildcards: POLICY_CODE[wildcards.policy],
     log:
         LOGS / "simulate_capacity" / "{machine}-{workload}-{policy}.log",
     conda:
@@ -30,6 +31,7 @@ rule simulate_loads:
         R / "simulated" / "{machine}" / "{workload}" / "{policy}" / RECORDS,
     params:
         settings=VALUES,
+        code=lambda wildcards: POLICY_CODE[wildcards.policy],
     log:
         LOGS / "simulate_loads" / "{machine}-{workload}-{policy}.log",
     conda:
