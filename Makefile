@@ -12,7 +12,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 # The environment's programs first, for what Snakemake starts too.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
-SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
+SNAKEMAKE := $(RUN) snakemake --cores $(CORES) --rerun-incomplete
 
 .PHONY: all test test-long check smoke estimate clean help
 
