@@ -173,7 +173,7 @@ def test_a_configuration_does_not_change() -> None:
         ("models.net.builder", None, "models.net: give `builder` or `onnx`, exactly one of them"),
         ("models.a/b", {"onnx": "a", "qos_ms": 1}, "models.a/b: the name is not made of letters"),
         ("workloads.mix.other", 1, "workloads.mix: 'other' is not in `models` (net); add it there"),
-        ("workloads.mix.net", 0, "workloads.mix.net: 0 is refused: it should be greater than 0"),
+        ("workloads.mix.net", 0, "workloads.mix.net: 0 is refused: it should be greater than or equal to 1"),
         ("measured.workloads", ["nix"], "measured.workloads: 'nix' is not in `workloads` (mix)"),
         ("simulated.workloads", ["mix", "mix"], "simulated.workloads: 'mix' is listed 2 times; list it once"),
         ("profile.costs", "shipped", "measured.enabled: true, but profile.costs is 'shipped'"),

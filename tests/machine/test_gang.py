@@ -14,7 +14,7 @@ from tvm.ir import IRModule
 from tvm.script import tirx as T  # noqa: N812 - what TVMScript calls it
 
 from veltair.compiler.target import cpu_target
-from veltair.machine.gang import BlockRun, Gang, Grant
+from veltair.machine.gang import BlockRun, Gang, Grant, on_cores
 from veltair.machine.library import LoadedModel
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
@@ -303,3 +303,9 @@ def test_a_network_run_by_a_gang_gives_the_right_answer(gang: Gang, tiny_loaded:
         run.wait()
         assert run.ends == [None]
         assert relative_error(instance.read_outputs()[0], run_onnx(tiny(), sample)[0]) < 1e-4
+
+
+def test_a_thread_has_its_cores_back_after_it_ran_kernels_on_others() -> None:
+    with on_cores(CORES[:1]):
+        assert os.sched_getaffinity(0) == {CORES[0]}
+    assert tuple(sorted(os.sched_getaffinity(0))) == CORES

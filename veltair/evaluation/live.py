@@ -23,7 +23,7 @@ from veltair.evaluation.loadgen import LoadGenProcess, ServerRun
 from veltair.evaluation.records import Run, to_frame
 from veltair.evaluation.study import MakePolicy, Site, capacity_columns
 from veltair.evaluation.trace import LoadGenError, LoadGenSummary, join
-from veltair.machine.gang import use_cores
+from veltair.machine.gang import on_cores
 from veltair.machine.interference import ObservedSlowdown
 from veltair.machine.library import LoadedModel
 from veltair.machine.placement import spread
@@ -72,16 +72,16 @@ class LiveRun:
 def make_samples(models: Mapping[str, LoadedModel], site: Site, seed: int) -> list[tuple[str, Sample]]:
     """Return inputs and right answers by sample index, the answers from runs of one query alone."""
     sample_models = share_samples(site.weights, SAMPLES_PER_MODEL)
-    use_cores(site.context.machine.core_ids)
     instances = {name: models[name].instance() for name in site.weights}
     samples = []
-    for number, name in enumerate(sample_models):
-        instance = instances[name]
-        shape = instance.model.plan.input_shape
-        values = np.random.default_rng([seed, number]).standard_normal(shape, dtype=np.float32)
-        instance.set_input(values)
-        solo = [int(version) for version in site.context.costs.model(name).solo]
-        samples.append((name, Sample(values, tuple(instance.run(solo)))))
+    with on_cores(site.context.machine.core_ids):
+        for number, name in enumerate(sample_models):
+            instance = instances[name]
+            shape = instance.model.plan.input_shape
+            values = np.random.default_rng([seed, number]).standard_normal(shape, dtype=np.float32)
+            instance.set_input(values)
+            solo = [int(version) for version in site.context.costs.model(name).solo]
+            samples.append((name, Sample(values, tuple(instance.run(solo)))))
     return samples
 
 

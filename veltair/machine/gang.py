@@ -8,8 +8,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import tvm
@@ -147,3 +147,17 @@ def use_cores(cores: Sequence[int]) -> None:
     configure(SPECIFY_ONE_CORE_PER_THREAD, len(cores), [str(core) for core in cores])
     # TVM leaves the calling thread, which works too, free to roam over all of them.
     os.sched_setaffinity(0, {cores[0]})
+
+
+@contextmanager
+def on_cores(cores: Sequence[int]) -> Iterator[None]:
+    """Within the context, kernels that this thread calls run on these cores; then it has its own ones back.
+
+    Processes started by a thread inherit its cores, so one that stayed pinned would pin LoadGen too.
+    """
+    own_cores = os.sched_getaffinity(0)
+    use_cores(cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own_cores)

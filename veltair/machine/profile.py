@@ -1,6 +1,5 @@
 """The profile: every version of every layer, timed inside its network, by cores and pressure level."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from veltair.compiler.build import VersionPlan
 from veltair.compiler.target import use_all_cores
 from veltair.compiler.tiling import Tiling, traffic_bytes
 from veltair.machine.corunner import AchievedPressure, CoRunner
-from veltair.machine.gang import use_cores
+from veltair.machine.gang import on_cores, use_cores
 from veltair.machine.library import Instance, LoadedModel
 from veltair.machine.topology import Machine
 
@@ -61,11 +60,8 @@ def profile(
             f"profile.cores {too_many}: {machine.name} has {machine.cores} cores; choose from 1 to that"
         )
     use_all_cores()
-    own_cores = os.sched_getaffinity(0)
-    try:
+    with on_cores(machine.core_ids):  # all at first: TVM's pool keeps the size of its first use
         return _measure(models, machine, settings, build_dir, progress)
-    finally:
-        os.sched_setaffinity(0, own_cores)
 
 
 def _measure(
@@ -75,7 +71,6 @@ def _measure(
     build_dir: Path,
     progress: Callable[[str], None],
 ) -> Profile:
-    use_cores(machine.core_ids)  # TVM's pool keeps the size of its first use
     instances = {name: model.instance() for name, model in models.items()}
     for instance in instances.values():
         # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.

@@ -14,7 +14,7 @@ from veltair.compiler.model import Layer
 from veltair.compiler.oracle import ask, compare
 from veltair.machine.cost import CostTable
 from veltair.machine.described import described, format_machine, read_machine
-from veltair.machine.gang import use_cores
+from veltair.machine.gang import on_cores
 from veltair.machine.host import host
 from veltair.machine.library import LoadedModel
 from veltair.machine.profile import ProfileSettings, profile, tiling_of
@@ -27,12 +27,12 @@ ORACLE_SEED = 0
 def check_oracle(model: Path, build: Path, tolerance: float, output: Path) -> None:
     """Compare a built model with ONNX Runtime and write the errors. Raises OracleError for one too large."""
     loaded = LoadedModel(build)
-    use_cores(host_cores())
     instance = loaded.instance()
 
     def run(sample: NDArray[np.float32], versions: Sequence[int]) -> list[NDArray[np.float32]]:
         instance.set_input(sample)
-        return instance.run(versions)
+        with on_cores(host_cores()):
+            return instance.run(versions)
 
     plan = loaded.plan
     counts = [len(plan.of(layer)) for layer in range(len(plan.layers))]
