@@ -171,7 +171,7 @@ class Simulated(Section):
     resolution: Annotated[
         float, key("the search for the highest rate stops at this relative width", "fraction", gt=0, lt=1)
     ] = 0.01
-    # MobileNet-V2 took 13.7 to 14.3 ms in 56 blocks and 10.8 ms in one, on a core of Zen 4: 52 to 62 µs a start.
+    # MobileNet-V2 took 13.7 to 14.3 ms in 56 blocks and 10.8 ms in one, on Zen 4: 52 to 62 µs a start.
     start_cost_us: Annotated[float, key("time charged for each start of a layer block", "µs", ge=0)] = 55.0
     resize_cost_us: Annotated[
         float, key("time charged for each change of a running block's cores", "µs", ge=0)
