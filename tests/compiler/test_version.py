@@ -1,7 +1,7 @@
 from math import inf
 
 from veltair.compiler.tiling import Tiling
-from veltair.compiler.version import Candidate, Version
+from veltair.compiler.version import Candidate
 
 TILING = Tiling(4, 10, 20)
 
@@ -12,7 +12,3 @@ def test_the_median_of_an_even_number_of_times_is_between_the_middle_two() -> No
 
 def test_a_candidate_that_did_not_run_takes_for_ever() -> None:
     assert Candidate("a", 0, TILING, (), None).median_seconds == inf
-
-
-def test_a_version_has_the_tiling_of_its_candidate() -> None:
-    assert Version(Candidate("a", 0, TILING, (1.0,), None), "a_v0").tiling == TILING

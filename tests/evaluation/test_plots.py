@@ -235,12 +235,12 @@ def test_a_stem_may_hold_a_dot(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_old_figure_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full_disk(_figure: Figure, target: Path, **_options: object) -> None:
+    def full_disk(target: Path, _content: bytes) -> None:
         target.write_bytes(b"half")
         raise OSError("no space left on device")
 
     (tmp_path / "qps.png").write_bytes(b"old")
-    monkeypatch.setattr(Figure, "savefig", full_disk)
+    monkeypatch.setattr("veltair.provenance._write_through", full_disk)
     with pytest.raises(OSError, match="no space"):
         save(qps_figure(*tables(["Planaria"], [ENGINE])), tmp_path / "qps")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("qps.png", b"old")]

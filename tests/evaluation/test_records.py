@@ -111,11 +111,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
     path = tmp_path / "queries.parquet"
     write_records(to_frame([record(0)], RUN), path)
 
-    def full_disk(_frame: pd.DataFrame, target: Path, **_options: object) -> None:
+    def full_disk(target: Path, _content: bytes) -> None:
         target.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full_disk)
+    monkeypatch.setattr("veltair.provenance._write_through", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_records(to_frame([record(1)], RUN), path)
     assert list(tmp_path.iterdir()) == [path]

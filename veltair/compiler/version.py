@@ -1,6 +1,5 @@
-"""Code versions of a layer: those measured in the search and those kept."""
+"""Code versions of a layer as the search measured them; those kept are built, see build.VersionPlan."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -26,19 +25,3 @@ class Candidate:
     def median_seconds(self) -> float:
         """The median of its raw times; infinite if it did not run."""
         return median(self.run_seconds) if self.run_seconds else float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A candidate that was kept; `symbol` is its function in the model's library."""
-
-    candidate: Candidate
-    symbol: str
-
-    @property
-    def tiling(self) -> Tiling:
-        """Its parallelism and blocking."""
-        return self.candidate.tiling
-
-
-Versions = Mapping[str, tuple[Version, ...]]

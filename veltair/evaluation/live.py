@@ -21,7 +21,7 @@ from veltair.evaluation.capacity import (
 )
 from veltair.evaluation.loadgen import LoadGenProcess, ServerRun
 from veltair.evaluation.records import Run, to_frame
-from veltair.evaluation.study import MakePolicy, Site, capacity_columns
+from veltair.evaluation.study import MakePolicy, Site, capacity_columns, site_columns
 from veltair.evaluation.trace import LoadGenError, LoadGenSummary, join
 from veltair.machine.gang import on_cores
 from veltair.machine.interference import ObservedSlowdown
@@ -186,10 +186,9 @@ def search(
 
 def live_frame(site: Site, policy: str, runs: Sequence[LiveRun], seed: int) -> pd.DataFrame:
     """Return the records of a policy's runs in one table."""
-    machine = site.context.machine
     frames = []
     for run in runs:
-        what = Run("engine", machine.name, machine.validated, site.workload, policy, run.qps, seed)
+        what = Run(**site_columns(site, "engine", True), policy=policy, qps=run.qps, seed=seed)
         frames.append(to_frame(run.records, what, run.count_from_s))
     return pd.concat(frames, ignore_index=True)
 
@@ -217,15 +216,8 @@ def live_capacity_row(
     site: Site, policy: str, seed: int, common_qps: float, pooled: Capacity, minimum: Capacity
 ) -> dict[str, Any]:
     """Return a row of the capacity table of measured runs; all policies were run at `common_qps`."""
-    machine = site.context.machine
     return {
-        "backend": "engine",
-        "machine": machine.name,
-        "validated": machine.validated,
-        "workload": site.workload,
-        "policy": policy,
-        "seed": seed,
-        "fluid_qps": site.fluid_qps,
+        **site_columns(site, "engine", True),
+        **capacity_columns(site, policy, seed, pooled, minimum),
         "common_qps": common_qps,
-        **capacity_columns(pooled, minimum),
     }

@@ -1,7 +1,7 @@
 """The figures: QPS at 95 % QoS, latency against offered rate, and efficiency, per policy."""
 
+import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from veltair.evaluation.comparison import (
 )
 from veltair.evaluation.panels import SMALL, Panels, Site, style
 from veltair.evaluation.targets import SATISFACTION
+from veltair.provenance import write_atomically
 
 NO_DATES: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
@@ -166,18 +167,14 @@ def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "svg"
     unknown = [form for form in formats if form not in NO_DATES]
     if unknown:
         raise ValueError(f"cannot save {path_stem.name} as {unknown}; choose from {', '.join(NO_DATES)}")
-    paths = []
+    files: dict[Path, bytes] = {}
     for form in formats:
-        path = path_stem.with_name(f"{path_stem.name}.{form}")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with style():
-                figure.savefig(temporary, format=form, metadata=NO_DATES[form])
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        paths.append(path)
-    return paths
+        content = io.BytesIO()
+        with style():
+            figure.savefig(content, format=form, metadata=NO_DATES[form])
+        files[path_stem.with_name(f"{path_stem.name}.{form}")] = content.getvalue()
+    write_atomically(files)
+    return list(files)
 
 
 def _select(table: pd.DataFrame, site: Site, workload: str) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """Query records as a tidy table: the one thing that every metric is computed from."""
 
-import os
+import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from veltair.provenance import write_atomically
 from veltair.serving.query import Ending, Query, QueryRecord
 
 RUN_COLUMNS = ("backend", "machine", "validated", "workload", "policy", "qps", "seed")
@@ -100,12 +101,9 @@ def to_records(frame: pd.DataFrame) -> list[QueryRecord]:
 def write_records(frame: pd.DataFrame, path: Path) -> None:
     """Write records as Parquet: whole or not at all. Raises ValueError on missing columns."""
     check_columns(frame, DTYPES, "query records")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        frame[list(DTYPES)].to_parquet(temporary, index=False)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    frame[list(DTYPES)].to_parquet(content, index=False)
+    write_atomically({path: content.getvalue()})
 
 
 def read_records(path: Path) -> pd.DataFrame:

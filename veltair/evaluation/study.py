@@ -146,17 +146,19 @@ def _isolated_s(site: Site) -> float:
 def capacity_row(site: Site, policy: str, seed: int, pooled: Capacity, minimum: Capacity) -> dict[str, Any]:
     """Return a row of the capacity table of simulated runs."""
     return {
-        **_site_columns(site, "simulator"),
-        "policy": policy,
-        "seed": seed,
-        "fluid_qps": site.fluid_qps,
-        **capacity_columns(pooled, minimum),
+        **site_columns(site, "simulator", SIMULATOR_VALIDATED),
+        **capacity_columns(site, policy, seed, pooled, minimum),
     }
 
 
-def capacity_columns(pooled: Capacity, minimum: Capacity) -> dict[str, Any]:
-    """Return what the capacity table says of a search."""
+def capacity_columns(
+    site: Site, policy: str, seed: int, pooled: Capacity, minimum: Capacity
+) -> dict[str, Any]:
+    """Return what the capacity table says of a policy's search on either backend."""
     return {
+        "policy": policy,
+        "seed": seed,
+        "fluid_qps": site.fluid_qps,
         "qps_at_95": pooled.qps,
         "high_qps": pooled.high_qps,
         "qps_at_95_minimum": minimum.qps,
@@ -212,16 +214,17 @@ def policy_records(
     frames = []
     for qps in rates:
         arrivals, records, _ = simulate(site, make, settings, qps, seed)
-        run = Run(**_site_columns(site, "simulator"), policy=policy, qps=qps, seed=seed)
+        run = Run(**site_columns(site, "simulator", SIMULATOR_VALIDATED), policy=policy, qps=qps, seed=seed)
         frames.append(to_frame(records, run, count_from_s(arrivals, site.qos_s)))
     return pd.concat(frames, ignore_index=True)
 
 
-def _site_columns(site: Site, backend: str) -> dict[str, Any]:
+def site_columns(site: Site, backend: str, validated: bool) -> dict[str, Any]:
+    """Return what every row about a site says of it; `validated` is the backend's part of that claim."""
     machine = site.context.machine
     return {
         "backend": backend,
         "machine": machine.name,
-        "validated": machine.validated and SIMULATOR_VALIDATED,
+        "validated": machine.validated and validated,
         "workload": site.workload,
     }
