@@ -1,9 +1,10 @@
 """Read an ONNX model and rewrite it into the form that the importer fuses well.
 
-Each pass takes a model and returns a new one that computes the same function.
+Each pass returns a model that computes the same function, and leaves its argument as it is. A model in which
+it finds nothing to do it returns as it is, for a copy of the largest takes more than a gigabyte.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,12 @@ import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+
+INPUT_TYPES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.INT32: "int32",
+    onnx.TensorProto.INT64: "int64",
+}
 
 
 class ModelError(ValueError):
@@ -38,11 +45,17 @@ def load_onnx(path: Path) -> onnx.ModelProto:
 
 
 def check_static(model: onnx.ModelProto, name: str) -> None:
-    """Raise ModelError unless the model has one float32 input and every shape is a positive number."""
+    """Raise ModelError unless each input is float32, int32 or int64 and every shape is a positive number."""
     inputs = runtime_inputs(model)
-    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        names = [value.name for value in inputs]
-        raise ModelError(f"{name} has inputs {names}; models with one float32 input are supported")
+    if not inputs:
+        raise ModelError(f"{name} has no input; models with at least one are supported")
+    for value in inputs:
+        kind = value.type.tensor_type.elem_type
+        if kind not in INPUT_TYPES:
+            raise ModelError(
+                f"{name}: input {value.name} is {onnx.TensorProto.DataType.Name(kind)}; export the model "
+                "with inputs of float32, int32 or int64"
+            )
     for value in (*inputs, *model.graph.output):
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
             if dimension.dim_value <= 0:
@@ -63,12 +76,6 @@ def runtime_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in model.graph.input if value.name not in constants]
 
 
-def input_shape(model: onnx.ModelProto) -> tuple[int, ...]:
-    """Return the shape of the one runtime input."""
-    shape = runtime_inputs(model)[0].type.tensor_type.shape
-    return tuple(dimension.dim_value for dimension in shape.dim)
-
-
 def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
     """Apply all passes in order and check the result."""
     for apply in PASSES:
@@ -79,6 +86,8 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
     """Scale the weights of each Conv that only a BatchNormalization reads; the shift becomes its bias."""
+    if not _has(model, "BatchNormalization"):
+        return model
     model = _copy(model)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     producers = {output: node for node in model.graph.node for output in node.output}
@@ -111,6 +120,8 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def sum_to_add(model: onnx.ModelProto) -> onnx.ModelProto:
     """Replace Sum by a chain of Add, which fuses into the layer before it."""
+    if not _has(model, "Sum"):
+        return model
     model = _copy(model)
     kept: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -127,6 +138,8 @@ def sum_to_add(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def drop_identities(model: onnx.ModelProto) -> onnx.ModelProto:
     """Remove Identity and Dropout, which do nothing in inference."""
+    if not _has(model, "Identity", "Dropout"):
+        return model
     model = _copy(model)
     outputs = {value.name for value in model.graph.output}
     alias: dict[str, str] = {}
@@ -141,13 +154,51 @@ def drop_identities(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def drop_unused_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove trailing outputs that nobody reads, such as MaxPool's Indices."""
+    """Remove trailing optional outputs that nobody reads, such as MaxPool's Indices."""
+    if all(len(node.output) == 1 for node in model.graph.node):
+        return model
     model = _copy(model)
     readers = _count_readers(model)
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
     for node in model.graph.node:
-        while len(node.output) > 1 and not readers.get(node.output[-1], 0):
+        while not readers.get(node.output[-1], 0) and _is_last_optional(node, opsets):
             del node.output[-1]
     return model
+
+
+def _is_last_optional(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
+    """Return whether a node may go without its last output; False for operators that ONNX does not know."""
+    if not onnx.defs.has(node.op_type, node.domain):
+        return False
+    schema = onnx.defs.get_schema(
+        node.op_type, opsets.get(node.domain, onnx.defs.onnx_opset_version()), node.domain
+    )
+    place = len(node.output) - 1
+    # Split's outputs are one place of many, which a node may not go without.
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    return place < len(schema.outputs) and schema.outputs[place].option == optional
+
+
+def slopes_per_channel(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace LeakyRelu, and PRelu of one slope, by PRelu with a slope a channel: only this fuses.
+
+    It takes the layout of the convolution before it; one slope alone is taken as the last axis' instead.
+    """
+    if not _has(model, "LeakyRelu", "PRelu"):
+        return model
+    model = _copy(model)
+    shapes = _shapes(model)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        slope = _only_slope(node, constants)
+        shape = shapes.get(node.input[0], ()) if slope is not None else ()
+        if len(shape) < 2 or shape[1] < 2:
+            continue
+        name = f"{node.output[0]}.slopes"
+        slopes = np.full((shape[1], *[1] * (len(shape) - 2)), slope)
+        model.graph.initializer.append(_tensor(name, slopes))
+        node.CopyFrom(helper.make_node("PRelu", [node.input[0], name], list(node.output), name=node.name))
+    return _with_nodes(model, model.graph.node)
 
 
 PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
@@ -155,6 +206,7 @@ PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
     drop_identities,
     fold_batch_norm,
     sum_to_add,
+    slopes_per_channel,
 )
 
 
@@ -162,6 +214,10 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
+
+
+def _has(model: onnx.ModelProto, *operators: str) -> bool:
+    return any(node.op_type in operators for node in model.graph.node)
 
 
 def _tensor(name: str, values: NDArray[np.float32]) -> onnx.TensorProto:
@@ -173,6 +229,24 @@ def _count_readers(model: onnx.ModelProto) -> dict[str, int]:
     for name in _reads(model.graph.node):
         readers[name] = readers.get(name, 0) + 1
     return readers
+
+
+def _only_slope(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> float | None:
+    """Return the factor of a LeakyRelu, or of a PRelu that has one; None for any other node."""
+    if node.op_type == "LeakyRelu":
+        return _attribute(node, "alpha", 0.01)
+    if node.op_type != "PRelu" or node.input[1] not in constants:
+        return None
+    slopes = numpy_helper.to_array(constants[node.input[1]])
+    return float(slopes.reshape(())) if slopes.size == 1 else None
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    return {
+        value.name: tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
