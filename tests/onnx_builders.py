@@ -25,29 +25,39 @@ def make_onnx(
     outputs: Mapping[str, Shape | None],
     constants: Mapping[str, NDArray[Any]] | None = None,
     domains: Sequence[str] = (),
+    types: Mapping[str, int] | None = None,
 ) -> onnx.ModelProto:
-    """Return a model of float32 tensors."""
+    """Return a model whose inputs and outputs are float32, but those with other `types` of TensorProto."""
+    kinds = types or {}
+    ends = (
+        [
+            helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape)
+            for name, shape in values.items()
+        ]
+        for values in (inputs, outputs)
+    )
     graph = helper.make_graph(
         list(nodes),
         "test",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        *ends,
         initializer=[numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
     )
     versions = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in domains)]
     return helper.make_model(graph, opset_imports=versions, ir_version=8)
 
 
-def run_onnx(model: onnx.ModelProto, sample: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Return the outputs of a model with one input, without ONNX Runtime's own rewrites."""
+def run_onnx(model: onnx.ModelProto, *samples: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the outputs of a model to an array for each input, without ONNX Runtime's own rewrites."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    outputs: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: sample})
+    names = [value.name for value in session.get_inputs()]
+    outputs: list[NDArray[Any]] = session.run(None, dict(zip(names, samples, strict=True)))
     return outputs
 
 
-def relative_error(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    """Return the largest deviation over the largest value."""
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+def relative_error(found: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """Return the largest deviation over the largest value, or over 1 of zeros."""
+    deviation = np.abs(np.subtract(found, wanted, dtype=np.float64)).max()
+    return float(deviation / (np.abs(wanted.astype(np.float64)).max() or 1.0))

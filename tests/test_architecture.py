@@ -20,11 +20,15 @@ CONFINED = {
 }
 # What decides must depend on its arguments alone.
 PURE = (
+    "veltair/compiler/bounds.py",
     "veltair/compiler/model.py",
+    "veltair/compiler/nest.py",
     "veltair/compiler/select.py",
     "veltair/compiler/tiling.py",
     "veltair/evaluation/metrics.py",
+    "veltair/evaluation/version_study.py",
     "veltair/machine/placement.py",
+    "veltair/machine/suitability.py",
     "veltair/serving/adaptive.py",
     "veltair/serving/blocks.py",
     "veltair/serving/discipline.py",

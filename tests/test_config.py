@@ -332,3 +332,19 @@ def test_the_program_writes_schema_and_page_from_the_repository_s_top(
     monkeypatch.chdir(tmp_path)
     assert main(["--write-schema"]) == 0
     assert (tmp_path / SCHEMA).read_text() == schema_text() and (tmp_path / PAGE).read_text() == page_text()
+
+
+def test_a_search_over_rpc_needs_the_tracker_and_the_key() -> None:
+    assert "rpc.host or rpc.key is not given" in _refusal(_set("search.runner", "rpc"))
+    rpc = {"host": "there", "key": "zen3"}
+    assert _parsed(_set("search.runner", "rpc"), _set("search.rpc", rpc)).search.rpc.port == 9190
+
+
+def test_a_batch_larger_than_the_population_is_refused() -> None:
+    refused = _refusal(_set("search.batch", 64), _set("search.population", 32))
+    assert "population 32 is below batch 64" in refused
+
+
+def test_a_layer_is_shown_only_of_a_model_that_is_served() -> None:
+    assert _parsed(_set("figures.layers", {"net": "conv1"})).figures.layers == {"net": "conv1"}
+    assert "figures.layers: 'other' is not in `models`" in _refusal(_set("figures.layers", {"other": "x"}))

@@ -18,7 +18,8 @@ CONFIGS = ROOT / "workflow" / "config"
 RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
 # They start kernels on all cores, so nothing else may run beside them.
-MEASURING = {"search", "machine", "profile", "measure", "benchmarks_main"}
+BENCHMARKS = {"benchmarks_main", "benchmarks_compiler", "tolerance"}
+MEASURING = {"search", "machine", "profile", "measure", *BENCHMARKS}
 
 
 def rules() -> dict[str, str]:
@@ -89,6 +90,8 @@ def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
         "measure": 6,
         "metrics": 1,
         "figures": 1,
+        "version_study": 1,
+        "version_figures": 1,
         "summary": 1,
     }
 
@@ -106,9 +109,9 @@ def test_the_smoke_run_only_simulates(checkout: Path) -> None:
     }
 
 
-def test_the_paper_s_run_searches_and_measures_three_workloads(checkout: Path) -> None:
+def test_the_paper_s_run_searches_and_measures_four_workloads(checkout: Path) -> None:
     jobs = listed(snakemake(checkout, "-n", "--configfile", CONFIGS / "paper.yaml"))
-    assert (jobs["search"], jobs["measure"], jobs["simulate_capacity"]) == (1, 18, 36)
+    assert (jobs["search"], jobs["measure"], jobs["simulate_capacity"]) == (1, 24, 48)
 
 
 def test_the_workflow_is_lint_free(checkout: Path) -> None:

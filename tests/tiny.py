@@ -1,12 +1,13 @@
-"""A network of six small layers that has what matters: convolutions, a sum, a clip and a dense layer."""
+"""Two small networks that have what matters: convolutions, a sum, a clip, a dense layer; integer inputs."""
 
+import numpy as np
 import onnx
 
 from models.graph import GraphRecorder
 
 
 def tiny(seed: int = 0) -> onnx.ModelProto:
-    """Return it: input (1, 3, 16, 16), logits (1, 10)."""
+    """Return one of six layers: input (1, 3, 16, 16), logits (1, 10)."""
     graph = GraphRecorder("tiny", seed)
     x = graph.conv("input", "stem", (3, 16), kernel=3, stride=2)
     stem = graph.clip(x, "stem.relu6", 0, 6)
@@ -17,3 +18,18 @@ def tiny(seed: int = 0) -> onnx.ModelProto:
     x = graph.node("Flatten", [x], "flatten", axis=1)
     x = graph.dense(x, "logits", (16, 10))
     return graph.model((1, 3, 16, 16), x, (1, 10))
+
+
+def tiny_words(seed: int = 0) -> onnx.ModelProto:
+    """Return one of 7 words: float32 input (1, 4, 8), int64 ids and mask (1, 4), logits (1, 4, 3)."""
+    graph = GraphRecorder("tiny_words", seed)
+    table = graph.weight("table", (7, 8), 1.0)
+    x = graph.node("Gather", [table, "ids"], "words", axis=0)
+    x = graph.node("Add", [x, "input"], "sum")
+    mask = graph.node("Cast", ["mask"], "mask.cast", to=onnx.TensorProto.FLOAT)
+    axis = graph.constant("mask.axis", np.array([2], dtype=np.int64))
+    mask = graph.node("Unsqueeze", [mask, axis], "mask.unsqueeze")
+    x = graph.node("Mul", [x, mask], "masked")
+    x = graph.node("MatMul", [x, graph.weight("logits.weight", (8, 3), 1.0)], "logits")
+    shape = (1, 4)
+    return graph.model((1, 4, 8), x, (1, 4, 3), integer_inputs={"ids": (shape, 6), "mask": (shape, 1)})

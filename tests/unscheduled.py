@@ -1,4 +1,4 @@
-"""Runs the layers of an imported model as they are, without a search, a build folder or a plan."""
+"""The layers of an imported model with their loops as they are: run at once, or as versions to build."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import tvm
 from numpy.typing import NDArray
+from tvm import s_tir
 from tvm.ir import IRModule
 from tvm.target import Target
 from tvm.tirx import build
 
 from veltair.compiler.importer import ImportedModel, Source
+from veltair.compiler.tiling import read_tiling
+from veltair.compiler.version import Candidate
 
 
 def run_unscheduled(imported: ImportedModel, samples: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -36,3 +39,15 @@ def _argument(source: Source | NDArray[Any], given: Sequence[Any], made: Sequenc
     if not isinstance(source, Source):
         return tvm.runtime.tensor(source)
     return given[source.output] if source.layer < 0 else made[source.layer][source.output]
+
+
+def unscheduled_versions(imported: ImportedModel) -> dict[str, tuple[Candidate, ...]]:
+    """Return one version of each structure."""
+    return {
+        structure: (Candidate(structure, 0, read_tiling(function), (1.0,), _empty_trace(function)),)
+        for structure, function in imported.functions().items()
+    }
+
+
+def _empty_trace(function: Any) -> Any:
+    return s_tir.Schedule(IRModule({"main": function})).trace.as_json()

@@ -4,36 +4,24 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 from onnx_builders import make_onnx, node, relative_error, run_onnx
-from tiny import tiny
-from tvm import s_tir
-from tvm.ir import IRModule
+from tiny import tiny, tiny_words
+from unscheduled import unscheduled_versions
 
 from veltair.compiler.build import CONSTANTS, LIBRARY, PLAN, ModelPlan, build, read_plan
 from veltair.compiler.importer import ImportedModel, import_model
+from veltair.compiler.samples import random_samples
 from veltair.compiler.target import cpu_target
-from veltair.compiler.tiling import read_tiling
 from veltair.compiler.version import Candidate
 from veltair.machine.library import LoadedModel
 
 TOLERANCE = 1e-4
 
 
-def unscheduled(imported: ImportedModel) -> dict[str, tuple[Candidate, ...]]:
-    """Return one version of each structure: its loops as they are."""
-    return {
-        structure: (Candidate(structure, 0, read_tiling(function), (1.0,), empty_trace(function)),)
-        for structure, function in imported.functions().items()
-    }
-
-
-def empty_trace(function: Any) -> Any:
-    return s_tir.Schedule(IRModule({"main": function})).trace.as_json()
-
-
 def build_unscheduled(model: onnx.ModelProto, folder: Path) -> ModelPlan:
     imported = import_model("small", model, 0.01)
-    return build(imported, unscheduled(imported), cpu_target(4), folder)
+    return build(imported, unscheduled_versions(imported), cpu_target(4), folder)
 
 
 def two_headed() -> onnx.ModelProto:
@@ -44,10 +32,10 @@ def two_headed() -> onnx.ModelProto:
 
 def assert_agrees_with_onnx_runtime(model: onnx.ModelProto, folder: Path, versions: list[int]) -> None:
     loaded = LoadedModel(folder)
-    sample = np.random.default_rng(3).standard_normal(loaded.plan.input_shape, dtype=np.float32)
+    samples = random_samples(loaded.plan.inputs, seed=3)
     instance = loaded.instance()
-    instance.set_input(sample)
-    for found, wanted in zip(instance.run(versions), run_onnx(model, sample), strict=True):
+    instance.set_inputs(samples)
+    for found, wanted in zip(instance.run(versions), run_onnx(model, *samples), strict=True):
         assert relative_error(found, wanted) < TOLERANCE
 
 
@@ -62,7 +50,7 @@ def test_each_version_of_the_tiny_network_agrees_with_onnx_runtime(tiny_folder: 
 def test_the_tiny_network_unscheduled_agrees_with_onnx_runtime(
     tiny_imported: ImportedModel, tmp_path: Path
 ) -> None:
-    build(tiny_imported, unscheduled(tiny_imported), cpu_target(4), tmp_path)
+    build(tiny_imported, unscheduled_versions(tiny_imported), cpu_target(4), tmp_path)
     assert_agrees_with_onnx_runtime(tiny(), tmp_path, [0] * 6)
 
 
@@ -117,3 +105,29 @@ def test_a_structure_without_versions_is_named(
     with pytest.raises(LookupError, match=rf"tiny: layer structure {structure} has no versions; search it"):
         build(tiny_imported, chosen, cpu_target(64), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_integers_and_floats_agrees_with_onnx_runtime(tmp_path: Path) -> None:
+    plan = build_unscheduled(tiny_words(), tmp_path)
+    assert [(value.dtype, value.low, value.high) for value in plan.inputs] == [
+        ("float32", 0, 1),
+        ("int64", 0, 6),
+        ("int64", 0, 1),
+    ]
+    assert_agrees_with_onnx_runtime(tiny_words(), tmp_path, [0] * len(plan.layers))
+
+
+def test_layers_may_hand_integers_on_and_give_them_out(tmp_path: Path) -> None:
+    nodes = [
+        node("ArgMax", ["x"], ["best"], axis=1, keepdims=0),
+        node("Gather", ["table", "best"], ["row"], axis=0),
+        node("Greater", ["row", "x"], ["above"]),
+    ]
+    table = np.random.default_rng(0).standard_normal((5, 5), dtype=np.float32)
+    types = {"best": TensorProto.INT64, "above": TensorProto.BOOL}
+    outputs = {"best": (2,), "row": (2, 5), "above": (2, 5)}
+    model = make_onnx(nodes, {"x": (2, 5)}, outputs, {"table": table}, types=types)
+    plan = build_unscheduled(model, tmp_path)
+    assert {dtype for layer in plan.layers for dtype in layer.dtypes} == {"int64", "float32", "bool"}
+    assert read_plan(tmp_path) == plan
+    assert_agrees_with_onnx_runtime(model, tmp_path, [0] * len(plan.layers))

@@ -9,9 +9,12 @@ import onnx
 import pytest
 from onnx import TensorProto
 from onnx_builders import make_onnx, node
+from tiny import tiny_words
 
+from veltair.compiler import importer
 from veltair.compiler.importer import ImportedModel, Source, import_model
 from veltair.compiler.onnx_passes import ModelError
+from veltair.compiler.samples import Input
 
 ROOT = Path(__file__).parents[2]
 ROW = {"x": (1, 3)}
@@ -74,7 +77,7 @@ def test_layers_name_their_inputs(tiny_imported: ImportedModel) -> None:
     numbers = [[source.layer for source in group] for group in sources]
     assert numbers == [[-1], [0], [1], [2], [3], [4]]
     assert tiny_imported.outputs == (Source(5),)
-    assert tiny_imported.input_shape == (1, 3, 16, 16)
+    assert tiny_imported.inputs == (Input("input", (1, 3, 16, 16)),)
 
 
 def test_layers_are_numbered_and_named(tiny_imported: ImportedModel) -> None:
@@ -142,8 +145,26 @@ def test_an_unsupported_operator_without_a_name_is_named_by_its_output() -> None
 
 
 def test_an_operator_that_onnx_does_not_know_is_named_with_its_node() -> None:
-    with pytest.raises(ModelError, match=r"small is not a valid ONNX model.*Frob.*y_node"):
+    with pytest.raises(ModelError, match=r"small: operator Frob of node y_node is not supported"):
         import_nodes(node("Frob", ["x"], ["y"]))
+
+
+def test_a_model_that_onnx_does_not_allow_is_named_with_its_node() -> None:
+    with pytest.raises(ModelError, match=r"small is not a valid ONNX model.*y_node OpType: Concat"):
+        import_nodes(node("Concat", ["x"], ["y"]))
+
+
+def test_a_node_that_the_importer_stumbles_over_is_named() -> None:
+    # ONNX allows the attribute to lack, for it does not know the domain; TVM asks for it.
+    attention = node("Attention", ["x", "w", "b"], ["y"], domain="com.microsoft")
+    constants = {"w": np.ones((3, 9), np.float32), "b": np.ones(9, np.float32)}
+    with pytest.raises(ModelError, match=r"small: TVM cannot import this model at node y_node \(Attention\)"):
+        import_nodes(attention, constants=constants, domains=["com.microsoft"])
+
+
+def test_a_model_that_only_passes_its_input_on_is_refused() -> None:
+    with pytest.raises(ModelError, match="small has no layers: its outputs are its inputs"):
+        import_nodes(node("Identity", ["x"], ["y"]))
 
 
 def test_a_dynamic_shape_is_refused() -> None:
@@ -152,7 +173,9 @@ def test_a_dynamic_shape_is_refused() -> None:
         import_model("small", model, 0.01)
 
 
-def test_a_branch_is_refused_in_one_line() -> None:
+def test_what_does_not_become_a_layer_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importer, "check_operators", lambda model, name: None)
+
     def branch(operator: str) -> onnx.GraphProto:
         value = onnx.helper.make_tensor_value_info(operator, TensorProto.FLOAT, (1, 3))
         return onnx.helper.make_graph([node(operator, ["x"], [operator])], operator, [], [value])
@@ -163,11 +186,18 @@ def test_a_branch_is_refused_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_layer_that_makes_integers_is_refused() -> None:
-    model = make_onnx([node("ArgMax", ["x"], ["y"], axis=1, keepdims=0)], ROW, {"y": (1,)})
-    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
-    with pytest.raises(ModelError, match=r"small: argmax\d* makes int64; layers that make float32"):
-        import_model("small", model, 0.01)
+def test_a_layer_may_make_integers() -> None:
+    nodes = [node("ArgMax", ["x"], ["y"], axis=1, keepdims=0)]
+    model = import_model("small", make_onnx(nodes, ROW, {"y": (1,)}, types={"y": TensorProto.INT64}), 0.01)
+    assert [(call.outputs, call.dtypes) for call in model.calls] == [(((1,),), ("int64",))]
+
+
+def test_inputs_are_numbered_in_the_order_of_the_model() -> None:
+    model = import_model("words", tiny_words(), 1.0)
+    assert [value.name for value in model.inputs] == ["input", "ids", "mask"]
+    (first, *_) = model.calls
+    sources = [source for source in first.inputs if isinstance(source, Source)]
+    assert {source for source in sources if source.layer < 0} == {Source(-1, n) for n in (0, 1, 2)}
 
 
 def test_a_qos_of_zero_is_refused() -> None:

@@ -8,10 +8,11 @@ from onnx_builders import run_onnx
 from tiny import tiny
 
 from veltair.compiler.oracle import Oracle, OracleError, ask, compare
+from veltair.compiler.samples import Input, Samples, random_samples
 from veltair.machine.library import LoadedModel
 
 Array = NDArray[np.float32]
-SAMPLE = np.zeros((1,), np.float32)
+SAMPLES = (np.zeros((1,), np.float32),)
 RIGHT = np.array([4.0, -2.0], np.float32)
 COUNTS, NAMES = (1, 3), ("stem", "logits")
 
@@ -19,15 +20,15 @@ COUNTS, NAMES = (1, 3), ("stem", "logits")
 def network(answers: dict[tuple[int, ...], Array]) -> Any:
     """Return a network that answers right, but for these versions of its layers."""
 
-    def run(sample: Array, versions: Sequence[int]) -> list[Array]:
-        assert sample is SAMPLE
+    def run(samples: Samples, versions: Sequence[int]) -> list[Array]:
+        assert samples is SAMPLES
         return [answers.get(tuple(versions), RIGHT)]
 
     return run
 
 
 def check(answers: dict[tuple[int, ...], Array], right: Array = RIGHT) -> Any:
-    return compare(Oracle(SAMPLE, (right,)), network(answers), COUNTS, NAMES, tolerance=1e-3)
+    return compare(Oracle(SAMPLES, (right,)), network(answers), COUNTS, NAMES, tolerance=1e-3)
 
 
 def test_a_network_that_is_right_passes_with_its_errors() -> None:
@@ -54,7 +55,7 @@ def test_a_version_that_only_its_own_run_shows_is_named_with_its_layer() -> None
     with pytest.raises(
         OracleError, match=r"version 1 of logits is off by 0\.5 relative to ONNX Runtime \(allowed: 0\.001\)"
     ):
-        compare(Oracle(SAMPLE, (RIGHT,)), network({(0, 1): RIGHT + 2}), counts, names, tolerance=1e-3)
+        compare(Oracle(SAMPLES, (RIGHT,)), network({(0, 1): RIGHT + 2}), counts, names, tolerance=1e-3)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -70,39 +71,38 @@ def test_a_right_answer_that_is_no_number_vouches_for_nothing(value: float) -> N
 
 
 def test_each_of_several_outputs_counts() -> None:
-    oracle = Oracle(SAMPLE, (RIGHT, RIGHT))
+    oracle = Oracle(SAMPLES, (RIGHT, RIGHT))
     with pytest.raises(OracleError, match=r"version 0 of whole network is off by 0\.25"):
-        compare(oracle, lambda sample, versions: [RIGHT + 1, RIGHT], (1,), ("stem",), tolerance=1e-3)
+        compare(oracle, lambda samples, versions: [RIGHT + 1, RIGHT], (1,), ("stem",), tolerance=1e-3)
 
 
 def test_another_number_of_outputs_is_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
-        compare(Oracle(SAMPLE, (RIGHT,)), lambda sample, versions: [], (1,), ("stem",), tolerance=1e-3)
+        compare(Oracle(SAMPLES, (RIGHT,)), lambda samples, versions: [], (1,), ("stem",), tolerance=1e-3)
 
 
 def test_an_answer_of_another_shape_but_equal_values_is_right() -> None:
-    oracle = Oracle(SAMPLE, (RIGHT.reshape(1, 2),))
-    errors = compare(oracle, lambda sample, versions: [RIGHT], (1,), ("stem",), tolerance=1e-3)
+    oracle = Oracle(SAMPLES, (RIGHT.reshape(1, 2),))
+    errors = compare(oracle, lambda samples, versions: [RIGHT], (1,), ("stem",), tolerance=1e-3)
     assert errors["relative_error"].tolist() == [0.0]
 
 
 def test_onnx_runtime_is_asked_with_a_sample_of_the_seed() -> None:
-    oracle = ask(tiny(), (1, 3, 16, 16), seed=5)
-    assert np.array_equal(
-        oracle.sample, np.random.default_rng(5).standard_normal((1, 3, 16, 16), dtype=np.float32)
-    )
-    assert np.allclose(oracle.answers[0], run_onnx(tiny(), oracle.sample)[0], atol=1e-5)
+    image = Input("input", (1, 3, 16, 16))
+    oracle = ask(tiny(), [image], seed=5)
+    assert np.array_equal(oracle.samples, random_samples([image], seed=5))
+    assert np.allclose(oracle.answers[0], run_onnx(tiny(), *oracle.samples)[0], atol=1e-5)
 
 
 def test_every_version_of_the_tiny_network_agrees_with_onnx_runtime(tiny_loaded: LoadedModel) -> None:
     instance = tiny_loaded.instance()
 
-    def run(sample: Array, versions: Sequence[int]) -> list[Array]:
-        instance.set_input(sample)
+    def run(samples: Samples, versions: Sequence[int]) -> list[Array]:
+        instance.set_inputs(samples)
         return instance.run(versions)
 
     plan = tiny_loaded.plan
     counts = [len(plan.of(layer)) for layer in range(6)]
-    oracle = ask(tiny(), plan.input_shape, seed=0)
+    oracle = ask(tiny(), plan.inputs, seed=0)
     errors = compare(oracle, run, counts, [layer.name for layer in plan.layers], tolerance=1e-4)
     assert len(errors) == max(counts) + sum(counts) - 6

@@ -13,6 +13,7 @@ from veltair.compiler.importer import ImportedModel
 from veltair.compiler.tiling import Tiling, count_macs, count_outputs, read_tiling, traffic_bytes
 
 MIB = 2**20
+Access = tuple[str, tuple[int, ...]]
 
 
 def matmul(rows: int, columns: int, depth: int) -> Any:
@@ -147,13 +148,15 @@ def test_the_tiny_network_unscheduled_touches_its_arguments_once(tiny_imported: 
         assert read_tiling(function) == Tiling(1, arguments, arguments)
 
 
+def run_accesses(function: Any) -> Iterator[Access]:
+    """Yield each number that a function's loops touch, in order: what a step reads, then what it writes."""
+    yield from _run(function.body, {}, one_iteration=False)
+
+
 def touched_bytes(function: Any, one_iteration: bool) -> int:
     """Return how many bytes of a function's arguments its loops touch, by running them."""
     touched = set(_run(function.body, {}, one_iteration))
     return 4 * sum(buffer in {parameter.name for parameter in function.params} for buffer, _ in touched)
-
-
-Access = tuple[str, tuple[int, ...]]
 
 
 def _run(node: Any, values: dict[Any, int], one_iteration: bool) -> Iterator[Access]:
@@ -173,8 +176,8 @@ def _run(node: Any, values: dict[Any, int], one_iteration: bool) -> Iterator[Acc
         inner = {**values, **{axis.var: _value(value, values) for axis, value in axes}}
         yield from run(node.block.body, inner)
     elif isinstance(node, tirx.BufferStore):
-        yield node.buffer.name, _place(node.indices, values)
         yield from _loads(node.value, values)
+        yield node.buffer.name, _place(node.indices, values)
     else:
         raise TypeError(f"cannot run {type(node)}")
 

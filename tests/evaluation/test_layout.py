@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 from table_builders import make_config
 
+from veltair.compiler.shipped import SHIPPED
+from veltair.compiler.store import FILES
 from veltair.config import load
-from veltair.evaluation.layout import SHIPPED_CANDIDATES, SHIPPED_COSTS, Layout
+from veltair.evaluation.layout import SHIPPED_COSTS, Layout
 
 ROOT = Path(__file__).parents[2]
 SIMULATED = {"machines": ["host", "threadripper-3990x"], "workloads": ["mix"]}
@@ -25,14 +27,28 @@ def test_measured_costs_lie_in_the_results() -> None:
     assert layout(profile={"costs": "measured"}).costs("host") == Path("results/costs/host/costs.parquet")
 
 
-def test_candidates_are_the_shipped_ones_or_those_of_the_search() -> None:
-    assert layout().store == SHIPPED_CANDIDATES
-    assert layout(search={"reuse": False}).store == Path("results/search")
+SEARCHED = [Path("results/search") / name for name in FILES]
+
+
+def test_candidates_are_the_shipped_ones_of_every_instruction_set() -> None:
+    found = layout().candidates()
+    assert {path.name for path in found} == set(FILES)
+    assert all(path.parents[1] == SHIPPED for path in found)
+
+
+def test_candidates_are_those_of_the_search_where_none_are_reused() -> None:
+    assert layout(search={"reuse": False}).candidates() == SEARCHED
+
+
+def test_what_is_not_shipped_comes_from_a_search_if_asked_for() -> None:
+    mixed = layout(search={"missing": "search"})
+    assert mixed.candidates() == [*layout().candidates(), *SEARCHED]
+    assert (mixed.searches, layout().searches) == (True, False)
 
 
 def test_shipped_folders_are_in_the_package() -> None:
     assert SHIPPED_COSTS == ROOT / "veltair" / "data" / "costs"
-    assert (SHIPPED_CANDIDATES / "candidates.parquet").is_file()
+    assert SHIPPED == ROOT / "veltair" / "data" / "candidates"
 
 
 def test_everything_generated_lies_in_the_folders_of_the_configuration() -> None:

@@ -10,10 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from onnx_builders import run_onnx
-from tiny import tiny
+from tiny import tiny, tiny_words
+from unscheduled import unscheduled_versions
 
 from baselines.fcfs_min import FcfsMin
+from veltair.compiler.build import build
+from veltair.compiler.importer import import_model
 from veltair.compiler.model import Layer
+from veltair.compiler.target import cpu_target
 from veltair.evaluation import live
 from veltair.evaluation.arrivals import server_queries
 from veltair.evaluation.capacity import SearchSettings, Status
@@ -64,19 +68,28 @@ def models(tiny_loaded: LoadedModel) -> dict[str, LoadedModel]:
 
 
 @pytest.fixture(scope="module")
-def site(tiny_loaded: LoadedModel) -> Site:
-    """Return the tiny network, served alone on the cores there are, with a table made up."""
-    plan = tiny_loaded.plan
+def site(models: dict[str, LoadedModel]) -> Site:
+    """Return the tiny network, served alone on the cores there are."""
+    return site_of(models)
+
+
+def site_of(models: dict[str, LoadedModel]) -> Site:
+    """Return a machine of the cores there are that serves the models alike, with a table made up."""
     rows = [
-        ("tiny", layer, version, cores, 0.0, 0, 1e-4 * (1 + version) / cores, 1.0, 1.0)
-        for layer in range(6)
-        for version in range(len(plan.of(layer)))
+        (name, layer, version, cores, 0.0, 0, 1e-4 * (1 + version) / cores, 1.0, 1.0)
+        for name, model in models.items()
+        for layer in range(len(model.plan.layers))
+        for version in range(len(model.plan.of(layer)))
         for cores in range(1, len(CORES) + 1)
     ]
     machine = Machine("toy", 1, (CORES,), 2**19, 2**24, 1e11, 1e11, validated=True)
-    layers = tuple(Layer(layer.name, layer.structure, layer.macs) for layer in plan.layers)
+    layers = {
+        name: tuple(Layer(layer.name, layer.structure, layer.macs) for layer in model.plan.layers)
+        for name, model in models.items()
+    }
     costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "toy")
-    return make_site(Tables(machine, {"tiny": layers}, {}, costs), {"tiny": QOS_S}, 1.0, "alone", {"tiny": 1})
+    shares = dict.fromkeys(models, 1)
+    return make_site(Tables(machine, layers, {}, costs), dict.fromkeys(models, QOS_S), 1.0, "mix", shares)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +116,24 @@ def test_samples_have_the_right_answers(site: Site, models: dict[str, LoadedMode
     samples = make_samples(models, site, seed=3)
     assert [name for name, _ in samples] == ["tiny"] * SAMPLES_PER_MODEL
     for _, sample in samples:
-        assert np.allclose(sample.answer[0], run_onnx(tiny(), sample.values)[0], atol=1e-4)
-    assert len({sample.values.tobytes() for _, sample in samples}) == SAMPLES_PER_MODEL
+        assert np.allclose(sample.answer[0], run_onnx(tiny(), *sample.values)[0], atol=1e-4)
+    assert len({sample.values[0].tobytes() for _, sample in samples}) == SAMPLES_PER_MODEL
+
+
+def test_models_of_words_and_of_images_are_served_side_by_side(
+    tiny_loaded: LoadedModel, tmp_path: Path
+) -> None:
+    imported = import_model("words", tiny_words(), QOS_S)
+    build(imported, unscheduled_versions(imported), cpu_target(4), tmp_path / "words")
+    models = {"tiny": tiny_loaded, "words": LoadedModel(tmp_path / "words")}
+    site = site_of(models)
+    samples = make_samples(models, site, seed=3)
+    for name, sample in samples:
+        if name == "words":
+            assert np.allclose(sample.answer[0], run_onnx(tiny_words(), *sample.values)[0], atol=1e-5)
+    run = measure(site, fcfs, models, samples, SETTINGS, QPS, tmp_path / "loadgen")
+    assert {record.query.model for record in run.records} == {"tiny", "words"}
+    assert (run.wrong_answers, run.problem) == (0, "")
 
 
 def test_every_query_of_loadgen_has_one_record_in_the_order_of_issue(measured: Measured, site: Site) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from veltair.machine.corunner import SOURCE, AchievedPressure, CoRunner
+from veltair.machine.corunner import SOURCE, AchievedPressure, CoRunner, Load, load_at
 from veltair.machine.native import FLAGS, NativeBuildError, compile_c
 from veltair.machine.topology import Machine
 
@@ -163,3 +163,36 @@ def test_shares_outside_0_to_1_are_refused(shares: tuple[float, float]) -> None:
 def test_the_sources_compile_without_warnings_for_any_64_bit_processor(name: str, tmp_path: Path) -> None:
     flags = [flag for flag in FLAGS if flag != "-march=native"]
     assert compile_c(SOURCE.with_name(name), tmp_path, (*flags, "-Werror")).exists()
+
+
+def achieved_by(load: Load, build_dir: Path) -> AchievedPressure:
+    """What a co-runner does of a load in 50 ms of its processor's time."""
+    with CoRunner(1.0, CORE, make_machine(), build_dir, load) as corunner:
+        assert corunner._process is not None
+        warm_s = processor_seconds(corunner._process.pid)
+        while processor_seconds(corunner._process.pid) < warm_s + 0.05:
+            time.sleep(0.01)
+    return corunner.achieved
+
+
+def test_a_level_is_that_share_of_the_cache_and_of_the_bandwidth() -> None:
+    assert load_at(0.25, make_machine(dram_bytes_per_s=8e8)) == Load(L3_BYTES // 4, 2e8, 0.25)
+
+
+def test_a_load_of_footprint_alone_streams_nothing(build_dir: Path) -> None:
+    achieved = achieved_by(Load(L3_BYTES, 0.0), build_dir)
+    assert achieved.dram_share == 0.0
+    assert achieved.l3_share > 0.0
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_load_of_a_stream_alone_touches_nothing(writes: bool, build_dir: Path) -> None:
+    achieved = achieved_by(Load(0, 1e9, writes=writes), build_dir)
+    assert achieved.dram_share > 0.0
+    assert achieved.l3_share == 0.0
+
+
+@pytest.mark.parametrize("values", [(-1, 0.0, 1.0), (0, -1.0, 1.0), (0, float("nan"), 1.0), (0, 0.0, 1.1)])
+def test_a_load_that_cannot_be_is_refused(values: tuple[int, float, float]) -> None:
+    with pytest.raises(ValueError, match="bytes are not negative"):
+        Load(*values)

@@ -293,7 +293,7 @@ def test_a_network_run_by_a_gang_gives_the_right_answer(gang: Gang, tiny_loaded:
     for seed in range(4):
         instance = tiny_loaded.instance()
         sample = np.random.default_rng(seed).standard_normal((1, 3, 16, 16), dtype=np.float32)
-        instance.set_input(sample)
+        instance.set_inputs([sample])
         run = Run(cores=PAIR[:1])
         run.block.calls = instance.calls
         run.block.grant = Grant(PAIR[:1], (0,) * 6)

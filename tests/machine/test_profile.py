@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from veltair.compiler.build import VersionPlan
+from veltair.compiler.samples import random_samples
 from veltair.compiler.tiling import Tiling, traffic_bytes
 from veltair.machine.cost import COLUMNS, CostTable
 from veltair.machine.library import LoadedModel
@@ -13,7 +14,6 @@ from veltair.machine.profile import (
     ProfileSettings,
     cache_share,
     profile,
-    random_input,
     tiling_of,
     time_layers,
 )
@@ -124,11 +124,11 @@ def test_networks_are_measured_on_numbers_not_on_whatever_memory_holds(
     tiny_loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = tiny_loaded.instance()
-    instance.set_input(np.full((1, 3, 16, 16), np.nan, np.float32))
+    instance.set_inputs([np.full((1, 3, 16, 16), np.nan, np.float32)])
     monkeypatch.setattr(tiny_loaded.__class__, "instance", lambda self: instance)
     settings = ProfileSettings(cores=(1,), levels=(0.0,), repeats=1)
     profile({"tiny": tiny_loaded}, make_machine(CORES[:1]), settings, tmp_path, lambda words: None)
-    assert np.array_equal(instance.input.numpy(), random_input((1, 3, 16, 16), seed=0))
+    assert np.array_equal([instance.inputs[0].numpy()], random_samples(tiny_loaded.plan.inputs, seed=0))
 
 
 def test_more_cores_than_the_machine_has_are_refused(tiny_loaded: LoadedModel, tmp_path: Path) -> None:
@@ -173,10 +173,3 @@ def test_the_caches_of_all_groups_are_shared() -> None:
 
 def test_a_built_version_has_its_tiling() -> None:
     assert tiling_of(VersionPlan("symbol", 2, 30, 40)) == Tiling(2, 30, 40)
-
-
-def test_random_input_is_float32_and_the_same_for_a_seed() -> None:
-    values = random_input((2, 3), 5)
-    assert (values.shape, values.dtype) == ((2, 3), np.float32)
-    assert np.array_equal(values, random_input((2, 3), 5))
-    assert not np.array_equal(values, random_input((2, 3), 6))

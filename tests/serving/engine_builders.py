@@ -13,7 +13,7 @@ from veltair.machine.topology import Machine
 from veltair.serving.engine import Engine, Sample
 from veltair.serving.policy import Context
 
-ZERO = Sample(np.zeros(1, np.float32), (np.ones(1, np.float32),))
+ZERO = Sample((np.zeros(1, np.float32),), (np.ones(1, np.float32),))
 NEVER_S = 1000.0
 
 
@@ -47,8 +47,8 @@ class PythonModel:
         """One output."""
         return [Tensor()]
 
-    def set_input(self, values: Any) -> None:
-        """Take any sample."""
+    def set_inputs(self, samples: Any) -> None:
+        """Take any samples."""
 
 
 def python_context(core_ids: tuple[int, ...], layers: int, layer_s: float = 0.001) -> Context:

@@ -1,18 +1,19 @@
 """Versions -> one shared library per model, and the plan of how its layers are called."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from tvm import relax
-from tvm.ir import IRModule
-from tvm.tirx import build as tvm_build
+from tvm.support import cc
 
 from veltair.compiler.importer import ImportedModel, Source
+from veltair.compiler.objects import CompiledVersion, compile_version, find_version, version_key
+from veltair.compiler.samples import Input
 from veltair.compiler.search import replay
 from veltair.compiler.tiling import count_outputs
 from veltair.compiler.version import Candidate
@@ -42,9 +43,9 @@ class VersionPlan:
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """How a layer is called: its inputs in order and its output shapes.
+    """How a layer is called: its inputs in order, and the shapes and dtypes of its outputs.
 
-    An input is ("layer", number, output), ("input", 0, 0) or ("constant", number, 0).
+    An input is ("layer", number, output), ("input", number, 0) or ("constant", number, 0).
     """
 
     name: str
@@ -52,6 +53,7 @@ class LayerPlan:
     macs: int
     inputs: tuple[tuple[str, int, int], ...]
     outputs: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class ModelPlan:
     """All that is needed to run a built model: its layers, their versions, and where its outputs are."""
 
     model: str
-    input_shape: tuple[int, ...]
+    inputs: tuple[Input, ...]
     layers: tuple[LayerPlan, ...]
     versions: Mapping[str, tuple[VersionPlan, ...]]
     outputs: tuple[tuple[str, int, int], ...]
@@ -74,39 +76,53 @@ def build(
     chosen: Mapping[str, Sequence[Candidate]],
     target: Any,
     folder: Path,
+    cache: Path | None = None,
 ) -> ModelPlan:
     """Write the library, plan and constants of a model into `folder` and return the plan.
 
-    Raises LookupError if a structure of the model has no versions.
+    Versions compiled before are taken from the folder `cache`, by content, and new ones put there; without it
+    all are compiled. Raises LookupError if a structure of the model has no versions.
     """
-    functions: dict[Any, Any] = {}
-    versions: dict[str, tuple[VersionPlan, ...]] = {}
-    for structure, function in imported.functions().items():
+    functions = imported.functions()
+    for structure in functions:
         if not chosen.get(structure):
             raise LookupError(
                 f"{imported.model.name}: layer structure {structure} has no versions; "
                 "search it (`search.reuse: false`)"
             )
-        versions[structure] = tuple(
-            _split(function, candidate, f"{_symbol(structure)}_v{place}", functions)
-            for place, candidate in enumerate(chosen[structure])
-        )
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{LIBRARY}"  # linkers want a file of their own; renamed once it is whole
-    tvm_build(IRModule(functions), target=target).export_library(str(partial))
+    with TemporaryDirectory() as temporary:
+        compiled = {
+            structure: [
+                _compile(function, candidate, target, cache or Path(temporary))
+                for candidate in chosen[structure]
+            ]
+            for structure, function in functions.items()
+        }
+        objects = dict.fromkeys(str(one.path) for group in compiled.values() for one in group)
+        cc.create_shared(str(partial), list(objects))
+    versions = {
+        structure: tuple(
+            _read_version({**one.plan, **asdict(candidate.tiling)})
+            for one, candidate in zip(group, chosen[structure], strict=True)
+        )
+        for structure, group in compiled.items()
+    }
     layers, constants = _plan_layers(imported)
     outputs = tuple(_place(source) for source in imported.outputs)
-    plan = ModelPlan(imported.model.name, imported.input_shape, layers, versions, outputs)
-    packed = io.BytesIO()
-    np.savez(packed, **{str(number): array for number, array in enumerate(constants)})
-    write_atomically(
-        {
-            folder / CONSTANTS: packed.getvalue(),
-            folder / PLAN: json.dumps(asdict(plan), indent=1).encode(),
-        }
-    )
+    plan = ModelPlan(imported.model.name, imported.inputs, layers, versions, outputs)
+    _write_constants(folder / CONSTANTS, constants)
+    write_atomically({folder / PLAN: json.dumps(asdict(plan), indent=1).encode()})
     partial.replace(folder / LIBRARY)
     return plan
+
+
+def _write_constants(path: Path, constants: Sequence[Any]) -> None:
+    partial = path.with_name(f".{path.name}")  # as a file, for weights may be gigabytes
+    with partial.open("wb") as stream:
+        np.savez(stream, **{str(number): array for number, array in enumerate(constants)})
+    partial.replace(path)
 
 
 def read_plan(folder: Path) -> ModelPlan:
@@ -114,7 +130,7 @@ def read_plan(folder: Path) -> ModelPlan:
     document = json.loads((folder / PLAN).read_text())
     return ModelPlan(
         model=document["model"],
-        input_shape=tuple(document["input_shape"]),
+        inputs=tuple(Input(**{**entry, "shape": tuple(entry["shape"])}) for entry in document["inputs"]),
         layers=tuple(
             LayerPlan(
                 entry["name"],
@@ -122,32 +138,36 @@ def read_plan(folder: Path) -> ModelPlan:
                 entry["macs"],
                 tuple((kind, number, output) for kind, number, output in entry["inputs"]),
                 tuple(map(tuple, entry["outputs"])),
+                tuple(entry["dtypes"]),
             )
             for entry in document["layers"]
         ),
         versions={
-            structure: tuple(
-                VersionPlan(
-                    **{
-                        **entry,
-                        "packed": tuple(entry["packed"]),
-                        "packed_shapes": tuple(map(tuple, entry["packed_shapes"])),
-                    }
-                )
-                for entry in entries
-            )
+            structure: tuple(map(_read_version, entries))
             for structure, entries in document["versions"].items()
         },
         outputs=tuple((kind, number, output) for kind, number, output in document["outputs"]),
     )
 
 
-def _symbol(structure: str) -> str:
-    return structure.replace("-", "_")
+def _read_version(entry: Mapping[str, Any]) -> VersionPlan:
+    shapes = tuple(map(tuple, entry["packed_shapes"]))
+    return VersionPlan(**{**entry, "packed": tuple(entry["packed"]), "packed_shapes": shapes})
 
 
-def _split(function: Any, candidate: Candidate, symbol: str, functions: dict[Any, Any]) -> VersionPlan:
-    """Add the kernel of a candidate, and the one that packs its constants, to `functions`."""
+def _compile(function: Any, candidate: Candidate, target: Any, cache: Path) -> CompiledVersion:
+    """Return a candidate as machine code: as it was compiled before, or compiled now."""
+    key = version_key(candidate, target)
+    if found := find_version(key, cache):
+        return found
+    # The name tells the content, so that libraries of any selection and model can be linked of it.
+    functions, plan = _split(function, candidate, f"{candidate.structure.replace('-', '_')}_{key[:16]}")
+    return compile_version(functions, asdict(plan), target, key, cache)
+
+
+def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, Any], VersionPlan]:
+    """Return the kernel of a candidate and the one that packs its constants, if any, and how to call them."""
+    functions = {}
     scheduled = replay(function, candidate.trace)["main"].with_attr("global_symbol", symbol)
     module = relax.transform.SplitLayoutRewritePreproc()(_one_call(scheduled, symbol))
     calls = [
@@ -162,15 +182,14 @@ def _split(function: Any, candidate: Candidate, symbol: str, functions: dict[Any
         functions[name] = module[call.args[0]].with_attr("global_symbol", name)
     kernel = calls[-1].args[0].name_hint
     if len(calls) == 1:
-        return VersionPlan(kernel, **tiling)
+        return functions, VersionPlan(kernel, **tiling)
     arguments = [variable.name for variable in module["main"].params]
     packed = tuple(arguments.index(variable.name) for variable in calls[0].args[1].fields)
     (output,) = calls[0].ty_args
     fields = output.fields if hasattr(output, "fields") else [output]
     shapes = tuple(tuple(int(extent) for extent in field.shape) for field in fields)
-    return VersionPlan(
-        kernel, **tiling, packer=calls[0].args[0].name_hint, packed=packed, packed_shapes=shapes
-    )
+    packer = calls[0].args[0].name_hint
+    return functions, VersionPlan(kernel, **tiling, packer=packer, packed=packed, packed_shapes=shapes)
 
 
 def _one_call(function: Any, symbol: str) -> Any:
@@ -204,9 +223,11 @@ def _plan_layers(imported: ImportedModel) -> tuple[tuple[LayerPlan, ...], list[A
             else:
                 inputs.append(("constant", len(constants), 0))
                 constants.append(source)
-        plans.append(LayerPlan(layer.name, layer.structure, layer.macs, tuple(inputs), call.outputs))
+        plans.append(
+            LayerPlan(layer.name, layer.structure, layer.macs, tuple(inputs), call.outputs, call.dtypes)
+        )
     return tuple(plans), constants
 
 
 def _place(source: Source) -> tuple[str, int, int]:
-    return ("input", 0, 0) if source.layer < 0 else ("layer", source.layer, source.output)
+    return ("input", source.output, 0) if source.layer < 0 else ("layer", source.layer, source.output)

@@ -1,25 +1,47 @@
 """The compiler's steps of a run, one a rule: each reads and writes the files that it is told."""
 
 import importlib
-import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
+import pandas as pd
 
 from veltair.compiler.build import ModelPlan, build
 from veltair.compiler.importer import ImportedModel, import_model
 from veltair.compiler.onnx_passes import load_onnx
-from veltair.compiler.search import SearchSettings, read_candidates, search
-from veltair.compiler.select import Selection
-from veltair.compiler.store import choose, read_store, write_store
+from veltair.compiler.progress import in_words, reporting
+from veltair.compiler.runner import RpcSettings
+from veltair.compiler.search import Schedules, SearchSettings, read_candidates, search
+from veltair.compiler.select import Selection, doubling, rounds_costs
+from veltair.compiler.shipped import Served, serve
+from veltair.compiler.store import SECONDS_PER_TRIAL, SearchInfo, StoreError, choose, read_info, write_store
 from veltair.compiler.target import cpu_target, host_cpu
 from veltair.compiler.version import Candidate
 from veltair.provenance import write_atomically
 
 # Layers are the same whatever the target of their queries is.
 ANY_QOS_S = 1.0
-STORE_INFO = "search.json"
+VERSIONS = "versions.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOrder:
+    """What to search for: a CPU by LLVM's name ("auto": this one), and the largest machine's core count.
+
+    `slack` tells which traces the store keeps; `core_peak_flops` is the peak of the core that measures (0:
+    not known).
+    """
+
+    cpu: str
+    cores: int
+    slack: float
+    core_peak_flops: float = 0.0
 
 
 def write_model(name: str, builder: str | None, path: str | None, output: Path) -> None:
@@ -38,52 +60,148 @@ def read_model(path: Path) -> ImportedModel:
     return import_model(path.stem, onnx.load(path), ANY_QOS_S)
 
 
+def search_settings(search: Mapping[str, Any]) -> tuple[SearchSettings, RpcSettings | None]:
+    """Return how to search and where to measure (None: here) from the `search` keys of a configuration."""
+    names = ("trials", "seed", "population", "generations", "batch", "repeats")
+    settings = SearchSettings(**{name: search[name] for name in names})
+    return settings, RpcSettings(**search["rpc"]) if search["runner"] == "rpc" else None
+
+
 def search_models(
-    models: Sequence[Path], settings: SearchSettings, cores: int, slack: float, work: Path, folder: Path
+    models: Sequence[Path],
+    stores: Sequence[Path],
+    settings: SearchSettings,
+    order: SearchOrder,
+    work: Path,
+    folder: Path,
+    schedules: Schedules | None = None,
+    rpc: RpcSettings | None = None,
 ) -> None:
-    """Search every structure of the models once and write the store; goes on where it was interrupted."""
-    functions = {}
+    """Search every structure that no store has, once, and write a store of them.
+
+    `work` is the folder of the records, from which an interrupted search goes on. A structure without any
+    candidate is reported, and in no store.
+    """
+    functions: dict[str, Any] = {}
     for path in models:
         functions.update(read_model(path).functions())
-    target = cpu_target(cores)
-
-    def progress(structure: str, number: int, count: int) -> None:
-        print(f"searching {number} of {count}: {structure}", flush=True)
-
-    failed = search(functions, target, settings, work, progress)
-    for structure in failed:
-        print(f"no candidate of {structure} ran; models with it cannot be built", flush=True)
-    candidates: dict[str, tuple[Candidate, ...]] = {}
-    for structure, function in functions.items():
-        candidates[structure] = tuple(read_candidates(structure, function, work / structure))
-    info = {
-        "cpu": host_cpu(),
-        "cores": cores,
-        "slack": slack,
-        "seed": settings.seed,
-        "trials": {structure: len(group) for structure, group in candidates.items()},
-        "ran": {
-            structure: sum(bool(one.run_seconds) for one in group) for structure, group in candidates.items()
-        },
-    }
-    write_atomically({folder / STORE_INFO: (json.dumps(info, indent=1) + "\n").encode()})
-    write_store(folder, candidates, slack)
+    missing = serve(stores, functions).missing
+    print(f"{len(missing)} of {len(functions)} layer structures are searched", flush=True)
+    functions = {structure: functions[structure] for structure in missing}
+    with reporting() as report:
+        target = cpu_target(order.cores, order.cpu)
+        failed = search(functions, target, settings, work, report, schedules, rpc) if functions else {}
+    for structure, reason in failed.items():
+        print(f"{structure} has no candidate, so its models cannot be built: {reason}", flush=True)
+    collect_store(functions, settings.seed, order, work, folder)
 
 
-def build_model(model: Path, store: Path, selection: Selection, folder: Path) -> ModelPlan:
-    """Build the chosen versions of a model's layers into one library for this CPU."""
+def collect_store(
+    functions: Mapping[str, Any], seed: int, order: SearchOrder, work: Path, folder: Path
+) -> None:
+    """Write a store of what the records in `work` hold of some structures, however far their search is.
+
+    A structure without any candidate is in no store.
+    """
+    found: dict[str, tuple[Candidate, ...]] = {}
+    for number, (structure, function) in enumerate(functions.items(), start=1):
+        if group := tuple(read_candidates(structure, function, work)):
+            found[structure] = group
+        print(f"read {number} of {len(functions)}: {len(group)} candidates of {structure}", flush=True)
+    cpu = host_cpu() if order.cpu == "auto" else order.cpu
+    info = SearchInfo(cpu, order.cores, 1, order.slack, seed, order.core_peak_flops)
+    write_store(folder, found, info)
+
+
+def build_model(
+    model: Path,
+    stores: Sequence[Path],
+    selection: Selection,
+    cores: int,
+    trials: int,
+    folder: Path,
+    cache: Path | None = None,
+) -> ModelPlan:
+    """Build the versions of a model's layers that are chosen for this CPU into one library for it.
+
+    `cores` is this machine's core count, `trials` what a search would take for a structure that is missing.
+    Raises StoreError that names the layers which no store serves.
+    """
     imported = read_model(model)
-    chosen = choose(read_store(store, imported.functions()), selection)
-    plan = build(imported, chosen, cpu_target(search_cores(store)), folder)
-    versions = sum(map(len, plan.versions.values()))
+    served = serve(stores, imported.functions())
+    if served.missing:
+        raise StoreError(_missing_text(imported, served.missing, trials))
+    _report_stores(imported.model.name, served)
+    chosen = choose(served.candidates, selection, rounds_costs(doubling(cores)))
+    search_cores = max(read_info(store).cores for store in stores)
+    plan = build(imported, chosen, cpu_target(search_cores), folder, cache)
+    table = versions_table(imported, plan)
+    write_atomically({folder / VERSIONS: table.to_csv(index=False, lineterminator="\n").encode()})
     print(
-        f"{plan.model}: {len(plan.layers)} layers, {len(plan.versions)} structures, {versions} versions, "
-        f"{imported.model.macs / 1e9:.2f} GMACs",
+        f"{plan.model}: {len(plan.layers)} layers, {imported.model.macs / 1e9:.2f} GMACs, "
+        f"{len(plan.versions)} structures, {len(table)} versions, "
+        f"{table['packed_bytes'].sum() / 1e6:.0f} MB of packed weights",
         flush=True,
     )
     return plan
 
 
-def search_cores(store: Path) -> int:
-    """Return the core count that the candidates of a store were searched for."""
-    return int(json.loads((store / STORE_INFO).read_text())["cores"])
+def versions_table(imported: ImportedModel, plan: ModelPlan) -> pd.DataFrame:
+    """Return a row for each version of each structure of a built model.
+
+    `packed_bytes` counts the weights that the version wants in a layout of its own, of all layers of the
+    structure. Versions that pack alike share them in memory, so that less than the sum may be there.
+    """
+    layers = Counter(layer.structure for layer in plan.layers)
+    constants = _constant_dtypes(imported)
+    rows = [
+        (
+            structure,
+            number,
+            layers[structure],
+            version.parallelism,
+            version.blocking_bytes,
+            layers[structure]
+            * sum(
+                prod(shape) * constants[structure][place].itemsize
+                for place, shape in zip(version.packed, version.packed_shapes, strict=True)
+            ),
+        )
+        for structure, versions in plan.versions.items()
+        for number, version in enumerate(versions)
+    ]
+    columns = ["structure", "version", "layers", "parallelism", "blocking_bytes", "packed_bytes"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _constant_dtypes(imported: ImportedModel) -> Mapping[str, dict[int, Any]]:
+    """Return the dtypes of the constants of each structure, by their places among its inputs."""
+    return {
+        layer.structure: {
+            place: value.dtype for place, value in enumerate(call.inputs) if isinstance(value, np.ndarray)
+        }
+        for layer, call in zip(imported.model.layers, imported.calls, strict=True)
+    }
+
+
+def _report_stores(model: str, served: Served) -> None:
+    """Say which store serves which structures, for its candidates may have been measured elsewhere."""
+    for structure in served.damaged:
+        print(f"{model}: the traces of {structure} in a store were damaged; they were left out", flush=True)
+    for store, count in Counter(served.stores.values()).items():
+        names = [structure for structure, place in served.stores.items() if place == store]
+        print(
+            f"{model}: {count} of {len(served.stores)} structures from candidates measured on "
+            f"{read_info(store).cpu} ({store}), built anew for {host_cpu()}: {', '.join(names)}",
+            flush=True,
+        )
+
+
+def _missing_text(imported: ImportedModel, missing: Sequence[str], trials: int) -> str:
+    names = {layer.structure: layer.name for layer in reversed(imported.model.layers)}
+    layers = "; ".join(f"{names[structure]} ({structure})" for structure in missing)
+    return (
+        f"{imported.model.name}: {len(missing)} layer structures have no candidates: {layers}. Set "
+        "`search.missing: search` to search these alone (about "
+        f"{in_words(len(missing) * trials * SECONDS_PER_TRIAL)}), or `search.reuse: false` to search all"
+    )

@@ -1,15 +1,20 @@
 """Scheduled TIR -> parallelism, blocking bytes, compulsory bytes; and traffic at a cache size.
 
-Pure: functions of a loop nest and of numbers. The loop nest is read with TVM's own bound analysis.
+Pure: functions of a loop nest and of numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 from typing import Any
 
 import tvm
-from tvm import s_tir, sym, tirx
+from tvm import s_tir, tirx
+
+from veltair.compiler.nest import Box, Leaf, Loop, Nest, leaves_of, merge, read_nest
+
+# Where a candidate's traffic is estimated: L1 and L2 of CPUs as they are, shares of an L3, a whole one.
+CACHE_BYTES = (2**15, 2**18, 2**19, 2**20, 2**21, 2**22, 2**24, 2**25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,131 +49,119 @@ def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float) -> float:
     return max(float(tiling.compulsory_bytes), tiling.parallelism * tiling.blocking_bytes * refetch)
 
 
-def count_macs(function: Any) -> int:
-    """Return the multiply-accumulates of an unscheduled function: iterations of blocks that sum products."""
-    return sum(
-        prod(int(axis.dom.extent) for axis in leaf.block.iter_vars)
-        for leaf in _leaves(function.body, ())
-        if leaf.block.init is not None and _has_product(leaf.block.body)
+def read_tiling(function: Any) -> Tiling:
+    """Return the tiling of a scheduled function."""
+    return tiling_of(read_nest(function))
+
+
+def analyse(function: Any) -> tuple[Tiling, tuple[int, ...]]:
+    """Return the tiling of a scheduled function, and its bytes of traffic for each of `CACHE_BYTES`."""
+    nest = read_nest(function)
+    return tiling_of(nest), nest_traffic_bytes(nest, CACHE_BYTES)
+
+
+def tiling_of(nest: Nest) -> Tiling:
+    """Return the tiling of a loop nest: of its parallel part that has most iterations.
+
+    A buffer counts by the box that is touched of it. One iteration is the middle one: those at the border
+    read less because of padding.
+    """
+    parts: dict[int, list[Leaf]] = {}
+    for leaf in nest.leaves:
+        parallel = (place for place, number in enumerate(leaf.path) if nest.loops[number].parallel)
+        parts.setdefault(next((leaf.path[place] for place in parallel), -1), []).append(leaf)
+    number, part = max(parts.items(), key=lambda item: sum(leaf.iterations for leaf in item[1]))
+    # What only this part touches and is no argument is a temporary of one iteration.
+    others = (leaf for leaves in parts.values() if leaves is not part for leaf in leaves)
+    lasting = nest.arguments.union(buffer for leaf in others for buffer in leaf.boxes[0])
+    one = (leaf.boxes[leaf.path.index(number) + 1 if number >= 0 else 0] for leaf in part)
+    return Tiling(
+        parallelism=nest.loops[number].extent if number >= 0 else 1,
+        blocking_bytes=_lasting_bytes(nest, merge(one), lasting),
+        compulsory_bytes=_lasting_bytes(nest, merge(leaf.boxes[0] for leaf in part), lasting),
     )
 
 
-def read_tiling(function: Any) -> Tiling:
-    """Return the tiling of a scheduled function."""
-    nests: dict[int, list[_Leaf]] = {}
-    for leaf in _leaves(function.body, ()):
-        place = leaf.parallel_place
-        key = -1 if place is None else hash(leaf.loops[place].loop_var)
-        nests.setdefault(key, []).append(leaf)
-    nest = max(nests.values(), key=lambda leaves: sum(leaf.iterations for leaf in leaves))
-    place = nest[0].parallel_place
-    # What only this nest touches and is no argument is a temporary of one iteration.
-    others = (leaf for leaves in nests.values() if leaves is not nest for leaf in leaves)
-    lasting = set(function.params).union(region.source for leaf in others for region in leaf.regions)
-    return Tiling(
-        parallelism=1 if place is None else int(nest[0].loops[place].extent),
-        blocking_bytes=_touched_bytes(nest, lasting, one_iteration=True),
-        compulsory_bytes=_touched_bytes(nest, lasting, one_iteration=False),
+def nest_traffic_bytes(nest: Nest, caches_bytes: Sequence[float]) -> tuple[int, ...]:
+    """Return the bytes that one core fetches into caches of some sizes while it runs a loop nest.
+
+    A part of the nest whose bytes fit fetches each once; a loop whose body fits fetches what all its
+    iterations touch once, for neighbours share through the cache; any other loop fetches what its body does,
+    each time. Caches are taken as fully associative, least recently used out first, in numbers, not lines;
+    writing back is not counted, nor is packing of weights, which happens before. Source: the footprints of
+    Wolf and Lam, PLDI 1991, section 3.
+    """
+    body = [node for node in nest.body if not all(leaf.prepacked for leaf in leaves_of([node]))]
+    return tuple(round(amount) for amount in _Traffic(nest, tuple(caches_bytes)).of_sequence(body, 0))
+
+
+def count_macs(function: Any) -> int:
+    """Return the multiply-accumulates of an unscheduled function: iterations of blocks that sum products."""
+    return sum(
+        prod(int(axis.dom.extent) for axis in block.iter_vars)
+        for block in _blocks(function.body)
+        if block.init is not None and _has_product(block.body)
     )
 
 
 def count_outputs(function: Any) -> int:
     """Return how many of a function's arguments it writes; they are its last ones."""
-    written = {region.source for leaf in _leaves(function.body, ()) for region in leaf.block.writes}
+    written = {region.source for block in _blocks(function.body) for region in block.writes}
     return sum(parameter in written for parameter in function.params)
 
 
 @dataclass(frozen=True, slots=True)
-class _Leaf:
-    """A block without blocks inside, its realisation and the loops around it, outermost first."""
+class _Traffic:
+    """The traffic of parts of a nest, a number for each cache; `depth` counts the loops around a part."""
 
-    block: Any
-    iter_values: tuple[Any, ...]
-    loops: tuple[Any, ...]
+    nest: Nest
+    caches_bytes: tuple[float, ...]
 
-    @property
-    def parallel_place(self) -> int | None:
-        """Which of the loops is parallel."""
-        kinds = (place for place, loop in enumerate(self.loops) if loop.kind == tirx.ForKind.PARALLEL)
-        return next(kinds, None)
+    def of_sequence(self, nodes: Sequence[Loop | Leaf], depth: int) -> list[float]:
+        parts = [self._of(node, depth) for node in nodes]
+        if len(parts) == 1:
+            return parts[0]
+        apart = [sum(amounts) for amounts in zip(*parts, strict=True)] or [0.0] * len(self.caches_bytes)
+        together = self._touched(nodes, depth)
+        return self._least_where(together, apart, together)
 
-    @property
-    def regions(self) -> tuple[Any, ...]:
-        """What the block reads and writes."""
-        return (*self.block.reads, *self.block.writes)
+    def _of(self, node: Loop | Leaf, depth: int) -> list[float]:
+        if isinstance(node, Leaf):
+            return [self._touched([node], depth)] * len(self.caches_bytes)
+        body = self.of_sequence(node.body, depth + 1)
+        if node.extent == 1:
+            return body
+        repeated = [node.extent * amount for amount in body]
+        return self._least_where(self._touched(node.body, depth + 1), repeated, self._touched([node], depth))
 
-    @property
-    def iterations(self) -> int:
-        """How often the block runs."""
-        return prod(int(loop.extent) for loop in self.loops)
+    def _least_where(self, needed: float, amounts: list[float], other: float) -> list[float]:
+        """Return the lesser of an amount and the other one for those caches that hold what is needed."""
+        return [
+            min(amount, other) if needed <= cache else amount
+            for cache, amount in zip(self.caches_bytes, amounts, strict=True)
+        ]
+
+    def _touched(self, nodes: Sequence[Loop | Leaf], depth: int) -> float:
+        return self.nest.bytes_of(merge(leaf.boxes[depth] for leaf in leaves_of(nodes)))
 
 
-def _leaves(node: Any, loops: tuple[Any, ...]) -> Iterator[_Leaf]:
+def _lasting_bytes(nest: Nest, boxes: dict[int, Box], lasting: frozenset[int]) -> int:
+    return nest.bytes_of({buffer: box for buffer, box in boxes.items() if buffer in lasting})
+
+
+def _blocks(node: Any) -> Iterator[Any]:
+    """Yield the blocks without blocks inside."""
     if isinstance(node, tirx.For):
-        yield from _leaves(node.body, (*loops, node))
+        yield from _blocks(node.body)
     elif isinstance(node, tirx.SeqStmt):
         for child in node:
-            yield from _leaves(child, loops)
+            yield from _blocks(child)
     elif isinstance(node, tirx.IfThenElse):
-        yield from _leaves(node.then_case, loops)
+        yield from _blocks(node.then_case)
         if node.else_case is not None:
-            yield from _leaves(node.else_case, loops)
+            yield from _blocks(node.else_case)
     elif isinstance(node, s_tir.SBlockRealize):
-        inner = list(_leaves(node.block.body, loops))
-        yield from inner or [_Leaf(node.block, tuple(node.iter_values), loops)]
-
-
-def _touched_bytes(nest: list[_Leaf], lasting: set[Any], one_iteration: bool) -> int:
-    """Return the bytes of the lasting buffers, by the box that the nest touches of each.
-
-    One iteration is the middle one: those at the border read less because of padding.
-    """
-    boxes: dict[Any, list[tuple[int, int]]] = {}
-    for leaf in nest:
-        analyzer = _bind(leaf, one_iteration)
-        for region in leaf.regions:
-            if region.source in lasting:
-                box = _box(analyzer, region)
-                known = boxes.get(region.source, box)
-                boxes[region.source] = [
-                    (min(a, c), max(b, d)) for (a, b), (c, d) in zip(known, box, strict=True)
-                ]
-    return sum(_bytes(buffer, box) for buffer, box in boxes.items())
-
-
-def _bind(leaf: _Leaf, one_iteration: bool) -> Any:
-    analyzer = sym.Analyzer()
-    parallel = leaf.parallel_place
-    for place, loop in enumerate(leaf.loops):
-        extent = int(loop.extent)
-        first = 0
-        if one_iteration and parallel is not None and place <= parallel:
-            first, extent = extent // 2, 1
-        analyzer.bind(loop.loop_var, _range(loop.loop_var, first, extent))
-    for axis, value in zip(leaf.block.iter_vars, leaf.iter_values, strict=True):
-        bound = analyzer.const_int_bound(value)
-        analyzer.bind(axis.var, _range(axis.var, bound.min_value, bound.max_value - bound.min_value + 1))
-    return analyzer
-
-
-def _range(variable: Any, first: int, extent: int) -> Any:
-    kind = str(variable.ty.dtype)
-    return tvm.ir.Range.from_min_extent(tirx.const(first, kind), tirx.const(extent, kind))
-
-
-def _box(analyzer: Any, region: Any) -> list[tuple[int, int]]:
-    """Return the first and last index touched in each dimension, within the buffer."""
-    box = []
-    for interval, size in zip(region.region, region.source.ty.shape, strict=True):
-        low = analyzer.const_int_bound(interval.min).min_value
-        high = analyzer.const_int_bound(interval.min + interval.extent - 1).max_value
-        box.append((max(0, low), min(int(size) - 1, high)))
-    return box
-
-
-def _bytes(buffer: Any, box: list[tuple[int, int]]) -> int:
-    bits = int(tvm.DataType(str(buffer.ty.dtype)).bits)
-    return prod(max(0, high - low + 1) for low, high in box) * bits // 8
+        yield from list(_blocks(node.block.body)) or [node.block]
 
 
 def _has_product(node: Any) -> bool:

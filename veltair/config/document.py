@@ -16,11 +16,18 @@ INTRODUCTION = """\
 |---|---|
 | `config.yaml` | the default of `make`: two models, six policies, measured here and simulated |
 | `smoke.yaml` | `make smoke`: simulation only, from shipped cost tables, equal to the last bit |
-| `paper.yaml` | full grids on a server; `make estimate CONFIG=…` tells the hours first |
+| `paper.yaml` | all seven models and full grids on a server; `make estimate CONFIG=…` tells the hours first |
 
 `make CONFIG=my.yaml` runs a file of yours. `python -m veltair.config FILE...` checks files, the later over
 the earlier, and prints every key with the value that a run would use. An unknown key, a value out of range
 or a unit in a value (`15ms`) is refused before any work starts.
+
+**Search on several machines**: start `python -m tvm.exec.rpc_tracker --host 0.0.0.0 --port 9190` on one, and
+`python -m tvm.exec.rpc_server --tracker HOST:9190 --key KEY` on each that measures, all of one CPU type (else
+times of unlike machines are mixed) and with this environment; then set
+`search: {runner: rpc, rpc: {host: HOST, port: 9190, key: KEY, sessions: N}}`. The tracker needs the package
+`tornado`. RPC has no authentication: use it in a trusted network only. Building stays on the machine that
+searches.
 
 `NAME` stands for a name of your choice. Keys without a default must be given.
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from veltair.compiler.shipped import INSTRUCTION_SETS, SHIPPED
+from veltair.compiler.store import FILES
 from veltair.config import Config
 from veltair.machine.tables import COSTS
 
-SHIPPED_CANDIDATES = Path(__file__).parents[1] / "data" / "candidates"
 SHIPPED_COSTS = Path(__file__).parents[1] / "data" / "costs"
 HOST = "host"
 
@@ -24,9 +25,25 @@ class Layout:
         return Path(self.config.results.folder)
 
     @property
-    def store(self) -> Path:
-        """The folder of the candidates: shipped, or searched anew."""
-        return SHIPPED_CANDIDATES if self.config.search.reuse else self.results / "search"
+    def search(self) -> Path:
+        """The folder of the candidates that this run searches."""
+        return self.results / "search"
+
+    @property
+    def searches(self) -> bool:
+        """Whether this run searches: everything, or what is not shipped."""
+        return not self.config.search.reuse or self.config.search.missing == "search"
+
+    def shipped_candidates(self) -> list[Path]:
+        """Return the files of the shipped stores that are used, of all instruction sets."""
+        if not self.config.search.reuse:
+            return []
+        paths = [SHIPPED / name / file for name, file in product(INSTRUCTION_SETS, FILES)]
+        return [path for path in paths if path.is_file()]
+
+    def candidates(self) -> list[Path]:
+        """Return the files of all stores that versions are chosen from."""
+        return self.shipped_candidates() + [self.search / file for file in FILES if self.searches]
 
     def tables(self, machine: str) -> Path:
         """Return the folder of a machine's cost tables; `host` is this machine, or the shipped one."""
@@ -67,4 +84,18 @@ class Layout:
         """Return the files of all figures."""
         folder = Path(self.config.figures.folder)
         names = ("qps", "latency", "efficiency")
+        return [folder / f"{name}.{form}" for name, form in product(names, self.config.figures.formats)]
+
+    @property
+    def describes(self) -> list[str]:
+        """The described machines that are simulated."""
+        config = self.config.simulated
+        return [name for name in config.machines if name != HOST] if config.enabled else []
+
+    def version_figures(self) -> list[Path]:
+        """Return the files of the figures about versions; none where nothing is built here."""
+        if self.config.profile.costs == "shipped":
+            return []
+        folder = Path(self.config.figures.folder)
+        names = ["versions_saturation", "versions_scatter", "versions_sets"]
         return [folder / f"{name}.{form}" for name, form in product(names, self.config.figures.formats)]

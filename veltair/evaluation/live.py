@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from veltair.compiler.samples import random_samples
 from veltair.evaluation.arrivals import share_samples
 from veltair.evaluation.capacity import (
     Capacity,
@@ -77,9 +77,8 @@ def make_samples(models: Mapping[str, LoadedModel], site: Site, seed: int) -> li
     with on_cores(site.context.machine.core_ids):
         for number, name in enumerate(sample_models):
             instance = instances[name]
-            shape = instance.model.plan.input_shape
-            values = np.random.default_rng([seed, number]).standard_normal(shape, dtype=np.float32)
-            instance.set_input(values)
+            values = random_samples(instance.model.plan.inputs, [seed, number])
+            instance.set_inputs(values)
             solo = [int(version) for version in site.context.costs.model(name).solo]
             samples.append((name, Sample(values, tuple(instance.run(solo)))))
     return samples

@@ -1,12 +1,13 @@
 /* Puts a steady pressure on the caches and memory of this machine, from one core, until it is told to stop:
  *
- *     corunner CORE FOOTPRINT_BYTES STREAM_BYTES DRAM_BYTES_PER_S DUTY PARENT
+ *     corunner CORE FOOTPRINT_BYTES STREAM_BYTES DRAM_BYTES_PER_S DUTY PARENT [writes]
  *
  * Time is cut into slices of 100 us. In each, it streams its share of DRAM_BYTES_PER_S from a buffer of
  * STREAM_BYTES (larger than any L3), then touches the next part of a buffer of FOOTPRINT_BYTES for the fraction
  * DUTY of what is left of the slice, then spins. A rate above what one core can stream leaves the footprint a
  * quarter of each slice. Prints "ready" when warm, and on SIGTERM one line: seconds, bytes streamed, bytes
- * touched. PARENT is the process it belongs to; it dies with it.
+ * touched. With "writes" the stream is one of stores that pass the caches by. PARENT is the process it belongs
+ * to; it dies with it.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -19,6 +20,9 @@
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #define LINE 64
 #define CHUNK 4096
@@ -28,7 +32,7 @@
 #define WARM_SLICES 200
 
 struct walk {
-    const char *buffer;
+    char *buffer;
     size_t bytes;
     size_t at;
     double done;
@@ -36,6 +40,7 @@ struct walk {
 
 static volatile sig_atomic_t stopped;
 static volatile uint64_t sink;
+static int writes;
 
 static void stop(int number) {
     (void)number;
@@ -68,7 +73,7 @@ static struct walk make_walk(size_t bytes) {
     struct walk walk = {NULL, (bytes + CHUNK - 1) / CHUNK * CHUNK, 0, 0};
     if (walk.bytes == 0)
         return walk;
-    void *buffer = mmap(NULL, walk.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *buffer = mmap(NULL, walk.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (buffer == MAP_FAILED)
         fail("cannot allocate the co-runner's buffer");
     madvise(buffer, walk.bytes, MADV_HUGEPAGE);
@@ -96,6 +101,18 @@ static void stream(struct walk *walk) {
     advance(walk);
 }
 
+/* Writes a chunk; without SSE2 through the caches, as there is no portable way around them. */
+static void stream_writes(struct walk *walk) {
+    char *chunk = walk->buffer + walk->at;
+#ifdef __SSE2__
+    for (size_t byte = 0; byte < CHUNK; byte += sizeof(__m128i))
+        _mm_stream_si128((__m128i *)(chunk + byte), _mm_set1_epi8(1));
+#else
+    memset(chunk, 1, CHUNK);
+#endif
+    advance(walk);
+}
+
 static void touch(struct walk *walk) {
     const char *chunk = walk->buffer + walk->at;
     uint64_t sum = 0;
@@ -108,10 +125,11 @@ static void touch(struct walk *walk) {
 /* Runs one slice and returns when the next begins. Time lost to other processes is not made up for: the
  * pressure stays at most the one asked for. `owed` carries what does not fill a chunk to the next slice. */
 static double run_slice(struct walk *dram, struct walk *l3, double rate, double duty, double start, double *owed) {
+    void (*move)(struct walk *) = writes ? stream_writes : stream;
     double limit = start + (l3->bytes ? STREAM_LIMIT : 1.0) * SLICE_S, time = now();
     *owed += rate * SLICE_S;
     while (dram->bytes && *owed >= CHUNK && time < limit) {
-        stream(dram);
+        move(dram);
         *owed -= CHUNK;
         time = now();
     }
@@ -128,8 +146,10 @@ static double run_slice(struct walk *dram, struct walk *l3, double rate, double 
 }
 
 int main(int count, char **arguments) {
-    if (count != 7) {
-        fprintf(stderr, "usage: %s CORE FOOTPRINT_BYTES STREAM_BYTES DRAM_BYTES_PER_S DUTY PARENT\n", arguments[0]);
+    writes = count == 8 && strcmp(arguments[7], "writes") == 0;
+    if (count != 7 + writes) {
+        fprintf(stderr, "usage: %s CORE FOOTPRINT_BYTES STREAM_BYTES DRAM_BYTES_PER_S DUTY PARENT [writes]\n",
+                arguments[0]);
         return 2;
     }
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != (pid_t)atol(arguments[6]))

@@ -14,6 +14,7 @@ from veltair.machine.topology import Machine
 SOURCE = Path(__file__).with_name("corunner.c")
 WARM_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
+ALONE = "alone"
 # A stream must not fit any L3, nor what a hypervisor hides of it.
 STREAM_L3_MULTIPLE = 4
 STREAM_MINIMUM_BYTES = 64 * 2**20
@@ -40,21 +41,58 @@ class AchievedPressure:
         return max(self.dram_share, self.l3_share)
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a co-runner does: touches `footprint_bytes` cyclically and streams so many DRAM bytes/s.
+
+    `duty` is the share of its time left by the stream in which it touches. `writes` makes the stream one of
+    stores that pass the caches by (where the processor has them) in place of reads.
+    """
+
+    footprint_bytes: int
+    stream_bytes_per_s: float
+    duty: float = 1.0
+    writes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.footprint_bytes < 0 or not self.stream_bytes_per_s >= 0 or not 0 <= self.duty <= 1:
+            raise ValueError(f"{self}: bytes are not negative, and duty lies in [0, 1]")
+
+
+def load_at(level: float, machine: Machine) -> Load:
+    """Return the load of a pressure level: that share of an L3 and of the machine's DRAM bandwidth."""
+    return Load(int(level * machine.l3_bytes), level * machine.dram_bytes_per_s, level)
+
+
+def conditions(machine: Machine) -> dict[str, Load | None]:
+    """Return what may run beside a block: nothing, or one core that fills an L3, reads DRAM, or writes it."""
+    dram = machine.dram_bytes_per_s
+    return {
+        ALONE: None,
+        "cache": Load(machine.l3_bytes, 0.0),
+        "reads": Load(0, dram),
+        "writes": Load(0, dram, writes=True),
+    }
+
+
 class CoRunner:
     """A context in which a pressure level is kept up by a process pinned to one core.
 
-    It touches `level` x L3 bytes cyclically and streams `level` x the machine's DRAM bandwidth, as far as one
-    core can. Entering returns when it is warm; leaving stops it, and `achieved` can be read. Level 0 starts
-    nothing. The process dies with the *thread* that entered, so enter in one that lives on.
+    It puts the load of the level on the machine, or the load that is given, as far as one core can. Entering
+    returns when it is warm; leaving stops it, and `achieved` can be read. Level 0 starts nothing. The process
+    dies with the *thread* that entered, so enter in one that lives on.
     """
 
-    def __init__(self, level: float, core: int, machine: Machine, build_dir: Path) -> None:
+    def __init__(
+        self, level: float, core: int, machine: Machine, build_dir: Path, load: Load | None = None
+    ) -> None:
         """Check the values. Raises ValueError if the level is not in [0, 1] or the machine lacks the core."""
         if not 0 <= level <= 1:
             raise ValueError(f"CoRunner: level is {level}; give a pressure in [0, 1]")
         if core not in machine.core_ids:
             raise ValueError(f"CoRunner: {machine.name} has no core {core}; give one of {machine.core_ids}")
         self.level = level
+        self.load = load_at(level, machine) if load is None else load
         self.core = core
         self.machine = machine
         self.build_dir = build_dir
@@ -117,11 +155,10 @@ class CoRunner:
         return self._achieved
 
     def _arguments(self) -> list[str]:
-        footprint_bytes = int(self.level * self.machine.l3_bytes)
+        load = self.load
         stream_bytes = max(STREAM_L3_MULTIPLE * self.machine.l3_bytes, STREAM_MINIMUM_BYTES)
-        rate = self.level * self.machine.dram_bytes_per_s
-        numbers = (self.core, footprint_bytes, stream_bytes, rate, self.level, os.getpid())
-        return [str(number) for number in numbers]
+        numbers = (self.core, load.footprint_bytes, stream_bytes, load.stream_bytes_per_s, load.duty)
+        return [*(str(number) for number in (*numbers, os.getpid())), *(["writes"] if load.writes else [])]
 
     def _wait_until_warm(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None and process.stderr is not None
@@ -143,7 +180,7 @@ class CoRunner:
     def _read_report(self, report: str) -> AchievedPressure:
         """Return the shares from its last line. Raises ValueError if it printed none."""
         seconds, streamed, touched = (float(number) for number in report.split())
-        footprint_bytes = min(touched, self.level * self.machine.l3_bytes)
+        footprint_bytes = min(touched, self.load.footprint_bytes, self.machine.l3_bytes)
         return AchievedPressure(
             dram_share=min(1.0, streamed / seconds / self.machine.dram_bytes_per_s),
             l3_share=footprint_bytes / self.machine.l3_bytes,

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from veltair.compiler.build import VersionPlan
+from veltair.compiler.samples import random_samples
 from veltair.compiler.target import use_all_cores
 from veltair.compiler.tiling import Tiling, traffic_bytes
 from veltair.machine.corunner import AchievedPressure, CoRunner
@@ -74,7 +74,7 @@ def _measure(
     instances = {name: model.instance() for name, model in models.items()}
     for instance in instances.values():
         # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
-        instance.set_input(random_input(instance.model.plan.input_shape, seed=0))
+        instance.set_inputs(random_samples(instance.model.plan.inputs, seed=0))
     rows: list[tuple[str, int, int, int, float, int, float, float, float]] = []
     achieved: dict[float, AchievedPressure] = {}
     for level in sorted(settings.levels):
@@ -139,8 +139,3 @@ def cache_share(machine: Machine, cores: int, level: float) -> float:
 def tiling_of(version: VersionPlan) -> Tiling:
     """Return the tiling of a built version."""
     return Tiling(version.parallelism, version.blocking_bytes, version.compulsory_bytes)
-
-
-def random_input(shape: Sequence[int], seed: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
-    """Return a sample of standard normal values."""
-    return np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32)

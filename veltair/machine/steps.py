@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from veltair.compiler.model import Layer
 from veltair.compiler.oracle import ask, compare
+from veltair.compiler.samples import Samples
 from veltair.machine.cost import CostTable
 from veltair.machine.described import described, format_machine, read_machine
 from veltair.machine.gang import on_cores
@@ -29,14 +29,14 @@ def check_oracle(model: Path, build: Path, tolerance: float, output: Path) -> No
     loaded = LoadedModel(build)
     instance = loaded.instance()
 
-    def run(sample: NDArray[np.float32], versions: Sequence[int]) -> list[NDArray[np.float32]]:
-        instance.set_input(sample)
+    def run(samples: Samples, versions: Sequence[int]) -> list[NDArray[Any]]:
+        instance.set_inputs(samples)
         with on_cores(host_cores()):
             return instance.run(versions)
 
     plan = loaded.plan
     counts = [len(plan.of(layer)) for layer in range(len(plan.layers))]
-    oracle = ask(onnx.load(model), plan.input_shape, ORACLE_SEED)
+    oracle = ask(onnx.load(model), plan.inputs, ORACLE_SEED)
     errors = compare(oracle, run, counts, [layer.name for layer in plan.layers], tolerance)
     print(
         f"{plan.model}: {len(errors)} runs agree with ONNX Runtime, worst relative error "

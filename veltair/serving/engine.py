@@ -9,10 +9,12 @@ import queue
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from veltair.compiler.samples import Samples, relative_error
 from veltair.machine.cost import CostTable
 from veltair.machine.gang import BlockRun, Gang, Grant
 from veltair.machine.interference import InterferenceSource
@@ -32,10 +34,10 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An input of a model and its right answer."""
+    """An array for each input of a model, and its right answer."""
 
-    values: NDArray[np.float32]
-    answer: tuple[NDArray[np.float32], ...]
+    values: Samples
+    answer: tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,7 @@ class Engine:
             solo = tuple(int(version) for version in self._costs.model(name).solo)
             sample = next(sample for model, sample in self._samples if model == name)
             for instance in instances:
-                instance.set_input(sample.values)
+                instance.set_inputs(sample.values)
                 grant = Grant(self._machine.core_ids, solo)
                 self._gang.run(
                     BlockRun(-1, instance.calls, grant, lambda *_: None, lambda _, error: done.put(error))
@@ -307,17 +309,10 @@ class Engine:
         self._notices.put(_Ended(block, error, self.now_s()))
 
     def _put_in(self, query_id: int) -> None:
-        self._instances[query_id].set_input(self._query_samples[query_id].values)
+        self._instances[query_id].set_inputs(self._query_samples[query_id].values)
 
     def _check(self, query_id: int) -> None:
         outputs = self._instances[query_id].outputs
         for tensor, right in zip(outputs, self._query_samples[query_id].answer, strict=True):
             if relative_error(tensor.numpy(), right) > OUTPUT_TOLERANCE:
                 self.wrong_answers += 1
-
-
-def relative_error(values: NDArray[np.float32], right: NDArray[np.float32]) -> float:
-    """Return the largest difference over the largest right value; infinite where values are not finite."""
-    if not np.isfinite(values).all():
-        return float("inf")
-    return float(np.abs(values - right).max() / np.abs(right).max())

@@ -20,6 +20,8 @@ rule model:
 rule search:
     input:
         models=expand(R / "models" / "{model}.onnx", model=SETTINGS.models),
+        machine=R / "machine" / "machine.yaml",
+        shipped=LAYOUT.shipped_candidates(),
     output:
         R / "search" / "candidates.parquet",
         R / "search" / "traces.json.gz",
@@ -44,14 +46,18 @@ rule search:
 rule build:
     input:
         model=R / "models" / "{model}.onnx",
-        store=[LAYOUT.store / name for name in ("candidates.parquet", "traces.json.gz", "search.json")],
+        candidates=LAYOUT.candidates(),
     output:
         plan=R / "build" / "{model}" / "plan.json",
         library=R / "build" / "{model}" / "kernels.so",
         constants=R / "build" / "{model}" / "constants.npz",
+        versions=R / "build" / "{model}" / "versions.csv",
     params:
-        store=LAYOUT.store,
+        reuse=SETTINGS.search.reuse,
+        searched=[LAYOUT.search] if LAYOUT.searches else [],
+        trials=SETTINGS.search.trials,
         select=VALUES["select"],
+        cache=R / "cache",
     log:
         LOGS / "build" / "{model}.log",
     conda:

@@ -37,6 +37,50 @@ rule figures:
         "../scripts/figures.py"
 
 
+rule version_study:
+    input:
+        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
+        candidates=LAYOUT.candidates(),
+        costs=R / "costs" / HOST / "costs.parquet",
+    output:
+        expand(R / "versions" / "{table}.csv", table=["saturation", "scatter", "sets"]),
+    params:
+        reuse=SETTINGS.search.reuse,
+        searched=[LAYOUT.search] if LAYOUT.searches else [],
+        select=VALUES["select"],
+        machines=LAYOUT.describes,
+        layers=VALUES["figures"]["layers"],
+    log:
+        LOGS / "version_study.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Comparing selections of versions"
+    script:
+        "../scripts/version_study.py"
+
+
+rule version_figures:
+    input:
+        rules.version_study.output,
+    output:
+        expand(
+            Path(SETTINGS.figures.folder) / "versions_{name}.{form}",
+            name=["saturation", "scatter", "sets"],
+            form=SETTINGS.figures.formats,
+        ),
+    params:
+        figures=VALUES["figures"],
+    log:
+        LOGS / "version_figures.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Drawing the figures about versions"
+    script:
+        "../scripts/version_figures.py"
+
+
 rule summary:
     input:
         rules.metrics.output,

@@ -1,17 +1,19 @@
-"""Searches the candidates of all layers, once."""
+"""Searches the candidates of all layers that have none, once."""
 
 from pathlib import Path
 
-from veltair.compiler.search import SearchSettings
-from veltair.compiler.steps import search_models
+from veltair.compiler.schedules import own_schedules
+from veltair.compiler.shipped import shipped_stores
+from veltair.compiler.steps import SearchOrder, search_models, search_settings
 from veltair.evaluation.script import logged
 from veltair.evaluation.steps import machine_to_itself, measuring_lock
-
-KEYS = ("trials", "seed", "population", "generations", "batch")
+from veltair.machine.described import read_machine
 
 with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
-    search = snakemake.params.search
-    settings = SearchSettings(**{key: search[key] for key in KEYS})
-    models = [Path(path) for path in snakemake.input.models]
+    search, models = snakemake.params.search, [Path(path) for path in snakemake.input.models]
+    stores = shipped_stores() if search["reuse"] else []
+    settings, rpc = search_settings(search)
+    peak_flops = read_machine(Path(snakemake.input.machine)).core_peak_flops
+    order = SearchOrder(search["cpu"], search["cores"], snakemake.params.slack, peak_flops)
     work, folder = Path(snakemake.params.work), Path(snakemake.output[0]).parent
-    search_models(models, settings, search["cores"], snakemake.params.slack, work, folder)
+    search_models(models, stores, settings, order, work, folder, own_schedules, rpc)
