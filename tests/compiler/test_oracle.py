@@ -14,7 +14,7 @@ from veltair.machine.library import LoadedModel
 Array = NDArray[np.float32]
 SAMPLES = (np.zeros((1,), np.float32),)
 RIGHT = np.array([4.0, -2.0], np.float32)
-COUNTS, NAMES = (1, 3), ("stem", "logits")
+COUNTS, LAYERS = {"stem": 1, "logits": 3}, ("stem", "logits")
 
 
 def network(answers: dict[tuple[int, ...], Array]) -> Any:
@@ -28,34 +28,47 @@ def network(answers: dict[tuple[int, ...], Array]) -> Any:
 
 
 def check(answers: dict[tuple[int, ...], Array], right: Array = RIGHT) -> Any:
-    return compare(Oracle(SAMPLES, (right,)), network(answers), COUNTS, NAMES, tolerance=1e-3)
+    return compare(Oracle(SAMPLES, (right,)), network(answers), COUNTS, LAYERS, tolerance=1e-3)
 
 
 def test_a_network_that_is_right_passes_with_its_errors() -> None:
     # The largest right value is 4: off by 0.002 is 5e-4.
     errors = check({(0, 2): RIGHT + np.array([0.0, 0.002], np.float32)})
-    assert list(errors[["layer", "name", "version"]].itertuples(index=False, name=None)) == [
-        (-1, "whole network", 0),
-        (-1, "whole network", 1),
-        (-1, "whole network", 2),
-        (1, "logits", 1),
-        (1, "logits", 2),
+    assert list(errors[["name", "version"]].itertuples(index=False, name=None)) == [
+        ("whole network", 0),
+        ("whole network", 1),
+        ("whole network", 2),
+        ("logits", 1),
+        ("logits", 2),
     ]
     assert errors["relative_error"].tolist() == pytest.approx([0, 0, 5e-4, 0, 5e-4], abs=1e-6)
 
 
-def test_a_version_of_one_layer_that_is_off_is_named() -> None:
+def test_a_version_that_is_off_is_named() -> None:
     # Version 2 of the second layer alone is off; so is the network on version 2.
     with pytest.raises(OracleError, match=r"version 2 of whole network is off by 0\.25 .*2 of 5 runs are"):
         check({(0, 2): RIGHT + 1})
 
 
-def test_a_version_that_only_its_own_run_shows_is_named_with_its_layer() -> None:
-    counts, names = (2, 2), ("stem", "logits")
+def test_a_version_that_only_its_own_run_shows_is_named_with_its_structure() -> None:
+    counts = {"stem": 2, "logits": 2}
     with pytest.raises(
         OracleError, match=r"version 1 of logits is off by 0\.5 relative to ONNX Runtime \(allowed: 0\.001\)"
     ):
-        compare(Oracle(SAMPLES, (RIGHT,)), network({(0, 1): RIGHT + 2}), counts, names, tolerance=1e-3)
+        compare(Oracle(SAMPLES, (RIGHT,)), network({(0, 1): RIGHT + 2}), counts, LAYERS, tolerance=1e-3)
+
+
+def test_layers_of_one_structure_change_version_together() -> None:
+    asked = []
+
+    def run(samples: Samples, versions: Sequence[int]) -> list[Array]:
+        asked.append(tuple(versions))
+        return [RIGHT]
+
+    layers = ("stem", "block", "block", "logits", "block")
+    compare(Oracle(SAMPLES, (RIGHT,)), run, {"stem": 1, "block": 3, "logits": 2}, layers, tolerance=1e-3)
+    whole = [(0, 0, 0, 0, 0), (0, 1, 1, 1, 1), (0, 2, 2, 1, 2)]
+    assert asked == [*whole, (0, 1, 1, 0, 1), (0, 2, 2, 0, 2), (0, 0, 0, 1, 0)]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -73,17 +86,19 @@ def test_a_right_answer_that_is_no_number_vouches_for_nothing(value: float) -> N
 def test_each_of_several_outputs_counts() -> None:
     oracle = Oracle(SAMPLES, (RIGHT, RIGHT))
     with pytest.raises(OracleError, match=r"version 0 of whole network is off by 0\.25"):
-        compare(oracle, lambda samples, versions: [RIGHT + 1, RIGHT], (1,), ("stem",), tolerance=1e-3)
+        compare(oracle, lambda samples, versions: [RIGHT + 1, RIGHT], {"stem": 1}, ("stem",), tolerance=1e-3)
 
 
 def test_another_number_of_outputs_is_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
-        compare(Oracle(SAMPLES, (RIGHT,)), lambda samples, versions: [], (1,), ("stem",), tolerance=1e-3)
+        compare(
+            Oracle(SAMPLES, (RIGHT,)), lambda samples, versions: [], {"stem": 1}, ("stem",), tolerance=1e-3
+        )
 
 
 def test_an_answer_of_another_shape_but_equal_values_is_right() -> None:
     oracle = Oracle(SAMPLES, (RIGHT.reshape(1, 2),))
-    errors = compare(oracle, lambda samples, versions: [RIGHT], (1,), ("stem",), tolerance=1e-3)
+    errors = compare(oracle, lambda samples, versions: [RIGHT], {"stem": 1}, ("stem",), tolerance=1e-3)
     assert errors["relative_error"].tolist() == [0.0]
 
 
@@ -102,7 +117,7 @@ def test_every_version_of_the_tiny_network_agrees_with_onnx_runtime(tiny_loaded:
         return instance.run(versions)
 
     plan = tiny_loaded.plan
-    counts = [len(plan.of(layer)) for layer in range(6)]
+    counts = {structure: len(versions) for structure, versions in plan.versions.items()}
     oracle = ask(tiny(), plan.inputs, seed=0)
-    errors = compare(oracle, run, counts, [layer.name for layer in plan.layers], tolerance=1e-4)
-    assert len(errors) == max(counts) + sum(counts) - 6
+    errors = compare(oracle, run, counts, [layer.structure for layer in plan.layers], tolerance=1e-4)
+    assert len(errors) == max(counts.values()) + sum(counts.values()) - 6

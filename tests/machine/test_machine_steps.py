@@ -60,8 +60,8 @@ def test_a_built_model_that_agrees_with_onnx_runtime_has_its_errors_written(
     onnx.save(tiny(), tmp_path / "tiny.onnx")
     check_oracle(tmp_path / "tiny.onnx", tiny_folder, 1e-4, tmp_path / "errors.csv")
     errors = pd.read_csv(tmp_path / "errors.csv")
-    # The network with all layers on the n-th version, and with each further version of each layer alone.
-    counts = [len(tiny_loaded.plan.of(layer)) for layer in range(6)]
+    # The network with all layers on the n-th version, and with each further version of each structure alone.
+    counts = [len(versions) for versions in tiny_loaded.plan.versions.values()]
     assert len(errors) == max(counts) + sum(count - 1 for count in counts)
     assert errors["relative_error"].between(0, 1e-4).all()
 

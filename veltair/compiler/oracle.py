@@ -1,6 +1,6 @@
 """ONNX Runtime as the oracle: every version of every layer must give its network the right answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,23 +39,26 @@ def ask(model: onnx.ModelProto, inputs: Sequence[Input], seed: int) -> Oracle:
 
 
 def compare(
-    oracle: Oracle, run: Run, version_counts: Sequence[int], layers: Sequence[str], tolerance: float
+    oracle: Oracle, run: Run, version_counts: Mapping[str, int], layers: Sequence[str], tolerance: float
 ) -> pd.DataFrame:
-    """Return the relative error of the network's answer, whole and with each version of each layer in turn.
+    """Return the relative error of the network's answer, with each version of each structure in turn.
 
-    `run(samples, versions)` runs the built network. Rows: layer (-1: the whole network on version `version`
-    of every layer that has it), name, version, relative_error. Raises OracleError for one above `tolerance`.
+    `run(samples, versions)` runs the built network, whose layers are given by their structures; those of one
+    structure change version together, for BERT-Large has 292 layers of 12. Rows: name (of a structure, or
+    "whole network": version `version` of every layer that has it), version, relative_error. Raises
+    OracleError for one above `tolerance`.
     """
-    rows = []
-    for number in range(max(version_counts)):
-        versions = [min(number, count - 1) for count in version_counts]
-        rows.append((-1, "whole network", number, _error(oracle, run(oracle.samples, versions))))
-    for layer, count in enumerate(version_counts):
-        for number in range(1, count):
-            versions = [0] * len(version_counts)
-            versions[layer] = number
-            rows.append((layer, layers[layer], number, _error(oracle, run(oracle.samples, versions))))
-    errors = pd.DataFrame(rows, columns=["layer", "name", "version", "relative_error"])
+    chosen = [
+        ("whole network", number, [min(number, version_counts[layer] - 1) for layer in layers])
+        for number in range(max(version_counts.values()))
+    ]
+    chosen += [
+        (structure, number, [number if layer == structure else 0 for layer in layers])
+        for structure, count in version_counts.items()
+        for number in range(1, count)
+    ]
+    rows = [(*what, _error(oracle, run(oracle.samples, versions))) for *what, versions in chosen]
+    errors = pd.DataFrame(rows, columns=["name", "version", "relative_error"])
     bad = errors[~(errors["relative_error"] <= tolerance)]
     if not bad.empty:
         first = bad.iloc[0]

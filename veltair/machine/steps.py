@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from veltair.compiler.build import read_plan
 from veltair.compiler.model import Layer
 from veltair.compiler.oracle import ask, compare
 from veltair.compiler.samples import Samples
@@ -26,6 +27,8 @@ ORACLE_SEED = 0
 
 def check_oracle(model: Path, build: Path, tolerance: float, output: Path) -> None:
     """Compare a built model with ONNX Runtime and write the errors. Raises OracleError for one too large."""
+    # First of all, so that the weights of both are never in memory together.
+    oracle = ask(onnx.load(model), read_plan(build).inputs, ORACLE_SEED)
     loaded = LoadedModel(build)
     instance = loaded.instance()
 
@@ -35,9 +38,8 @@ def check_oracle(model: Path, build: Path, tolerance: float, output: Path) -> No
             return instance.run(versions)
 
     plan = loaded.plan
-    counts = [len(plan.of(layer)) for layer in range(len(plan.layers))]
-    oracle = ask(onnx.load(model), plan.inputs, ORACLE_SEED)
-    errors = compare(oracle, run, counts, [layer.name for layer in plan.layers], tolerance)
+    counts = {structure: len(versions) for structure, versions in plan.versions.items()}
+    errors = compare(oracle, run, counts, [layer.structure for layer in plan.layers], tolerance)
     print(
         f"{plan.model}: {len(errors)} runs agree with ONNX Runtime, worst relative error "
         f"{errors['relative_error'].max():.2g}; packed weights {loaded.packed_bytes / 1e6:.0f} MB",
