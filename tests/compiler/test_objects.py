@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,3 +88,24 @@ def test_a_library_of_kept_versions_has_all_kernels(
     loaded = LoadedModel(tmp_path)
     versions = [version for group in built.versions.values() for version in group]
     assert all(loaded.kernel(version.symbol) is not None for version in versions)
+
+
+SIGMOID = """
+import sys
+from pathlib import Path
+from models.graph import GraphRecorder
+from veltair.compiler.importer import import_model
+from veltair.compiler.objects import compile_version
+from veltair.compiler.target import cpu_target
+graph = GraphRecorder("sigmoid", 0)
+model = graph.model((1, 64), graph.node("Sigmoid", ["input"], "y"), (1, 64))
+(function,) = import_model("sigmoid", model, 1.0).functions().values()
+functions = {"main": function.with_attr("global_symbol", "main")}
+compile_version(functions, {}, cpu_target(4), "key", Path(sys.argv[1]))
+"""
+
+
+def test_a_served_sigmoid_calls_no_scalar_exponential(tmp_path: Path) -> None:
+    # A process of its own: lowerings hold for a whole process, where another test may have asked for them.
+    subprocess.run([sys.executable, "-c", SIGMOID, str(tmp_path)], check=True, capture_output=True)
+    assert b"expf" not in (tmp_path / "key.o").read_bytes()

@@ -12,11 +12,12 @@ import tvm
 from tvm.ir import IRModule
 from tvm.tirx import build as tvm_build
 
+from veltair.compiler.intrinsics import vectorise_math
 from veltair.compiler.version import Candidate
 from veltair.provenance import write_atomically
 
 # Of what is kept and of how it is made; raise it when either changes.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ def compile_version(
     path = folder / f"{key}.o"
     # A name of its own until it is whole, for another process may compile the same; TVM wants the suffix.
     partial = folder / f".{key}.{os.getpid()}.o"
+    vectorise_math()
     tvm_build(IRModule(dict(functions)), target=target).write_to_file(str(partial), "o")
     partial.replace(path)
     record = {"plan": dict(plan), "sha256": _digest(path)}
