@@ -204,3 +204,16 @@ def test_a_qos_of_zero_is_refused() -> None:
     model = make_onnx([node("Relu", ["x"], ["y"])], ROW, {"y": (1, 3)})
     with pytest.raises(ValueError, match="qos_s is 0"):
         import_model("small", model, 0)
+
+
+def test_blocks_of_a_structure_have_the_same_names_wherever_the_layer_stands() -> None:
+    mean = node("ReduceMean", ["x"], "m", axes=[1], keepdims=1)
+    late = (node("ReduceMax", ["x"], "a", axes=[1], keepdims=1), node("Add", ["x", "a"], "b"))
+    first = import_nodes(mean, node("Add", ["x", "m"], "y")).functions()
+    later = import_nodes(
+        *late, node("ReduceMean", ["b"], "m", axes=[1], keepdims=1), node("Add", ["b", "m"], "y")
+    ).functions()
+    shared = set(first) & set(later)
+    assert shared
+    for structure in shared:
+        assert first[structure].script() == later[structure].script()

@@ -16,9 +16,11 @@ from tvm_ffi import structural_hash
 from veltair.compiler.model import Layer, Model
 from veltair.compiler.onnx_passes import ModelError, check_static, one_line, rewrite
 from veltair.compiler.operators import check_operators
-from veltair.compiler.relax_passes import fuse
+from veltair.compiler.relax_passes import fuse, number_inputs
 from veltair.compiler.samples import Input, read_inputs
 from veltair.compiler.tiling import count_macs
+
+RELAX_VARIABLE = re.compile(r'"([lg]v\d*)(?=["_])')
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def import_model(name: str, source: onnx.ModelProto, qos_s: float) -> ImportedMo
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"{name} is not a valid ONNX model: {one_line(error)}") from error
     try:
-        module = fuse(from_onnx(rewritten, keep_params_in_input=False))
+        module = fuse(number_inputs(from_onnx(rewritten, keep_params_in_input=False)))
     except Exception as error:  # TVM's converters raise whatever Python does, as KeyError or AssertionError
         detail = "; ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__
         raise ModelError(f"{name}: TVM cannot import this model{_node_of(error)}: {detail}") from error
@@ -91,6 +93,7 @@ def _read_calls(name: str, module: Any, qos_s: float, given: tuple[Input, ...]) 
     main = module["main"]
     places: dict[Any, Source] = {main.params[number]: Source(-1, number) for number in range(len(given))}
     tuples: dict[Any, int] = {}
+    functions: dict[str, Any] = {}
     results: Sequence[Any] = [main.body.body]
     layers: list[Layer] = []
     calls: list[LayerCall] = []
@@ -101,6 +104,9 @@ def _read_calls(name: str, module: Any, qos_s: float, given: tuple[Input, ...]) 
             inputs = tuple(_source(field, places, name) for field in value.args[1].fields)
             made = _fields(value.ty_args[0])
             structure = _structure(value.args[0].name_hint, function)
+            if structure not in functions:
+                functions[structure] = rename_variables(function)
+            function = functions[structure]
             label = f"{len(layers):03d}-{structure.rsplit('-', 1)[0]}"
             layers.append(Layer(label, structure, count_macs(function)))
             shapes = tuple(tuple(int(extent) for extent in tensor.shape) for tensor in made)
@@ -147,6 +153,17 @@ def _source(field: Any, places: dict[Any, Source], name: str) -> Source | NDArra
 def _fields(output: Any) -> Sequence[Any]:
     fields: Sequence[Any] = output.fields if hasattr(output, "fields") else [output]
     return fields
+
+
+def rename_variables(function: Any) -> Any:
+    """Return a function whose names count the variables of Relax from 0 instead of over the whole model.
+
+    Blocks are named after them ("lv375_red"), and traces name blocks: without this a trace could be replayed
+    in that model only whose layer was searched.
+    """
+    text = tvm.ir.save_json(function)
+    places = {name: place for place, name in enumerate(dict.fromkeys(RELAX_VARIABLE.findall(text)))}
+    return tvm.ir.load_json(RELAX_VARIABLE.sub(lambda found: f'"lv{places[found[1]]}', text))
 
 
 def _structure(name_hint: str, function: Any) -> str:

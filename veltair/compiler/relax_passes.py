@@ -30,6 +30,15 @@ def fuse(module: Any) -> Any:
     return _join_operators(_mutate(_fold_constants(module), _KernelMutator))
 
 
+def number_inputs(module: Any) -> Any:
+    """Name a model's inputs as Relax names variables: names of blocks, which traces hold, follow from them."""
+    main = module["main"]
+    inputs = [relax.Var(f"lv{place}", given.ty) for place, given in enumerate(main.params)]
+    bound = main.bind_params(dict(zip(main.params, inputs, strict=True)))
+    named = relax.Function(inputs, bound.body, bound.ret_ty, bound.is_pure, bound.attrs)
+    return tvm.IRModule({**module.functions, module.get_global_var("main"): named}, attrs=module.attrs)
+
+
 def _fold_constants(module: Any) -> Any:
     return relax.transform.FoldConstant()(_mutate(module, _ConstantMutator))
 
