@@ -18,7 +18,8 @@ from models.graph import GraphRecorder
 from veltair.compiler.__main__ import main
 from veltair.compiler.check import CheckedLayer, Report, check
 from veltair.compiler.onnx_passes import ModelError
-from veltair.compiler.store import SECONDS_PER_TRIAL, StoreError
+from veltair.compiler.progress import SECONDS_PER_TRIAL
+from veltair.compiler.store import StoreError
 
 ROOT = Path(__file__).parents[2]
 ROW = {"x": (1, 3)}

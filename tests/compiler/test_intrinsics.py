@@ -76,6 +76,12 @@ def test_what_is_not_a_number_stays_so(function: Callable[[Any], Any]) -> None:
     assert np.isnan(apply(function, np.float32([np.nan, 1]))).tolist() == [True, False]
 
 
+def test_sigmoid_stays_between_zero_and_one_but_for_the_last_digit() -> None:
+    found = apply(topi.sigmoid, np.float32([-np.inf, -1e4, -16, 0, 16, 1e4, np.inf]))
+    assert found == pytest.approx([0, 0, 0, 0.5, 1, 1, 1], abs=2e-7)
+    assert found.min() >= 0
+
+
 def test_sigmoid_and_tanh_are_right_everywhere() -> None:
     x = np.linspace(-120, 120, 1 << 16, dtype=np.float32)
     wide = x.astype(np.float64)
@@ -97,7 +103,10 @@ def test_a_kernel_multiplies_vectors_and_calls_no_library(
     assert "ymm" in assembly
 
 
-@pytest.mark.parametrize(("function", "numpy_function"), [(topi.exp, np.exp), (topi.erf, erf)])
+@pytest.mark.parametrize(
+    ("function", "numpy_function"),
+    [(topi.exp, np.exp), (topi.erf, erf), (topi.sigmoid, lambda x: 1 / (1 + np.exp(-x)))],
+)
 def test_double_precision_keeps_its_own_functions(
     function: Callable[[Any], Any], numpy_function: Callable[[Array], Array]
 ) -> None:

@@ -11,16 +11,17 @@ from tvm.tirx import build as tvm_build
 
 from models.graph import GraphRecorder
 from veltair.compiler.importer import import_model
-from veltair.compiler.schedules import (
+from veltair.compiler.register_tiles import (
     AVX2,
     AVX512,
     RegisterTile,
     efficiency,
-    own_schedules,
     plans,
     register_tiles,
     split_parallel,
+    split_reduction,
 )
+from veltair.compiler.schedules import own_schedules
 from veltair.compiler.search import replay
 from veltair.compiler.target import cpu_target
 from veltair.compiler.traces import plain
@@ -81,15 +82,28 @@ def test_parallel_shares_divide_the_tiles_and_are_no_more_than_wanted(
     assert prod(rows) * columns <= goal
 
 
-@given(rows=st.tuples(EXTENTS, EXTENTS), columns=COLUMNS, reduction=EXTENTS, padded=st.booleans())
+@given(
+    rows=st.tuples(EXTENTS, EXTENTS),
+    columns=COLUMNS,
+    reduction=EXTENTS,
+    flags=st.tuples(st.booleans(), st.booleans()),
+)
 def test_the_factors_of_a_plan_multiply_to_the_loops(
-    rows: tuple[int, int], columns: int, reduction: int, padded: bool
+    rows: tuple[int, int], columns: int, reduction: int, flags: tuple[bool, bool]
 ) -> None:
-    for plan in plans(rows, columns, reduction, AVX2, padded=padded):
+    padded, dense = flags
+    for plan in plans(rows, columns, reduction, AVX2, padded=padded, dense=dense):
         assert tuple(map(prod, plan.rows)) == rows
         assert prod(plan.columns) == columns
-        assert reduction % plan.unroll == 0
+        assert prod(plan.reduction) == reduction
         assert padded or not plan.pad_inside
+        assert dense or not (plan.packed or plan.blocked)
+
+
+def test_a_reduction_is_cut_into_the_largest_blocks_that_divide_it() -> None:
+    assert split_reduction(256, 64, 4) == (4, 16, 4)
+    assert split_reduction(147, 64, 4) == (3, 49, 1)
+    assert split_reduction(3, 64, 4) == (1, 1, 3)
 
 
 def _layers() -> GraphRecorder:
@@ -98,18 +112,23 @@ def _layers() -> GraphRecorder:
     x = graph.swish(x, "swish")
     x = graph.conv(x, "depthwise", (16, 16), kernel=3, groups=16)
     x = graph.node("Relu", [x], "relu")
-    x = graph.conv(x, "point", (16, 24), kernel=1)
+    y = graph.node("MaxPool", [x], "max", kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1])
+    x = graph.node("Concat", [x, y], "joined", axis=1)
+    x = graph.conv(x, "point", (32, 24), kernel=1)
     x = graph.node("Add", [x, x], "doubled")
-    x = graph.node("GlobalAveragePool", [x], "pool")
+    x = graph.node("GlobalAveragePool", [x], "mean")
     x = graph.node("Flatten", [x], "flatten", axis=1)
     graph.dense(x, "logits", (24, 16))
     return graph
 
 
+KINDS = ("conv", "group", "matmul", "max_pool", "concatenate", "mean")
+
+
 def _functions() -> dict[str, object]:
     model = _layers().model((1, 8, 12, 12), "logits", (1, 16))
     functions: dict[str, object] = import_model("layers", model, 1.0).functions()
-    return {name: function for name, function in functions.items() if name.startswith(("conv", "matmul"))}
+    return {name: function for name, function in functions.items() if name.startswith(KINDS)}
 
 
 def _run(module: object, arrays: list[np.ndarray], outputs: int) -> list[np.ndarray]:
@@ -121,7 +140,7 @@ def _run(module: object, arrays: list[np.ndarray], outputs: int) -> list[np.ndar
 
 def test_layers_with_a_schedule_of_ours_compute_what_they_did() -> None:
     functions = _functions()
-    assert len(functions) == 4
+    assert len(functions) == 7
     target = cpu_target(64, "x86-64-v3")
     for name, function in functions.items():
         schedules = own_schedules(function, target, 6)
@@ -135,8 +154,16 @@ def test_layers_with_a_schedule_of_ours_compute_what_they_did() -> None:
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_layer_that_is_no_sum_of_products_has_no_schedule_of_ours() -> None:
-    graph = GraphRecorder("pool", 0)
-    x = graph.node("MaxPool", ["input"], "pool", kernel_shape=[2, 2], strides=[2, 2])
-    functions = import_model("pool", graph.model((1, 3, 8, 8), x, (1, 3, 4, 4)), 1.0).functions()
+def test_the_input_of_a_convolution_is_packed_in_blocks_of_its_channels() -> None:
+    (function,) = (one for name, one in _functions().items() if name.startswith("conv2d_add_tir_sigmoid"))
+    packed = own_schedules(function, cpu_target(64, "x86-64-v3"), 1)[0]
+    # 8 channels of 14 x 14 pixels, padding included, in one block.
+    assert "T.int64(1), T.int64(1), T.int64(14), T.int64(14), T.int64(8)" in packed.mod.script()
+
+
+def test_a_layer_with_two_reductions_has_no_schedule_of_ours() -> None:
+    graph = GraphRecorder("softmax", 0)
+    x = graph.node("Softmax", ["input"], "softmax", axis=-1)
+    functions = import_model("softmax", graph.model((1, 16), x, (1, 16)), 1.0).functions()
+    assert functions
     assert not any(own_schedules(function, cpu_target(64), 4) for function in functions.values())

@@ -19,9 +19,9 @@ from veltair.compiler import search as search_module
 from veltair.compiler.evolution import measurable, module_of
 from veltair.compiler.importer import ImportedModel
 from veltair.compiler.progress import Progress
-from veltair.compiler.records import Batch, Header, RecordFile, Trial, pack, read_record, unpack
+from veltair.compiler.records import Batch, Header, RecordFile, Trial, pack, read_record
 from veltair.compiler.runner import Measured, MeasureError
-from veltair.compiler.search import SearchSettings, read_candidates, replay, search
+from veltair.compiler.search import SearchSettings, continue_records, read_candidates, replay, search
 from veltair.compiler.target import cpu_target
 from veltair.compiler.tiling import Tiling, read_tiling
 from veltair.compiler.traces import plain
@@ -277,9 +277,20 @@ def test_a_search_moved_elsewhere_goes_on_from_its_packed_record(
     Workshop().install(monkeypatch)
     search(FUNCTIONS, target, replace(SETTINGS, trials=6), tmp_path / "there", quiet)
     pack(tmp_path / "there", tmp_path / "packed")
-    unpack(tmp_path / "packed", tmp_path / "here", FUNCTIONS)
+    here = tmp_path / "here"
+    assert continue_records(tmp_path / "packed", here, FUNCTIONS, target, SETTINGS) == list(FUNCTIONS)
     search(FUNCTIONS, target, SETTINGS, tmp_path / "here", quiet)
     assert counts(tmp_path / "here", "sum-3") == [3, 3, 2]
+
+
+def test_a_packed_record_of_another_search_is_not_continued(
+    tmp_path: Path, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Workshop().install(monkeypatch)
+    search(FUNCTIONS, target, replace(SETTINGS, seed=2), tmp_path / "there", quiet)
+    pack(tmp_path / "there", tmp_path / "packed")
+    assert continue_records(tmp_path / "packed", tmp_path / "here", FUNCTIONS, target, SETTINGS) == []
+    assert not (tmp_path / "here").exists()
 
 
 def test_another_seed_searches_anew_and_keeps_what_was(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from test_store import FOUND, INFO, tamper
 
-from veltair.compiler.shipped import SHIPPED, Served, host_flags, serve, shipped_stores
+from veltair.compiler.shipped import SHIPPED, Served, host_flags, serve, shipped_records, shipped_stores
 from veltair.compiler.store import StoreError, write_store
 from veltair.compiler.tiling import Tiling
 from veltair.compiler.version import Candidate
@@ -33,6 +33,12 @@ def test_a_cpu_is_served_by_the_stores_that_it_can_run_the_widest_first(
     root: Path, flags: set[str], names: list[str]
 ) -> None:
     assert [folder.name for folder in shipped_stores(root, flags)] == names
+
+
+def test_records_are_those_of_what_a_cpu_can_run(tmp_path: Path) -> None:
+    (tmp_path / "avx2").mkdir()
+    assert shipped_records(tmp_path, AVX512) == [tmp_path / "avx2"]
+    assert shipped_records(tmp_path, {"sse4_2"}) == []
 
 
 def test_a_store_that_was_not_shipped_serves_nobody(tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 LOG2_E = 1.44269504088896341
 EXP_END = 88.37626  # exp(x) is more than float32 holds soon behind it
 EXPONENT_BIAS, FRACTION_BITS = 127.0, 23
+# sigmoid(x) = 1/2 + x P(x^2) / Q(x^2) for |x| <= SIGMOID_END, where it is 0 or 1 up to 2e-7: least squares,
+# weighted again and again by the error until its maxima are even (3e-9). Highest power first.
+SIGMOID_END = 16.0
+SIGMOID_UPPER = (1.47087053e-11, 8.50514716e-08, 5.56898735e-05, 8.39886723e-03, 0.249999992)
+SIGMOID_LOWER = (3.30219637e-09, 5.31120704e-06, 1.63349997e-03, 0.116928771, 1.0)
 # erf(x) = x P(2 x^2 / ERF_END^2 - 1) for |x| <= ERF_END, where float32's erf is 1 up to its last digits. The
 # polynomial interpolates erf(x) / x at the 14 Chebyshev points; highest power first.
 ERF_END = 3.7
@@ -34,14 +39,15 @@ ERF_SERIES = (
 
 @cache
 def vectorise_math() -> None:
-    """Make the kernels that this process builds from now on compute float32 exp and erf in vector registers.
+    """Make kernels that this process builds from now on compute exp, erf and sigmoid in vector registers.
 
-    sigmoid, tanh and softmax are made of exp. exp(x) is within 1e-7, relative, for -87 <= x <= 88.37; below
-    that range it falls to 0, above it stays at exp(88.37), which is finite. erf(x) is within 6e-7, relative.
-    What is not a number stays so.
+    That is for float32; tanh and softmax are made of exp. exp(x) is within 1e-7, relative, for
+    -87 <= x <= 88.37; below that range it falls to 0, above it stays at exp(88.37), which is finite. erf(x)
+    is within 6e-7, relative, sigmoid(x) within 2e-7, absolute. What is not a number stays so.
     """
     register_intrin_lowering("tirx.exp", "llvm", f=_lower_exp, level=PRIORITY)
     register_intrin_lowering("tirx.erf", "llvm", f=_lower_erf, level=PRIORITY)
+    register_intrin_lowering("tirx.sigmoid", "llvm", f=_lower_sigmoid, level=PRIORITY)
 
 
 def _lower_exp(call: Any) -> Any:
@@ -64,6 +70,16 @@ def _lower_erf(call: Any) -> Any:
     scaled = x * x * _constant(2 / ERF_END**2, dtype) - _constant(1.0, dtype)
     result = tirx.Let(square, scaled, _series(ERF_SERIES, square) * x)
     return tirx.Let(x, _clip(call.args[0], ERF_END), result)
+
+
+def _lower_sigmoid(call: Any) -> Any:
+    dtype, value = _dtype(call), call.args[0]
+    if not dtype.startswith("float32"):
+        return _constant(1.0, dtype) / (_constant(1.0, dtype) + tirx.exp(-value))
+    x, square = (tirx.Var(name, dtype) for name in ("x", "square"))
+    quotient = _series(SIGMOID_UPPER, square) * x / _series(SIGMOID_LOWER, square)
+    result = tirx.Let(square, x * x, quotient + _constant(0.5, dtype))
+    return tirx.Let(x, _clip(value, SIGMOID_END), result)
 
 
 def _power_of_two(power: Any) -> Any:

@@ -161,6 +161,11 @@ def read_record(path: Path) -> Record | None:
     return parse(_content(path)) if path.exists() else None
 
 
+def find_record(structure: str, folder: Path) -> Record | None:
+    """Return the record of a structure in a folder, packed or not; None if there is none."""
+    return read_record(folder / f"{structure}{SUFFIX}") or read_record(folder / f"{structure}{PACKED_SUFFIX}")
+
+
 class RecordFile:
     """The record of one structure, open to be continued; what was appended is on the disk."""
 

@@ -31,7 +31,7 @@ def fuse(module: Any) -> Any:
 
 
 def number_inputs(module: Any) -> Any:
-    """Name a model's inputs as Relax names variables: names of blocks, which traces hold, follow from them."""
+    """Name a model's inputs as Relax names variables: blocks, which traces name, are named after them."""
     main = module["main"]
     inputs = [relax.Var(f"lv{place}", given.ty) for place, given in enumerate(main.params)]
     bound = main.bind_params(dict(zip(main.params, inputs, strict=True)))

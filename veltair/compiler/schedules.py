@@ -1,13 +1,14 @@
-"""Schedules of our own for layers that are one sum of products: the first candidates of every search.
+"""Schedules of our own for layers with one reduction or none: the first candidates of every search.
 
-A convolution or matrix product is computed in tiles whose sums stay in vector registers over the whole
-reduction, as hand-written GEMM kernels do: Goto and van de Geijn, ACM TOMS 34(3), 2008. Which tiles fit is
-arithmetic, so that a few dozen such schedules hold better candidates than as many random ones. Their tile
-sizes are sampling instructions, so the evolutionary search changes them like those of any other candidate.
+A convolution, matrix product or pooling is computed in tiles whose sums stay in vector registers over the
+whole reduction, as hand-written GEMM kernels do. Which tiles fit is arithmetic (`register_tiles.py`), so that
+a few dozen such schedules hold better candidates than as many random ones. Their tile sizes are sampling
+instructions, so the evolutionary search changes them like those of any other candidate.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, product
 from math import prod
 from typing import Any
@@ -18,149 +19,70 @@ from tvm.s_tir.meta_schedule.postproc import RewriteLayout
 from tvm.target.codegen import target_has_features
 
 from veltair.compiler.evolution import REFUSED, module_of
+from veltair.compiler.register_tiles import AVX2, AVX512, PARALLEL_GOALS, Plan, divisors, plans
 
-# Accumulators of 1024 bytes and more are put on the heap by TVM's lowering, out of the registers' reach.
-ACCUMULATOR_BYTES = 1023
-FLOAT_BYTES = 4
-FMA_LATENCY_CYCLES = 4
-FMAS_PER_CYCLE = 2  # and as many loads: x86 cores since Haswell and Zen 2
-PARALLEL_GOALS = (64, 16, 256, 1024)
 UNROLLED_STEPS = 25  # a depthwise 5 x 5: inputs stay in registers from step to step
+COPY_WIDTHS = (64, 32, 16, 8)  # lanes that a layer without a reduction handles at once
 
 
 @dataclass(frozen=True, slots=True)
-class Registers:
-    """The vector registers of a CPU: float32 lanes of each, and how many there are."""
+class Nest:
+    """The loops of a tiled sum, from the outside in; `blocks` is the one over blocks of the reduction."""
 
-    lanes: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class RegisterTile:
-    """Sums kept in registers: `rows` of each row loop (outermost first) by `columns` of the vector loop."""
-
-    rows: tuple[int, ...]
-    columns: int
+    shared: list[Any]
+    serial: list[Any]
+    blocks: Any
+    reductions: list[Any]
+    registers: list[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a layer is tiled: each row loop and the vector loop into (parallel, serial, register) factors.
-
-    `weights_stay`: the serial loop over columns is outside those over rows. `unroll`: how many steps of the
-    innermost reduction loop are unrolled. `pad_inside`: an input that must be computed first (padding) is
-    computed by each parallel share for itself, not by all before.
-    """
-
-    rows: tuple[tuple[int, int, int], ...]
-    columns: tuple[int, int, int]
-    weights_stay: bool
-    unroll: int
-    pad_inside: bool
-
-
-AVX2 = Registers(lanes=8, count=16)
-AVX512 = Registers(lanes=16, count=32)
-
-
-def efficiency(tile: RegisterTile, registers: Registers) -> float:
-    """Return the share of a core's peak that a register tile allows, 0 if it does not fit the registers.
-
-    Counted for one step of the reduction: its multiply-adds against its loads (a vector of each column group,
-    a broadcast of each row) and against the latency of a multiply-add, which each sum waits for.
-    """
-    rows, groups = prod(tile.rows), tile.columns // registers.lanes
-    sums = rows * groups
-    if sums + min(groups, rows) + 1 > registers.count:
-        return 0.0
-    if rows * tile.columns * FLOAT_BYTES > ACCUMULATOR_BYTES:
-        return 0.0
-    cycles = max(sums, groups + rows, FMA_LATENCY_CYCLES * FMAS_PER_CYCLE) / FMAS_PER_CYCLE
-    return sums / FMAS_PER_CYCLE / cycles
-
-
-def register_tiles(rows: tuple[int, ...], columns: int, registers: Registers) -> list[RegisterTile]:
-    """Return the tiles that divide the loops and fit the registers, the most efficient first."""
-    # LLVM splits vectors of other widths into single lanes.
-    widths = [width for power in range(4) if columns % (width := registers.lanes << power) == 0]
-    tiles = [
-        RegisterTile(sizes, width)
-        for sizes in product(*(divisors(extent) for extent in rows))
-        for width in widths
-    ]
-    fitting = [tile for tile in tiles if efficiency(tile, registers) > 0]
-    # Of equal tiles: more columns read longer runs of memory, fewer outer rows fewer rows of the input.
-    return sorted(fitting, key=lambda tile: (-efficiency(tile, registers), -tile.columns, tile.rows))
-
-
-def divisors(extent: int) -> list[int]:
-    """Return the divisors of a number in ascending order."""
-    return [factor for factor in range(1, extent + 1) if extent % factor == 0]
-
-
-def plans(
-    rows: tuple[int, ...], columns: int, reduction: int, registers: Registers, *, padded: bool
-) -> Iterator[Plan]:
-    """Yield ways to tile a layer, the most promising first."""
-    tiles = register_tiles(rows, columns, registers)[:4]
-    unrolls = [factor for factor in (4, 2, 3, 1) if reduction % factor == 0][:2]
-    for goal, (place, tile), weights_stay in product(PARALLEL_GOALS, enumerate(tiles), (True, False)):
-        counts = tuple(extent // size for extent, size in zip(rows, tile.rows, strict=True))
-        row_shares, column_share = split_parallel(counts, columns // tile.columns, goal)
-        # Alternate what matters less, so that each choice meets each tile.
-        step = place + PARALLEL_GOALS.index(goal)
-        yield Plan(
-            tuple(
-                (share, count // share, size)
-                for share, count, size in zip(row_shares, counts, tile.rows, strict=True)
-            ),
-            (column_share, columns // tile.columns // column_share, tile.columns),
-            weights_stay,
-            unrolls[step % 3 == 2 and len(unrolls) > 1],
-            pad_inside=padded and step % 2 == 1,
-        )
-
-
-def split_parallel(counts: tuple[int, ...], groups: int, goal: int) -> tuple[tuple[int, ...], int]:
-    """Return into how many parallel shares each row loop and the columns are cut, `goal` or fewer in all.
-
-    `counts` and `groups` are the loops' extents in register tiles. Of equal products the one is taken that
-    cuts rows and columns alike: it keeps what one share reads small.
-    """
-    cuts = [(_share_rows(counts, goal // share), share) for share in divisors(groups) if share <= goal]
-    return min(cuts, key=lambda cut: (abs(prod(cut[0]) * cut[1] - goal), abs(prod(cut[0]) - cut[1])))
-
-
-def _share_rows(counts: tuple[int, ...], goal: int) -> tuple[int, ...]:
-    """Cut the outer loops first, for their shares lie apart in memory."""
-    shares = []
-    for count in counts:
-        shares.append(max(factor for factor in divisors(count) if factor <= goal))
-        goal //= shares[-1]
-    return tuple(shares)
-
-
-def own_schedules(function: Any, target: Any, count: int = 32) -> list[Any]:
+def own_schedules(function: Any, target: Any, count: int = 48) -> list[Any]:
     """Return at most `count` schedules of a layer, complete and in no need of another step.
 
-    Returns none if the layer is not one sum of products, followed by elementwise work at most.
+    Returns none if the layer has more than one reduction, or one that is neither a sum nor a maximum.
     """
-    schedule = _fresh(function)
-    main = _main_block(schedule)
-    if main is None:
-        return []
-    spatial, reduction = _extents(schedule, main)
-    registers = AVX512 if target_has_features("avx512f", target) else AVX2
-    padded = bool(_materialised(schedule, main))
     found = []
-    every = dict.fromkeys(plans(spatial[:-1], spatial[-1], reduction[-1], registers, padded=padded))
-    for plan in islice(every, count):
+    for apply in islice(_ways(function, target), count):
         try:
-            found.append(_packed(_apply(_fresh(function), plan)))
+            found.append(_packed(apply(_fresh(function))))
         except REFUSED:
             continue  # a schedule that does not apply is no candidate
     return found
+
+
+def _ways(function: Any, target: Any) -> Iterator[Callable[[Any], Any]]:
+    """Yield what turns a fresh schedule of a layer into one of ours."""
+    schedule = _fresh(function)
+    if not any(_has_reduction(schedule, block) for block in _blocks(schedule)):
+        for goal, width in product(PARALLEL_GOALS, COPY_WIDTHS):
+            yield partial(_apply_to_copy, width=width, goal=goal)
+    elif (main := _main_block(schedule)) is not None:
+        spatial, reduction = _extents(schedule, main)
+        registers = AVX512 if target_has_features("avx512f", target) else AVX2
+        padded, dense = bool(_materialised(schedule, main)), _is_dense(schedule, main)
+        every = plans(spatial[:-1], spatial[-1], reduction[-1], registers, padded=padded, dense=dense)
+        for plan in dict.fromkeys(every):
+            yield partial(_apply, plan=plan)
+
+
+def _apply_to_copy(schedule: Any, width: int, goal: int) -> Any:
+    """Schedule a layer without a reduction: one loop over runs of `width` elements, in parallel shares.
+
+    Where parts of an output come from several inputs, runs that end where a part ends are copied whole.
+    """
+    *before, last = _blocks(schedule)
+    for block in before:
+        schedule.compute_inline(block)
+    *outer, inner = schedule.get_loops(last)
+    if int(schedule.get(inner).extent) % width:
+        raise ValueError(f"{schedule.get(inner).extent} elements are no runs of {width}")
+    runs, run = schedule.split(inner, [None, width])
+    fused = schedule.fuse(*outer, runs)
+    shares = max(factor for factor in divisors(int(schedule.get(fused).extent)) if factor <= goal)
+    parallel, _ = schedule.split(fused, [shares, None])
+    schedule.parallel(parallel)
+    schedule.vectorize(run)
+    return schedule
 
 
 def _packed(schedule: Any) -> Any:
@@ -176,18 +98,14 @@ def _fresh(function: Any) -> Any:
 
 
 def _main_block(schedule: Any) -> Any:
-    """Return the block of the one sum of products; None if there is none or more than one."""
+    """Return the block of the one sum or maximum; None if there is none or more than one."""
     blocks = [block for block in _blocks(schedule) if _has_reduction(schedule, block)]
     if len(blocks) != 1:
         return None
     kinds = [int(loop.iter_type) for loop in schedule.get(blocks[0]).iter_vars]
-    order = sorted(kinds)
-    return blocks[0] if kinds == order and kinds.count(0) >= 2 and _is_mac(schedule.get(blocks[0])) else None
-
-
-def _is_mac(block: Any) -> bool:
-    value = block.body.value
-    return isinstance(value, tirx.Add) and isinstance(value.b, tirx.Mul)
+    value = schedule.get(blocks[0]).body.value
+    fits = kinds == sorted(kinds) and kinds.count(0) >= 2 and isinstance(value, tirx.Add | tirx.Max)
+    return blocks[0] if fits else None
 
 
 def _blocks(schedule: Any) -> list[Any]:
@@ -247,45 +165,71 @@ def _size(schedule: Any, block: Any) -> int:
     return prod(_extents(schedule, block)[0])
 
 
+def _is_dense(schedule: Any, main: Any) -> bool:
+    """Tell whether the last index of the first input is the last reduction loop itself: a channel."""
+    block = schedule.get(main)
+    return bool(block.reads[0].region[-1].min.same_as(block.iter_vars[-1].var))
+
+
 def _apply(schedule: Any, plan: Plan) -> Any:
     main = _main_block(schedule)
     producers = _materialised(schedule, main)
+    if plan.packed:
+        producers = _pack_input(schedule, main, producers, plan)
     last, larger = _ending(schedule, main)
-    shared, serial, registers, reductions = _nest(schedule, main, plan)
-    if last is not None:
-        schedule.reverse_compute_at(last, serial[-1], preserve_unit_loops=True)
-        _in_registers(schedule, schedule.get_loops(last)[-len(registers) :])
-    parallel = schedule.fuse(*shared)
+    nest = _nest(schedule, main, plan)
+    if last is not None and not plan.blocked:
+        schedule.reverse_compute_at(last, nest.serial[-1], preserve_unit_loops=True)
+        _in_registers(schedule, schedule.get_loops(last)[-len(nest.registers) :])
+    parallel = schedule.fuse(*nest.shared)
     schedule.parallel(parallel)
+    if last is not None and plan.blocked:
+        schedule.reverse_compute_at(last, parallel, preserve_unit_loops=True)
+        _vectorise(schedule, schedule.get_loops(last)[-1])
     for block in producers:
         _prepare(schedule, block, parallel if plan.pad_inside else None)
     for block in larger:
         _prepare(schedule, block, None)
     short = prod(_extents(schedule, main)[1]) <= UNROLLED_STEPS
-    for loop in reductions if short else reductions[-1:]:
+    for loop in nest.reductions if short else nest.reductions[-1:]:
         schedule.unroll(loop)
-    _in_registers(schedule, registers)
-    init = schedule.decompose_reduction(main, reductions[0])
-    _in_registers(schedule, schedule.get_loops(init)[-len(registers) :])
+    _in_registers(schedule, nest.registers)
+    init = schedule.decompose_reduction(main, nest.blocks)
+    _in_registers(schedule, schedule.get_loops(init)[-len(nest.registers) :])
     return schedule
 
 
-def _nest(schedule: Any, main: Any, plan: Plan) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
-    """Tile and order the loops of the sum; return the parallel, serial, register and reduction loops."""
+def _pack_input(schedule: Any, main: Any, producers: list[Any], plan: Plan) -> list[Any]:
+    """Lay the input out in blocks of channels: rows of many channels would meet in few sets of the L1."""
+    if not producers:
+        producers = [schedule.cache_read(main, 0, "global")]
+    source = schedule.get(main).reads[0].source
+    (packed,) = (one for one in producers if schedule.get(one).writes[0].source.same_as(source))
+    size = plan.reduction[1] * plan.reduction[2]
+    outer = 1 if len(source.shape) > 2 else 0  # a batch stays outside
+
+    def blocks(*index: Any) -> tuple[Any, ...]:
+        *rows, channel = index
+        return (*rows[:outer], channel // size, *rows[outer:], channel % size)
+
+    schedule.transform_layout(packed, ("write", 0), blocks)
+    return producers
+
+
+def _nest(schedule: Any, main: Any, plan: Plan) -> Nest:
+    """Tile and order the loops of the sum."""
     loops = schedule.get_loops(main)
     count = len(plan.rows)
     rows = [_tile(schedule, loop, factors) for loop, factors in zip(loops[:count], plan.rows, strict=True)]
     column = _tile(schedule, loops[count], plan.columns)
-    extent = int(schedule.get(loops[-1]).extent)
-    reductions = [
-        *loops[count + 1 : -1],
-        *_tile(schedule, loops[-1], (extent // plan.unroll, plan.unroll)),
-    ]
+    blocks, *steps = _tile(schedule, loops[-1], plan.reduction)
+    reductions = [*loops[count + 1 : -1], *steps]
     order = [column, *rows] if plan.weights_stay else [*rows, column]
     shared, serial = [loop[0] for loop in order], [loop[1] for loop in order]
     registers = [loop[2] for loop in [*rows, column]]
-    schedule.reorder(*shared, *serial, *reductions, *registers)
-    return shared, serial, registers, reductions
+    middle = [blocks, *serial] if plan.blocked else [*serial, blocks]
+    schedule.reorder(*shared, *middle, *reductions, *registers)
+    return Nest(shared, serial, blocks, reductions, registers)
 
 
 def _tile(schedule: Any, loop: Any, factors: Iterable[int]) -> list[Any]:
@@ -309,6 +253,10 @@ def _prepare(schedule: Any, producer: Any, parallel: Any) -> None:
         loops = schedule.get_loops(producer)
         schedule.parallel(schedule.fuse(*loops[:-1]))
         inner = loops[-1]
-    extent = int(schedule.get(inner).extent)
+    _vectorise(schedule, inner)
+
+
+def _vectorise(schedule: Any, loop: Any) -> None:
+    extent = int(schedule.get(loop).extent)
     width = max(factor for factor in divisors(extent) if factor <= 64)
-    schedule.vectorize(schedule.split(inner, [None, width])[1])
+    schedule.vectorize(schedule.split(loop, [None, width])[1])

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,7 +23,9 @@ from veltair.compiler.records import (
     Record,
     RecordFile,
     Trial,
+    find_record,
     read_record,
+    unpack,
 )
 from veltair.compiler.runner import Measured, MeasureError, MeasureSettings, RpcSettings, Runner
 from veltair.compiler.target import host_cpu
@@ -96,11 +98,24 @@ def search(
     return failures
 
 
+def continue_records(
+    packed: Path, folder: Path, structures: Iterable[str], target: Any, settings: SearchSettings
+) -> list[str]:
+    """Unpack the records of structures into a folder, so that a search goes on from them; return which.
+
+    Only those are that this very search would have written: for the same CPU, cores, seed and repeats.
+    """
+    same = []
+    for structure in structures:
+        record = read_record(packed / f"{structure}{PACKED_SUFFIX}")
+        if record is not None and record.header == _header(structure, target, settings):
+            same.append(structure)
+    return unpack(packed, folder, same)
+
+
 def read_candidates(structure: str, function: Any, folder: Path) -> Iterator[Candidate]:
     """Yield every candidate of a structure's record, packed or not, in the order in which it was measured."""
-    record = read_record(folder / f"{structure}{SUFFIX}") or read_record(
-        folder / f"{structure}{PACKED_SUFFIX}"
-    )
+    record = find_record(structure, folder)
     for index, trial in enumerate(record.trials if record else ()):
         run_seconds, trace = trial.run_seconds, trial.trace
         try:

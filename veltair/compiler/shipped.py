@@ -8,7 +8,9 @@ from veltair.compiler.store import FILES, damaged_structures, find_candidates
 from veltair.compiler.version import Candidate
 from veltair.provenance import CPU_INFO
 
-SHIPPED = Path(__file__).parents[1] / "data" / "candidates"
+DATA = Path(__file__).parents[1] / "data"
+SHIPPED = DATA / "candidates"
+RECORDS = DATA / "search"
 AVX512, AVX2 = "avx512", "avx2"
 # By folder, the best first: what a CPU must have, as Linux names it, to run what was searched for there.
 INSTRUCTION_SETS = {
@@ -39,6 +41,14 @@ def shipped_stores(root: Path = SHIPPED, flags: Collection[str] | None = None) -
     here = host_flags() if flags is None else frozenset(flags)
     folders = [root / name for name, needed in INSTRUCTION_SETS.items() if needed <= here]
     return [folder for folder in folders if any((folder / name).is_file() for name in FILES)]
+
+
+def shipped_records(root: Path = RECORDS, flags: Collection[str] | None = None) -> list[Path]:
+    """Return the folders of packed records whose candidates a CPU with these flags can run."""
+    here = host_flags() if flags is None else frozenset(flags)
+    return [
+        root / name for name, needed in INSTRUCTION_SETS.items() if needed <= here and (root / name).is_dir()
+    ]
 
 
 def host_flags() -> frozenset[str]:

@@ -15,12 +15,19 @@ import pandas as pd
 from veltair.compiler.build import ModelPlan, build
 from veltair.compiler.importer import ImportedModel, import_model
 from veltair.compiler.onnx_passes import load_onnx
-from veltair.compiler.progress import in_words, reporting
+from veltair.compiler.progress import SECONDS_PER_TRIAL, in_words, reporting
+from veltair.compiler.records import find_record, seconds_per_trial
 from veltair.compiler.runner import RpcSettings
-from veltair.compiler.search import Schedules, SearchSettings, read_candidates, search
+from veltair.compiler.search import (
+    Schedules,
+    SearchSettings,
+    continue_records,
+    read_candidates,
+    search,
+)
 from veltair.compiler.select import Selection, doubling, rounds_costs
 from veltair.compiler.shipped import Served, serve
-from veltair.compiler.store import SECONDS_PER_TRIAL, SearchInfo, StoreError, choose, read_info, write_store
+from veltair.compiler.store import SearchInfo, StoreError, choose, read_info, write_store
 from veltair.compiler.target import cpu_target, host_cpu
 from veltair.compiler.version import Candidate
 from veltair.provenance import write_atomically
@@ -76,11 +83,13 @@ def search_models(
     folder: Path,
     schedules: Schedules | None = None,
     rpc: RpcSettings | None = None,
+    earlier: Sequence[Path] = (),
 ) -> None:
     """Search every structure that no store has, once, and write a store of them.
 
-    `work` is the folder of the records, from which an interrupted search goes on. A structure without any
-    candidate is reported, and in no store.
+    `work` is the folder of the records, from which an interrupted search goes on; `earlier` are folders of
+    packed ones, from which those go on that are of the same search. A structure without any candidate is
+    reported, and in no store.
     """
     functions: dict[str, Any] = {}
     for path in models:
@@ -90,6 +99,9 @@ def search_models(
     functions = {structure: functions[structure] for structure in missing}
     with reporting() as report:
         target = cpu_target(order.cores, order.cpu)
+        for place in earlier:
+            continued = continue_records(place, work, functions, target, settings)
+            print(f"the searches of {len(continued)} layer structures go on from {place}", flush=True)
         failed = search(functions, target, settings, work, report, schedules, rpc) if functions else {}
     for structure, reason in failed.items():
         print(f"{structure} has no candidate, so its models cannot be built: {reason}", flush=True)
@@ -109,7 +121,9 @@ def collect_store(
             found[structure] = group
         print(f"read {number} of {len(functions)}: {len(group)} candidates of {structure}", flush=True)
     cpu = host_cpu() if order.cpu == "auto" else order.cpu
-    info = SearchInfo(cpu, order.cores, 1, order.slack, seed, order.core_peak_flops)
+    records = [record for structure in functions if (record := find_record(structure, work))]
+    took_s = seconds_per_trial(records) or SECONDS_PER_TRIAL
+    info = SearchInfo(cpu, order.cores, 1, order.slack, seed, order.core_peak_flops, took_s)
     write_store(folder, found, info)
 
 

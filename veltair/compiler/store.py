@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
+from veltair.compiler.progress import SECONDS_PER_TRIAL
 from veltair.compiler.select import Costs, Metric, Selection, doubling, rounds_costs, select
 from veltair.compiler.tiling import CACHE_BYTES, Tiling
 from veltair.compiler.version import Candidate
@@ -27,7 +28,6 @@ TRACES = "traces.json.gz"
 STORE_INFO = "search.json"
 FILES = (CANDIDATES, TRACES, STORE_INFO)
 MOST_VERSIONS = 8  # the saturation study keeps up to this many
-SECONDS_PER_TRIAL = 0.35  # of a search on two cores of an AMD EPYC (Zen 4)
 ONE_CORE = rounds_costs((1,))
 
 

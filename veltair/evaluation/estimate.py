@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, log2
 
+from veltair.compiler.progress import SECONDS_PER_TRIAL
 from veltair.config import Config
 from veltair.evaluation.layout import HOST, SHIPPED_COSTS
 from veltair.evaluation.study import LOADS
@@ -14,7 +15,6 @@ from veltair.machine.tables import Tables, read_tables
 # compile time
 # and the simulator's events as `snakemake --cores all benchmarks_main` and the logs of a run tell them).
 BUILD_S_PER_VERSION = 0.35
-SEARCH_S_PER_TRIAL = 0.35
 LAYER_ENDS_PER_S = 60_000.0
 START_S = 4.0  # Python, TVM and LoadGen come up
 # Layers and versions of a model that has no tables yet: those of ResNet-50.
@@ -55,7 +55,7 @@ def _compile(config: Config, tables: Tables) -> Iterator[Work]:
     structures = {layer.structure: layer for name in names for layer in tables.layers[name]}
     versions = len(structures) * config.select.count
     if not config.search.reuse:
-        seconds = len(structures) * config.search.trials * SEARCH_S_PER_TRIAL
+        seconds = len(structures) * config.search.trials * SECONDS_PER_TRIAL
         yield Work("search", 1, seconds, exclusive=True)
     yield Work("build", len(names), versions * BUILD_S_PER_VERSION, exclusive=False)
     latency_s = {name: tables.costs.isolated_latency_s(name) for name in set(names)}

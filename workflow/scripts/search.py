@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from veltair.compiler.schedules import own_schedules
-from veltair.compiler.shipped import shipped_stores
+from veltair.compiler.shipped import shipped_records, shipped_stores
 from veltair.compiler.steps import SearchOrder, search_models, search_settings
 from veltair.evaluation.script import logged
 from veltair.evaluation.steps import machine_to_itself, measuring_lock
@@ -16,4 +16,4 @@ with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
     peak_flops = read_machine(Path(snakemake.input.machine)).core_peak_flops
     order = SearchOrder(search["cpu"], search["cores"], snakemake.params.slack, peak_flops)
     work, folder = Path(snakemake.params.work), Path(snakemake.output[0]).parent
-    search_models(models, stores, settings, order, work, folder, own_schedules, rpc)
+    search_models(models, stores, settings, order, work, folder, own_schedules, rpc, shipped_records())
