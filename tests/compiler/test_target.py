@@ -3,7 +3,14 @@ import os
 import pytest
 
 from veltair.compiler import target
-from veltair.compiler.target import GENERIC_X86, cpu_target, host_cpu, sleep_when_idle, use_all_cores
+from veltair.compiler.target import (
+    GENERIC_X86,
+    cpu_target,
+    host_cpu,
+    sleep_when_idle,
+    spin_when_idle,
+    use_all_cores,
+)
 
 
 def test_the_host_has_a_name_that_a_target_can_be_made_of() -> None:
@@ -41,3 +48,5 @@ def test_idle_threads_sleep_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TVM_THREAD_POOL_SPIN_COUNT", "77")
     sleep_when_idle()
     assert os.environ["TVM_THREAD_POOL_SPIN_COUNT"] == "0"
+    spin_when_idle()
+    assert int(os.environ["TVM_THREAD_POOL_SPIN_COUNT"]) > 0

@@ -41,6 +41,9 @@ def test_loading_readies_the_threads_of_kernels_before_any_kernel_runs(
     monkeypatch.setattr(LoadedModel, "kernel", kernel)
     LoadedModel(tiny_folder)
     assert set(seen) == {(str(len(os.sched_getaffinity(0))), "0")}
+    seen.clear()
+    LoadedModel(tiny_folder, spins=True)
+    assert all(int(spins) > 0 for _, spins in seen)
 
 
 def test_packed_weights_of_every_version_are_counted(tiny_loaded: LoadedModel) -> None:

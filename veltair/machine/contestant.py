@@ -43,7 +43,7 @@ class OurNetwork:
         from veltair.machine.library import LoadedModel  # noqa: PLC0415
         from veltair.machine.profile import time_layers  # noqa: PLC0415
 
-        model = LoadedModel(build)
+        model = LoadedModel(build, spins=True)  # as ONNX Runtime does
         use_cores(tuple(sorted(os.sched_getaffinity(0))))  # TVM's pool keeps the size of its first use
         use_cores(cores)
         self._time_layers = time_layers

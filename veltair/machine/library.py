@@ -9,7 +9,7 @@ import tvm
 from numpy.typing import NDArray
 
 from veltair.compiler.build import CONSTANTS, LIBRARY, ModelPlan, VersionPlan, read_plan
-from veltair.compiler.target import sleep_when_idle, use_all_cores
+from veltair.compiler.target import sleep_when_idle, spin_when_idle, use_all_cores
 
 Call = tuple[Any, tuple[Any, ...]]
 
@@ -17,13 +17,16 @@ Call = tuple[Any, tuple[Any, ...]]
 class LoadedModel:
     """A model whose kernels can be called. `packed_bytes` counts what all versions packed, the like once."""
 
-    def __init__(self, folder: Path) -> None:
-        """Load the library and pack the weights. Raises LookupError if the model was not built there."""
+    def __init__(self, folder: Path, *, spins: bool = False) -> None:
+        """Load the library and pack the weights; `spins`: idle threads wait awake, nobody else needs a core.
+
+        Raises LookupError if the model was not built there.
+        """
         if not (folder / LIBRARY).is_file():
             raise LookupError(f"{folder} holds no built model; run rule `build`")
         # Before the first kernel, which packs weights: TVM reads both once.
         use_all_cores()
-        sleep_when_idle()
+        (spin_when_idle if spins else sleep_when_idle)()
         self.plan: ModelPlan = read_plan(folder)
         self._module = tvm.runtime.load_module(str(folder / LIBRARY))
         self.packed_bytes = 0
