@@ -55,6 +55,14 @@ def test_sums_that_tvm_would_put_on_the_heap_are_refused() -> None:
     assert efficiency(RegisterTile((14,), 32), AVX512) == 0.0
 
 
+def test_columns_that_are_no_whole_vectors_fill_a_part_of_each() -> None:
+    assert {tile.columns for tile in register_tiles((25, 25), 324, AVX2)} == {4, 2}
+    assert efficiency(RegisterTile((10,), 4), AVX2) == pytest.approx(
+        efficiency(RegisterTile((10,), 8), AVX2) / 2
+    )
+    assert register_tiles((13, 13), 125, AVX2) == []
+
+
 @given(rows=st.tuples(EXTENTS, EXTENTS), columns=COLUMNS)
 def test_tiles_divide_their_loops_and_the_first_is_the_most_efficient(
     rows: tuple[int, int], columns: int

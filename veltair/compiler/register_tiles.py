@@ -66,20 +66,23 @@ def efficiency(tile: RegisterTile, registers: Registers) -> float:
     Counted for one step of the reduction: its multiply-adds against its loads (a vector of each column group,
     a broadcast of each row) and against the latency of a multiply-add, which each sum waits for.
     """
-    rows, groups = prod(tile.rows), tile.columns // registers.lanes
+    rows, groups = prod(tile.rows), -(-tile.columns // registers.lanes)
     sums = rows * groups
     if sums + min(groups, rows) + 1 > registers.count:
         return 0.0
     if rows * tile.columns * FLOAT_BYTES > ACCUMULATOR_BYTES:
         return 0.0
     cycles = max(sums, groups + rows, FMA_LATENCY_CYCLES * FMAS_PER_CYCLE) / FMAS_PER_CYCLE
-    return sums / FMAS_PER_CYCLE / cycles
+    filled = tile.columns / (groups * registers.lanes)
+    return filled * sums / FMAS_PER_CYCLE / cycles
 
 
 def register_tiles(rows: tuple[int, ...], columns: int, registers: Registers) -> list[RegisterTile]:
     """Return the tiles that divide the loops and fit the registers, the most efficient first."""
     # LLVM splits vectors of other widths into single lanes.
     widths = [width for power in range(4) if columns % (width := registers.lanes << power) == 0]
+    if not widths:  # parts of a register: 324 channels are no whole vectors of 8
+        widths = [width for width in (registers.lanes // 2, registers.lanes // 4) if columns % width == 0]
     tiles = [
         RegisterTile(sizes, width)
         for sizes in product(*(divisors(extent) for extent in rows))

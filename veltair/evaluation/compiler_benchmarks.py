@@ -31,7 +31,7 @@ from veltair.machine.topology import Machine
 COMMAND = "snakemake --cores all benchmarks_compiler --configfile workflow/config/compiler.yaml"
 CHOOSE_S, COMPARE_S = 8.0, 15.0  # for a model on one count of cores
 BUILT = "resnet50"  # the model whose build and layers are timed, where the configuration has it
-SEARCHED_LAYERS, SEARCH_TRIALS = 3, 32
+SEARCHED_LAYERS, SEARCH_TRIALS = 3, 64
 PRESSURE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -155,7 +155,7 @@ def search_figures(
         search_all({structure: function}, place)
         return tuple(read_candidates(structure, function, place))
 
-    unit = f"{SEARCH_TRIALS} trials of each of {len(functions)} layers and their own schedules"
+    unit = f"{SEARCH_TRIALS} trials of each of {len(functions)} layers, schedules by hand among them"
     wall_s = _timed(search_all, functions, folder / "alone")
     figures = trial_figures(functions, wall_s, folder / "alone", unit)
     if machine.cores < 2:
