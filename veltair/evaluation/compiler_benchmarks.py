@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median
 from tempfile import TemporaryDirectory
@@ -31,7 +32,7 @@ from veltair.machine.topology import Machine
 COMMAND = "snakemake --cores all benchmarks_compiler --configfile workflow/config/compiler.yaml"
 CHOOSE_S, COMPARE_S = 8.0, 15.0  # for a model on one count of cores
 BUILT = "resnet50"  # the model whose build and layers are timed, where the configuration has it
-SEARCHED_LAYERS, SEARCH_TRIALS = 3, 64
+SEARCHED_LAYERS, SEARCH_TRIALS, BY_HAND = 3, 32, 16
 PRESSURE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -149,13 +150,13 @@ def search_figures(
     functions = heaviest(imported, SEARCHED_LAYERS)
 
     def search_all(chosen: Mapping[str, Any], place: Path) -> None:
-        search(chosen, target, settings, place, _tell, own_schedules)
+        search(chosen, target, settings, place, _tell, partial(own_schedules, count=BY_HAND))
 
     def search_one(structure: str, function: Any, place: Path) -> Sequence[Candidate]:
         search_all({structure: function}, place)
         return tuple(read_candidates(structure, function, place))
 
-    unit = f"{SEARCH_TRIALS} trials of each of {len(functions)} layers, schedules by hand among them"
+    unit = f"{SEARCH_TRIALS} trials of each of {len(functions)} layers, {BY_HAND} of them by hand"
     wall_s = _timed(search_all, functions, folder / "alone")
     figures = trial_figures(functions, wall_s, folder / "alone", unit)
     if machine.cores < 2:
