@@ -16,6 +16,12 @@ TINY_STORE = Path(__file__).parent / "data" / "tiny"
 
 
 @pytest.fixture(scope="session")
+def c_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that C sources of the package are compiled into, once for all tests."""
+    return tmp_path_factory.mktemp("c_build")
+
+
+@pytest.fixture(scope="session")
 def tiny_imported() -> Any:
     """The tiny network, imported."""
     # TVM takes a second to import: only tests that need it pay.

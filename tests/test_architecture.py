@@ -16,7 +16,8 @@ RUNS_KERNELS = ("veltair/machine/library.py", "veltair/machine/gang.py", "veltai
 CONFINED = {
     "tvm": ("veltair/compiler/", *RUNS_KERNELS),
     "tvm_ffi": ("veltair/compiler/", *RUNS_KERNELS),
-    "mlperf_loadgen": ("veltair/evaluation/loadgen.py",),
+    "mlperf_loadgen": ("veltair/evaluation/loadgen_child.py",),
+    "openvino": ("veltair/machine/openvino_server.py",),
 }
 # What decides must depend on its arguments alone.
 PURE = (
@@ -28,6 +29,7 @@ PURE = (
     "veltair/evaluation/metrics.py",
     "veltair/evaluation/version_study.py",
     "veltair/machine/placement.py",
+    "veltair/machine/residency.py",
     "veltair/machine/suitability.py",
     "veltair/serving/adaptive.py",
     "veltair/serving/blocks.py",
@@ -35,6 +37,7 @@ PURE = (
     "veltair/serving/dispatcher.py",
     "veltair/serving/policy.py",
     "veltair/serving/query.py",
+    "veltair/serving/timeline.py",
 )
 IMPURE_MODULES = {
     *(
@@ -155,7 +158,7 @@ def test_an_import_against_the_arrows_is_found(copy: Path, file: str, line: str,
 
 
 @pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_tvm_and_loadgen_are_imported_in_their_rooms_only(path: Path) -> None:
+def test_runtimes_and_loadgen_are_imported_in_their_rooms_only(path: Path) -> None:
     assert _misplaced(path.read_text(), path.relative_to(ROOT).as_posix()) == []
 
 
@@ -166,6 +169,7 @@ def test_tvm_and_loadgen_are_imported_in_their_rooms_only(path: Path) -> None:
         "from tvm import relax",
         "def f():\n    import tvm.runtime",
         "import mlperf_loadgen as lg",
+        "import openvino",
     ],
 )
 def test_an_import_outside_its_room_is_found(line: str) -> None:

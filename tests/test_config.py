@@ -177,6 +177,10 @@ def test_a_configuration_does_not_change() -> None:
         ("measured.workloads", ["nix"], "measured.workloads: 'nix' is not in `workloads` (mix)"),
         ("simulated.workloads", ["mix", "mix"], "simulated.workloads: 'mix' is listed 2 times; list it once"),
         ("profile.costs", "shipped", "measured.enabled: true, but profile.costs is 'shipped'"),
+        ("engine.placement", "near", "engine.placement: 'near' is refused: it should be 'spread' or"),
+        ("engine.interference", "none", "should be 'auto', 'perf', 'probe' or 'slowdown'"),
+        ("engine.memory_mb", 0, "engine.memory_mb: 0 is refused: it should be greater than 0"),
+        ("engine", {"launcher": "tvm", "malleable": True}, "engine: malleable is true, but TVM's threads"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_its_value_and_what_is_expected(

@@ -18,7 +18,7 @@ CONFIGS = ROOT / "workflow" / "config"
 RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
 # They start kernels on all cores, so nothing else may run beside them.
-BENCHMARKS = {"benchmarks_main", "benchmarks_compiler", "tolerance"}
+BENCHMARKS = {"benchmarks_main", "benchmarks_compiler", "benchmarks_engine", "tolerance", "interference"}
 MEASURING = {"search", "machine", "profile", "measure", *BENCHMARKS}
 
 

@@ -121,7 +121,7 @@ def test_a_model_is_built_from_a_store(
     (tmp_path / "build").mkdir()
     plan = build_in(tmp_path / "tiny.onnx", [store], tmp_path / "build")
     assert sorted(path.name for path in (tmp_path / "build").iterdir()) == [
-        "constants.npz",
+        "constants.bin",
         "kernels.so",
         "plan.json",
         "versions.csv",

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import time
@@ -22,20 +23,29 @@ from veltair.evaluation import live
 from veltair.evaluation.arrivals import server_queries
 from veltair.evaluation.capacity import SearchSettings, Status
 from veltair.evaluation.live import (
+    QUERIES,
     SAMPLES_PER_MODEL,
     LiveRun,
     LiveSettings,
+    LiveStudy,
     live_frame,
+    load_models,
     make_samples,
     measure,
+    policy_verdicts,
     run_rows,
     search,
 )
 from veltair.evaluation.loadgen import LoadGenProcess
+from veltair.evaluation.records import read_records, to_records
 from veltair.evaluation.study import MakePolicy, Site, make_site
-from veltair.evaluation.trace import LoadGenError
+from veltair.evaluation.trace import MIXED, LoadGenError
 from veltair.machine.cost import COLUMNS, CostTable
+from veltair.machine.interference import ObservedSlowdown
+from veltair.machine.launchers import LAUNCHERS, launcher
 from veltair.machine.library import LoadedModel
+from veltair.machine.placement import spread
+from veltair.machine.pool_gang import PoolGang
 from veltair.machine.tables import Tables
 from veltair.machine.topology import Machine
 from veltair.serving.discipline import Conflict, DropLate, Order
@@ -92,24 +102,52 @@ def site_of(models: dict[str, LoadedModel]) -> Site:
     return make_site(Tables(machine, layers, {}, costs), dict.fromkeys(models, QOS_S), 1.0, "mix", shares)
 
 
+def study_of(
+    site: Site, models: dict[str, LoadedModel], make: MakePolicy = fcfs, **settings: Any
+) -> LiveStudy:
+    """Return a study of a policy on freshly made samples."""
+    samples = make_samples(models, site, SETTINGS.seed)
+    return LiveStudy(
+        site, "Fcfs", make, models, samples, replace(SETTINGS, **settings), PoolGang, ObservedSlowdown()
+    )
+
+
 @pytest.fixture(scope="module")
-def measured(
-    site: Site, models: dict[str, LoadedModel], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[MakePolicy], LiveRun]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which each policy's run has one of its name."""
+    return tmp_path_factory.mktemp("loadgen")
+
+
+@pytest.fixture(scope="module")
+def measured(site: Site, models: dict[str, LoadedModel], folders: Path) -> Callable[[MakePolicy], LiveRun]:
     """Return one second of the real LoadGen against a policy; measured once for each."""
     runs: dict[MakePolicy, LiveRun] = {}
-    samples = make_samples(models, site, seed=7)
+    study = study_of(site, models)
 
     def run(make: MakePolicy) -> LiveRun:
         if make not in runs:
-            folder = tmp_path_factory.mktemp("loadgen")
-            runs[make] = measure(site, make, models, samples, SETTINGS, QPS, folder)
+            runs[make] = measure(replace(study, make=make), QPS, folders / make.__name__)
         return runs[make]
 
     return run
 
 
 Measured = Callable[[MakePolicy], LiveRun]
+
+
+@pytest.fixture(scope="module")
+def words_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a network of words, built."""
+    folder = tmp_path_factory.mktemp("words")
+    imported = import_model("words", tiny_words(), QOS_S)
+    build(imported, unscheduled_versions(imported), cpu_target(4), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(tiny_loaded: LoadedModel, words_folder: Path) -> dict[str, LoadedModel]:
+    """A network of images and one of words."""
+    return {"tiny": tiny_loaded, "words": LoadedModel(words_folder)}
 
 
 def test_samples_have_the_right_answers(site: Site, models: dict[str, LoadedModel]) -> None:
@@ -121,19 +159,109 @@ def test_samples_have_the_right_answers(site: Site, models: dict[str, LoadedMode
 
 
 def test_models_of_words_and_of_images_are_served_side_by_side(
-    tiny_loaded: LoadedModel, tmp_path: Path
+    both: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
-    imported = import_model("words", tiny_words(), QOS_S)
-    build(imported, unscheduled_versions(imported), cpu_target(4), tmp_path / "words")
-    models = {"tiny": tiny_loaded, "words": LoadedModel(tmp_path / "words")}
-    site = site_of(models)
-    samples = make_samples(models, site, seed=3)
-    for name, sample in samples:
+    study = study_of(site_of(both), both)
+    for name, sample in study.samples:
         if name == "words":
             assert np.allclose(sample.answer[0], run_onnx(tiny_words(), *sample.values)[0], atol=1e-5)
-    run = measure(site, fcfs, models, samples, SETTINGS, QPS, tmp_path / "loadgen")
+    run = measure(study, QPS, tmp_path)
     assert {record.query.model for record in run.records} == {"tiny", "words"}
     assert (run.wrong_answers, run.problem) == (0, "")
+    (row,) = policy_verdicts("Fcfs", [run])
+    assert (row["tenant"], row["queries"], row["loadgen_valid"]) == (MIXED, len(run.records), None)
+
+
+def test_validation_gives_each_model_a_verdict_of_its_own(
+    both: dict[str, LoadedModel], tmp_path: Path
+) -> None:
+    study = study_of(site_of(both), both, validation=True)
+    run = measure(study, 2 * QPS, tmp_path)
+    rows = policy_verdicts("Fcfs", [run])
+    assert [(row["policy"], row["qps"], row["tenant"]) for row in rows] == [
+        ("Fcfs", 2 * QPS, "tiny"),
+        ("Fcfs", 2 * QPS, "words"),
+    ]
+    assert all(type(row["loadgen_valid"]) is bool for row in rows)
+    assert sum(row["queries"] for row in rows) == len(run.records)
+    assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
+
+
+def test_a_run_leaves_its_records_as_one_table(measured: Measured, folders: Path) -> None:
+    run = measured(fcfs)
+    frame = read_records(folders / "fcfs" / QUERIES)
+    assert tuple(to_records(frame)) == run.records
+    assert frame["counted"].sum() == sum(record.query.arrival_s >= run.count_from_s for record in run.records)
+    assert (set(frame["policy"]), set(frame["qps"])) == ({"Fcfs"}, {QPS})
+
+
+@pytest.mark.parametrize(("make", "pictures"), [(fcfs, 1), (RejectAll, 0)])
+def test_a_run_can_leave_a_trace_of_its_blocks_and_a_picture_where_any_ran(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path, make: MakePolicy, pictures: int
+) -> None:
+    run = measure(study_of(site, models, make, seconds=0.2, timeline=True), QPS, tmp_path)
+    trace = json.loads((tmp_path / "timeline.trace.json").read_text())
+    assert trace["otherData"]["core ids"] == "granted by the backend"
+    blocks = {event["args"]["query"] for event in trace["traceEvents"] if "query" in event.get("args", {})}
+    assert len(blocks) >= pictures * len(run.records)
+    assert len(list(tmp_path.glob("timeline.png"))) == pictures
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_models_that_do_not_fit_together_are_loaded_when_a_query_needs_them(
+    both: dict[str, LoadedModel], tiny_folder: Path, words_folder: Path, tmp_path: Path, name: str
+) -> None:
+    site = site_of(both)
+    largest = max(model.bytes_needed() for model in both.values())
+    models, memory = load_models({"tiny": tiny_folder, "words": words_folder}, site.weights, largest)
+    assert memory is not None
+    samples, launch = make_samples(models, site, 7, memory), launcher(name, tmp_path)
+    settings = replace(SETTINGS, seconds=0.5)
+    study = LiveStudy(site, "Fcfs", fcfs, models, samples, settings, launch, ObservedSlowdown(), memory)
+    run = measure(study, QPS, tmp_path / "run")
+    assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
+    assert memory.counts.evictions > 4
+    assert len(memory.resident) == 1
+
+
+@pytest.mark.parametrize("malleable", [False, True])
+def test_workers_in_c_serve_right_answers_too(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path, malleable: bool
+) -> None:
+    launch = launcher("gang", tmp_path, malleable=malleable)
+    run = measure(replace(study_of(site, models, seconds=0.2), launch=launch), QPS, tmp_path / "run")
+    assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
+
+
+class Placed:
+    """A placement that is written down."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, cores: int, free: Any, machine: Machine, held: Any) -> tuple[int, ...]:
+        self.asked += 1
+        return spread(cores, free, machine, held)
+
+
+def test_cores_are_placed_as_the_configuration_says(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = Placed()
+    monkeypatch.setattr(live, "PLACEMENTS", {"mine": placed})
+    run = measure(study_of(site, models, seconds=0.1, placement="mine"), QPS, tmp_path)
+    assert placed.asked == sum(record.blocks for record in run.records)
+
+
+def test_what_one_run_taught_of_the_pressure_is_forgotten_before_the_next(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path
+) -> None:
+    study = study_of(site, models, seconds=0.1)
+    study.interference.observe(2.0, 1.0, 2.0)
+    assert study.interference.pressure() > 0
+    # No block of this table can teach anything: pressure has no effect in it.
+    measure(study, QPS, tmp_path)
+    assert study.interference.pressure() == 0.0
 
 
 def test_every_query_of_loadgen_has_one_record_in_the_order_of_issue(measured: Measured, site: Site) -> None:
@@ -165,8 +293,7 @@ def test_records_are_on_the_clock_of_the_engine(
     site: Site, models: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
     begin_s = time.monotonic()
-    short = LiveSettings(seconds=0.1, seed=7, drain_qos=4.0)
-    run = measure(site, fcfs, models, make_samples(models, site, 7), short, QPS, tmp_path)
+    run = measure(study_of(site, models, seconds=0.1), QPS, tmp_path)
     took_s = time.monotonic() - begin_s
     assert all(0 < record.query.arrival_s < record.end_s < took_s for record in run.records)
 
@@ -196,12 +323,15 @@ def test_runs_are_told_with_what_loadgen_said(measured: Measured) -> None:
     run = measured(fcfs)
     (row,) = run_rows("Fcfs", [run])
     assert (row["policy"], row["qps"], row["queries"]) == ("Fcfs", QPS, len(run.records))
-    assert row["loadgen_valid"] is run.summary.verdict.valid
+    (row,) = policy_verdicts("Fcfs", [run])
+    assert (row["tenant"], row["loadgen_valid"]) == ("tiny", run.summary.verdict.valid)
 
 
-def test_records_of_several_runs_make_one_table(measured: Measured, site: Site) -> None:
+def test_records_of_several_runs_make_one_table(
+    measured: Measured, site: Site, models: dict[str, LoadedModel]
+) -> None:
     run = measured(fcfs)
-    frame = live_frame(site, "Fcfs", [run, replace(run, qps=80.0)], seed=7)
+    frame = live_frame(study_of(site, models), [run, replace(run, qps=80.0)])
     assert frame.groupby("qps").size().to_dict() == {40.0: len(run.records), 80.0: len(run.records)}
     assert set(frame["backend"]) == {"engine"}
     counted = sum(record.query.arrival_s >= run.count_from_s for record in run.records)
@@ -221,7 +351,7 @@ def test_a_loadgen_that_dies_is_a_loadgen_error(
 ) -> None:
     monkeypatch.setattr(live, "LoadGenProcess", Killed)
     with pytest.raises(LoadGenError, match="killed by signal 9"):
-        measure(site, fcfs, models, make_samples(models, site, 7), SETTINGS, QPS, tmp_path)
+        measure(study_of(site, models), QPS, tmp_path)
 
 
 class Rates:
@@ -232,9 +362,7 @@ class Rates:
         self.asked: list[float] = []
         self.folders: list[Path] = []
 
-    def __call__(
-        self, site: Site, make: Any, models: Any, samples: Any, settings: Any, qps: float, folder: Path
-    ) -> LiveRun:
+    def __call__(self, study: LiveStudy, qps: float, folder: Path) -> LiveRun:
         self.asked.append(qps)
         self.folders.append(folder)
         if len(self.asked) <= self.failures:
@@ -248,7 +376,7 @@ def search_with(
 ) -> Any:
     monkeypatch.setattr(live, "measure", rates)
     limits = SearchSettings(0.05, max_rates=max_rates)
-    return search(site, fcfs, models, SETTINGS, limits, 30.0, 50.0, Path("loadgen"))
+    return search(study_of(site, models), limits, 30.0, 50.0, Path("loadgen"))
 
 
 @pytest.mark.parametrize("max_rates", [1, 4])

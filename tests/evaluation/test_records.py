@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -5,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veltair.evaluation.records import DTYPES, Run, read_records, to_frame, to_records, write_records
+from veltair.evaluation.records import (
+    DTYPES,
+    Run,
+    read_records,
+    to_frame,
+    to_records,
+    write_records,
+    write_run,
+)
+from veltair.evaluation.trace import MIXED, LoadGenError, Verdict
 from veltair.serving.query import Ending, Query, QueryRecord
 
 RUN = Run("simulator", "bench", False, "mix", "Planaria", 12.5, 7)
@@ -125,3 +135,46 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
 def test_a_run_at_no_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="qps is 0"):
         Run("simulator", "bench", False, "mix", "Planaria", 0, 7)
+
+
+# One query of 400 ms and one of 600 ms, over a target of 500 ms.
+SERVED = [record(0, arrival_s=1.0, end_s=1.4), record(1, arrival_s=1.0, end_s=1.6)]
+VERDICT = Verdict(False, "", 2, 1, 500_000_000, 500_000_000, 600_000_000)
+
+
+@pytest.mark.parametrize("tenant", ["resnet50", MIXED])
+def test_a_runs_records_that_add_up_to_loadgens_log_are_written(tmp_path: Path, tenant: str) -> None:
+    frame = to_frame(SERVED, RUN)
+    write_run(frame, {tenant: VERDICT}, tmp_path / "queries.parquet")
+    pd.testing.assert_frame_equal(read_records(tmp_path / "queries.parquet"), frame)
+
+
+@pytest.mark.parametrize("tenant", ["resnet50", MIXED])
+def test_a_runs_records_that_do_not_are_not_written_and_the_quantity_is_named(
+    tmp_path: Path, tenant: str
+) -> None:
+    path = tmp_path / "queries.parquet"
+    other = replace(VERDICT, p95_latency_ns=1)
+    with pytest.raises(LoadGenError, match="the p95 latency in ns is 600000000, but 1 in LoadGen's"):
+        write_run(to_frame(SERVED, RUN), {tenant: other}, path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_leaves_the_file_of_the_last_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "queries.parquet"
+    write_run(to_frame(SERVED, RUN), {MIXED: VERDICT}, path)
+    before = path.read_bytes()
+    with pytest.raises(LoadGenError, match="the number of queries is 1, but 2"):
+        write_run(to_frame(SERVED[:1], RUN), {MIXED: VERDICT}, path)
+    assert path.read_bytes() == before
+
+
+def test_a_tenant_that_loadgen_did_not_judge_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no verdict on resnet50"):
+        write_run(to_frame(SERVED, RUN), {"bert": VERDICT}, tmp_path / "queries.parquet")
+
+
+def test_two_runs_are_not_written_as_one(tmp_path: Path) -> None:
+    frame = pd.concat([to_frame(SERVED[:1], RUN), to_frame(SERVED[1:], replace(RUN, qps=1.0))])
+    with pytest.raises(ValueError, match="several runs"):
+        write_run(frame, {MIXED: VERDICT}, tmp_path / "queries.parquet")

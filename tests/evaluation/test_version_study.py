@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from table_builders import make_tables, write_made_up_tables
 
-from veltair.compiler.build import PLAN, LayerPlan, ModelPlan
+from veltair.compiler.build import FORMAT, PLAN, LayerPlan, ModelPlan
 from veltair.compiler.select import Selection, rounds_costs
 from veltair.compiler.shipped import AVX2
 from veltair.compiler.store import SearchInfo, StoreError, write_store
@@ -185,7 +185,8 @@ def write_plan(folder: Path) -> None:
         {"name": f"layer{n}", "structure": s, "macs": 9 - n, "inputs": [], "outputs": [], "dtypes": []}
         for n, s in enumerate(FOUND)
     ]
-    document = {"model": "net", "inputs": [], "layers": layers, "versions": {}, "outputs": []}
+    document = {"format": FORMAT, "model": "net", "inputs": [], "layers": layers, "versions": {}}
+    document |= {"outputs": [], "constants": []}
     (folder / PLAN).write_text(json.dumps(document))
 
 

@@ -3,8 +3,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from veltair.machine.cpulist import format_cpu_list
+from veltair.machine.cpulist import format_cpu_list, parse_cpu_list
 from veltair.machine.host import (
     ASSUMED_L3_BYTES,
     HostSpeeds,
@@ -12,6 +14,7 @@ from veltair.machine.host import (
     host,
     host_name,
     probe,
+    quota_notes,
     read_topology,
 )
 
@@ -94,6 +97,116 @@ def test_without_l3_entries_one_group_of_an_assumed_size_is_taken_with_a_note(tm
     assert topology.cache_groups == ((0, 1, 2),)
     assert topology.l3_bytes == ASSUMED_L3_BYTES
     assert "assuming one of 32 MiB for all 3 cores" in topology.notes[0]
+
+
+def siblings_apart(cores: int) -> dict[int, str]:
+    """Second threads numbered after all first ones, as on most servers: 0 and 64, 1 and 65, …"""
+    return {thread: f"{thread % cores},{thread % cores + cores}" for thread in range(2 * cores)}
+
+
+def siblings_adjacent(cores: int) -> dict[int, str]:
+    """Threads of a core numbered one after the other, as on some virtual machines: 0-1, 2-3, …"""
+    return {thread: f"{thread & ~1}-{thread | 1}" for thread in range(2 * cores)}
+
+
+@pytest.mark.parametrize(("cores", "size"), [(64, 4), (64, 8), (128, 8), (128, 16)])
+def test_of_a_server_with_two_threads_a_core_each_core_counts_once_in_the_group_of_its_l3(
+    tmp_path: Path, cores: int, size: int
+) -> None:
+    firsts = consecutive(cores // size, size)
+    groups = [[*group, *(core + cores for core in group)] for group in firsts]
+    root = make_sysfs(tmp_path, groups, threads=siblings_apart(cores))
+    topology = read_topology(root, range(2 * cores))
+    assert topology.cache_groups == tuple(tuple(group) for group in firsts)
+    assert topology.notes == (
+        f"hardware threads {cores}-{2 * cores - 1} share a core with another and are left unused",
+    )
+
+
+def test_threads_of_a_core_may_be_numbered_one_after_the_other(tmp_path: Path) -> None:
+    root = make_sysfs(tmp_path, consecutive(16, 8), threads=siblings_adjacent(64))
+    groups = read_topology(root, range(128)).cache_groups
+    assert groups == tuple(tuple(range(8 * group, 8 * group + 8, 2)) for group in range(16))
+
+
+def test_a_container_with_the_second_threads_only_has_their_cores(tmp_path: Path) -> None:
+    groups = [[*group, *(core + 64 for core in group)] for group in consecutive(16, 4)]
+    topology = read_topology(make_sysfs(tmp_path, groups, threads=siblings_apart(64)), range(64, 80))
+    assert topology.cache_groups == tuple(tuple(range(first, first + 4)) for first in range(64, 80, 4))
+    assert topology.notes == ()
+
+
+def test_a_container_with_whole_groups_of_two_sockets_keeps_them(tmp_path: Path) -> None:
+    topology = read_topology(make_sysfs(tmp_path, consecutive(16, 8)), [*range(8), *range(64, 72)])
+    assert topology.cache_groups == (tuple(range(8)), tuple(range(64, 72)))
+
+
+def test_cores_that_are_offline_are_left_out_with_a_note(tmp_path: Path) -> None:
+    # The kernel takes the cache entries of a core that goes offline away.
+    root = make_sysfs(tmp_path, consecutive(15, 4))
+    (root / "online").write_text("0-59\n")
+    (root / "cpu60").mkdir()
+    topology = read_topology(root, range(64))
+    assert topology.cache_groups == tuple(tuple(group) for group in consecutive(15, 4))
+    assert topology.l3_bytes == 16 * 2**20
+    assert topology.notes == ("cores 60-63 are offline and are left out",)
+
+
+def test_a_core_whose_sibling_is_offline_still_counts(tmp_path: Path) -> None:
+    root = make_sysfs(tmp_path, [[0, 1, 2, 3]])
+    (root / "online").write_text("0-3\n")
+    assert read_topology(root, range(8)).cache_groups == ((0, 1, 2, 3),)
+
+
+def test_if_all_allowed_cores_are_offline_the_error_names_them(tmp_path: Path) -> None:
+    root = make_sysfs(tmp_path, [[0, 1]])
+    (root / "online").write_text("0-1\n")
+    with pytest.raises(ValueError, match="no core is allowed and cores 2-3 are offline"):
+        read_topology(root, [2, 3])
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, dict[int, int]]]:
+    """Trees of servers of 64 cores with two threads each, and the core of each thread."""
+    made = []
+    for siblings, groups in ((siblings_apart, 16), (siblings_adjacent, 8)):
+        threads = siblings(64)
+        core_of = {thread: min(parse_cpu_list(shared)) for thread, shared in threads.items()}
+        by_core = sorted(threads, key=lambda thread: core_of[thread])
+        size = 128 // groups
+        shared = [by_core[size * group : size * (group + 1)] for group in range(groups)]
+        root = make_sysfs(tmp_path_factory.mktemp("sysfs"), shared, threads=threads)
+        made.append((root, core_of))
+    return made
+
+
+@given(st.integers(0, 1), st.sets(st.integers(0, 127), min_size=1))
+@settings(max_examples=20)
+def test_whatever_a_container_may_use_each_of_its_cores_is_in_one_group_once(
+    servers: list[tuple[Path, dict[int, int]]], which: int, allowed: set[int]
+) -> None:
+    root, core_of = servers[which]
+    topology = read_topology(root, allowed)
+    chosen = [thread for group in topology.cache_groups for thread in group]
+    assert allowed.issuperset(chosen)
+    assert sorted(core_of[thread] for thread in chosen) == sorted({core_of[thread] for thread in allowed})
+    assert len({len(group) for group in topology.cache_groups}) == 1
+
+
+@pytest.mark.parametrize("text", ["max 100000", "6400000 100000", "200000 3125"])
+def test_a_container_with_the_time_of_all_its_cores_is_not_warned_of(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cpu.max").write_text(text + "\n")
+    assert quota_notes(64, tmp_path / "cpu.max") == []
+
+
+def test_without_a_quota_nothing_is_warned_of(tmp_path: Path) -> None:
+    assert quota_notes(64, tmp_path / "cpu.max") == []
+
+
+def test_a_container_with_less_time_than_cores_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("350000 100000\n")
+    (note,) = quota_notes(64, tmp_path / "cpu.max")
+    assert "grants the time of 3.5 cores, fewer than the 64 that may be used" in note
 
 
 def test_a_size_that_the_kernel_would_not_write_is_refused(tmp_path: Path) -> None:

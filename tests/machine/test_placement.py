@@ -1,8 +1,10 @@
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.machine.placement import PLACEMENTS, Placement, pinned, spread
+from veltair.machine.placement import PLACEMENTS, Holdings, Placement, pinned, spread
 from veltair.machine.topology import Machine
 
 
@@ -129,3 +131,145 @@ def test_a_number_that_is_not_free_is_refused(place: Placement, cores: int) -> N
 def test_a_core_that_the_machine_lacks_is_refused(place: Placement) -> None:
     with pytest.raises(ValueError, match=r"cores \[9\] are not cores of made-up"):
         place(1, [0, 9], make_machine(1, 4), ())
+
+
+# Core ids as servers number them: blocks of ids, every n-th id, and two sockets that alternate.
+SERVERS = {
+    "64 cores, 16 groups of 4": tuple(tuple(range(4 * group, 4 * group + 4)) for group in range(16)),
+    "128 cores, 16 groups of 8": tuple(tuple(range(8 * group, 8 * group + 8)) for group in range(16)),
+    "64 cores, 8 groups of every eighth": tuple(tuple(range(group, 64, 8)) for group in range(8)),
+    "128 cores, 2 sockets that alternate": tuple(tuple(range(socket, 128, 2)) for socket in range(2)),
+    "64 cores, one L3": (tuple(range(64)),),
+}
+
+
+def server(name: str, unit: int = 1) -> Machine:
+    return Machine(name, unit, SERVERS[name], 2**19, 2**24, 1e11, 1e11, validated=False)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Machine, str, list[tuple[str, int, int]]]:
+    """A server, a placement, and what blocks ask for: (what, query, cores), each possible in its turn."""
+    machine = server(draw(st.sampled_from(sorted(SERVERS))))
+    unit = draw(st.sampled_from([1, len(machine.cache_groups[0])]))
+    held: dict[int, int] = {}
+    steps: list[tuple[str, int, int]] = []
+    for query in range(draw(st.integers(1, 25))):
+        free = machine.cores - sum(held.values())
+        what = draw(st.sampled_from(["take", "grow", "shrink", "release"] if held else ["take"]))
+        if what == "take" and free >= unit:
+            held[query] = unit * draw(st.integers(1, free // unit))
+            steps.append(("take", query, held[query]))
+        elif what in {"grow", "shrink"} and held:
+            block = draw(st.sampled_from(sorted(held)))
+            least, most = (held[block], held[block] + free) if what == "grow" else (unit, held[block])
+            held[block] = unit * draw(st.integers(least // unit, most // unit))
+            steps.append(("resize", block, held[block]))
+        elif what == "release" and held:
+            block = draw(st.sampled_from(sorted(held)))
+            del held[block]
+            steps.append(("release", block, 0))
+    return machine, draw(st.sampled_from(sorted(PLACEMENTS))), steps
+
+
+def replay(
+    machine: Machine, placement: str, steps: list[tuple[str, int, int]]
+) -> Iterator[dict[int, tuple[int, ...]]]:
+    """Yield who holds which cores after each step; a resize is adopted at once."""
+    holdings = Holdings(machine, PLACEMENTS[placement])
+    counts: dict[int, int] = {}
+    for what, query, cores in steps:
+        if what == "release":
+            holdings.release(query)
+            del counts[query]
+        else:
+            (holdings.take if what == "take" else holdings.resize)(query, cores)
+            counts[query] = cores
+        if what == "resize":
+            holdings.adopt(query, cores)
+        held = {block: holdings.of(block) for block in counts}
+        assert {block: len(ids) for block, ids in held.items()} == counts
+        yield held
+
+
+@given(histories())
+def test_no_core_of_a_server_is_ever_held_by_two_blocks(
+    history: tuple[Machine, str, list[tuple[str, int, int]]],
+) -> None:
+    machine, placement, steps = history
+    for held in replay(machine, placement, steps):
+        ids = [core for cores in held.values() for core in cores]
+        assert len(set(ids)) == len(ids)
+        assert set(ids).issubset(machine.core_ids)
+
+
+@given(histories())
+def test_blocks_pinned_to_whole_cache_groups_share_no_l3_whatever_starts_grows_shrinks_and_ends(
+    history: tuple[Machine, str, list[tuple[str, int, int]]],
+) -> None:
+    machine, _, steps = history
+    size = len(machine.cache_groups[0])
+    whole = all(cores % size == 0 for _, _, cores in steps)
+    for held in replay(machine, "pinned", steps):
+        groups = [group for ids in held.values() for group in groups_of(ids, machine)]
+        assert not whole or len(set(groups)) == len(groups)
+
+
+@given(st.sampled_from(sorted(SERVERS)), st.data())
+def test_a_block_spread_over_an_idle_server_draws_on_as_many_l3_as_it_has_cores(
+    name: str, data: st.DataObject
+) -> None:
+    machine = server(name)
+    cores = data.draw(st.integers(1, machine.cores))
+    used = groups_of(spread(cores, machine.core_ids, machine), machine)
+    assert len(used) == min(cores, len(machine.cache_groups))
+
+
+def test_spread_deals_over_the_l3_of_a_64_core_server_and_pinned_fills_them() -> None:
+    machine = server("64 cores, 16 groups of 4")
+    assert spread(18, machine.core_ids, machine) == (*range(0, 64, 4), 1, 5)
+    assert pinned(18, machine.core_ids, machine) == tuple(range(18))
+
+
+def test_pinned_keeps_to_a_socket_whose_ids_alternate_with_the_others() -> None:
+    machine = server("128 cores, 2 sockets that alternate")
+    assert pinned(64, machine.core_ids, machine) == tuple(range(0, 128, 2))
+    assert spread(4, machine.core_ids, machine) == (0, 1, 2, 3)
+
+
+def test_cores_that_a_block_gives_up_are_free_only_when_it_adopts_the_new_count() -> None:
+    holdings = Holdings(make_machine(1, 4), pinned)
+    holdings.take(7, 4)
+    holdings.resize(7, 1)
+    assert holdings.of(7) == (0, 1, 2, 3)
+    with pytest.raises(ValueError, match="0 are free"):
+        holdings.take(8, 1)
+    holdings.adopt(7, 1)
+    holdings.take(8, 3)
+    assert (holdings.of(7), holdings.of(8)) == ((0,), (1, 2, 3))
+
+
+def test_cores_that_a_block_gains_are_its_own_before_it_adopts_them() -> None:
+    holdings = Holdings(make_machine(1, 4), pinned)
+    holdings.take(7, 1)
+    holdings.resize(7, 3)
+    assert holdings.of(7) == (0, 1, 2)
+
+
+def test_a_block_that_adopts_an_older_count_keeps_what_a_later_growth_reserved() -> None:
+    holdings = Holdings(make_machine(1, 8), pinned)
+    holdings.take(7, 4)
+    holdings.resize(7, 2)
+    holdings.resize(7, 6)
+    holdings.adopt(7, 2)
+    assert holdings.of(7) == (0, 1, 2, 3, 4, 5)
+
+
+def test_a_block_that_runs_cannot_be_started_again_and_one_that_does_not_cannot_change() -> None:
+    holdings = Holdings(make_machine(1, 4), pinned)
+    holdings.take(7, 1)
+    with pytest.raises(ValueError, match=r"query 7 holds cores \[0\] already"):
+        holdings.take(7, 1)
+    for change in (lambda: holdings.resize(8, 2), lambda: holdings.adopt(8, 1), lambda: holdings.release(8)):
+        with pytest.raises(LookupError, match="query 8 holds no cores"):
+            change()

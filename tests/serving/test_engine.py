@@ -3,6 +3,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from onnx_builders import run_onnx
 from tiny import tiny
 
 from veltair.compiler.model import Layer, LayerBlock, Model
-from veltair.machine.gang import Grant
+from veltair.machine.gang import Grant, Launch
 from veltair.machine.interference import NEWEST, ObservedSlowdown
+from veltair.machine.launchers import LAUNCHERS, launcher
 from veltair.machine.library import LoadedModel
 from veltair.machine.placement import spread
 from veltair.machine.topology import Machine
@@ -50,13 +52,19 @@ TIMEOUT_S = 60.0
 EngineMaker = Callable[..., Engine]
 
 
+@pytest.fixture(params=LAUNCHERS)
+def launch(request: pytest.FixtureRequest, c_build: Path) -> Launch:
+    """Return what starts each kind of gang."""
+    return launcher(request.param, c_build)
+
+
 @pytest.fixture
-def make_engine() -> Iterator[EngineMaker]:
+def make_engine(launch: Launch) -> Iterator[EngineMaker]:
     """Return `python_engine`, whose engines are stopped at the end."""
     engines: list[Engine] = []
 
     def make(*arguments: Any, **options: Any) -> Engine:
-        engines.append(python_engine(*arguments, **options))
+        engines.append(python_engine(*arguments, launch=launch, **options))
         return engines[-1]
 
     yield make
@@ -68,10 +76,8 @@ class Fake:
     """An engine on the fake gang with four cores, and blocks of "net" with three layers."""
 
     def __init__(self, layers: int = 3) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine_module, "Gang", FakeGang)
-            self.context = python_context(FOUR, layers)
-            self.engine = python_engine(self.context, [lambda: None] * layers)
+        self.context = python_context(FOUR, layers)
+        self.engine = python_engine(self.context, [lambda: None] * layers, launch=FakeGang)
         self.gang: Any = self.engine._gang
         self.layers = layers
 
@@ -216,6 +222,20 @@ def test_a_resize_may_change_the_versions_only() -> None:
     fake.engine.resize(Resize(1, 1))
     fake.gang.end_layer(1)
     assert fake.gang.adopted[1] == Grant(cores[:1], (4, 5, 6))
+
+
+def test_a_block_holds_the_cores_that_it_has_yet_to_give_back() -> None:
+    fake = Fake()
+    fake.start(1, 3)
+    granted = fake.engine.cores_of(1)
+    fake.engine.resize(Resize(1, 1))
+    assert fake.engine.cores_of(1) == granted
+    fake.gang.end_layer(1)
+    fake.event()
+    assert fake.engine.cores_of(1) == granted[:1]
+    fake.end(1)
+    fake.event()
+    assert fake.engine.cores_of(1) == ()
 
 
 def test_progress_counts_ended_layers_of_running_blocks_only() -> None:
@@ -381,6 +401,45 @@ def test_a_kernel_that_fails_ends_the_run_and_is_named(make_engine: EngineMaker)
         run(engine, GreedyWhole(3), context, [0])
 
 
+def test_a_kernel_that_hangs_ends_the_run_and_its_layer_is_named(
+    make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "WATCH_S", 0.01)
+    monkeypatch.setattr(engine_module, "HANG_S", 0.05)
+    go, context = threading.Event(), python_context(CORES, 2)
+    engine = make_engine(context, [lambda: None, lambda: go.wait(TIMEOUT_S)])
+    with pytest.raises(
+        EngineError,
+        match=r"layer 1 of LayerBlock\(model='net', start=0, stop=2\) has been running for \d+\.\d s, "
+        "but took 1 ms at most when it was profiled: its kernel hangs",
+    ):
+        run(engine, GreedyWhole(2), context, [0])
+    engine.stop()
+    go.set()
+
+
+def test_a_layer_that_is_merely_slow_does_not_hang(
+    make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "WATCH_S", 0.005)
+    monkeypatch.setattr(engine_module, "HANG_S", 0.01)
+    context = python_context(CORES, 1, layer_s=NEVER_S)
+    (record,) = run(make_engine(context, [lambda: time.sleep(0.05)]), GreedyWhole(1), context, [0])
+    assert record.ending is Ending.SERVED
+
+
+def test_a_kernel_that_outlasts_the_end_of_the_engine_is_told(make_engine: EngineMaker) -> None:
+    go, context = threading.Event(), python_context(CORES, 1)
+    engine = make_engine(context, [lambda: go.wait(TIMEOUT_S)], drain_s=0.01)
+    run(engine, GreedyWhole(1), context, [0])
+    inner = engine._gang.stop
+    engine._gang.stop = lambda timeout_s=0.0: inner(0.01)  # type: ignore[method-assign]
+    with pytest.raises(EngineError, match=r"\d workers do not end: a kernel hangs"):
+        engine.stop()
+    engine._gang.stop = inner  # type: ignore[method-assign]
+    go.set()
+
+
 def test_an_error_told_by_another_thread_ends_the_wait(make_engine: EngineMaker) -> None:
     engine = make_engine(python_context(CORES, 1), [lambda: None])
     threading.Timer(0.05, engine.fail, [ZeroDivisionError("load generator")]).start()
@@ -481,6 +540,15 @@ def test_warming_up_runs_every_idle_instance_once(make_engine: EngineMaker) -> N
     assert runs == ["first", "second"] * len(CORES)
 
 
+def test_a_model_that_is_not_named_is_not_warmed_up(make_engine: EngineMaker) -> None:
+    runs: list[str] = []
+    engine = make_engine(python_context(CORES, 1), [lambda: runs.append("net")])
+    engine.warm_up(["other"])
+    assert runs == []
+    engine.warm_up(["net"])
+    assert runs == ["net"] * len(CORES)
+
+
 def test_a_model_that_fails_when_warmed_up_is_named(make_engine: EngineMaker) -> None:
     def fail() -> None:
         raise RuntimeError("broken")
@@ -530,11 +598,11 @@ def tiny_samples() -> list[tuple[str, Sample]]:
 
 
 def serve_tiny(
-    tiny_loaded: LoadedModel, samples: Any, context: Context, policy: str, asked: list[int]
+    tiny_loaded: LoadedModel, samples: Any, context: Context, policy: str, asked: list[int], launch: Launch
 ) -> tuple[list[QueryRecord], int]:
     """Return the records and how many answers were wrong."""
     parts = context.costs, context.machine, spread, ObservedSlowdown(), NEVER_S
-    engine = Engine({"tiny": tiny_loaded}, samples, {"tiny": 10.0}, *parts)
+    engine = Engine({"tiny": tiny_loaded}, samples, {"tiny": 10.0}, *parts, launch)
     try:
         engine.warm_up()
         records = run(engine, make_policy(policy, context, "paper", {}), context, asked)
@@ -545,17 +613,17 @@ def serve_tiny(
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_query_is_served_and_answered_right_under_load(
-    tiny_loaded: LoadedModel, tiny_samples: Any, tiny_context: Context, policy: str
+    tiny_loaded: LoadedModel, tiny_samples: Any, tiny_context: Context, policy: str, launch: Launch
 ) -> None:
-    records, wrong = serve_tiny(tiny_loaded, tiny_samples, tiny_context, policy, [0, 1, 2] * 20)
+    records, wrong = serve_tiny(tiny_loaded, tiny_samples, tiny_context, policy, [0, 1, 2] * 20, launch)
     assert sorted(record.query.id for record in records) == list(range(60))
     assert {record.ending for record in records} == {Ending.SERVED}
     assert wrong == 0
 
 
 def test_each_wrong_answer_is_counted(
-    tiny_loaded: LoadedModel, tiny_samples: Any, tiny_context: Context
+    tiny_loaded: LoadedModel, tiny_samples: Any, tiny_context: Context, launch: Launch
 ) -> None:
-    records, wrong = serve_tiny(tiny_loaded, tiny_samples, tiny_context, POLICIES[0], [0, 3, 1, 3, 2])
+    records, wrong = serve_tiny(tiny_loaded, tiny_samples, tiny_context, POLICIES[0], [0, 3, 1, 3, 2], launch)
     assert len(records) == 5
     assert wrong == 2

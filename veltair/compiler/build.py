@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from tvm import relax
 from tvm.support import cc
 
+from veltair.compiler.constants import ConstantPlan, write_constants
 from veltair.compiler.importer import ImportedModel, Source
 from veltair.compiler.objects import CompiledVersion, compile_version, find_version, version_key
 from veltair.compiler.samples import Input
@@ -21,7 +21,9 @@ from veltair.provenance import write_atomically
 
 LIBRARY = "kernels.so"
 PLAN = "plan.json"
-CONSTANTS = "constants.npz"
+CONSTANTS = "constants.bin"
+# Of the three files together; raise it when one of them changes.
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,17 @@ class LayerPlan:
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """All that is needed to run a built model: its layers, their versions, and where its outputs are."""
+    """All that is needed to run a built model: its layers, their versions, and where its outputs are.
+
+    The constant of number n, as inputs of layers name it, is `constants[n]`.
+    """
 
     model: str
     inputs: tuple[Input, ...]
     layers: tuple[LayerPlan, ...]
     versions: Mapping[str, tuple[VersionPlan, ...]]
     outputs: tuple[tuple[str, int, int], ...]
+    constants: tuple[ConstantPlan, ...] = ()
 
     def of(self, layer: int) -> tuple[VersionPlan, ...]:
         """Return the versions of a layer."""
@@ -111,23 +117,20 @@ def build(
     }
     layers, constants = _plan_layers(imported)
     outputs = tuple(_place(source) for source in imported.outputs)
-    plan = ModelPlan(imported.model.name, imported.inputs, layers, versions, outputs)
-    _write_constants(folder / CONSTANTS, constants)
-    write_atomically({folder / PLAN: json.dumps(asdict(plan), indent=1).encode()})
+    places = write_constants(folder / CONSTANTS, constants)
+    plan = ModelPlan(imported.model.name, imported.inputs, layers, versions, outputs, places)
+    write_atomically({folder / PLAN: _format_plan(plan)})
     partial.replace(folder / LIBRARY)
     return plan
 
 
-def _write_constants(path: Path, constants: Sequence[Any]) -> None:
-    partial = path.with_name(f".{path.name}")  # as a file, for weights may be gigabytes
-    with partial.open("wb") as stream:
-        np.savez(stream, **{str(number): array for number, array in enumerate(constants)})
-    partial.replace(path)
+def _format_plan(plan: ModelPlan) -> bytes:
+    return json.dumps({"format": FORMAT, **asdict(plan)}, indent=1).encode()
 
 
 def read_plan(folder: Path) -> ModelPlan:
-    """Return the plan of a built model."""
-    document = json.loads((folder / PLAN).read_text())
+    """Return the plan of a built model. Raises LookupError if it was built in another format."""
+    document = _read_document(folder)
     return ModelPlan(
         model=document["model"],
         inputs=tuple(Input(**{**entry, "shape": tuple(entry["shape"])}) for entry in document["inputs"]),
@@ -147,7 +150,20 @@ def read_plan(folder: Path) -> ModelPlan:
             for structure, entries in document["versions"].items()
         },
         outputs=tuple((kind, number, output) for kind, number, output in document["outputs"]),
+        constants=tuple(
+            ConstantPlan(**{**entry, "shape": tuple(entry["shape"])}) for entry in document["constants"]
+        ),
     )
+
+
+def _read_document(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / PLAN).read_text())
+    if document.get("format") != FORMAT:
+        raise LookupError(
+            f"{folder} was built in format {document.get('format', 1)}, this program reads {FORMAT}; "
+            "delete it and run rule `build`"
+        )
+    return document
 
 
 def _read_version(entry: Mapping[str, Any]) -> VersionPlan:

@@ -205,6 +205,54 @@ class Measured(Section):
         float, key("the search for the highest rate stops at this relative width", "fraction", gt=0, lt=1)
     ] = 0.05
     seed: Annotated[int, key("seed of LoadGen's schedule", ge=0, le=SEED_MAX)] = 1
+    # Not `validate`: that is a method of every section.
+    validation: Annotated[
+        bool, key("a LoadGen process for each model, so that each gets LoadGen's official verdict")
+    ] = False
+    timeline: Annotated[
+        bool, key("write a Perfetto trace and a picture of which block ran where, of each run at a rate")
+    ] = False
+
+
+class Engine(Section):
+    """What serves on this machine: who runs kernels, on which cores, and how pressure is read."""
+
+    launcher: Annotated[
+        Literal["gang", "tvm"],
+        key("who runs kernels: `gang`, a pinned worker a core; `tvm`: TVM's own threads, to compare with"),
+    ] = "gang"
+    malleable: Annotated[
+        bool, key("whether a running block takes in a core that becomes free; the paper's blocks do not")
+    ] = False
+    placement: Annotated[
+        Literal["spread", "pinned"],
+        key("which cores a block gets: `spread` over all caches, or `pinned` to as few as possible"),
+    ] = "spread"
+    interference: Annotated[
+        Literal["auto", "perf", "probe", "slowdown"],
+        key(
+            "what tells the pressure: counters (`perf`), short reads beside the load (`probe`), how much "
+            "longer blocks took than profiled (`slowdown`), or `auto`: the first of these that works here"
+        ),
+    ] = "slowdown"
+    memory_mb: Annotated[
+        float | None,
+        key(
+            "budget for the weights of loaded models, of which the least recently used give way; null: all "
+            "models stay loaded",
+            "MB",
+            gt=0,
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.malleable and self.launcher == "tvm":
+            raise ValueError(
+                "malleable is true, but TVM's threads cannot take in a core within a kernel; set `launcher: "
+                "gang` or `malleable: false`"
+            )
+        return self
 
 
 class Simulated(Section):
@@ -280,6 +328,7 @@ class Config(Section):
     oracle: Annotated[Oracle, key("the comparison of outputs with ONNX Runtime")] = Oracle()
     profile: Annotated[Profile, key("the cost tables")] = Profile()
     measured: Annotated[Measured, key("serving on this machine")] = Measured()
+    engine: Annotated[Engine, key("what serves on this machine")] = Engine()
     simulated: Annotated[Simulated, key("serving in virtual time")] = Simulated()
     results: Annotated[Results, key("where results go")] = Results()
     figures: Annotated[Figures, key("where figures go")] = Figures()

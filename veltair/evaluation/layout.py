@@ -55,6 +55,16 @@ class Layout:
         """Return the file that completes a machine's tables."""
         return self.tables(machine) / COSTS
 
+    @property
+    def native(self) -> Path:
+        """The folder of what was compiled here of our own C sources."""
+        return self.results / "native"
+
+    @property
+    def interference(self) -> Path:
+        """The fits of the sources of interference on this machine, made by a rule that no run asks for."""
+        return self.results / "machine" / "interference.json"
+
     def simulated(self, machine: str, workload: str, policy: str) -> Path:
         """Return the folder of a policy's simulated results."""
         return self.results / "simulated" / machine / workload / policy

@@ -10,10 +10,12 @@ The two talk in packets over a Unix socket that nobody else has: where one side 
     QuerySamplesComplete ◄── sequences ──           complete(sequence)
     flush_queries        ── FLUSH ──►    reader     on_flush(): no more arrivals
     logs written, exit   ── end ──►                 wait() -> LoadGenSummary
+
+LoadGen's schedule is known, so a query that is long overdue tells that LoadGen hangs. Every time that is
+compared or waited for here is of the monotonic clock.
 """
 
 import contextlib
-import gc
 import json
 import math
 import os
@@ -23,37 +25,50 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from veltair.evaluation.arrivals import Seeds, check_server_settings
+from veltair.evaluation.arrivals import Seeds, check_server_settings, server_schedule_ns
+from veltair.evaluation.loadgen_child import (
+    BATCH,
+    FLUSH,
+    GO,
+    MESSAGE,
+    PACKET_BYTES,
+    SEQUENCE,
+    ChildSettings,
+)
 from veltair.evaluation.trace import (
     DETAIL_FILE,
+    LOG_FILES,
     TRACE_FILE,
     LoadGenError,
     LoadGenSummary,
+    Stamps,
     read_trace,
     read_verdict,
     summarize,
 )
 
 OUTPUT_FILE = "loadgen_output.txt"
-TARGET_PERCENTILE = 0.95
+START_TIMEOUT_S = 60.0
 
-_READY, _ARRIVAL, _FLUSH = range(3)
-_MESSAGE = struct.Struct("<IIQq")  # kind, sample index, sequence, sent (ns of the monotonic clock)
-_SEQUENCE = struct.Struct("<Q")
-_GO = b"go"
-_BATCH = 4096
-_PACKET_BYTES = _BATCH * _SEQUENCE.size
-_START_TIMEOUT_S = 60.0
+_CHILD = "veltair.evaluation.loadgen_child"
+_STALL_S = 30.0  # LoadGen is seconds late on a machine that is far too busy, and only invalid for it
+_SEND_TIMEOUT_S = 10.0
 _EXIT_TIMEOUT_S = 10.0
+_TICK_S = 0.5  # how often a silent LoadGen's reader looks at the clock
+_TIMEVAL = struct.Struct("@ll")  # seconds, microseconds
+
+OnArrival = Callable[[int, int, float], None]
+OnFlush = Callable[[], None]
+OnFailure = Callable[[LoadGenError], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +107,16 @@ class LoadGenProcess:
         self._run = run
         self._process: subprocess.Popen[bytes] | None = None
         self._socket, self._other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # The kernel's timeouts cost no further call a packet, and differ by direction.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_TICK_S))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SEND_TIMEOUT_S))
         self._reader: threading.Thread | None = None
+        self._schedule_ns: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._began_s = 0.0
         self._open: set[int] = set()
         self._sent_ns: list[int] = []
         self._received_s: list[float] = []
+        self._completed_ns: dict[int, int] = {}
         self._flushed = False
         self._closing = False
         self._failure: LoadGenError | None = None
@@ -120,9 +141,9 @@ class LoadGenProcess:
         self,
         *,
         on_ready: Callable[[], None],
-        on_arrival: Callable[[int, int, float], None],
-        on_flush: Callable[[], None],
-        on_failure: Callable[[LoadGenError], None],
+        on_arrival: OnArrival,
+        on_flush: OnFlush,
+        on_failure: OnFailure,
     ) -> None:
         """Start LoadGen, call `on_ready` here once its samples are loaded, then let its clock run.
 
@@ -130,16 +151,50 @@ class LoadGenProcess:
         and time.monotonic() when it was received; `on_flush` comes after the last one; `on_failure` at most
         once, instead of `on_flush` or after it. Raises LoadGenError if LoadGen does not come up.
         """
+        self.launch()
+        self.await_ready(START_TIMEOUT_S)
+        on_ready()
+        self.listen(on_arrival, on_flush, on_failure)
+        self.go()
+
+    def launch(self) -> None:
+        """Begin to start the process, the first of the four steps of `start`; several can start at once."""
         if self._process is not None:
             raise RuntimeError("this LoadGenProcess was started before; make a new one for each run")
+        run = self._run
         self._spawn()
-        self._await_ready()
-        on_ready()
+        self._schedule_ns = server_schedule_ns(
+            run.qps, run.min_duration_ms, run.min_query_count, Seeds.derive(run.seed).schedule
+        )
+
+    def await_ready(self, timeout_s: float) -> None:
+        """Return once the samples are loaded and LoadGen waits for `go`: the second step."""
+        self._socket.settimeout(max(timeout_s, 1e-3))
+        try:
+            packet = self._socket.recv(PACKET_BYTES)
+        except TimeoutError:
+            self._kill()
+            raise LoadGenError(
+                f"LoadGen was not ready after {timeout_s:.3g} s; stop other programs and repeat the run; "
+                f"{self._output_tail()}"
+            ) from None
+        except ConnectionError:
+            packet = b""
+        if not packet:
+            raise self._ended()
+        self._socket.settimeout(None)
+
+    def listen(self, on_arrival: OnArrival, on_flush: OnFlush, on_failure: OnFailure) -> None:
+        """Hand what LoadGen sends from now on to the callbacks: the third step."""
+        self._began_s = time.monotonic()
         self._reader = threading.Thread(
             target=self._read, args=(on_arrival, on_flush, on_failure), name="loadgen-reader", daemon=True
         )
         self._reader.start()
-        self._send(_GO)
+
+    def go(self) -> None:
+        """Let LoadGen's clock run: the last step."""
+        self._send(GO)
 
     @property
     def pid(self) -> int:
@@ -157,14 +212,16 @@ class LoadGenProcess:
             if sequence not in self._open:
                 raise LookupError(f"query {sequence} is not open: it never arrived, or was completed before")
             self._open.remove(sequence)
-        for start in range(0, len(sequences), _BATCH):
-            batch = sequences[start : start + _BATCH]
-            self._send(b"".join(_SEQUENCE.pack(sequence) for sequence in batch))
+            self._completed_ns[sequence] = time.monotonic_ns()
+        for start in range(0, len(sequences), BATCH):
+            batch = sequences[start : start + BATCH]
+            self._send(b"".join(SEQUENCE.pack(sequence) for sequence in batch))
 
     def wait(self, timeout_s: float) -> LoadGenSummary:
         """Return LoadGen's summary once it has seen every completion, written its logs and gone.
 
-        Raises LoadGenError if that takes longer than `timeout_s`, or if LoadGen failed.
+        Raises LoadGenError if that takes longer than `timeout_s`, if LoadGen failed, or if its logs are not
+        those of the run that was seen here.
         """
         if self._reader is None:
             raise RuntimeError("this LoadGenProcess was not started; call start first")
@@ -181,59 +238,47 @@ class LoadGenProcess:
         return summarize(
             read_trace(self._run.outdir / TRACE_FILE),
             read_verdict(self._run.outdir / DETAIL_FILE, self._run.sample_models),
+            self._run.sample_models,
             self._run.target_latency_s,
-            np.array(self._sent_ns, dtype=np.int64),
-            np.array(self._received_s, dtype=np.float64),
+            Stamps(
+                np.array(self._sent_ns, dtype=np.int64),
+                np.array(self._received_s, dtype=np.float64),
+                np.array([self._completed_ns[number] for number in sorted(self._completed_ns)]),
+            ),
         )
 
     def _spawn(self) -> None:
         outdir = self._run.outdir
         # LoadGen with a missing directory reports nothing and aborts at its exit.
         outdir.mkdir(parents=True, exist_ok=True)
-        for name in (TRACE_FILE, DETAIL_FILE):
+        for name in LOG_FILES:
             (outdir / name).unlink(missing_ok=True)
         root = str(Path(__file__).resolve().parents[2])
         search_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         end = self._other_end.fileno()
-        with (outdir / OUTPUT_FILE).open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "veltair.evaluation.loadgen", str(end), _settings_text(self._run)],
-                pass_fds=[end],
-                env={**os.environ, "PYTHONPATH": search_path},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        try:
+            with (outdir / OUTPUT_FILE).open("wb") as output:
+                self._process = subprocess.Popen(
+                    # -P, or a package of our name in the working directory would be run instead.
+                    [sys.executable, "-P", "-m", _CHILD, str(end), _settings_text(self._run)],
+                    pass_fds=[end],
+                    env={**os.environ, "PYTHONPATH": search_path},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+        except OSError as error:
+            raise LoadGenError(f"LoadGen's process cannot be started: {error}; repeat the run") from error
         # Only the child may hold it now: otherwise its death would not end the stream.
         self._other_end.close()
 
-    def _await_ready(self) -> None:
-        self._socket.settimeout(_START_TIMEOUT_S)
-        try:
-            packet = self._socket.recv(_PACKET_BYTES)
-        except TimeoutError:
-            self._kill()
-            raise LoadGenError(
-                f"LoadGen was not ready after {_START_TIMEOUT_S:g} s; {self._output_tail()}"
-            ) from None
-        except ConnectionError:
-            packet = b""
-        if not packet:
-            raise self._ended()
-        self._socket.settimeout(None)
-
-    def _read(
-        self,
-        on_arrival: Callable[[int, int, float], None],
-        on_flush: Callable[[], None],
-        on_failure: Callable[[LoadGenError], None],
-    ) -> None:
+    def _read(self, on_arrival: OnArrival, on_flush: OnFlush, on_failure: OnFailure) -> None:
         """Hand packets on until LoadGen's end of the socket closes."""
         try:
             while packet := self._receive():
                 received_s = time.monotonic()
-                kind, sample, sequence, sent_ns = _MESSAGE.unpack(packet)
-                if kind == _FLUSH:
+                kind, sample, sequence, sent_ns = MESSAGE.unpack(packet)
+                if kind == FLUSH:
                     self._flushed = True
                     on_flush()
                     continue
@@ -241,8 +286,10 @@ class LoadGenProcess:
                 self._received_s.append(received_s)
                 self._open.add(sequence)
                 on_arrival(sequence, sample, received_s)
-            failed = self._exit_code() != 0 or not self._flushed
-            self._failure = self._ended() if failed else None
+            if self._exit_code() != 0 or not self._flushed:
+                self._failure = self._ended()
+        except LoadGenError as error:
+            self._failure = error
         except Exception as error:
             self._failure = LoadGenError(f"taking an arrival over failed: {error!r}")
             self._failure.__cause__ = error
@@ -251,15 +298,41 @@ class LoadGenProcess:
             on_failure(self._failure)
 
     def _receive(self) -> bytes:
-        # A reset is how the end looks where the other side died with packets unread.
-        try:
-            return self._socket.recv(_PACKET_BYTES)
-        except ConnectionError:
-            return b""
+        """Return the next packet, b"" at the end; raise LoadGenError where LoadGen hangs."""
+        while True:
+            try:
+                return self._socket.recv(PACKET_BYTES)
+            except BlockingIOError:
+                self._check_stall()
+            except ConnectionError:
+                # So the end looks where the other side died with packets unread.
+                return b""
+
+    def _check_stall(self) -> None:
+        """Stop a LoadGen whose next query, or whose flush after the last one, is long overdue."""
+        arrived = len(self._sent_ns)
+        due_ns = self._schedule_ns[min(arrived, len(self._schedule_ns) - 1)]
+        overdue_s = time.monotonic() - self._began_s - due_ns / 1e9
+        if self._flushed or overdue_s <= _STALL_S:
+            return
+        self._kill()
+        what = f"query {arrived} of" if arrived < len(self._schedule_ns) else "the end after"
+        raise LoadGenError(
+            f"LoadGen hangs: {what} {len(self._schedule_ns)} is {overdue_s:.1f} s overdue, and its process "
+            "was stopped; it was suspended or the system's clock set back: repeat the run"
+        )
 
     def _send(self, packet: bytes) -> None:
         try:
             self._socket.send(packet)
+        except BlockingIOError:
+            self._closing = True
+            self._failure = LoadGenError(
+                f"LoadGen hangs: it took no completion for {_SEND_TIMEOUT_S:g} s after "
+                f"{len(self._sent_ns)} arrivals, and its process was stopped; repeat the run"
+            )
+            self._kill()
+            raise self._failure from None
         except OSError as error:
             raise self._ended() from error
 
@@ -278,7 +351,9 @@ class LoadGenProcess:
         self._process.wait()
 
     def _ended(self) -> LoadGenError:
-        """Return the error of a LoadGen that ended before its time."""
+        """Return the error of a LoadGen that ended before its time; the same one to all who meet it."""
+        if self._failure is not None:
+            return self._failure
         code = self._exit_code()
         how = "closed its socket" if code is None else f"exited with status {code}"
         if code is not None and code < 0:
@@ -294,24 +369,9 @@ class LoadGenProcess:
         return f"its output ({path}) ends: {' | '.join(lines)}" if lines else f"it printed nothing ({path})"
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """What the child is told."""
-
-    qps: float
-    min_duration_ms: int
-    min_query_count: int
-    schedule_seed: int
-    sample_index_seed: int
-    qsl_seed: int
-    samples: int
-    target_latency_ns: int
-    outdir: str
-
-
 def _settings_text(run: ServerRun) -> str:
     seeds = Seeds.derive(run.seed)
-    settings = _Settings(
+    settings = ChildSettings(
         qps=float(run.qps),
         min_duration_ms=run.min_duration_ms,
         min_query_count=run.min_query_count,
@@ -325,99 +385,5 @@ def _settings_text(run: ServerRun) -> str:
     return json.dumps(asdict(settings))
 
 
-class _Child:
-    """LoadGen's side: its system under test and its sample library, which only pass messages on."""
-
-    def __init__(self, settings: _Settings, channel: socket.socket) -> None:
-        # Imported here because only this process needs LoadGen: a simulation runs without it.
-        import mlperf_loadgen  # noqa: PLC0415
-
-        self._loadgen: Any = mlperf_loadgen
-        self._settings = settings
-        self._channel = channel
-        self._response_ids: dict[int, int] = {}
-        self._issued = 0
-        self._done = False
-
-    def run(self) -> None:
-        loadgen, count = self._loadgen, self._settings.samples
-        sut = loadgen.ConstructSUT(_or_exit(self._issue), _or_exit(self._flush))
-        qsl = loadgen.ConstructQSL(count, count, _or_exit(self._load), _or_exit(lambda samples: None))
-        # An empty name, or ./audit.config would override these settings without a word.
-        loadgen.StartTestWithLogSettings(sut, qsl, self._test_settings(), self._log_settings(), "")
-        self._done = True
-        self._channel.shutdown(socket.SHUT_RDWR)
-        loadgen.DestroyQSL(qsl)
-        loadgen.DestroySUT(sut)
-
-    def _test_settings(self) -> Any:
-        given, settings = self._settings, self._loadgen.TestSettings()
-        settings.scenario = self._loadgen.TestScenario.Server
-        settings.mode = self._loadgen.TestMode.PerformanceOnly
-        settings.server_target_qps = given.qps
-        settings.server_target_latency_ns = given.target_latency_ns
-        settings.server_target_latency_percentile = TARGET_PERCENTILE
-        settings.min_duration_ms = given.min_duration_ms
-        settings.min_query_count = given.min_query_count
-        settings.schedule_rng_seed = given.schedule_seed
-        settings.sample_index_rng_seed = given.sample_index_seed
-        settings.qsl_rng_seed = given.qsl_seed
-        return settings
-
-    def _log_settings(self) -> Any:
-        settings = self._loadgen.LogSettings()
-        settings.log_output.outdir = self._settings.outdir
-        settings.log_output.copy_summary_to_stdout = False
-        settings.enable_trace = True
-        return settings
-
-    def _load(self, samples: Sequence[int]) -> None:
-        self._tell(_READY)
-        if self._channel.recv(_PACKET_BYTES) != _GO:
-            raise ConnectionError("the parent left before the run")
-        threading.Thread(target=_or_exit(self._complete), name="completions", daemon=True).start()
-
-    def _issue(self, samples: Sequence[Any]) -> None:
-        for sample in samples:
-            self._response_ids[self._issued] = sample.id
-            self._tell(_ARRIVAL, sample.index, self._issued)
-            self._issued += 1
-
-    def _flush(self) -> None:
-        self._tell(_FLUSH)
-
-    def _tell(self, kind: int, sample: int = 0, sequence: int = 0) -> None:
-        self._channel.send(_MESSAGE.pack(kind, sample, sequence, time.monotonic_ns()))
-
-    def _complete(self) -> None:
-        response = self._loadgen.QuerySampleResponse
-        while packet := self._channel.recv(_PACKET_BYTES):
-            ended = [self._response_ids.pop(sequence) for (sequence,) in _SEQUENCE.iter_unpack(packet)]
-            self._loadgen.QuerySamplesComplete([response(identity, 0, 0) for identity in ended])
-        if not self._done:
-            raise ConnectionError("the parent left during the run")
-
-
-def _or_exit(callback: Callable[..., None]) -> Callable[..., None]:
-    """Return `callback`, ending the process where it raises: LoadGen's C++ cannot take an exception."""
-
-    def guarded(*arguments: Any) -> None:
-        try:
-            callback(*arguments)
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-
-    return guarded
-
-
-def _main(descriptor: str, settings: str) -> None:
-    # A collection in the middle of a run would delay a query.
-    gc.disable()
-    with socket.socket(fileno=int(descriptor)) as channel:
-        _Child(_Settings(**json.loads(settings)), channel).run()
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])
+def _timeval(seconds: float) -> bytes:
+    return _TIMEVAL.pack(int(seconds), round(seconds % 1 * 1e6))

@@ -5,12 +5,25 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 
 from veltair.config import Config
 from veltair.evaluation.capacity import SearchSettings
-from veltair.evaluation.live import LiveSettings, live_capacity_row, live_frame, run_rows, search
+from veltair.evaluation.interference_steps import started_source
+from veltair.evaluation.layout import Layout
+from veltair.evaluation.live import (
+    LiveSettings,
+    LiveStudy,
+    live_capacity_row,
+    live_frame,
+    load_models,
+    make_samples,
+    policy_verdicts,
+    run_rows,
+    search,
+)
 from veltair.evaluation.metrics import model_rates, rates
 from veltair.evaluation.plots import efficiency_figure, latency_figure, qps_figure, save
 from veltair.evaluation.records import read_records
@@ -27,8 +40,10 @@ from veltair.evaluation.study import (
     policy_records,
 )
 from veltair.evaluation.summary import summary_markdown
-from veltair.machine.library import LoadedModel
-from veltair.machine.tables import Tables, read_tables
+from veltair.machine.gang import Launch
+from veltair.machine.launchers import launcher
+from veltair.machine.model_memory import ModelMemory
+from veltair.machine.tables import COSTS, Tables, read_tables
 from veltair.provenance import (
     Provenance,
     check_made_here,
@@ -40,8 +55,8 @@ from veltair.provenance import (
 )
 from veltair.serving.presets import make_policy
 
-CAPACITY, RECORDS, RUNS = "capacity.csv", "records.parquet", "runs.csv"
-TEXTS = ("invalid", "problem", "answer")
+CAPACITY, RECORDS, RUNS, VERDICTS = "capacity.csv", "records.parquet", "runs.csv", "verdicts.csv"
+TEXTS = ("invalid", "problem", "answer", "loadgen_reason")
 # Of the simulated capacity of the reference policy: a load that all policies are measured at.
 COMMON_LOAD = 0.7
 
@@ -125,35 +140,48 @@ def measure_policy(
 ) -> None:
     """Search a policy's QPS at 95 % QoS on this machine, from the simulated answers, and write all runs."""
     site = site_of(config, read_tables(tables), workload)
-    check_made_here(read_provenance(tables / "costs.parquet"))
-    models = {name: LoadedModel(builds[name]) for name in site.weights}
-    simulated = over_seeds(pd.concat([read_csv(path) for path in capacities], ignore_index=True))
-    answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
-    reference = answers.get(REFERENCE) or max(answers.values()) or 0.1 * site.fluid_qps
-    common_qps = COMMON_LOAD * reference
-    settings = LiveSettings(config.measured.seconds, config.measured.seed, config.simulated.drain_qos)
-    search_settings = SearchSettings(
-        config.measured.resolution, max_rates=config.measured.max_rates, target=config.qos.satisfaction
-    )
-    with machine_to_itself(measuring_lock()):
+    check_made_here(read_provenance(tables / COSTS))
+    models, memory = load_models(builds, site.weights, memory_bytes(config))
+    common_qps, estimate_qps = _first_rates(site, policy, capacities)
+    settings, make = live_settings(config), policy_maker(config, policy)
+    with machine_to_itself(measuring_lock()), started_source(config, site.context.machine) as (source, line):
+        samples = make_samples(models, site, settings.seed, memory)
+        launch = launch_of(config)
+        study = LiveStudy(site, policy, make, models, samples, settings, launch, source, memory)
         pooled, minimum, runs = search(
-            site,
-            policy_maker(config, policy),
-            models,
-            settings,
-            search_settings,
-            common_qps,
-            answers[policy] or reference,
-            folder / "loadgen",
+            study, live_search(config), common_qps, estimate_qps, folder / "loadgen"
         )
     if not runs:
         raise RuntimeError(f"{policy} on {workload}: no rate could be measured; see the lines above")
-    provenance = _provenance(config, [tables / "costs.parquet"], seed=settings.seed)
-    row = live_capacity_row(site, policy, settings.seed, common_qps, pooled, minimum)
     print(f"measured here, {workload}, {policy}: {pooled.describe()}", flush=True)
-    write_parquet(folder / RECORDS, live_frame(site, policy, runs, settings.seed), provenance)
+    if memory is not None:
+        print(_loads_text(memory), flush=True)
+    fits = Layout(config).interference
+    inputs = [tables / COSTS, *([fits] if fits.exists() else [])]
+    provenance = _provenance(config, inputs, seed=settings.seed, interference=line)
+    row = live_capacity_row(site, policy, settings.seed, common_qps, pooled, minimum)
+    write_parquet(folder / RECORDS, live_frame(study, runs), provenance)
     write_csv(folder / RUNS, pd.DataFrame(run_rows(policy, runs)), provenance)
+    write_csv(folder / VERDICTS, pd.DataFrame(policy_verdicts(policy, runs)), provenance)
     write_csv(folder / CAPACITY, pd.DataFrame([row]), provenance)
+
+
+def _loads_text(memory: ModelMemory) -> str:
+    """Return how often models were loaded, and how long it took."""
+    times = ", ".join(
+        f"{name} {len(seconds)} x {1e3 * median(seconds):.1f} ms"
+        for name, seconds in memory.load_seconds.items()
+        if seconds
+    )
+    return f"model memory: {memory.counts.loads} loads (median: {times}), {memory.counts.evictions} evictions"
+
+
+def _first_rates(site: Site, policy: str, capacities: Sequence[Path]) -> tuple[float, float]:
+    """Return the rate that all policies are measured at, and the policy's simulated capacity or a guess."""
+    simulated = over_seeds(pd.concat([read_csv(path) for path in capacities], ignore_index=True))
+    answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
+    reference = answers.get(REFERENCE) or max(answers.values()) or 0.1 * site.fluid_qps
+    return COMMON_LOAD * reference, answers[policy] or reference
 
 
 def write_metrics(config: Config, tables: Sequence[Path], runs: Sequence[Path], folder: Path) -> None:
@@ -248,5 +276,38 @@ def simulation_settings(config: Config) -> SimulationSettings:
     )
 
 
-def _provenance(config: Config, inputs: Sequence[Path], seed: int | None = None) -> Provenance:
-    return collect(config.model_dump(mode="json"), inputs=inputs, seed=seed)
+def live_settings(config: Config) -> LiveSettings:
+    """Return how one rate is measured."""
+    measured = config.measured
+    return LiveSettings(
+        measured.seconds,
+        measured.seed,
+        config.simulated.drain_qos,
+        measured.validation,
+        measured.timeline,
+        config.engine.placement,
+    )
+
+
+def launch_of(config: Config) -> Launch:
+    """Return what starts the workers of an engine."""
+    engine = config.engine
+    return launcher(engine.launcher, Layout(config).native, malleable=engine.malleable)
+
+
+def memory_bytes(config: Config) -> int | None:
+    """Return the budget for the weights of loaded models, if there is one."""
+    megabytes = config.engine.memory_mb
+    return None if megabytes is None else int(megabytes * 1e6)
+
+
+def live_search(config: Config) -> SearchSettings:
+    """Return how the highest rate is searched where rates are measured."""
+    measured = config.measured
+    return SearchSettings(measured.resolution, max_rates=measured.max_rates, target=config.qos.satisfaction)
+
+
+def _provenance(
+    config: Config, inputs: Sequence[Path], seed: int | None = None, **details: str
+) -> Provenance:
+    return collect(config.model_dump(mode="json"), inputs=inputs, seed=seed, **details)

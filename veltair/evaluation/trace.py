@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from veltair.serving.query import QueryRecord
 
 TRACE_FILE = "mlperf_log_trace.json"
 DETAIL_FILE = "mlperf_log_detail.txt"
+LOG_FILES = (TRACE_FILE, DETAIL_FILE, "mlperf_log_summary.txt", "mlperf_log_accuracy.json")
+MIXED = "*"  # stands for the tenant of a run in which one LoadGen asks for several models
 
 # The trace is no valid JSON ({"key":""loadgen_version""}), so it is read line by line. `ts` is the scheduled
 # time in microseconds with three decimals, that is whole ns; the others are ns after it.
@@ -24,6 +26,13 @@ _SAMPLE = re.compile(
 )
 _LAST_LINE = '{"name":"LastTrace"}'
 _DETAIL_PREFIX = ":::MLLOG "
+_SUMS = (
+    "result_query_count",
+    "result_overlatency_query_count",
+    "effective_target_latency_ns",
+    "result_mean_latency_ns",
+    "result_95.00_percentile_latency_ns",
+)
 
 
 class LoadGenError(RuntimeError):
@@ -65,15 +74,33 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """LoadGen's own judgement of a run; `valid` is None where it has no one meaning, and `reason` says why.
+    """LoadGen's own judgement of a run, and the sums of its detail log.
 
-    `query_count` and `late_count` (over the target latency) are LoadGen's.
+    `valid` is None where it has no one meaning, and `reason` says why. `late_count` is that of queries over
+    `target_latency_ns`. The mean is in whole ns, rounded down, and the 95th percentile is the latency at
+    position floor(0.95 x queries) of all in order, counted from 0, both as LoadGen works them out.
     """
 
     valid: bool | None
     reason: str
     query_count: int
     late_count: int
+    target_latency_ns: int
+    mean_latency_ns: int
+    p95_latency_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stamps:
+    """When the queries of a run passed by here, on the monotonic clock; shape (queries,), in order of issue.
+
+    `sent_ns` is in LoadGen's callback, after LoadGen noted the issue; `received_s` in this process;
+    `completed_ns` before LoadGen was told of the end.
+    """
+
+    sent_ns: NDArray[np.int64]
+    received_s: NDArray[np.float64]
+    completed_ns: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +109,36 @@ class LoadGenSummary:
 
     `origin_s` is when its first query was scheduled, on the clock of time.monotonic(); `delivery_p50_s` and
     `delivery_p99_s` are how long arrivals took from LoadGen's callback to ours. `problem` says why LoadGen's
-    own delay spoils the run and what to do, "" if it does not.
+    own delay spoils the run and what to do, "" if it does not. `sample_models` is that of the `ServerRun`.
     """
 
     trace: Trace
     verdict: Verdict
+    sample_models: tuple[str, ...]
     origin_s: float
     issue_delay_p50_s: float
     issue_delay_p99_s: float
     delivery_p50_s: float
     delivery_p99_s: float
     problem: str
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """LoadGen's verdict by the model it is about; that of a mixed run has the name "*"."""
+        models = set(self.sample_models)
+        return {models.pop() if len(models) == 1 else MIXED: self.verdict}
+
+    def join(self, records: Sequence[QueryRecord], zero_s: float) -> tuple[QueryRecord, ...]:
+        """Return the records of the run with LoadGen's times, in the order of issue.
+
+        Arrival and end become LoadGen's, so that `latency_s` is the official latency; all else, the ending
+        above all, stays the engine's. `zero_s` is when the clock of the records read 0, on that of
+        time.monotonic(). Raises LoadGenError where count, mean, 95th percentile or number of late queries
+        differ from LoadGen's detail log, ValueError unless there is one record for each of its queries.
+        """
+        joined = _join(records, self.trace, self.sample_models, self.origin_s - zero_s)
+        check_latencies([record.latency_s for record in joined], self.verdict, "the query records")
+        return joined
 
 
 def read_trace(path: Path) -> Trace:
@@ -118,52 +164,71 @@ def read_verdict(path: Path, sample_models: Sequence[str]) -> Verdict:
     """
     entries = _detail_entries(path)
     try:
-        validity, count, late = (
-            entries[key]
-            for key in ("result_validity", "result_query_count", "result_overlatency_query_count")
-        )
+        validity = entries["result_validity"]
+        sums = [int(entries[key]) for key in _SUMS]
     except KeyError as error:
         raise LoadGenError(f"{path} lacks {error.args[0]}: the run did not end; repeat it") from error
     models = list(dict.fromkeys(sample_models))
     if len(models) > 1:
-        reason = f"one target latency for {len(models)} models ({', '.join(models)})"
-        return Verdict(None, reason, int(count), int(late))
-    return Verdict(validity == "VALID", _verdict_reason(entries), int(count), int(late))
+        return Verdict(None, f"one target latency for {len(models)} models ({', '.join(models)})", *sums)
+    return Verdict(validity == "VALID", _verdict_reason(entries), *sums)
 
 
 def summarize(
-    trace: Trace,
-    verdict: Verdict,
-    target_latency_s: float,
-    sent_ns: NDArray[np.int64],
-    received_s: NDArray[np.float64],
+    trace: Trace, verdict: Verdict, sample_models: Sequence[str], tightest_qos_s: float, stamps: Stamps
 ) -> LoadGenSummary:
-    """Return what LoadGen says about a run, once it agrees with the arrivals that were seen.
+    """Return what LoadGen says about a run, once it agrees with what was seen of it here.
 
-    They left LoadGen's callback at `sent_ns` and came at `received_s`: shape (queries,), in the order of
-    issue, on the clock of time.monotonic(). Raises LoadGenError where the counts differ.
+    Raises LoadGenError where the numbers of queries differ, or where LoadGen's clock was set in the run.
     """
-    if not len(trace) == len(sent_ns) == verdict.query_count:
+    seen, completed = len(stamps.sent_ns), len(stamps.completed_ns)
+    if not len(trace) == seen == completed == verdict.query_count:
         raise LoadGenError(
-            f"{len(sent_ns)} arrivals, but {len(trace)} queries in LoadGen's trace and {verdict.query_count} "
-            "in its verdict; repeat the run"
+            f"{seen} arrivals and {completed} completions, but {len(trace)} queries in LoadGen's trace and "
+            f"{verdict.query_count} in its verdict; repeat the run"
         )
-    # A callback runs after the issue that LoadGen noted, the promptest one hardly so.
-    origin_ns = int((sent_ns - trace.scheduled_ns - trace.issue_delay_ns).min())
-    delivery_p50_s, delivery_p99_s = np.percentile(received_s - sent_ns / 1e9, [50, 99]).tolist()
+    origin_ns = _origin_ns(trace, stamps)
+    delivery_s = stamps.received_s - stamps.sent_ns / 1e9
+    delivery_p50_s, delivery_p99_s = np.percentile(delivery_s, [50, 99]).tolist()
     return LoadGenSummary(
         trace=trace,
         verdict=verdict,
+        sample_models=tuple(sample_models),
         origin_s=origin_ns / 1e9,
         issue_delay_p50_s=trace.issue_delay_s(50),
         issue_delay_p99_s=trace.issue_delay_s(99),
         delivery_p50_s=delivery_p50_s,
         delivery_p99_s=delivery_p99_s,
-        problem=delay_problem(trace, target_latency_s),
+        problem=delay_problem(trace, tightest_qos_s),
     )
 
 
-def join(
+def check_latencies(latencies_s: ArrayLike, verdict: Verdict, where: str) -> None:
+    """Raise LoadGenError unless latencies, in seconds, add up to what LoadGen's detail log says of the run.
+
+    Count, mean, 95th percentile and number of late queries are compared for equality, in whole ns as LoadGen
+    has them: a latency is rounded to those first. `where` names what the latencies are of.
+    """
+    latency_ns = np.sort(np.rint(np.asarray(latencies_s, dtype=np.float64) * 1e9).astype(np.int64))
+    count = len(latency_ns)
+    pairs = [("the number of queries", count, verdict.query_count)]
+    if count:
+        late = int((latency_ns > verdict.target_latency_ns).sum())
+        target = f"over {verdict.target_latency_ns} ns"
+        pairs += [
+            ("the mean latency in ns", int(latency_ns.sum()) // count, verdict.mean_latency_ns),
+            ("the p95 latency in ns", int(latency_ns[int(count * 0.95)]), verdict.p95_latency_ns),
+            (f"the number of queries {target}", late, verdict.late_count),
+        ]
+    for quantity, ours, loadgens in pairs:
+        if ours != loadgens:
+            raise LoadGenError(
+                f"{where}: {quantity} is {ours}, but {loadgens} in LoadGen's detail log; "
+                "give the records and the logs of one run, whole"
+            )
+
+
+def _join(
     records: Sequence[QueryRecord], trace: Trace, sample_models: Sequence[str], origin_s: float = 0.0
 ) -> tuple[QueryRecord, ...]:
     """Return the records of a run with LoadGen's times, in the order of issue.
@@ -184,17 +249,30 @@ def join(
             f"{len(records)} records of {len(by_id)} queries, but LoadGen issued {len(trace)}; "
             "give one record a query, with LoadGen's sequence numbers (0, 1, ...) as ids"
         )
+    columns = (trace.sample_index.tolist(), trace.scheduled_ns.tolist(), trace.latency_ns.tolist())
     return tuple(
         _by_loadgen(by_id[number], sample_models[sample], origin_s + at_ns / 1e9, latency_ns / 1e9)
-        for number, (sample, at_ns, latency_ns) in enumerate(
-            zip(
-                trace.sample_index.tolist(),
-                trace.scheduled_ns.tolist(),
-                trace.latency_ns.tolist(),
-                strict=True,
-            )
-        )
+        for number, (sample, at_ns, latency_ns) in enumerate(zip(*columns, strict=True))
     )
+
+
+def _origin_ns(trace: Trace, stamps: Stamps) -> int:
+    """Return when LoadGen's first query was scheduled, in ns of the monotonic clock.
+
+    LoadGen reads the system's clock, which may be set. But it notes an issue before its callback stamps it,
+    and an end after it was told: that bounds the origin from both sides, by every query anew, and bounds
+    that exclude each other are a clock that jumped. Of the upper ones the promptest callback's is close.
+    """
+    upper_ns = stamps.sent_ns - trace.scheduled_ns - trace.issue_delay_ns
+    lower_ns = stamps.completed_ns - trace.scheduled_ns - trace.latency_ns
+    origin_ns, jump_ns = int(upper_ns.min()), int(lower_ns.max() - upper_ns.min())
+    if jump_ns > 0:
+        raise LoadGenError(
+            f"the system's clock, which LoadGen reads, was set by {jump_ns / 1e9:.3g} s or more during the "
+            "run, so that its latencies are wrong; let nobody set or suspend the machine's clock, and repeat "
+            "the run"
+        )
+    return origin_ns
 
 
 def delay_problem(trace: Trace, tightest_qos_s: float, share: float = 0.05) -> str:

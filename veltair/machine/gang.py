@@ -1,144 +1,191 @@
-"""Pinned workers that run the layers of a block on granted cores, each in a thread of its own.
+"""Workers, one pinned to each core, that run the layers of blocks on the cores granted to them.
 
-A worker is a Python thread with its own TVM thread pool, so kernels of two blocks run side by side; the GIL
-is released while a kernel runs.
+`Gang` is what the engine knows of them. `native_gang.py` has the workers in C, `pool_gang.py` Python threads
+on TVM's own thread pools; `launchers.py` picks by name.
 """
 
 import os
-import queue
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import tvm
+from numpy.typing import NDArray
 
-from veltair.compiler.target import sleep_when_idle, use_all_cores
-from veltair.machine.library import Call
+from veltair.compiler.samples import Samples
 
 SPECIFY_ONE_CORE_PER_THREAD = (
     -2
 )  # TVM's kSpecifyOneCorePerThread: pool thread i is pinned to core i of the list
+STOP_S = 60.0  # longer than any layer runs: whoever has not ended by then hangs
+OUTPUT_TOLERANCE = 1e-4  # versions differ in the order of their sums
 
 
-@dataclass(slots=True)
+class KernelError(RuntimeError):
+    """A kernel returned an error; the message is TVM's."""
+
+
+class CoreLostError(RuntimeError):
+    """A worker no longer runs on its core; the message says which, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """An array for each input of a model, and its right answer."""
+
+    values: Samples
+    answer: tuple[NDArray[Any], ...]
+
+
+class Runnable(Protocol):
+    """Room for one query: `calls[layer][version]` are a kernel and its arguments, tensors all."""
+
+    @property
+    def calls(self) -> Sequence[Sequence[tuple[Any, tuple[Any, ...]]]]:
+        """The calls; one that is replaced is another tuple."""
+
+    @property
+    def inputs(self) -> Sequence[Any]:
+        """Tensors that kernels read the sample from."""
+
+    @property
+    def outputs(self) -> Sequence[Any]:
+        """Tensors that hold the answer after the last layer."""
+
+
+class Servable(Protocol):
+    """A model: something that has room for queries."""
+
+    def instance(self) -> Runnable:
+        """Return room for one query at a time."""
+
+
+class Bound(Protocol):
+    """A `Runnable` as a gang runs it."""
+
+    @property
+    def runnable(self) -> Runnable:
+        """What was bound."""
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
-    """The cores and versions of a running block; a worker adopts a new one at its next layer end."""
+    """The cores of a running block, its leader's first, and the version of each of its layers."""
 
     cores: tuple[int, ...]
     versions: tuple[int, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class BlockRun:
-    """A block at work: `calls[k][version]` for each of its layers, and what it has been granted.
+    """Layers [start, stop) of a query at work. `grant` is the last one given, adopted or not.
 
-    The worker calls `before` and `after` around the layers (the sample goes in, the answer comes out).
-    `ended_layers` is written by the worker only, `grant` by the engine only.
+    Its worker copies the sample `put_in` in before the first layer, and after the last one counts the outputs
+    that differ from the answer of `check`; where these are None it does not.
     """
 
     query_id: int
-    calls: Sequence[Sequence[Call]]
+    bound: Bound
+    start: int
+    stop: int
     grant: Grant
-    on_resized: Callable[["BlockRun", Grant], None]
-    on_end: Callable[["BlockRun", Exception | None], None]
-    before: Callable[[], None] | None = None
-    after: Callable[[], None] | None = None
-    ended_layers: int = 0
-    layer_seconds: list[float] = field(default_factory=list)
+    put_in: Sample | None = None
+    check: Sample | None = None
 
 
-class Gang:
-    """A worker for each core. A block is run by the worker of the first core that it is granted."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A block ended, `ended_layers` of it, at `monotonic_s`; its cores are free.
 
-    def __init__(self, core_ids: Sequence[int]) -> None:
-        """Start the workers; each makes its thread pool at its full size, for TVM freezes it at first use."""
-        use_all_cores()
-        sleep_when_idle()
-        ready = threading.Barrier(len(core_ids) + 1)
-        self._workers = {core: _Worker(tuple(core_ids), ready) for core in core_ids}
-        for worker in self._workers.values():
-            worker.thread.start()
-        try:
-            ready.wait()
-        except threading.BrokenBarrierError:
-            self.stop()
-            allowed = sorted(os.sched_getaffinity(0))
-            raise ValueError(
-                f"cores {tuple(core_ids)} cannot all be had; this process may use {allowed}"
-            ) from None
+    `busy_s` is what the layers took together, `wrong_outputs` counts those off by more than 1e-4 relative.
+    """
+
+    block: BlockRun
+    error: Exception | None
+    ended_layers: int
+    monotonic_s: float
+    busy_s: float
+    wrong_outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A block runs on a new grant since `monotonic_s`; cores of former grants that it lacks are free."""
+
+    block: BlockRun
+    grant: Grant
+    monotonic_s: float
+
+
+Notice = Ended | Adopted
+
+
+class Gang(Protocol):
+    """A worker for each core. One thread, the decider, calls it; only `poke` is for any thread."""
+
+    def bind(self, runnable: Runnable, name: str) -> Bound:
+        """Return a query's room as blocks name it. `name` is the model's, for messages."""
 
     def run(self, block: BlockRun) -> None:
-        """Let a worker run a block; it keeps its first core as long as it runs.
+        """Start a block on its grant. The worker of the first core leads it, to its end.
 
         Raises LookupError for a core that is not the gang's.
         """
-        worker = self._workers.get(block.grant.cores[0])
-        if worker is None:
-            raise LookupError(f"core {block.grant.cores[0]} is not one of {tuple(self._workers)}")
-        worker.work.put(block)
 
-    def stop(self) -> None:
-        """Let the blocks under way end and the workers go."""
-        for worker in self._workers.values():
-            worker.work.put(None)
-        for worker in self._workers.values():
-            worker.thread.join()
+    def resize(self, block: BlockRun, grant: Grant) -> None:
+        """Grant a running block other cores and versions; it adopts them at its next layer end.
+
+        A grant that comes too late, or is followed by another, is never adopted. Raises ValueError if the
+        first core is another one, LookupError for a core that is not the gang's.
+        """
+
+    def wait(self, timeout_s: float | None) -> Sequence[Notice]:
+        """Return what has happened; nothing after `timeout_s`, a `poke` or a signal."""
+
+    def poke(self) -> None:
+        """End a wait, or the next one, from any thread."""
+
+    def ended_layers(self, block: BlockRun) -> int:
+        """Return how many layers of a running block have ended."""
+
+    def layer_started_s(self, block: BlockRun) -> float:
+        """Return when the current layer of a running block began, on the monotonic clock."""
+
+    def stop(self, timeout_s: float = STOP_S) -> int:
+        """Let the blocks under way end and the workers go.
+
+        Returns how many workers were not gone in time: a kernel that hangs cannot be ended but with the
+        process.
+        """
 
 
-class _Worker:
-    """A thread that runs blocks one after the other, on the cores that each is granted."""
+Launch = Callable[[Sequence[int]], Gang]
 
-    def __init__(self, all_cores: tuple[int, ...], ready: threading.Barrier) -> None:
-        self.work: queue.SimpleQueue[BlockRun | None] = queue.SimpleQueue()
-        self.thread = threading.Thread(target=self._serve, args=(all_cores, ready), daemon=True)
-        self._cores: tuple[int, ...] = ()
 
-    def _serve(self, all_cores: tuple[int, ...], ready: threading.Barrier) -> None:
-        # Kernels fill every core, so whoever decides and whoever issues queries must get one at once when
-        # they wake; TVM's pool threads inherit this.
-        with suppress(PermissionError):  # some containers forbid it: then they wait for a time slice
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        try:
-            self._use(all_cores)
-        except OSError:
-            ready.abort()  # else whoever makes the gang waits for ever
-            return
-        with suppress(threading.BrokenBarrierError):
-            ready.wait()
-        while (block := self.work.get()) is not None:
-            error: Exception | None = None
-            try:
-                self._run(block)
-            except Exception as failure:  # a kernel's error must reach the engine, not end the worker
-                error = failure
-            block.on_end(block, error)
+def view(tensor: Any) -> NDArray[Any]:
+    """Return a tensor's memory as an array."""
+    array: NDArray[Any] = np.from_dlpack(tensor)
+    return array
 
-    def _run(self, block: BlockRun) -> None:
-        grant = block.grant
-        self._use(grant.cores)
-        clock = time.perf_counter
-        if block.before is not None:
-            block.before()
-        for place, calls in enumerate(block.calls):
-            if block.grant is not grant:
-                grant = block.grant
-                self._use(grant.cores)
-                block.on_resized(block, grant)
-            kernel, arguments = calls[grant.versions[place]]
-            start_s = clock()
-            kernel(*arguments)
-            block.layer_seconds.append(clock() - start_s)
-            block.ended_layers = place + 1
-        if block.after is not None:
-            block.after()
 
-    def _use(self, cores: tuple[int, ...]) -> None:
-        # Setting the pool anew costs tens of microseconds, as much as a short layer.
-        if cores != self._cores:
-            use_cores(cores)
-            self._cores = cores
+def check_alike(room: NDArray[Any], values: NDArray[Any]) -> None:
+    """Raise ValueError unless an array of a sample has the shape and the dtype of the room for it."""
+    if room.shape != values.shape or room.dtype != values.dtype:
+        raise ValueError(
+            f"an array of the sample is {values.dtype}{list(values.shape)}, its room is "
+            f"{room.dtype}{list(room.shape)}; give one array for each input and each output of the model"
+        )
+
+
+def check_cores(core_ids: Sequence[int]) -> None:
+    """Raise ValueError if a core is named twice or this process may not use it."""
+    allowed = os.sched_getaffinity(0)
+    if not core_ids or len(set(core_ids)) != len(core_ids) or not allowed.issuperset(core_ids):
+        raise ValueError(
+            f"cores {tuple(core_ids)} cannot all be had; this process may use {sorted(allowed)}, each once"
+        )
 
 
 def use_cores(cores: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ from veltair.machine.topology import Machine
 
 SYSFS_CPUS = Path("/sys/devices/system/cpu")
 CPUINFO = Path("/proc/cpuinfo")
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 # Where the kernel does not tell the caches (some containers and virtual machines): typical of servers.
 ASSUMED_L2_BYTES = 2**20
@@ -76,10 +77,10 @@ def host(build_dir: Path, speeds: HostSpeeds | None = None) -> Machine:
     What had to be assumed is logged as a warning. Raises NativeBuildError if the probe cannot be compiled.
     """
     topology = read_topology()
-    for note in topology.notes:
+    cores = sum(len(group) for group in topology.cache_groups)
+    for note in (*topology.notes, *quota_notes(cores)):
         _log.warning("%s", note)
     speeds = speeds or probe(build_dir, topology)
-    cores = sum(len(group) for group in topology.cache_groups)
     return Machine(
         name=host_name(cores),
         core_unit=core_unit(cores, len(topology.cache_groups[0])),
@@ -118,14 +119,16 @@ def core_unit(cores: int, group_size: int) -> int:
 def read_topology(root: Path = SYSFS_CPUS, allowed: Collection[int] | None = None) -> Topology:
     """Return the usable cores and their caches from a sysfs tree.
 
-    `allowed` are the ids this process may run on (its affinity if not given). Of hardware threads that
-    share a core only the lowest allowed counts. Groups of unequal size (a container or taskset cut them)
-    become one group of all cores with all their L3; without L3 entries the caches are assumed. Notes say so.
+    `allowed` are the ids this process may run on (its affinity if not given). Those that are offline are left
+    out, and of hardware threads that share a core only the lowest allowed counts. Groups of unequal size (a
+    container or taskset cut them) become one group of all cores with all their L3; without L3 entries the
+    caches are assumed. Notes say so. Raises ValueError if no core is left.
     """
-    ids = sorted(os.sched_getaffinity(0) if allowed is None else set(allowed))
+    ids, notes = _online(root, sorted(os.sched_getaffinity(0) if allowed is None else set(allowed)))
     if not ids:
-        raise ValueError("no core is allowed; give at least one core id")
-    cores, notes = _first_threads(root, ids)
+        raise ValueError(" and ".join(["no core is allowed", *notes]) + "; give at least one core id online")
+    cores, left_out = _first_threads(root, ids)
+    notes += left_out
     l2 = _cache(root, cores[0], level=2)
     l2_bytes = l2[0] if l2 else ASSUMED_L2_BYTES
     sizes: dict[tuple[int, ...], int] = {}
@@ -139,6 +142,24 @@ def read_topology(root: Path = SYSFS_CPUS, allowed: Collection[int] | None = Non
             return Topology((tuple(cores),), l2_bytes, ASSUMED_L3_BYTES, tuple(notes))
         sizes[tuple(sorted(l3[1].intersection(cores) | {core}))] = l3[0]
     return _group(sizes, l2_bytes, notes)
+
+
+def quota_notes(cores: int, quota: Path = CPU_QUOTA) -> list[str]:
+    """Return a note if a container may use less time than so many cores have: it is stopped under way then.
+
+    `quota` is cgroup v2's `cpu.max`: the microseconds of all cores together in each period, or `max`, and the
+    period. Without such a file there is no quota.
+    """
+    words = (_read(quota) or "max").split()
+    if words[0] == "max":
+        return []
+    granted = int(words[0]) / int(words[1])
+    if granted >= cores:
+        return []
+    return [
+        f"{quota} grants the time of {granted:g} cores, fewer than the {cores} that may be used: kernels "
+        "will be stopped under way. Give the container whole cores (a cpuset) and no quota"
+    ]
 
 
 def probe(build_dir: Path, topology: Topology | None = None) -> HostSpeeds:
@@ -156,6 +177,15 @@ def probe(build_dir: Path, topology: Topology | None = None) -> HostSpeeds:
         core_dram_bytes_per_s_repeats=_run_probe(program, "read", alone, cores[:1]),
         dram_bytes_per_s_repeats=_run_probe(program, "read", together, cores),
     )
+
+
+def _online(root: Path, ids: list[int]) -> tuple[list[int], list[str]]:
+    """Return the ids that are online, all where sysfs does not say, and a note if others were left out."""
+    listed = _read(root / "online")
+    known = set(parse_cpu_list(listed)) if listed else set(ids)
+    offline = format_cpu_list(set(ids) - known)
+    notes = [f"cores {offline} are offline and are left out"] if offline else []
+    return [core for core in ids if core in known], notes
 
 
 def _first_threads(root: Path, ids: list[int]) -> tuple[list[int], list[str]]:

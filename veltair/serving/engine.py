@@ -1,31 +1,47 @@
 """The backend in real time: real kernels on pinned cores.
 
-One thread, the one that calls wait(), decides and keeps all books. Workers and LoadGen's reader only put
-notices on one queue.
+One thread, the one that calls wait(), decides and keeps all books. Workers tell what happened through the
+gang, LoadGen's reader through a queue; both end the wait.
 """
 
 import heapq
-import queue
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from veltair.compiler.samples import Samples, relative_error
+from veltair.compiler.model import LayerBlock
 from veltair.machine.cost import CostTable
-from veltair.machine.gang import BlockRun, Gang, Grant
+from veltair.machine.gang import (
+    BlockRun,
+    Bound,
+    CoreLostError,
+    Ended,
+    Grant,
+    Launch,
+    Notice,
+    Sample,
+    Servable,
+)
 from veltair.machine.interference import InterferenceSource
-from veltair.machine.library import Instance, LoadedModel
 from veltair.machine.placement import Placement
+from veltair.machine.pool_gang import PoolGang
 from veltair.machine.topology import Machine
 from veltair.serving.dispatcher import Arrival, BlockEnd, Closed, Event, Resized, Woken
 from veltair.serving.policy import Allocation, Resize
 from veltair.serving.query import Query
 
-OUTPUT_TOLERANCE = 1e-4  # versions differ in the order of their sums
+__all__ = ["Engine", "EngineError", "Sample"]
+
+WATCH_S = 0.25  # how often the layers under way are looked at
+HANG_FACTOR = 10.0
+# Workers give way to everything else on the machine: a layer may wait for its core longer than it takes.
+HANG_S = 1.0
+BLOCKS_REMEMBERED = 4096
+HUNG_STOP_S = 0.1  # what ends by then is not what hangs
 
 
 class EngineError(RuntimeError):
@@ -33,31 +49,9 @@ class EngineError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """An array for each input of a model, and its right answer."""
-
-    values: Samples
-    answer: tuple[NDArray[Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Arrived:
     query_id: int
     sample: int
-    time_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    block: BlockRun
-    error: Exception | None
-    time_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Adopted:
-    block: BlockRun
-    grant: Grant
     time_s: float
 
 
@@ -71,7 +65,13 @@ class _Failed:
     error: Exception
 
 
-_Notice = _Arrived | _Ended | _Adopted | _Flushed | _Failed
+@dataclass(slots=True)
+class _Started:
+    """A block under way: what was allocated, as what it runs, and the grant that it began with."""
+
+    allocation: Allocation
+    run: BlockRun
+    first_grant: Grant
 
 
 class Engine:
@@ -83,7 +83,7 @@ class Engine:
 
     def __init__(
         self,
-        models: Mapping[str, LoadedModel],
+        models: Mapping[str, Servable],
         samples: Sequence[tuple[str, Sample]],
         qos_s: Mapping[str, float],
         costs: CostTable,
@@ -91,8 +91,9 @@ class Engine:
         placement: Placement,
         interference: InterferenceSource,
         drain_s: float,
+        launch: Launch = PoolGang,
     ) -> None:
-        """Start the workers. `samples` maps LoadGen's sample index to a model and its input.
+        """Start the workers with `launch`. `samples` maps LoadGen's sample index to a model and its input.
 
         Raises EngineError if the cost table is another machine's.
         """
@@ -106,55 +107,66 @@ class Engine:
         self._models, self._samples, self._qos_s = models, samples, qos_s
         self._costs, self._machine, self._place = costs, machine, placement
         self._interference, self._drain_s = interference, drain_s
-        self._notices: queue.SimpleQueue[_Notice] = queue.SimpleQueue()
-        self._idle = {name: [model.instance() for _ in machine.core_ids] for name, model in models.items()}
-        self._gang = Gang(machine.core_ids)
+        self._told: deque[_Arrived | _Flushed | _Failed] = deque()
+        self._happened: deque[Notice] = deque()
+        # The next block waits for what is done at the end of one, and blocks repeat.
+        self._profiled_s = lru_cache(BLOCKS_REMEMBERED)(self._sum_profiled)
+        self._gang = launch(machine.core_ids)
+        self._idle = {name: [self._room(name) for _ in machine.core_ids] for name in models}
         self._free = set(machine.core_ids)
         self._held: dict[int, set[int]] = {}
-        self._blocks: dict[int, BlockRun] = {}
-        self._allocations: dict[int, Allocation] = {}
-        self._first_grants: dict[int, Grant] = {}
-        self._instances: dict[int, Instance] = {}
+        self._blocks: dict[int, _Started] = {}
+        self._rooms: dict[int, Bound] = {}
         self._query_samples: dict[int, Sample] = {}
         self._wakes: list[float] = []
         self._close_at_s: float | None = None
         self._closed = False
+        self._watched_s = self.zero_s
+        self._hangs = False
 
     # What other threads call.
 
     def arrive(self, query_id: int, sample: int, monotonic_s: float) -> None:
         """Take in a query, from any thread."""
-        self._notices.put(_Arrived(query_id, sample, monotonic_s - self.zero_s))
+        self._tell(_Arrived(query_id, sample, monotonic_s - self.zero_s))
 
     def flush(self) -> None:
         """No more queries will arrive."""
-        self._notices.put(_Flushed(self.now_s()))
+        self._tell(_Flushed(self.now_s()))
 
     def fail(self, error: Exception) -> None:
         """End the run with an error, from any thread."""
-        self._notices.put(_Failed(error))
+        self._tell(_Failed(error))
 
     def now_s(self) -> float:
         """Return seconds since the engine was made."""
         return time.monotonic() - self.zero_s
+
+    def _tell(self, what: _Arrived | _Flushed | _Failed) -> None:
+        self._told.append(what)
+        self._gang.poke()
 
     # What serve() calls.
 
     def wait(self) -> Event | None:
         """Return the next event; None once arrivals are flushed, nothing runs and nothing is due.
 
-        Raises EngineError if a kernel failed, and the error that `fail` was given.
+        Raises EngineError if a kernel failed or hangs, or a core was taken away, and the error that `fail`
+        was given.
         """
-        while not self._is_over():
-            due = self._wakes[:1] if self._close_at_s is None else [*self._wakes[:1], self._close_at_s]
-            timeout_s = max(0.0, min(due) - self.now_s()) if due else None
-            try:
-                notice = self._notices.get(timeout=timeout_s)
-            except queue.Empty:
-                return self._due()
-            if (event := self._book(notice)) is not None:
+        while True:
+            if self._told and not self._happened:
+                self._happened.extend(self._gang.wait(0.0))
+            if self._happened:  # first, since it frees cores
+                event = self._heed(self._happened.popleft())
+            elif self._told:
+                event = self._book(self._told.popleft())
+            elif self._is_over():
+                return None
+            else:
+                event = self._look()
+            if event is not None:
                 return event
-        return None
 
     def start(self, allocation: Allocation) -> None:
         """Run a block on cores that the placement picks."""
@@ -164,25 +176,26 @@ class Engine:
         first = block.start == 0
         if first:
             idle = self._idle[block.model]
-            self._instances[query_id] = idle.pop() if idle else self._models[block.model].instance()
-        instance = self._instances[query_id]
+            self._rooms[query_id] = idle.pop() if idle else self._room(block.model)
+        room = self._rooms[query_id]
+        last = block.stop == len(room.runnable.calls)
+        sample = self._query_samples[query_id]
+        grant = Grant(cores, allocation.versions)
         run = BlockRun(
             query_id,
-            instance.calls[block.start : block.stop],
-            Grant(cores, allocation.versions),
-            on_resized=self._on_resized,
-            on_end=self._on_end,
-            before=(lambda: self._put_in(query_id)) if first else None,
-            after=(lambda: self._check(query_id)) if block.stop == len(instance.calls) else None,
+            room,
+            block.start,
+            block.stop,
+            grant,
+            put_in=sample if first else None,
+            check=sample if last else None,
         )
-        self._blocks[query_id] = run
-        self._allocations[query_id] = allocation
-        self._first_grants[query_id] = run.grant
+        self._blocks[query_id] = _Started(allocation, run, grant)
         self._gang.run(run)
 
     def resize(self, resize: Resize) -> None:
         """Grant a running block other cores; it adopts them at its next layer end."""
-        run = self._blocks[resize.query_id]
+        run = self._blocks[resize.query_id].run
         cores = run.grant.cores
         if resize.cores > len(cores):
             held = self._held[resize.query_id]
@@ -193,7 +206,7 @@ class Engine:
                 gained = self._place(missing, self._free, self._machine, tuple(held))
                 self._hold(resize.query_id, gained)
                 cores = (*cores, *gained)
-        run.grant = Grant(cores[: resize.cores], resize.versions or run.grant.versions)
+        self._gang.resize(run, Grant(cores[: resize.cores], resize.versions or run.grant.versions))
 
     def wake_at(self, time_s: float) -> None:
         """Deliver Woken at that time."""
@@ -205,34 +218,75 @@ class Engine:
 
     def progress(self) -> Mapping[int, int]:
         """Return how many layers of each running block have ended."""
-        return {query_id: run.ended_layers for query_id, run in self._blocks.items()}
+        ended_layers = self._gang.ended_layers
+        return {query_id: ended_layers(started.run) for query_id, started in self._blocks.items()}
+
+    def cores_of(self, query_id: int) -> tuple[int, ...]:
+        """Return the cores that a query's block holds, those of its last grant first; none if none runs."""
+        if query_id not in self._blocks:
+            return ()
+        granted = self._blocks[query_id].run.grant.cores
+        return (*granted, *sorted(self._held[query_id].difference(granted)))
 
     def stop(self) -> None:
-        """Let running kernels end and stop the workers."""
-        self._gang.stop()
+        """Let running kernels end and stop the workers.
 
-    def warm_up(self) -> None:
-        """Run every idle instance once, so that no query pays for first touches."""
-        done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        for name, instances in self._idle.items():
+        Raises EngineError if one does not end: only the end of the process will.
+        """
+        left = self._gang.stop(HUNG_STOP_S) if self._hangs else self._gang.stop()
+        if left and not self._hangs:
+            raise EngineError(
+                f"{left} workers do not end: a kernel hangs; build the models anew (rule `build`)"
+            )
+
+    def warm_up(self, names: Collection[str] | None = None) -> None:
+        """Run every idle instance of some models, or of all, once, so that no query pays for first touches.
+
+        The models are in memory. Raises EngineError if one fails.
+        """
+        for name, rooms in self._idle.items():
+            if names is not None and name not in names:
+                continue
             solo = tuple(int(version) for version in self._costs.model(name).solo)
             sample = next(sample for model, sample in self._samples if model == name)
-            for instance in instances:
-                instance.set_inputs(sample.values)
-                grant = Grant(self._machine.core_ids, solo)
-                self._gang.run(
-                    BlockRun(-1, instance.calls, grant, lambda *_: None, lambda _, error: done.put(error))
-                )
-                if (error := done.get()) is not None:
+            grant = Grant(self._machine.core_ids, solo)
+            for room in rooms:
+                self._gang.run(BlockRun(-1, room, 0, len(solo), grant, put_in=sample))
+                error = self._alone()
+                if isinstance(error, CoreLostError):
+                    raise EngineError(str(error)) from error
+                if error is not None:
                     raise EngineError(
                         f"{name} fails to run: {error}; build it anew (rule `build`)"
                     ) from error
 
+    def _alone(self) -> Exception | None:
+        """Return the error of the only block that runs, after its end."""
+        while True:
+            for notice in self._gang.wait(None):
+                if isinstance(notice, Ended):
+                    return notice.error
+
     # Books.
 
+    def _room(self, model: str) -> Bound:
+        return self._gang.bind(self._models[model].instance(), model)
+
     def _is_over(self) -> bool:
-        idle = not self._blocks and not self._wakes and self._notices.empty()
+        idle = not self._blocks and not self._wakes
         return self._closed or (self._close_at_s is not None and idle)
+
+    def _look(self) -> Event | None:
+        """Wait for what happens or is due next."""
+        due = self._wakes[:1] if self._close_at_s is None else [*self._wakes[:1], self._close_at_s]
+        timeout_s = max(0.0, min(due) - self.now_s()) if due else None
+        if self._blocks:
+            self._watch()
+            timeout_s = WATCH_S if timeout_s is None else min(timeout_s, WATCH_S)
+        self._happened.extend(self._gang.wait(timeout_s))
+        if self._happened or self._told or not due or min(due) > self.now_s():
+            return None
+        return self._due()
 
     def _due(self) -> Event:
         if self._wakes and (self._close_at_s is None or self._wakes[0] <= self._close_at_s):
@@ -240,53 +294,84 @@ class Engine:
         self._closed = True
         return Closed(self.now_s())
 
-    def _book(self, notice: _Notice) -> Event | None:
-        match notice:
+    def _watch(self) -> None:
+        """Raise EngineError for a layer that takes far longer than it ever did."""
+        now_s = time.monotonic()
+        if now_s - self._watched_s < WATCH_S:
+            return
+        self._watched_s = now_s
+        for started in self._blocks.values():
+            layer_s = now_s - self._gang.layer_started_s(started.run)
+            if layer_s <= HANG_S:
+                continue
+            block = started.allocation.block
+            layer = min(block.start + self._gang.ended_layers(started.run), block.stop - 1)
+            seconds = self._costs.model(block.model).seconds[layer]
+            profiled_s = float(seconds[np.isfinite(seconds)].max())  # infinite where there is no version
+            if layer_s > HANG_FACTOR * profiled_s:
+                self._hangs = True
+                raise EngineError(
+                    f"layer {layer} of {block} has been running for {layer_s:.1f} s, but took "
+                    f"{1e3 * profiled_s:.3g} ms at most when it was profiled: its kernel hangs; build the "
+                    "model anew (rule `build`)"
+                )
+
+    def _book(self, told: _Arrived | _Flushed | _Failed) -> Event | None:
+        match told:
             case _Arrived():
-                model, sample = self._samples[notice.sample]
-                self._query_samples[notice.query_id] = sample
-                query = Query(notice.query_id, model, notice.time_s, self._qos_s[model])
-                return Arrival(notice.time_s, query)
-            case _Ended():
-                return self._end(notice)
-            case _Adopted(block=block, grant=grant):
-                if grant is not block.grant:
-                    return None  # a newer one is on its way or in use: only the last frees cores for sure
-                self._release(block.query_id, self._held[block.query_id].difference(grant.cores))
-                return Resized(notice.time_s, block.query_id, len(grant.cores))
+                model, sample = self._samples[told.sample]
+                self._query_samples[told.query_id] = sample
+                query = Query(told.query_id, model, told.time_s, self._qos_s[model])
+                return Arrival(told.time_s, query)
             case _Flushed():
-                self._close_at_s = notice.time_s + self._drain_s
+                self._close_at_s = told.time_s + self._drain_s
                 return None
             case _Failed(error=error):
                 raise error
 
-    def _end(self, ended: _Ended) -> Event:
+    def _heed(self, notice: Notice) -> Event | None:
+        if isinstance(notice, Ended):
+            return self._end(notice)
+        block, grant = notice.block, notice.grant
+        if grant is not block.grant:
+            return None  # a newer one is on its way or in use: only the last frees cores for sure
+        self._release(block.query_id, self._held[block.query_id].difference(grant.cores))
+        return Resized(notice.monotonic_s - self.zero_s, block.query_id, len(grant.cores))
+
+    def _end(self, ended: Ended) -> Event:
         query_id = ended.block.query_id
-        allocation = self._allocations.pop(query_id)
+        started = self._blocks.pop(query_id)
+        self._raise(ended, started.allocation)
+        self._release(query_id, set(self._held[query_id]))
+        self._observe(started, ended.busy_s)
+        if ended.block.check is not None:
+            self.wrong_answers += ended.wrong_outputs
+            self._idle[started.allocation.block.model].append(self._rooms.pop(query_id))
+            del self._query_samples[query_id]
+        return BlockEnd(ended.monotonic_s - self.zero_s, query_id)
+
+    def _raise(self, ended: Ended, allocation: Allocation) -> None:
+        if isinstance(ended.error, CoreLostError):
+            raise EngineError(f"{allocation.block}: {ended.error}") from ended.error
         if ended.error is not None:
             raise EngineError(
-                f"a kernel of {allocation.block} failed after {ended.block.ended_layers} layers: "
-                f"{ended.error}; "
+                f"a kernel of {allocation.block} failed after {ended.ended_layers} layers: {ended.error}; "
                 "build the model anew (rule `build`)"
             ) from ended.error
-        del self._blocks[query_id]
-        self._release(query_id, set(self._held[query_id]))
-        self._observe(allocation, ended.block)
-        if ended.block.after is not None:
-            self._idle[allocation.block.model].append(self._instances.pop(query_id))
-            del self._query_samples[query_id]
-        return BlockEnd(ended.time_s, query_id)
 
-    def _observe(self, allocation: Allocation, run: BlockRun) -> None:
-        if run.grant is not self._first_grants.pop(run.query_id):
+    def _observe(self, started: _Started, busy_s: float) -> None:
+        run, allocation = started.run, started.allocation
+        if run.grant is not started.first_grant:
             return  # changed under way: no profiled time to compare with
-        costs = self._costs.model(allocation.block.model)
-        layers = np.arange(allocation.block.start, allocation.block.stop)
-        cores = self._costs.core_index(allocation.cores)
-        seconds = costs.seconds[layers, run.grant.versions, cores]
-        self._interference.observe(
-            sum(run.layer_seconds), float(seconds[:, 0].sum()), float(seconds[:, -1].sum())
-        )
+        alone_s, pressed_s = self._profiled_s(allocation.block, run.grant.versions, allocation.cores)
+        self._interference.observe(busy_s, alone_s, pressed_s)
+
+    def _sum_profiled(self, block: LayerBlock, versions: tuple[int, ...], cores: int) -> tuple[float, float]:
+        """Return what the layers of a block took together, alone and at the highest level, when profiled."""
+        layers = np.arange(block.start, block.stop)
+        costs, at = self._costs.model(block.model), self._costs.core_index(cores)
+        seconds = costs.seconds[layers, versions, at]
+        return float(seconds[:, 0].sum()), float(seconds[:, -1].sum())
 
     def _hold(self, query_id: int, cores: Sequence[int]) -> None:
         if not self._free.issuperset(cores):
@@ -299,20 +384,3 @@ class Engine:
         if not self._held[query_id]:
             del self._held[query_id]
         self._free |= cores
-
-    # What workers call.
-
-    def _on_resized(self, block: BlockRun, grant: Grant) -> None:
-        self._notices.put(_Adopted(block, grant, self.now_s()))
-
-    def _on_end(self, block: BlockRun, error: Exception | None) -> None:
-        self._notices.put(_Ended(block, error, self.now_s()))
-
-    def _put_in(self, query_id: int) -> None:
-        self._instances[query_id].set_inputs(self._query_samples[query_id].values)
-
-    def _check(self, query_id: int) -> None:
-        outputs = self._instances[query_id].outputs
-        for tensor, right in zip(outputs, self._query_samples[query_id].answer, strict=True):
-            if relative_error(tensor.numpy(), right) > OUTPUT_TOLERANCE:
-                self.wrong_answers += 1

@@ -48,6 +48,30 @@ rule benchmarks_compiler:
         "../scripts/benchmarks_compiler.py"
 
 
+rule benchmarks_engine:
+    input:
+        models=expand(R / "models" / "{model}.onnx", model=SETTINGS.models),
+        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
+        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
+        costs=LAYOUT.costs(HOST),
+        machine=R / "machine" / "machine.yaml",
+    output:
+        R / "benchmarks" / "engine.json",
+    params:
+        settings=VALUES,
+    log:
+        LOGS / "benchmarks_engine.log",
+    conda:
+        ENVIRONMENT
+    threads: ALL_THREADS
+    resources:
+        cpu_lock=1,
+    message:
+        "Measuring the engine, and what it serves beside other runtimes (progress: {log})"
+    script:
+        "../scripts/benchmarks_engine.py"
+
+
 # A process takes about 25 s for ResNet-50 and MobileNet-V2: twelve stay below 6 minutes.
 rule tolerance:
     input:

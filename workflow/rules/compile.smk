@@ -50,7 +50,7 @@ rule build:
     output:
         plan=R / "build" / "{model}" / "plan.json",
         library=R / "build" / "{model}" / "kernels.so",
-        constants=R / "build" / "{model}" / "constants.npz",
+        constants=R / "build" / "{model}" / "constants.bin",
         versions=R / "build" / "{model}" / "versions.csv",
     params:
         reuse=SETTINGS.search.reuse,

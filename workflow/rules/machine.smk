@@ -62,3 +62,27 @@ rule derive:
 
 
 ruleorder: profile > derive
+
+
+# On 2 cores: 13 loads, 4 rounds, 5 readings of each working source, about 4 minutes.
+rule interference:
+    input:
+        costs=LAYOUT.costs(HOST),
+        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
+        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
+    output:
+        fits=LAYOUT.interference,
+        figures=expand(Path(SETTINGS.figures.folder) / "interference.{form}", form=SETTINGS.figures.formats),
+    params:
+        settings=VALUES,
+    log:
+        LOGS / "interference.log",
+    conda:
+        ENVIRONMENT
+    threads: ALL_THREADS
+    resources:
+        cpu_lock=1,
+    message:
+        "Fitting sources of interference to co-runs of known pressure (progress: {log})"
+    script:
+        "../scripts/interference.py"

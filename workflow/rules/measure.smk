@@ -15,6 +15,7 @@ rule measure:
         records=R / "measured" / "{workload}" / "{policy}" / RECORDS,
         capacity=R / "measured" / "{workload}" / "{policy}" / CAPACITY,
         runs=R / "measured" / "{workload}" / "{policy}" / "runs.csv",
+        verdicts=R / "measured" / "{workload}" / "{policy}" / "verdicts.csv",
     params:
         settings=VALUES,
         code=lambda wildcards: POLICY_CODE[wildcards.policy],

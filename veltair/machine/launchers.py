@@ -1,0 +1,30 @@
+"""The gangs by the names that a configuration has for them."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from veltair.machine.gang import Gang, Launch
+from veltair.machine.native_gang import NativeGang
+from veltair.machine.pool_gang import PoolGang
+
+LAUNCHERS = ("gang", "tvm")
+
+
+def launcher(name: str, build_dir: Path, *, malleable: bool = False) -> Launch:
+    """Return what starts a gang on some cores: our own workers ("gang"), or TVM's pools ("tvm").
+
+    `build_dir` is where C sources are compiled to. Raises ValueError for another name, and for malleable
+    blocks of TVM's pools, which cannot take in a core while a layer runs.
+    """
+    if name not in LAUNCHERS:
+        raise ValueError(f"engine.launcher is {name!r}; choose from {', '.join(LAUNCHERS)}")
+    if name == "gang":
+        return partial(_native, build_dir, malleable)
+    if malleable:
+        raise ValueError("engine.malleable needs `engine.launcher: gang`; set that, or malleable to false")
+    return PoolGang
+
+
+def _native(build_dir: Path, malleable: bool, core_ids: Sequence[int]) -> Gang:
+    return NativeGang(core_ids, build_dir, malleable=malleable)
