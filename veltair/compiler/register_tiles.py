@@ -120,10 +120,10 @@ def plans(
             size = PACKED_CHANNELS[step % len(PACKED_CHANNELS)]
             steps = split_reduction(reduction, size, UNROLLS[0])
             yield Plan(shares, column_shares, step % 3 < 2, steps, packed, blocked, pad_inside=False)
-        for weights_stay in (True, False)[: 1 if dense else 2]:
-            steps = split_reduction(reduction, reduction, UNROLLS[step % 3 == 2])
-            stay = weights_stay != (dense and step % 2 == 1)
-            inside = padded and step % 2 == 1
+        is_odd = step % 2 == 1
+        steps = split_reduction(reduction, reduction, UNROLLS[step % 3 == 2])
+        for stay in (not is_odd,) if dense else (True, False):
+            inside = padded and is_odd
             yield Plan(shares, column_shares, stay, steps, packed=False, blocked=False, pad_inside=inside)
 
 
