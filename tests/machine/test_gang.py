@@ -83,8 +83,16 @@ def run_where(gang: Gang, kernel: Any, cores: tuple[int, ...]) -> set[int]:
 
 def worker_threads() -> set[str]:
     """Return the threads of gangs: TVM's own, which linger, do not count."""
-    tasks = [task for task in Path("/proc/self/task").iterdir() if (task / "comm").read_text() == "gang\n"]
-    return {task.name for task in tasks} | {thread.name for thread in threading.enumerate()}
+    tasks = {task.name for task in Path("/proc/self/task").iterdir() if name_of(task) == "gang"}
+    return tasks | {thread.name for thread in threading.enumerate()}
+
+
+def name_of(task: Path) -> str | None:
+    """Return a thread's name, None if it has ended since its folder was listed."""
+    try:
+        return (task / "comm").read_text().rstrip("\n")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def tell_core(seen: list[set[int]]) -> None:
