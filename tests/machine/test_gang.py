@@ -22,6 +22,7 @@ from gang_builders import (
     run_kernels,
 )
 from onnx_builders import relative_error, run_onnx
+from threads import threads_named
 from tiny import tiny
 from tvm.driver import build
 from tvm.ir import IRModule
@@ -83,16 +84,8 @@ def run_where(gang: Gang, kernel: Any, cores: tuple[int, ...]) -> set[int]:
 
 def worker_threads() -> set[str]:
     """Return the threads of gangs: TVM's own, which linger, do not count."""
-    tasks = {task.name for task in Path("/proc/self/task").iterdir() if name_of(task) == "gang"}
-    return tasks | {thread.name for thread in threading.enumerate()}
-
-
-def name_of(task: Path) -> str | None:
-    """Return a thread's name, None if it has ended since its folder was listed."""
-    try:
-        return (task / "comm").read_text().rstrip("\n")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    names = {thread.name for thread in threading.enumerate()}
+    return names | {str(number) for number in threads_named("gang")}
 
 
 def tell_core(seen: list[set[int]]) -> None:

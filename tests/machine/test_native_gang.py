@@ -17,14 +17,16 @@ from gang_builders import TIMEOUT_S, Room, block_of, end_of, kinds, next_end, no
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from threads import threads_named
 
 from veltair.compiler.samples import relative_error
 from veltair.machine.bound_calls import BoundCalls
 from veltair.machine.gang import BlockRun, CoreLostError, Gang, Grant, KernelError, Sample
 from veltair.machine.library import LoadedModel
 from veltair.machine.native import FLAGS, compile_c
-from veltair.machine.native_gang import NativeGang, read_notes
+from veltair.machine.native_gang import NativeGang
 from veltair.machine.pool_gang import PoolGang
+from veltair.machine.worker_notes import read_notes
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 ONE, TWO = CORES[:1], CORES[:2]
@@ -236,11 +238,7 @@ def test_a_room_bound_by_another_gang_is_refused(open_native: Open) -> None:
 def test_a_worker_that_was_moved_to_another_core_is_told(open_native: Open) -> None:
     gang = open_native(ONE)
     end_of(gang, block_of(gang, python_room(lambda: None), ONE))  # by now it has its name
-    (worker,) = (
-        int(task.name)
-        for task in Path("/proc/self/task").iterdir()
-        if (task / "comm").read_text() == "gang\n" and os.sched_getaffinity(int(task.name)) == set(ONE)
-    )
+    (worker,) = (task for task in threads_named("gang") if os.sched_getaffinity(task) == set(ONE))
     os.sched_setaffinity(worker, {TWO[1]})
     end = end_of(gang, block_of(gang, python_room(lambda: None), ONE))
     assert isinstance(end.error, CoreLostError)

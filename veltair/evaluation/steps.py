@@ -137,8 +137,12 @@ def measure_policy(
     policy: str,
     capacities: Sequence[Path],
     folder: Path,
+    notes: Path | None = None,
 ) -> None:
-    """Search a policy's QPS at 95 % QoS on this machine, from the simulated answers, and write all runs."""
+    """Search a policy's QPS at 95 % QoS on this machine, from the simulated answers, and write all runs.
+
+    `notes` is where the workers write what they are at, should the process crash.
+    """
     site = site_of(config, read_tables(tables), workload)
     check_made_here(read_provenance(tables / COSTS))
     models, memory = load_models(builds, site.weights, memory_bytes(config))
@@ -146,7 +150,7 @@ def measure_policy(
     settings, make = live_settings(config), policy_maker(config, policy)
     with machine_to_itself(measuring_lock()), started_source(config, site.context.machine) as (source, line):
         samples = make_samples(models, site, settings.seed, memory)
-        launch = launch_of(config)
+        launch = launch_of(config, notes)
         study = LiveStudy(site, policy, make, models, samples, settings, launch, source, memory)
         pooled, minimum, runs = search(
             study, live_search(config), common_qps, estimate_qps, folder / "loadgen"
@@ -289,10 +293,10 @@ def live_settings(config: Config) -> LiveSettings:
     )
 
 
-def launch_of(config: Config) -> Launch:
-    """Return what starts the workers of an engine."""
+def launch_of(config: Config, notes: Path | None = None) -> Launch:
+    """Return what starts the workers of an engine, which write what they are at to `notes`."""
     engine = config.engine
-    return launcher(engine.launcher, Layout(config).native, malleable=engine.malleable)
+    return launcher(engine.launcher, Layout(config).native, malleable=engine.malleable, notes=notes)
 
 
 def memory_bytes(config: Config) -> int | None:

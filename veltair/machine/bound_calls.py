@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.machine.gang import BlockRun, Grant, Runnable, Sample, check_alike, view
+from veltair.machine.worker_notes import NAME_BYTES
 
-NAME_BYTES = 48
 MOST_VERSIONS = 256  # a grant has one byte for the version of a layer
 KINDS = {"float32": 0, "float64": 1, "int8": 2, "uint8": 3, "bool": 3, "int32": 4, "int64": 5}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from veltair.machine.bound_calls import NAME_BYTES, BoundCalls, BoundSample, Led
+from veltair.machine.bound_calls import BoundCalls, BoundSample, Led
 from veltair.machine.gang import (
     OUTPUT_TOLERANCE,
     STOP_S,
@@ -36,7 +36,6 @@ from veltair.machine.native import FLAGS, compile_c
 SOURCE = Path(__file__).parent / "gang.c"
 
 _NOTICE = Struct("<QQQQIIII")  # token, grant, time_ns, busy_ns, kind, code, ended_layers, wrong_outputs
-_NOTE = Struct(f"<QII{NAME_BYTES}s")  # query, layer, is running, model
 _MOST_NOTICES = 64
 GRANTS_REMEMBERED = 4096
 _ADOPTED = 1
@@ -69,8 +68,8 @@ class NativeGang:
 
         `malleable` lets cores that a block gains help with its running layer. `checked` ends the process when
         two blocks ever hold one core. `notes` is a file that says what each worker is at, should the process
-        crash: see `read_notes`. Raises ValueError for cores that this process may not use, NativeBuildError
-        without gcc.
+        crash: see `worker_notes.py`. Raises ValueError for cores that this process may not use,
+        NativeBuildError without gcc.
         """
         check_cores(core_ids)
         self._library = _load(build_dir, checked)
@@ -243,20 +242,6 @@ class NativeGang:
             f"layers [{block.start}, {block.stop}) with versions {grant.versions}: the model has no "
             "such layers, or a layer no such version"
         )
-
-
-def read_notes(path: Path) -> list[str]:
-    """Return what the workers were at when their process ended, one line for each that ran a block.
-
-    `path` is what a `NativeGang` was given as `notes`. A signal handler could not tell more, and would itself
-    run in a process that is broken: the file is mapped memory, which outlives it.
-    """
-    found = []
-    for place, (query, layer, is_running, name) in enumerate(_NOTE.iter_unpack(path.read_bytes())):
-        if is_running:
-            model = name.split(b"\0")[0].decode(errors="replace")
-            found.append(f"worker {place}: layer {layer} of {model}, query {query}")
-    return found
 
 
 def _led(block: BlockRun) -> Led:

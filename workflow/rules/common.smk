@@ -19,6 +19,8 @@ LAYOUT = Layout(SETTINGS)
 VALUES = SETTINGS.model_dump(mode="json")
 # So that an edited policy runs again.
 POLICY_CODE = {name: fingerprint(policy_source(policy.path)) for name, policy in SETTINGS.policies.items()}
+# So are fits of the sources of interference, which no run asks for but runs use once they are there.
+FITS = fingerprint(LAYOUT.interference.read_text()) if LAYOUT.interference.exists() else "none"
 ENVIRONMENT = "../../environment.yml"
 LOGS = LAYOUT.results / "logs"
 CAPACITY, RECORDS = "capacity.csv", "records.parquet"

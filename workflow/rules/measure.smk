@@ -19,6 +19,7 @@ rule measure:
     params:
         settings=VALUES,
         code=lambda wildcards: POLICY_CODE[wildcards.policy],
+        fits=FITS,
     log:
         LOGS / "measure" / "{workload}-{policy}.log",
     conda:

@@ -1,12 +1,17 @@
-"""Measures a policy on this machine."""
+"""Measures a policy on this machine, in a process of its own: a kernel may crash."""
 
 from pathlib import Path
 
-from veltair.config import parse
 from veltair.evaluation.script import logged
-from veltair.evaluation.steps import measure_policy
+from veltair.evaluation.supervision import supervise
 
 with logged(snakemake.log[0]):
+    notes = Path(snakemake.log[0]).with_suffix(".workers")
+    supervise(notes)
+
+    from veltair.config import parse
+    from veltair.evaluation.steps import measure_policy
+
     measure_policy(
         parse(snakemake.params.settings),
         Path(snakemake.input.costs).parent,
@@ -15,4 +20,5 @@ with logged(snakemake.log[0]):
         snakemake.wildcards.policy,
         [Path(path) for path in snakemake.input.capacities],
         Path(snakemake.output.records).parent,
+        notes,
     )
