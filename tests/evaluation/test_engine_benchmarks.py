@@ -8,11 +8,10 @@ from gang_builders import python_room
 from table_builders import make_config, write_made_up_tables
 
 from veltair.compiler.model import Layer
+from veltair.evaluation.decision_benchmarks import decision_figures, decisions_us
 from veltair.evaluation.engine_benchmarks import (
     block_figures,
     busy_figures,
-    decision_figures,
-    decisions_us,
     dispatch_figures,
     gaps_us,
     idle_figure,
@@ -95,7 +94,8 @@ def test_gaps_are_found_while_loadgen_keeps_every_core_busy(
 
 def test_the_gang_has_all_of_its_figures(tiny_loaded: LoadedModel, machine: Machine, c_build: Path) -> None:
     figures = gang_figures({"tiny": tiny_loaded}, {"tiny": (0,) * 6}, machine, c_build, rounds=2)
-    names = {"kernel_overhead_us", "grant_us", "gang_vs_tvm", "gang_vs_tvm_tiny"}
+    names = {"kernel_overhead_us", "grant_us", "resize_cost_us", "start_cost_us"}
+    names |= {"gang_vs_tvm", "gang_vs_tvm_tiny"}
     if machine.cores > 1:
         names |= {"co_tenancy_ratio", "co_tenancy_ratio_tiny"}
     assert set(figures) == names

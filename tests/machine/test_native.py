@@ -23,7 +23,8 @@ def fake_gcc(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     folder.mkdir()
     program = folder / "gcc"
     program.write_text(
-        f'#!/bin/sh\ncase "$*" in *--version*|*--help=target*) echo made-up; exit 0;; esac\n{script}\n'
+        '#!/bin/sh\ncase "$*" in\n*--version*|*--help=target*) echo made-up; exit 0;;\n'
+        f'-MM*) for last; do :; done; echo "it: $last"; exit 0;;\nesac\n{script}\n'
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -49,6 +50,21 @@ def test_a_changed_source_gets_another_path(source: Path, tmp_path: Path) -> Non
     before = compile_c(source, tmp_path / "build")
     source.write_text(ANSWER.replace("7", "8"))
     assert compile_c(source, tmp_path / "build") != before
+
+
+def test_a_change_of_what_a_source_includes_gets_another_path(source: Path, tmp_path: Path) -> None:
+    source.write_text(f'#include "a part.h"\n{ANSWER}')
+    paths = set()
+    for text in ("// one\n", "// two\n"):
+        (tmp_path / "a part.h").write_text(text)
+        paths.add(compile_c(source, tmp_path / "build"))
+    assert len(paths) == 2
+
+
+def test_an_include_that_is_missing_is_named(source: Path, tmp_path: Path) -> None:
+    source.write_text(f'#include "gone.h"\n{ANSWER}')
+    with pytest.raises(NativeBuildError, match=r"read what answer\.c includes(.|\n)*gone\.h"):
+        compile_c(source, tmp_path / "build")
 
 
 def test_other_flags_get_another_path(source: Path, tmp_path: Path) -> None:

@@ -1,13 +1,10 @@
 """The engine's own speed: how soon a block starts, how long a decision takes, what it costs when idle."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
@@ -16,21 +13,21 @@ import pandas as pd
 
 from veltair.compiler.model import Layer, LayerBlock, Model
 from veltair.config import Config
-from veltair.evaluation.arrivals import share_samples
 from veltair.evaluation.benchmarks import Figure, write_benchmark
+from veltair.evaluation.decision_benchmarks import decision_figures
 from veltair.evaluation.gang_benchmarks import (
     COMMAND,
+    REST_S,
     ROUNDS,
     Room,
     bare_seconds,
-    figure,
     gang_figures,
     ratio_figures,
 )
 from veltair.evaluation.layout import Layout
 from veltair.evaluation.live import LiveStudy, make_samples, measure
 from veltair.evaluation.served import ServedFiles, served_figures
-from veltair.evaluation.steps import launch_of, live_settings, policy_maker, site_of
+from veltair.evaluation.steps import launch_of, live_settings, site_of
 from veltair.evaluation.study import Site
 from veltair.machine.cost import COLUMNS, CostTable
 from veltair.machine.gang import Ended, Gang, Launch, Notice, Sample, Servable
@@ -40,16 +37,14 @@ from veltair.machine.native_gang import NullKernel
 from veltair.machine.placement import spread
 from veltair.machine.tables import COSTS, read_tables
 from veltair.machine.topology import Machine
-from veltair.serving.dispatcher import Arrival, BlockEnd, Dispatcher, Event, Outcome, Woken, serve
+from veltair.serving.dispatcher import Dispatcher, serve
 from veltair.serving.engine import Engine
-from veltair.serving.policy import Allocation, Answer, Context, Policy, Resize, Snapshot
+from veltair.serving.policy import Allocation, Answer, Context, Snapshot
 from veltair.serving.presets import make_policy
-from veltair.serving.query import Ending, Query
 
 FCFS = "baselines.fcfs_min:FcfsMin"
 DISPATCHES, IDLE_S = 3000, 3.0
 BUSY_S, OVERLOAD = 5.0, 1.5  # of the rate that no policy passes: a query is always waiting
-PENDING = (10, 200)
 NEVER_S = 1e6
 
 
@@ -265,111 +260,13 @@ def _block_ratios(
     versions = tuple(map(int, context.costs.model(model.plan.model).solo))
     records = serve(Dispatcher(policy, context), engine)
     for number in range(rounds + 1):
+        time.sleep(REST_S)
         bare_s = bare_seconds(gang, instance, versions, context.machine.core_ids)
+        time.sleep(REST_S)
         engine.arrive(number, 0, time.monotonic())
         latency_s = next(records).latency_s
         if number:  # the first one warms up
             yield latency_s / bare_s
-
-
-# Decisions, and rest.
-
-
-class Timing:
-    """A dispatcher whose decisions are timed: `seconds` holds how many queries waited, and what it took."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher, self._waiting = dispatcher, 0
-        self.seconds: list[tuple[int, float]] = []
-
-    def handle(self, event: Event, pressure: float, progress: Mapping[int, int]) -> Outcome:
-        """Decide."""
-        start_s = time.perf_counter()
-        outcome = self._dispatcher.handle(event, pressure, progress)
-        self.seconds.append((self._waiting, time.perf_counter() - start_s))
-        self._waiting += isinstance(event, Arrival)
-        self._waiting += isinstance(event, BlockEnd) and not any(
-            record.ending is Ending.SERVED for record in outcome.finished
-        )
-        self._waiting -= sum(isinstance(command, Allocation) for command in outcome.commands)
-        self._waiting -= sum(record.ending is Ending.REJECTED for record in outcome.finished)
-        return outcome
-
-    def check_drained(self) -> None:
-        """Raise PolicyError if queries are still open."""
-        self._dispatcher.check_drained()
-
-
-class Burst:
-    """A backend at which all queries arrive before the first block ends; blocks end in the order of starts.
-
-    Each is in its last layer, so a resize has no effect. Time stands still, but for wakes.
-    """
-
-    def __init__(self, queries: Sequence[Query]) -> None:
-        self._arrivals, self._wakes = deque(queries), list[float]()
-        self._running: dict[int, int] = {}
-
-    def start(self, allocation: Allocation) -> None:
-        """Run a block."""
-        self._running[allocation.query_id] = len(allocation.block) - 1
-
-    def resize(self, resize: Resize) -> None:
-        """Do nothing."""
-
-    def wake_at(self, time_s: float) -> None:
-        """Deliver Woken once nothing else happens."""
-        self._wakes.append(time_s)
-
-    def wait(self) -> Event | None:
-        """Return the next event."""
-        if self._arrivals:
-            return Arrival(0.0, self._arrivals.popleft())
-        if self._running:
-            query_id = next(iter(self._running))
-            del self._running[query_id]
-            return BlockEnd(0.0, query_id)
-        return Woken(self._wakes.pop()) if self._wakes else None
-
-    def pressure(self) -> float:
-        """Return 0: nothing runs beside anything."""
-        return 0.0
-
-    def progress(self) -> Mapping[int, int]:
-        """Return how many layers of each running block have ended."""
-        return self._running
-
-
-def decision_figures(config: Config, site: Site) -> dict[str, Figure]:
-    """Return the microseconds of policy and dispatcher for one event, by policy and of the slowest policy.
-
-    Blocks take no time, and about as many queries wait as the figure's name says.
-    """
-    figures = {}
-    for waiting in PENDING:
-        for policy in config.policies:
-            taken_us = decisions_us(policy_maker(config, policy), site, waiting)
-            unit = f"µs of policy and dispatcher an event, about {waiting} queries waiting, median"
-            figures[f"decision_us_{waiting}_{policy}"] = figure(taken_us, unit)
-            print(f"{policy}, {waiting} waiting: {median(taken_us):.1f} µs", flush=True)
-        medians = tuple(figures[f"decision_us_{waiting}_{policy}"].value for policy in config.policies)
-        figures[f"decision_us_{waiting}"] = Figure(
-            max(medians), f"{unit}, the slowest policy; samples: all", medians, COMMAND
-        )
-    return figures
-
-
-def decisions_us(make: Callable[[Context], Policy], site: Site, waiting: int) -> list[float]:
-    """Return the microseconds of each event at which so many queries wait, give or take a tenth."""
-    names = share_samples(site.weights)
-    burst = [
-        Query(number, names[number % len(names)], 0.0, site.qos_s[names[number % len(names)]])
-        for number in range(2 * waiting)
-    ]
-    timing = Timing(Dispatcher(make(site.context), site.context))
-    for _ in islice(serve(cast(Dispatcher, timing), Burst(burst)), len(burst)):
-        pass
-    return [1e6 * took_s for count, took_s in timing.seconds if abs(count - waiting) <= 0.1 * waiting]
 
 
 def idle_figure(launch: Launch, machine: Machine, build_dir: Path, seconds: float = IDLE_S) -> Figure:

@@ -18,7 +18,8 @@ from veltair.machine.topology import Machine
 
 COMMAND = "snakemake --cores all benchmarks_engine"
 ROUNDS = 15
-NULL_LAYERS, GRANTS = 1000, 2000
+REST_S = 0.02  # threads of two pools share the cores: those of one fall asleep before the other's turn
+NULL_LAYERS, GRANTS, ADOPTING_LAYERS, STARTS = 1000, 2000, 100, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,19 @@ def null_figures(gang: NativeGang, machine: Machine, build_dir: Path) -> dict[st
         1e6 * run(gang, BlockRun(0, room, 0, NULL_LAYERS, grant)).busy_s / NULL_LAYERS for _ in range(ROUNDS)
     ]
     grants_us = [_grant_us(gang, room, machine.core_ids) for _ in range(ROUNDS)]
+    layer = NullKernel(build_dir, passes_time=True)
+    adoptions_us = [_adoption_us(gang, layer, machine.core_ids) for _ in range(ROUNDS)]
+    one_layer = BlockRun(0, gang.bind(Room([[(kernel, ())]]), "null"), 0, 1, Grant(machine.core_ids, (0,)))
+    starts_us = [_start_us(gang, one_layer) for _ in range(STARTS)]
     return {
         "kernel_overhead_us": figure(overheads, f"µs a kernel that does nothing, blocks of {NULL_LAYERS}"),
         "grant_us": figure(
             grants_us, f"µs a change of a running block's cores, mean of {GRANTS}, from Python"
         ),
+        "resize_cost_us": figure(
+            adoptions_us, "µs that the adoption of other cores adds to a layer, kernels without loops"
+        ),
+        "start_cost_us": figure(starts_us, "µs from the call that starts a block to its first layer"),
     }
 
 
@@ -125,9 +134,14 @@ def against(
     blocks = [BlockRun(0, _room(one, model), 0, len(versions), grant) for one in (gang, pool)]
     ratios = []
     for _ in range(-1, rounds):  # the first one warms up
-        ours_s, theirs_s = (run(one, block).busy_s for one, block in zip((gang, pool), blocks, strict=True))
+        ours_s, theirs_s = (_rested(one, block) for one, block in zip((gang, pool), blocks, strict=True))
         ratios.append(ours_s / theirs_s)
     return ratios[1:]
+
+
+def _rested(gang: Gang, block: BlockRun) -> float:
+    time.sleep(REST_S)
+    return run(gang, block).busy_s
 
 
 def beside(
@@ -171,6 +185,31 @@ def _grant_us(gang: NativeGang, room: BoundCalls, cores: tuple[int, ...]) -> flo
     seconds = time.perf_counter() - start_s
     ends(gang, 1)
     return 1e6 * seconds / count
+
+
+def _adoption_us(gang: NativeGang, kernel: NullKernel, cores: tuple[int, ...]) -> float:
+    """Return the microseconds that a block loses where it adopts other cores, all of them or one, in turn."""
+    layers = (0,) * ADOPTING_LAYERS
+    room = gang.bind(Room([[(kernel, ())]] * ADOPTING_LAYERS), "null")
+    grants = [Grant(cores, layers), Grant(cores[:1], layers)]
+    plain_s = run(gang, BlockRun(0, room, 0, ADOPTING_LAYERS, grants[0])).busy_s
+    block = BlockRun(0, room, 0, ADOPTING_LAYERS, grants[0])
+    gang.run(block)
+    adopted = 0
+    gang.resize(block, grants[1])
+    while True:
+        for notice in gang.wait(None):
+            if isinstance(notice, Ended):
+                return 1e6 * (notice.busy_s - plain_s) / max(1, adopted)
+            adopted += 1
+            gang.resize(block, grants[(adopted + 1) % 2])
+
+
+def _start_us(gang: NativeGang, block: BlockRun) -> float:
+    """Return the microseconds from starting a block to its first layer; its worker has just become idle."""
+    start_s = time.monotonic()
+    end = run(gang, block)
+    return 1e6 * (end.monotonic_s - end.busy_s - start_s)
 
 
 def ratio_figures(name: str, unit: str, ratios: Mapping[str, Sequence[float]]) -> dict[str, Figure]:

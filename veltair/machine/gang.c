@@ -5,11 +5,9 @@
 // without a block sleeps on a futex. Nothing here takes a lock, and nothing but a kernel may call Python.
 
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <immintrin.h>
-#include <link.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -25,9 +23,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gang_answers.h"
+#include "gang_tvm.h"
+
 enum {
     SPIN_NS = 50000,    // how long a worker looks for work at full speed: longer than a decision takes
     YIELD_NS = 200000,  // and then how long it looks between yields, before it sleeps
+    SEATED_NS = 2000000,  // the same where its core belongs to a block: the next loop may come soon
     CHUNKS = 4,         // a core's share of a loop that cores may join
     MOST_TASKS = 4095,
     TEXT_BYTES = 256,
@@ -42,29 +44,6 @@ enum { ENDED = 0, ADOPTED = 1 };                               // kinds of notic
 enum { OK = 0, KERNEL_FAILED = 1, CORE_LOST = 2 };             // codes of ended blocks
 enum { NO_CORE = -1, CORE_BUSY = -2, NO_CALL = -3, NO_MEMORY = -4, NOT_RUNNING = -5, NOT_FIRST = -6 };
 
-// TVM FFI's ABI (tvm/ffi/c_api.h): TVMFFIAny, TVMFFISafeCallType, the error cell behind its object's header.
-typedef struct {
-    int32_t type_index;
-    uint32_t padding;
-    uint64_t value;
-} any_t;
-typedef int (*safe_call_t)(void *self, const any_t *arguments, int32_t count, any_t *result);
-typedef struct {
-    unsigned char header[24];
-    struct {
-        const char *data;
-        size_t size;
-    } kind, message;
-} ffi_error_t;
-
-// TVM's runtime (tvm/runtime/c_backend_api.h): TVMParallelGroupEnv and the parallel launch.
-typedef struct {
-    void *sync_handle;
-    int32_t num_task;
-} env_t;
-typedef int (*lambda_t)(int task, env_t *env, void *data);
-typedef int (*launch_t)(lambda_t lambda, void *data, int tasks);
-
 // What Python lays out: see bound_calls.py.
 typedef struct {
     safe_call_t function;  // NULL where a layer has no such version
@@ -73,19 +52,12 @@ typedef struct {
     int64_t count;
 } call_t;
 typedef struct {
-    void *data;
-    uint64_t items;
-    uint32_t item_bytes;
-    uint32_t kind;  // of KINDS
-} array_t;
-typedef struct {
     const call_t *calls;  // [layers][versions]
     uint64_t *layer_ns;   // [layers], written as they end
     const array_t *inputs, *outputs;
     uint32_t layers, versions, input_count, output_count;
     char name[NAME_BYTES];
 } program_t;
-enum { FLOAT32, FLOAT64, INT8, UINT8, INT32, INT64 };  // kinds of arrays that can be compared
 
 typedef struct {
     uint64_t token, number, time_ns, busy_ns;
@@ -165,11 +137,6 @@ typedef struct gang {
 
 static _Thread_local worker_t *self;
 static _Thread_local bool in_task;
-typedef void (*take_error_t)(void **error);
-typedef int (*drop_error_t)(void *error);
-static _Atomic(launch_t) pool_launch;  // TVM's own, for threads that are no workers
-static _Atomic(take_error_t) take_error;
-static _Atomic(drop_error_t) drop_error;
 
 static uint64_t now_ns(void) {
     struct timespec now;
@@ -360,53 +327,6 @@ static void leave_seats(worker_t *leader) {
 
 // Samples and answers.
 
-#define MAXIMA(name, item_t, bits_t, sign)                                                            \
-    static void name(const item_t *values, const item_t *right, uint64_t items, double *off,          \
-                     double *largest) {                                                               \
-        bits_t worst = 0, most = 0; /* of magnitudes, whose bits sort as they do, with NaN at the top */ \
-        for (uint64_t i = 0; i < items; ++i) {                                                        \
-            item_t difference = values[i] - right[i];                                                 \
-            bits_t bits, right_bits;                                                                  \
-            memcpy(&bits, &difference, sizeof bits);                                                  \
-            memcpy(&right_bits, &right[i], sizeof bits);                                              \
-            bits &= (sign);                                                                           \
-            right_bits &= (sign);                                                                     \
-            worst = bits > worst ? bits : worst;                                                      \
-            most = right_bits > most ? right_bits : most;                                             \
-        }                                                                                             \
-        item_t value;                                                                                 \
-        memcpy(&value, &worst, sizeof value);                                                         \
-        *off = (double)value;                                                                         \
-        memcpy(&value, &most, sizeof value);                                                          \
-        *largest = (double)value;                                                                     \
-    }
-MAXIMA(maxima_float32, float, uint32_t, UINT32_C(0x7fffffff))
-MAXIMA(maxima_float64, double, uint64_t, UINT64_C(0x7fffffffffffffff))
-
-#define INTEGER_MAXIMA(item_t)                                                   \
-    for (uint64_t i = 0; i < array->items; ++i) {                                \
-        double answer = (double)((const item_t *)right)[i];                      \
-        double one = (double)((const item_t *)array->data)[i] - answer;          \
-        off = one > off ? one : -one > off ? -one : off;                         \
-        largest = answer > largest ? answer : -answer > largest ? -answer : largest; \
-    }                                                                            \
-    break
-
-// The largest difference over the largest right value, as samples.relative_error has it.
-double gang_relative_error(const array_t *array, const void *right) {
-    double off = 0, largest = 0;
-    switch (array->kind) {
-    case FLOAT32: maxima_float32(array->data, right, array->items, &off, &largest); break;
-    case FLOAT64: maxima_float64(array->data, right, array->items, &off, &largest); break;
-    case INT8: INTEGER_MAXIMA(int8_t);
-    case UINT8: INTEGER_MAXIMA(uint8_t);
-    case INT32: INTEGER_MAXIMA(int32_t);
-    default: INTEGER_MAXIMA(int64_t);
-    }
-    if (off == 0) return 0;
-    return off <= __DBL_MAX__ && largest > 0 ? off / largest : __builtin_inf();
-}
-
 static void put_in(const block_t *block) {
     for (uint32_t i = 0; block->inputs && i < block->program->input_count; ++i) {
         const array_t *input = &block->program->inputs[i];
@@ -422,19 +342,6 @@ static uint32_t count_wrong(const gang_t *gang, const block_t *block) {
 }
 
 // Leading a block.
-
-static void keep_error(worker_t *leader) {
-    void *raised = NULL;
-    snprintf(leader->error, TEXT_BYTES, "it returned an error without a message");
-    take_error_t take = atomic_load(&take_error);
-    if (take) take(&raised);
-    if (!raised) return;
-    const ffi_error_t *error = raised;
-    int kind = error->kind.size < 64 ? (int)error->kind.size : 64;
-    int size = error->message.size < TEXT_BYTES ? (int)error->message.size : TEXT_BYTES;
-    snprintf(leader->error, TEXT_BYTES, "%.*s: %.*s", kind, error->kind.data, size, error->message.data);
-    atomic_load(&drop_error)(raised);
-}
 
 static bool is_on_its_core(const worker_t *worker) {
 #ifdef GANG_UNPINNED
@@ -494,7 +401,7 @@ static void lead(worker_t *leader) {
     atomic_store(&leader->lost_core, is_on_its_core(leader) ? 0 : leader->core + 1);
     put_in(&block);
     end.code = run_layers(leader, &block, &end);
-    if (end.code == KERNEL_FAILED) keep_error(leader);
+    if (end.code == KERNEL_FAILED) tell_error(leader->error, TEXT_BYTES);
     else end.wrong_outputs = count_wrong(gang, &block);
     uint32_t lost = atomic_load(&leader->lost_core);
     if (end.code == OK && lost) {
@@ -548,7 +455,7 @@ static bool rest(worker_t *worker, uint64_t idle_ns) {
         for (int i = 0; i < 16; ++i) _mm_pause();
         return false;
     }
-    if (idle_ns < YIELD_NS) {
+    if (idle_ns < (atomic_load_explicit(&worker->seat, memory_order_relaxed) ? SEATED_NS : YIELD_NS)) {
         sched_yield();
         return false;
     }
@@ -809,55 +716,4 @@ int gang_pass_time(void *object, const any_t *arguments, int32_t count, any_t *r
     (void)object, (void)arguments, (void)count, (void)result;
     for (uint64_t until_ns = now_ns() + YIELD_NS; now_ns() < until_ns;) _mm_pause();
     return 0;
-}
-
-// Taking over parallel loops.
-
-typedef struct {
-    char **paths;
-    size_t count;
-} objects_t;
-
-static int note_object(struct dl_phdr_info *info, size_t size, void *data) {
-    (void)size;
-    objects_t *objects = data;
-    char **paths = realloc(objects->paths, (objects->count + 1) * sizeof *paths);
-    if (!paths) return 1;
-    objects->paths = paths;
-    paths[objects->count] = strdup(info->dlpi_name);
-    return !paths[objects->count++];
-}
-
-static int take_over(void *library) {
-    launch_t *slot = dlsym(library, "__TVMBackendParallelLaunch");
-    launch_t launch = (launch_t)dlsym(library, "TVMBackendParallelLaunch");
-    take_error_t take = (take_error_t)dlsym(library, "TVMFFIErrorMoveFromRaised");
-    drop_error_t drop = (drop_error_t)dlsym(library, "TVMFFIObjectDecRef");
-    if (launch) atomic_store(&pool_launch, launch);
-    if (take && drop) atomic_store(&drop_error, drop), atomic_store(&take_error, take);
-    if (!slot) return 0;
-    if (dlsym(library, "__TVMBackendParallelBarrier")) return -1;
-    if (!atomic_load(&pool_launch) && *slot != gang_launch) atomic_store(&pool_launch, *slot);
-    __atomic_store_n(slot, gang_launch, __ATOMIC_SEQ_CST);
-    return 1;
-}
-
-// Let the kernels of every library that is loaded now launch their parallel loops here. Returns how many
-// there are, or -1 if one has barriers within its loops, which are not supported.
-int gang_take_over(void) {
-    objects_t objects = {NULL, 0};
-    dl_iterate_phdr(note_object, &objects);
-    int found = 0;
-    for (size_t i = 0; i < objects.count; ++i) {
-        bool is_named = objects.paths[i] && *objects.paths[i];
-        void *library = is_named ? dlopen(objects.paths[i], RTLD_LAZY | RTLD_NOLOAD) : NULL;
-        if (library && found >= 0) {
-            int took = take_over(library);
-            found = took < 0 ? -1 : found + took;
-        }
-        if (library) dlclose(library);
-        free(objects.paths[i]);
-    }
-    free(objects.paths);
-    return found;
 }

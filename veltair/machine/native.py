@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -18,14 +19,14 @@ class NativeBuildError(RuntimeError):
 def compile_c(source: Path, build_dir: Path, flags: Sequence[str] = FLAGS) -> Path:
     """Return the path of a C source compiled into `build_dir`, compiling it only if it is not there yet.
 
-    The file's name holds a hash of the source, the flags, the compiler's version and the processor that
-    `-march=native` stands for, so a folder shared by several machines is safe. The source is one file that
-    includes system headers only. Give `-shared` and `-fPIC` among the flags for a library. Raises
-    NativeBuildError if gcc is missing, refuses the source, or cannot write.
+    The file's name holds a hash of the source with what it includes beside the system's headers, the flags,
+    the compiler's version and the processor that `-march=native` stands for, so a folder shared by several
+    machines is safe. Give `-shared` and `-fPIC` among the flags for a library. Raises NativeBuildError if gcc
+    is missing, refuses the source, or cannot write.
     """
-    code = source.read_bytes()
+    code = [path.read_bytes() for path in _with_included(source)]
     compiler = _identify_compiler(flags)
-    key = hashlib.sha256(b"\0".join([code, *(f.encode() for f in flags), compiler])).hexdigest()[:16]
+    key = hashlib.sha256(b"\0".join([*code, *(f.encode() for f in flags), compiler])).hexdigest()[:16]
     target = build_dir / f"{source.stem}-{key}{'.so' if '-shared' in flags else ''}"
     if target.exists():
         return target
@@ -40,6 +41,13 @@ def compile_c(source: Path, build_dir: Path, flags: Sequence[str] = FLAGS) -> Pa
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def _with_included(source: Path) -> list[Path]:
+    """Return a source and the files of ours that it includes, as the compiler names them."""
+    rule = _gcc(["-MM", "-MT", "it", str(source)], f"read what {source.name} includes")
+    _, _, names = rule.decode().replace("\\\n", " ").partition(":")
+    return [Path(name.replace("\\ ", " ")) for name in re.split(r"(?<!\\)\s+", names.strip())]
 
 
 def _identify_compiler(flags: Sequence[str]) -> bytes:
