@@ -250,7 +250,7 @@ def test_cores_are_placed_as_the_configuration_says(
     placed = Placed()
     monkeypatch.setattr(live, "PLACEMENTS", {"mine": placed})
     run = measure(study_of(site, models, seconds=0.1, placement="mine"), QPS, tmp_path)
-    assert placed.asked == sum(record.blocks for record in run.records)
+    assert 0 < placed.asked <= sum(record.blocks for record in run.records)
 
 
 def test_what_one_run_taught_of_the_pressure_is_forgotten_before_the_next(

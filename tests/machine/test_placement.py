@@ -1,10 +1,11 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.machine.placement import PLACEMENTS, Holdings, Placement, pinned, spread
+from veltair.machine.placement import PLACEMENTS, Holdings, Placement, pinned, remember, spread
 from veltair.machine.topology import Machine
 
 
@@ -47,6 +48,23 @@ def test_the_order_of_the_free_cores_does_not_matter(
     shuffled = sorted(free)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert place(cores, shuffled, machine, held) == place(cores, free, machine, held)
+
+
+@given(requests(), st.sampled_from(list(PLACEMENTS.values())))
+def test_a_remembered_placement_answers_alike_and_is_asked_once(
+    request_: tuple[int, set[int], Machine, set[int]], place: Placement
+) -> None:
+    cores, free, machine, held = request_
+    asked = []
+
+    def counted(*question: Any) -> tuple[int, ...]:
+        asked.append(question)
+        return place(*question)
+
+    placed = remember(counted, machine)
+    right = place(cores, free, machine, held)
+    assert [placed(cores, frozenset(free), frozenset(held)) for _ in range(3)] == [right] * 3
+    assert len(asked) == 1
 
 
 @given(st.sampled_from(SHAPES), st.data())

@@ -13,7 +13,10 @@ from veltair.machine.topology import Machine
 
 Placement = Callable[[int, Collection[int], Machine, Collection[int]], tuple[int, ...]]
 
+Placed = Callable[[int, frozenset[int], frozenset[int]], tuple[int, ...]]
+
 _MACHINES_REMEMBERED = 8
+_PLACES_REMEMBERED = 4096
 
 
 def spread(
@@ -57,6 +60,16 @@ def pinned(
     for rooms in (alone, untouched, shared):
         chosen += _fill(cores - len(chosen), rooms)
     return tuple(chosen)
+
+
+def remember(place: Placement, machine: Machine) -> Placed:
+    """Return a placement on one machine that looks up what it was asked before: starts wait for it."""
+
+    @lru_cache(maxsize=_PLACES_REMEMBERED)
+    def placed(cores: int, free: frozenset[int], held: frozenset[int]) -> tuple[int, ...]:
+        return place(cores, free, machine, held)
+
+    return placed
 
 
 PLACEMENTS: Mapping[str, Placement] = {"spread": spread, "pinned": pinned}

@@ -7,7 +7,7 @@ gang, LoadGen's reader through a queue; both end the wait.
 import heapq
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,7 @@ from veltair.machine.gang import (
     Bound,
     CoreLostError,
     Ended,
+    Gang,
     Grant,
     Launch,
     Notice,
@@ -27,7 +28,7 @@ from veltair.machine.gang import (
     Servable,
 )
 from veltair.machine.interference import InterferenceSource
-from veltair.machine.placement import Placement
+from veltair.machine.placement import Placement, remember
 from veltair.machine.pool_gang import PoolGang
 from veltair.machine.topology import Machine
 from veltair.serving.dispatcher import Arrival, BlockEnd, Closed, Event, Resized, Woken
@@ -42,6 +43,7 @@ HANG_FACTOR = 10.0
 HANG_S = 1.0
 BLOCKS_REMEMBERED = 4096
 HUNG_STOP_S = 0.1  # what ends by then is not what hangs
+_NOTHING_HELD: frozenset[int] = frozenset()
 
 
 class EngineError(RuntimeError):
@@ -72,6 +74,22 @@ class _Started:
     allocation: Allocation
     run: BlockRun
     first_grant: Grant
+
+
+class _Progress(Mapping[int, int]):
+    """The ended layers of running blocks by query, read when asked for: most decisions do not ask."""
+
+    def __init__(self, blocks: Mapping[int, _Started], gang: Gang) -> None:
+        self._blocks, self._gang = blocks, gang
+
+    def __getitem__(self, query_id: int) -> int:
+        return self._gang.ended_layers(self._blocks[query_id].run)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
 
 
 class Engine:
@@ -105,7 +123,7 @@ class Engine:
         self.zero_s = time.monotonic()
         self.wrong_answers = 0
         self._models, self._samples, self._qos_s = models, samples, qos_s
-        self._costs, self._machine, self._place = costs, machine, placement
+        self._costs, self._machine, self._place = costs, machine, remember(placement, machine)
         self._interference, self._drain_s = interference, drain_s
         self._told: deque[_Arrived | _Flushed | _Failed] = deque()
         self._happened: deque[Notice] = deque()
@@ -118,6 +136,7 @@ class Engine:
         self._blocks: dict[int, _Started] = {}
         self._rooms: dict[int, Bound] = {}
         self._query_samples: dict[int, Sample] = {}
+        self._progress = _Progress(self._blocks, self._gang)
         self._wakes: list[float] = []
         self._close_at_s: float | None = None
         self._closed = False
@@ -171,7 +190,7 @@ class Engine:
     def start(self, allocation: Allocation) -> None:
         """Run a block on cores that the placement picks."""
         query_id, block = allocation.query_id, allocation.block
-        cores = self._place(allocation.cores, self._free, self._machine, ())
+        cores = self._place(allocation.cores, frozenset(self._free), _NOTHING_HELD)
         self._hold(query_id, cores)
         first = block.start == 0
         if first:
@@ -203,7 +222,7 @@ class Engine:
             own = [core for core in sorted(held) if core not in cores][: resize.cores - len(cores)]
             cores = (*cores, *own)
             if missing := resize.cores - len(cores):
-                gained = self._place(missing, self._free, self._machine, tuple(held))
+                gained = self._place(missing, frozenset(self._free), frozenset(held))
                 self._hold(resize.query_id, gained)
                 cores = (*cores, *gained)
         self._gang.resize(run, Grant(cores[: resize.cores], resize.versions or run.grant.versions))
@@ -217,9 +236,8 @@ class Engine:
         return self._interference.pressure() if self._blocks else 0.0
 
     def progress(self) -> Mapping[int, int]:
-        """Return how many layers of each running block have ended."""
-        ended_layers = self._gang.ended_layers
-        return {query_id: ended_layers(started.run) for query_id, started in self._blocks.items()}
+        """Return how many layers of each running block have ended; a live view."""
+        return self._progress
 
     def cores_of(self, query_id: int) -> tuple[int, ...]:
         """Return the cores that a query's block holds, those of its last grant first; none if none runs."""
