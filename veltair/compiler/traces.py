@@ -1,7 +1,7 @@
 """Traces of schedules written short: a structure's distinct instructions once, its variables by their age."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # What stands for a variable made `n` variables ago; TVM's own strings never start so.
@@ -70,9 +70,13 @@ def plain(value: Any) -> Any:
 
 def _name_by_age(instructions: Sequence[Any]) -> list[Any]:
     made: dict[str, int] = {}
+
+    def age(name: str) -> str:
+        return f"{AGE}{len(made) - made[name]}" if name in made else name
+
     by_age = []
     for kind, inputs, attributes, outputs in instructions:
-        aged = _rename(inputs, {name: f"{AGE}{len(made) - place}" for name, place in made.items()})
+        aged = _rename(inputs, age)
         kinds = "".join(name[:1] for name in outputs)
         for name in outputs:
             made[name] = len(made)
@@ -82,17 +86,23 @@ def _name_by_age(instructions: Sequence[Any]) -> list[Any]:
 
 def _name_by_number(by_age: Sequence[Any]) -> list[Any]:
     names: list[str] = []
+
+    def name(age: str) -> str:
+        years = age[len(AGE) :]
+        if not age.startswith(AGE) or not years.isdecimal() or not 1 <= int(years) <= len(names):
+            return age
+        return names[-int(years)]
+
     instructions = []
     for kind, inputs, attributes, kinds in by_age:
-        young = {f"{AGE}{len(names) - place}": name for place, name in enumerate(names)}
-        named = _rename(inputs, young)
+        named = _rename(inputs, name)
         outputs = [f"{letter}{len(names) + index}" for index, letter in enumerate(kinds)]
         names += outputs
         instructions.append([kind, named, attributes, outputs])
     return instructions
 
 
-def _rename(value: Any, names: dict[str, str]) -> Any:
+def _rename(value: Any, name: Callable[[str], str]) -> Any:
     if isinstance(value, list):
-        return [_rename(item, names) for item in value]
-    return names.get(value, value) if isinstance(value, str) else value
+        return [_rename(item, name) for item in value]
+    return name(value) if isinstance(value, str) else value
