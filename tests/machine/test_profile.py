@@ -3,11 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gang_builders import python_room
 
 from veltair.compiler.build import VersionPlan
 from veltair.compiler.samples import random_samples
 from veltair.compiler.tiling import Tiling, traffic_bytes
 from veltair.machine.cost import COLUMNS, CostTable
+from veltair.machine.gang import Grant
+from veltair.machine.launchers import LAUNCHERS, launcher
 from veltair.machine.library import LoadedModel
 from veltair.machine.profile import (
     Profile,
@@ -15,6 +18,7 @@ from veltair.machine.profile import (
     cache_share,
     profile,
     tiling_of,
+    time_block,
     time_layers,
 )
 from veltair.machine.topology import Machine
@@ -26,6 +30,18 @@ SETTINGS = ProfileSettings(cores=(1, 2), levels=(0.0, 0.5), repeats=2)
 
 def make_machine(cores: tuple[int, ...], l3_bytes: int = L3_BYTES) -> Machine:
     return Machine("made-up", 1, (cores,), 2**18, l3_bytes, 1e9, 1e9, validated=False)
+
+
+def profile_on(
+    model: LoadedModel,
+    machine: Machine,
+    settings: ProfileSettings,
+    build_dir: Path,
+    said: list[str] | None = None,
+) -> Profile:
+    """Profile the tiny network on our workers; what is told of the progress goes to `said`."""
+    tell = [].append if said is None else said.append
+    return profile({"tiny": model}, machine, settings, launcher("gang", build_dir), build_dir, tell)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +65,9 @@ def measured(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Profile:
     build_dir = tmp_path_factory.mktemp("corunner")
-    return profile({"tiny": tiny_loaded}, two_cores, SETTINGS, build_dir, said.append)
+    return profile(
+        {"tiny": tiny_loaded}, two_cores, SETTINGS, launcher("gang", build_dir), build_dir, said.append
+    )
 
 
 def test_a_profile_has_a_row_for_each_version_cores_level_and_repeat(
@@ -116,7 +134,14 @@ def test_a_level_that_leaves_no_core_to_measure_is_passed_over(
     tiny_loaded: LoadedModel, tmp_path: Path
 ) -> None:
     settings = ProfileSettings(cores=(1,), levels=(0.0, 0.5), repeats=1)
-    found = profile({"tiny": tiny_loaded}, make_machine(CORES[:1]), settings, tmp_path, lambda words: None)
+    found = profile(
+        {"tiny": tiny_loaded},
+        make_machine(CORES[:1]),
+        settings,
+        launcher("gang", tmp_path),
+        tmp_path,
+        lambda words: None,
+    )
     assert set(found.repeats["level"]) == set(found.achieved) == {0.0}
 
 
@@ -127,15 +152,47 @@ def test_networks_are_measured_on_numbers_not_on_whatever_memory_holds(
     instance.set_inputs([np.full((1, 3, 16, 16), np.nan, np.float32)])
     monkeypatch.setattr(tiny_loaded.__class__, "instance", lambda self: instance)
     settings = ProfileSettings(cores=(1,), levels=(0.0,), repeats=1)
-    profile({"tiny": tiny_loaded}, make_machine(CORES[:1]), settings, tmp_path, lambda words: None)
+    profile(
+        {"tiny": tiny_loaded},
+        make_machine(CORES[:1]),
+        settings,
+        launcher("gang", tmp_path),
+        tmp_path,
+        lambda words: None,
+    )
     assert np.array_equal([instance.inputs[0].numpy()], random_samples(tiny_loaded.plan.inputs, seed=0))
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_layers_are_timed_on_the_workers_that_serve(
+    tiny_loaded: LoadedModel, c_build: Path, name: str
+) -> None:
+    gang = launcher(name, c_build)(CORES[:1])
+    try:
+        room = gang.bind(tiny_loaded.instance(), "tiny")
+        seconds = time_block(gang, room, Grant(CORES[:1], (0,) * 6))
+    finally:
+        gang.stop()
+    assert len(seconds) == 6
+    assert min(seconds) > 0
+
+
+def test_a_kernel_that_fails_ends_the_profile(c_build: Path) -> None:
+    gang = launcher("gang", c_build)(CORES[:1])
+    try:
+        with pytest.raises(ZeroDivisionError):
+            time_block(gang, gang.bind(python_room(lambda: 1 // 0), "net"), Grant(CORES[:1], (0,)))
+    finally:
+        gang.stop()
 
 
 def test_more_cores_than_the_machine_has_are_refused(tiny_loaded: LoadedModel, tmp_path: Path) -> None:
     machine = make_machine((0, 1))
     settings = ProfileSettings(cores=(1, 3, 4), levels=(0.0,), repeats=1)
     with pytest.raises(ValueError, match=r"profile\.cores \[3, 4\]: made-up has 2 cores"):
-        profile({"tiny": tiny_loaded}, machine, settings, tmp_path, lambda words: None)
+        profile(
+            {"tiny": tiny_loaded}, machine, settings, launcher("gang", tmp_path), tmp_path, lambda words: None
+        )
 
 
 @pytest.mark.parametrize("repeats", [0, -1])

@@ -85,6 +85,12 @@ class BoundCalls:
         self.address = ctypes.addressof(self._program)
         self.shape = (_shape(self._rooms), _shape(self._answers))
 
+    @property
+    def layer_seconds(self) -> list[float]:
+        """The same in seconds."""
+        seconds: list[float] = (1e-9 * self.layer_ns).tolist()
+        return seconds
+
     def refresh(self, start: int, versions: Sequence[int]) -> None:
         """Bind those calls anew that are other ones by now: a model that was loaded again has new weights.
 

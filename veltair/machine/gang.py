@@ -69,6 +69,10 @@ class Bound(Protocol):
     def runnable(self) -> Runnable:
         """What was bound."""
 
+    @property
+    def layer_seconds(self) -> Sequence[float]:
+        """What each layer took in the last block that ran all of them, shape (layers,)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:

@@ -9,14 +9,13 @@ import pandas as pd
 
 from veltair.compiler.build import VersionPlan
 from veltair.compiler.samples import random_samples
-from veltair.compiler.target import use_all_cores
 from veltair.compiler.tiling import Tiling, traffic_bytes
 from veltair.machine.corunner import AchievedPressure, CoRunner
-from veltair.machine.gang import on_cores, use_cores
+from veltair.machine.gang import BlockRun, Bound, Ended, Gang, Grant, Launch
 from veltair.machine.library import Instance, LoadedModel
 from veltair.machine.topology import Machine
 
-WARM_PASSES = 2
+WARM_PASSES = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +45,33 @@ def profile(
     models: Mapping[str, LoadedModel],
     machine: Machine,
     settings: ProfileSettings,
+    launch: Launch,
     build_dir: Path,
     progress: Callable[[str], None],
 ) -> Profile:
-    """Measure all models. The co-runner has a core of its own: all cores are only measured alone.
+    """Measure all models on the workers that `launch` starts: those that will serve them.
 
-    A whole network runs for each time, so that a layer finds the caches as its predecessor left them.
-    Raises ValueError for core counts that the machine does not have.
+    The co-runner has a core of its own: all cores are only measured alone. A whole network runs for each
+    time, so that a layer finds the caches as its predecessor left them. Raises ValueError for core counts
+    that the machine does not have.
     """
     too_many = [cores for cores in settings.cores if not 1 <= cores <= machine.cores]
     if too_many:
         raise ValueError(
             f"profile.cores {too_many}: {machine.name} has {machine.cores} cores; choose from 1 to that"
         )
-    use_all_cores()
-    with on_cores(machine.core_ids):  # all at first: TVM's pool keeps the size of its first use
-        return _measure(models, machine, settings, build_dir, progress)
+    gang = launch(machine.core_ids)
+    try:
+        return _measure(models, machine, settings, gang, build_dir, progress)
+    finally:
+        gang.stop()
 
 
 def _measure(
     models: Mapping[str, LoadedModel],
     machine: Machine,
     settings: ProfileSettings,
+    gang: Gang,
     build_dir: Path,
     progress: Callable[[str], None],
 ) -> Profile:
@@ -75,6 +79,7 @@ def _measure(
     for instance in instances.values():
         # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
         instance.set_inputs(random_samples(instance.model.plan.inputs, seed=0))
+    rooms = {name: gang.bind(instance, name) for name, instance in instances.items()}
     rows: list[tuple[str, int, int, int, float, int, float, float, float]] = []
     achieved: dict[float, AchievedPressure] = {}
     for level in sorted(settings.levels):
@@ -84,7 +89,7 @@ def _measure(
         progress(f"level {level:g} on {', '.join(map(str, counts))} cores")
         corunner = CoRunner(level, machine.core_ids[-1], machine, build_dir)
         with corunner:
-            rows.extend(_measure_level(instances, machine, settings, counts, level))
+            rows.extend(_measure_level(gang, rooms, models, machine, settings, counts, level))
         achieved[level] = corunner.achieved
     columns = ["model", "layer", "version", "cores", "level", "repeat"]
     table = pd.DataFrame(rows, columns=[*columns, "seconds", "traffic_bytes", "footprint_bytes"])
@@ -92,7 +97,9 @@ def _measure(
 
 
 def _measure_level(
-    instances: Mapping[str, Instance],
+    gang: Gang,
+    rooms: Mapping[str, Bound],
+    models: Mapping[str, LoadedModel],
     machine: Machine,
     settings: ProfileSettings,
     counts: Sequence[int],
@@ -100,13 +107,13 @@ def _measure_level(
 ) -> Iterator[tuple[str, int, int, int, float, int, float, float, float]]:
     # Repeats are outermost, so that a disturbance of seconds spreads over all cells instead of filling one.
     for repeat in range(-WARM_PASSES, settings.repeats):
-        for name, instance in instances.items():
-            plans = [instance.model.plan.of(layer) for layer in range(len(instance.calls))]
+        for name, room in rooms.items():
+            plan_of = models[name].plan.of
+            plans = [plan_of(layer) for layer in range(len(room.runnable.calls))]
             for number in range(max(map(len, plans))):
-                versions = [min(number, len(plan) - 1) for plan in plans]
+                versions = tuple(min(number, len(plan) - 1) for plan in plans)
                 for cores in counts:
-                    use_cores(machine.core_ids[:cores])
-                    seconds = time_layers(instance, versions)
+                    seconds = time_block(gang, room, Grant(machine.core_ids[:cores], versions))
                     if repeat < 0:
                         continue
                     for layer, plan in enumerate(plans):
@@ -117,6 +124,17 @@ def _measure_level(
                             footprint = float(tiling.compulsory_bytes)
                             key = (name, layer, number, cores, level, repeat)
                             yield (*key, seconds[layer], traffic, footprint)
+
+
+def time_block(gang: Gang, room: Bound, grant: Grant) -> Sequence[float]:
+    """Run a whole network as one block and return the seconds of each layer. Raises its kernels' error."""
+    gang.run(BlockRun(0, room, 0, len(grant.versions), grant))
+    while True:
+        for notice in gang.wait(None):
+            if isinstance(notice, Ended):
+                if notice.error is not None:
+                    raise notice.error
+                return tuple(room.layer_seconds)
 
 
 def time_layers(instance: Instance, versions: Sequence[int]) -> list[float]:
