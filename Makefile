@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 CONFIG ?= workflow/config/config.yaml
 CORES ?= all
+MANY_CORE := workflow/config/many_core.yaml
+PAPER_SIM := $(MANY_CORE) workflow/config/paper_sim.yaml
 
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -14,10 +16,23 @@ STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES) --rerun-incomplete
 
-.PHONY: all test test-long check smoke estimate clean help
+.PHONY: all many-core paper-sim redraw validation test test-long check smoke estimate clean help
 
-all: $(STAMP) $(CONFIG)  ## Run the whole evaluation of CONFIG: figures and results/summary.md (the default)
+all: $(STAMP) $(CONFIG)  ## Run the whole evaluation of CONFIG, then the many-core study in its reduced grid (the default)
 	$(SNAKEMAKE) --configfile $(CONFIG)
+	$(if $(filter workflow/config/config.yaml,$(CONFIG)),$(MAKE) many-core)
+
+many-core: $(STAMP)  ## Simulate the many-core study in its reduced grid: every figure of the paper, in minutes
+	$(SNAKEMAKE) --configfile $(MANY_CORE)
+
+paper-sim: $(STAMP)  ## Simulate the many-core study in its full grid: overnight, taken up again where it ended
+	$(SNAKEMAKE) --keep-going --configfile $(PAPER_SIM)
+
+redraw: $(STAMP)  ## Draw the figures of the many-core study from the shipped tables of its full grid, in seconds
+	$(SNAKEMAKE) redraw --configfile $(PAPER_SIM)
+
+validation: $(STAMP) $(CONFIG)  ## Compare the simulator with this machine: results/validation.md and figures
+	$(SNAKEMAKE) validation validation_figures --configfile $(CONFIG)
 
 test: $(STAMP)  ## Run the tests
 	$(RUN) python -m pytest -m "not long"

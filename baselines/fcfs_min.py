@@ -4,18 +4,23 @@ Source: model-wise scheduling in the published artifact of Liu et al., VELTAIR, 
 """
 
 from baselines.fixed_blocks import FixedBlocks
-from veltair.serving.blocks import BudgetShare
+from veltair.serving.blocks import BudgetRule, BudgetShare
 from veltair.serving.discipline import Conflict, DropLate, Order
 from veltair.serving.policy import Context
 
 
 class FcfsMin(FixedBlocks):
-    """One block a model: its need is the fewest cores whose time alone is within alpha x QoS."""
+    """One block a model: its need is the fewest cores whose time alone is within alpha x QoS, always."""
 
     def __init__(
         self, context: Context, *, alpha: BudgetShare, order: Order, conflict: Conflict, drop_late: DropLate
     ) -> None:
-        longest = max(len(model.layers) for model in context.models.values())
         super().__init__(
-            context, layers=longest, alpha=alpha, order=order, conflict=conflict, drop_late=drop_late
+            context,
+            layers=max(len(model.layers) for model in context.models.values()),
+            alpha=alpha,
+            budgets=BudgetRule.STATIC,
+            order=order,
+            conflict=conflict,
+            drop_late=drop_late,
         )

@@ -10,15 +10,16 @@ from typing import Annotated
 from pydantic import Field
 
 from veltair.compiler.model import LayerBlock
-from veltair.serving.blocks import BudgetShare, Reading, Timetables, core_needs, qos_budgets
+from veltair.serving.blocks import UNSCALED, BudgetRule, Budgets, BudgetShare, core_needs
 from veltair.serving.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
 from veltair.serving.policy import Answer, Context, Pending, Snapshot
+from veltair.serving.timetables import Reading, Timetables
 
 
 class FixedBlocks:
     """Cuts each model every `layers` layers (any count above a model's: one block).
 
-    A block's budget is the sum of its layers' shares of alpha x QoS, its need the fewest cores within it.
+    A block's budget is the sum of its layers' budgets, its need the fewest cores within it.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class FixedBlocks:
         *,
         layers: Annotated[int, Field(ge=1)],
         alpha: BudgetShare,
+        budgets: BudgetRule,
         order: Order,
         conflict: Conflict,
         drop_late: DropLate,
@@ -34,17 +36,15 @@ class FixedBlocks:
         if layers < 1:
             raise ValueError(f"layers is {layers}; give the length of a block, 1 or more")
         self._tables = Timetables(context, Reading.SOLO_ALONE)
+        self._budgets = Budgets(context, alpha, budgets)
+        self._layers = layers
+        self._models = context.models
         self._order, self._conflict, self._drop_late = order, conflict, drop_late
-        self._blocks: dict[tuple[str, int], Proposal] = {}
-        for name, model in context.models.items():
-            seconds, budgets = self._tables.seconds(name, 0), qos_budgets(model, context, alpha)
-            # A conflict may cut a block after its first layer: then the rest of it comes next.
-            for first in range(len(model.layers)):
-                stop = min((first // layers + 1) * layers, len(model.layers))
-                need = core_needs(
-                    seconds[first:stop].sum(axis=0), budgets[first:stop].sum(), self._tables.counts
-                )
-                self._blocks[name, first] = Proposal(LayerBlock(name, first, stop), int(need))
+        self._blocks = {
+            (name, first, UNSCALED): self._block(name, first, UNSCALED)
+            for name, model in context.models.items()
+            for first in range(len(model.layers))
+        }
 
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
         """Return rejections of the late and the blocks that start now."""
@@ -59,10 +59,22 @@ class FixedBlocks:
             snapshot.free_cores,
             self._tables.counts,
             self._conflict,
-            propose=self._propose,
+            propose=lambda entry: self._propose(entry, snapshot.time_s),
             versions=lambda block, cores: self._tables.versions(block, 0, cores),
         )
         return [*late, *starts]
 
-    def _propose(self, entry: Pending) -> Proposal:
-        return self._blocks[entry.query.model, entry.next_layer]
+    def _propose(self, entry: Pending, time_s: float) -> Proposal:
+        query, first = entry.query, entry.next_layer
+        key = (query.model, first, self._budgets.step(query, first, time_s))
+        if key not in self._blocks:
+            self._blocks[key] = self._block(*key)
+        return self._blocks[key]
+
+    def _block(self, model: str, first: int, step: int) -> Proposal:
+        # A conflict may cut a block after its first layer: then the rest of it comes next.
+        stop = min((first // self._layers + 1) * self._layers, len(self._models[model].layers))
+        seconds = self._tables.seconds(model, 0)[first:stop].sum(axis=0)
+        budget_s = self._budgets.of(model, step)[first:stop].sum()
+        need = core_needs(seconds, budget_s, self._tables.counts)
+        return Proposal(LayerBlock(model, first, stop), int(need))

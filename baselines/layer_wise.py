@@ -5,7 +5,7 @@ reading of what Planaria (Ghodrati et al., MICRO 2020) is on a CPU.
 """
 
 from baselines.fixed_blocks import FixedBlocks
-from veltair.serving.blocks import BudgetShare
+from veltair.serving.blocks import BudgetRule, BudgetShare
 from veltair.serving.discipline import Conflict, DropLate, Order
 from veltair.serving.policy import Context
 
@@ -14,6 +14,21 @@ class LayerWise(FixedBlocks):
     """Fixed blocks of one layer."""
 
     def __init__(
-        self, context: Context, *, alpha: BudgetShare, order: Order, conflict: Conflict, drop_late: DropLate
+        self,
+        context: Context,
+        *,
+        alpha: BudgetShare,
+        budgets: BudgetRule,
+        order: Order,
+        conflict: Conflict,
+        drop_late: DropLate,
     ) -> None:
-        super().__init__(context, layers=1, alpha=alpha, order=order, conflict=conflict, drop_late=drop_late)
+        super().__init__(
+            context,
+            layers=1,
+            alpha=alpha,
+            budgets=budgets,
+            order=order,
+            conflict=conflict,
+            drop_late=drop_late,
+        )

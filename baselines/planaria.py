@@ -4,10 +4,10 @@ Source: Ghodrati et al., Planaria, MICRO 2020, and its public scheduler; `veltai
 what the port changes.
 """
 
-from veltair.serving.blocks import Reading
 from veltair.serving.discipline import Conflict, DropLate, Order
 from veltair.serving.elastic import ElasticPolicy
 from veltair.serving.policy import Context
+from veltair.serving.timetables import Reading
 
 
 class Planaria(ElasticPolicy):

@@ -9,7 +9,7 @@ import pandas as pd
 from builders import make_machine
 
 from veltair.compiler.model import Layer
-from veltair.compiler.tiling import Tiling
+from veltair.compiler.traffic import Tiling
 from veltair.config import Config, parse
 from veltair.machine.cost import CostTable
 from veltair.machine.tables import Tables, write_tables

@@ -18,6 +18,7 @@ CONFINED = {
     "tvm_ffi": ("veltair/compiler/", *RUNS_KERNELS),
     "mlperf_loadgen": ("veltair/evaluation/loadgen_child.py",),
     "openvino": ("veltair/machine/openvino_server.py",),
+    "simpy": ("veltair/evaluation/simpy_queue.py",),
 }
 # What decides must depend on its arguments alone.
 PURE = (
@@ -26,18 +27,33 @@ PURE = (
     "veltair/compiler/nest.py",
     "veltair/compiler/select.py",
     "veltair/compiler/tiling.py",
+    "veltair/compiler/traffic.py",
+    "veltair/evaluation/altered_costs.py",
+    "veltair/evaluation/estimates.py",
+    "veltair/evaluation/intervals.py",
+    "veltair/evaluation/invariants.py",
     "veltair/evaluation/metrics.py",
+    "veltair/evaluation/validation.py",
+    "veltair/evaluation/validation_traces.py",
     "veltair/evaluation/version_study.py",
+    "veltair/machine/law.py",
+    "veltair/machine/law_fit.py",
     "veltair/machine/placement.py",
     "veltair/machine/residency.py",
+    "veltair/machine/sharing.py",
     "veltair/machine/suitability.py",
     "veltair/serving/adaptive.py",
     "veltair/serving/blocks.py",
+    "veltair/serving/books.py",
     "veltair/serving/discipline.py",
     "veltair/serving/dispatcher.py",
+    "veltair/serving/elastic.py",
+    "veltair/serving/growth.py",
     "veltair/serving/policy.py",
     "veltair/serving/query.py",
+    "veltair/serving/slack_blocks.py",
     "veltair/serving/timeline.py",
+    "veltair/serving/timetables.py",
 )
 IMPURE_MODULES = {
     *(

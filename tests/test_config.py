@@ -19,7 +19,7 @@ from veltair.config.document import page_text, schema_text
 from veltair.config.load import key_paths
 
 ROOT = Path(__file__).parents[1]
-FILES = ("config", "smoke", "paper")
+FILES = ("config", "smoke", "paper", "many_core")
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -162,7 +162,7 @@ def test_a_configuration_does_not_change() -> None:
             "guessed",
             "profile.costs: 'guessed' is refused: it should be 'measured' or 'shipped'",
         ),
-        ("preset", "shipped", "preset: 'shipped' is refused: it should be 'paper'"),
+        ("preset", "best", "preset: 'best' is refused: it should be 'paper' or 'shipped'"),
         (
             "policies.P",
             {"path": "no_colon"},
@@ -245,26 +245,26 @@ def test_no_file_at_all_is_an_error() -> None:
         load([])
 
 
-def _problems(*changes: Change, check: checks.PolicyCheck = lambda path, options: None) -> str:
+def _problems(*changes: Change, check: checks.PolicyCheck = lambda path, options, preset: None) -> str:
     with pytest.raises(ConfigError) as caught:
         checks.check_environment(_parsed(*changes), check)
     return str(caught.value)
 
 
 def test_what_fits_this_machine_passes() -> None:
-    checks.check_environment(_parsed(), lambda path, options: None)
+    checks.check_environment(_parsed(), lambda path, options, preset: None)
 
 
 def test_the_policy_check_gets_path_and_options_of_every_policy() -> None:
     seen: list[tuple[str, Mapping[str, object]]] = []
     config = _parsed(_set("policies.B", {"path": "b:B", "options": {"alpha": 0.8}}))
-    checks.check_environment(config, lambda path, options: seen.append((path, options)))
+    checks.check_environment(config, lambda path, options, preset: seen.append((path, options)))
     assert seen == [("somewhere:Fifo", {}), ("b:B", {"alpha": 0.8})]
 
 
 @pytest.mark.parametrize("error", [ImportError, AttributeError, LookupError, TypeError, ValueError])
 def test_a_policy_that_cannot_be_used_is_named(error: type[Exception]) -> None:
-    def check(path: str, options: Mapping[str, object]) -> None:
+    def check(path: str, options: Mapping[str, object], preset: str) -> None:
         raise error(f"{path} has no allocate")
 
     assert "policies.Fifo: " in _problems(check=check) and "has no allocate" in _problems(check=check)
@@ -295,7 +295,7 @@ def test_more_cores_than_this_machine_gives_are_refused() -> None:
 
 def test_more_cores_than_this_machine_has_are_fine_with_shipped_costs() -> None:
     changes = _set("profile", {"costs": "shipped", "cores": [4096]}), _set("measured.enabled", False)
-    checks.check_environment(_parsed(*changes), lambda path, options: None)
+    checks.check_environment(_parsed(*changes), lambda path, options, preset: None)
 
 
 def test_a_machine_that_is_not_described_is_named() -> None:

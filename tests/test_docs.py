@@ -18,6 +18,7 @@ TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 GENERATED = ("results", "figures")
 NAMES_OF_GENERATED = [
     ROOT / "Makefile",
+    ROOT / "veltair" / "evaluation" / "__main__.py",
     ROOT / "veltair" / "evaluation" / "layout.py",
     ROOT / "veltair" / "evaluation" / "steps.py",
     ROOT / "veltair" / "machine" / "tables.py",

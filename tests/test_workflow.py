@@ -18,7 +18,10 @@ CONFIGS = ROOT / "workflow" / "config"
 RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
 # They start kernels on all cores, so nothing else may run beside them.
-BENCHMARKS = {"benchmarks_main", "benchmarks_compiler", "benchmarks_engine", "tolerance", "interference"}
+BENCHMARKS = {
+    *("benchmarks_main", "benchmarks_compiler", "benchmarks_engine", "benchmarks_simulator"),
+    *("co_runs", "interference", "tolerance", "validation_trace"),
+}
 MEASURING = {"search", "machine", "profile", "measure", *BENCHMARKS}
 
 
@@ -92,12 +95,17 @@ def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
         "figures": 1,
         "version_study": 1,
         "version_figures": 1,
+        "paper_figures": 1,
         "summary": 1,
     }
 
 
-def test_the_smoke_run_only_simulates(checkout: Path) -> None:
-    jobs = listed(snakemake(checkout, "-n", "smoke", "--configfile", CONFIGS / "smoke.yaml"))
+def test_the_smoke_run_only_simulates(checkout: Path, tmp_path: Path) -> None:
+    # With the tables that are really shipped: those of the checkout lack its models.
+    folder = tmp_path / "checkout"
+    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".snakemake", "costs", "search"))
+    shutil.copytree(ROOT / "veltair" / "data" / "costs", folder / "veltair" / "data" / "costs")
+    jobs = listed(snakemake(folder, "-n", "smoke", "--configfile", CONFIGS / "smoke.yaml"))
     assert jobs == {
         "derive": 1,
         "simulate_capacity": 12,
@@ -112,6 +120,57 @@ def test_the_smoke_run_only_simulates(checkout: Path) -> None:
 def test_the_paper_s_run_searches_and_measures_four_workloads(checkout: Path) -> None:
     jobs = listed(snakemake(checkout, "-n", "--configfile", CONFIGS / "paper.yaml"))
     assert (jobs["search"], jobs["measure"], jobs["simulate_capacity"]) == (1, 24, 48)
+
+
+SERVED = {"small": 1, "large": 1}
+# Two assumptions with three values, of which the run has two anyway: these share a cell.
+STUDY = {
+    "workloads": {"mix": SERVED},
+    "compared": ["Planaria"],
+    "study": {
+        "enabled": True,
+        "policies": ["Planaria"],
+        "scale": ["threadripper-3990x-8"],
+        "granularity": {"policies": ["FcfsMin", "Planaria"]},
+        "conflicts": {"policies": ["FcfsMin"]},
+    },
+    "simulated": {"machines": ["threadripper-3990x"], "workloads": ["mix"]},
+    "sensitivity": {
+        "start": {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 55]},
+        "placement": {"title": "placement", "key": "simulated.placement", "values": ["spread"]},
+    },
+}
+
+
+def test_a_study_has_a_job_for_each_cell_and_simulates_what_is_usual_once(checkout: Path) -> None:
+    done = snakemake(checkout, "-n", "--configfile", write_config(checkout, **STUDY))
+    jobs = {
+        name: count for name, count in listed(done).items() if name not in ("metrics", "figures", "summary")
+    }
+    assert jobs == {
+        "derive": 2,
+        "simulate_capacity": 1,
+        "simulate_loads": 1,
+        "granularity": 2,
+        "conflicts": 1,
+        "layer_tables": 1,
+        "sensitivity": 2,
+        "scale": 1,
+        "study_tables": 1,
+        "paper_figures": 1,
+        "claims": 1,
+    }
+
+
+def test_shipped_tables_that_lack_a_model_end_in_a_clear_error_before_any_job(checkout: Path) -> None:
+    done = snakemake(checkout, "-n", "--configfile", CONFIGS / "many_core.yaml", CONFIGS / "paper_sim.yaml")
+    assert done.returncode != 0
+    assert "profile.costs: the shipped cost tables lack bert_large, " in done.stdout + done.stderr
+
+
+def test_the_figures_of_the_full_grid_are_drawn_from_shipped_tables_alone(checkout: Path) -> None:
+    done = snakemake(checkout, "-n", "redraw", "--configfile", write_config(checkout, **STUDY))
+    assert listed(done) == {"redraw": 1}
 
 
 def test_the_workflow_is_lint_free(checkout: Path) -> None:
@@ -135,9 +194,9 @@ def test_rules_that_measure_take_all_threads_and_the_lock_and_no_other_rule_does
 
 
 def test_scripts_of_rules_that_measure_wait_for_other_measurements() -> None:
-    # `measure` takes the lock in its step.
+    # The others take the lock in their steps.
     locking = {path.stem for path in SCRIPTS if "machine_to_itself(measuring_lock())" in path.read_text()}
-    assert locking == MEASURING - {"measure"}
+    assert locking == MEASURING - {"measure", "co_runs", "validation_trace"}
 
 
 def test_every_rule_has_a_script_and_every_script_a_rule() -> None:

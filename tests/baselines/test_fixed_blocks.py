@@ -14,10 +14,16 @@ from builders import (
 
 from baselines.fixed_blocks import FixedBlocks
 from baselines.layer_wise import LayerWise
+from veltair.serving.blocks import BudgetRule
 from veltair.serving.discipline import Conflict, DropLate, Order
 from veltair.serving.query import Ending
 
-COMMON = {"alpha": 1.0, "order": Order.FCFS, "drop_late": DropLate.NEVER}
+COMMON = {
+    "alpha": 1.0,
+    "budgets": BudgetRule.STATIC,
+    "order": Order.FCFS,
+    "drop_late": DropLate.NEVER,
+}
 # The five layers of test_blocks.py: 2 ms of budget each.
 WORK_CORE_S = (0.002, 0.006, 0.001, 0.002, 0.004)
 
@@ -52,6 +58,16 @@ def test_layer_wise_is_blocks_of_one_layer():
     context = linear_context(WORK_CORE_S)
     policy = LayerWise(context, conflict=Conflict.SHRINK, **COMMON)
     assert blocks(policy, context) == [(0, 1, 1), (1, 2, 3), (2, 3, 1), (3, 4, 1), (4, 5, 2)]
+
+
+@pytest.mark.parametrize(("time_s", "cores"), [(0.0, 2), (0.005, 3), (0.5, 3)])
+def test_budgets_that_follow_the_slack_raise_the_need_of_a_late_query(time_s, cores):
+    # Layers 0 to 2: 9 core-ms in 6 ms; in half of that from when half of the 10 ms is gone, and no less.
+    context = linear_context(WORK_CORE_S)
+    options = {**COMMON, "budgets": BudgetRule.SLACK_FEEDBACK}
+    policy = FixedBlocks(context, layers=3, conflict=Conflict.SHRINK, **options)
+    (start,) = policy.allocate(snapshot(8, [pending(1, context.models["net"])], time_s=time_s))
+    assert (len(start.block), start.cores) == (3, cores)
 
 
 def test_a_block_cut_by_a_conflict_goes_on_to_its_fixed_end():

@@ -11,7 +11,8 @@ from tvm import s_tir
 
 from veltair.compiler.bounds import UNKNOWN, compile_bounds
 from veltair.compiler.nest import read_nest
-from veltair.compiler.tiling import CACHE_BYTES, analyse, nest_traffic_bytes, read_tiling
+from veltair.compiler.tiling import analyse, nest_traffic_bytes, read_tiling
+from veltair.compiler.traffic import CACHE_BYTES
 
 NUMBER = 4  # bytes
 

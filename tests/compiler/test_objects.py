@@ -10,7 +10,7 @@ from veltair.compiler.build import ModelPlan, build
 from veltair.compiler.importer import ImportedModel
 from veltair.compiler.objects import find_version, version_key
 from veltair.compiler.target import GENERIC_X86, cpu_target
-from veltair.compiler.tiling import Tiling
+from veltair.compiler.traffic import Tiling
 from veltair.compiler.version import Candidate
 from veltair.machine.library import LoadedModel
 

@@ -23,8 +23,9 @@ from veltair.compiler.records import Batch, Header, RecordFile, Trial, pack, rea
 from veltair.compiler.runner import Measured, MeasureError
 from veltair.compiler.search import SearchSettings, continue_records, read_candidates, replay, search
 from veltair.compiler.target import cpu_target
-from veltair.compiler.tiling import Tiling, read_tiling
+from veltair.compiler.tiling import read_tiling
 from veltair.compiler.traces import plain
+from veltair.compiler.traffic import Tiling
 
 HEADER = Header("sum-1", target="x86-64-v3", cores=4, threads=1, seed=1, repeats=10)
 SETTINGS = SearchSettings(trials=8, seed=1, population=4, batch=3)

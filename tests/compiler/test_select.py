@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from veltair.compiler.select import Selection, doubling, locality, pareto_front, ratios, rounds_costs
 from veltair.compiler.select import select as select_at
-from veltair.compiler.tiling import CACHE_BYTES, Tiling
+from veltair.compiler.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.version import Candidate
 
 

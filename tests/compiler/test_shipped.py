@@ -5,7 +5,7 @@ from test_store import FOUND, INFO, tamper
 
 from veltair.compiler.shipped import SHIPPED, Served, host_flags, serve, shipped_records, shipped_stores
 from veltair.compiler.store import StoreError, write_store
-from veltair.compiler.tiling import Tiling
+from veltair.compiler.traffic import Tiling
 from veltair.compiler.version import Candidate
 
 AVX2 = {"avx2", "fma"}

@@ -23,7 +23,7 @@ from veltair.compiler.store import (
     read_store,
     write_store,
 )
-from veltair.compiler.tiling import CACHE_BYTES, Tiling
+from veltair.compiler.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.version import Candidate
 
 INFO = SearchInfo("x86-64-v3", cores=64, measured_cores=1, slack=1.5, seed=3, core_peak_flops=1e11)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tvm import s_tir, te, tirx, topi
 
 from veltair.compiler.importer import ImportedModel
-from veltair.compiler.tiling import Tiling, count_macs, count_outputs, read_tiling, traffic_bytes
+from veltair.compiler.tiling import count_macs, count_outputs, read_tiling
+from veltair.compiler.traffic import Tiling, traffic_bytes
 
 MIB = 2**20
 Access = tuple[str, tuple[int, ...]]

@@ -2,7 +2,7 @@ from math import inf, nan
 
 import pytest
 
-from veltair.compiler.tiling import Tiling
+from veltair.compiler.traffic import Tiling
 from veltair.compiler.version import Candidate
 
 TILING = Tiling(4, 10, 20)

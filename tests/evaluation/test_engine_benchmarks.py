@@ -18,7 +18,7 @@ from veltair.evaluation.engine_benchmarks import (
 )
 from veltair.evaluation.gang_benchmarks import gang_figures, ratio_figures
 from veltair.evaluation.live import make_samples
-from veltair.evaluation.steps import policy_maker, site_of
+from veltair.evaluation.simulated_steps import policy_maker, site_of
 from veltair.evaluation.study import Site, make_site
 from veltair.machine.cost import COLUMNS, CostTable
 from veltair.machine.gang import BlockRun, Ended, Grant, Launch, Sample

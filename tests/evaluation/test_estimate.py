@@ -92,11 +92,15 @@ def test_profiling_time_grows_with_repeats_levels_and_core_counts() -> None:
 
 
 def test_simulating_time_grows_with_queries_and_seeds() -> None:
-    base = {"machines": ["host"], "workloads": ["mix"], "queries": 100, "seeds": [1]}
+    base = {"machines": ["host"], "workloads": ["mix"], "queries": 10_000, "seeds": [1]}
     kind = "simulate: shared loads"
-    one = changed(simulated=base)[kind]
-    assert changed(simulated=base | {"queries": 300})[kind].seconds == pytest.approx(3 * one.seconds)
-    assert changed(simulated=base | {"seeds": [1, 2]})[kind].seconds == pytest.approx(2 * one.seconds)
+
+    def seconds(**simulated) -> float:
+        part = changed(simulated=base | simulated)[kind]
+        return part.seconds - part.jobs * estimate_module.CELL_S
+
+    assert seconds(queries=30_000) == pytest.approx(3 * seconds())
+    assert seconds(seeds=[1, 2]) == pytest.approx(2 * seconds())
 
 
 def test_exclusive_work_does_not_gain_from_more_cores() -> None:
@@ -156,3 +160,29 @@ def test_its_help_tells_where_things_are(capsys: pytest.CaptureFixture[str]) -> 
         "figures/",
     ):
         assert any(line.startswith(f"  {path}") for line in printed.splitlines()), path
+
+
+STUDY = {
+    "enabled": True,
+    "policies": ["Planaria"],
+    "granularity": {"policies": ["FcfsMin", "Planaria"]},
+    "scale": ["threadripper-3990x-8", "threadripper-3990x"],
+}
+
+
+def test_a_study_has_the_jobs_that_snakemake_lists() -> None:
+    start = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 40, 55]}
+    work = changed(study=STUDY, sensitivity={"start": start})
+    jobs = {kind: part.jobs for kind, part in work.items() if kind.startswith("study: ")}
+    assert jobs == {
+        "study: granularity": 2,
+        "study: sensitivity": 3,
+        "study: scale": 2,
+        "study: conflicts, layers, tables, figures": 4,
+    }
+
+
+def test_the_full_grid_of_the_study_takes_much_longer_than_the_reduced_one() -> None:
+    files = [CONFIGS / "many_core.yaml", CONFIGS / "paper_sim.yaml"]
+    reduced, full = (hours(estimate(load(files[:count])), cores=2) for count in (1, 2))
+    assert full > 10 * reduced > 0

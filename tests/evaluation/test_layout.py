@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import pytest
-from table_builders import make_config
+from table_builders import make_config, write_made_up_tables
 
 from veltair.compiler.shipped import SHIPPED
 from veltair.compiler.store import FILES
-from veltair.config import load
-from veltair.evaluation.layout import SHIPPED_COSTS, Layout
+from veltair.config import ConfigError, load, parse
+from veltair.evaluation import layout as layout_module
+from veltair.evaluation.layout import SHIPPED_COSTS, Layout, check_shipped
 
 ROOT = Path(__file__).parents[2]
 SIMULATED = {"machines": ["host", "threadripper-3990x"], "workloads": ["mix"]}
@@ -99,3 +100,40 @@ def test_there_is_a_figure_of_each_kind_in_each_format() -> None:
     figures = Layout(load([ROOT / "workflow" / "config" / "config.yaml"])).figures()
     assert len(figures) == len(set(figures)) == 6
     assert {path.suffix for path in figures} == {".png", ".svg"}
+
+
+START = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 55]}
+PLACEMENT = {"title": "placement", "key": "simulated.placement", "values": ["spread", "pinned"]}
+
+
+def test_values_that_the_run_has_anyway_share_a_cell() -> None:
+    cells = layout(sensitivity={"start": START, "placement": PLACEMENT}).sensitivity()
+    folder = Path("results/study/sensitivity")
+    assert cells == {
+        ("start", 0): folder / "start/0.csv",
+        ("start", 1): folder / "_usual/0.csv",
+        ("placement", 0): folder / "_usual/0.csv",
+        ("placement", 1): folder / "placement/1.csv",
+    }
+
+
+def test_policies_of_the_study_alone_are_not_compared() -> None:
+    folders = layout(compared=["Planaria"], simulated=SIMULATED).run_folders()
+    assert {folder.name for folder in folders} == {"Planaria"}
+
+
+def test_without_a_study_there_are_none_of_its_files() -> None:
+    plain = layout(sensitivity={"start": START})
+    assert (plain.cells(), plain.study_tables(), plain.paper_figure_files()) == ({}, [], [])
+
+
+def test_shipped_tables_without_a_model_that_is_simulated_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(layout_module, "SHIPPED_COSTS", write_made_up_tables(tmp_path))
+    check_shipped(make_config())
+    more = make_config().model_dump(mode="json")
+    more["models"]["huge"] = more["models"]["large"]
+    more["workloads"]["mix"]["huge"] = 1
+    with pytest.raises(ConfigError, match=r"lack huge \(they have small, large\)"):
+        check_shipped(parse(more))

@@ -12,18 +12,12 @@ from veltair.compiler.model import Layer
 from veltair.config import Config
 from veltair.config.keys import ServedModel
 from veltair.evaluation import steps
+from veltair.evaluation.csv_files import read_csv
 from veltair.evaluation.layout import Layout
 from veltair.evaluation.live import QUERIES
 from veltair.evaluation.records import read_records
-from veltair.evaluation.steps import (
-    CAPACITY,
-    RECORDS,
-    RUNS,
-    VERDICTS,
-    measure_policy,
-    read_csv,
-    simulate_capacity,
-)
+from veltair.evaluation.simulated_steps import CAPACITY, RECORDS, simulate_capacity
+from veltair.evaluation.steps import RUNS, VERDICTS, measure_policy
 from veltair.machine.cost import COLUMNS, CostTable
 from veltair.machine.interference import ObservedSlowdown, PressureFit
 from veltair.machine.library import LoadedModel

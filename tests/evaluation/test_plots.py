@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+from figure_texts import overlaps, texts
+from plot_tables import SIX
 
-from veltair.evaluation.comparison import POLICY_ORDER
 from veltair.evaluation.metrics import RATE_COLUMNS
-from veltair.evaluation.panels import LABEL_WIDTH, Panels, fold, style
+from veltair.evaluation.panels import LABEL_WIDTH, Panels, fold
 from veltair.evaluation.plots import efficiency_figure, latency_figure, qps_figure, save
 from veltair.evaluation.summary import summary_markdown
 
@@ -27,7 +25,7 @@ LONG = "my_schedulers.experimental.slack_priced:SlackPricedElasticPolicyWithAdmi
 
 
 def tables(
-    policies: Sequence[str] = POLICY_ORDER, sites: Sequence[tuple[str, str, bool]] = (ENGINE, SIMULATOR)
+    policies: Sequence[str] = SIX, sites: Sequence[tuple[str, str, bool]] = (ENGINE, SIMULATOR)
 ) -> Tables:
     """Plausible numbers: each policy reaches 20 % more than the last; the host is too slow for its QoS."""
     capacities, rates, targets = [], [], []
@@ -63,35 +61,9 @@ def run(qps: float, capacity_qps: float) -> dict[str, object]:
     }
 
 
-def texts(figure: Figure) -> str:
-    return "\n".join(item.get_text() for item in figure.findobj(Text) if item.get_visible())
-
-
-def written_texts(figure: Figure) -> list[Text]:
-    """Return the texts that a reader sees; ticks outside an axis's limits are not drawn."""
-    found = list(figure.texts)
-    for axes in (axes for axes in figure.axes if axes.get_visible()):
-        found += [*axes.texts, axes.title, axes.xaxis.label, axes.yaxis.label]
-        found += [axes._left_title, axes._right_title]
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-    return [text for text in found if text.get_text().strip() and text.get_visible()]
-
-
-def overlaps(figure: Figure) -> list[tuple[str, str]]:
-    """Return pairs of texts that cover each other or leave the figure."""
-    with style():
-        FigureCanvasAgg(figure).draw()
-    shown = [(text.get_text(), text.get_window_extent().shrunk(0.98, 0.9)) for text in written_texts(figure)]
-    pairs = ((one, two) for place, one in enumerate(shown) for two in shown[:place])
-    outside = [(name, "edge") for name, box in shown if figure.bbox.count_contains(box.corners()) != 4]
-    return outside + [(one[0], two[0]) for one, two in pairs if one[1].overlaps(two[1])]
-
-
 @pytest.mark.parametrize("figure", FIGURES)
 def test_no_texts_cover_each_other_even_with_a_seventh_policy_of_a_long_name(figure: object) -> None:
-    assert overlaps(figure(*tables([*POLICY_ORDER, LONG]))) == []
+    assert overlaps(figure(*tables([*SIX, LONG]))) == []
 
 
 @pytest.mark.parametrize("figure", FIGURES)
@@ -174,9 +146,10 @@ def test_the_latency_axis_shows_the_qos_and_ends_at_twenty_times_it(slower: floa
 
 
 def test_a_policy_looks_the_same_whichever_others_are_shown() -> None:
-    alone, among = (Panels(*tables(policies, [ENGINE])) for policies in (["Veltair-AC"], POLICY_ORDER))
+    alone, among = (Panels(*tables(policies, [ENGINE])) for policies in (["Veltair-AC"], SIX))
     look = [
-        (p.colours["Veltair-AC"], p.markers["Veltair-AC"], p.dashes["Veltair-AC"]) for p in (alone, among)
+        (p.look.colours["Veltair-AC"], p.look.markers["Veltair-AC"], p.look.dashes["Veltair-AC"])
+        for p in (alone, among)
     ]
     assert look[0] == look[1]
 
@@ -264,7 +237,7 @@ def rows_of(text: str, start: str) -> list[str]:
 def test_the_summary_has_a_section_a_site_and_a_row_a_policy_in_order() -> None:
     text = summary_markdown(*tables(), figures=["figures/qps.png"])
     assert text.index("## host, measured here") < text.index("## threadripper-3990x, simulated: UNVALIDATED")
-    places = [text.index(f"| {policy} ") for policy in POLICY_ORDER]
+    places = [text.index(f"| {policy} ") for policy in SIX]
     assert places == sorted(places)
     assert "- figures/qps.png" in text
 

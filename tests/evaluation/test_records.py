@@ -1,3 +1,5 @@
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,11 @@ from veltair.evaluation.records import (
 )
 from veltair.evaluation.trace import MIXED, LoadGenError, Verdict
 from veltair.serving.query import Ending, Query, QueryRecord
+
+
+class Asked(Query):
+    """A query that one can watch."""
+
 
 RUN = Run("simulator", "bench", False, "mix", "Planaria", 12.5, 7)
 seconds = st.floats(0, 1e6)
@@ -99,6 +106,44 @@ def test_each_row_names_its_run() -> None:
 def test_a_query_that_ended_twice_is_refused() -> None:
     with pytest.raises(ValueError, match=r"queries \[4\] of Planaria have two records"):
         to_frame([record(4), record(4)], RUN)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 24])
+def test_chunks_of_records_make_the_table_that_all_of_them_at_once_make(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    models = ("resnet50", "bert", "bert")
+    records = [
+        QueryRecord(
+            Query(place, models[place % 3], 0.1 * place, 0.5),
+            tuple(Ending)[place % 2],
+            0.1 * place,
+            1.0,
+            place,
+            0,
+            0.5,
+            f"reason {place % 4}",
+        )
+        for place in reversed(range(count))
+    ]
+    whole = to_frame(records, RUN, count_from_s=0.3)
+    monkeypatch.setattr("veltair.evaluation.records.CHUNK", 8)
+    pd.testing.assert_frame_equal(to_frame(iter(records), RUN, count_from_s=0.3), whole)
+    assert to_records(whole) == records[::-1]
+
+
+def test_no_more_than_two_chunks_of_records_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("veltair.evaluation.records.CHUNK", 4)
+    alive: list[weakref.ref[Query]] = []
+
+    def records() -> Iterator[QueryRecord]:
+        for number in range(40):
+            assert sum(reference() is not None for reference in alive) <= 9
+            query = Asked(number, "bert", 0.0, 1.0)
+            alive.append(weakref.ref(query))
+            yield QueryRecord(query, Ending.SERVED, 0.0, 1.0, 1, 0, 1.0)
+
+    assert len(to_frame(records(), RUN)) == 40
 
 
 def test_the_records_of_several_runs_are_not_mixed() -> None:

@@ -12,30 +12,29 @@ from hypothesis import strategies as st
 from table_builders import make_config, noisy, write_made_up_tables
 
 from veltair.config import Config
-from veltair.evaluation.steps import (
-    CAPACITY,
-    RECORDS,
-    RUNS,
+from veltair.evaluation.csv_files import read_csv, write_csv
+from veltair.evaluation.report_steps import (
     check_golden,
     draw_figures,
-    machine_to_itself,
-    measuring_lock,
-    policy_maker,
-    read_csv,
-    simulate_capacity,
-    simulate_loads,
-    simulation_settings,
-    site_of,
-    write_csv,
     write_golden,
     write_metrics,
     write_summary,
 )
+from veltair.evaluation.simulated_steps import (
+    CAPACITY,
+    RECORDS,
+    policy_maker,
+    simulate_capacity,
+    simulate_loads,
+    simulation_settings,
+    site_of,
+)
+from veltair.evaluation.steps import RUNS, machine_to_itself, measuring_lock
 from veltair.machine.tables import read_tables
 from veltair.provenance import collect, read_provenance
 
 NOTHING = collect({})
-METRICS = (CAPACITY, "rates.csv", "model_rates.csv", "targets.csv")
+METRICS = (CAPACITY, "capacity_seeds.csv", "rates.csv", "model_rates.csv", "targets.csv")
 SIMULATED = {"machines": ["host"], "workloads": ["mix"], "queries": 100, "resolution": 0.2, "seeds": [1, 2]}
 
 

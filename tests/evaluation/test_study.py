@@ -11,7 +11,6 @@ from table_builders import make_tables, noisy
 from veltair.evaluation.capacity import Capacity, SearchSettings
 from veltair.evaluation.records import DTYPES
 from veltair.evaluation.study import (
-    LOADS,
     MakePolicy,
     SimulationSettings,
     Site,
@@ -28,6 +27,7 @@ from veltair.machine.tables import Tables
 from veltair.serving.presets import make_policy
 
 ROOT = Path(__file__).parents[2]
+LOADS = (0.3, 0.5, 0.7, 0.9, 1.1)
 QOS_S = {"small": 0.020, "large": 0.040}
 SHARES = {"small": 1, "large": 1}
 SETTINGS = SimulationSettings(queries=200, start_cost_s=0.0, resize_cost_s=0.0, drain_qos=10.0)
@@ -179,6 +179,7 @@ def test_a_row_of_the_capacity_table_says_where_and_how_sure() -> None:
         "workload": "mix",
         "policy": "Planaria",
         "seed": 7,
+        "queries": pooled.queries,
         "fluid_qps": site.fluid_qps,
         "qps_at_95": pooled.qps,
         "high_qps": pooled.high_qps,
@@ -233,22 +234,22 @@ def test_over_seeds_keeps_policies_and_machines_apart_and_in_order() -> None:
 
 
 def test_loads_are_shares_of_planaria_s_capacity_and_one_s_own() -> None:
-    rates = offered_rates(capacities(FcfsMin=255.0, Planaria=100.0), "FcfsMin", 900.0)
+    rates = offered_rates(capacities(FcfsMin=255.0, Planaria=100.0), "FcfsMin", 900.0, LOADS)
     assert rates == pytest.approx([30, 50, 70, 90, 110, 255])
 
 
 def test_without_planaria_loads_are_shares_of_the_best_capacity() -> None:
-    rates = offered_rates(capacities(FcfsMin=10.0, LayerWise=40.0), "FcfsMin", 900.0)
+    rates = offered_rates(capacities(FcfsMin=10.0, LayerWise=40.0), "FcfsMin", 900.0, LOADS)
     assert rates == pytest.approx(sorted([*(40 * load for load in LOADS), 10.0]))
 
 
 def test_where_planaria_serves_nothing_loads_are_shares_of_the_best_capacity() -> None:
-    rates = offered_rates(capacities(Planaria=0.0, LayerWise=40.0), "Planaria", 900.0)
+    rates = offered_rates(capacities(Planaria=0.0, LayerWise=40.0), "Planaria", 900.0, LOADS)
     assert rates == pytest.approx([40 * load for load in LOADS])
 
 
 def test_where_nobody_serves_anything_loads_are_shares_of_the_fluid_bound() -> None:
-    rates = offered_rates(capacities(Planaria=0.0, LayerWise=0.0), "LayerWise", 900.0)
+    rates = offered_rates(capacities(Planaria=0.0, LayerWise=0.0), "LayerWise", 900.0, LOADS)
     assert rates == pytest.approx([900 * load for load in LOADS])
 
 

@@ -7,8 +7,9 @@ import yaml
 from table_builders import config_values, make_config, make_tables, write_made_up_tables
 
 from veltair.evaluation.__main__ import main
+from veltair.evaluation.csv_files import write_csv
 from veltair.evaluation.layout import Layout
-from veltair.evaluation.steps import CAPACITY, policy_maker, simulation_settings, site_of, write_csv
+from veltair.evaluation.simulated_steps import CAPACITY, policy_maker, simulation_settings, site_of
 from veltair.evaluation.study import simulate
 from veltair.evaluation.timeline_steps import (
     TimelineRequest,

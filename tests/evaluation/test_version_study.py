@@ -11,7 +11,7 @@ from veltair.compiler.build import FORMAT, PLAN, LayerPlan, ModelPlan
 from veltair.compiler.select import Selection, rounds_costs
 from veltair.compiler.shipped import AVX2
 from veltair.compiler.store import SearchInfo, StoreError, write_store
-from veltair.compiler.tiling import Tiling
+from veltair.compiler.traffic import Tiling
 from veltair.compiler.version import Candidate
 from veltair.evaluation.version_plots import saturation_figure, scatter_figure, sets_figure
 from veltair.evaluation.version_steps import (

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from tests.serving.sim_builders import Cost, cost_table, machine
 from veltair.compiler.model import LayerBlock
-from veltair.machine.contention import Contention, LayerLoad, pressure, pressures
+from veltair.machine.contention import Contention, pressure, pressures
+from veltair.machine.loads import LayerLoad
 
 shares = st.floats(0.0, 3.0)
 

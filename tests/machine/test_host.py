@@ -9,16 +9,23 @@ from hypothesis import strategies as st
 from veltair.machine.cpulist import format_cpu_list, parse_cpu_list
 from veltair.machine.host import (
     ASSUMED_L3_BYTES,
-    HostSpeeds,
     core_unit,
     host,
     host_name,
-    probe,
     quota_notes,
     read_topology,
 )
+from veltair.machine.probe import HostSpeeds
 
-SPEEDS = HostSpeeds((1e11, 1.2e11), (2e10, 3e10, 1e10), (5e10, 4e10, 6e10))
+SPEEDS = HostSpeeds(
+    (1e11, 1.2e11),
+    (2e10, 3e10, 1e10),
+    (5e10, 4e10, 6e10),
+    core_l2=(1e11,),
+    core_l3=(6e10,),
+    dram_reads=(1e7,),
+    vector_bits=512,
+)
 
 
 def make_sysfs(
@@ -260,22 +267,16 @@ def test_a_processor_without_a_model_name_is_named_by_its_architecture(tmp_path:
     assert host_name(4, tmp_path / "missing") == f"{os.uname().machine.replace('_', '-')}-processor-4-cores"
 
 
-def test_a_peak_is_the_best_repeat_and_a_bandwidth_the_median() -> None:
-    assert (SPEEDS.core_peak_flops, SPEEDS.core_dram_bytes_per_s, SPEEDS.dram_bytes_per_s) == (
-        1.2e11,
-        2e10,
-        5e10,
-    )
-
-
-def test_all_cores_together_are_never_slower_than_one() -> None:
-    assert HostSpeeds((1e11,), (3e10,), (2e10,)).dram_bytes_per_s == 3e10
-
-
 def test_this_machine_is_a_machine_of_cores_that_may_be_used(tmp_path: Path) -> None:
     machine = host(tmp_path, SPEEDS)
     assert os.sched_getaffinity(0).issuperset(machine.core_ids)
     assert (machine.core_peak_flops, machine.dram_bytes_per_s) == (1.2e11, 5e10)
+    assert (machine.core_dram_bytes_per_s, machine.l2_bytes_per_s, machine.l3_bytes_per_s) == (
+        2e10,
+        1e11,
+        6e10,
+    )
+    assert (machine.dram_latency_s, machine.vector_bits) == (1e-7, 512)
     assert machine.validated
 
 
@@ -287,19 +288,3 @@ def test_what_had_to_be_assumed_is_logged(
     with caplog.at_level(logging.WARNING):
         host(tmp_path, SPEEDS)
     assert "tells no L3" in caplog.text
-
-
-def test_the_probe_returns_a_speed_for_each_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("veltair.machine.host.PROBE_SECONDS", 0.01)
-    monkeypatch.setattr("veltair.machine.host.PROBE_REPEATS", 2)
-    root = make_sysfs(tmp_path, [sorted(os.sched_getaffinity(0))], "4096K")
-    speeds = probe(tmp_path / "build", read_topology(root))
-    for repeats in (speeds.core_flops, speeds.core_dram_bytes_per_s_repeats, speeds.dram_bytes_per_s_repeats):
-        assert len(repeats) == 2
-        assert all(1e6 < speed < 1e14 for speed in repeats)
-
-
-def test_a_probe_on_a_core_that_cannot_be_had_says_which(tmp_path: Path) -> None:
-    topology = read_topology(make_sysfs(tmp_path, [[100000, 100001]]), [100000, 100001])
-    with pytest.raises(RuntimeError, match=r"the probe failed on cores 100000 \(exit status 1\)"):
-        probe(tmp_path / "build", topology)

@@ -19,8 +19,8 @@ from veltair.compiler.importer import ImportedModel, import_model
 from veltair.compiler.samples import Input, random_samples
 from veltair.compiler.schedules import own_schedules
 from veltair.compiler.target import cpu_target
-from veltair.compiler.tiling import Tiling
 from veltair.compiler.traces import plain
+from veltair.compiler.traffic import Tiling
 from veltair.compiler.version import Candidate
 from veltair.machine.library import Instance, LoadedModel, NotLoaded
 from veltair.machine.model_memory import Counts, ModelMemory

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from veltair.compiler.oracle import OracleError
 from veltair.machine import steps
 from veltair.machine.cost import COLUMNS
 from veltair.machine.described import described, format_machine, read_machine
+from veltair.machine.fork_probe import ForkCost
 from veltair.machine.library import LoadedModel
 from veltair.machine.profile import Profile, ProfileSettings, tiling_of
 from veltair.machine.steps import check_oracle, derive_tables, host_cores, measure_machine, profile_models
@@ -47,7 +49,7 @@ def profile_tiny(tiny_folder: Path, folder: Path, cores: list[int] | None, core_
     machine = folder / "here.yaml"
     machine.write_text(format_machine(make_machine(4, core_unit)))
     (folder / "costs").mkdir()
-    profile_models({"tiny": tiny_folder}, machine, cores, [0.0], 3, {}, folder, folder / "costs")
+    profile_models({"tiny": tiny_folder}, machine, cores, [0.0], 3, "gang", {}, folder, folder / "costs")
 
 
 def test_cores_of_this_process_are_those_that_it_may_use() -> None:
@@ -82,8 +84,10 @@ def test_a_machine_s_description_reads_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(steps, "host", lambda _: make_machine(4))
+    monkeypatch.setattr(steps, "measure_fork", lambda *_: ForkCost(2e-6, 1e-6))
     measure_machine(tmp_path, tmp_path / "machine.yaml")
-    assert read_machine(tmp_path / "machine.yaml") == make_machine(4)
+    machine = read_machine(tmp_path / "machine.yaml")
+    assert machine == replace(make_machine(4), launch_s=2e-6, join_s=1e-6)
     assert "toy: 4 cores" in capsys.readouterr().out
 
 
@@ -125,4 +129,7 @@ def test_tables_of_a_described_machine_are_derived_and_say_that_they_are_modelle
     assert tables.machine == described("threadripper-3990x")
     assert tables.costs.cores == tables.machine.core_counts
     assert np.isfinite(tables.costs.model("large").seconds).all()
-    assert read_provenance(tmp_path / "derived" / "costs.parquet").details["modelled"] is True
+    details = read_provenance(tmp_path / "derived" / "costs.parquet").details
+    assert details["modelled"] is True
+    assert float(details["law"]["combine"]) >= 1
+    assert any("modelled from times on one core" in note for note in details["notes"])

@@ -7,7 +7,7 @@ from gang_builders import python_room
 
 from veltair.compiler.build import VersionPlan
 from veltair.compiler.samples import random_samples
-from veltair.compiler.tiling import Tiling, traffic_bytes
+from veltair.compiler.traffic import Tiling, traffic_bytes
 from veltair.machine.cost import COLUMNS, CostTable
 from veltair.machine.gang import Grant
 from veltair.machine.launchers import LAUNCHERS, launcher

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from veltair.compiler.model import Layer
-from veltair.compiler.tiling import Tiling
+from veltair.compiler.traffic import Tiling
 from veltair.machine.cost import COLUMNS, CostTable
 from veltair.machine.tables import (
     COSTS,
@@ -13,7 +14,10 @@ from veltair.machine.tables import (
     MACHINE,
     VERSIONS,
     Tables,
+    cells,
+    derivation_notes,
     derive,
+    peak_ratio,
     read_tables,
     write_tables,
 )
@@ -108,13 +112,14 @@ def test_a_layer_without_parallel_iterations_takes_as_long_on_any_cores() -> Non
 
 
 def test_a_layer_that_moves_more_than_it_computes_takes_its_share_of_the_bandwidth() -> None:
-    # 4 iterations of 1000 bytes beside L3 of 800: c of them at work re-fetch sqrt(1000 c / (800 share)).
-    # 1 core alone: 4000 sqrt(1.25) bytes at 1000 bytes/s = 2 sqrt(5) s.
-    # 1 core at level 0.5: 4000 sqrt(2.5) bytes at 500 bytes/s = 8 sqrt(2.5) s.
+    # 4 iterations of 1000 bytes, spread over 2 groups of 400 bytes of L3: c of them at work re-fetch
+    # sqrt(1000 c / L3). One core reaches one group, two reach both.
+    # 1 core alone: 4000 sqrt(1000 / 400) bytes at 1000 bytes/s = 4 sqrt(2.5) s.
+    # 1 core at level 0.75, a quarter of the 800 bytes: 4000 sqrt(5) bytes at 250 bytes/s = 16 sqrt(5) s.
     # 2 cores at level 1 keep their share 2/4: 4000 sqrt(5) bytes at 500 bytes/s = 8 sqrt(5) s.
     found = derived_seconds(MEMORY, 0.001)
-    assert found.loc[1, 0.0] == pytest.approx(2 * 5**0.5)
-    assert found.loc[1, 0.5] == pytest.approx(8 * 2.5**0.5)
+    assert found.loc[1, 0.0] == pytest.approx(4 * 2.5**0.5)
+    assert found.loc[1, 0.75] == pytest.approx(16 * 5**0.5)
     assert found.loc[2, 1.0] == pytest.approx(8 * 5**0.5)
 
 
@@ -128,8 +133,77 @@ def test_pressure_below_a_blocks_fair_share_of_the_machine_leaves_it_that() -> N
 def test_a_derived_table_tells_the_traffic_too() -> None:
     tables = derive(make_tables((0, 1, 0.0, 0, 0.001), versions=(MEMORY,)), THERE)
     alone = tables.costs.model("net").traffic_bytes[0, 0, :, 0]
-    assert alone[0] == pytest.approx(4000 * 1.25**0.5)
+    assert alone[0] == pytest.approx(4000 * 2.5**0.5)
     assert alone[3] == pytest.approx(4000 * 5**0.5)
+
+
+def test_the_clock_of_a_derived_table_falls_with_the_cores_at_work() -> None:
+    boosting = replace(THERE, clock_factors=((1, 2.0), (4, 1.0)))
+    repeats = derive(make_tables((0, 1, 0.0, 0, 3.0)), boosting).costs.repeats
+    found = repeats.pivot(index="cores", columns="level", values="seconds")
+    # 6 s on a core at the clock of all: alone twice as fast; under full pressure all 4 cores are at work.
+    assert found.loc[1, [0.0, 1.0]].tolist() == [3.0, 6.0]
+    assert found.loc[4, 0.0] == 2.0
+
+
+def test_a_derived_layer_pays_launch_and_join_on_several_cores() -> None:
+    costly = replace(THERE, launch_s=0.25, join_s=0.5)
+    repeats = derive(make_tables((0, 1, 0.0, 0, 3.0)), costly).costs.repeats
+    assert repeats[repeats["level"] == 0].set_index("cores")["seconds"].to_dict() == {
+        1: 6.0,
+        2: 3.75,
+        3: 2.75,
+        4: 2.75,
+    }
+
+
+def test_what_a_core_moved_while_it_was_timed_is_not_computed_anew() -> None:
+    # 3000 bytes at 1000 bytes/s are 3 of the 4 s on one core, and of the 3.5 s of another version; two cores
+    # of the same bandwidth need (4 - 3) / 2 + 3 s and (3.5 - 3) / 2 + 3 s if nothing overlaps, which they
+    # took. The other machine moves as fast, and computes half as fast: 2 + 3 s.
+    slow = replace(HOST, dram_bytes_per_s=1000.0, core_dram_bytes_per_s=1000.0, l3_bytes=10**6)
+    rows = [(0, 1, 0.0, 0, 4.0), (0, 2, 0.0, 0, 3.5), (1, 1, 0.0, 0, 3.5), (1, 2, 0.0, 0, 3.25)]
+    source = replace(make_tables(*rows, versions=(MEMORY, MEMORY)), machine=slow)
+    tables = derive(source, replace(THERE, l3_bytes=10**6))
+    assert tables.law is not None
+    assert tables.law.combine == 1.0
+    assert tables.law.layers["net"][0][0].compute_s == pytest.approx(2.0)
+    assert tables.costs.model("net").seconds[0, 0, 0, 0] == pytest.approx(5.0)
+
+
+def test_the_law_behind_derived_tables_is_read_back(tmp_path: Path) -> None:
+    written = derive(make_tables((0, 1, 0.0, 0, 1.5), (1, 1, 0.0, 0, 2.0), versions=(COMPUTE, MEMORY)), THERE)
+    write_tables(tmp_path, written, collect())
+    law = read_tables(tmp_path).law
+    assert law is not None and written.law is not None
+    assert (law.combine, law.layers) == (written.law.combine, written.law.layers)
+
+
+def test_measured_tables_have_no_law(tmp_path: Path) -> None:
+    write_tables(tmp_path, make_tables((0, 1, 0.0, 0, 1.5)), collect())
+    assert read_tables(tmp_path).law is None
+
+
+def test_a_cell_is_the_median_of_its_repeats_alone_beside_that_on_one_core() -> None:
+    rows = [(0, 1, 0.0, 0, 1.0), (0, 1, 0.0, 1, 3.0), (0, 2, 0.0, 0, 1.5), (0, 1, 0.5, 0, 9.0)]
+    found = [(cell.cores, cell.solo_s, cell.seconds, cell.macs) for cell in cells(make_tables(*rows))]
+    assert found == [(1, 2.0, 2.0, 5), (2, 2.0, 1.5, 5)]
+
+
+def test_kernels_of_narrow_vectors_reach_only_a_part_of_a_wide_machines_peak() -> None:
+    wide = replace(THERE, vector_bits=512)
+    assert peak_ratio(HOST, THERE) == 2.0
+    assert peak_ratio(HOST, wide) == 4.0
+    assert derivation_notes(HOST, wide) == derivation_notes(HOST, THERE)
+
+
+def test_kernels_that_the_described_machine_cannot_run_are_scaled_by_the_peak_and_it_is_said() -> None:
+    wide = replace(HOST, vector_bits=512)
+    assert peak_ratio(wide, THERE) == 2.0
+    assert any(
+        "there is described with 256, so that it may be unable to run them" in note
+        for note in derivation_notes(wide, THERE)
+    )
 
 
 def test_all_cores_of_a_derived_machine_are_only_alone() -> None:
@@ -140,11 +214,12 @@ def test_all_cores_of_a_derived_machine_are_only_alone() -> None:
 
 def test_a_derived_table_is_made_of_the_times_on_one_core_alone() -> None:
     # 7 s on two cores and 9 s under pressure must not show; each repeat on one core does.
+    there = replace(THERE, dram_bytes_per_s=1e12, core_dram_bytes_per_s=1e12)
     rows = [(0, 1, 0.0, 0, 1.0), (0, 1, 0.0, 1, 2.0), (0, 2, 0.0, 0, 7.0), (0, 1, 0.5, 0, 9.0)]
-    repeats = derive(make_tables(*rows), THERE).costs.repeats
+    repeats = derive(make_tables(*rows), there).costs.repeats
     alone = repeats[(repeats["cores"] == 1) & (repeats["level"] == 0)]
-    assert dict(zip(alone["repeat"], alone["seconds"], strict=True)) == {0: 2.0, 1: 4.0}
-    assert repeats["seconds"].max() == 4.0
+    assert dict(zip(alone["repeat"], alone["seconds"], strict=True)) == pytest.approx({0: 2.0, 1: 4.0})
+    assert repeats["seconds"].max() == pytest.approx(4.0)
 
 
 def test_each_version_is_derived_from_its_own_tiling() -> None:

@@ -34,6 +34,13 @@ class Scripted:
         return self.script.pop(0) if self.script else []
 
 
+class WholeQueries:
+    """Runs one query at a time, whole, on all cores."""
+
+    def allocate(self, snapshot):
+        return [] if snapshot.running else [start(entry.query.id, 8) for entry in snapshot.pending[:1]]
+
+
 def query(number, model="net", arrival_s=0.0):
     return Query(number, model, arrival_s, 0.010)
 
@@ -96,6 +103,38 @@ def test_a_query_of_an_unknown_model_or_a_second_arrival_is_refused():
         handle(dispatch(), Arrival(0.0, query(1, "web")))
     with pytest.raises(ValueError, match="query 1 arrived twice"):
         handle(dispatch(), *arrivals(1, 1))
+
+
+def test_a_query_that_ended_may_not_arrive_again():
+    dispatcher = dispatch([start(0, 8)])
+    handle(dispatcher, *arrivals(0), BlockEnd(0.1, 0))
+    with pytest.raises(ValueError, match="query 0 arrived twice"):
+        handle(dispatcher, Arrival(0.2, query(0)))
+
+
+def test_a_query_that_runs_or_has_ended_does_not_wait():
+    for events in ([], [BlockEnd(0.1, 1)]):
+        dispatcher = dispatch([start(1, 4)], [], [start(1, 4)])
+        handle(dispatcher, *arrivals(1), *events)
+        with pytest.raises(PolicyError, match="answers for query 1, which is not waiting"):
+            handle(dispatcher, *arrivals(2, 3))
+
+
+def test_nothing_is_kept_of_queries_that_ended():
+    dispatcher = Dispatcher(WholeQueries(), CONTEXT)
+    records = serve(
+        dispatcher, FakeBackend(CONTEXT, [query(number, arrival_s=0.02 * number) for number in range(20)])
+    )
+    for _ in records:
+        assert len(dispatcher._accounts) <= 1
+    assert not dispatcher._accounts and not dispatcher._pending and not dispatcher._running
+
+
+def test_books_are_handed_out_as_live_views_of_themselves():
+    dispatcher = dispatch()
+    handle(dispatcher, *arrivals(1), Woken(0.1))
+    first, second = dispatcher.policy.seen
+    assert first.pending is second.pending and first.running is second.running
 
 
 def test_waiting_for_ever_is_an_error_not_a_hang():

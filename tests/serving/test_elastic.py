@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 from builders import (
     linear_context,
@@ -16,11 +15,11 @@ from builders import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.serving.blocks import Reading
 from veltair.serving.discipline import Conflict, DropLate, Order
-from veltair.serving.elastic import ElasticPolicy, apportion, core_shares, pressure_on
+from veltair.serving.elastic import ElasticPolicy, apportion, core_shares
 from veltair.serving.policy import Allocation, Context, Rejection, Resize
 from veltair.serving.query import Ending
+from veltair.serving.timetables import Reading
 
 COUNTS = tuple(range(1, 17))
 
@@ -33,10 +32,10 @@ def elastic(
 
 def shares(tasks, counts=COUNTS, cores=16, best=None):
     """Return the shares of tasks given as (work in core-ms, slack in ms) with linear speed-up."""
-    work, slack = np.array(tasks, dtype=float).T
-    best_cores = np.full(len(tasks), counts[-1]) if best is None else np.array(best)
-    given_cores, _ = core_shares(slack, np.divide.outer(work, counts), best_cores, counts, cores)
-    return given_cores.tolist()
+    rows = [tuple(work / count for count in counts) for work, _ in tasks]
+    best_cores = [counts[-1]] * len(tasks) if best is None else best
+    given_cores, _ = core_shares([slack for _, slack in tasks], rows, best_cores, counts, cores)
+    return given_cores
 
 
 def test_if_all_needs_fit_the_spare_goes_by_urgency():
@@ -83,8 +82,23 @@ def test_shares_are_whole_units():
 
 def test_a_need_skips_counts_that_are_slower():
     # 3 ms of slack: 8 cores take 4 ms, 4 cores 3 ms.
-    needs = core_shares(np.array([3.0]), np.array([[9.0, 5.0, 3.0, 4.0]]), np.array([4]), (1, 2, 4, 8), 8)[1]
-    assert needs.tolist() == [4]
+    assert core_shares([3.0], [(9.0, 5.0, 3.0, 4.0)], [4], (1, 2, 4, 8), 8)[1] == [4]
+
+
+@pytest.mark.parametrize("slack", [10, -1])
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([(40, 10), (60, 10)], [7, 9]),  # all needs fit
+        ([(100, 10), (40, 5), (30, 1)], [8, 8, 0]),  # they do not
+        ([(320, 10), (160, 5)], [5, 11]),  # all doomed
+        ([], []),
+    ],
+)
+def test_a_query_without_work_left_takes_part_in_no_sharing(others, expected, slack):
+    # Its last layer has ended, but its cores are not back yet: the others share as if it were gone.
+    assert shares([*others, (0, slack)]) == [*expected, 0]
+    assert shares([(0, slack), *others]) == [0, *expected]
 
 
 @given(
@@ -103,16 +117,15 @@ def test_shares_are_units_within_the_machine_and_never_all_zero(tasks, counts_an
     st.lists(st.tuples(st.floats(0, 10), st.integers(0, 20)), min_size=1, max_size=8),
 )
 def test_apportioning_gives_out_all_that_fits(units, parts):
-    weights, room = np.array([weight for weight, _ in parts]), np.array([room for _, room in parts])
+    weights, room = [weight for weight, _ in parts], [room for _, room in parts]
     shared = apportion(units, weights, room)
-    assert (shared <= room).all()
-    assert (shared >= 0).all()
-    assert shared.sum() == min(units, room[weights > 0].sum())
+    assert all(0 <= has <= most for has, most in zip(shared, room, strict=True))
+    assert sum(shared) == min(units, sum(most for weight, most in parts if weight > 0))
 
 
 def test_apportioning_rounds_by_largest_remainder():
     # 10 units by 1 : 2 : 4 are 1.43, 2.86, 5.71: the two largest remainders round up.
-    assert apportion(10, np.array([1.0, 2.0, 4.0]), np.array([10, 10, 10])).tolist() == [1, 3, 6]
+    assert apportion(10, [1.0, 2.0, 4.0], [10, 10, 10]) == [1, 3, 6]
 
 
 # One model of 4 layers, 40 core-ms, on 8 cores: due in 10 ms it needs 4 cores; a lone query gets all 8.
@@ -223,11 +236,15 @@ def test_late_queries_are_dropped_before_shares_are_made():
     assert start.cores == 8
 
 
-def test_a_block_alone_meets_no_pressure_and_equal_blocks_each_half():
-    net = make_model()
-    lone, other = running(1, net, 4), running(2, net, 4)
-    assert pressure_on(lone, snapshot(4, [], [lone], pressure=0.8)) == 0.0
-    assert pressure_on(lone, snapshot(0, [], [lone, other], pressure=0.8)) == pytest.approx(0.4)
+def test_a_query_whose_last_layer_has_ended_keeps_its_cores_until_they_are_back():
+    # All 4 layers of query 1 have ended, its 8 cores are not back: query 2 waits for the 4 that it needs.
+    context = net_context()
+    net = context.models["net"]
+    over = snapshot(0, [pending(2, net)], [running(1, net, 8)], progress={1: 4})
+    assert elastic(context).allocate(over) == []
+    over = snapshot(2, [pending(2, net)], [running(1, net, 6)], progress={1: 4})
+    starts = elastic(context, Conflict.SHRINK).allocate(over)
+    assert [(start.query_id, start.cores) for start in starts if isinstance(start, Allocation)] == [(2, 2)]
 
 
 def test_cores_between_two_profiled_counts_are_left_free():

@@ -3,20 +3,17 @@ from pathlib import Path
 
 import pytest
 from builders import linear_context, pending, random_context, random_queries, run_to_end, snapshot
+from policy_cases import POLICIES
 
 from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
 from veltair.serving.discipline import Conflict, DropLate, Order
-from veltair.serving.presets import PRESETS, check_policy, make_policy, policy_source, preset_options
-
-POLICIES = (
-    "baselines.fcfs_min:FcfsMin",
-    "baselines.fixed_blocks:FixedBlocks",
-    "baselines.layer_wise:LayerWise",
-    "baselines.planaria:Planaria",
-    "veltair.serving.adaptive:VeltairAS",
-    "veltair.serving.adaptive:VeltairAC",
-    "veltair.serving.adaptive:VeltairFULL",
+from veltair.serving.presets import (
+    PRESETS,
+    check_policy,
+    make_policy,
+    policy_source,
+    preset_options,
 )
 
 OWN_POLICY = """
@@ -64,27 +61,63 @@ def own_policy(tmp_path, monkeypatch, request):
     return name
 
 
-@pytest.mark.parametrize("path", POLICIES)
-def test_every_policy_is_complete_under_the_preset_of_the_paper(path):
-    check_policy(path, {})
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_is_complete_under_every_preset(name, preset):
+    path, options = POLICIES[name]
+    check_policy(path, options, preset)
     context = random_context(1)
-    policy = make_policy(path, context, "paper", {})
+    policy = make_policy(path, context, preset, options)
     assert len(run_to_end(policy, context, random_queries(context, 20, seed=1))) == 20
 
 
 def test_the_preset_of_the_paper_is_what_the_paper_does():
     assert PRESETS["paper"] == {
         "alpha": 1.0,
+        "budgets": "static",
+        "threshold": "active_queries",
         "conflict": "shrink",
+        "coalesce_layers": 1,
+        "growth": False,
+        "versions": "fastest",
         "order": "fcfs",
         "drop_late": "never",
         "layers": 20,
     }
 
 
-def test_whole_model_fcfs_waits_where_others_shrink():
-    assert preset_options("baselines.fcfs_min:FcfsMin", "paper")["conflict"] == "wait"
-    assert preset_options("baselines.planaria:Planaria", "paper")["conflict"] == "shrink"
+def test_the_shipped_preset_differs_from_the_papers_in_what_was_shown_to_help():
+    paper, shipped = PRESETS["paper"], PRESETS["shipped"]
+    assert shipped.keys() == paper.keys()
+    assert {name: value for name, value in shipped.items() if value != paper[name]} == {
+        "alpha": 0.8,
+        "budgets": "slack_feedback",
+        "conflict": "shrink_one_layer",
+        "coalesce_layers": 8,
+        "growth": True,
+        "versions": "priced",
+    }
+
+
+@pytest.mark.parametrize(("preset", "conflict"), [("paper", "shrink"), ("shipped", "shrink_one_layer")])
+def test_whole_model_fcfs_waits_where_others_shrink(preset, conflict):
+    for path in ("baselines.fcfs_min:FcfsMin", "baselines.edf_min:EdfMin"):
+        assert preset_options(path, preset)["conflict"] == "wait"
+    assert preset_options("baselines.planaria:Planaria", preset)["conflict"] == conflict
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_edf_alone_follows_deadlines_and_drops_the_doomed(preset):
+    options = preset_options("baselines.edf_min:EdfMin", preset)
+    assert (options["order"], options["drop_late"]) == ("edf", "when_doomed")
+    options = preset_options("baselines.fcfs_min:FcfsMin", preset)
+    assert (options["order"], options["drop_late"]) == ("fcfs", "never")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_blocks_of_our_own_policy_have_eight_layers_and_fixed_ones_twenty(preset):
+    assert preset_options("veltair.serving.slack_blocks:VeltairElastic", preset)["layers"] == 8
+    assert preset_options("baselines.fixed_blocks:FixedBlocks", preset)["layers"] == 20
 
 
 def test_the_users_options_go_over_the_presets():
@@ -140,7 +173,10 @@ def test_a_path_that_names_no_policy_says_why(path, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alhpa": 0.8}, "LayerWise takes no option alhpa; it takes alpha, order, conflict, drop_late"),
+        (
+            {"alhpa": 0.8},
+            "LayerWise takes no option alhpa; it takes alpha, budgets, order, conflict, drop_late",
+        ),
         ({"layers": 3}, "takes no option layers"),
         ({"alpha": 0}, "option alpha is 0; Input should be greater than 0"),
         ({"alpha": "much"}, "option alpha is 'much'; Input should be a valid number"),
@@ -161,8 +197,8 @@ def test_wrong_options_fail_as_clearly_when_the_policy_is_made():
 
 
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(ValueError, match="unknown preset 'papper'; choose paper"):
-        make_policy(POLICIES[0], linear_context([1.0]), "papper", {})
+    with pytest.raises(ValueError, match="unknown preset 'papper'; choose paper or shipped"):
+        make_policy("baselines.planaria:Planaria", linear_context([1.0]), "papper", {})
 
 
 def test_an_option_that_neither_preset_nor_user_gives_is_asked_for(own_policy):

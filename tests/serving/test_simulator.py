@@ -1,6 +1,8 @@
-"""The simulator against runs worked by hand, and what holds for every run."""
+"""The simulator against runs worked by hand, and what holds for every run, on both of its cores."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,18 @@ from veltair.compiler.model import Layer, LayerBlock, Model
 from veltair.serving.dispatcher import Arrival, BlockEnd, Closed, Dispatcher, Event, Resized, Woken, serve
 from veltair.serving.policy import Allocation, Context, Resize, Snapshot
 from veltair.serving.query import Ending, Query, QueryRecord
-from veltair.serving.simulator import Simulator
+from veltair.serving.simulator import CORES, ProxyError, Simulator
+
+# The core that runs are made on, by plain functions deep in helpers.
+_chosen = [CORES[0]]
+
+
+# Of the module, because hypothesis runs many examples within one function.
+@pytest.fixture(params=CORES, autouse=True, scope="module")
+def core(request: pytest.FixtureRequest) -> Iterator[None]:
+    _chosen[0] = request.param
+    yield
+    _chosen[0] = CORES[0]
 
 
 def simulator(
@@ -23,6 +36,7 @@ def simulator(
     resize_cost_s: float = 0.0,
     drain_s: float = 1000.0,
     seed: int = 0,
+    **inputs: Any,
 ) -> Simulator:
     return Simulator(
         queries,
@@ -31,6 +45,8 @@ def simulator(
         start_cost_s=start_cost_s,
         resize_cost_s=resize_cost_s,
         drain_s=drain_s,
+        core=_chosen[0],
+        **inputs,
     )
 
 
@@ -41,7 +57,7 @@ def events(backend: Simulator) -> list[Event]:
     return found
 
 
-def started(served: Context, *models: str, **costs: float) -> Simulator:
+def started(served: Context, *models: str, **costs: Any) -> Simulator:
     """Return a simulator at time 0 in which one query of each model runs whole on one core."""
     backend = simulator(served, trace(*[(0.0, model) for model in models]), **costs)
     for query_id, model in enumerate(models):
@@ -370,3 +386,109 @@ def test_a_version_that_was_not_profiled_is_named_at_the_start():
     backend.wait()
     with pytest.raises(LookupError, match="layer 0 of m has no version 7"):
         backend.start(Allocation(0, LayerBlock("m", 0, 1), (7,), 1))
+
+
+def test_a_resize_that_was_not_profiled_is_named_when_it_is_asked_for():
+    backend = started(context({"m": [[Cost(1.0)]] * 3}), "m")
+    with pytest.raises(LookupError, match="3 cores were not profiled"):
+        backend.resize(Resize(0, 3))
+    with pytest.raises(LookupError, match="layer 2 of m has no version 5 on 2 cores"):
+        backend.resize(Resize(0, 2, versions=(9, 0, 5)))
+
+
+def test_a_resize_counts_only_after_the_time_of_a_grant():
+    # Asked at 0 s, known at 1.5 s: the layer that ends at 1 s changes nothing, the one that ends at 2 s does.
+    backend = started(context({"m": [[Cost(1.0)]] * 4}), "m", grant_cost_s=1.5)
+    backend.resize(Resize(0, 2))
+    assert events(backend) == [Resized(2.0, 0, 2), BlockEnd(3.0, 0)]
+
+
+def test_a_block_that_grows_waits_for_cores_to_join_and_one_that_shrinks_does_not():
+    served = context({"m": [[Cost(1.0)]] * 2})
+    grown = started(served, "m", resize_cost_s=0.25, join_cost_s=0.125)
+    grown.resize(Resize(0, 2))
+    assert events(grown) == [Resized(1.0, 0, 2), BlockEnd(1.875, 0)]
+    shrunk = simulator(served, trace((0.0, "m")), resize_cost_s=0.25, join_cost_s=0.125)
+    shrunk.wait()
+    shrunk.start(allocation(0, "m", (0, 2), 2))
+    shrunk.resize(Resize(0, 1))
+    assert events(shrunk) == [Resized(0.5, 0, 1), BlockEnd(1.75, 0)]
+
+
+def test_without_contention_blocks_do_not_slow_each_other():
+    served = context({"m": [[Cost(1.0, slowdown=2.0, dram_share=0.5)]]})
+    assert events(started(served, "m", "m", contention_scale=0.0)) == [BlockEnd(1.0, 0), BlockEnd(1.0, 1)]
+
+
+def test_the_scale_of_contention_multiplies_what_co_runners_add():
+    served = context({"m": [[Cost(1.0, slowdown=2.0, dram_share=0.5)]]})
+    assert events(started(served, "m", "m", contention_scale=2.0)) == [BlockEnd(2.0, 0), BlockEnd(2.0, 1)]
+
+
+def test_an_error_of_the_proxy_changes_what_is_told_and_not_what_happens():
+    served = context({"m": [[Cost(1.0, slowdown=2.0, dram_share=0.4)]]})
+    backend = started(served, "m", "m", proxy=ProxyError(step=0.25))
+    assert backend.pressure() == 0.75
+    assert events(backend) == events(started(served, "m", "m"))
+
+
+def test_within_one_event_the_same_pressure_is_told_the_same():
+    backend = started(context({"m": [[Cost(1.0, dram_share=0.5)]]}), "m", proxy=ProxyError(sigma=0.2, seed=1))
+    assert backend.pressure() == backend.pressure() != 0.5
+
+
+def test_each_event_is_told_with_an_error_of_its_own():
+    backend = started(context({"m": [[Cost(9.0, dram_share=0.5)]]}), "m", proxy=ProxyError(sigma=0.1, seed=1))
+    told = [backend.pressure()]
+    backend.wake_at(1.0)
+    backend.wait()
+    told.append(backend.pressure())
+    assert told[0] != told[1]
+
+
+@pytest.mark.parametrize("cost", ["start_cost_s", "resize_cost_s", "grant_cost_s", "join_cost_s"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_cost_that_is_no_time_is_refused(cost, value):
+    with pytest.raises(ValueError, match=f"{cost} is {value}; give a finite number of seconds"):
+        simulator(context({"m": [[Cost(1.0)]]}), [], **{cost: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("placement", "scattered", "placement is 'scattered'; give one of spread, pinned"),
+        ("contention_scale", float("nan"), "the scale of contention is nan"),
+    ],
+)
+def test_an_unknown_input_is_refused(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        simulator(context({"m": [[Cost(1.0)]]}), [], **{name: value})
+
+
+def test_a_wake_in_the_past_is_refused():
+    backend = simulator(context({"m": [[Cost(1.0)]]}), trace((1.0, "m")))
+    backend.wait()
+    for time_s in (0.5, float("nan")):
+        with pytest.raises(ValueError, match=f"asked at 1.0 s to wake at {time_s} s"):
+            backend.wake_at(time_s)
+
+
+def test_a_query_that_runs_or_has_not_arrived_cannot_start():
+    backend = started(context({"m": [[Cost(1.0)]] * 2}), "m")
+    for query_id in (0, 5):
+        with pytest.raises(LookupError, match=f"query {query_id} has not arrived, has ended or runs already"):
+            backend.start(allocation(query_id, "m", (0, 1), 1))
+
+
+def test_more_blocks_than_cores_are_refused():
+    backend = simulator(context({"m": [[Cost(1.0)]]}, cores=(1,)), trace((0.0, "m"), (0.0, "m")))
+    backend.wait()
+    backend.wait()
+    backend.start(allocation(0, "m", (0, 1), 1))
+    with pytest.raises(ValueError, match="1 blocks run on 1 cores; wait until one ends"):
+        backend.start(allocation(1, "m", (0, 1), 1))
+
+
+def test_an_arrival_at_no_time_is_refused():
+    with pytest.raises(ValueError, match="query 0 arrives at nan s"):
+        simulator(context({"m": [[Cost(1.0)]]}), trace((float("nan"), "m")))

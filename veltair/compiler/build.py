@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +16,7 @@ from veltair.compiler.objects import CompiledVersion, compile_version, find_vers
 from veltair.compiler.samples import Input
 from veltair.compiler.search import replay
 from veltair.compiler.tiling import count_outputs
+from veltair.compiler.traffic import Tiling
 from veltair.compiler.version import Candidate
 from veltair.provenance import write_atomically
 
@@ -110,7 +111,7 @@ def build(
         cc.create_shared(str(partial), list(objects))
     versions = {
         structure: tuple(
-            _read_version({**one.plan, **asdict(candidate.tiling)})
+            replace(_read_version(one.plan), **_metrics(candidate.tiling))
             for one, candidate in zip(group, chosen[structure], strict=True)
         )
         for structure, group in compiled.items()
@@ -181,6 +182,11 @@ def _compile(function: Any, candidate: Candidate, target: Any, cache: Path) -> C
     return compile_version(functions, asdict(plan), target, key, cache)
 
 
+def _metrics(tiling: Tiling) -> dict[str, Any]:
+    """Return what a plan says of a version's loops."""
+    return {name: getattr(tiling, name) for name in ("parallelism", "blocking_bytes", "compulsory_bytes")}
+
+
 def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, Any], VersionPlan]:
     """Return the kernel of a candidate and the one that packs its constants, if any, and how to call them."""
     functions = {}
@@ -192,20 +198,20 @@ def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, 
         for binding in block.bindings
         if isinstance(binding.value, relax.Call)
     ]
-    tiling = asdict(candidate.tiling)
     for call in calls:
         name = call.args[0].name_hint
         functions[name] = module[call.args[0]].with_attr("global_symbol", name)
     kernel = calls[-1].args[0].name_hint
     if len(calls) == 1:
-        return functions, VersionPlan(kernel, **tiling)
+        return functions, replace(VersionPlan(kernel, 1, 0, 0), **_metrics(candidate.tiling))
     arguments = [variable.name for variable in module["main"].params]
     packed = tuple(arguments.index(variable.name) for variable in calls[0].args[1].fields)
     (output,) = calls[0].ty_args
     fields = output.fields if hasattr(output, "fields") else [output]
     shapes = tuple(tuple(int(extent) for extent in field.shape) for field in fields)
     packer = calls[0].args[0].name_hint
-    return functions, VersionPlan(kernel, **tiling, packer=packer, packed=packed, packed_shapes=shapes)
+    plan = VersionPlan(kernel, 1, 0, 0, packer, packed, shapes)
+    return functions, replace(plan, **_metrics(candidate.tiling))
 
 
 def _one_call(function: Any, symbol: str) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import exp, log
 from typing import Literal
 
-from veltair.compiler.tiling import CACHE_BYTES
+from veltair.compiler.traffic import CACHE_BYTES
 from veltair.compiler.version import Candidate
 
 # What makes a candidate local: a large block of a parallel iteration, or little traffic into an L2.

@@ -19,7 +19,7 @@ import pandas as pd
 
 from veltair.compiler.progress import SECONDS_PER_TRIAL
 from veltair.compiler.select import Costs, Metric, Selection, doubling, rounds_costs, select
-from veltair.compiler.tiling import CACHE_BYTES, Tiling
+from veltair.compiler.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.version import Candidate
 from veltair.provenance import write_atomically
 

@@ -1,52 +1,18 @@
-"""Scheduled TIR -> parallelism, blocking bytes, compulsory bytes; and traffic at a cache size.
+"""Scheduled TIR -> parallelism, blocking bytes, compulsory bytes; and the traffic of one core's caches.
 
-Pure: functions of a loop nest and of numbers.
+Pure: functions of a loop nest.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import prod
 from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
 
 from veltair.compiler.nest import Box, Leaf, Loop, Nest, leaves_of, merge, read_nest
-
-# Where a candidate's traffic is estimated: L1 and L2 of CPUs as they are, shares of an L3, a whole one.
-CACHE_BYTES = (2**15, 2**18, 2**19, 2**20, 2**21, 2**22, 2**24, 2**25)
-
-
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """What a loop nest does to caches and cores.
-
-    `parallelism` is the extent of its fused parallel loop (1: none), `blocking_bytes` what one parallel
-    iteration touches of inputs, weights and outputs, `compulsory_bytes` what all of them touch together. Of
-    several parallel nests in a layer, the one with most iterations counts.
-    """
-
-    parallelism: int
-    blocking_bytes: int
-    compulsory_bytes: int
-
-    def __post_init__(self) -> None:
-        if self.parallelism < 1 or self.blocking_bytes < 0 or self.compulsory_bytes < 0:
-            raise ValueError(f"{self}: parallelism is at least 1 and bytes are not negative")
-
-
-def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float) -> float:
-    """Return the DRAM bytes of a layer whose cores share a cache of `cache_bytes`.
-
-    All data fits: each byte comes once. Else each parallel iteration fetches its own block; and where the
-    blocks of the iterations at work do not fit either, they re-fetch with the square root of what is missing,
-    as blocked matrix products do (Hong and Kung, STOC 1981).
-    """
-    if tiling.compulsory_bytes <= cache_bytes:
-        return float(tiling.compulsory_bytes)
-    at_work = tiling.blocking_bytes * min(cores, tiling.parallelism)
-    refetch = max(1.0, sqrt(at_work / cache_bytes)) if cache_bytes > 0 else float(at_work)
-    return max(float(tiling.compulsory_bytes), tiling.parallelism * tiling.blocking_bytes * refetch)
+from veltair.compiler.traffic import CACHE_BYTES, Tiling
 
 
 def read_tiling(function: Any) -> Tiling:

@@ -5,7 +5,7 @@ from math import ceil, isfinite
 from statistics import median
 from typing import Any, Literal
 
-from veltair.compiler.tiling import CACHE_BYTES, Tiling
+from veltair.compiler.traffic import CACHE_BYTES, Tiling
 
 # Found by the evolutionary search, or written by hand in schedules.py.
 Origin = Literal["search", "schedule"]

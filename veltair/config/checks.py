@@ -14,14 +14,14 @@ from veltair.config.load import ConfigError
 MACHINES = Path(__file__).parents[1] / "data" / "machines"
 HOST = "host"
 
-PolicyCheck = Callable[[str, Mapping[str, JsonValue]], object]
+PolicyCheck = Callable[[str, Mapping[str, JsonValue], str], object]
 
 
 def check_environment(config: Config, check_policy: PolicyCheck) -> None:
     """Raise ConfigError if something that the configuration names is not there or not enough.
 
     Checked are ONNX files and builders, machine descriptions, core counts, the C compiler and the policies.
-    `check_policy(path, options)` raises on a policy that cannot be used.
+    `check_policy(path, options, preset)` raises on a policy that cannot be used.
     """
     found = [
         *_models(config),
@@ -57,10 +57,14 @@ def _cannot_import(path: str) -> str | None:
 
 def _machines(config: Config) -> Iterator[str]:
     described = sorted(path.stem for path in MACHINES.glob("*.yaml"))
-    for name in config.simulated.machines:
+    named = [("simulated.machines", name) for name in config.simulated.machines]
+    if config.study.enabled:
+        named += [("study.machine", config.study.machine)]
+        named += [("study.scale", name) for name in config.study.scale]
+    for key, name in named:
         if config.simulated.enabled and name != HOST and name not in described:
             yield (
-                f"simulated.machines: '{name}' is not described; give {', '.join([HOST, *described])}, "
+                f"{key}: '{name}' is not described; give {', '.join([HOST, *described])}, "
                 f"or describe it in veltair/data/machines/{name}.yaml"
             )
 
@@ -81,6 +85,6 @@ def _host(config: Config) -> Iterator[str]:
 def _policies(config: Config, check_policy: PolicyCheck) -> Iterator[str]:
     for name, policy in config.policies.items():
         try:
-            check_policy(policy.path, policy.options)
+            check_policy(policy.path, policy.options, policy.preset or config.preset)
         except (ImportError, AttributeError, LookupError, TypeError, ValueError) as error:
             yield f"policies.{name}: {error}"

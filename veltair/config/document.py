@@ -6,8 +6,9 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from veltair.config.keys import NO_UNIT, Config
+from veltair.config.keys import Config
 from veltair.config.load import key_paths
+from veltair.config.section import NO_UNIT
 
 INTRODUCTION = """\
 # Configuration
@@ -15,12 +16,18 @@ INTRODUCTION = """\
 | file | what it runs |
 |---|---|
 | `config.yaml` | the default of `make`: two models, six policies, measured here and simulated |
+| `many_core.yaml` | `make many-core`, also part of `make`: a many-core machine, reduced to minutes |
+| `paper_sim.yaml` | given after it, `make paper-sim`: the same study under the full protocol, overnight |
 | `smoke.yaml` | `make smoke`: simulation only, from shipped cost tables, equal to the last bit |
 | `paper.yaml` | all seven models and full grids on a server; `make estimate CONFIG=…` tells the hours first |
 
 `make CONFIG=my.yaml` runs a file of yours. `python -m veltair.config FILE...` checks files, the later over
 the earlier, and prints every key with the value that a run would use. An unknown key, a value out of range
 or a unit in a value (`15ms`) is refused before any work starts.
+
+**Sensitivity**: each entry of `sensitivity` is the run with one key changed, a value at a time, such as
+`start_cost: {title: cost of a start, unit: µs, key: simulated.start_cost_us, values: [0, 55, 200]}`. Any key
+can be named; `policies.*.options.alpha` is one of several policies. What does not change is simulated once.
 
 **Search on several machines**: start `python -m tvm.exec.rpc_tracker --host 0.0.0.0 --port 9190` on one, and
 `python -m tvm.exec.rpc_server --tracker HOST:9190 --key KEY` on each that measures, all of one CPU type (else

@@ -1,35 +1,24 @@
 """The keys of the configuration: range, unit, default and meaning of each, and what contradicts what."""
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-NO_UNIT = "-"
-SEED_MAX = 2**32 - 1  # LoadGen takes seeds modulo 2**32
+from veltair.config.section import (
+    SEED_MAX,
+    Count,
+    ImportPath,
+    Level,
+    Name,
+    Section,
+    Weight,
+    is_ascending,
+    key,
+)
+from veltair.config.study_keys import Simulated, Study, Variation
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
-Count = Annotated[int, Field(ge=1)]
-Level = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
-Weight = Annotated[int, Field(ge=1)]
-
-
-def key(description: str, unit: str = NO_UNIT, **limits: Any) -> Any:
-    """Return the metadata of one key: what it means, its unit and pydantic's limits."""
-    return Field(description=description, json_schema_extra={"unit": unit}, **limits)
-
-
-def _is_ascending(values: tuple[float, ...]) -> bool:
-    return all(a < b for a, b in pairwise(values))
-
-
-class Section(BaseModel):
-    """A group of keys: no other key is taken, nothing is converted, nothing changes after it was read."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+Preset = Literal["paper", "shipped"]
 
 
 class ServedModel(Section):
@@ -152,9 +141,9 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
-        if self.levels[0] != 0 or not _is_ascending(self.levels):
+        if self.levels[0] != 0 or not is_ascending(self.levels):
             raise ValueError(f"levels {list(self.levels)} must ascend from 0, such as [0, 0.5, 1.0]")
-        if self.cores != "all" and not _is_ascending(self.cores):
+        if self.cores != "all" and not is_ascending(self.cores):
             raise ValueError(f"cores {list(self.cores)} must ascend, each count once, such as [1, 2, 4]")
         return self
 
@@ -189,6 +178,7 @@ class ServedPolicy(Section):
     """One scheduling policy."""
 
     path: Annotated[ImportPath, key("`module:Class` of the policy")]
+    preset: Annotated[Preset | None, key("its preset; null: that of the run")] = None
     options: Annotated[
         dict[str, JsonValue], key("keyword arguments of the policy, over those of the preset")
     ] = Field(default={})
@@ -255,37 +245,6 @@ class Engine(Section):
         return self
 
 
-class Simulated(Section):
-    """Serving in virtual time, from cost tables."""
-
-    enabled: Annotated[bool, key("whether to simulate at all")] = True
-    machines: Annotated[
-        tuple[Name, ...],
-        key("`host` (the machine of the cost tables) or names in `veltair/data/machines`", min_length=1),
-    ] = ("host", "threadripper-3990x")
-    workloads: Annotated[tuple[Name, ...], key("workloads to serve", min_length=1)] = ("mix",)
-    queries: Annotated[int, key("queries of one run at one rate", "queries", ge=1)] = 2000
-    seeds: Annotated[
-        tuple[Seed, ...], key("seeds of the schedule; each gives an answer of its own", min_length=1)
-    ] = (1,)
-    resolution: Annotated[
-        float, key("the search for the highest rate stops at this relative width", "fraction", gt=0, lt=1)
-    ] = 0.01
-    # MobileNet-V2 took 13.7 to 14.3 ms in 56 blocks and 10.8 ms in one, on Zen 4: 52 to 62 µs a start.
-    start_cost_us: Annotated[float, key("time charged for each start of a layer block", "µs", ge=0)] = 55.0
-    resize_cost_us: Annotated[
-        float, key("time charged for each change of a running block's cores", "µs", ge=0)
-    ] = 5.0
-    drain_qos: Annotated[
-        float,
-        key(
-            "time to finish after the last arrival; what is still open then is late",
-            "times the longest latency target",
-            ge=0,
-        ),
-    ] = 10.0
-
-
 class Results(Section):
     """Where results go."""
 
@@ -319,8 +278,16 @@ class Config(Section):
     policies: Annotated[
         dict[Name, ServedPolicy], key("the scheduling policies compared, by the name shown", min_length=1)
     ]
+    compared: Annotated[
+        tuple[Name, ...] | None,
+        key("policies of the comparison, measured and simulated; null: all. Others serve `study` only"),
+    ] = None
     preset: Annotated[
-        Literal["paper"], key("defaults of the options that policies share: as in the paper")
+        Preset,
+        key(
+            "defaults of the options that policies share: as in the paper, or as this package ships them "
+            "(`veltair/serving/presets.py`)"
+        ),
     ] = "paper"
     qos: Annotated[Qos, key("latency targets")] = Qos()
     search: Annotated[Search, key("the search for candidates")] = Search()
@@ -330,6 +297,11 @@ class Config(Section):
     measured: Annotated[Measured, key("serving on this machine")] = Measured()
     engine: Annotated[Engine, key("what serves on this machine")] = Engine()
     simulated: Annotated[Simulated, key("serving in virtual time")] = Simulated()
+    study: Annotated[Study, key("the study of a many-core machine")] = Study()
+    sensitivity: Annotated[
+        dict[Name, Variation],
+        key("the run with one key changed, a value at a time, by name"),
+    ] = Field(default={})
     results: Annotated[Results, key("where results go")] = Results()
     figures: Annotated[Figures, key("where figures go")] = Figures()
 
@@ -346,10 +318,13 @@ def _contradictions(config: Config) -> Iterator[str]:
     for part, section in (("measured", config.measured), ("simulated", config.simulated)):
         yield from _unknown(f"{part}.workloads", section.workloads, "workloads", config.workloads)
         yield from _repeated(f"{part}.workloads", section.workloads)
+    yield from _unknown("compared", config.compared or (), "policies", config.policies)
+    yield from _repeated("compared", config.compared or ())
     yield from _repeated("simulated.machines", config.simulated.machines)
     yield from _repeated("simulated.seeds", config.simulated.seeds)
     yield from _repeated("figures.formats", config.figures.formats)
     yield from _unknown("figures.layers", config.figures.layers, "models", config.models)
+    yield from _study(config)
     if config.measured.enabled and config.profile.costs == "shipped":
         yield (
             "measured.enabled: true, but profile.costs is 'shipped', and the engine refuses cost tables of "
@@ -357,6 +332,22 @@ def _contradictions(config: Config) -> Iterator[str]:
         )
     if not config.measured.enabled and not config.simulated.enabled:
         yield "measured.enabled, simulated.enabled: both are false, so nothing would run; set one to true"
+
+
+def _study(config: Config) -> Iterator[str]:
+    study = config.study
+    if not study.enabled:
+        return
+    if not config.simulated.enabled:
+        yield "study.enabled: true, but simulated.enabled is false; set one to the other's value"
+    yield from _unknown("study.workload", [study.workload], "workloads", config.workloads)
+    for part, names in study.named_policies().items():
+        yield from _unknown(f"study.{part}", names, "policies", config.policies)
+    for name, variation in config.sensitivity.items():
+        where = f"sensitivity.{name}.policies"
+        yield from _unknown(where, variation.policies or (), "study.policies", study.policies)
+        where = f"sensitivity.{name}.changed"
+        yield from _unknown(where, variation.changed or (), "study.policies", study.policies)
 
 
 def _unknown(where: str, names: Iterable[str], group: str, known: Iterable[str]) -> Iterator[str]:

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from veltair.config.keys import NO_UNIT, Config
+from veltair.config.keys import Config
+from veltair.config.section import NO_UNIT
 
 KEYS_PAGE = "workflow/config/README.md"
 NUMBER = r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?"
@@ -156,7 +157,8 @@ def _nearest(place: _Place) -> str:
     known = list(place.group.model_fields)
     if near := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
         return f"; did you mean `{near[0]}`?"
-    elsewhere = {path.rpartition(".")[2]: path for path in key_paths(Config)}
+    # Of several keys with this last name the first is meant.
+    elsewhere = {path.rpartition(".")[2]: path for path in reversed(key_paths(Config))}
     if near := difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8):
         return f"; did you mean `{elsewhere[near[0]]}`?"
     return f"; known here: {', '.join(known)}"

@@ -10,10 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from veltair.config import ConfigError, load
+from veltair.evaluation.claims import SHIPPED_CLAIMS, Site, load_claims
+from veltair.evaluation.claims_report import counts, write_claims
 from veltair.evaluation.estimate import estimate, hours
-from veltair.evaluation.steps import write_golden
+from veltair.evaluation.regression_report import exit_code, print_comparison, write_comparison
+from veltair.evaluation.regression_runs import PARTS, compare
+from veltair.evaluation.report_steps import write_golden
 from veltair.evaluation.timeline_steps import TimelineRequest, draw_timeline
 from veltair.machine.placement import PLACEMENTS
+from veltair.provenance import collect
 from veltair.serving.timeline import LIMIT
 
 WHERE = """
@@ -29,7 +34,10 @@ where things are:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, or 2 if the configuration, a table or what was asked for is wrong."""
+    """Run a command; return 0, or 2 if the configuration, a table or what was asked for is wrong.
+
+    `compare` returns 1 for a regression if it is told to fail for one.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m veltair.evaluation",
         description="Beside the runs themselves, which are Snakemake's: `make help`.",
@@ -46,9 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--metrics", type=Path, required=True, help="folder of its metrics")
     command.add_argument("--output", type=Path, required=True, help="the golden summary to write")
     _add_timeline(commands.add_parser("timeline", help="draw which block ran where in a simulated run"))
+    _add_compare(commands.add_parser("compare", help="tell whether results B are worse than results A"))
+    _add_claims(commands.add_parser("claims", help="judge the paper's claims by the results of a run"))
     given = parser.parse_args(arguments)
     try:
-        if given.command == "golden":
+        if given.command == "compare":
+            return _compare(given)
+        if given.command == "claims":
+            _judge_claims(given)
+        elif given.command == "golden":
             write_golden(given.metrics, given.output)
         elif given.command == "timeline":
             _draw_timeline(given)
@@ -90,6 +104,49 @@ def _add_timeline(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--limit", type=int, default=LIMIT, help="blocks to keep at most, the first ones")
     command.add_argument("--output", type=Path, help="folder; `timeline` in that of the figures if not given")
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    what = "folder of results or of metrics, a benchmark's JSON, or a folder of several of these"
+    command.add_argument("before", metavar="A", type=Path, help=what)
+    command.add_argument("after", metavar="B", type=Path, help="the same, of the state to be judged")
+    command.add_argument(
+        "--fail-on-regression",
+        action="store_true",
+        help="return 1 if something got worse, 2 if something could not be judged",
+    )
+    command.add_argument("--only", choices=PARTS, help="leave the other kind of results out")
+    command.add_argument(
+        "--output", type=Path, default=Path("results/regression"), help="folder of the table as CSV and JSON"
+    )
+
+
+def _compare(given: argparse.Namespace) -> int:
+    found = compare(given.before, given.after, (given.only,) if given.only else PARTS)
+    print_comparison(found, Console())
+    files = write_comparison(found, given.output, collect(before=str(given.before), after=str(given.after)))
+    print(*files, sep="\n")
+    return exit_code(found, given.fail_on_regression)
+
+
+def _add_claims(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--results", type=Path, required=True, help="folder of results, with their metrics")
+    command.add_argument(
+        "--benchmarks", type=Path, default=Path("results/benchmarks"), help="folder of benchmarks"
+    )
+    command.add_argument("--claims", type=Path, default=SHIPPED_CLAIMS, help="the claims, as YAML")
+    command.add_argument("--machine", help="another machine to judge than the one that the claims name")
+    command.add_argument("--backend", help="`simulator` or `engine`, with --machine")
+    command.add_argument("--output", type=Path, help="page to write; claims.md of the results if not given")
+
+
+def _judge_claims(given: argparse.Namespace) -> None:
+    named = load_claims(given.claims).site
+    site = Site(backend=given.backend or named.backend, machine=given.machine or named.machine)
+    output = given.output or given.results / "claims.md"
+    judged = write_claims(given.results / "metrics", given.benchmarks, output, given.claims, site)
+    print(", ".join(f"{count} {name}" for name, count in counts(judged).items()))
+    print(f"{output}\n{output.with_suffix('.json')}")
 
 
 def _draw_timeline(given: argparse.Namespace) -> None:

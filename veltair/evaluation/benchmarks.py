@@ -11,7 +11,7 @@ import pandas as pd
 
 from veltair.config import Config
 from veltair.evaluation.arrivals import server_queries, share_samples
-from veltair.evaluation.steps import policy_maker, simulation_settings, site_of
+from veltair.evaluation.simulated_steps import policy_maker, simulation_settings, site_of
 from veltair.evaluation.study import Site, simulate
 from veltair.machine.described import described
 from veltair.machine.tables import derive, read_tables

@@ -12,7 +12,7 @@ passes moves the answer up, one below it that fails is shown.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from veltair.serving.query import Query, QueryRecord
@@ -33,12 +33,14 @@ class Satisfaction:
 
     `invalid` marks a run that says nothing about the rate (load issued late, no query counted). `complete` is
     False for a run that was stopped once it could not reach the target: the shares are then upper bounds.
+    `queries` are the counted ones.
     """
 
     pooled: float
     minimum: float
     invalid: bool = False
     complete: bool = True
+    queries: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.minimum <= self.pooled <= 1.0:
@@ -124,6 +126,12 @@ class Capacity:
     def resolution(self) -> float:
         """The relative width of the bracket; infinite where one side of it is open."""
         return self.high_qps / self.qps - 1.0 if self.qps else math.inf
+
+    @property
+    def queries(self) -> int:
+        """The counted queries of the run that the answer is from; of the last one where none passed."""
+        answer = [trial for trial in self.trials if trial.qps == self.qps] or self.trials
+        return answer[-1].satisfaction.queries if answer else 0
 
     @property
     def monotone(self) -> bool:
@@ -249,8 +257,9 @@ def satisfaction_of(
 
 
 def _shares(on_time: Counter[str], planned: Counter[str], complete: bool) -> Satisfaction:
-    minimum = min(on_time[model] / queries for model, queries in planned.items())
-    return Satisfaction(on_time.total() / planned.total(), minimum, complete=complete)
+    minimum = min(on_time[model] / count for model, count in planned.items())
+    queries = planned.total()
+    return Satisfaction(on_time.total() / queries, minimum, complete=complete, queries=queries)
 
 
 def _passes(trial: Trial, criterion: Criterion, settings: SearchSettings) -> bool:

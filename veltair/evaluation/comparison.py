@@ -10,7 +10,11 @@ import pandas as pd
 from veltair.evaluation.metrics import RATE_COLUMNS
 from veltair.evaluation.records import check_columns
 
-POLICY_ORDER = ("FcfsMin", "LayerWise", "Planaria", "Veltair-AS", "Veltair-AC", "Veltair-FULL")
+POLICY_ORDER = (
+    *("FcfsMin", "FcfsAll", "EdfMin", "FixedBlocks-20", "FixedBlocks-11", "FixedBlocks-6", "LayerWise"),
+    *("Planaria", "Planaria-aware", "Veltair-AS", "Veltair-AC", "Veltair-FULL", "Veltair-FULL-shipped"),
+    "Veltair-Elastic",
+)
 REFERENCE = "Planaria"
 MEASURED = "engine"  # the backend whose numbers are measured; the others' are not
 EQUAL_LOAD = 0.7  # of the reference's capacity

@@ -11,7 +11,7 @@ from veltair.config import Config
 from veltair.evaluation.arrivals import share_samples
 from veltair.evaluation.benchmarks import Figure
 from veltair.evaluation.gang_benchmarks import COMMAND, figure
-from veltair.evaluation.steps import policy_maker
+from veltair.evaluation.simulated_steps import policy_maker
 from veltair.evaluation.study import Site
 from veltair.serving.dispatcher import Arrival, BlockEnd, Dispatcher, Event, Outcome, Woken, serve
 from veltair.serving.policy import Allocation, Context, Policy, Resize

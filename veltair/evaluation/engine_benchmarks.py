@@ -27,7 +27,8 @@ from veltair.evaluation.gang_benchmarks import (
 from veltair.evaluation.layout import Layout
 from veltair.evaluation.live import LiveStudy, make_samples, measure
 from veltair.evaluation.served import ServedFiles, served_figures
-from veltair.evaluation.steps import launch_of, live_settings, site_of
+from veltair.evaluation.simulated_steps import site_of
+from veltair.evaluation.steps import launch_of, live_settings
 from veltair.evaluation.study import Site
 from veltair.machine.cost import COLUMNS, CostTable
 from veltair.machine.gang import Ended, Gang, Launch, Notice, Sample, Servable

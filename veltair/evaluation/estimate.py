@@ -1,21 +1,29 @@
 """How many jobs a configuration is and how long they take, from tables, before anything starts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
 
 from veltair.compiler.progress import SECONDS_PER_TRIAL
 from veltair.config import Config
-from veltair.evaluation.layout import HOST, SHIPPED_COSTS
-from veltair.evaluation.study import LOADS
+from veltair.evaluation.layout import HOST, SHIPPED_COSTS, Layout
+from veltair.evaluation.study import LEAST_RUN_QOS
 from veltair.machine.described import described
 from veltair.machine.tables import Tables, read_tables
 
-# What one unit of each kind of work took on the machine of the shipped tables (2 cores, with LLVM's
-# compile time
-# and the simulator's events as `snakemake --cores all benchmarks_main` and the logs of a run tell them).
+# What one unit of each kind of work took on the machine of the shipped tables (2 cores, with LLVM's compile
+# time and the simulator's events as `snakemake --cores all benchmarks_main` and the logs of a run tell them).
 BUILD_S_PER_VERSION = 0.35
-LAYER_ENDS_PER_S = 60_000.0
+LAYER_ENDS_PER_S = {
+    **dict.fromkeys(("FcfsMin", "FcfsAll", "EdfMin"), 500_000.0),
+    **dict.fromkeys(("Planaria", "PlanariaAware", "VeltairAC", "FixedVersionElastic"), 150_000.0),
+    "FixedBlocks": 130_000.0,
+    **dict.fromkeys(("VeltairAS", "VeltairFULL"), 50_000.0),
+}
+SLOWEST_LAYER_ENDS_PER_S = 35_000.0  # LayerWise, and policies that nobody measured
+CELL_S = 3.0  # a job of a simulation comes up and reads its tables
+DRAWING_S = 60.0  # all figures of the study
+MINIMUM_RATES = 6
 START_S = 4.0  # Python, TVM and LoadGen come up
 # Layers and versions of a model that has no tables yet: those of ResNet-50.
 UNKNOWN = "resnet50"
@@ -70,25 +78,75 @@ def _compile(config: Config, tables: Tables) -> Iterator[Work]:
 def _simulate(config: Config, tables: Tables) -> Iterator[Work]:
     if not config.simulated.enabled and not config.measured.enabled:
         return
-    simulated = config.simulated
-    # Bracketing by doubling, bisection, checks; then the minimum over models, which reuses most rates.
-    rates = ceil(log2(1.0 / simulated.resolution)) + 10
+    simulated, policies = config.simulated, Layout(config).compared
     sites = [(machine, name) for machine in simulated.machines for name in simulated.workloads]
-    layer_ends = 0.0
-    for _, workload in sites:
-        weights = config.workloads[workload]
-        layers = sum(len(tables.layers[_like(tables, name)]) * weight for name, weight in weights.items())
-        layer_ends += simulated.queries * layers / sum(weights.values())
-    runs = len(config.policies) * len(simulated.seeds)
-    jobs = len(config.policies) * len(sites)
+    jobs = len(policies) * len(sites)
+    run_s = sum(_run_s(config, tables, policy, *site) for policy in policies for site in sites)
+    seconds = len(simulated.seeds) * run_s
+    # The minimum over models reuses most rates of the pooled search.
+    rates = _rates(simulated.resolution) + MINIMUM_RATES
+    yield Work("simulate: QPS at 95 % QoS", jobs, jobs * CELL_S + rates * seconds, exclusive=False)
+    loads = len(simulated.loads) + 1
+    yield Work("simulate: shared loads", jobs, jobs * CELL_S + loads * seconds, exclusive=False)
+    if config.study.enabled:
+        yield from _study(config, tables)
+
+
+def _study(config: Config, tables: Tables) -> Iterator[Work]:
+    study, simulated = config.study, config.simulated
+    site = (study.machine, study.workload)
+
+    def seconds(policies: Sequence[str], machine: str = study.machine) -> float:
+        return sum(_run_s(config, tables, policy, machine, study.workload) for policy in policies)
+
+    asked = study.granularity
+    if asked.policies:
+        runs = len(asked.loads) * len(simulated.seeds)
+        jobs = len(asked.policies)
+        yield Work(
+            "study: granularity", jobs, jobs * CELL_S + runs * seconds(asked.policies), exclusive=False
+        )
+    # Fewer or more queries than in the comparison of policies.
+    part = (study.queries or simulated.queries) / simulated.queries
+    runs_s = part * len(study.seeds or simulated.seeds) * _rates(study.resolution or simulated.resolution)
+    cells = {path: name for (name, _), path in Layout(config).sensitivity().items()}
+    if cells:
+        varied = [config.sensitivity[name].policies or study.policies for name in cells.values()]
+        work_s = runs_s * sum(seconds(policies) for policies in varied)
+        yield Work("study: sensitivity", len(varied), len(varied) * CELL_S + work_s, exclusive=False)
+    if study.scale:
+        work_s = runs_s * sum(seconds(study.policies, machine) for machine in study.scale)
+        yield Work("study: scale", len(study.scale), len(study.scale) * CELL_S + work_s, exclusive=False)
+    others = len(study.conflicts.policies) * _run_s(config, tables, "", *site)
     yield Work(
-        "simulate: QPS at 95 % QoS", jobs, runs * rates * layer_ends / LAYER_ENDS_PER_S, exclusive=False
+        "study: conflicts, layers, tables, figures", 4, 4 * CELL_S + others + DRAWING_S, exclusive=False
     )
-    loads = len(LOADS) + 1
-    yield Work("simulate: shared loads", jobs, runs * loads * layer_ends / LAYER_ENDS_PER_S, exclusive=False)
-    for machine in simulated.machines:
-        if machine != HOST:
-            described(machine)
+
+
+def _rates(resolution: float) -> int:
+    """Return the rates of a search: the bracket by doubling, its halvings, the checks."""
+    return ceil(log2(1.0 / resolution)) + 7
+
+
+def _run_s(config: Config, tables: Tables, policy: str, machine_name: str, workload: str) -> float:
+    """Return the seconds that one rate takes: its layer ends at the speed of the policy.
+
+    A run has at least so many queries, and lasts `LEAST_RUN_QOS` x the longest target at least.
+    """
+    weights, simulated = config.workloads[workload], config.simulated
+    like = {name: _like(tables, name) for name in weights}
+    machine = tables.machine if machine_name == HOST else described(machine_name)
+    faster = machine.cores * machine.core_peak_flops / (tables.machine.cores * tables.machine.core_peak_flops)
+    latency_s = {name: tables.costs.isolated_latency_s(like[name]) / faster for name in weights}
+    total = sum(weights.values())
+    mean_s = sum(latency_s[name] * weight for name, weight in weights.items()) / total
+    longest_s = max(
+        max(config.models[name].qos_ms / 1e3, config.qos.relax * latency_s[name]) for name in weights
+    )
+    queries = max(simulated.queries, LEAST_RUN_QOS * longest_s / mean_s)
+    layers = sum(len(tables.layers[like[name]]) * weight for name, weight in weights.items()) / total
+    path = config.policies[policy].path if policy else ""
+    return queries * layers / LAYER_ENDS_PER_S.get(path.rpartition(":")[2], SLOWEST_LAYER_ENDS_PER_S)
 
 
 def _measure(config: Config, tables: Tables) -> Iterator[Work]:
@@ -101,7 +159,7 @@ def _measure(config: Config, tables: Tables) -> Iterator[Work]:
         )
         for name in config.models
     )
-    jobs = len(config.policies) * len(config.measured.workloads)
+    jobs = len(Layout(config).compared) * len(config.measured.workloads)
     drain_s = slowest_s * config.simulated.drain_qos
     seconds = jobs * (START_S + config.measured.max_rates * (config.measured.seconds + drain_s + START_S))
     yield Work("measure on this machine", jobs, seconds, exclusive=True)

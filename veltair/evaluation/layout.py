@@ -1,16 +1,48 @@
 """Where each result lies: the one place that knows the folders of a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import pandas as pd
+
 from veltair.compiler.shipped import INSTRUCTION_SETS, SHIPPED
 from veltair.compiler.store import FILES
-from veltair.config import Config
-from veltair.machine.tables import COSTS
+from veltair.config import Config, ConfigError
+from veltair.config.vary import is_usual
+from veltair.machine.tables import COSTS, LAYERS
 
-SHIPPED_COSTS = Path(__file__).parents[1] / "data" / "costs"
+DATA = Path(__file__).parents[1] / "data"
+SHIPPED_COSTS = DATA / "costs"
+# The metric tables of the study's full grid, from which its figures can be drawn anew in seconds.
+SHIPPED_STUDY = DATA / "study"
 HOST = "host"
+# The cell of the run as it is; no assumption can have this name.
+USUAL = "_usual"
+# Figures of the paper by the tables that they are drawn from.
+COMPARED = ("paper_qps", "paper_ratio", "paper_latency", "paper_efficiency", "paper_fluid")
+STUDIED = (
+    *("paper_granularity", "paper_core_need", "paper_conflicts", "paper_slowdown"),
+    *("paper_sensitivity", "paper_scale"),
+)
+# Of how far simulator and models are off what was measured.
+FIDELITY = ("paper_fidelity", "paper_cost_fit", "paper_corun_fit")
+
+
+def check_shipped(config: Config) -> None:
+    """Raise ConfigError if shipped tables are asked for that lack a model which is simulated."""
+    if config.profile.costs != "shipped":
+        return
+    served = {name for workload in config.simulated.workloads for name in config.workloads[workload]}
+    layers = pd.read_parquet(SHIPPED_COSTS / LAYERS, columns=["model"])
+    if lacking := sorted(served - set(layers["model"])):
+        there = ", ".join(dict.fromkeys(layers["model"]))
+        raise ConfigError(
+            f"profile.costs: the shipped cost tables lack {', '.join(lacking)} (they have {there}); "
+            "set `profile.costs: measured` to profile them here, or leave out of `simulated.workloads` what "
+            "serves them"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +105,18 @@ class Layout:
         """Return the folder of a policy's measured results."""
         return self.results / "measured" / workload / policy
 
+    @property
+    def compared(self) -> list[str]:
+        """The policies that are compared; others serve the study only."""
+        return list(self.config.policies if self.config.compared is None else self.config.compared)
+
     def run_folders(self) -> list[Path]:
         """Return the folders of all results, simulated and measured, by policy."""
         config, folders = self.config, []
         if config.measured.enabled:
-            folders += [self.measured(*key) for key in product(config.measured.workloads, config.policies)]
+            folders += [self.measured(*key) for key in product(config.measured.workloads, self.compared)]
         if config.simulated.enabled:
-            keys = product(config.simulated.machines, config.simulated.workloads, config.policies)
+            keys = product(config.simulated.machines, config.simulated.workloads, self.compared)
             folders += [self.simulated(*key) for key in keys]
         return folders
 
@@ -92,9 +129,7 @@ class Layout:
 
     def figures(self) -> list[Path]:
         """Return the files of all figures."""
-        folder = Path(self.config.figures.folder)
-        names = ("qps", "latency", "efficiency")
-        return [folder / f"{name}.{form}" for name, form in product(names, self.config.figures.formats)]
+        return self._figure_files(("qps", "latency", "efficiency"))
 
     @property
     def describes(self) -> list[str]:
@@ -106,6 +141,71 @@ class Layout:
         """Return the files of the figures about versions; none where nothing is built here."""
         if self.config.profile.costs == "shipped":
             return []
+        return self._figure_files(("versions_saturation", "versions_scatter", "versions_sets"))
+
+    @property
+    def metrics(self) -> Path:
+        """The folder of all metric tables."""
+        return self.results / "metrics"
+
+    def granularity(self) -> list[Path]:
+        """Return the cells of the granularity study: a policy each."""
+        names = self.config.study.granularity.policies
+        return [self.results / "study" / "granularity" / f"{name}.csv" for name in names]
+
+    def sensitivity(self) -> dict[tuple[str, int], Path]:
+        """Return the cell of each assumption and value of it; values that the run has anyway share one."""
+        folder = self.results / "study" / "sensitivity"
+        return {
+            (name, place): folder / USUAL / "0.csv"
+            if is_usual(self.config, name, place)
+            else folder / name / f"{place}.csv"
+            for name, variation in self.config.sensitivity.items()
+            for place in range(len(variation.values))
+        }
+
+    def scale(self) -> list[Path]:
+        """Return the cells of the scale: a machine each."""
+        return [self.results / "study" / "scale" / f"{machine}.csv" for machine in self.config.study.scale]
+
+    def cells(self) -> dict[str, list[Path]]:
+        """Return the cells that each table of the study is gathered from; a table without any is left out."""
+        if not self.config.study.enabled:
+            return {}
+        varied = list(dict.fromkeys(self.sensitivity().values()))
+        cells = {"granularity": self.granularity(), "sensitivity": varied, "scale": self.scale()}
+        return {name: paths for name, paths in cells.items() if paths}
+
+    def study_tables(self) -> list[Path]:
+        """Return the study's tables; none where there is no study."""
+        if not self.config.study.enabled:
+            return []
+        alone = ["conflicts"] if self.config.study.conflicts.policies else []
+        return [self.metrics / f"{name}.csv" for name in ("core_need", "slowdown", *alone, *self.cells())]
+
+    def paper_figures(self) -> list[str]:
+        """Return the names of the figures of the paper that the tables of this run suffice for."""
+        if not self.config.study.enabled:
+            return list(COMPARED) if self.config.measured.enabled else []
+        made = {f"paper_{path.stem}" for path in self.study_tables()}
+        return [*COMPARED, *(name for name in STUDIED if name in made)]
+
+    def paper_figure_files(self) -> list[Path]:
+        """Return the files of these figures."""
+        return self._figure_files(self.paper_figures())
+
+    def claims(self) -> list[Path]:
+        """Return the files that judge the paper's claims; none where there is no study."""
+        return (
+            [self.results / name for name in ("claims.md", "claims.json")]
+            if self.config.study.enabled
+            else []
+        )
+
+    def validation_figures(self) -> list[Path]:
+        """Return the files of the figures that compare what was measured with what was simulated."""
+        return self._figure_files(FIDELITY)
+
+    def _figure_files(self, names: Sequence[str]) -> list[Path]:
         folder = Path(self.config.figures.folder)
-        names = ["versions_saturation", "versions_scatter", "versions_sets"]
         return [folder / f"{name}.{form}" for name, form in product(names, self.config.figures.formats)]

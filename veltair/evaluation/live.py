@@ -106,7 +106,8 @@ class LiveRun:
         """The shares of queries on time."""
         queries = [record.query for record in self.records]
         shares = satisfaction_of(self.records, queries, self.count_from_s)
-        return Satisfaction(shares.pooled, shares.minimum, invalid=shares.invalid or bool(self.problem))
+        invalid = shares.invalid or bool(self.problem)
+        return Satisfaction(shares.pooled, shares.minimum, invalid=invalid, queries=shares.queries)
 
 
 def load_models(

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from veltair.evaluation.comparison import (
     EQUAL_LOAD,
@@ -31,7 +30,7 @@ from veltair.evaluation.comparison import (
     span,
     valid_runs,
 )
-from veltair.evaluation.panels import SMALL, Panels, Site, style
+from veltair.evaluation.panels import SMALL, Panels, Site, make_log, style, wide
 from veltair.evaluation.targets import SATISFACTION
 from veltair.provenance import write_atomically
 
@@ -41,7 +40,6 @@ NO_DATES: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 CEILING = 20  # times the longest QoS: above it latency tells how long the run was, not how good the policy
-LOG_FROM = 12  # an axis whose largest value is this many times its smallest is logarithmic
 
 
 def qps_figure(capacity: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
@@ -59,7 +57,7 @@ def qps_figure(capacity: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFram
             for column, site in enumerate(panels.sites):
                 axis = axes[row][column]
                 here = _select(checked, site, workload).set_index("policy")
-                panels.bars(axis, here["qps_at_95"].where(here["served"]), named=column == 0)
+                panels.look.bars(axis, here["qps_at_95"].where(here["served"]), named=column == 0)
                 panels.title(axis, site, workload, with_site=row == 0)
                 panels.shade([axis], site)
                 _mark_capacities(axis, here, panels.policies)
@@ -109,7 +107,7 @@ def latency_figure(capacity: pd.DataFrame, rates: pd.DataFrame, targets: pd.Data
             "Share of queries on time and average latency from the scheduled arrival, by offered rate. "
             f"Latencies above {CEILING} times the longest QoS are beyond the upper edge."
         )
-        return panels.finish(figure, panels.line_handles(), lead)
+        return panels.finish(figure, panels.look.line_handles(), lead)
 
 
 def efficiency_figure(
@@ -226,11 +224,11 @@ def _draw_lines(panels: Panels, pair: tuple[Axes, Axes], site: Site, workload: s
             y="drawn",
             hue="policy",
             hue_order=panels.policies,
-            palette=panels.colours,
+            palette=panels.look.colours,
             style="policy",
             style_order=panels.policies,
-            markers=panels.markers,
-            dashes=panels.dashes,
+            markers=panels.look.markers,
+            dashes=panels.look.dashes,
             markersize=5.5,
             linewidth=1.4,
             errorbar=("pi", 100) if here["seed"].nunique() > 1 else None,
@@ -239,8 +237,8 @@ def _draw_lines(panels: Panels, pair: tuple[Axes, Axes], site: Site, workload: s
         )
         axis.set(xlabel="", ylabel="")
         axis.grid(color="0.85", linewidth=0.6)
-        if _wide(here["qps"]):
-            _make_log(axis, "x")
+        if wide(here["qps"]):
+            make_log(axis, "x")
     upper, lower = pair
     lower.set_xlabel("offered rate (queries/s)")
     upper.tick_params(labelbottom=False)
@@ -270,24 +268,10 @@ def _draw_qos(panels: Panels, axis: Axes, here: pd.DataFrame, site: Site) -> Non
         star = "*" if known["relaxed"].astype(bool).any() else ""
         axis.set_title(f"dotted: QoS {span(qos_ms)} ms{star}", loc="right", fontsize=SMALL)
         ceiling_ms = CEILING * float(qos_ms.max())
-    if _wide(latency_ms.clip(upper=ceiling_ms)):
-        _make_log(axis, "y")
+    if wide(latency_ms.clip(upper=ceiling_ms)):
+        make_log(axis, "y")
     if (latency_ms > 0).any():
         axis.set_ylim(top=min(ceiling_ms, 2 * max([latency_ms.max(), *qos_ms])))
-
-
-def _wide(values: "pd.Series[float]") -> bool:
-    known = values[values > 0]
-    return len(known) > 0 and bool(known.max() > LOG_FROM * known.min())
-
-
-def _make_log(axis: Axes, which: str) -> None:
-    """Make an axis logarithmic, with plain numbers at 1, 2 and 5."""
-    (axis.set_xscale if which == "x" else axis.set_yscale)("log")
-    ticks = axis.xaxis if which == "x" else axis.yaxis
-    ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ticks.set_minor_locator(NullLocator())
-    ticks.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
 
 
 def _draw_share(panels: Panels, axis: Axes, here: pd.DataFrame, metric: str, named: bool) -> None:
@@ -295,7 +279,7 @@ def _draw_share(panels: Panels, axis: Axes, here: pd.DataFrame, metric: str, nam
     equal, own = (
         percent[percent["load"] == load].set_index("policy")["percent"] for load in ("equal", "own")
     )
-    panels.bars(axis, equal, named)
+    panels.look.bars(axis, equal, named)
     for place, policy in enumerate(panels.policies):
         bar, circle = (loaded.get(policy, math.nan) for loaded in (equal, own))
         axis.plot([circle], [place], "o", color="black", markerfacecolor="white", markersize=5, clip_on=False)

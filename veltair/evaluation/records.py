@@ -3,9 +3,14 @@
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from veltair.evaluation.trace import MIXED, Verdict, check_latencies
 from veltair.provenance import write_atomically
@@ -34,6 +39,22 @@ DTYPES = {
     "core_s": "float64",
     "reason": "str",
     "counted": "bool",
+}
+# A record as an object takes several times the bytes of its row: only so many are held at a time.
+CHUNK = 16_384
+# Where a record has what is not computed from other columns.
+SOURCES = {
+    "query_id": "query.id",
+    "model": "query.model",
+    "arrival_s": "query.arrival_s",
+    "qos_s": "query.qos_s",
+    "ending": "ending.value",
+    "start_s": "start_s",
+    "end_s": "end_s",
+    "blocks": "blocks",
+    "conflicts": "conflicts",
+    "core_s": "core_s",
+    "reason": "reason",
 }
 
 
@@ -69,21 +90,22 @@ class Run:
 def to_frame(records: Iterable[QueryRecord], run: Run, count_from_s: float = 0.0) -> pd.DataFrame:
     """Return one row a query, ordered by query id, with the columns and types of `DTYPES`.
 
-    Queries that arrive before `count_from_s` are warm-up: kept, but not counted. Raises ValueError if a query
-    ended twice.
+    Queries that arrive before `count_from_s` are warm-up: kept, but not counted. The records are drawn chunk
+    by chunk: a million of them take little more memory than the table. Raises ValueError if a query ended
+    twice.
     """
-    ordered = sorted(records, key=lambda record: record.query.id)
-    rows = [_row(record, count_from_s) for record in ordered]
-    for column, value in asdict(run).items():
-        for row in rows:
-            row[column] = value
-    frame = pd.DataFrame(rows, columns=list(DTYPES)).astype(DTYPES)
-    twice = frame.loc[frame["query_id"].duplicated(), "query_id"]
-    if len(twice):
-        raise ValueError(
-            f"queries {sorted(twice)[:5]} of {run.policy} have two records; each query ends once"
-        )
-    return frame
+    columns = _columns(records)
+    order = np.argsort(columns["query_id"], kind="stable")
+    columns = {name: values[order] for name, values in columns.items()}
+    _check_once(columns["query_id"], run)
+    latency_s = columns["end_s"] - columns["arrival_s"]
+    columns |= {
+        "latency_s": latency_s,
+        "on_time": (columns["ending"] == Ending.SERVED.value) & (latency_s <= columns["qos_s"]),
+        "counted": columns["arrival_s"] >= count_from_s,
+    }
+    columns |= {name: _repeated(value, len(order)) for name, value in asdict(run).items()}
+    return pd.DataFrame({name: columns[name] for name in DTYPES}).astype(DTYPES)
 
 
 def to_records(frame: pd.DataFrame) -> list[QueryRecord]:
@@ -156,21 +178,42 @@ def _check_one_run(frame: pd.DataFrame) -> None:
         raise ValueError("the table holds several runs, whose query ids repeat; select one run first")
 
 
-def _row(record: QueryRecord, count_from_s: float) -> dict[str, object]:
-    query = record.query
-    return {
-        "query_id": query.id,
-        "model": query.model,
-        "arrival_s": query.arrival_s,
-        "qos_s": query.qos_s,
-        "ending": str(record.ending),
-        "start_s": record.start_s,
-        "end_s": record.end_s,
-        "latency_s": record.latency_s,
-        "on_time": record.on_time,
-        "blocks": record.blocks,
-        "conflicts": record.conflicts,
-        "core_s": record.core_s,
-        "reason": record.reason,
-        "counted": query.arrival_s >= count_from_s,
-    }
+def _columns(records: Iterable[QueryRecord]) -> dict[str, Any]:
+    """Return a column for each of `SOURCES`, in the order of the records; texts are kept once each."""
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in SOURCES}
+    codes: dict[str, dict[str, int]] = {name: {} for name in SOURCES if DTYPES[name] == "str"}
+    drawn = iter(records)
+    while chunk := list(islice(drawn, CHUNK)):
+        for name, source in SOURCES.items():
+            values: Iterable[Any] = map(attrgetter(source), chunk)
+            if name in codes:
+                known = codes[name]
+                values = (known.setdefault(text, len(known)) for text in values)
+            parts[name].append(np.fromiter(values, "int32" if name in codes else DTYPES[name], len(chunk)))
+    columns: dict[str, Any] = {}
+    for name, arrays in parts.items():
+        if name in codes:
+            whole = np.concatenate([np.empty(0, "int32"), *arrays])
+            columns[name] = pd.Categorical.from_codes(
+                whole, categories=pd.Index(list(codes[name]), dtype="str")
+            )
+        else:
+            columns[name] = np.concatenate([np.empty(0, DTYPES[name]), *arrays])
+        arrays.clear()
+    return columns
+
+
+def _repeated(value: object, count: int) -> Any:
+    if isinstance(value, str):
+        return pd.Categorical.from_codes(np.zeros(count, "int8"), categories=pd.Index([value], dtype="str"))
+    return np.full(count, value)
+
+
+def _check_once(query_ids: NDArray[np.int64], run: Run) -> None:
+    """Raise ValueError if an id is twice among ids that ascend."""
+    twice = query_ids[1:][query_ids[1:] == query_ids[:-1]]
+    if len(twice):
+        raise ValueError(
+            f"queries {sorted(set(twice.tolist()))[:5]} of {run.policy} have two records; "
+            "each query ends once"
+        )

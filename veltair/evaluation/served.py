@@ -26,14 +26,8 @@ from veltair.evaluation.interference_steps import started_source
 from veltair.evaluation.live import LiveStudy, load_models, make_samples, measure
 from veltair.evaluation.reception import Outcome
 from veltair.evaluation.rival_process import Field, measure_rival, write_field_samples
-from veltair.evaluation.steps import (
-    launch_of,
-    live_search,
-    live_settings,
-    memory_bytes,
-    policy_maker,
-    site_of,
-)
+from veltair.evaluation.simulated_steps import policy_maker, site_of
+from veltair.evaluation.steps import launch_of, live_search, live_settings, memory_bytes
 from veltair.evaluation.study import Site
 from veltair.evaluation.trace import LoadGenError
 from veltair.machine.interference import InterferenceSource

@@ -1,4 +1,4 @@
-"""The steps of a run, one a rule: each reads and writes the files that it is told, and nothing else."""
+"""The step in real time: policies measured on this machine, on which nothing else is measured meanwhile."""
 
 import fcntl
 import os
@@ -11,6 +11,7 @@ import pandas as pd
 
 from veltair.config import Config
 from veltair.evaluation.capacity import SearchSettings
+from veltair.evaluation.csv_files import provenance_of, read_csv, write_csv
 from veltair.evaluation.interference_steps import started_source
 from veltair.evaluation.layout import Layout
 from veltair.evaluation.live import (
@@ -24,39 +25,15 @@ from veltair.evaluation.live import (
     run_rows,
     search,
 )
-from veltair.evaluation.metrics import model_rates, rates
-from veltair.evaluation.plots import efficiency_figure, latency_figure, qps_figure, save
-from veltair.evaluation.records import read_records
-from veltair.evaluation.study import (
-    REFERENCE,
-    MakePolicy,
-    SimulationSettings,
-    Site,
-    capacity_row,
-    find_policy_capacity,
-    make_site,
-    offered_rates,
-    over_seeds,
-    policy_records,
-)
-from veltair.evaluation.summary import summary_markdown
+from veltair.evaluation.simulated_steps import CAPACITY, RECORDS, policy_maker, site_of
+from veltair.evaluation.study import REFERENCE, Site, over_seeds
 from veltair.machine.gang import Launch
 from veltair.machine.launchers import launcher
 from veltair.machine.model_memory import ModelMemory
-from veltair.machine.tables import COSTS, Tables, read_tables
-from veltair.provenance import (
-    Provenance,
-    check_made_here,
-    collect,
-    read_provenance,
-    write_atomically,
-    write_parquet,
-    write_result,
-)
-from veltair.serving.presets import make_policy
+from veltair.machine.tables import COSTS, read_tables
+from veltair.provenance import check_made_here, read_provenance, write_parquet
 
-CAPACITY, RECORDS, RUNS, VERDICTS = "capacity.csv", "records.parquet", "runs.csv", "verdicts.csv"
-TEXTS = ("invalid", "problem", "answer", "loadgen_reason")
+RUNS, VERDICTS = "runs.csv", "verdicts.csv"
 # Of the simulated capacity of the reference policy: a load that all policies are measured at.
 COMMON_LOAD = 0.7
 
@@ -77,56 +54,6 @@ def machine_to_itself(lock: Path) -> Iterator[None]:
 def measuring_lock() -> Path:
     """Return the lock that all runs of this user share."""
     return Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp")) / f"veltair-{os.getuid()}.lock"
-
-
-def site_of(config: Config, tables: Tables, workload: str) -> Site:
-    """Return a workload of the configuration on the machine of some tables."""
-    qos_s = {name: model.qos_ms / 1e3 for name, model in config.models.items()}
-    return make_site(tables, qos_s, config.qos.relax, workload, config.workloads[workload])
-
-
-def policy_maker(config: Config, policy: str) -> MakePolicy:
-    """Return what makes a fresh policy for a run."""
-    served = config.policies[policy]
-    return lambda context: make_policy(served.path, context, config.preset, served.options)
-
-
-def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, output: Path) -> None:
-    """Write the QPS at 95 % QoS of a policy on a machine, a row a seed."""
-    site = site_of(config, read_tables(tables), workload)
-    search_settings = SearchSettings(config.simulated.resolution, target=config.qos.satisfaction)
-    rows = []
-    for seed in config.simulated.seeds:
-        pooled, minimum = find_policy_capacity(
-            site, policy_maker(config, policy), simulation_settings(config), search_settings, seed
-        )
-        rows.append(capacity_row(site, policy, seed, pooled, minimum))
-        print(
-            f"{site.context.machine.name}, {workload}, {policy}, seed {seed}: {pooled.describe()}", flush=True
-        )
-    write_csv(output, pd.DataFrame(rows), _provenance(config, [tables / "costs.parquet"]))
-
-
-def simulate_loads(
-    config: Config, tables: Path, workload: str, policy: str, capacities: Sequence[Path], output: Path
-) -> None:
-    """Write the records of a policy at loads that all policies share, and at its own capacity."""
-    site = site_of(config, read_tables(tables), workload)
-    capacity = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
-    frames = []
-    for seed, rows in capacity.groupby("seed"):
-        offered = offered_rates(rows, policy, site.fluid_qps)
-        frames.append(
-            policy_records(
-                site,
-                policy,
-                policy_maker(config, policy),
-                simulation_settings(config),
-                offered,
-                int(str(seed)),
-            )
-        )
-    write_parquet(output, pd.concat(frames, ignore_index=True), _provenance(config, capacities))
 
 
 def measure_policy(
@@ -162,7 +89,7 @@ def measure_policy(
         print(_loads_text(memory), flush=True)
     fits = Layout(config).interference
     inputs = [tables / COSTS, *([fits] if fits.exists() else [])]
-    provenance = _provenance(config, inputs, seed=settings.seed, interference=line)
+    provenance = provenance_of(config, inputs, seed=settings.seed, interference=line)
     row = live_capacity_row(site, policy, settings.seed, common_qps, pooled, minimum)
     write_parquet(folder / RECORDS, live_frame(study, runs), provenance)
     write_csv(folder / RUNS, pd.DataFrame(run_rows(policy, runs)), provenance)
@@ -186,98 +113,6 @@ def _first_rates(site: Site, policy: str, capacities: Sequence[Path]) -> tuple[f
     answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
     reference = answers.get(REFERENCE) or max(answers.values()) or 0.1 * site.fluid_qps
     return COMMON_LOAD * reference, answers[policy] or reference
-
-
-def write_metrics(config: Config, tables: Sequence[Path], runs: Sequence[Path], folder: Path) -> None:
-    """Write targets.csv, rates.csv, model_rates.csv and capacity.csv from the records of all runs."""
-    by_machine: dict[str, tuple[pd.DataFrame, int]] = {}
-    for path in tables:
-        for workload in config.workloads:
-            site = site_of(config, read_tables(path), workload)
-            machine = site.context.machine
-            known, cores = by_machine.get(machine.name, (site.targets, machine.cores))
-            merged = pd.concat([known, site.targets]).drop_duplicates("model", ignore_index=True)
-            by_machine[machine.name] = (merged, cores)
-    all_rates, all_models = [], []
-    for run in runs:
-        records = read_records(run / RECORDS)
-        target, cores = by_machine[str(records["machine"].iloc[0])]
-        table = rates(records, target, cores)
-        if (run / RUNS).exists():
-            problems = read_csv(run / RUNS).set_index("qps")["problem"].fillna("")
-            table["invalid"] = table["qps"].map(problems)
-        all_rates.append(table)
-        all_models.append(model_rates(records, target))
-    capacity = over_seeds(pd.concat([read_csv(run / CAPACITY) for run in runs], ignore_index=True))
-    provenance = _provenance(config, [run / RECORDS for run in runs])
-    write_csv(folder / "targets.csv", pd.concat([target for target, _ in by_machine.values()]), provenance)
-    rate_table = pd.concat(all_rates, ignore_index=True)
-    if "invalid" in rate_table:
-        rate_table["invalid"] = rate_table["invalid"].fillna("")
-    write_csv(folder / "rates.csv", rate_table, provenance)
-    write_csv(folder / "model_rates.csv", pd.concat(all_models, ignore_index=True), provenance)
-    write_csv(folder / CAPACITY, capacity, provenance)
-
-
-def draw_figures(folder: Path, figures: Path, formats: Sequence[str]) -> None:
-    """Draw all figures from the tables of metrics."""
-    capacity, rate_table, target = _metrics(folder)
-    draw = {"qps": qps_figure, "latency": latency_figure, "efficiency": efficiency_figure}
-    for name, function in draw.items():
-        save(function(capacity, rate_table, target), figures / name, formats)
-
-
-def write_summary(folder: Path, figures: Sequence[Path], output: Path) -> None:
-    """Write the summary that a person reads."""
-    capacity, rate_table, target = _metrics(folder)
-    text = summary_markdown(capacity, rate_table, target, figures=[str(path) for path in figures])
-    write_atomically({output: text.encode()})
-
-
-def write_golden(folder: Path, output: Path) -> None:
-    """Write all metrics of simulated runs as one text whose every digit is meant."""
-    parts = [f"# {name}\n{(folder / name).read_text()}" for name in (CAPACITY, "rates.csv", "targets.csv")]
-    write_atomically({output: "\n".join(parts).encode()})
-
-
-def check_golden(made: Path, golden: Path) -> None:
-    """Raise ValueError at the first line in which a result differs from the committed one."""
-    lines = list(zip(made.read_text().splitlines(), golden.read_text().splitlines(), strict=False))
-    for number, (ours, theirs) in enumerate(lines, start=1):
-        if ours != theirs:
-            raise ValueError(f"{made}:{number} differs from {golden}:\n  now: {ours}\n  was: {theirs}")
-    if made.read_text() != golden.read_text():
-        raise ValueError(f"{made} has not as many lines as {golden}")
-
-
-def write_csv(path: Path, table: pd.DataFrame, provenance: Provenance) -> None:
-    """Write a table as CSV that reads back equal, with its provenance beside."""
-    write_result(path, table.to_csv(index=False, lineterminator="\n").encode(), provenance)
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """Return a table written by write_csv."""
-    # Empty texts would be read as missing numbers.
-    table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, "str"), float_precision="round_trip")
-    return table.fillna(dict.fromkeys(TEXTS, ""))
-
-
-def _metrics(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    capacity, rate_table, target = (
-        read_csv(folder / name) for name in (CAPACITY, "rates.csv", "targets.csv")
-    )
-    return capacity, rate_table, target
-
-
-def simulation_settings(config: Config) -> SimulationSettings:
-    """Return how one rate is simulated."""
-    simulated = config.simulated
-    return SimulationSettings(
-        simulated.queries,
-        simulated.start_cost_us * 1e-6,
-        simulated.resize_cost_us * 1e-6,
-        simulated.drain_qos,
-    )
 
 
 def live_settings(config: Config) -> LiveSettings:
@@ -309,9 +144,3 @@ def live_search(config: Config) -> SearchSettings:
     """Return how the highest rate is searched where rates are measured."""
     measured = config.measured
     return SearchSettings(measured.resolution, max_rates=measured.max_rates, target=config.qos.satisfaction)
-
-
-def _provenance(
-    config: Config, inputs: Sequence[Path], seed: int | None = None, **details: str
-) -> Provenance:
-    return collect(config.model_dump(mode="json"), inputs=inputs, seed=seed, **details)

@@ -13,6 +13,7 @@ from veltair.machine.cost import CostTable
 
 RELAX = 2.3  # 15 ms of ResNet-50 / its 6.6 ms alone on the 64 cores of Liu et al., ASPLOS 2022
 SATISFACTION = 0.95  # the share of queries that must be on time
+ROUNDING = 1e-6  # by what share sums of some hundred times may be off, late in a long run
 TARGET_COLUMNS = (
     "machine",
     "model",
@@ -52,21 +53,68 @@ def work_optimal_core_s(costs: CostTable, model: str, qos_s: float) -> float:
     scanned: it is the linear relaxation, which trades time for work along each layer's lower convex hull,
     cheapest trade first.
     """
-    seconds = costs.model(model).seconds[..., 0]
-    work = seconds * np.asarray(costs.cores, dtype=np.float64)
-    hulls = [_hull(times.ravel(), works.ravel()) for times, works in zip(seconds, work, strict=True)]
-    surplus_s = sum(float(times[0]) for times, _ in hulls) - qos_s
-    total = sum(float(works[0]) for _, works in hulls)
-    saved = np.concatenate([-np.diff(times) for times, _ in hulls])
-    spent = np.concatenate([np.diff(works) for _, works in hulls])
-    for trade in np.argsort(spent / saved, kind="stable"):
+    plan = least_plan(costs.model(model).seconds[..., 0], costs.cores)
+    surplus_s = sum(plan.base_s.tolist()) - qos_s
+    total: float = sum(plan.base_core_s.tolist())
+    for saved_s, spent_core_s in zip(plan.saved_s.tolist(), plan.spent_core_s.tolist(), strict=True):
         if surplus_s <= 0:
             break
-        share = min(1.0, surplus_s / saved[trade])
-        total += share * float(spent[trade])
-        surplus_s -= float(saved[trade])
+        total += min(1.0, surplus_s / saved_s) * spent_core_s
+        surplus_s -= saved_s
     rounding_s = 1e-12 * qos_s
     return total if surplus_s <= rounding_s else math.inf
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeastPlan:
+    """The plan of least work, and the trades that make it faster, the cheapest core-second a second first.
+
+    `base_s` and `base_core_s`, shape (layers,), are the time and the work of each layer in the version and on
+    the cores where it works least. A trade along the lower convex hull of layer `trade_layer` saves `saved_s`
+    for `spent_core_s`; these have shape (trades,).
+    """
+
+    base_s: NDArray[np.float64]
+    base_core_s: NDArray[np.float64]
+    trade_layer: NDArray[np.int64]
+    saved_s: NDArray[np.float64]
+    spent_core_s: NDArray[np.float64]
+
+    def core_s(self, factors: NDArray[np.float64], qos_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the least core-seconds of queries, each within its target; inf where none is enough.
+
+        `factors`, shape (queries, layers), multiply the times of a query's layers, on every core count and in
+        every version alike; `qos_s` and the result have shape (queries,). As a factor stretches a layer's
+        time and work alike, the trades keep their order.
+        """
+        weights = factors[:, self.trade_layer]
+        saved_s = weights * self.saved_s
+        left_s = (factors @ self.base_s - qos_s)[:, None] - (np.cumsum(saved_s, axis=1) - saved_s)
+        traded = np.clip(left_s / saved_s, 0.0, 1.0)
+        total = factors @ self.base_core_s + (traded * weights * self.spent_core_s).sum(axis=1)
+        lacking_s = factors @ self.base_s - saved_s.sum(axis=1) - qos_s
+        least: NDArray[np.float64] = np.where(lacking_s > ROUNDING * qos_s, math.inf, total)
+        return least
+
+
+def least_plan(seconds: NDArray[np.float64], cores: Sequence[int]) -> LeastPlan:
+    """Return the plan of least work of a model whose layers take `seconds`.
+
+    `seconds` has shape (layers, versions, core counts), infinite where there is no such version.
+    """
+    work = seconds * np.asarray(cores, dtype=np.float64)
+    hulls = [_hull(times.ravel(), works.ravel()) for times, works in zip(seconds, work, strict=True)]
+    saved = np.concatenate([-np.diff(times) for times, _ in hulls])
+    spent = np.concatenate([np.diff(works) for _, works in hulls])
+    layer = np.repeat(np.arange(len(hulls)), [len(times) - 1 for times, _ in hulls])
+    order = np.argsort(spent / saved, kind="stable")
+    return LeastPlan(
+        np.array([times[0] for times, _ in hulls]),
+        np.array([works[0] for _, works in hulls]),
+        layer[order],
+        saved[order],
+        spent[order],
+    )
 
 
 def _hull(times: NDArray[np.float64], works: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

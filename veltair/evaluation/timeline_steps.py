@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from veltair.config import Config
+from veltair.evaluation.csv_files import read_csv
 from veltair.evaluation.layout import HOST, Layout
 from veltair.evaluation.records import Run
-from veltair.evaluation.steps import CAPACITY, policy_maker, read_csv, simulation_settings, site_of
+from veltair.evaluation.simulated_steps import CAPACITY, policy_maker, simulation_settings, site_of
 from veltair.evaluation.study import SIMULATOR_VALIDATED, MakePolicy, SimulationSettings, Site, simulate
 from veltair.evaluation.timeline_files import busy_window, write_timeline
 from veltair.machine.described import described

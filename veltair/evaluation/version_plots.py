@@ -1,6 +1,5 @@
 """The figures about versions: how many are enough, where candidates lie, which a described machine gets."""
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from veltair.evaluation.comparison import number
-from veltair.evaluation.panels import DASHES, HATCHES, MARKERS, SMALL, fold, style
+from veltair.evaluation.panels import DASHES, HATCHES, MARKERS, SMALL, finish, flow, fold, name_outer, style
 
 COLUMNS = 4  # panels side by side
 CEILING = 4.0  # ratio to the best at which colours end
@@ -32,7 +31,8 @@ def saturation_figure(table: pd.DataFrame) -> Figure:
     panels = list(dict.fromkeys(zip(table["model"], table["kind"], strict=True)))
     palette = dict(zip(names, sns.color_palette("viridis", len(names)), strict=True))
     with style():
-        figure, axes = _grid(len(panels))
+        figure, stacks = flow(len(panels), PANEL_IN, COLUMNS)
+        axes = [axis for (axis,) in stacks]
         for axis, (model, kind) in zip(axes, panels, strict=True):
             here = table[(table["model"] == model) & (table["kind"] == kind)]
             for place, name in enumerate(names):
@@ -49,7 +49,7 @@ def saturation_figure(table: pd.DataFrame) -> Figure:
             axis.set_title(f"{model}, {kind}", loc="left", fontsize=9)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.grid(color="0.85", linewidth=0.6)
-        _label(axes, "versions a layer, at most", "latency (times the best)")
+        name_outer(axes, COLUMNS, "versions a layer, at most", "latency (times the best)")
         handles = [
             Line2D(
                 [],
@@ -66,7 +66,7 @@ def saturation_figure(table: pd.DataFrame) -> Figure:
             "with all candidates of the search (modelled: times of the search, by rounds of the parallel "
             "loop) or with all built versions (measured: medians of the profile; p is the pressure)."
         )
-        return _finish(figure, handles, caption)
+        return finish(figure, handles, [caption])
 
 
 def scatter_figure(table: pd.DataFrame) -> Figure:
@@ -75,7 +75,8 @@ def scatter_figure(table: pd.DataFrame) -> Figure:
     panels = list(dict.fromkeys(table["model"]))
     norm = LogNorm(1, CEILING)
     with style():
-        figure, axes = _grid(len(panels))
+        figure, stacks = flow(len(panels), PANEL_IN, COLUMNS)
+        axes = [axis for (axis,) in stacks]
         for axis, model in zip(axes, panels, strict=True):
             here = table[table["model"] == model].sort_values("relative", ascending=False)
             colours = here["relative"].clip(upper=CEILING)
@@ -107,7 +108,7 @@ def scatter_figure(table: pd.DataFrame) -> Figure:
             axis.set_title(
                 f"{model}: {fold(str(here['layer'].iloc[0]))}, n = {len(here)}", loc="left", fontsize=8
             )
-        _label(axes, "parallelism (iterations)", "blocking (KiB)")
+        name_outer(axes, COLUMNS, "parallelism (iterations)", "blocking (KiB)")
         bar = figure.colorbar(axes[0].collections[0], ax=axes, fraction=0.025, pad=0.01, extend="max")
         ticks = [1, 1.5, 2, 3, 4]
         bar.ax.yaxis.set_minor_locator(NullLocator())
@@ -124,7 +125,7 @@ def scatter_figure(table: pd.DataFrame) -> Figure:
             "of the parallel loop touches. Time: geometric mean, over this machine's core counts, of the "
             f"ratio to the best candidate; colours end at {number(CEILING)}."
         )
-        return _finish(figure, handles, caption)
+        return finish(figure, handles, [caption])
 
 
 def sets_figure(table: pd.DataFrame) -> Figure:
@@ -151,7 +152,7 @@ def sets_figure(table: pd.DataFrame) -> Figure:
             f"on its core counts, and by time on {here}; each structure counts once in a model. Right: share "
             "of the versions with at most this parallelism. The modelled cost is unvalidated."
         )
-        return _finish(figure, handles, caption)
+        return finish(figure, handles, [caption])
 
 
 def _draw_shares(
@@ -221,27 +222,6 @@ def _line_names(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _grid(count: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure and as many axes, side by side and then below."""
-    columns = min(COLUMNS, count)
-    rows = -(-count // columns)
-    size = (max(6.4, 0.5 + PANEL_IN[0] * columns), 0.2 + PANEL_IN[1] * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[count:]:
-        axis.set_visible(False)
-    return figure, list(axes.flat[:count])
-
-
-def _label(axes: Sequence[Axes], x: str, y: str) -> None:
-    """Name the axes at the left and below."""
-    for place, axis in enumerate(axes):
-        if place % COLUMNS == 0:
-            axis.set_ylabel(y)
-        if place + COLUMNS >= len(axes):
-            axis.set_xlabel(x)
-
-
 def _log_axes(axis: Axes) -> None:
     axis.set_xscale("log", base=2)
     axis.set_yscale("log", base=2)
@@ -249,27 +229,3 @@ def _log_axes(axis: Axes) -> None:
         ticks.set_minor_locator(NullLocator())
         ticks.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axis.grid(color="0.9", linewidth=0.6)
-
-
-def _finish(figure: Figure, handles: Sequence[Line2D | Patch], caption: str) -> Figure:
-    """Add the legend and under it the caption; the figure grows downwards by what they need."""
-    width_in, panels_in = figure.get_size_inches()
-    lines = textwrap.wrap(caption, int(17.5 * width_in))
-    columns = max(1, min(len(handles), int(width_in / 2.1)))
-    legend_in = 0.1 + 0.19 * -(-len(handles) // columns)
-    caption_in = 0.1 + 0.148 * len(lines)
-    height_in = panels_in + legend_in + caption_in
-    figure.set_size_inches(width_in, height_in)
-    bottom = (legend_in + caption_in) / height_in
-    figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), w_pad=0.08, h_pad=0.06)
-    figure.legend(
-        handles=list(handles),
-        loc="lower center",
-        bbox_to_anchor=(0.5, caption_in / height_in),
-        ncols=columns,
-        frameon=False,
-        fontsize=8,
-    )
-    place = (0.08 / width_in, 0.05 / height_in)
-    figure.text(*place, "\n".join(lines), fontsize=SMALL, va="bottom", linespacing=1.25, parse_math=False)
-    return figure

@@ -4,15 +4,12 @@ import logging
 import os
 import platform
 import re
-import statistics
-import subprocess
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from veltair.machine.cpulist import format_cpu_list, parse_cpu_list
-from veltair.machine.native import compile_c
-from veltair.machine.topology import Machine
+from veltair.machine.probe import HostSpeeds, known, probe
+from veltair.machine.topology import Machine, Topology
 
 SYSFS_CPUS = Path("/sys/devices/system/cpu")
 CPUINFO = Path("/proc/cpuinfo")
@@ -27,48 +24,7 @@ ASSUMED_L3_BYTES = 32 * 2**20
 SMALL_MACHINE_CORES = 16
 LARGEST_CORE_UNIT = 8
 
-PROBE_SOURCE = Path(__file__).with_name("probe.c")
-PROBE_REPEATS = 5
-PROBE_SECONDS = 0.15
-# Read bytes that do not fit the L3, and not what a hypervisor hides of it.
-PROBE_L3_MULTIPLE = 4
-PROBE_MINIMUM_BYTES = 16 * 2**20
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Topology:
-    """The cores that can be used and the caches they share; `notes` says what was assumed or left out."""
-
-    cache_groups: tuple[tuple[int, ...], ...]
-    l2_bytes: int
-    l3_bytes: int
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HostSpeeds:
-    """The repeats of the probe: FLOP/s of one core, DRAM bytes/s read by one core and by all together."""
-
-    core_flops: tuple[float, ...]
-    core_dram_bytes_per_s_repeats: tuple[float, ...]
-    dram_bytes_per_s_repeats: tuple[float, ...]
-
-    @property
-    def core_peak_flops(self) -> float:
-        """The most one core did: a peak is a bound."""
-        return max(self.core_flops)
-
-    @property
-    def core_dram_bytes_per_s(self) -> float:
-        """The median of one core's DRAM reads."""
-        return statistics.median(self.core_dram_bytes_per_s_repeats)
-
-    @property
-    def dram_bytes_per_s(self) -> float:
-        """The median of all cores' DRAM reads together; at least one core's, whatever the noise."""
-        return max(statistics.median(self.dram_bytes_per_s_repeats), self.core_dram_bytes_per_s)
 
 
 def host(build_dir: Path, speeds: HostSpeeds | None = None) -> Machine:
@@ -90,6 +46,14 @@ def host(build_dir: Path, speeds: HostSpeeds | None = None) -> Machine:
         core_peak_flops=speeds.core_peak_flops,
         dram_bytes_per_s=speeds.dram_bytes_per_s,
         validated=True,
+        vector_bits=speeds.vector_bits,
+        clock_factors=speeds.clock_factors,
+        core_dram_bytes_per_s=speeds.core_dram_bytes_per_s,
+        l2_bytes_per_s=known(speeds.core_l2),
+        l3_bytes_per_s=known(speeds.core_l3),
+        all_l2_bytes_per_s=known(speeds.all_l2),
+        all_l3_bytes_per_s=known(speeds.all_l3),
+        dram_latency_s=speeds.dram_latency_s,
     )
 
 
@@ -162,23 +126,6 @@ def quota_notes(cores: int, quota: Path = CPU_QUOTA) -> list[str]:
     ]
 
 
-def probe(build_dir: Path, topology: Topology | None = None) -> HostSpeeds:
-    """Return this machine's speeds, measured in about three seconds with all its cores.
-
-    Raises NativeBuildError if the probe cannot be compiled, RuntimeError if it fails.
-    """
-    topology = topology or read_topology()
-    program = compile_c(PROBE_SOURCE, build_dir)
-    cores = [core for group in topology.cache_groups for core in group]
-    alone = max(PROBE_L3_MULTIPLE * topology.l3_bytes, PROBE_MINIMUM_BYTES)
-    together = max(alone // len(topology.cache_groups[0]), PROBE_MINIMUM_BYTES)
-    return HostSpeeds(
-        core_flops=_run_probe(program, "fma", 0, cores[:1]),
-        core_dram_bytes_per_s_repeats=_run_probe(program, "read", alone, cores[:1]),
-        dram_bytes_per_s_repeats=_run_probe(program, "read", together, cores),
-    )
-
-
 def _online(root: Path, ids: list[int]) -> tuple[list[int], list[str]]:
     """Return the ids that are online, all where sysfs does not say, and a note if others were left out."""
     listed = _read(root / "online")
@@ -245,19 +192,3 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="ascii").strip()
     except OSError:
         return None
-
-
-def _run_probe(program: Path, mode: str, buffer_bytes: int, cores: list[int]) -> tuple[float, ...]:
-    numbers = (PROBE_SECONDS, PROBE_REPEATS, buffer_bytes, *cores)
-    done = subprocess.run(
-        [str(program), mode, *(str(number) for number in numbers)],
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(
-            f"the probe failed on cores {format_cpu_list(cores)} (exit status {done.returncode}): "
-            f"{done.stderr.strip()}; it needs {buffer_bytes * len(cores) >> 20} MiB of memory and these cores"
-        )
-    return tuple(float(line) for line in done.stdout.split())

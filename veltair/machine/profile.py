@@ -9,7 +9,7 @@ import pandas as pd
 
 from veltair.compiler.build import VersionPlan
 from veltair.compiler.samples import random_samples
-from veltair.compiler.tiling import Tiling, traffic_bytes
+from veltair.compiler.traffic import Tiling, traffic_bytes
 from veltair.machine.corunner import AchievedPressure, CoRunner
 from veltair.machine.gang import BlockRun, Bound, Ended, Gang, Grant, Launch
 from veltair.machine.library import Instance, LoadedModel

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,23 @@ from veltair.compiler.oracle import ask, compare
 from veltair.compiler.samples import Samples
 from veltair.machine.cost import CostTable
 from veltair.machine.described import described, format_machine, read_machine
+from veltair.machine.fork_probe import measure_fork
 from veltair.machine.gang import on_cores
 from veltair.machine.host import host
+from veltair.machine.launchers import launcher
+from veltair.machine.law_fit import fits_by_exponent
 from veltair.machine.library import LoadedModel
 from veltair.machine.profile import ProfileSettings, profile, tiling_of
-from veltair.machine.tables import Tables, derive, read_tables, write_tables
+from veltair.machine.tables import (
+    COSTS,
+    Tables,
+    cells,
+    derivation_notes,
+    derive,
+    peak_ratio,
+    read_tables,
+    write_tables,
+)
 from veltair.provenance import collect, write_atomically
 
 ORACLE_SEED = 0
@@ -54,11 +66,14 @@ def host_cores() -> tuple[int, ...]:
 
 
 def measure_machine(build_dir: Path, output: Path) -> None:
-    """Write this machine's description: topology from the system, speeds from a probe."""
+    """Write this machine's description: topology from the system, speeds from probes."""
     machine = host(build_dir)
+    fork = measure_fork(machine.core_ids, build_dir)
+    machine = replace(machine, launch_s=fork.launch_s, join_s=fork.join_s)
     print(
         f"{machine.name}: {machine.cores} cores, {machine.core_peak_flops / 1e9:.0f} GFLOP/s a core, "
-        f"{machine.dram_bytes_per_s / 1e9:.0f} GB/s",
+        f"{machine.dram_bytes_per_s / 1e9:.0f} GB/s, {1e9 * machine.dram_latency_s:.0f} ns to DRAM, "
+        f"{1e6 * (fork.launch_s + fork.join_s):.1f} µs to launch and join a kernel",
         flush=True,
     )
     write_atomically({output: format_machine(machine).encode()})
@@ -70,20 +85,22 @@ def profile_models(
     cores: Sequence[int] | None,
     levels: Sequence[float],
     repeats: int,
+    workers: str,
     config: Mapping[str, Any],
     build_dir: Path,
     folder: Path,
 ) -> None:
     """Profile the built models on this machine and write its tables.
 
-    `cores` None means all counts that can be granted, and 1.
+    `cores` None means all counts that can be granted, and 1; `workers` is one of LAUNCHERS.
     """
     here = read_machine(machine)
     models = {name: LoadedModel(path) for name, path in builds.items()}
     # Tables of described machines are derived from times on one core, whatever the core unit here is.
     counts = cores or sorted({1, *here.core_counts})
     settings = ProfileSettings(tuple(counts), tuple(levels), repeats)
-    result = profile(models, here, settings, build_dir, lambda text: print(f"profiling {text}", flush=True))
+    launch = launcher(workers, build_dir)
+    result = profile(models, here, settings, launch, build_dir, _tell)
     achieved = {f"{level:g}": asdict(pressure) for level, pressure in result.achieved.items()}
     tables = Tables(
         here,
@@ -107,7 +124,25 @@ def profile_models(
 
 
 def derive_tables(source: Path, machine: str, config: Mapping[str, Any], folder: Path) -> None:
-    """Write modelled tables of a described machine."""
-    tables = derive(read_tables(source), described(machine))
-    provenance = collect(config, inputs=[source / "costs.parquet"], modelled=True)
+    """Write modelled tables of a described machine, and what they are modelled from beside them."""
+    here = read_tables(source)
+    tables = derive(here, described(machine))
+    assert tables.law is not None
+    law = {
+        "combine": f"{tables.law.combine:g}",
+        "fitted_on": here.machine.name,
+        "median_log_error_by_exponent": {
+            f"{exponent:g}": fit.error
+            for exponent, fit in fits_by_exponent(cells(here), here.machine).items()
+        },
+        "peak_ratio": peak_ratio(here.machine, tables.machine),
+    }
+    notes = derivation_notes(here.machine, tables.machine)
+    for note in notes:
+        print(note, flush=True)
+    provenance = collect(config, inputs=[source / COSTS], modelled=True, law=law, notes=notes)
     write_tables(folder, tables, provenance)
+
+
+def _tell(text: str) -> None:
+    print(f"profiling {text}", flush=True)

@@ -1,28 +1,38 @@
 """What candidates would cost on a described machine, by which its versions are chosen."""
 
 from collections.abc import Callable, Sequence
+from math import inf
 
 from veltair.compiler.select import doubling
-from veltair.compiler.tiling import traffic_bytes
 from veltair.compiler.version import Candidate
+from veltair.machine.law import LayerLaw, MachineLaw, block_bytes_per_s, block_l3_bytes, law_seconds
 from veltair.machine.topology import Machine
+
+# Candidates were timed on one core by the search; how much of that was memory time nobody measured.
+_LAW = MachineLaw(inf, {})
 
 
 def modelled_costs(machine: Machine, core_peak_flops: float) -> Callable[[Candidate], Sequence[float]]:
     """Return a candidate's modelled seconds, alone, on doubling core counts of a machine.
 
     `core_peak_flops` is the peak of the core that measured the candidates; where it is not known (0), that of
-    the machine is taken. The model is the one of `tables.derive`: the longer of computing, which is the time
-    on one core by peak and rounds, and of moving the traffic into the L3 from the DRAM.
+    the machine is taken. The model is the law of derived tables, with the longer of computing and moving
+    data; computing is all of the measured time on one core, by peak.
     """
     ratio = core_peak_flops / machine.core_peak_flops if core_peak_flops else 1.0
     counts = doubling(machine.cores, machine.core_unit)
 
     def seconds(candidate: Candidate) -> Sequence[float]:
+        law = LayerLaw(ratio * candidate.seconds_on(1), candidate.tiling)
         return [
-            max(
-                candidate.seconds_on(cores) * ratio,
-                traffic_bytes(candidate.tiling, cores, machine.total_l3_bytes) / machine.dram_bytes_per_s,
+            law_seconds(
+                law,
+                _LAW,
+                machine,
+                cores,
+                block_l3_bytes(machine, cores),
+                block_bytes_per_s(machine, cores),
+                cores,
             )
             for cores in counts
         ]

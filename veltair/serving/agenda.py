@@ -35,7 +35,9 @@ class Agenda:
         self.next_s = arrivals[0].arrival_s if arrivals else math.inf
 
     def wake_at(self, time_s: float) -> None:
-        """Put a wake on the agenda."""
+        """Put a wake on the agenda. Raises ValueError if the time is negative or no number."""
+        if not time_s >= 0:
+            raise ValueError(f"asked to wake at {time_s} s; give a time from 0 on")
         heappush(self._wakes, time_s)
         self.next_s = min(self.next_s, time_s)
 

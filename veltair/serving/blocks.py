@@ -1,12 +1,14 @@
 """Layer blocks: QoS budgets, core needs, and which layers run together on one allocation.
 
-Source: Liu et al., VELTAIR, ASPLOS 2022. The order of merging and the split of budgets among layers without
-multiply-accumulates are decisions of ours, as the paper states neither.
+Source: Liu et al., VELTAIR, ASPLOS 2022. The order of merging, the split of budgets among layers without
+multiply-accumulates, slack feedback and coalescing are decisions of ours, as the paper states none of them.
 """
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import add
 from typing import Annotated
 
 import numpy as np
@@ -16,6 +18,8 @@ from pydantic import Field
 from veltair.compiler.model import LayerBlock, Model
 from veltair.serving.discipline import Proposal, round_down
 from veltair.serving.policy import Context
+from veltair.serving.query import Query
+from veltair.serving.timetables import Timetables
 
 # Sums of times and of budgets that are equal on paper differ in their last bits.
 TOLERANCE = 1e-9
@@ -23,149 +27,156 @@ TOLERANCE = 1e-9
 BudgetShare = Annotated[float, Field(gt=0, le=1)]
 """alpha: the share of the QoS target that budgets may use."""
 
-
-class Reading(StrEnum):
-    """Which times a policy reads from the cost tables."""
-
-    SOLO_ALONE = "solo_alone"
-    """The solo version without interference: blind to pressure."""
-    SOLO_AT_LEVEL = "solo_at_level"
-    """The solo version at the current pressure level."""
-    FASTEST_AT_LEVEL = "fastest_at_level"
-    """The version that is fastest at the current level on each core count."""
+CoalesceLayers = Annotated[int, Field(ge=1)]
+"""How many layers neighbouring blocks of equal need may make up when they are merged; 1: never merged."""
 
 
-class Timetables:
-    """What a policy expects each layer of each model to take, under its reading of the cost tables.
+class BudgetRule(StrEnum):
+    """What becomes of a query's budgets while it is served."""
 
-    `counts` are the core counts that can be granted, ascending: multiples of the core unit at which every
-    layer of every model has a time. Levels are indices, from `level`. Raises ValueError if there is no count.
+    STATIC = "static"
+    """They stay as they are, however late the query is."""
+    SLACK_FEEDBACK = "slack_feedback"
+    """Those of the layers not yet started follow the time that is left."""
+
+
+class Threshold(StrEnum):
+    """Whose average core needs share the machine when a model's dynamic threshold is computed."""
+
+    ACTIVE_QUERIES = "active_queries"
+    """Those of the queries in the system, running or waiting."""
+    LOADED_MODELS = "loaded_models"
+    """Those of all models served, each once: the threshold does not follow the load."""
+
+
+# Eight steps an octave: a budget is rounded down by 4 % on average, and what was decided once is remembered.
+SCALES = tuple(2.0 ** (step / 8) for step in range(-8, 17))
+UNSCALED = SCALES.index(1.0)
+
+
+class Budgets:
+    """The seconds that each layer of a query may take, in all alpha x QoS.
+
+    With slack feedback the budgets of the layers not yet started are multiplied, each time their blocks are
+    formed, by alpha x (time to the deadline) / (their static sum), rounded down to one of `SCALES`. So they
+    add up to a share alpha of the time that is left; but a late query never asks for more than twice its
+    static speed (least scale 1/2: what is lost already must not take the cores of queries that can still be
+    on time), and an early one not for less than a quarter of it (largest scale 4).
     """
 
-    def __init__(self, context: Context, reading: Reading) -> None:
-        self._costs = context.costs
-        self._level_blind = reading is Reading.SOLO_ALONE
-        unit, cores = context.machine.core_unit, context.machine.cores
-        tables = {name: _read(context, name, reading) for name in context.models}
-        grantable = [
-            index
-            for index, count in enumerate(context.costs.cores)
-            if count % unit == 0
-            and count <= cores
-            and all(np.isfinite(seconds[..., index]).all() for seconds, _ in tables.values())
-        ]
-        if not grantable:
-            raise ValueError(
-                f"cost table of {context.costs.machine}: of its core counts {context.costs.cores} none is a "
-                f"multiple of the core unit {unit}, within {cores} cores and profiled for each layer of "
-                f"{', '.join(context.models)}; set `profile.cores` to such counts and rerun rule `profile`"
-            )
-        self.counts: tuple[int, ...] = tuple(context.costs.cores[index] for index in grantable)
-        self._seconds = {name: seconds[..., grantable] for name, (seconds, _) in tables.items()}
-        self._versions = {name: versions[..., grantable] for name, (_, versions) in tables.items()}
-        self._remaining = {name: _suffix_sums(seconds) for name, seconds in self._seconds.items()}
-        self._least = {name: left.min(axis=2).tolist() for name, left in self._remaining.items()}
-        self._version_memo: dict[tuple[LayerBlock, int, int], tuple[int, ...]] = {}
+    def __init__(self, context: Context, alpha: BudgetShare, rule: BudgetRule) -> None:
+        self._alpha = alpha
+        self._follows_slack = rule is BudgetRule.SLACK_FEEDBACK
+        self._static = {name: qos_budgets(model, context, alpha) for name, model in context.models.items()}
+        self._left = {name: budgets[::-1].cumsum()[::-1].tolist() for name, budgets in self._static.items()}
 
-    def level(self, pressure: float) -> int:
-        """Return the level to read at a pressure in [0, 1]."""
-        return 0 if self._level_blind else self._costs.level_index(pressure)
+    def step(self, query: Query, next_layer: int, time_s: float) -> int:
+        """Return which of `SCALES` the budgets of a query's layers from `next_layer` on have now."""
+        if not self._follows_slack:
+            return UNSCALED
+        left_s = self._alpha * (query.deadline_s - time_s)
+        scale = left_s / self._left[query.model][next_layer]
+        return max(bisect_right(SCALES, scale * (1 + TOLERANCE)) - 1, 0)
 
-    def levels(self) -> range:
-        """Return all levels."""
-        return range(1 if self._level_blind else len(self._costs.levels))
-
-    def seconds(self, model: str, level: int) -> NDArray[np.float64]:
-        """Return seconds of a model's layers, shape (layers, core counts)."""
-        seconds: NDArray[np.float64] = self._seconds[model][level]
-        return seconds
-
-    def remaining_s(self, model: str, level: int) -> NDArray[np.float64]:
-        """Return seconds from each layer to the end of the model, shape (layers + 1, core counts)."""
-        remaining: NDArray[np.float64] = self._remaining[model][level]
-        return remaining
-
-    def least_remaining_s(self, model: str, first: int, level: int) -> float:
-        """Return seconds from layer `first` to the end on the core count that suits that best."""
-        least: float = self._least[model][level][first]
-        return least
-
-    def best_cores(self, model: str, level: int) -> int:
-        """Return the core count on which the whole model is fastest: not always the largest."""
-        return self.counts[int(self._remaining[model][level][0].argmin())]
-
-    def versions(self, block: LayerBlock, level: int, cores: int) -> tuple[int, ...]:
-        """Return the version of each layer of a block on one of the core counts."""
-        key = (block, level, cores)
-        if key not in self._version_memo:
-            table = self._versions[block.model][level, block.start : block.stop, self.counts.index(cores)]
-            self._version_memo[key] = tuple(table.tolist())
-        return self._version_memo[key]
+    def of(self, model: str, step: int = UNSCALED) -> NDArray[np.float64]:
+        """Return the budgets of a model's layers at one of `SCALES`, shape (layers,)."""
+        scaled: NDArray[np.float64] = self._static[model] * SCALES[step]
+        return scaled
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """Layers [start, stop) while blocks are formed: times by core count, budget, and core need."""
+class _Layers:
+    """A model at a level and a scale of budgets: times by core count, budget and need of each layer."""
 
-    start: int
-    stop: int
-    seconds: NDArray[np.float64]
-    budget_s: float
-    need: int
-
-    def slack_s(self, index: int) -> float:
-        """Return what its budget leaves on the core count at `index`."""
-        return self.budget_s - float(self.seconds[index])
+    times: list[list[float]]
+    budgets_s: list[float]
+    needs: list[int]
 
 
 class BlockFormer:
-    """Forms the blocks of each query's remaining layers and remembers them: microseconds once seen.
+    """Forms the blocks of each query's remaining layers and remembers them: microseconds once seen."""
 
-    `alpha` is the share of the QoS target that budgets may use.
-    """
-
-    def __init__(self, context: Context, tables: Timetables, alpha: BudgetShare) -> None:
+    def __init__(
+        self,
+        context: Context,
+        tables: Timetables,
+        budgets: Budgets,
+        *,
+        coalesce_layers: CoalesceLayers,
+        threshold: Threshold,
+    ) -> None:
+        if coalesce_layers < 1:
+            raise ValueError(f"coalesce_layers is {coalesce_layers}; give 1 (never merge) or more")
         self._cores = context.machine.cores
         self._tables = tables
-        self._budgets = {name: qos_budgets(model, context, alpha) for name, model in context.models.items()}
+        self._budgets = budgets
+        self._coalesce_layers = coalesce_layers
         self._averages = [
             {
-                name: float(core_needs(tables.seconds(name, level), budgets, tables.counts).mean())
-                for name, budgets in self._budgets.items()
+                name: float(core_needs(tables.seconds(name, level), budgets.of(name), tables.counts).mean())
+                for name in context.models
             }
             for level in tables.levels()
         ]
-        self._memo: dict[tuple[str, int, int, int], Proposal] = {}
+        loaded = threshold is Threshold.LOADED_MODELS
+        self._loaded = [sum(averages.values()) for averages in self._averages] if loaded else None
+        self._enough = [self._enough_to_know(averages) for averages in self._averages]
+        self._layers: dict[tuple[str, int, int], _Layers] = {}
+        self._memo: dict[tuple[str, int, int, int, int], Proposal] = {}
 
     def average_cores(self, model: str, level: int) -> float:
         """Return Avg_C: the plain mean of the core needs of a model's single layers at a level."""
         return self._averages[level][model]
 
-    def limits(self, active: Iterable[str], level: int) -> dict[str, int]:
-        """Return each model's dynamic threshold: a block that needs more cores is merged away.
+    def total_average(self, active: Iterable[str], level: int) -> float:
+        """Return the sum of Avg_C that the machine is shared by.
 
-        `active` names the model of each query in the system, running or waiting.
+        `active` names the model of each query in the system, running or waiting. The sum ends early once
+        every limit is the smallest count anyway: a long queue costs no more to look at.
         """
-        averages, counts = self._averages[level], self._tables.counts
-        # Above this sum each limit is the smallest count anyway: a long queue costs no more to look at.
-        enough = self._cores * max(averages.values()) / counts[1] * (1 + 2 * TOLERANCE) if counts[1:] else 0.0
-        total = 0.0
+        if self._loaded is not None:
+            return self._loaded[level]
+        averages, enough, total = self._averages[level], self._enough[level], 0.0
         for model in active:
             total += averages[model]
             if total > enough:
                 break
-        return {
-            model: dynamic_limit(self._cores, average, total, counts) for model, average in averages.items()
-        }
+        return total
 
-    def next_block(self, model: str, first: int, limit: int, level: int) -> Proposal:
-        """Return the first of the blocks that layers [first, end) of a model form, and its core need."""
-        key = (model, first, limit, level)
-        if key not in self._memo:
-            seconds, budgets = self._tables.seconds(model, level)[first:], self._budgets[model][first:]
-            length, need = form_blocks(seconds, budgets, self._tables.counts, limit)[0]
-            self._memo[key] = Proposal(LayerBlock(model, first, first + length), need)
-        return self._memo[key]
+    def limit(self, model: str, total_average: float, level: int) -> int:
+        """Return a model's dynamic threshold: a block that needs more cores is merged away."""
+        average = self._averages[level][model]
+        return dynamic_limit(self._cores, average, total_average, self._tables.counts)
+
+    def next_block(self, model: str, first: int, limit: int, level: int, step: int = UNSCALED) -> Proposal:
+        """Return the first of the blocks that layers [first, end) of a model form, and its core need.
+
+        `step` is the place of the budgets' scale in `SCALES`.
+        """
+        key = (model, first, limit, level, step)
+        proposal = self._memo.get(key)
+        if proposal is None:
+            proposal = self._memo[key] = self._first_block(model, first, limit, level, step)
+        return proposal
+
+    def _first_block(self, model: str, first: int, limit: int, level: int, step: int) -> Proposal:
+        layers, counts = self._layers_at(model, level, step), self._tables.counts
+        times, budgets_s = layers.times[first:], layers.budgets_s[first:]
+        formed = form_blocks(times, budgets_s, counts, limit, layers.needs[first:])
+        length, need = coalesce(formed, times, budgets_s, counts, self._coalesce_layers)
+        return Proposal(LayerBlock(model, first, first + length), need)
+
+    def _layers_at(self, model: str, level: int, step: int) -> _Layers:
+        key = (model, level, step)
+        if key not in self._layers:
+            seconds, budgets_s = self._tables.seconds(model, level), self._budgets.of(model, step)
+            needs = core_needs(seconds, budgets_s, self._tables.counts)
+            self._layers[key] = _Layers(seconds.tolist(), budgets_s.tolist(), needs.tolist())
+        return self._layers[key]
+
+    def _enough_to_know(self, averages: Mapping[str, float]) -> float:
+        counts = self._tables.counts
+        return self._cores * max(averages.values()) / counts[1] * (1 + 2 * TOLERANCE) if counts[1:] else 0.0
 
 
 def qos_budgets(model: Model, context: Context, alpha: BudgetShare) -> NDArray[np.float64]:
@@ -219,52 +230,74 @@ def dynamic_limit(cores: int, average: float, total_average: float, counts: Sequ
 
 
 def form_blocks(
-    seconds: NDArray[np.float64], budgets_s: NDArray[np.float64], counts: Sequence[int], limit: int
-) -> tuple[tuple[int, int], ...]:
+    times: Sequence[Sequence[float]],
+    budgets_s: Sequence[float],
+    counts: Sequence[int],
+    limit: int,
+    needs: Sequence[int] | None = None,
+) -> list[tuple[int, int]]:
     """Return the blocks that layers form, in order, as (number of layers, core need).
 
     Blocks begin as single layers. While one needs more than `limit` and there are two or more, the neediest
     (the first of equals) merges with the neighbour that has most slack on `limit` cores (of equals, the one
-    that follows it). `seconds` has shape (layers, core counts); `limit` is one of the core counts.
+    that follows it). `times` has one row by core count for each layer; `limit` is one of the core counts;
+    `needs`, of the single layers, are worked out where they are not given.
     """
-    at_limit = list(counts).index(limit)
-    needs = core_needs(seconds, budgets_s, counts).tolist()
-    runs = [
-        _Run(layer, layer + 1, seconds[layer], float(budgets_s[layer]), need)
-        for layer, need in enumerate(needs)
-    ]
-    while len(runs) > 1:
-        neediest = max(range(len(runs)), key=lambda place: runs[place].need)
-        if runs[neediest].need <= limit:
+    at_limit = counts.index(limit)
+    lengths, rows, budgets = [1] * len(times), list(times), list(budgets_s)
+    needs = (
+        [_need(row, budget, counts) for row, budget in zip(rows, budgets, strict=True)]
+        if needs is None
+        else list(needs)
+    )
+    while len(needs) > 1 and (most := max(needs)) > limit:
+        left = needs.index(most)
+        if left + 1 == len(needs) or (
+            left and _slack(rows, budgets, left - 1, at_limit) > _slack(rows, budgets, left + 1, at_limit)
+        ):
+            left -= 1
+        lengths[left : left + 2] = [lengths[left] + lengths[left + 1]]
+        rows[left : left + 2] = [list(map(add, rows[left], rows[left + 1]))]
+        budgets[left : left + 2] = [budgets[left] + budgets[left + 1]]
+        needs[left : left + 2] = [_need(rows[left], budgets[left], counts)]
+    return list(zip(lengths, needs, strict=True))
+
+
+def coalesce(
+    blocks: Sequence[tuple[int, int]],
+    times: Sequence[Sequence[float]],
+    budgets_s: Sequence[float],
+    counts: Sequence[int],
+    most_layers: int,
+) -> tuple[int, int]:
+    """Return the first of the blocks after neighbours of equal need have merged into it.
+
+    It takes in the block that follows as long as that one needs as many cores as it did itself, and both
+    together have at most `most_layers` layers. The need stays what it was: on fewer cores each of them
+    exceeds its budget, on so many each keeps to it. Only where layers exceed their budgets on every count it
+    may change, and where it would grow nothing merges. `times` and `budgets_s` have an entry for each layer.
+    """
+    length, need = blocks[0]
+    for more, next_need in blocks[1:]:
+        if next_need != need or length + more > most_layers:
             break
-        neighbours = [place for place in (neediest + 1, neediest - 1) if 0 <= place < len(runs)]
-        roomiest = max(neighbours, key=lambda place: runs[place].slack_s(at_limit))
-        left = min(neediest, roomiest)
-        runs[left : left + 2] = [_merge(runs[left], runs[left + 1], counts)]
-    return tuple((run.stop - run.start, run.need) for run in runs)
+        length += more
+    if length == blocks[0][0]:
+        return length, need
+    merged = _need(
+        [sum(column) for column in zip(*times[:length], strict=True)], sum(budgets_s[:length]), counts
+    )
+    return (length, merged) if merged <= need else blocks[0]
 
 
-def _merge(left: _Run, right: _Run, counts: Sequence[int]) -> _Run:
-    seconds, budget_s = left.seconds + right.seconds, left.budget_s + right.budget_s
-    need = int(core_needs(seconds, budget_s, counts))
-    return _Run(left.start, right.stop, seconds, budget_s, need)
+def _need(times: Sequence[float], budget_s: float, counts: Sequence[int]) -> int:
+    """Return the core need of one block, as `core_needs` does of many."""
+    bound_s = budget_s * (1 + TOLERANCE)
+    for count, time in zip(counts, times, strict=True):
+        if time <= bound_s:
+            return count
+    return counts[times.index(min(times))]
 
 
-def _read(context: Context, model: str, reading: Reading) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return seconds and versions, both of shape (levels, layers, profiled core counts)."""
-    costs = context.costs.model(model)
-    by_level = costs.seconds.transpose(3, 0, 1, 2)
-    if reading is Reading.SOLO_ALONE:
-        by_level = by_level[:1]
-    if reading is Reading.FASTEST_AT_LEVEL:
-        versions = by_level.argmin(axis=2)
-    else:
-        versions = np.broadcast_to(costs.solo[None, :, None], by_level[:, :, 0].shape)
-    seconds = np.take_along_axis(by_level, versions[:, :, None], axis=2)[:, :, 0]
-    return seconds, versions
-
-
-def _suffix_sums(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return sums over the layers from each one to the last, and 0 after it."""
-    sums = seconds[:, ::-1].cumsum(axis=1)[:, ::-1]
-    return np.concatenate([sums, np.zeros_like(sums[:, :1])], axis=1)
+def _slack(rows: Sequence[Sequence[float]], budgets_s: Sequence[float], place: int, at_limit: int) -> float:
+    return budgets_s[place] - rows[place][at_limit]

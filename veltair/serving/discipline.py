@@ -59,7 +59,8 @@ def admit(
     snapshot: Snapshot, order: Order, drop_late: DropLate, least_remaining_s: LeastRemaining
 ) -> tuple[Sequence[Pending], list[Rejection]]:
     """Return the queries that wait, in their turn, and the rejections of those given up."""
-    waiting, late = snapshot.pending, list[Rejection]()
+    waiting = snapshot.pending
+    late: list[Rejection] = []
     if drop_late is not DropLate.NEVER and waiting:
         doom = least_remaining_s if drop_late is DropLate.WHEN_DOOMED else _no_time
         reasons = [_lateness(entry, snapshot.time_s, doom(entry)) for entry in waiting]
@@ -119,18 +120,20 @@ def start_in_turn(
     `propose` names a query's next block and need; `versions` the code of a block on so many cores.
     """
     starts: list[Allocation] = []
+    smallest = counts[0]
     for entry in waiting:
-        if free_cores < counts[0]:
+        if free_cores < smallest:
             break
         proposal = propose(entry)
-        cores = granted_cores(proposal.cores, free_cores, counts, conflict)
-        if cores == 0 and conflict is Conflict.WAIT:
-            break
-        if cores == 0:
-            continue
-        block = proposal.block
-        if cores < proposal.cores and conflict is Conflict.SHRINK_ONE_LAYER:
-            block = LayerBlock(block.model, block.start, block.start + 1)
+        block, cores = proposal.block, proposal.cores
+        if cores > free_cores:
+            cores = granted_cores(cores, free_cores, counts, conflict)
+            if cores == 0 and conflict is Conflict.WAIT:
+                break
+            if cores == 0:
+                continue
+            if conflict is Conflict.SHRINK_ONE_LAYER:
+                block = LayerBlock(block.model, block.start, block.start + 1)
         starts.append(Allocation(entry.query.id, block, versions(block, cores), cores, proposal.cores))
         free_cores -= cores
     return starts

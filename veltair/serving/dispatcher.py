@@ -1,10 +1,10 @@
 """The one loop of a run: events in, commands out, and the only mutable state of serving."""
 
-from bisect import insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
+from veltair.serving.books import PendingQueue, SeenIds, ValuesView
 from veltair.serving.policy import (
     Allocation,
     Context,
@@ -92,8 +92,7 @@ class Backend(Protocol):
         """Return how many layers of each running block have ended; a live view."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What follows from one event: commands for the backend, and queries that ended."""
 
     commands: Sequence[Command] = ()
@@ -102,13 +101,21 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Account:
-    """What a query has used so far."""
+    """A query in the system: its place in the queue (None while it runs), and what it has used so far."""
 
+    query: Query
+    layers: int
+    waiting: Pending | None
     start_s: float | None = None
     blocks: int = 0
     conflicts: int = 0
     core_s: float = 0.0
     held_since_s: float = 0.0
+
+    def charge(self, cores: int, time_s: float) -> None:
+        """Add what it has held since it was last charged."""
+        self.core_s += cores * (time_s - self.held_since_s)
+        self.held_since_s = time_s
 
 
 @dataclass
@@ -122,50 +129,45 @@ class Dispatcher:
     policy: Policy
     context: Context
     free_cores: int = field(init=False)
-    _pending: list[Pending] = field(init=False, default_factory=list)
-    _running: dict[int, Running] = field(init=False, default_factory=dict)
+    _seen: SeenIds = field(init=False, default_factory=SeenIds)
     _accounts: dict[int, _Account] = field(init=False, default_factory=dict)
+    _pending: PendingQueue = field(init=False, default_factory=PendingQueue)
+    _running: dict[int, Running] = field(init=False, default_factory=dict)
+    _running_view: Sequence[Running] = field(init=False)
 
     def __post_init__(self) -> None:
         self.free_cores = self.context.machine.cores
+        self._running_view = ValuesView(self._running)
 
     def handle(self, event: Event, pressure: float, progress: Mapping[int, int]) -> Outcome:
         """Book an event, ask the policy, and return the commands and the queries that ended."""
         finished: list[QueryRecord] = []
-        match event:
-            case Arrival(query=query):
-                self._admit(query)
-            case BlockEnd():
-                finished.extend(self._end_block(event))
-            case Resized():
-                self._adopt(event)
-            case Woken():
-                pass
-            case Closed():
-                return Outcome(finished=self._abandon(event.time_s))
-        snapshot = Snapshot(
-            event.time_s,
-            self.free_cores,
-            pressure,
-            self._pending,
-            tuple(self._running.values()),
-            progress,
-        )
+        time_s = event.time_s
+        if isinstance(event, BlockEnd):
+            self._end_block(event, finished)
+        elif isinstance(event, Arrival):
+            self._admit(event.query)
+        elif isinstance(event, Resized):
+            self._adopt(event)
+        elif isinstance(event, Closed):
+            return Outcome(finished=self._abandon(time_s))
+        snapshot = Snapshot(time_s, self.free_cores, pressure, self._pending, self._running_view, progress)
         commands: list[Command] = []
+        # A copy, since an answer that is made on the way would see books that have changed.
         for answer in tuple(self.policy.allocate(snapshot)):
             match answer:
                 case Allocation():
-                    self._start(answer, event.time_s)
+                    self._start(answer, time_s)
                     commands.append(answer)
                 case Resize():
-                    self._resize(answer, event.time_s)
+                    self._resize(answer, time_s)
                     commands.append(answer)
                 case Wake():
-                    self._check_wake(answer, event.time_s)
+                    self._check_wake(answer, time_s)
                     commands.append(answer)
                 case Rejection():
-                    query = self._remove_pending(answer.query_id).query
-                    finished.append(self._close(query, Ending.REJECTED, event.time_s, answer.reason))
+                    account, _ = self._call(answer.query_id)
+                    finished.append(self._close(account, Ending.REJECTED, time_s, answer.reason))
                 case _:
                     raise PolicyError(
                         f"{self._name} answered {answer!r}; return Allocation, Resize, Rejection or Wake"
@@ -189,46 +191,50 @@ class Dispatcher:
         return type(self.policy).__name__
 
     def _admit(self, query: Query) -> None:
-        if query.id in self._accounts:
+        if not self._seen.add(query.id):
             raise ValueError(f"query {query.id} arrived twice")
-        if query.model not in self.context.models:
+        model = self.context.models.get(query.model)
+        if model is None:
             raise LookupError(f"query {query.id} asks for {query.model}, which this run does not serve")
-        self._accounts[query.id] = _Account()
-        insort(self._pending, Pending(query, 0), key=_age)
+        entry = Pending(query, 0)
+        self._accounts[query.id] = _Account(query, len(model.layers), entry)
+        self._pending.add(entry)
 
-    def _end_block(self, event: BlockEnd) -> Iterator[QueryRecord]:
-        running = self._running.pop(event.query_id)
-        self._charge(running, event.time_s)
-        self.free_cores += running.reserved_cores
-        if running.block.stop == len(self.context.models[running.query.model].layers):
-            yield self._close(running.query, Ending.SERVED, event.time_s)
+    def _end_block(self, event: BlockEnd, finished: list[QueryRecord]) -> None:
+        query_id = event.query_id
+        running, account = self._running.pop(query_id), self._accounts[query_id]
+        reserved_cores = running.reserved_cores
+        account.charge(reserved_cores, event.time_s)
+        self.free_cores += reserved_cores
+        stop = running.block.stop
+        if stop == account.layers:
+            finished.append(self._close(account, Ending.SERVED, event.time_s))
         else:
-            insort(self._pending, Pending(running.query, running.block.stop), key=_age)
+            account.waiting = Pending(account.query, stop)
+            self._pending.add(account.waiting)
 
     def _adopt(self, event: Resized) -> None:
         running = self._running[event.query_id]
-        self._reserve(running, replace(running, cores=event.cores), event.time_s)
+        self._book(running, event.cores, running.target_cores, running.versions, event.time_s)
 
     def _start(self, allocation: Allocation, time_s: float) -> None:
-        pending = self._remove_pending(allocation.query_id)
-        block, query = allocation.block, pending.query
-        layers = len(self.context.models[query.model].layers)
-        if block.model != query.model or block.start != pending.next_layer or block.stop > layers:
+        block, cores = allocation.block, allocation.cores
+        account, next_layer = self._call(allocation.query_id)
+        query, layers = account.query, account.layers
+        if block.model != query.model or block.start != next_layer or block.stop > layers:
             raise PolicyError(
                 f"{self._name} starts {block} for query {query.id}, whose next layer is "
-                f"{pending.next_layer} of "
+                f"{next_layer} of "
                 f"{layers} of {query.model}"
             )
-        self._take(allocation.cores, query.id)
-        wanted = allocation.wanted_cores or allocation.cores
-        account = self._accounts[query.id]
-        account.start_s = time_s if account.start_s is None else account.start_s
+        self._take(cores, query.id)
+        wanted = allocation.wanted_cores or cores
+        if account.start_s is None:
+            account.start_s = time_s
         account.held_since_s = time_s
         account.blocks += 1
-        account.conflicts += allocation.cores < wanted
-        self._running[query.id] = Running(
-            query, block, allocation.versions, allocation.cores, allocation.cores, wanted, time_s
-        )
+        account.conflicts += cores < wanted
+        self._running[query.id] = Running(query, block, allocation.versions, cores, cores, wanted, time_s)
 
     def _resize(self, resize: Resize, time_s: float) -> None:
         running = self._running.get(resize.query_id)
@@ -246,21 +252,22 @@ class Dispatcher:
                 f"{self._name} resizes query {resize.query_id} with {len(versions)} versions for "
                 f"{len(running.block)} layers"
             )
-        self._reserve(running, replace(running, target_cores=resize.cores, versions=versions), time_s)
+        self._book(running, running.cores, resize.cores, versions, time_s)
 
-    def _reserve(self, before: Running, after: Running, time_s: float) -> None:
-        self._charge(before, time_s)
-        gained = after.reserved_cores - before.reserved_cores
+    def _book(
+        self, before: Running, cores: int, target_cores: int, versions: tuple[int, ...], time_s: float
+    ) -> None:
+        query, reserved_cores = before.query, before.reserved_cores
+        after = Running(
+            query, before.block, versions, cores, target_cores, before.wanted_cores, before.start_s
+        )
+        self._accounts[query.id].charge(reserved_cores, time_s)
+        gained = after.reserved_cores - reserved_cores
         if gained > 0:
-            self._take(gained, before.query.id)
+            self._take(gained, query.id)
         else:
             self.free_cores -= gained
-        self._running[before.query.id] = after
-
-    def _charge(self, running: Running, time_s: float) -> None:
-        account = self._accounts[running.query.id]
-        account.core_s += running.reserved_cores * (time_s - account.held_since_s)
-        account.held_since_s = time_s
+        self._running[query.id] = after
 
     def _take(self, cores: int, query_id: int) -> None:
         if cores > self.free_cores:
@@ -270,11 +277,15 @@ class Dispatcher:
             )
         self.free_cores -= cores
 
-    def _remove_pending(self, query_id: int) -> Pending:
-        for place, pending in enumerate(self._pending):
-            if pending.query.id == query_id:
-                return self._pending.pop(place)
-        raise PolicyError(f"{self._name} answers for query {query_id}, which is not waiting")
+    def _call(self, query_id: int) -> tuple[_Account, int]:
+        """Take a query out of the queue; return its account and its next layer."""
+        account = self._accounts.get(query_id)
+        entry = account.waiting if account is not None else None
+        if account is None or entry is None:
+            raise PolicyError(f"{self._name} answers for query {query_id}, which is not waiting")
+        self._pending.remove(entry)
+        account.waiting = None
+        return account, entry.next_layer
 
     def _check_wake(self, wake: Wake, time_s: float) -> None:
         if not wake.time_s > time_s:
@@ -283,16 +294,20 @@ class Dispatcher:
             )
 
     def _abandon(self, time_s: float) -> list[QueryRecord]:
-        for running in self._running.values():
-            self._charge(running, time_s)
+        for query_id, running in self._running.items():
+            self._accounts[query_id].charge(running.reserved_cores, time_s)
         queries = [entry.query for entry in self._pending]
         queries.extend(running.query for running in self._running.values())
         self._pending.clear()
         self._running.clear()
-        return [self._close(query, Ending.UNFINISHED, time_s, "the run ended first") for query in queries]
+        return [
+            self._close(self._accounts[query.id], Ending.UNFINISHED, time_s, "the run ended first")
+            for query in queries
+        ]
 
-    def _close(self, query: Query, ending: Ending, time_s: float, reason: str = "") -> QueryRecord:
-        account = self._accounts[query.id]
+    def _close(self, account: _Account, ending: Ending, time_s: float, reason: str = "") -> QueryRecord:
+        query = account.query
+        del self._accounts[query.id]
         start_s = time_s if account.start_s is None else account.start_s
         return QueryRecord(
             query, ending, start_s, time_s, account.blocks, account.conflicts, account.core_s, reason
@@ -310,14 +325,9 @@ def serve(dispatcher: Dispatcher, backend: Backend) -> Iterator[QueryRecord]:
 
 
 def _send(command: Command, backend: Backend) -> None:
-    match command:
-        case Allocation():
-            backend.start(command)
-        case Resize():
-            backend.resize(command)
-        case Wake(time_s=time_s):
-            backend.wake_at(time_s)
-
-
-def _age(pending: Pending) -> tuple[float, int]:
-    return pending.query.arrival_s, pending.query.id
+    if isinstance(command, Allocation):
+        backend.start(command)
+    elif isinstance(command, Resize):
+        backend.resize(command)
+    else:
+        backend.wake_at(command.time_s)

@@ -7,17 +7,14 @@ fastest; shares are rounded to core units by largest remainder.
 """
 
 from collections.abc import Iterator, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from math import floor
 
 from veltair.compiler.model import LayerBlock
-from veltair.serving.blocks import TOLERANCE, Reading, Timetables
+from veltair.serving.blocks import TOLERANCE
 from veltair.serving.discipline import Conflict, DropLate, Order, admit, round_down
+from veltair.serving.growth import busy, pressure_on
 from veltair.serving.policy import Allocation, Answer, Context, Pending, Resize, Running, Snapshot
-
-Shares = NDArray[np.int64]
-Numbers = NDArray[np.float64]
+from veltair.serving.timetables import FixedVersion, Reading, Row, Timetables
 
 
 class ElasticPolicy:
@@ -30,7 +27,12 @@ class ElasticPolicy:
     """
 
     def __init__(
-        self, context: Context, reading: Reading, order: Order, conflict: Conflict, drop_late: DropLate
+        self,
+        context: Context,
+        reading: Reading | FixedVersion,
+        order: Order,
+        conflict: Conflict,
+        drop_late: DropLate,
     ) -> None:
         self._models = context.models
         self._cores = context.machine.cores
@@ -60,17 +62,18 @@ class ElasticPolicy:
             return
         first = [running.block.start + _ended(snapshot, running) for running in snapshot.running]
         first += [entry.next_layer for entry in waiting]
-        remaining_s = np.stack(
+        tables = self._tables
+        shares, needs = core_shares(
+            [query.deadline_s - snapshot.time_s for query in queries],
             [
-                self._tables.remaining_s(query.model, level)[layer]
+                tables.remaining_s(query.model, layer, level)
                 for query, layer in zip(queries, first, strict=True)
-            ]
+            ],
+            [tables.best_cores(query.model, level) for query in queries],
+            tables.counts,
+            self._cores,
         )
-        slack_s = np.array([query.deadline_s for query in queries]) - snapshot.time_s
-        best = {model: self._tables.best_cores(model, level) for model in self._models}
-        best_cores = np.array([best[query.model] for query in queries])
-        shares, needs = core_shares(slack_s, remaining_s, best_cores, self._tables.counts, self._cores)
-        pairs = zip(shares.tolist(), needs.tolist(), strict=True)
+        pairs = zip(shares, needs, strict=True)
         self._shares = dict(zip((query.id for query in queries), pairs, strict=True))
 
     def _starts(self, snapshot: Snapshot, waiting: Sequence[Pending], level: int) -> Iterator[Allocation]:
@@ -90,7 +93,7 @@ class ElasticPolicy:
             free_cores -= cores
 
     def _resizes(self, snapshot: Snapshot, free_cores: int) -> Iterator[Resize]:
-        counts = self._tables.counts
+        counts, busy_cores = self._tables.counts, busy(snapshot)
         for running in snapshot.running:
             if _ended(snapshot, running) >= len(running.block) - 1:
                 continue  # in its last layer a resize has no effect, and would only keep cores from others
@@ -99,7 +102,7 @@ class ElasticPolicy:
             if running.target_cores > running.cores:
                 # Growth under way may already be real on the cores: it is not taken back, only extended.
                 cores = max(cores, running.target_cores)
-            level = self._tables.level(pressure_on(running, snapshot))
+            level = self._tables.level(pressure_on(running, snapshot.pressure, busy_cores))
             versions = self._tables.versions(running.block, level, cores)
             if cores == running.target_cores and versions == running.versions:
                 continue
@@ -107,70 +110,98 @@ class ElasticPolicy:
             yield Resize(running.query.id, cores, None if versions == running.versions else versions)
 
 
-def pressure_on(running: Running, snapshot: Snapshot) -> float:
-    """Return the pressure in [0, 1] that a running block meets.
-
-    The snapshot's pressure is what a new block would meet from all that runs, this block included. Its own
-    part of that is taken to be its part of the busy cores: a block that runs alone meets none.
-    """
-    busy = sum(other.cores for other in snapshot.running)
-    return snapshot.pressure * (busy - running.cores) / busy
-
-
 def core_shares(
-    slack_s: Numbers, remaining_s: Numbers, best_cores: Shares, counts: Sequence[int], cores: int
-) -> tuple[Shares, Shares]:
+    slack_s: Sequence[float],
+    remaining_s: Sequence[Row],
+    best_cores: Sequence[int],
+    counts: Sequence[int],
+    cores: int,
+) -> tuple[list[int], list[int]]:
     """Return each query's share of the cores, and the fewest cores on which it meets its deadline (0: none).
 
-    `slack_s` and `best_cores` (the count on which its model is fastest) have shape (queries,), `remaining_s`
-    has shape (queries, core counts); `counts` ascend. Shares are multiples of the smallest count and add up
-    to at most `cores`. If all needs fit, each query gets its own and the spare goes by 1 / time left. If they
+    All have an entry a query: `slack_s` to its deadline, `remaining_s` by core count, `best_cores` (the count
+    on which its model is fastest); `counts` ascend. Shares are multiples of the smallest count and add up to
+    at most `cores`. If all needs fit, each query gets its own and the spare goes by 1 / time left. If they
     do not, needs are met by 1 / (slack x need), the doomed last. If all are doomed, they share by
-    1 / time left.
+    1 / time left. A query whose last layer has ended while word of that is on its way has nothing left
+    to share cores for: its share and need are 0, and it does not make the others' needs fit or not.
     """
-    within = remaining_s <= slack_s[:, None] * (1 + TOLERANCE)
-    feasible, fewest = within.any(axis=1), within.argmax(axis=1)
-    needs = np.where(feasible, np.asarray(counts)[fewest], 0)
+    at_work = [place for place, row in enumerate(remaining_s) if row[-1] > 0]
+    if len(at_work) < len(remaining_s):
+        rest = core_shares(
+            [slack_s[place] for place in at_work],
+            [remaining_s[place] for place in at_work],
+            [best_cores[place] for place in at_work],
+            counts,
+            cores,
+        )
+        of_all = [dict(zip(at_work, values, strict=True)) for values in rest]
+        shares, needs = ([values.get(place, 0) for place in range(len(remaining_s))] for values in of_all)
+        return shares, needs
+    needs = [_fewest(row, slack, counts) for row, slack in zip(remaining_s, slack_s, strict=True)]
     step, units = counts[0], cores // counts[0]
-    need_units = -(-needs // step)
-    room = np.maximum(best_cores // step, need_units)
-    if feasible.all() and need_units.sum() <= units:
-        urgency = 1 / remaining_s[np.arange(len(needs)), fewest]
-        given = need_units + apportion(units - int(need_units.sum()), urgency, room - need_units)
-    elif feasible.any():
-        urgency = np.where(feasible, 1 / np.where(feasible, slack_s * needs, 1), 0)
+    need_units = [-(-need // step) for need in needs]
+    room = [max(best // step, need) for best, need in zip(best_cores, need_units, strict=True)]
+    if all(needs) and sum(need_units) <= units:
+        urgency = [1 / row[counts.index(need)] for row, need in zip(remaining_s, needs, strict=True)]
+        spare_room = [most - need for most, need in zip(room, need_units, strict=True)]
+        spare = apportion(units - sum(need_units), urgency, spare_room)
+        given = [need + more for need, more in zip(need_units, spare, strict=True)]
+    elif any(needs):
+        urgency = [_urgency(slack, need) for slack, need in zip(slack_s, needs, strict=True)]
         given = _by_urgency(units, need_units, urgency, room)
     else:
-        given = apportion(units, 1 / remaining_s[:, -1], room)
-    return given * step, needs
+        given = apportion(units, [1 / row[-1] for row in remaining_s], room)
+    return [share * step for share in given], needs
 
 
-def apportion(units: int, weights: Numbers, room: Shares) -> Shares:
+def apportion(units: int, weights: Sequence[float], room: Sequence[int]) -> list[int]:
     """Return whole units shared out in proportion to weights, by largest remainder, none above its room.
 
     What does not fit in one's room goes to the others; ties go to the first. Weight 0 gets nothing.
     """
-    given = np.zeros(len(weights), dtype=np.int64)
-    while (left := units - int(given.sum())) > 0:
-        open_weights = np.where(given < room, weights, 0.0)
-        if not open_weights.any():
+    given = [0] * len(weights)
+    while (left := units - sum(given)) > 0:
+        open_weights = [
+            weight if has < most else 0.0 for weight, has, most in zip(weights, given, room, strict=True)
+        ]
+        total = sum(open_weights)
+        if total == 0:
             break
-        quota = left * open_weights / open_weights.sum()
-        whole = np.floor(quota + TOLERANCE).astype(np.int64)
-        largest = np.argsort(whole - quota, kind="stable")[: max(left - int(whole.sum()), 0)]
-        whole[largest] += 1
-        given = np.minimum(given + whole, np.maximum(room, given))
+        quota = [left * weight / total for weight in open_weights]
+        whole = [floor(part + TOLERANCE) for part in quota]
+        by_remainder = sorted(range(len(quota)), key=lambda place: whole[place] - quota[place])
+        for place in by_remainder[: max(left - sum(whole), 0)]:
+            whole[place] += 1
+        given = [min(has + more, max(most, has)) for has, more, most in zip(given, whole, room, strict=True)]
     return given
 
 
-def _by_urgency(units: int, need_units: Shares, urgency: Numbers, room: Shares) -> Shares:
+def _fewest(remaining_s: Row, slack_s: float, counts: Sequence[int]) -> int:
+    """Return the fewest cores whose time is within the slack, 0 if there are none."""
+    bound_s = slack_s * (1 + TOLERANCE)
+    for count, time_s in zip(counts, remaining_s, strict=True):
+        if time_s <= bound_s:
+            return count
+    return 0
+
+
+def _urgency(slack_s: float, need: int) -> float:
+    return 1 / (slack_s * need) if need else 0.0
+
+
+def _by_urgency(
+    units: int, need_units: Sequence[int], urgency: Sequence[float], room: Sequence[int]
+) -> list[int]:
     """Return needs met from the most urgent down; then the spare by urgency, and the rest equally."""
-    turn = np.argsort(-urgency, kind="stable")
-    queue = need_units[turn]
-    given = np.zeros_like(need_units)
-    given[turn] = np.clip(units - (np.cumsum(queue) - queue), 0, queue)
-    for weights in (urgency, np.ones_like(urgency)):
-        given += apportion(units - int(given.sum()), weights, room - given)
+    left, given = units, [0] * len(need_units)
+    for place in sorted(range(len(urgency)), key=lambda place: -urgency[place]):
+        given[place] = min(need_units[place], left)
+        left -= given[place]
+    for weights in (urgency, [1.0] * len(urgency)):
+        spare_room = [most - has for most, has in zip(room, given, strict=True)]
+        spare = apportion(units - sum(given), weights, spare_room)
+        given = [has + more for has, more in zip(given, spare, strict=True)]
     return given
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from veltair.compiler.model import LayerBlock, Model
 from veltair.machine.cost import CostTable
@@ -19,16 +19,18 @@ class Context:
     machine: Machine
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+# Pending, Running and Snapshot are made anew at every decision. As frozen dataclasses they would take several
+# times as long, a part of the whole decision that shows.
+
+
+class Pending(NamedTuple):
     """A query that waits: for its first block (`next_layer` 0) or between two blocks."""
 
     query: Query
     next_layer: int
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """A query whose block runs.
 
     `cores` are held, `target_cores` is the count it has from its next layer end on (equal unless a
@@ -46,10 +48,10 @@ class Running:
     @property
     def reserved_cores(self) -> int:
         """Cores that nobody else can have: held ones and those it will grow into."""
-        return max(self.cores, self.target_cores)
+        return self.cores if self.cores > self.target_cores else self.target_cores
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Snapshot:
     """All that a policy may know when it decides.
 

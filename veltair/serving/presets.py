@@ -11,31 +11,58 @@ from typing import Any, cast, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+from veltair.serving.blocks import BudgetRule, Threshold
 from veltair.serving.discipline import Conflict, DropLate, Order
 from veltair.serving.policy import Context, Policy
+from veltair.serving.timetables import VersionChoice
+
+PAPER, SHIPPED = "paper", "shipped"
+
+_PAPER: Mapping[str, object] = {
+    "alpha": 1.0,  # budgets may use the whole QoS target
+    "budgets": BudgetRule.STATIC.value,
+    "threshold": Threshold.ACTIVE_QUERIES.value,
+    "conflict": Conflict.SHRINK.value,
+    "coalesce_layers": 1,  # neighbours of equal need stay apart
+    "growth": False,
+    "versions": VersionChoice.FASTEST.value,
+    "order": Order.FCFS.value,
+    "drop_late": DropLate.NEVER.value,
+    "layers": 20,  # the fixed blocks of the paper's published code
+}
 
 PRESETS: Mapping[str, Mapping[str, object]] = {
-    "paper": {
-        "alpha": 1.0,  # budgets may use the whole QoS target
-        "conflict": Conflict.SHRINK.value,
-        "order": Order.FCFS.value,
-        "drop_late": DropLate.NEVER.value,
-        "layers": 20,  # the fixed blocks of the paper's published code
+    PAPER: _PAPER,
+    # What a prototype of the simulator showed to help every policy that it applies to.
+    SHIPPED: {
+        **_PAPER,
+        "alpha": 0.8,
+        "budgets": BudgetRule.SLACK_FEEDBACK.value,
+        "conflict": Conflict.SHRINK_ONE_LAYER.value,
+        "coalesce_layers": 8,
+        "growth": True,
+        "versions": VersionChoice.PRICED.value,
     },
 }
 
-EXCEPTIONS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
-    "paper": {
-        # A whole model shrunk to what is free never recovers: its head waits, as in the published code.
-        "baselines.fcfs_min:FcfsMin": {"conflict": Conflict.WAIT.value},
-    },
+# A whole model shrunk to what is free never recovers: its head waits, as in the published code.
+_WHOLE_MODEL = {"conflict": Conflict.WAIT.value}
+# The rival that is honest about time: it knows deadlines, and gives up what cannot be saved.
+_BY_DEADLINE = {"order": Order.EDF.value, "drop_late": DropLate.WHEN_DOOMED.value}
+
+EXCEPTIONS: Mapping[str, Mapping[str, object]] = {
+    "baselines.fcfs_min:FcfsMin": _WHOLE_MODEL,
+    "baselines.edf_min:EdfMin": {**_WHOLE_MODEL, **_BY_DEADLINE},
+    # Blocks of 8 are its own size, no fixed number of layers of someone else's.
+    "veltair.serving.slack_blocks:VeltairElastic": {"layers": 8},
 }
+"""Options of single policies that differ from every preset's."""
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def make_policy(path: str, context: Context, preset: str, options: Mapping[str, object]) -> Policy:
-    """Return a fresh policy: the preset's options that its class takes, then the given ones over them.
+    """Return a fresh policy: the options of its preset that its class takes, then the given ones over them.
 
     `path` is "package.module:Class"; the module may also be a file in the current directory. Raises
     ValueError as `check_policy` does.
@@ -44,7 +71,7 @@ def make_policy(path: str, context: Context, preset: str, options: Mapping[str, 
     return cast(Policy, policy_class(context, **_options(path, policy_class, preset, options)))
 
 
-def check_policy(path: str, options: Mapping[str, object], preset: str = "paper") -> None:
+def check_policy(path: str, options: Mapping[str, object], preset: str = PAPER) -> None:
     """Raise ValueError, saying why, if a policy could not be made: all that shows before any table exists.
 
     That is: the path does not import or names no class with `allocate`, the class does not take an option or
@@ -66,7 +93,7 @@ def preset_options(path: str, preset: str) -> dict[str, object]:
     """Return a preset's options for a policy, those that its class may not take included."""
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose {' or '.join(sorted(PRESETS))}")
-    return {**PRESETS[preset], **EXCEPTIONS[preset].get(path, {})}
+    return {**PRESETS[preset], **EXCEPTIONS.get(path, {})}
 
 
 def _load(path: str) -> type[Any]:

@@ -22,6 +22,28 @@ rule benchmarks_main:
         "../scripts/benchmarks_main.py"
 
 
+rule benchmarks_simulator:
+    input:
+        many=LAYOUT.costs("threadripper-3990x"),
+        small=LAYOUT.costs("threadripper-3990x-8"),
+        large=LAYOUT.costs("threadripper-3990x-1024"),
+    output:
+        R / "benchmarks" / "simulator.json",
+    params:
+        settings=VALUES,
+    log:
+        LOGS / "benchmarks_simulator.log",
+    conda:
+        ENVIRONMENT
+    threads: ALL_THREADS
+    resources:
+        cpu_lock=1,
+    message:
+        "Measuring the simulator: its speed, beside SimPy's, and as machines and queues grow"
+    script:
+        "../scripts/benchmarks_simulator.py"
+
+
 rule benchmarks_compiler:
     input:
         models=expand(R / "models" / "{model}.onnx", model=SETTINGS.models),

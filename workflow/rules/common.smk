@@ -1,6 +1,6 @@
 # The configuration, checked before any work; and where each result lies.
 from veltair.config import ConfigError, check_environment, load
-from veltair.evaluation.layout import HOST, Layout
+from veltair.evaluation.layout import FIDELITY, HOST, SHIPPED_STUDY, Layout, check_shipped
 from veltair.provenance import fingerprint
 from veltair.serving.presets import check_policy, policy_source
 
@@ -11,6 +11,7 @@ if workflow.config_settings.config:
 try:
     SETTINGS = load([Path(path) for path in workflow.configfiles])
     check_environment(SETTINGS, check_policy)
+    check_shipped(SETTINGS)
 except ConfigError as error:
     sys.exit(f"error: {error}")
 
@@ -35,3 +36,5 @@ wildcard_constraints:
     machine="[A-Za-z0-9._-]+",
     workload="[A-Za-z0-9._-]+",
     policy="[A-Za-z0-9._-]+",
+    variation="[A-Za-z0-9._-]+",
+    place="[0-9]+",

@@ -32,6 +32,7 @@ rule profile:
         ),
     params:
         profile=VALUES["profile"],
+        workers=SETTINGS.engine.launcher,
         build=R / "native",
     log:
         LOGS / "profile.log",

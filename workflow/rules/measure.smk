@@ -8,7 +8,7 @@ rule measure:
         libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
         capacities=expand(
             R / "simulated" / HOST / "{workload}" / "{other}" / CAPACITY,
-            other=SETTINGS.policies,
+            other=LAYOUT.compared,
             allow_missing=True,
         ),
     output:

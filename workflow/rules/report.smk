@@ -7,7 +7,7 @@ rule metrics:
         capacities=[folder / CAPACITY for folder in LAYOUT.run_folders()],
         costs=[LAYOUT.costs(machine) for machine in LAYOUT.machines()],
     output:
-        expand(R / "metrics" / "{table}.csv", table=["capacity", "rates", "model_rates", "targets"]),
+        expand(R / "metrics" / "{table}.csv", table=["capacity", "capacity_seeds", "rates", "model_rates", "targets"]),
     params:
         settings=VALUES,
     log:

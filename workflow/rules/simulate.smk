@@ -24,7 +24,7 @@ rule simulate_loads:
         costs=lambda wildcards: LAYOUT.costs(wildcards.machine),
         capacities=expand(
             R / "simulated" / "{machine}" / "{workload}" / "{other}" / CAPACITY,
-            other=SETTINGS.policies,
+            other=LAYOUT.compared,
             allow_missing=True,
         ),
     output:

@@ -12,4 +12,5 @@ with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
     cores = None if profile["cores"] == "all" else profile["cores"]
     machine, build, folder = snakemake.input.machine, snakemake.params.build, Path(snakemake.output[0]).parent
     levels, repeats = profile["levels"], profile["repeats"]
-    profile_models(builds, Path(machine), cores, levels, repeats, profile, Path(build), folder)
+    workers = snakemake.params.workers
+    profile_models(builds, Path(machine), cores, levels, repeats, workers, profile, Path(build), folder)

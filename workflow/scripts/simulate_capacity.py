@@ -4,7 +4,7 @@ from pathlib import Path
 
 from veltair.config import parse
 from veltair.evaluation.script import logged
-from veltair.evaluation.steps import simulate_capacity
+from veltair.evaluation.simulated_steps import simulate_capacity
 
 with logged(snakemake.log[0]):
     simulate_capacity(

@@ -1,0 +1,37 @@
+"""First come, first served, one whole model at a time on the cores that suit it best.
+
+Source: the model-wise baseline of the published artifact of Liu et al., VELTAIR, ASPLOS 2022, without
+co-location. "All" cores are those on which the model is fastest: tables are not monotone.
+"""
+
+from collections.abc import Sequence
+
+from veltair.compiler.model import LayerBlock
+from veltair.serving.discipline import DropLate, Order, admit
+from veltair.serving.policy import Allocation, Answer, Context, Snapshot
+from veltair.serving.timetables import Reading, Timetables
+
+
+class FcfsAll:
+    """Nobody meets interference, nobody conflicts, and most cores work at their least efficient."""
+
+    def __init__(self, context: Context, *, order: Order, drop_late: DropLate) -> None:
+        self._tables = Timetables(context, Reading.SOLO_ALONE)
+        self._models = context.models
+        self._order, self._drop_late = order, drop_late
+
+    def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
+        """Return rejections of the late, and the next query if none runs."""
+        waiting, late = admit(
+            snapshot,
+            self._order,
+            self._drop_late,
+            lambda entry: self._tables.least_remaining_s(entry.query.model, entry.next_layer, 0),
+        )
+        if snapshot.running or not waiting:
+            return late
+        entry = waiting[0]
+        model = self._models[entry.query.model]
+        block = LayerBlock(model.name, entry.next_layer, len(model.layers))
+        cores = self._tables.best_cores(model.name, 0)
+        return [*late, Allocation(entry.query.id, block, self._tables.versions(block, 0, cores), cores)]

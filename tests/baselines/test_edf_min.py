@@ -1,0 +1,33 @@
+from builders import linear_seconds, make_context, make_model, pending, snapshot
+
+from veltair.serving.policy import Allocation, Rejection
+from veltair.serving.presets import make_policy
+
+COUNTS = tuple(range(1, 9))
+SLOW, FAST = make_model("slow", (1, 1), qos_s=0.100), make_model("fast", (1, 1), qos_s=0.010)
+# 20 core-ms each: the slow model needs 1 core in 100 ms, the fast one 2 in 10 ms.
+CONTEXT = make_context(
+    {name: linear_seconds([0.010, 0.010], COUNTS) for name in ("slow", "fast")}, [SLOW, FAST]
+)
+
+
+def edf_min():
+    return make_policy("baselines.edf_min:EdfMin", CONTEXT, "paper", {})
+
+
+def test_the_earliest_deadline_starts_first_as_a_whole_model_on_its_fewest_cores():
+    starts = edf_min().allocate(snapshot(8, [pending(1, SLOW), pending(2, FAST, 0.001)], time_s=0.001))
+    assert [(start.query_id, len(start.block), start.cores) for start in starts] == [(2, 2, 2), (1, 2, 1)]
+
+
+def test_a_query_that_no_count_can_save_is_given_up():
+    # 20 core-ms take 2.5 ms on 8 cores: with 2.4 ms left query 1 is lost, query 2 is not.
+    waiting = [pending(1, FAST), pending(2, FAST, 0.001)]
+    rejection, start = edf_min().allocate(snapshot(8, waiting, time_s=0.0076))
+    assert isinstance(rejection, Rejection) and rejection.query_id == 1
+    assert isinstance(start, Allocation) and start.query_id == 2
+
+
+def test_the_head_waits_for_its_cores_and_those_behind_it_too():
+    waiting = [pending(1, FAST), pending(2, SLOW)]
+    assert edf_min().allocate(snapshot(1, waiting)) == []

@@ -1,0 +1,214 @@
+"""The core in C against its oracle in Python: the same events, bit for bit, on random machines and traces."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.serving.sim_builders import Cost, allocation, context, trace
+from veltair.compiler.model import Layer, LayerBlock, Model
+from veltair.compiler.traffic import Tiling
+from veltair.machine import native
+from veltair.machine.cost import COLUMNS, CostTable
+from veltair.machine.law import LayerLaw, MachineLaw
+from veltair.machine.topology import Machine
+from veltair.serving.dispatcher import Dispatcher, serve
+from veltair.serving.policy import Allocation, Context, Resize, Snapshot
+from veltair.serving.query import Query
+from veltair.serving.simulator import ProxyError, Simulator
+
+LAYERS = {"m": 5, "n": 3}
+VERSIONS = 2
+LEVELS = (0.0, 0.3, 1.0)
+
+
+def random_machine(rng: np.random.Generator) -> Machine:
+    return Machine(
+        "random", 1, ((0, 1), (2, 3), (4, 5), (6, 7)), 1, 100, 1.0, 100.0, False,
+        clock_factors=((1, 1.4), (4, 1.2), (8, 1.0)),
+        link_groups=2,
+        link_bytes_per_s=float(rng.choice([inf, 60.0])),
+        core_dram_bytes_per_s=float(rng.choice([100.0, 40.0])),
+        launch_s=0.01,
+        join_s=0.02,
+    )  # fmt: skip
+
+
+def random_context(rng: np.random.Generator) -> Context:
+    rows = []
+    for model, layers in LAYERS.items():
+        for layer in range(layers):
+            for version in range(VERSIONS):
+                work, footprint = rng.uniform(0.2, 2.0), rng.uniform(0.0, 200.0)
+                moved, slower = rng.uniform(0.0, 60.0) * work, rng.uniform(0.0, 3.0)
+                rows += [
+                    (model, layer, version, cores, level, repeat, factor * seconds, moved, footprint)
+                    for cores in range(1, 9)
+                    for level in LEVELS
+                    for seconds in (work / cores * (1 + slower * level),)
+                    for repeat, factor in enumerate((0.9, 1.0, 1.25))
+                ]
+    models = {
+        name: Model(name, tuple(Layer(f"{name}{place}", "s", 1) for place in range(count)), 100.0)
+        for name, count in LAYERS.items()
+    }
+    return Context(
+        models, CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "random"), random_machine(rng)
+    )
+
+
+def random_law(rng: np.random.Generator) -> MachineLaw:
+    def layer() -> LayerLaw:
+        blocking = int(rng.integers(1, 300))
+        parallelism = int(rng.integers(1, 20))
+        compulsory = int(rng.integers(1, parallelism * blocking + 1))
+        tiling = Tiling(parallelism, blocking, compulsory, steepness=float(rng.choice([1.0, 0.35])))
+        return LayerLaw(float(rng.uniform(0.1, 5.0)), tiling)
+
+    layers = {
+        name: tuple(tuple(layer() for _ in range(VERSIONS)) for _ in range(count))
+        for name, count in LAYERS.items()
+    }
+    return MachineLaw(float(rng.choice([1.0, 1.7, inf])), layers)
+
+
+@dataclass
+class Restless:
+    """Starts blocks of any length and version on any free count, and resizes and re-versions running ones."""
+
+    context: Context
+    rng: np.random.Generator
+    whole: bool = False
+
+    def allocate(self, snapshot: Snapshot) -> list[Allocation | Resize]:
+        free, rng = snapshot.free_cores, self.rng
+        answers: list[Allocation | Resize] = []
+        for running in snapshot.running:
+            if running.cores != running.target_cores or rng.random() < 0.5:
+                continue
+            cores = int(rng.integers(1, running.cores + free + 1))
+            versions = tuple(rng.integers(VERSIONS, size=len(running.block)).tolist())
+            answers.append(Resize(running.query.id, cores, versions if rng.random() < 0.5 else None))
+            free -= max(0, cores - running.cores)
+        for pending in snapshot.pending:
+            if not free:
+                break
+            cores = int(rng.integers(1, free + 1))
+            model, start = pending.query.model, pending.next_layer
+            stop = LAYERS[model] if self.whole else int(rng.integers(start + 1, LAYERS[model] + 1))
+            versions = tuple(rng.integers(VERSIONS, size=stop - start).tolist())
+            answers.append(Allocation(pending.query.id, LayerBlock(model, start, stop), versions, cores))
+            free -= cores
+        return answers
+
+
+@dataclass
+class Log:
+    """A backend that writes down all that another one says."""
+
+    backend: Simulator
+    lines: list[Any] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def wait(self) -> Any:
+        self.lines.append(self.backend.wait())
+        return self.lines[-1]
+
+    def pressure(self) -> float:
+        self.lines.append(self.backend.pressure())
+        return self.lines[-1]
+
+    def progress(self) -> Mapping[int, int]:
+        self.lines.append(dict(self.backend.progress()))
+        return self.backend.progress()
+
+
+def log_of(
+    core: str, seed: int, gap_s: float, inputs: Mapping[str, Any], by_law: bool, drain_s: float
+) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    served = random_context(rng)
+    law = random_law(rng) if by_law else None
+    times = rng.exponential(gap_s, 12).cumsum().tolist()
+    queries = [Query(place, "mn"[int(rng.integers(2))], at, 100.0) for place, at in enumerate(times)]
+    backend = Simulator(queries, served, rng, law=law, drain_s=drain_s, core=core, **inputs)
+    log = Log(backend)
+    for record in serve(Dispatcher(Restless(served, np.random.default_rng(seed)), served), log):
+        log.lines.append(record)
+    return [*log.lines, backend.events]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    gap_s=st.sampled_from([0.0, 0.3, 2.0]),
+    by_law=st.booleans(),
+    drain_s=st.sampled_from([0.5, 1000.0]),
+    inputs=st.fixed_dictionaries(
+        {
+            "placement": st.sampled_from(["spread", "pinned"]),
+            "contention_scale": st.sampled_from([1.0, 0.0, 1.7]),
+            "start_cost_s": st.sampled_from([0.0, 0.1]),
+            "resize_cost_s": st.sampled_from([0.0, 0.05]),
+            "grant_cost_s": st.sampled_from([0.0, 0.2]),
+            "join_cost_s": st.sampled_from([0.0, 0.03]),
+            "proxy": st.sampled_from([None, ProxyError(sigma=0.1)]),
+        }
+    ),
+)
+def test_both_cores_give_the_same_events_bit_for_bit(seed, gap_s, by_law, drain_s, inputs):
+    assert log_of("c", seed, gap_s, inputs, by_law, drain_s) == log_of(
+        "python", seed, gap_s, inputs, by_law, drain_s
+    )
+
+
+def test_where_the_c_core_cannot_be_built_the_python_one_serves_with_a_warning(monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "COMPILER", "no-such-compiler")
+    served = context({"m": [[Cost(1.0)]]})
+    costs = {"start_cost_s": 0.0, "resize_cost_s": 0.0, "drain_s": 10.0}
+    with pytest.warns(
+        RuntimeWarning, match=r"simulating in Python, .* no-such-compiler was not found on PATH"
+    ):
+        backend = Simulator(trace((0.0, "m")), served, np.random.default_rng(0), build_dir=tmp_path, **costs)
+    backend.wait()
+    backend.start(allocation(0, "m", (0, 1), 1))
+    assert backend.wait().time_s == 1.0
+
+
+def test_the_c_core_is_compiled_into_the_folder_that_is_given(tmp_path: Path):
+    served = context({"m": [[Cost(1.0)]]})
+    with warnings.catch_warnings(action="error"):
+        Simulator(
+            [],
+            served,
+            np.random.default_rng(0),
+            start_cost_s=0.0,
+            resize_cost_s=0.0,
+            drain_s=1.0,
+            build_dir=tmp_path,
+        )
+    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+
+
+def test_another_core_is_refused():
+    served = context({"m": [[Cost(1.0)]]})
+    with pytest.raises(ValueError, match="the simulator's core is 'fortran'; give one of c, python"):
+        Simulator(
+            [],
+            served,
+            np.random.default_rng(0),
+            start_cost_s=0.0,
+            resize_cost_s=0.0,
+            drain_s=1.0,
+            core="fortran",
+        )

@@ -1,0 +1,266 @@
+"""What tables and benchmarks say of a claim: its number, its interval, and where its verdict changes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf, isnan
+from typing import Any
+
+import pandas as pd
+
+from veltair.evaluation.claims import (
+    Benchmark,
+    CapacityRatio,
+    Claim,
+    GainQuotient,
+    LatencyRatio,
+    Site,
+    Verdict,
+    judge_claim,
+    point_verdict,
+)
+from veltair.evaluation.comparison import MEASURED, at_site, number
+from veltair.evaluation.intervals import Interval, mean_interval, paired_ratio
+
+SAME_RATE = 0.02  # a run at a rate further off than this, as a share of it, was not offered the load
+BySeed = dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimTables:
+    """The tables that claims are read from; None where a run has not written one.
+
+    `capacity` has a row a policy, workload, site and seed (`capacity_seeds.csv`), `rates` one a run,
+    `sensitivity` one an assumption, value, policy and seed. `benchmarks` are figures by file and name.
+    """
+
+    capacity: pd.DataFrame | None = None
+    rates: pd.DataFrame | None = None
+    sensitivity: pd.DataFrame | None = None
+    benchmarks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A claim with its verdict, the number that was found, what is printed beside it, and where it flips.
+
+    `tested` are the assumptions under which the verdict was tried; `flips` say at which values it changes.
+    """
+
+    claim: Claim
+    site: Site
+    validated: bool
+    verdict: Verdict
+    reason: str
+    found: Interval
+    beside: Mapping[str, Interval]
+    tested: Sequence[str] = ()
+    flips: Sequence[str] = ()
+
+    @property
+    def fragile(self) -> bool:
+        """Whether the verdict changes inside the plausible range of an assumption."""
+        return bool(self.flips)
+
+
+class _MissingError(LookupError):
+    """Tables lack what a claim needs."""
+
+
+def judge_from_tables(claim: Claim, site: Site, tables: ClaimTables) -> Judged:
+    """Return the verdict on a claim from the tables, NOT COMPUTED where they lack its number."""
+    validated = _validated(claim, site, tables)
+    try:
+        found, beside = _found(claim, site, tables)
+    except _MissingError as error:
+        nothing = mean_interval(())
+        return Judged(claim, site, validated, Verdict.NOT_COMPUTED, str(error), nothing, {})
+    verdict, reason = judge_claim(claim, found)
+    tested, flips = _fragility(claim, site, tables, found)
+    return Judged(claim, site, validated, verdict, reason, found, beside, tested, flips)
+
+
+def _found(claim: Claim, site: Site, tables: ClaimTables) -> tuple[Interval, dict[str, Interval]]:
+    metric = claim.metric
+    if isinstance(metric, Benchmark):
+        return _benchmark(metric, tables)
+    capacity = _at(tables.capacity, site, "capacity_seeds.csv")
+    if isinstance(metric, GainQuotient):
+        return _quotient(metric, capacity), {}
+    if isinstance(metric, LatencyRatio):
+        rates = _at(tables.rates, site, "rates.csv")
+        found = _latency_ratio(metric, metric.to, rates, capacity)
+        others = {"to": lambda other: _latency_ratio(metric, other, rates, capacity)}
+    else:
+        found = _capacity_ratio(metric, metric.to, capacity)
+        others = {
+            "to": lambda other: _capacity_ratio(metric, other, capacity),
+            "minimum": lambda other: _capacity_ratio(metric, other, capacity, "qps_at_95_minimum"),
+        }
+    return found, dict(_beside(metric, others))
+
+
+def _beside(
+    metric: CapacityRatio | LatencyRatio, others: Mapping[str, Callable[[str], Interval]]
+) -> list[tuple[str, Interval]]:
+    """Return the numbers that are printed and not judged, those that the tables have."""
+    wanted = [(f"to {metric.beside}", "to", metric.beside)] if metric.beside else []
+    if "minimum" in others:
+        wanted.append(("minimum over models", "minimum", metric.to))
+    found = []
+    for name, kind, other in wanted:
+        try:
+            found.append((name, others[kind](str(other))))
+        except _MissingError:
+            continue
+    return found
+
+
+def _capacity_ratio(
+    metric: CapacityRatio | GainQuotient,
+    to: str,
+    capacity: pd.DataFrame,
+    column: str = "qps_at_95",
+) -> Interval:
+    return mean_interval(_ratios(metric.policy, to, metric.workload, capacity, column).values())
+
+
+def _ratios(policy: str, to: str, workload: str, capacity: pd.DataFrame, column: str = "qps_at_95") -> BySeed:
+    """Return the ratio of two policies' capacities by seed; a policy that serves nothing has ratio 0."""
+    upper = _capacities(policy, workload, capacity, column)
+    # A capacity that no rate bounds from above is at least that much, so nothing can be divided by it.
+    lower = _capacities(to, workload, capacity[capacity["high_qps"] < inf], column)
+    ratios = {seed: upper[seed] / lower[seed] for seed in upper if lower.get(seed, 0.0) > 0}
+    if not ratios:
+        raise _MissingError(
+            f"{to} serves no rate of {workload} that {policy} could be compared with, by seed"
+        )
+    return ratios
+
+
+def _capacities(policy: str, workload: str, capacity: pd.DataFrame, column: str = "qps_at_95") -> BySeed:
+    rows = capacity[(capacity["policy"] == policy) & (capacity["workload"] == workload)]
+    rows = rows[rows["invalid"].fillna("") == ""]
+    if rows.empty:
+        raise _MissingError(f"the tables have no capacity of {policy} on {workload}")
+    return {int(seed): float(value) for seed, value in zip(rows["seed"], rows[column], strict=True)}
+
+
+def _quotient(metric: GainQuotient, capacity: pd.DataFrame) -> Interval:
+    one = _ratios(metric.policy, metric.to, metric.workload, capacity)
+    other = _ratios(metric.policy, metric.to, metric.than, capacity)
+    found = paired_ratio(one, other)
+    if not found.count:
+        raise _MissingError(
+            f"{metric.policy} has no gain on {metric.workload} and {metric.than} with equal seeds"
+        )
+    return found
+
+
+def _latency_ratio(metric: LatencyRatio, to: str, rates: pd.DataFrame, capacity: pd.DataFrame) -> Interval:
+    """Return the ratio of mean latencies, both at the load as a share of the first denominator's capacity."""
+    loads = {
+        seed: metric.load * qps
+        for seed, qps in _capacities(metric.to, metric.workload, capacity).items()
+        if qps > 0
+    }
+    rows = rates[rates["workload"] == metric.workload]
+    if "invalid" in rows:
+        rows = rows[rows["invalid"].fillna("") == ""]
+    found = paired_ratio(
+        *(_latencies(rows[rows["policy"] == policy], loads) for policy in (metric.policy, to))
+    )
+    if not found.count:
+        raise _MissingError(
+            f"no seed has {metric.policy} and {to} on {metric.workload} at {metric.load:g} of "
+            f"{metric.to}'s capacity"
+        )
+    return found
+
+
+def _latencies(rows: pd.DataFrame, loads: BySeed) -> BySeed:
+    found = {}
+    for seed, qps in loads.items():
+        runs = rows[rows["seed"] == seed]
+        off = (runs["qps"] / qps - 1).abs()
+        if len(runs) and off.min() <= SAME_RATE:
+            found[seed] = float(runs["latency_mean_s"].iloc[int(off.to_numpy().argmin())])
+    return found
+
+
+def _benchmark(metric: Benchmark, tables: ClaimTables) -> tuple[Interval, dict[str, Interval]]:
+    figures = tables.benchmarks.get(metric.file, {})
+    if metric.figure not in figures:
+        raise _MissingError(f"benchmarks/{metric.file}.json has no {metric.figure}")
+    beside = {
+        name: _samples(figures[name]) for name in (metric.beside,) if name is not None and name in figures
+    }
+    return _samples(figures[metric.figure]), beside
+
+
+def _samples(figure: Mapping[str, Any]) -> Interval:
+    samples = [float(sample) for sample in figure["samples"]]
+    return mean_interval(samples if len(samples) > 1 else [float(figure["value"])])
+
+
+def _at(table: pd.DataFrame | None, site: Site, name: str) -> pd.DataFrame:
+    if table is None:
+        raise _MissingError(f"there is no {name}")
+    rows = table[at_site(table, (site.backend, site.machine))]
+    if rows.empty:
+        raise _MissingError(f"{name} has nothing of {site.machine} ({site.backend})")
+    return rows
+
+
+def _validated(claim: Claim, site: Site, tables: ClaimTables) -> bool:
+    """Return whether a measurement on such a machine stands behind a number."""
+    if isinstance(claim.metric, Benchmark) and not claim.metric.modelled:
+        return True
+    if tables.capacity is None:
+        return site.backend == MEASURED
+    rows = tables.capacity[at_site(tables.capacity, (site.backend, site.machine))]
+    return bool(len(rows)) and bool(rows["validated"].astype(bool).all())
+
+
+def _fragility(
+    claim: Claim, site: Site, tables: ClaimTables, found: Interval
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the assumptions that were varied, and at which plausible values of each the verdict changes.
+
+    Numbers stand for themselves here, without intervals: the grid has few seeds. Where the workload itself
+    was not varied, its number is taken to move by the same factor as that of the workload that was.
+    """
+    metric, table = claim.metric, tables.sensitivity
+    if not isinstance(metric, CapacityRatio) or table is None or isnan(found.mean):
+        return (), ()
+    rows = table[at_site(table, (site.backend, site.machine)) & table["plausible"].astype(bool)]
+    own = rows[rows["workload"] == metric.workload]
+    used = own if len(own) else rows
+    tested, flips = [], []
+    for (assumption, workload), group in used.groupby(["assumption", "workload"], sort=False):
+        values = _varied(metric, str(workload), group)
+        base = [value for _, is_default, value in values if is_default]
+        if not base or len(values) < 2 or base[0] <= 0:
+            continue
+        scale = 1.0 if len(own) else found.mean / base[0]
+        like = "" if len(own) else f", moving as {workload} does"
+        tested.append(str(assumption))
+        before = point_verdict(claim, scale * base[0])
+        for label, _, value in values:
+            after = point_verdict(claim, scale * value)
+            if after is not before:
+                flips.append(f"{assumption} {label}: {after} at {number(scale * value)}{like}")
+    return tuple(tested), tuple(flips)
+
+
+def _varied(metric: CapacityRatio, workload: str, group: pd.DataFrame) -> list[tuple[str, bool, float]]:
+    """Return label, whether it is the default, and ratio of each value of an assumption that has one."""
+    found = []
+    for _, rows in group.groupby("value", sort=True):
+        first = rows.iloc[0]
+        label = f"{first['label'] or number(float(first['value']))} {first['unit'] or ''}".strip()
+        try:
+            ratio = _capacity_ratio(metric.model_copy(update={"workload": workload}), metric.to, rows).mean
+        except _MissingError:
+            continue
+        found.append((label, bool(first["is_default"]), ratio))
+    return found

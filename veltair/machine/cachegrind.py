@@ -1,0 +1,179 @@
+"""Traffic as valgrind's cachegrind simulates it, to check what is modelled from a version's tiling."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from veltair.compiler.build import LIBRARY, ModelPlan, VersionPlan, read_plan
+from veltair.compiler.traffic import Tiling, traffic_bytes
+from veltair.machine.native import FLAGS, compile_c
+from veltair.provenance import write_atomically
+
+SOURCE = Path(__file__).with_name("cachegrind_kernel.c")
+# For any x86-64: valgrind knows no instructions newer than AVX2.
+PORTABLE = tuple(flag for flag in FLAGS if flag != "-march=native")
+LINE_BYTES = 64
+WAYS = 16
+# Cachegrind simulates two levels of data caches: this one is a core's L1 as most have it.
+L1 = "32768,8,64"
+DATA_MISSES = ("DLmr", "DLmw")
+# Larger than any cache that is simulated here, for one pass must throw out all that it held.
+FLUSH_MULTIPLE = 2
+# DLPack's type codes, by numpy's kinds.
+CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
+COLUMNS = [
+    *("model", "layer", "version", "symbol", "macs", "cache_bytes"),
+    *("modelled_bytes", "simulated_bytes", "ratio"),
+]
+
+
+class CachegrindError(RuntimeError):
+    """Cachegrind is missing or failed; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A version of a layer to simulate, and the texts of its tensors for `cachegrind_kernel`."""
+
+    model: str
+    layer: int
+    version: int
+    macs: int
+    plan: VersionPlan
+    tensors: tuple[str, ...]
+
+
+def find_valgrind() -> Path | None:
+    """Return where valgrind is, None if it is not installed."""
+    found = shutil.which("valgrind")
+    return None if found is None else Path(found)
+
+
+def read_counts(text: str) -> dict[str, int]:
+    """Return the counts of a whole run by event, from the output file of cachegrind.
+
+    The lines `events:` and `summary:` are read, as valgrind's manual describes them (chapter on Cachegrind,
+    section on its output file format). Raises ValueError without them, or where their lengths differ.
+    """
+    events = re.search(r"^events:\s*(.+)$", text, re.MULTILINE)
+    summary = re.search(r"^summary:\s*(.+)$", text, re.MULTILINE)
+    if events is None or summary is None:
+        raise ValueError("this is no output of cachegrind: it lacks a line `events:` or `summary:`")
+    names, numbers = events.group(1).split(), summary.group(1).replace(",", "").split()
+    if len(names) != len(numbers):
+        raise ValueError(f"cachegrind names {len(names)} events, but counts {len(numbers)}")
+    return {name: int(number) for name, number in zip(names, numbers, strict=True)}
+
+
+def sample(plan: ModelPlan, count: int, most_macs: int) -> list[Sampled]:
+    """Return the first and the last version of some layers of a model, unlike ones from small to large.
+
+    `most_macs` bounds what a layer computes, for a simulated instruction takes fifty times as long.
+    """
+    first = {layer.structure: number for number, layer in reversed(list(enumerate(plan.layers)))}
+    fitting = [number for number in first.values() if 0 < plan.layers[number].macs <= most_macs]
+    ordered = sorted(fitting, key=lambda number: (plan.layers[number].macs, number))
+    places = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
+    return [
+        Sampled(
+            plan.model,
+            number,
+            version,
+            plan.layers[number].macs,
+            plan.of(number)[version],
+            tensors(plan, number, version),
+        )
+        for number in (ordered[place] for place in places.tolist())
+        for version in sorted({0, len(plan.of(number)) - 1})
+    ]
+
+
+def tensors(plan: ModelPlan, layer: int, version: int) -> tuple[str, ...]:
+    """Return the arguments of a version's kernel: type code, bits and shape of each, like `2,32:1,8`."""
+    chosen, called = plan.of(layer)[version], plan.layers[layer]
+    packed = dict(zip(chosen.packed, chosen.packed_shapes, strict=True))
+
+    def of(place: int, source: tuple[str, int, int]) -> str:
+        kind, number, output = source
+        if kind == "constant":
+            constant = plan.constants[number]
+            return _text(packed.get(place, constant.shape), constant.dtype)
+        if kind == "input":
+            return _text(plan.inputs[number].shape, plan.inputs[number].dtype)
+        return _text(plan.layers[number].outputs[output], plan.layers[number].dtypes[output])
+
+    inputs = [of(place, source) for place, source in enumerate(called.inputs)]
+    return (*inputs, *map(_text, called.outputs, called.dtypes))
+
+
+def simulated_bytes(one: Sampled, library: Path, cache_bytes: int, build_dir: Path) -> int:
+    """Return the bytes that one call of a kernel fetches into a cache of some size that holds none of them.
+
+    It is the difference of two runs, with the call and without. Raises CachegrindError if valgrind is missing
+    or fails.
+    """
+    called, idle = (_data_misses(one, library, cache_bytes, calls, build_dir) for calls in (1, 0))
+    return LINE_BYTES * (called - idle)
+
+
+def check_traffic(
+    builds: Mapping[str, Path],
+    caches_bytes: Sequence[int],
+    count: int,
+    most_macs: int,
+    build_dir: Path,
+    output: Path,
+) -> pd.DataFrame:
+    """Write and return modelled beside simulated traffic of a sample of layers on one core: `COLUMNS`.
+
+    `builds` are the folders of built models; their kernels must be for AVX2, which valgrind simulates. The
+    cache is a power of two of bytes, at least 64 KiB. Raises CachegrindError as `simulated_bytes` does.
+    """
+    rows = []
+    for folder in builds.values():
+        for one in sample(read_plan(folder), count, most_macs):
+            tiling = Tiling(one.plan.parallelism, one.plan.blocking_bytes, one.plan.compulsory_bytes)
+            for cache_bytes in caches_bytes:
+                modelled = traffic_bytes(tiling, 1, cache_bytes)
+                found = simulated_bytes(one, folder / LIBRARY, cache_bytes, build_dir)
+                key = (one.model, one.layer, one.version, one.plan.symbol, one.macs, cache_bytes)
+                rows.append((*key, round(modelled), found, modelled / found))
+                print(f"{one.model} layer {one.layer}: {modelled / found:.2f} of {found} bytes", flush=True)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    write_atomically({output: table.to_csv(index=False, lineterminator="\n").encode()})
+    return table
+
+
+def _text(shape: Sequence[int], dtype: str) -> str:
+    kind = np.dtype(dtype)
+    return f"{CODES[kind.kind]},{8 * kind.itemsize}:{','.join(map(str, shape))}"
+
+
+def _data_misses(one: Sampled, library: Path, cache_bytes: int, calls: int, build_dir: Path) -> int:
+    valgrind = find_valgrind()
+    if valgrind is None:
+        raise CachegrindError(
+            "valgrind is not installed; install it (Debian, Ubuntu: apt-get install valgrind)"
+        )
+    program = compile_c(SOURCE, build_dir, (*PORTABLE, "-rdynamic", "-ldl"))
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "counts"
+        options = ("--tool=cachegrind", "--cache-sim=yes", f"--cachegrind-out-file={out}")
+        caches = (f"--D1={L1}", f"--I1={L1}", f"--LL={cache_bytes},{WAYS},{LINE_BYTES}")
+        kernel = (library.resolve(), f"__tvm_ffi_{one.plan.symbol}", FLUSH_MULTIPLE * cache_bytes, calls)
+        command = [valgrind, *options, *caches, program, *kernel, *one.tensors]
+        done = subprocess.run([str(word) for word in command], capture_output=True, check=False, text=True)
+        if done.returncode != 0 or not out.is_file():
+            raise CachegrindError(
+                f"cachegrind failed on {one.plan.symbol} (exit status {done.returncode}): "
+                f"{done.stderr.strip()[-500:]}; kernels for AVX-512 cannot be simulated, build them for AVX2"
+            )
+        counts = read_counts(out.read_text())
+    return sum(counts[event] for event in DATA_MISSES)

@@ -1,0 +1,11 @@
+"""Simulates conflicts over time."""
+
+from pathlib import Path
+
+from veltair.config import parse
+from veltair.evaluation.script import logged
+from veltair.evaluation.study_steps import write_conflicts
+
+with logged(snakemake.log[0]):
+    capacities = [Path(path) for path in snakemake.input.capacities]
+    write_conflicts(parse(snakemake.params.settings), capacities, Path(snakemake.output[0]))

@@ -1,0 +1,11 @@
+"""Draws the figures of the paper."""
+
+from pathlib import Path
+
+from veltair.evaluation.paper_figures import draw_paper_figure
+from veltair.evaluation.script import logged
+
+with logged(snakemake.log[0]):
+    figures, folder = snakemake.params.figures, Path(snakemake.params.folder)
+    for name in snakemake.params.names:
+        draw_paper_figure(name, folder, Path(figures["folder"]), figures["formats"])

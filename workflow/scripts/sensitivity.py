@@ -1,0 +1,11 @@
+"""Simulates under another assumption."""
+
+from pathlib import Path
+
+from veltair.config import parse
+from veltair.evaluation.script import logged
+from veltair.evaluation.study_steps import write_sensitivity
+
+with logged(snakemake.log[0]):
+    variation, place = snakemake.wildcards.variation, int(snakemake.wildcards.place)
+    write_sensitivity(parse(snakemake.params.settings), variation, place, Path(snakemake.output[0]))
