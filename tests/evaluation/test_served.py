@@ -115,7 +115,7 @@ def test_a_ratio_is_0_where_ours_serves_nothing() -> None:
 def test_everybodys_rate_is_told_with_the_answer_in_words() -> None:
     figures = rate_figures(seeds(ours=(20.0, 24.0), default=(0.0, 8.0)), "mix")
     assert figures["served_qps_default"].samples == (0.0, 8.0)
-    assert figures["served_qps_Veltair-FULL"].value == 22.0
+    assert figures[f"served_qps_{OURS}"].value == 22.0
     assert "workload mix: below 1 QPS (cut, 1 rates tried); 8 QPS" in figures["served_qps_default"].unit
 
 
@@ -142,7 +142,7 @@ def test_a_configuration_without_the_policy_compared_is_refused(config: Config) 
     others = {name: policy for name, policy in config.policies.items() if name != OURS}
     lacking = config.model_copy(update={"policies": others})
     files = served.ServedFiles({}, {}, Path("none"))
-    with pytest.raises(LookupError, match="has no policy Veltair-FULL"):
+    with pytest.raises(LookupError, match="has no policy Veltair-FULL-shipped"):
         served.served_figures(lacking, files)
 
 
@@ -162,7 +162,7 @@ def test_all_seeds_are_searched_from_the_answers_of_the_seed_before(
     monkeypatch.setattr(served, "_contenders", contenders)
     figures = served.served_figures(config, served.ServedFiles({}, {}, Path("none")))
     first = {seed: next(qps for qps, at, _ in log if at == seed) for seed in (1, 2, 3)}
-    answers = figures["served_qps_Veltair-FULL"].samples
+    answers = figures[f"served_qps_{OURS}"].samples
     assert first[1] == pytest.approx(20.0)
     assert (first[2], first[3]) == answers[:2]
     assert len(figures["served_vs_ort_default"].samples) == 3
