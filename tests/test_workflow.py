@@ -88,9 +88,9 @@ def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
         "oracle": 2,
         "profile": 1,
         "derive": 1,
-        "simulate_capacity": 12,
-        "simulate_loads": 12,
-        "measure": 6,
+        "simulate_capacity": 14,
+        "simulate_loads": 14,
+        "measure": 7,
         "metrics": 1,
         "figures": 1,
         "version_study": 1,
@@ -271,7 +271,7 @@ def test_a_second_file_goes_over_the_first(checkout: Path) -> None:
     files = ("--configfile", CONFIGS / "config.yaml", checkout / "over.yaml")
     jobs = listed(snakemake(checkout, "-n", *files))
     assert "measure" not in jobs
-    assert jobs["simulate_capacity"] == 12
+    assert jobs["simulate_capacity"] == 14
 
 
 FAULTY = """

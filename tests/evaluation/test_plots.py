@@ -188,7 +188,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; import test_plots as t\n"
         "t.save(t.latency_figure(*t.tables(['Planaria'], [t.ENGINE])), Path(sys.argv[1]))"
     )
-    search = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    search = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, *Path(__file__).parents[1:3]))
     environment = os.environ | {"PYTHONPATH": search, "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "there")], check=True, env=environment)
     for path in here:

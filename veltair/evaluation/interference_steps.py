@@ -169,12 +169,12 @@ def read_fits(path: Path, machine: Machine) -> dict[str, PressureFit]:
 def started_source(config: Config, machine: Machine) -> Iterator[tuple[InterferenceSource, str]]:
     """Within the context, the configured source of interference reads; beside it a line that is printed.
 
-    A fit that explains nothing of held-out co-runs is not used. Raises as `choose` and `read_fits` do.
+    A fit that explains too little of held-out co-runs is not used. Raises as `choose` and `read_fits` do.
     """
     layout, choice = Layout(config), config.engine.interference
     fits = read_fits(layout.interference, machine)
     if choice != AUTO:  # which passes by a source with such a fit
-        fits = {key: fit for key, fit in fits.items() if fit.r_squared > 0}
+        fits = {key: fit for key, fit in fits.items() if fit.explains}
     source, line = choose(choice, machine, layout.native, fits)
     print(line, flush=True)
     try:

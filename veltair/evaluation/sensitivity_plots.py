@@ -58,7 +58,7 @@ def paper_sensitivity_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figu
         axes = [axis for (axis,) in stacks]
         for axis, (key, here) in zip(axes, panels, strict=True):
             _draw_assumption(axis, look, here, limits)
-            _name_assumption(axis, key, here, table, len({other[:3] for other, _ in panels}) > 1)
+            _name_assumption(axis, key, here, table, len({other[:2] for other, _ in panels}) > 1)
         name_outer(axes, COLUMNS, y=f"QPS at 95 % QoS\nover {REFERENCE}'s")
         handles = [*look.line_handles(), *_marks()]
         lead = (

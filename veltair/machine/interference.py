@@ -20,6 +20,9 @@ LEAST_EFFECT = 1.02
 # A reading is the middle one of this many: one that was disturbed does not show.
 WINDOW = 5
 
+# A fit that explains less than this share of the variance on held-out co-runs is no better than a constant.
+LEAST_R_SQUARED = 0.1
+
 Reading = tuple[float, ...]
 
 
@@ -83,6 +86,11 @@ class PressureFit:
                 f"PressureFit of {self.source}: coefficients {self.coefficients} and intercept "
                 f"{self.intercept} must be finite, coefficients at least 0"
             )
+
+    @property
+    def explains(self) -> bool:
+        """Whether it tells more of the pressure than a constant does."""
+        return self.r_squared >= LEAST_R_SQUARED
 
     def pressure(self, reading: Reading) -> float:
         """Return the pressure of a reading, clipped to [0, 1]. Raises ValueError if its length differs."""

@@ -46,8 +46,8 @@ def start_source(
 ) -> tuple[InterferenceSource, str]:
     """Return a source that has been started, and a line that says which and why the others are not it.
 
-    `auto` takes the first candidate that starts. One whose fit explains nothing of held-out co-runs (R² of 0
-    or less) does not work either. Raises InterferenceUnavailableError if the named source does not work, or
+    `auto` takes the first candidate that starts. One whose fit explains too little of held-out co-runs does
+    not work either. Raises InterferenceUnavailableError if the named source does not work, or
     none, and ValueError for an unknown name.
     """
     if choice != AUTO and choice not in candidates:
@@ -55,9 +55,9 @@ def start_source(
     refused = []
     for key in candidates if choice == AUTO else [choice]:
         fit = (fits or {}).get(key)
-        if choice == AUTO and fit is not None and not fit.r_squared > 0:
+        if choice == AUTO and fit is not None and not fit.explains:
             refused.append(
-                f"not {key}: its fit explains nothing of held-out co-runs (R² {fit.r_squared:.2g})"
+                f"not {key}: its fit explains too little of held-out co-runs (R² {fit.r_squared:.2g})"
             )
             continue
         try:

@@ -6,19 +6,14 @@ from veltair.evaluation.script import logged
 from veltair.evaluation.supervision import supervise
 
 with logged(snakemake.log[0]):
-    notes = Path(snakemake.log[0]).with_suffix(".workers")
-    supervise(notes)
+    supervise(notes := Path(snakemake.log[0]).with_suffix(".workers"))
 
     from veltair.config import parse
     from veltair.evaluation.steps import measure_policy
 
-    measure_policy(
-        parse(snakemake.params.settings),
-        Path(snakemake.input.costs).parent,
-        {Path(plan).parent.name: Path(plan).parent for plan in snakemake.input.plans},
-        snakemake.wildcards.workload,
-        snakemake.wildcards.policy,
-        [Path(path) for path in snakemake.input.capacities],
-        Path(snakemake.output.records).parent,
-        notes,
-    )
+    given, named = snakemake.input, snakemake.wildcards
+    builds = {Path(plan).parent.name: Path(plan).parent for plan in given.plans}
+    capacities = [Path(path) for path in given.capacities]
+    tables, folder = Path(given.costs).parent, Path(snakemake.output.records).parent
+    config = parse(snakemake.params.settings)
+    measure_policy(config, tables, builds, named.workload, named.policy, capacities, folder, notes)
