@@ -19,10 +19,8 @@ from veltair.evaluation.claims import (
     point_verdict,
 )
 from veltair.evaluation.comparison import MEASURED, at_site, number
+from veltair.evaluation.estimates import SAME_RATE, BySeed
 from veltair.evaluation.intervals import Interval, mean_interval, paired_ratio
-
-SAME_RATE = 0.02  # a run at a rate further off than this, as a share of it, was not offered the load
-BySeed = dict[int, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,14 +82,13 @@ def paper_ratio_figure(
 def paper_fluid_figure(seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
     """Return bars of QPS at 95 % QoS as a share of the fluid bound, which no policy can pass."""
     shares = _percent(shares_of_bound(seeds))
+    lead = (
+        "QPS at 95 % QoS over the fluid bound: the rate at which the least work of on-time queries alone "
+        f"fills all cores. {INTERVAL_NOTE}"
+    )
     with style():
-        drawn, look = _sheet(shares, with_models(seeds, rates), targets)
-        for place, (axis,) in drawn.stacks.items():
-            _bars(axis, look, _by_policy(shares, place), drawn.leftmost(place), _qps_text)
-            _name_x(drawn, place, axis, "share of the fluid bound (%)")
-        lead = (
-            "QPS at 95 % QoS over the fluid bound: the rate at which the least work of on-time queries alone "
-            f"fills all cores. {INTERVAL_NOTE}"
+        drawn = _bar_sheet(
+            shares, with_models(seeds, rates), targets, _qps_text, "share of the fluid bound (%)"
         )
         return drawn.finish([BAR, WHISKER], [lead, *sample_notes(seeds, targets)])
 
@@ -99,15 +98,12 @@ def paper_efficiency_figure(
 ) -> Figure:
     """Return bars of CPU efficiency at a share `load` of Planaria's capacity, with intervals over seeds."""
     found = _percent(_required(at_load(rates, seeds, "cpu_efficiency", load), seeds))
+    lead = (
+        "CPU efficiency: work-optimal core-ms of on-time queries / core-ms held, at "
+        f"{number(100 * load)} % of {REFERENCE}'s QPS at 95 % QoS. {INTERVAL_NOTE}"
+    )
     with style():
-        drawn, look = _sheet(found, with_models(seeds, rates), targets)
-        for place, (axis,) in drawn.stacks.items():
-            _bars(axis, look, _by_policy(found, place), drawn.leftmost(place), _value_text)
-            _name_x(drawn, place, axis, "CPU efficiency (%)")
-        lead = (
-            "CPU efficiency: work-optimal core-ms of on-time queries / core-ms held, at "
-            f"{number(100 * load)} % of {REFERENCE}'s QPS at 95 % QoS. {INTERVAL_NOTE}"
-        )
+        drawn = _bar_sheet(found, with_models(seeds, rates), targets, _value_text, "CPU efficiency (%)")
         return drawn.finish([BAR, WHISKER], [lead, *sample_notes(rates, targets)])
 
 
@@ -153,6 +149,17 @@ def _sheet(
     workloads = named["workload"].nunique()
     size = (width_in if workloads > 1 else max(width_in, BROAD_IN), 0.5 + row_in * len(look.policies))
     return sheet(named, targets, size, left_in=0.4 + 0.08 * longest), look
+
+
+def _bar_sheet(
+    shares: pd.DataFrame, named: pd.DataFrame, targets: pd.DataFrame, text: Write, name: str
+) -> Sheet:
+    """Return a sheet with bars of one share in each panel; `name` is that of the axis."""
+    drawn, look = _sheet(shares, named, targets)
+    for place, (axis,) in drawn.stacks.items():
+        _bars(axis, look, _by_policy(shares, place), drawn.leftmost(place), text)
+        _name_x(drawn, place, axis, name)
+    return drawn
 
 
 def _bars(
