@@ -9,3 +9,5 @@ from baselines.fcfs_min import FcfsMin
 
 class EdfMin(FcfsMin):
     """`FcfsMin` whose presets order by deadline and drop a query once it is doomed."""
+
+    plan = FcfsMin.plan

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from veltair.compiler.model import LayerBlock
 from veltair.serving.discipline import DropLate, Order, admit
+from veltair.serving.plans import Asks, Plan
 from veltair.serving.policy import Allocation, Answer, Context, Snapshot
 from veltair.serving.timetables import Reading, Timetables
 
@@ -35,3 +36,7 @@ class FcfsAll:
         block = LayerBlock(model.name, entry.next_layer, len(model.layers))
         cores = self._tables.best_cores(model.name, 0)
         return [*late, Allocation(entry.query.id, block, self._tables.versions(block, 0, cores), cores)]
+
+    def plan(self) -> Plan:
+        """Return how it decides, as data."""
+        return Plan(Asks.ALL_CORES, self._tables, self._order, self._drop_late)

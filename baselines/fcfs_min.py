@@ -12,6 +12,8 @@ from veltair.serving.policy import Context
 class FcfsMin(FixedBlocks):
     """One block a model: its need is the fewest cores whose time alone is within alpha x QoS, always."""
 
+    plan = FixedBlocks.plan
+
     def __init__(
         self, context: Context, *, alpha: BudgetShare, order: Order, conflict: Conflict, drop_late: DropLate
     ) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field
 from veltair.compiler.model import LayerBlock
 from veltair.serving.blocks import UNSCALED, BudgetRule, Budgets, BudgetShare, core_needs
 from veltair.serving.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
+from veltair.serving.plans import Asks, Plan
 from veltair.serving.policy import Answer, Context, Pending, Snapshot
 from veltair.serving.timetables import Reading, Timetables
 
@@ -64,9 +65,24 @@ class FixedBlocks:
         )
         return [*late, *starts]
 
+    def plan(self) -> Plan:
+        """Return how it decides, as data."""
+        return Plan(
+            Asks.BLOCKS,
+            self._tables,
+            self._order,
+            self._drop_late,
+            self._conflict,
+            form=self._formed,
+            budgets=self._budgets,
+        )
+
     def _propose(self, entry: Pending, time_s: float) -> Proposal:
         query, first = entry.query, entry.next_layer
-        key = (query.model, first, self._budgets.step(query, first, time_s))
+        return self._formed(query.model, first, self._budgets.step(query, first, time_s))
+
+    def _formed(self, model: str, first: int, step: int) -> Proposal:
+        key = (model, first, step)
         if key not in self._blocks:
             self._blocks[key] = self._block(*key)
         return self._blocks[key]

@@ -22,6 +22,8 @@ VersionNumber = Annotated[int, Field(ge=0)]
 class FixedVersionBlocks(AdaptiveBlocks):
     """Veltair-AS with version `version` in place of the solo one."""
 
+    plan = AdaptiveBlocks.plan
+
     def __init__(
         self,
         context: Context,
@@ -52,6 +54,8 @@ class FixedVersionBlocks(AdaptiveBlocks):
 
 class FixedVersionElastic(ElasticPolicy):
     """Planaria-aware with version `version` in place of the solo one."""
+
+    plan = ElasticPolicy.plan
 
     def __init__(
         self,

@@ -13,6 +13,8 @@ from veltair.serving.policy import Context
 class LayerWise(FixedBlocks):
     """Fixed blocks of one layer."""
 
+    plan = FixedBlocks.plan
+
     def __init__(
         self,
         context: Context,

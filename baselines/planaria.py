@@ -13,12 +13,16 @@ from veltair.serving.timetables import Reading
 class Planaria(ElasticPolicy):
     """Elastic core shares, blind to interference: the solo versions and their times alone."""
 
+    plan = ElasticPolicy.plan
+
     def __init__(self, context: Context, *, order: Order, conflict: Conflict, drop_late: DropLate) -> None:
         super().__init__(context, Reading.SOLO_ALONE, order, conflict, drop_late)
 
 
 class PlanariaAware(ElasticPolicy):
     """Planaria that knows the pressure but has one version: the ablation between Planaria and Veltair-AC."""
+
+    plan = ElasticPolicy.plan
 
     def __init__(self, context: Context, *, order: Order, conflict: Conflict, drop_late: DropLate) -> None:
         super().__init__(context, Reading.SOLO_AT_LEVEL, order, conflict, drop_late)

@@ -3,81 +3,22 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.serving.random_builders import LAYERS, VERSIONS, random_context, random_law
 from tests.serving.sim_builders import Cost, allocation, context, trace
-from veltair.compiler.model import Layer, LayerBlock, Model
-from veltair.compiler.traffic import Tiling
+from veltair.compiler.model import LayerBlock
 from veltair.machine import native
-from veltair.machine.cost import COLUMNS, CostTable
-from veltair.machine.law import LayerLaw, MachineLaw
-from veltair.machine.topology import Machine
 from veltair.serving.dispatcher import Dispatcher, serve
 from veltair.serving.policy import Allocation, Context, Resize, Snapshot
 from veltair.serving.query import Query
 from veltair.serving.simulator import ProxyError, Simulator
-
-LAYERS = {"m": 5, "n": 3}
-VERSIONS = 2
-LEVELS = (0.0, 0.3, 1.0)
-
-
-def random_machine(rng: np.random.Generator) -> Machine:
-    return Machine(
-        "random", 1, ((0, 1), (2, 3), (4, 5), (6, 7)), 1, 100, 1.0, 100.0, False,
-        clock_factors=((1, 1.4), (4, 1.2), (8, 1.0)),
-        link_groups=2,
-        link_bytes_per_s=float(rng.choice([inf, 60.0])),
-        core_dram_bytes_per_s=float(rng.choice([100.0, 40.0])),
-        launch_s=0.01,
-        join_s=0.02,
-    )  # fmt: skip
-
-
-def random_context(rng: np.random.Generator) -> Context:
-    rows = []
-    for model, layers in LAYERS.items():
-        for layer in range(layers):
-            for version in range(VERSIONS):
-                work, footprint = rng.uniform(0.2, 2.0), rng.uniform(0.0, 200.0)
-                moved, slower = rng.uniform(0.0, 60.0) * work, rng.uniform(0.0, 3.0)
-                rows += [
-                    (model, layer, version, cores, level, repeat, factor * seconds, moved, footprint)
-                    for cores in range(1, 9)
-                    for level in LEVELS
-                    for seconds in (work / cores * (1 + slower * level),)
-                    for repeat, factor in enumerate((0.9, 1.0, 1.25))
-                ]
-    models = {
-        name: Model(name, tuple(Layer(f"{name}{place}", "s", 1) for place in range(count)), 100.0)
-        for name, count in LAYERS.items()
-    }
-    return Context(
-        models, CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "random"), random_machine(rng)
-    )
-
-
-def random_law(rng: np.random.Generator) -> MachineLaw:
-    def layer() -> LayerLaw:
-        blocking = int(rng.integers(1, 300))
-        parallelism = int(rng.integers(1, 20))
-        compulsory = int(rng.integers(1, parallelism * blocking + 1))
-        tiling = Tiling(parallelism, blocking, compulsory, steepness=float(rng.choice([1.0, 0.35])))
-        return LayerLaw(float(rng.uniform(0.1, 5.0)), tiling)
-
-    layers = {
-        name: tuple(tuple(layer() for _ in range(VERSIONS)) for _ in range(count))
-        for name, count in LAYERS.items()
-    }
-    return MachineLaw(float(rng.choice([1.0, 1.7, inf])), layers)
 
 
 @dataclass

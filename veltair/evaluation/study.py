@@ -25,7 +25,7 @@ from veltair.evaluation.records import Run, to_frame
 from veltair.evaluation.targets import SATISFACTION, fluid_bound, targets
 from veltair.machine.law import MachineLaw
 from veltair.machine.tables import Tables
-from veltair.serving.dispatcher import Dispatcher, serve
+from veltair.serving.native_loop import serve_simulated
 from veltair.serving.policy import Context, Policy
 from veltair.serving.query import Query, QueryRecord
 from veltair.serving.simulator import ProxyError, Simulator
@@ -131,7 +131,7 @@ def simulate(
     """
     arrivals = site_arrivals(site, settings, qps, seed)
     simulator = make_simulator(site, settings, arrivals, seed)
-    records = serve(Dispatcher(make(site.context), site.context), simulator)
+    records = serve_simulated(make(site.context), site.context, simulator)
     factors = service_factors(arrivals, site.context, _noise(seed))
     return arrivals, checked(records, arrivals, site.context, factors), simulator
 

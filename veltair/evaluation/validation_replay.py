@@ -10,7 +10,7 @@ from veltair.evaluation.comparison import MEASURED
 from veltair.evaluation.records import Run, to_frame, to_records
 from veltair.evaluation.study import MakePolicy, SimulationSettings, Site, make_simulator
 from veltair.evaluation.validation_traces import RUN_KEY, TraceError, check_trace
-from veltair.serving.dispatcher import Dispatcher, serve
+from veltair.serving.native_loop import serve_simulated
 
 REPLAYS = 5  # of a run, with other draws of the service noise
 
@@ -37,7 +37,7 @@ def replayed(
     _check_site(recorded, site)
     arrivals = replay(to_records(recorded))
     simulator = make_simulator(site, settings, arrivals, seed)
-    records = serve(Dispatcher(make(site.context), site.context), simulator)
+    records = serve_simulated(make(site.context), site.context, simulator)
     first = recorded.iloc[0]
     run = Run(
         "simulator",

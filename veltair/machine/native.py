@@ -16,15 +16,20 @@ class NativeBuildError(RuntimeError):
     """A C source could not be compiled; the message says why and what to do."""
 
 
-def compile_c(source: Path, build_dir: Path, flags: Sequence[str] = FLAGS) -> Path:
+def compile_c(
+    source: Path, build_dir: Path, flags: Sequence[str] = FLAGS, *, beside: Sequence[Path] = ()
+) -> Path:
     """Return the path of a C source compiled into `build_dir`, compiling it only if it is not there yet.
 
-    The file's name holds a hash of the source with what it includes beside the system's headers, the flags,
+    `beside` are further sources of the same library or program, which has the first one's name.
+
+    The file's name holds a hash of the sources with what they include beside the system's headers, the flags,
     the compiler's version and the processor that `-march=native` stands for, so a folder shared by several
     machines is safe. Give `-shared` and `-fPIC` among the flags for a library. Raises NativeBuildError if gcc
     is missing, refuses the source, or cannot write.
     """
-    code = [path.read_bytes() for path in _with_included(source)]
+    sources = [source, *beside]
+    code = [path.read_bytes() for one in sources for path in _with_included(one)]
     compiler = _identify_compiler(flags)
     key = hashlib.sha256(b"\0".join([*code, *(f.encode() for f in flags), compiler])).hexdigest()[:16]
     target = build_dir / f"{source.stem}-{key}{'.so' if '-shared' in flags else ''}"
@@ -32,7 +37,9 @@ def compile_c(source: Path, build_dir: Path, flags: Sequence[str] = FLAGS) -> Pa
         return target
     partial = _make_partial(build_dir, source)
     try:
-        _gcc([*flags, str(source), "-o", str(partial), "-lm"], f"compile {source.name} into {build_dir}")
+        _gcc(
+            [*flags, *map(str, sources), "-o", str(partial), "-lm"], f"compile {source.name} into {build_dir}"
+        )
         partial.replace(target)
     except OSError as error:
         raise NativeBuildError(

@@ -10,6 +10,7 @@ from veltair.serving.blocks import BlockFormer, BudgetRule, Budgets, BudgetShare
 from veltair.serving.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
 from veltair.serving.elastic import ElasticPolicy
 from veltair.serving.growth import grow
+from veltair.serving.plans import Asks, Plan
 from veltair.serving.policy import Allocation, Answer, Context, Pending, Snapshot
 from veltair.serving.timetables import FixedVersion, Reading, Timetables, VersionChoice
 
@@ -61,6 +62,19 @@ class AdaptiveBlocks:
         free_cores = snapshot.free_cores - sum(start.cores for start in starts)
         return [*late, *starts, *grow(snapshot, free_cores, tables)]
 
+    def plan(self) -> Plan:
+        """Return how it decides, as data."""
+        return Plan(
+            Asks.BLOCKS,
+            self._tables,
+            self._order,
+            self._drop_late,
+            self._conflict,
+            former=self._former,
+            budgets=self._budgets,
+            grows=self._grows,
+        )
+
     def _starts(self, snapshot: Snapshot, waiting: Sequence[Pending], level: int) -> list[Allocation]:
         tables, former, budgets = self._tables, self._former, self._budgets
         if not waiting or snapshot.free_cores < tables.counts[0]:
@@ -85,6 +99,8 @@ class AdaptiveBlocks:
 
 class VeltairAS(AdaptiveBlocks):
     """Adaptive blocks, each layer in its solo version."""
+
+    plan = AdaptiveBlocks.plan
 
     def __init__(
         self,
@@ -116,6 +132,8 @@ class VeltairAS(AdaptiveBlocks):
 class VeltairAC(ElasticPolicy):
     """Elastic core shares on the tables of the current level, each layer in a version chosen for it."""
 
+    plan = ElasticPolicy.plan
+
     def __init__(
         self,
         context: Context,
@@ -130,6 +148,8 @@ class VeltairAC(ElasticPolicy):
 
 class VeltairFULL(AdaptiveBlocks):
     """Adaptive blocks, each layer in a version chosen for the current level and the cores it gets."""
+
+    plan = AdaptiveBlocks.plan
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import reduce
 from operator import add
 from typing import Annotated
 
@@ -70,6 +71,21 @@ class Budgets:
         self._static = {name: qos_budgets(model, context, alpha) for name, model in context.models.items()}
         self._left = {name: budgets[::-1].cumsum()[::-1].tolist() for name, budgets in self._static.items()}
 
+    @property
+    def alpha(self) -> float:
+        """The share of the QoS target that budgets may use."""
+        return self._alpha
+
+    @property
+    def follows_slack(self) -> bool:
+        """Whether budgets follow the time that is left."""
+        return self._follows_slack
+
+    def left_s(self, model: str) -> list[float]:
+        """Return the static budgets of a model's layers from each one to the last."""
+        left: list[float] = self._left[model]
+        return left
+
     def step(self, query: Query, next_layer: int, time_s: float) -> int:
         """Return which of `SCALES` the budgets of a query's layers from `next_layer` on have now."""
         if not self._follows_slack:
@@ -127,6 +143,21 @@ class BlockFormer:
     def average_cores(self, model: str, level: int) -> float:
         """Return Avg_C: the plain mean of the core needs of a model's single layers at a level."""
         return self._averages[level][model]
+
+    @property
+    def coalesce_layers(self) -> int:
+        """How many layers neighbouring blocks of equal need may make up when they are merged."""
+        return self._coalesce_layers
+
+    @property
+    def loaded_averages(self) -> list[float] | None:
+        """What `total_average` returns by level where it does not follow the load; None where it does."""
+        return self._loaded
+
+    @property
+    def enough_averages(self) -> list[float]:
+        """The sum by level beyond which `total_average` looks no further."""
+        return self._enough
 
     def total_average(self, active: Iterable[str], level: int) -> float:
         """Return the sum of Avg_C that the machine is shared by.
@@ -284,8 +315,11 @@ def coalesce(
         length += more
     if length == blocks[0][0]:
         return length, need
+    # Plain sums, one after the other: `sum` compensates rounding on some versions of Python.
     merged = _need(
-        [sum(column) for column in zip(*times[:length], strict=True)], sum(budgets_s[:length]), counts
+        [reduce(add, column) for column in zip(*times[:length], strict=True)],
+        reduce(add, budgets_s[:length]),
+        counts,
     )
     return (length, merged) if merged <= need else blocks[0]
 

@@ -145,6 +145,9 @@ def _no_time(entry: Pending) -> float:
 
 def _lateness(entry: Pending, time_s: float, least_s: float) -> str:
     slack_s = entry.query.deadline_s - time_s
-    if least_s <= slack_s:
-        return ""
+    return "" if least_s <= slack_s else late_reason(slack_s, least_s)
+
+
+def late_reason(slack_s: float, least_s: float) -> str:
+    """Say why a query is given up that has so little time left for so much work."""
     return f"{slack_s * 1e3:.3g} ms to its deadline, at least {least_s * 1e3:.3g} ms of work left"

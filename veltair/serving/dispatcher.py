@@ -18,6 +18,8 @@ from veltair.serving.policy import (
 )
 from veltair.serving.query import Ending, Query, QueryRecord
 
+UNFINISHED_REASON = "the run ended first"
+
 
 class PolicyError(RuntimeError):
     """A policy broke its contract; the message names it."""
@@ -177,12 +179,7 @@ class Dispatcher:
     def check_drained(self) -> None:
         """Raise PolicyError if queries are still open although no event is due any more."""
         if self._pending and not self._running:
-            oldest = self._pending[0]
-            raise PolicyError(
-                f"{self._name} stalls: {len(self._pending)} queries wait (the oldest is {oldest.query.id}, a "
-                f"{oldest.query.model}), {self.free_cores} cores are free, and nothing is due; "
-                "allocate cores, reject the query or return a Wake"
-            )
+            raise stall(self.policy, len(self._pending), self._pending[0].query, self.free_cores)
         if self._running:
             raise RuntimeError(f"the run of {self._name} ended while queries {sorted(self._running)[:5]} ran")
 
@@ -301,7 +298,7 @@ class Dispatcher:
         self._pending.clear()
         self._running.clear()
         return [
-            self._close(self._accounts[query.id], Ending.UNFINISHED, time_s, "the run ended first")
+            self._close(self._accounts[query.id], Ending.UNFINISHED, time_s, UNFINISHED_REASON)
             for query in queries
         ]
 
@@ -312,6 +309,15 @@ class Dispatcher:
         return QueryRecord(
             query, ending, start_s, time_s, account.blocks, account.conflicts, account.core_s, reason
         )
+
+
+def stall(policy: Policy, waiting: int, oldest: Query, free_cores: int) -> PolicyError:
+    """Return the error of a policy that leaves queries waiting for good."""
+    return PolicyError(
+        f"{type(policy).__name__} stalls: {waiting} queries wait (the oldest is {oldest.id}, a "
+        f"{oldest.model}), {free_cores} cores are free, and nothing is due; "
+        "allocate cores, reject the query or return a Wake"
+    )
 
 
 def serve(dispatcher: Dispatcher, backend: Backend) -> Iterator[QueryRecord]:

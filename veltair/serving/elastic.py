@@ -13,6 +13,7 @@ from veltair.compiler.model import LayerBlock
 from veltair.serving.blocks import TOLERANCE
 from veltair.serving.discipline import Conflict, DropLate, Order, admit, round_down
 from veltair.serving.growth import busy, pressure_on
+from veltair.serving.plans import Asks, Plan
 from veltair.serving.policy import Allocation, Answer, Context, Pending, Resize, Running, Snapshot
 from veltair.serving.timetables import FixedVersion, Reading, Row, Timetables
 
@@ -37,7 +38,7 @@ class ElasticPolicy:
         self._models = context.models
         self._cores = context.machine.cores
         self._tables = Timetables(context, reading)
-        self._order, self._drop_late = order, drop_late
+        self._order, self._conflict, self._drop_late = order, conflict, drop_late
         self._shrinks = conflict in (Conflict.SHRINK, Conflict.SHRINK_ONE_LAYER)
         self._shares: dict[int, tuple[int, int]] = {}
 
@@ -54,6 +55,10 @@ class ElasticPolicy:
         starts = list(self._starts(snapshot, waiting, level))
         free_cores = snapshot.free_cores - sum(start.cores for start in starts)
         return [*late, *starts, *self._resizes(snapshot, free_cores)]
+
+    def plan(self) -> Plan:
+        """Return how it decides, as data."""
+        return Plan(Asks.SHARES, self._tables, self._order, self._drop_late, self._conflict)
 
     def _share_out(self, snapshot: Snapshot, waiting: Sequence[Pending], level: int) -> None:
         """Renew the shares and needs of all queries if one came or went since they were made."""

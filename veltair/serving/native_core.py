@@ -3,7 +3,7 @@
 import ctypes
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from veltair.serving.dispatcher import BlockEnd, Resized
 from veltair.serving.python_core import Delays
 
 SOURCE = Path(__file__).parent / "simulator_core.c"
+LOOP_SOURCE = SOURCE.with_name("serving_loop.c")
 
 _NOTHING, _BLOCK_END = 0, 1
 _OK = 0
@@ -88,7 +89,9 @@ class NativeCore:
         self._contention = contention
         self._delays = delays
         self._places = {name: place for place, name in enumerate(noise)}
-        settings, self._kept = _settings(contention, noise, delays)
+        self._pointers = Pointers()
+        settings = _settings(contention, noise, delays, self._pointers)
+        self._library = library
         self._handle = library.simulator_new(ctypes.byref(settings))
         if not self._handle:
             raise MemoryError("no memory for the simulator's core")
@@ -104,6 +107,21 @@ class NativeCore:
         # C reads the picks of running blocks, so they are kept here.
         self._tenants: list[_Tenant | None] = [None] * slots
         self._progress = _Progress(self._slots, self._ended)
+
+    @property
+    def library(self) -> Any:
+        """The compiled library, of simulator_core.c and serving_loop.c."""
+        return self._library
+
+    @property
+    def handle(self) -> int:
+        """Where the simulator is in C's memory, as long as this object lives."""
+        return int(self._handle)
+
+    @property
+    def grant_s(self) -> float:
+        """How long it takes until a running block knows of a resize."""
+        return self._delays.grant_s
 
     @property
     def events(self) -> int:
@@ -133,13 +151,17 @@ class NativeCore:
 
     def seat(self, query_id: int, seat: Seat) -> None:
         """Say on which cache groups a block's cores are."""
+        self.seat_slot(self._slots[query_id], seat)
+
+    def seat_slot(self, slot: int, seat: Seat) -> None:
+        """Say the same of the block in a slot."""
         machine = self._contention.machine
         use = use_of(machine, seat)
         limit = pinned_bytes_per_s(machine, sum(cores for _, cores in seat), use)
         groups, counts = zip(*seat, strict=True)
         resources, parts = zip(*use, strict=True)
         self._seat(
-            self._handle, self._slots[query_id],
+            self._handle, slot,
             len(seat), (_INT * len(seat))(*groups), (_INT * len(seat))(*counts),
             len(use), (_INT * len(use))(*resources), (_DOUBLE * len(use))(*parts), limit,
         )  # fmt: skip
@@ -224,48 +246,67 @@ def _load(build_dir: Path) -> Any:
     """Return the compiled library. It calls no Python and is short: it keeps the interpreter's lock."""
     # No rounding changes: products and sums are not fused. Traps and errno, which nobody reads, are dropped.
     flags = (*FLAGS, "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-shared", "-fPIC")
-    library = ctypes.PyDLL(str(compile_c(SOURCE, build_dir, flags)))
+    library = ctypes.PyDLL(str(compile_c(SOURCE, build_dir, flags, beside=[LOOP_SOURCE])))
     handle, text = ctypes.c_void_p, ctypes.c_char_p
     integers = ctypes.POINTER(_INT)
     signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
-        "new": (handle, (handle,)),
-        "free": (None, (handle,)),
-        "state": (handle, (handle,)),
-        "ended": (handle, (handle,)),
-        "start": (_INT, (handle, _INT, _INT, _INT, _INT, _INT, text, text, _DOUBLE)),
-        "seat": (
+        "simulator_new": (handle, (handle,)),
+        "simulator_free": (None, (handle,)),
+        "simulator_state": (handle, (handle,)),
+        "simulator_ended": (handle, (handle,)),
+        "simulator_start": (_INT, (handle, _INT, _INT, _INT, _INT, _INT, text, text, _DOUBLE)),
+        "simulator_seat": (
             None,
             (handle, _INT, _INT, integers, integers, _INT, integers, ctypes.POINTER(_DOUBLE), _DOUBLE),
         ),
-        "resize": (_INT, (handle, _INT, _INT, text, _DOUBLE)),
-        "advance": (_INT, (handle, _DOUBLE)),
-        "pressure": (_DOUBLE, (handle,)),
-        "clear": (None, (handle,)),
+        "simulator_resize": (_INT, (handle, _INT, _INT, text, _DOUBLE)),
+        "simulator_advance": (_INT, (handle, _DOUBLE)),
+        "simulator_pressure": (_DOUBLE, (handle,)),
+        "simulator_clear": (None, (handle,)),
+        "loop_new": (handle, (handle, handle, handle)),
+        "loop_free": (None, (handle,)),
+        "loop_state": (handle, (handle,)),
+        "loop_run": (_INT, (handle,)),
+        "loop_add_arrivals": (None, (handle, handle)),
+        "loop_add_errors": (None, (handle, handle, _LONG)),
+        "loop_take_records": (None, (handle,)),
     }
     for name, (result, arguments) in signatures.items():
-        function = getattr(library, f"simulator_{name}")
+        function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
 
 
+class Pointers:
+    """What C holds addresses of: to be kept as long as C uses them."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def to(self, values: Any, dtype: Any = np.float64) -> int:
+        """Return the address of the values as a contiguous array of a type."""
+        array = np.ascontiguousarray(values, dtype=dtype)
+        self._kept.append(array)
+        return int(array.ctypes.data)
+
+    def to_all(self, structures: Sequence[ctypes.Structure]) -> int:
+        """Return the address of an array of structures of one type."""
+        array = (type(structures[0]) * len(structures))(*structures)
+        self._kept.append(array)
+        return ctypes.addressof(array)
+
+
 def _settings(
-    contention: Contention, noise: Mapping[str, NDArray[np.float64]], delays: Delays
-) -> tuple[_Settings, list[Any]]:
-    """Return the settings of the core, and the arrays that they point to, to be kept as long as it runs."""
+    contention: Contention, noise: Mapping[str, NDArray[np.float64]], delays: Delays, pointers: Pointers
+) -> _Settings:
     machine, costs = contention.machine, contention.costs
-    kept: list[Any] = []
-
-    def pointer(values: Any, dtype: Any = np.float64) -> int:
-        kept.append(np.ascontiguousarray(values, dtype=dtype))
-        return int(kept[-1].ctypes.data)
-
-    models = (_Model * len(noise))(*(_model(contention, name, noise[name], pointer) for name in noise))
-    kept.append(models)
+    pointer = pointers.to
+    models = [_model(contention, name, noise[name], pointer) for name in noise]
     counts = range(machine.cores + 1)
     law = contention.law
     profiled = {cores: place for place, cores in enumerate(costs.cores)}
-    settings = _Settings(
-        models=ctypes.addressof(models),
+    return _Settings(
+        models=pointers.to_all(models),
         levels=pointer(costs.levels),
         clocks=pointer([machine.clock(active) for active in counts]),
         limits=pointer([block_bytes_per_s(machine, max(1, cores)) for cores in counts]),
@@ -289,10 +330,11 @@ def _settings(
         by_law=law is not None,
         seated=contention.seated,
     )
-    return settings, kept
 
 
-def _model(contention: Contention, name: str, noise: NDArray[np.float64], pointer: Any) -> _Model:
+def _model(
+    contention: Contention, name: str, noise: NDArray[np.float64], pointer: Callable[..., int]
+) -> _Model:
     curves = contention.curves(name)
     seconds, shares = curves.seconds, curves.dram_share
     l3 = np.broadcast_to(curves.l3_share[:, :, None], shares.shape)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 _DRAWN_AT_ONCE = 4096
 
@@ -40,11 +41,21 @@ class Proxy:
         self._drawn: list[list[float]] = []
         self.next_event()
 
+    def next_errors(self) -> NDArray[np.float64]:
+        """Return what `next_event` would draw for the events to come, shape (events, 2), as if it had."""
+        errors = np.array(self._drawn or self._draw())[::-1]
+        self._drawn = []
+        return np.ascontiguousarray(errors)
+
     def next_event(self) -> None:
         """Draw the errors of the next event: within one, the same pressure is told the same."""
         if not self._drawn:
-            self._drawn = self._rng.standard_normal((_DRAWN_AT_ONCE, 2)).tolist()
+            self._drawn = self._draw()
         self._relative, self._absolute = self._drawn.pop()
+
+    def _draw(self) -> list[list[float]]:
+        drawn: list[list[float]] = self._rng.standard_normal((_DRAWN_AT_ONCE, 2)).tolist()
+        return drawn
 
     def tell(self, pressure: float) -> float:
         """Return what is told of a pressure in [0, 1]."""

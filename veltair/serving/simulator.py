@@ -17,6 +17,7 @@ cores are freed) first, in the order in which their blocks were started; then qu
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from veltair.machine.contention import Contention, make_contention
 from veltair.machine.law import MachineLaw
 from veltair.machine.native import NativeBuildError
 from veltair.machine.placement import Holdings, pinned
-from veltair.machine.sharing import groups_of, seat_of
+from veltair.machine.sharing import Seat, groups_of, seat_of
 from veltair.serving.agenda import Agenda
 from veltair.serving.dispatcher import Arrival, BlockEnd, Closed, Event, Resized
 from veltair.serving.native_core import NativeCore
@@ -38,6 +39,19 @@ from veltair.serving.query import Query
 __all__ = ["ProxyError", "Simulator"]
 
 CORES = ("c", "python")
+
+
+class CoreChange(IntEnum):
+    """What becomes of a block's cores; the numbers are those of serving_loop.c."""
+
+    HOLD = 0
+    """It starts on them."""
+    RESERVE = 1
+    """It is to have so many: those it gains are kept for it."""
+    ADOPT = 2
+    """From now on it has so many."""
+    RELEASE = 3
+    """It ended."""
 
 
 class Simulator:
@@ -86,6 +100,8 @@ class Simulator:
         contention = make_contention(context.costs, context.machine, placement, law, contention_scale)
         self._core = _make_core(core, contention, self._noise, delays, build_dir)
         self._groups = groups_of(context.machine)
+        self._proxy_error = proxy
+        self._arrivals = arrivals
         self._holdings = Holdings(context.machine, pinned) if contention.seated else None
         self._proxy = Proxy(proxy) if proxy else None
         self._rng = rng
@@ -97,6 +113,61 @@ class Simulator:
     def events(self) -> int:
         """Layer ends so far."""
         return self._core.events
+
+    # What serving_loop.c is given in place of events: a run belongs to it or to wait(), never to both.
+
+    @property
+    def core(self) -> Core:
+        """The inner loop."""
+        return self._core
+
+    @property
+    def arrivals(self) -> Sequence[Query]:
+        """The whole trace."""
+        return self._arrivals
+
+    @property
+    def close_s(self) -> float:
+        """When the run is cut off."""
+        return self._agenda.close_s
+
+    @property
+    def seated(self) -> bool:
+        """Whether blocks have cores of their own, so that whoever runs them has to `hold` these."""
+        return self._holdings is not None
+
+    @property
+    def proxy_error(self) -> ProxyError | None:
+        """The error of the pressure that is told; None: it is exact."""
+        return self._proxy_error
+
+    def draw(self, model: str) -> NDArray[np.uint32]:
+        """Return places in a model's noise, one for each layer, for the next query that arrives."""
+        picks = self._rng.integers(len(self._noise[model]), size=self._layers[model])
+        return picks.astype(np.uint32)
+
+    def next_proxy_errors(self) -> NDArray[np.float64]:
+        """Return the proxy's errors of the events to come, shape (events, 2). ValueError: there is none."""
+        if self._proxy is None:
+            raise ValueError("pressure is told exactly; make the simulator with a ProxyError")
+        return self._proxy.next_errors()
+
+    def hold(self, change: CoreChange, block: int, cores: int) -> Seat | None:
+        """Keep account of the cores of a block, under any number of its own; return a new seat."""
+        assert self._holdings is not None
+        holdings = self._holdings
+        if change is CoreChange.HOLD:
+            holdings.take(block, cores)
+        elif change is CoreChange.RESERVE:
+            holdings.resize(block, cores)
+            return None
+        elif change is CoreChange.ADOPT:
+            holdings.adopt(block, cores)
+        else:
+            holdings.release(block)
+            return None
+        # Cores beyond those in use are reserved for a growth that is on its way.
+        return seat_of(holdings.of(block)[:cores], self._groups)
 
     def start(self, allocation: Allocation) -> None:
         """Run a block from now on. Raises LookupError if it was not profiled so."""
@@ -114,14 +185,13 @@ class Simulator:
         if block.stop == self._layers[block.model]:
             del self._picks[query_id]
         if self._holdings is not None:
-            self._holdings.take(query_id, cores)
-            self._seat(query_id, cores)
+            self._hold(CoreChange.HOLD, query_id, cores)
 
     def resize(self, resize: Resize) -> None:
         """Change a running block at its next layer end (no effect, and no event, in its last layer)."""
         self._core.resize(resize.query_id, resize.cores, resize.versions, self._now_s)
         if self._holdings is not None:
-            self._holdings.resize(resize.query_id, resize.cores)
+            self._hold(CoreChange.RESERVE, resize.query_id, resize.cores)
 
     def wake_at(self, time_s: float) -> None:
         """Deliver Woken at that time. Raises ValueError if it is past or no number."""
@@ -160,23 +230,20 @@ class Simulator:
         if isinstance(event, BlockEnd):
             self._running.remove(query_id)
             if self._holdings is not None:
-                self._holdings.release(query_id)
+                self._hold(CoreChange.RELEASE, query_id, 0)
         elif self._holdings is not None:
-            self._holdings.adopt(query_id, event.cores)
-            self._seat(query_id, event.cores)
+            self._hold(CoreChange.ADOPT, query_id, event.cores)
 
-    def _seat(self, query_id: int, cores: int) -> None:
-        assert self._holdings is not None
-        # Cores beyond those in use are reserved for a growth that is on its way.
-        self._core.seat(query_id, seat_of(self._holdings.of(query_id)[:cores], self._groups))
+    def _hold(self, change: CoreChange, query_id: int, cores: int) -> None:
+        seat = self.hold(change, query_id, cores)
+        if seat is not None:
+            self._core.seat(query_id, seat)
 
     def _take_due(self) -> Event:
         event = self._agenda.pop()
         self._now_s = event.time_s
         if isinstance(event, Arrival):
-            model = event.query.model
-            picks = self._rng.integers(len(self._noise[model]), size=self._layers[model])
-            self._picks[event.query.id] = picks.astype(np.uint32).tobytes()
+            self._picks[event.query.id] = self.draw(event.query.model).tobytes()
         return event
 
     def _close(self) -> Closed:

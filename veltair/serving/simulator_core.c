@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NOTHING = 0, BLOCK_END = 1, RESIZED = 2 };  // what advance() returns
-enum { OK = 0, NOT_PROFILED = -1 };                // what start() and resize() return
+#include "simulator_core.h"
+
 enum { COMPUTE_S, PARALLELISM, BLOCKING, COMPULSORY, STEEPNESS, LAW_FIELDS };
 
 static const double NOT_MET = -1.0;  // below every pressure and time: a layer that has just begun has met none yet
@@ -32,13 +32,6 @@ typedef struct {
     double start_cost_s, resize_cost_s, join_cost_s;
     int32_t by_law, seated;
 } settings_t;
-
-// What Python reads.
-typedef struct {
-    double time_s;
-    int64_t events, running;
-    int32_t slot, cores;
-} state_t;
 
 typedef struct {
     int32_t id, count;
@@ -67,7 +60,7 @@ typedef struct {
 enum { DRAM, L3, NOISE, BEGIN_S, END_S, CONDITION, SECONDS, MET, NEXT_S };
 enum { FULL_S = NEXT_S + 1, ALONE_S, MOVED, DEMAND, GRANTED, NUMBERS };
 
-typedef struct {
+struct simulator {
     settings_t settings;
     state_t state;
     double now_s, next_end_s;
@@ -82,7 +75,7 @@ typedef struct {
     int64_t *rising;
     uint8_t *versions;
     share_t *shares;
-} simulator_t;
+};
 
 void simulator_free(simulator_t *sim)
 {

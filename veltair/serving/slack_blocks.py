@@ -14,6 +14,7 @@ from veltair.compiler.model import LayerBlock
 from veltair.serving.blocks import TOLERANCE, BudgetShare
 from veltair.serving.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
 from veltair.serving.growth import grow
+from veltair.serving.plans import Asks, Plan
 from veltair.serving.policy import Answer, Context, Pending, Snapshot
 from veltair.serving.timetables import Timetables, VersionChoice
 
@@ -39,6 +40,7 @@ class VeltairElastic:
     ) -> None:
         self._tables = Timetables(context, versions.reading)
         self._alpha = alpha
+        self._block_layers = layers
         self._grows = growth
         self._order, self._conflict, self._drop_late = order, conflict, drop_late
         self._blocks = {
@@ -69,6 +71,19 @@ class VeltairElastic:
             return [*late, *starts]
         free_cores = snapshot.free_cores - sum(start.cores for start in starts)
         return [*late, *starts, *grow(snapshot, free_cores, tables)]
+
+    def plan(self) -> Plan:
+        """Return how it decides, as data."""
+        return Plan(
+            Asks.SLACK_BLOCKS,
+            self._tables,
+            self._order,
+            self._drop_late,
+            self._conflict,
+            grows=self._grows,
+            alpha=self._alpha,
+            block_layers=self._block_layers,
+        )
 
     def _propose(self, entry: Pending, time_s: float, level: int) -> Proposal:
         query, first = entry.query, entry.next_layer

@@ -74,6 +74,7 @@ class Timetables:
         self._versions = {name: versions[..., grantable] for name, (_, versions) in tables.items()}
         remaining = {name: _suffix_sums(seconds) for name, seconds in self._seconds.items()}
         self._least = {name: left.min(axis=2).tolist() for name, left in remaining.items()}
+        self._left = remaining
         self._remaining = {name: _rows(left) for name, left in remaining.items()}
         # What a decision asks for is a dictionary away: no array is touched on its path.
         self._whole: dict[tuple[str, int, int], tuple[int, ...]] = {}
@@ -93,10 +94,24 @@ class Timetables:
         """Return all levels."""
         return range(len(self._levels))
 
+    @property
+    def pressures(self) -> tuple[float, ...]:
+        """The pressure of each level, ascending."""
+        return tuple(self._levels)
+
     def seconds(self, model: str, level: int) -> NDArray[np.float64]:
         """Return seconds of a model's layers, shape (layers, core counts)."""
         seconds: NDArray[np.float64] = self._seconds[model][level]
         return seconds
+
+    def versions_by_layer(self, model: str) -> NDArray[np.int64]:
+        """Return versions of a model's layers, shape (levels, layers, core counts)."""
+        versions: NDArray[np.int64] = self._versions[model]
+        return versions
+
+    def remaining_by_layer(self, model: str) -> NDArray[np.float64]:
+        """Return what `remaining_s` returns of all, shape (levels, layers + 1, core counts)."""
+        return self._left[model]
 
     def remaining_s(self, model: str, first: int, level: int) -> Row:
         """Return seconds from layer `first` to the end of the model, by core count; 0 after the last."""
