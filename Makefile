@@ -25,7 +25,7 @@ all: $(STAMP) $(CONFIG)  ## Run the whole evaluation of CONFIG, then the many-co
 many-core: $(STAMP)  ## Simulate the many-core study in its reduced grid: every figure of the paper, in minutes
 	$(SNAKEMAKE) --configfile $(MANY_CORE)
 
-paper-sim: $(STAMP)  ## Simulate the many-core study in its full grid: overnight, taken up again where it ended
+paper-sim: $(STAMP)  ## Simulate the many-core study in its full grid: hours, taken up again where it ended
 	$(SNAKEMAKE) --keep-going --configfile $(PAPER_SIM)
 
 redraw: $(STAMP)  ## Draw the figures of the many-core study from the shipped tables of its full grid, in seconds

@@ -122,6 +122,21 @@ def test_a_whole_number_serves_where_a_number_is_asked_for() -> None:
     assert _parsed(_set("models.net.qos_ms", 15)).models["net"].qos_ms == 15.0
 
 
+@pytest.mark.parametrize("name", ["start", "resize", "grant", "join"])
+def test_a_cost_of_blocks_is_a_number_or_the_measured_one(name: str) -> None:
+    key = f"{name}_cost_us"
+    for value in (0, 12.5, "measured"):
+        assert getattr(_parsed(_set(f"simulated.{key}", value)).simulated, key) == value
+    for value in (-1, "55", "measure"):
+        assert f"simulated.{key}: {value!r} is refused" in _refusal(_set(f"simulated.{key}", value))
+
+
+def test_the_default_run_charges_the_measured_costs_of_blocks_and_the_smoke_run_does_not() -> None:
+    default, smoke = (load([ROOT / f"workflow/config/{name}.yaml"]).simulated for name in FILES[:2])
+    assert (default.start_cost_us, default.join_cost_us) == ("measured", "measured")
+    assert (smoke.start_cost_us, smoke.resize_cost_us, smoke.grant_cost_us) == (55.0, 5.0, 0.0)
+
+
 def test_a_configuration_does_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         _parsed().preset = "paper"

@@ -100,6 +100,12 @@ def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
     }
 
 
+def test_a_validation_records_a_trace_of_each_policy_and_searches_no_rate(checkout: Path) -> None:
+    jobs = listed(snakemake(checkout, "-n", "validation"))
+    assert (jobs["validation_trace"], jobs["co_runs"], jobs["validation"]) == (7, 1, 1)
+    assert not jobs.keys() & {"measure", "simulate_capacity"}
+
+
 def test_the_smoke_run_only_simulates(checkout: Path, tmp_path: Path) -> None:
     # With the tables that are really shipped: those of the checkout lack its models.
     folder = tmp_path / "checkout"

@@ -1,5 +1,6 @@
 """This process's threads, as the kernel lists them."""
 
+import threading
 from pathlib import Path
 
 
@@ -14,3 +15,8 @@ def _name_of(task: Path) -> str | None:
         return (task / "comm").read_text().rstrip("\n")
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def aside_threads() -> list[str]:
+    """Return the names of the threads of Python that do work aside."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "aside"]

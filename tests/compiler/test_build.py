@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def test_the_plan_names_each_version_with_its_tiling(tiny_chosen: Any, tiny_fold
     symbols = [version.symbol for versions in plan.versions.values() for version in versions]
     assert len(set(symbols)) == len(symbols)
     for structure, chosen in tiny_chosen.items():
-        found = [(version.parallelism, version.blocking_bytes) for version in plan.versions[structure]]
-        assert found == [(one.tiling.parallelism, one.tiling.blocking_bytes) for one in chosen]
+        expected = [replace(one.tiling, fetched_bytes=one.traffic_bytes) for one in chosen]
+        assert [version.tiling for version in plan.versions[structure]] == expected
 
 
 def test_a_build_leaves_three_files_and_nothing_half_done(tiny_folder: Path) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tvm import s_tir, te, tirx, topi
 
 from veltair.compiler.importer import ImportedModel
-from veltair.compiler.tiling import count_macs, count_outputs, read_tiling
+from veltair.compiler.tiling import count_macs, count_outputs, looks_up, read_tiling
 from veltair.compiler.traffic import Tiling, traffic_bytes
 
 MIB = 2**20
@@ -244,7 +245,51 @@ def test_traffic_is_never_below_what_must_come() -> None:
     assert traffic_bytes(Tiling(2, MIB, 12 * MIB), cores=2, cache_bytes=4 * MIB) == 12 * MIB
 
 
-TILINGS = st.builds(Tiling, st.integers(1, 1000), st.integers(0, 10**8), st.integers(0, 10**9))
+# Into caches of 32 KiB, 256 KiB, 512 KiB, 1, 2, 4, 16 and 32 MiB.
+KNOWN = Tiling(8, MIB, 40 * MIB, fetched_bytes=tuple(n * MIB for n in (96, 80, 64, 56, 48, 44, 40, 40)))
+
+
+def test_where_it_is_known_what_a_cache_is_filled_with_it_is_read_off() -> None:
+    assert traffic_bytes(KNOWN, cores=1, cache_bytes=MIB) == 56 * MIB
+    # A quarter of the way from 512 KiB to 1 MiB.
+    assert traffic_bytes(KNOWN, cores=1, cache_bytes=5 * MIB / 8) == 62 * MIB
+
+
+def test_beyond_the_caches_that_are_known_the_nearest_counts() -> None:
+    assert traffic_bytes(KNOWN, cores=1, cache_bytes=1) == 96 * MIB
+    assert traffic_bytes(KNOWN, cores=1, cache_bytes=39 * MIB) == 40 * MIB
+
+
+def test_each_iteration_at_work_has_an_equal_part_of_the_cache() -> None:
+    # On 16 cores only 8 iterations are at work: 512 KiB for each.
+    assert traffic_bytes(KNOWN, cores=4, cache_bytes=4 * MIB) == 56 * MIB
+    assert traffic_bytes(KNOWN, cores=16, cache_bytes=4 * MIB) == 64 * MIB
+
+
+def test_steepness_is_the_exponent_of_what_is_read_off_over_the_least() -> None:
+    flat = replace(KNOWN, steepness=0.5)
+    assert traffic_bytes(flat, cores=1, cache_bytes=2**15) == pytest.approx((96 * 40) ** 0.5 * MIB)
+
+
+def test_a_layer_that_touches_nothing_moves_nothing_at_any_steepness() -> None:
+    assert traffic_bytes(Tiling(1, 0, 0, steepness=0.5), cores=1, cache_bytes=MIB) == 0
+
+
+def test_what_a_cache_is_filled_with_is_known_for_all_caches_or_none_and_falls_with_their_size() -> None:
+    with pytest.raises(ValueError, match="fetched into 8 caches, or none"):
+        Tiling(1, 1, 1, fetched_bytes=(3, 2, 1))
+    with pytest.raises(ValueError, match="into a larger cache no more is fetched"):
+        Tiling(1, 1, 1, fetched_bytes=(1, 1, 1, 1, 1, 1, 1, 2))
+
+
+FALLING = st.lists(st.integers(0, 10**9), min_size=8, max_size=8).map(lambda all_: tuple(sorted(all_)[::-1]))
+TILINGS = st.builds(
+    Tiling,
+    st.integers(1, 1000),
+    st.integers(0, 10**8),
+    st.integers(0, 10**9),
+    fetched_bytes=st.just(()) | FALLING,
+)
 CACHES = st.floats(1, 1e9)
 
 
@@ -263,6 +308,23 @@ def test_another_core_never_means_less_traffic(tiling: Tiling, cores: int, cache
 
 def test_no_cache_at_all_is_finite() -> None:
     assert traffic_bytes(Tiling(2, 100, 150), cores=2, cache_bytes=0) == 2 * 100 * 200
+
+
+def test_a_serial_kernel_that_packs_its_weights_does_not_count_them_twice() -> None:
+    schedule = s_tir.Schedule(tvm.IRModule({"main": matmul(8, 8, 4)}))
+    packed = schedule.cache_read(schedule.get_sblock("C"), 1, "global")
+    schedule.annotate(packed, "meta_schedule.layout_rewrite_preproc", 1)
+    # A[8, 4], the packed B[4, 8] and C[8, 8], of 4 bytes each.
+    assert read_tiling(schedule.mod["main"]) == Tiling(1, 4 * 128, 4 * 128)
+
+
+def test_a_function_that_indexes_by_what_it_reads_looks_up() -> None:
+    table, rows = te.placeholder((100, 4), name="table"), te.placeholder((3,), dtype="int64", name="rows")
+    found = te.compute(
+        (3, 4), lambda i, j: table[tirx.min(rows[i], tirx.const(99, "int64")), j], name="found"
+    )
+    assert looks_up(te.create_prim_func([table, rows, found]))
+    assert not looks_up(matmul(2, 3, 4))
 
 
 def test_a_matrix_product_has_a_mac_for_each_row_column_and_depth() -> None:

@@ -165,10 +165,30 @@ def test_values_outside_the_plausible_range_make_nothing_fragile() -> None:
     assert not with_sensitivity(1.6, table).fragile
 
 
-def test_a_workload_that_was_not_varied_moves_as_the_one_that_was() -> None:
-    # The mix falls from 2 to 1.5, so by a quarter; 1.6 would fall to 1.2.
-    found = with_sensitivity(1.6, sensitivity({50: 2.0, 200: 1.5}, default=50, workload="heavy"))
-    assert found.flips == ("cost of a start 200 µs: DEVIATES at 1.2, moving as heavy does",)
+def test_what_was_varied_for_another_workload_says_nothing_of_this_one() -> None:
+    found = with_sensitivity(1.6, sensitivity({50: 2.0, 200: 0.5}, default=50, workload="heavy"))
+    assert (found.fragile, found.tested) == (False, ())
+    assert found.unexamined == {"cost of a start": ("heavy",)}
+
+
+def test_an_assumption_that_was_varied_for_several_workloads_is_tried_by_the_claim_s_own() -> None:
+    own, other = (
+        sensitivity({50: 1.6, 200: ratio}, default=50, workload=name)
+        for name, ratio in (("mix", 1.55), ("heavy", 0.5))
+    )
+    elsewhere = sensitivity({0: 1.0, 1: 2.0}, default=0, assumption="placement", workload="heavy")
+    found = with_sensitivity(1.6, pd.concat([other, own, elsewhere]))
+    assert (found.fragile, found.tested) == (False, ("cost of a start",))
+    assert found.unexamined == {"placement": ("heavy",)}
+
+
+def test_where_the_workload_itself_varies_there_is_nothing_to_examine() -> None:
+    parts = [
+        sensitivity({place: 1.6}, default=0, assumption="workload", workload=name)
+        for place, name in enumerate(("mix", "heavy"))
+    ]
+    found = with_sensitivity(1.6, pd.concat(parts))
+    assert (found.tested, dict(found.unexamined)) == ((), {})
 
 
 def test_without_sensitivity_nothing_was_tried() -> None:

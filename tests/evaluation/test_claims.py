@@ -8,7 +8,14 @@ from claim_tables import capacity_ratio, claim
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.evaluation.claims import ClaimsError, Verdict, judge_claim, load_claims, point_verdict
+from veltair.evaluation.claims import (
+    ClaimsError,
+    Verdict,
+    judge_claim,
+    load_claims,
+    point_verdict,
+    published_gains,
+)
 from veltair.evaluation.intervals import Interval
 
 LATENCY = {"value": 0.5, "accepted": [0, 0.75]}
@@ -162,6 +169,17 @@ def test_a_file_that_is_no_file_of_claims_is_refused(tmp_path: Path, text: str) 
     path.write_text(text)
     with pytest.raises(ClaimsError, match=r"claims\.yaml"):
         load_claims(path)
+
+
+def test_the_source_s_gains_by_workload_come_from_the_file_of_claims(tmp_path: Path) -> None:
+    metric = {"kind": "capacity_ratio", "policy": "A", "to": "B"}
+    path = book(
+        tmp_path,
+        values(id="one", metric={**metric, "workload": "light"}),
+        values(id="two", metric={**metric, "workload": "heavy", "policy": "C"}),
+    )
+    assert published_gains("A", "B", path) == {"light": 1.5}
+    assert set(published_gains("Veltair-FULL", "Planaria")) == {"light", "medium", "heavy"}
 
 
 def test_the_shipped_claims_are_those_that_were_fixed_before_any_result() -> None:

@@ -182,6 +182,16 @@ def test_a_study_has_the_jobs_that_snakemake_lists() -> None:
     }
 
 
+def test_another_workload_of_an_assumption_is_a_job_of_its_own() -> None:
+    start = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 40, 55]}
+    config = {"study": STUDY, "workloads": {"mix": {"small": 1, "large": 1}, "light": {"small": 1}}}
+    one, two = (
+        changed(**config, sensitivity={"start": {**start, "workloads": names}})["study: sensitivity"].jobs
+        for names in (["mix"], ["mix", "light"])
+    )
+    assert (one, two) == (3, 6)
+
+
 def test_the_full_grid_of_the_study_takes_much_longer_than_the_reduced_one() -> None:
     files = [CONFIGS / "many_core.yaml", CONFIGS / "paper_sim.yaml"]
     reduced, full = (hours(estimate(load(files[:count])), cores=2) for count in (1, 2))

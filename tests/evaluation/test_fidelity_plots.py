@@ -1,6 +1,10 @@
+from collections.abc import Callable
+
 import numpy as np
+import pandas as pd
 import pytest
 from figure_texts import overlaps, texts
+from matplotlib.figure import Figure
 from plot_tables import corun_table, cost_table, fidelity_table
 
 from veltair.evaluation.fidelity_plots import (
@@ -16,7 +20,7 @@ def test_no_texts_of_any_figure_cover_each_other() -> None:
     assert overlaps(paper_corun_fit_figure(corun_table())) == []
 
 
-def test_each_policy_is_a_point_with_the_null_model_small_and_open_beside_it() -> None:
+def test_each_policy_is_a_point_with_the_null_model_as_an_open_ring() -> None:
     table = fidelity_table(["Planaria"]).query("metric == 'latency_p95_s'")
     lines = [line for line in paper_fidelity_figure(table).axes[0].lines if line.get_linestyle() == "None"]
     null, simulated = ((float(one.get_xdata()[0]), float(one.get_ydata()[0])) for one in lines)
@@ -41,6 +45,23 @@ def test_axes_have_units_and_the_caption_the_sample() -> None:
     labels = " ".join(axis.get_xlabel() for axis in figure.axes)
     assert all(unit in labels for unit in ("(queries/s)", "(ms)", "(% of queries)"))
     assert "n = 240 counted queries a run, seed 1" in " ".join(texts(figure).split())
+
+
+@pytest.mark.parametrize(
+    ("figure", "table"),
+    [
+        (paper_fidelity_figure, fidelity_table),
+        (paper_cost_fit_figure, cost_table),
+        (paper_corun_fit_figure, corun_table),
+    ],
+)
+def test_a_machine_that_is_not_validated_is_marked(
+    figure: Callable[[pd.DataFrame], Figure], table: Callable[[], pd.DataFrame]
+) -> None:
+    assert "UNVALIDATED" not in texts(figure(table()))
+    unvalidated = figure(table().assign(validated=False))
+    assert "host: UNVALIDATED" in texts(unvalidated)
+    assert {axis.get_facecolor()[:3] for axis in unvalidated.axes if axis.get_visible()} == {(0.95,) * 3}
 
 
 def test_a_null_model_that_was_not_run_is_left_out() -> None:

@@ -1,3 +1,4 @@
+import pandas as pd
 import pytest
 from figure_texts import overlaps, texts
 from matplotlib.patches import StepPatch
@@ -31,6 +32,22 @@ def test_layers_whose_budget_is_out_of_reach_are_crossed() -> None:
     assert [list(line.get_xdata()) for line in crosses] == [[25], [25]]
 
 
+def test_of_a_long_model_the_first_layers_are_drawn_and_all_are_counted() -> None:
+    parts = [
+        need_table(["bert_large"]).assign(layer=lambda table, by=by: table["layer"] + 50 * by)
+        for by in range(3)
+    ]
+    axis = paper_core_need_figure(pd.concat(parts), target_table()).axes[0]
+    steps = [patch.get_data() for patch in axis.patches if isinstance(patch, StepPatch)]
+    assert [len(step.values) for step in steps] == [60, 60]
+    assert axis.get_xlabel() == "layer (first 60 of 150); out of reach: 2 / 2 %"
+
+
+def test_panels_of_slowdown_have_the_same_limits() -> None:
+    axes = paper_slowdown_figure(slowdown_table()).axes
+    assert len({axis.get_ylim() for axis in axes[:3]}) == 1
+
+
 def test_titles_tell_the_target_and_that_it_was_relaxed_on_an_unvalidated_machine() -> None:
     shown = texts(paper_core_need_figure(need_table(), target_table()))
     assert "QoS 184 ms*" in shown and "QoS 15 ms\n" in shown
@@ -54,7 +71,8 @@ def test_versions_differ_by_marker_and_the_ends_are_named() -> None:
 
 def test_axes_have_units() -> None:
     need = paper_core_need_figure(need_table(), target_table()).axes[0]
-    assert (need.get_xlabel(), need.get_ylabel()) == ("layer (index)", "cores")
+    assert need.get_xlabel() == "layer (index); out of reach: 2 / 2 %"
+    assert need.get_ylabel() == "core need (cores)"
     upper, lower = paper_slowdown_figure(slowdown_table(["resnet50"])).axes
     assert lower.get_xlabel() == "pressure (share, 0 to 1)"
     assert upper.get_ylabel() == "slowdown (\N{MULTIPLICATION SIGN})"

@@ -47,6 +47,12 @@ def test_what_is_not_shipped_comes_from_a_search_if_asked_for() -> None:
     assert (mixed.searches, layout().searches) == (True, False)
 
 
+def test_the_figure_of_the_traffic_is_none_of_the_paper_s() -> None:
+    found = layout(figures={"folder": "there", "formats": ["png", "svg"]})
+    assert found.traffic_figure() == [Path(f"there/validation_traffic.{form}") for form in ("png", "svg")]
+    assert not set(found.traffic_figure()) & {*found.validation_figures(), *found.paper_figure_files()}
+
+
 def test_shipped_folders_are_in_the_package() -> None:
     assert SHIPPED_COSTS == ROOT / "veltair" / "data" / "costs"
     assert SHIPPED == ROOT / "veltair" / "data" / "candidates"

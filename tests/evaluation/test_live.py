@@ -224,6 +224,18 @@ def test_models_that_do_not_fit_together_are_loaded_when_a_query_needs_them(
     assert len(memory.resident) == 1
 
 
+def test_no_run_leaves_a_model_in_use_for_the_next(
+    tiny_folder: Path, models: dict[str, LoadedModel], site: Site, tmp_path: Path
+) -> None:
+    loaded, memory = load_models({"tiny": tiny_folder}, site.weights, models["tiny"].bytes_needed())
+    assert memory is not None
+    study = replace(study_of(site, models, RejectAll, seconds=0.1), models=loaded, memory=memory)
+    memory.acquire("tiny")  # as a block that runs when the time is up
+    measure(study, QPS, tmp_path)
+    with pytest.raises(LookupError, match="nobody uses it"):
+        memory.release("tiny")
+
+
 @pytest.mark.parametrize("malleable", [False, True])
 def test_workers_in_c_serve_right_answers_too(
     site: Site, models: dict[str, LoadedModel], tmp_path: Path, malleable: bool

@@ -17,7 +17,13 @@ ROOT = Path(__file__).parents[2]
 # What a run in real time goes through.
 TIMED = (
     *("loadgen", "loadgen_child", "tenants", "trace", "live"),
-    *("../serving/engine", "../machine/gang"),
+    *(
+        "../serving/engine",
+        "../serving/watch",
+        "../serving/aside",
+        "../machine/model_memory",
+        "../machine/gang",
+    ),
 )
 
 # Gives LoadGen's process another system clock: set by some seconds once a file is there.

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from plot_tables import (
     conflict_table,
     corun_table,
@@ -16,6 +17,7 @@ from plot_tables import (
     target_table,
 )
 
+from veltair.evaluation import paper_figures
 from veltair.evaluation.paper_figures import PAPER_FIGURES, draw_paper_figure
 
 
@@ -54,6 +56,15 @@ def test_a_figure_drawn_twice_from_its_tables_has_the_same_bytes(
 def test_a_figure_is_written_in_each_format(folder: Path, tmp_path: Path) -> None:
     written = draw_paper_figure("paper_corun_fit", folder, tmp_path, ["png", "svg"])
     assert [path.name for path in written] == ["paper_corun_fit.png", "paper_corun_fit.svg"]
+
+
+def test_the_paper_s_own_ratios_are_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        paper_figures, "paper_ratio_figure", lambda *given: drawn.append(given[-1]) or Figure()
+    )
+    draw_paper_figure("paper_ratio", folder, folder, ["svg"])
+    assert drawn == [{"light": 1.71, "medium": 1.62, "heavy": 1.45}]
 
 
 def test_an_unknown_figure_is_refused_with_those_that_there_are(tmp_path: Path) -> None:

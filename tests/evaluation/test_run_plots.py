@@ -33,6 +33,10 @@ def test_axes_have_units_and_the_caption_the_sample() -> None:
     assert "n = 9000 counted queries a run, seeds 1, 2." in " ".join(texts(figure).split())
 
 
+def test_conflicts_tell_how_many_queries_the_run_had() -> None:
+    assert "n = 500 queries a run, seed 1." in " ".join(texts(conflicts_figure(conflict_table())).split())
+
+
 def test_a_strip_is_the_share_of_starts_in_conflict_with_gaps_where_nothing_started() -> None:
     figure = conflicts_figure(conflict_table(["Planaria"]))
     strip = next(patch for patch in figure.axes[0].patches if isinstance(patch, StepPatch))

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from plot_tables import scale_table, sensitivity_table, target_table, unservable
 
 from veltair.evaluation.sensitivity_plots import (
+    BAND,
     crossings,
     paper_scale_figure,
     paper_sensitivity_figure,
@@ -55,10 +56,10 @@ def test_the_default_is_dotted_and_the_plausible_range_thick() -> None:
     assert dotted == [50.0] and thick == [[0.0, 150.0]]
 
 
-def test_a_triangle_marks_where_the_winner_changes() -> None:
+def test_a_star_marks_where_the_winner_changes() -> None:
     axis = paper_sensitivity_figure(of("cost of a start"), target_table()).axes[0]
     marks = [
-        one.get_xdata()[0] for one in axis.lines if one.get_marker() == "v" and one.get_color() == "black"
+        one.get_xdata()[0] for one in axis.lines if one.get_marker() == "*" and one.get_color() == "black"
     ]
     assert marks == [pytest.approx(100, abs=5)]
     assert f"{marks[0]:.3g}" in [text.get_text() for text in axis.texts]
@@ -70,6 +71,32 @@ def test_what_cannot_be_served_is_a_cross_and_not_a_ratio_of_zero() -> None:
     axis = paper_sensitivity_figure(table, target_table()).axes[0]
     crosses = [list(one.get_xdata()) for one in axis.lines if one.get_marker() == "x"]
     assert [2.6] in crosses and line(axis, "Veltair-FULL")[0] == [1.0, 1.4]
+
+
+def test_crosses_lie_under_every_ratio_that_an_axis_names() -> None:
+    table = of("contention")
+    table = unservable(table, (table["policy"] == "Veltair-FULL") & (table["value"] == 2.6))
+    axis = paper_sensitivity_figure(table, target_table()).axes[0]
+    (height,) = {
+        float(one.get_ydata()[0]) for one in axis.lines if one.get_marker() == "x" and len(one.get_xdata())
+    }
+    low, high = axis.get_ylim()
+    lowest = math.log(min(axis.get_yticks()) / low) / math.log(high / low)
+    assert 0 < height < BAND <= lowest + 1e-9
+
+
+def test_an_assumption_varied_for_several_workloads_has_a_panel_for_each() -> None:
+    table = pd.concat([of("contention").assign(workload=name) for name in ("light", "mix")])
+    figure = paper_sensitivity_figure(table.assign(models="resnet50"), target_table())
+    titles = [axis.get_title(loc="left") for axis in figure.axes if axis.get_visible()]
+    assert titles == ["light: UNVALIDATED", "mix: UNVALIDATED"]
+
+
+def test_where_the_workload_varies_its_values_share_a_panel_and_those_relaxed_have_a_star() -> None:
+    table = of("workload").assign(models=lambda rows: rows["models"].replace("bert_large", "ssd_resnet34"))
+    (axis,) = [axis for axis in paper_sensitivity_figure(table, target_table()).axes if axis.get_visible()]
+    labels = [label.get_text() for label in axis.get_xticklabels()]
+    assert labels == ["mix*", "mobilenet_v2", "efficientnet_b0", "tiny_yolov2", "bert_large*"]
 
 
 def test_where_planaria_cannot_serve_the_panel_says_so() -> None:
@@ -133,6 +160,14 @@ def test_scale_draws_rates_and_ratios_over_the_cores() -> None:
     assert qps[-1] / qps[0] == pytest.approx(128**0.9)
     assert line(lower, "Planaria")[1] == pytest.approx([1.0] * 8)
     assert upper.get_ylabel() == "QPS at 95 % QoS (queries/s)" and lower.get_xlabel() == "cores"
+
+
+def test_scale_marks_machines_whose_targets_were_relaxed_and_tells_to_what() -> None:
+    figure = paper_scale_figure(scale_table(), target_table())
+    labels = [label.get_text() for label in figure.axes[1].get_xticklabels()]
+    assert labels == ["8*", "16*", "32*", "64", "128", "256", "512", "1024"]
+    shown = " ".join(texts(figure).split())
+    assert "on 8 cores ssd_resnet34 100 to 184 ms, bert_large 130 to 155 ms; on 16 cores" in shown
 
 
 def test_scale_marks_machines_on_which_a_policy_cannot_serve() -> None:

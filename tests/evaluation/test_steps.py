@@ -1,6 +1,7 @@
 import fcntl
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from table_builders import make_config, noisy, write_made_up_tables
+from table_builders import make_config, make_tables, noisy, write_made_up_tables
 
 from veltair.config import Config
 from veltair.evaluation.csv_files import read_csv, write_csv
@@ -30,7 +31,8 @@ from veltair.evaluation.simulated_steps import (
     site_of,
 )
 from veltair.evaluation.steps import RUNS, machine_to_itself, measuring_lock
-from veltair.machine.tables import read_tables
+from veltair.machine.block_costs import COLUMNS
+from veltair.machine.tables import BLOCKS, read_tables, write_tables
 from veltair.provenance import collect, read_provenance
 
 NOTHING = collect({})
@@ -261,6 +263,45 @@ def test_times_of_the_configuration_become_seconds() -> None:
     settings = simulation_settings(make_config(simulated=simulated))
     assert (settings.queries, settings.drain_qos) == (7, 3.0)
     assert (settings.start_cost_s, settings.resize_cost_s) == pytest.approx((20e-6, 5e-6))
+
+
+MEASURED = {f"{name}_cost_us": "measured" for name in ("start", "resize", "grant", "join")}
+
+
+def test_costs_of_blocks_are_those_of_the_tables_where_the_configuration_asks_for_the_measured_ones() -> None:
+    rows = [("start", "small", 4, 0, 0.4), ("grant", "small", 4, 0, 0.3)]
+    rows += [("shrink", "small", 4, 0, 0.2), ("grow", "small", 4, 0, 0.3)]
+    known = replace(make_tables(), block_samples=pd.DataFrame(rows, columns=list(COLUMNS)))
+    settings = simulation_settings(make_config(simulated=SIMULATED | MEASURED), known)
+    assert (settings.start_cost_s, settings.resize_cost_s) == (0.4, 0.2)
+    assert (settings.grant_cost_s, settings.join_cost_s) == (0.3, pytest.approx(0.1))
+
+
+def test_costs_of_blocks_that_nobody_measured_are_the_defaults_of_their_keys() -> None:
+    measured = make_config(simulated=SIMULATED | MEASURED)
+    assert simulation_settings(measured, make_tables()) == simulation_settings(
+        make_config(simulated=SIMULATED)
+    )
+
+
+def test_a_number_goes_over_what_was_measured() -> None:
+    samples = pd.DataFrame([("start", "small", 4, 0, 0.4)], columns=list(COLUMNS))
+    config = make_config(simulated=SIMULATED | {"start_cost_us": 7})
+    settings = simulation_settings(config, replace(make_tables(), block_samples=samples))
+    assert settings.start_cost_s == pytest.approx(7e-6)
+
+
+def test_a_simulation_charges_the_costs_of_its_tables(tables: Path, tmp_path: Path) -> None:
+    config, answers = make_config(simulated=SIMULATED | MEASURED), []
+    for start_s in (0.0, 0.005):
+        samples = pd.DataFrame([("start", "small", 4, 0, start_s)], columns=list(COLUMNS))
+        folder = tmp_path / str(start_s)
+        folder.mkdir()
+        write_tables(folder, replace(read_tables(tables), block_samples=samples), NOTHING)
+        simulate_capacity(config, folder, "mix", "FcfsMin", folder / CAPACITY)
+        answers.append(read_csv(folder / CAPACITY)["qps_at_95"].mean())
+        assert str(folder / BLOCKS) in read_provenance(folder / CAPACITY).inputs
+    assert answers[0] > answers[1]
 
 
 def test_a_site_has_the_targets_of_the_configuration_in_seconds(config: Config, tables: Path) -> None:

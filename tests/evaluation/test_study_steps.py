@@ -11,6 +11,7 @@ from veltair.config import Config
 from veltair.evaluation import layout as layout_module
 from veltair.evaluation.csv_files import read_csv
 from veltair.evaluation.layout import USUAL, Layout
+from veltair.evaluation.sensitivity_cells import sensitivity_cells
 from veltair.evaluation.simulated_steps import CAPACITY, simulate_capacity
 from veltair.evaluation.study_steps import (
     gather,
@@ -92,6 +93,7 @@ def test_the_scale_says_how_many_cores_and_of_which_family(tmp_path: Path) -> No
     table = read_csv(tmp_path / "host.csv")
     assert set(table["cores"]) == {4}
     assert set(table["machine"]) == {"host, scaled"}
+    assert set(table["relaxed"]) == {0}
     assert set(table["seed"]) == {3}
 
 
@@ -129,6 +131,28 @@ def test_the_changed_key_is_what_is_simulated(sensitivity: pd.DataFrame) -> None
     ]
     usual, dear = fcfs["qps_at_95"]
     assert dear < usual
+
+
+def test_an_assumption_is_varied_for_each_workload_that_it_names(tmp_path: Path) -> None:
+    varied = {"start": {**SENSITIVITY["start"], "workloads": ["mix", "large"]}}
+    config = make_config(
+        study=STUDY,
+        sensitivity=varied,
+        results={"folder": str(tmp_path)},
+        workloads={"mix": {"small": 1, "large": 1}, "large": {"large": 1}},
+    )
+    cells = sensitivity_cells(config)
+    for path in dict.fromkeys(cells.values()):
+        write_sensitivity(config, path.parent.name, int(path.stem), path)
+    gather(config, {"sensitivity": list(dict.fromkeys(cells.values()))}, tmp_path)
+    table = read_csv(tmp_path / "sensitivity.csv")
+    found = table[["workload", "models", "label"]].drop_duplicates().values.tolist()
+    assert found == [
+        ["mix", "small, large", "55"],
+        ["large", "large", "55"],
+        ["mix", "small, large", "5000"],
+        ["large", "large", "5000"],
+    ]
 
 
 def test_the_grid_is_the_study_s_own(sensitivity: pd.DataFrame) -> None:

@@ -86,6 +86,15 @@ def test_what_cannot_be_computed_says_what_to_do() -> None:
     assert "googlenet is not in the cost tables: add it" in found[1].reason
 
 
+def test_a_model_that_the_tables_lack_is_taken_from_the_shipped_ones_and_it_is_said() -> None:
+    own = renamed(make_tables(cores=4), "small", "resnet50")
+    shipped = renamed(pressing_tables(share=0.25), "small", "googlenet")
+    whole, tenants, _ = anchors(own, STUDY, shipped)
+    assert (whole.value, whole.statement) == (pytest.approx(0.75), "ResNet-50 on the whole CPU")
+    assert tenants.value == pytest.approx(1.75)
+    assert tenants.statement == "4 GoogLeNets on 16 cores each (shipped tables)"
+
+
 def test_a_policy_that_the_configuration_lacks_is_named() -> None:
     tables = renamed(make_tables(), "small", "resnet50")
     assert layer_wise(tables, STUDY).reason == "add policy LayerWise to `policies`"

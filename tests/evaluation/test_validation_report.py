@@ -1,7 +1,9 @@
+from dataclasses import replace
 from math import nan
 
 import pandas as pd
 import pytest
+from traffic_tables import traffic_table
 from validation_builders import make_run, make_targets
 
 from veltair.evaluation.comparison import NONE
@@ -75,6 +77,12 @@ def test_published_numbers_stand_beside_the_model_and_its_gaps(found: Evidence) 
     assert (
         f"| 4 GoogLeNets on 16 cores each | 1.8 times | not computed: profile it | {NONE} | {NONE} |" in text
     )
+
+
+def test_traffic_has_a_section_where_it_was_compared(found: Evidence) -> None:
+    table = traffic_table((4, 2), (1, 2))
+    assert "## Traffic" not in validation_markdown(found)
+    assert "## Traffic\n\nModelled ÷ simulated bytes" in validation_markdown(replace(found, traffic=table))
 
 
 def test_a_line_a_goal_ends_a_run(found: Evidence) -> None:

@@ -1,30 +1,37 @@
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from table_builders import make_config
+from traffic_tables import traffic_table
 from validation_builders import pressing_tables
 
 from veltair.config import Config
+from veltair.evaluation import validation_steps
 from veltair.evaluation.csv_files import write_csv
 from veltair.evaluation.records import Run, to_frame
 from veltair.evaluation.simulated_steps import RECORDS, policy_maker, simulation_settings, site_of
 from veltair.evaluation.steps import RUNS
 from veltair.evaluation.study import make_simulator, site_arrivals
+from veltair.evaluation.trace import LoadGenError
 from veltair.evaluation.validation_co_runs import predict_pairs
 from veltair.evaluation.validation_steps import (
     ValidationFiles,
     ValidationResults,
+    recorded_run,
     trace_qps,
     write_validation,
 )
 from veltair.evaluation.validation_traces import TraceError
+from veltair.machine.block_costs import COLUMNS as BLOCK_COLUMNS
 from veltair.machine.co_runs import ALONE, BESIDE, COLUMNS, draw_pairs, tenants
-from veltair.machine.tables import COSTS, Tables, write_tables
+from veltair.machine.tables import BLOCKS, COSTS, Tables, write_tables
 from veltair.provenance import collect, write_parquet
 from veltair.serving.dispatcher import Dispatcher, serve
 
@@ -139,6 +146,13 @@ def test_published_numbers_that_the_tables_lack_are_named(folder: Folder) -> Non
     assert "not computed: googlenet is not in the cost tables: add it" in report
 
 
+def test_traffic_that_was_simulated_is_among_the_numbers(folder: Folder) -> None:
+    traffic = folder.folder / "traffic.csv"
+    write_csv(traffic, traffic_table((4, 2), (2, 2)), collect({}))
+    _, figures, report = folder.validate(replace(folder.files(), traffic=traffic))
+    assert figures["traffic_ratio_median"]["value"] == 1.5 and "## Traffic" in report
+
+
 def test_runs_with_other_tables_are_refused(folder: Folder) -> None:
     files = folder.files()
     costs = files.tables / COSTS
@@ -169,6 +183,64 @@ def test_a_policy_that_the_configuration_lacks_is_refused(folder: Folder) -> Non
         TraceError, match="Unknown on mix was measured, but the configuration has no such policy"
     ):
         folder.validate(folder.files(rename))
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    """As much of a run as is looked at; the records are its number."""
+
+    records: tuple[int, ...]
+    problem: str
+
+
+def record(monkeypatch: pytest.MonkeyPatch, *outcomes: str | LoadGenError) -> tuple[Any, list[str]]:
+    """Record at 50 queries/s, where each try has this problem or fails; return the run and the folders."""
+    folders: list[str] = []
+
+    def measure(_: object, qps: float, folder: Path) -> FakeRun:
+        folders.append(folder.name)
+        outcome = outcomes[len(folders) - 1]
+        if isinstance(outcome, LoadGenError):
+            raise outcome
+        return FakeRun((len(folders),), outcome)
+
+    monkeypatch.setattr(validation_steps, "measure", measure)
+    study: Any = SimpleNamespace(policy="Ours")
+    return recorded_run(study, 50.0, Path("loadgen")), folders
+
+
+def test_a_valid_run_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record(monkeypatch, "") == (FakeRun((1,), ""), ["50qps-1"])
+
+
+def test_a_run_that_loadgen_spoilt_is_repeated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record(monkeypatch, "late", "") == (FakeRun((2,), ""), ["50qps-1", "50qps-2"])
+
+
+def test_of_runs_that_are_all_spoilt_the_last_is_kept_with_its_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert record(monkeypatch, "late", "later")[0] == FakeRun((2,), "later")
+
+
+def test_a_spoilt_run_is_kept_where_the_other_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record(monkeypatch, "late", LoadGenError("it hangs"))[0] == FakeRun((1,), "late")
+
+
+def test_no_run_is_left_where_all_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record(monkeypatch, LoadGenError("it hangs"), LoadGenError("again"))[0] is None
+
+
+def test_the_simulator_charges_what_blocks_cost_on_the_machine_of_the_trace(folder: Folder) -> None:
+    costly = {"machines": ["host"], "workloads": ["mix"], "queries": 100, "start_cost_us": "measured"}
+    folder.config = make_config(simulated=costly)
+    files = folder.files()  # recorded with the default of the key
+    assert folder.validate(files)[1]["p50_error"]["value"] == pytest.approx(0.0, abs=1e-9)
+    samples = pd.DataFrame([("start", "small", 4, 0, 0.01)], columns=list(BLOCK_COLUMNS))
+    write_parquet(folder.folder / "host" / BLOCKS, samples, collect({}))
+    figures = folder.validate(files)[1]
+    assert figures["p50_error"]["value"] > 0.1
+    assert figures["charged_start_us"]["value"] == pytest.approx(10_000)
 
 
 def test_a_trace_is_asked_at_a_share_of_what_one_at_a_time_can_be_served(folder: Folder) -> None:

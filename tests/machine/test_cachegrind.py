@@ -1,9 +1,10 @@
+from dataclasses import replace
+from math import isnan
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from veltair.compiler.build import ModelPlan, read_plan
+from veltair.compiler.build import LIBRARY, ModelPlan, read_plan
 from veltair.machine import cachegrind
 from veltair.machine.cachegrind import (
     CachegrindError,
@@ -11,6 +12,7 @@ from veltair.machine.cachegrind import (
     find_valgrind,
     read_counts,
     sample,
+    simulated_bytes,
     tensors,
 )
 
@@ -74,19 +76,34 @@ def test_a_sample_has_the_first_and_last_version_of_unlike_layers_that_are_not_t
 
 
 def test_without_valgrind_it_is_said_how_to_get_it(
-    tiny_folder: Path, c_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, c_build: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cachegrind, "find_valgrind", lambda: None)
     with pytest.raises(CachegrindError, match="apt-get install valgrind"):
-        check_traffic({"tiny": tiny_folder}, [2**18], 1, 10**9, c_build, tmp_path / "traffic.csv")
+        check_traffic({"tiny": tiny_folder}, (2**18, 2**20), 1, 10**9, c_build)
+
+
+def test_each_row_has_the_bytes_of_its_own_cache(
+    tiny_folder: Path, c_build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cachegrind, "simulated_bytes", lambda *_: (4096, 0))
+    table = check_traffic({"tiny": tiny_folder}, (2**16, 2**20), 1, 10**9, c_build)
+    assert table["cache_bytes"].tolist()[:2] == [2**16, 2**20]
+    assert table["simulated_bytes"].tolist()[:2] == [4096, 0]
+    assert table["ratio"][0] == table["modelled_bytes"][0] / 4096 and isnan(table["ratio"][1])
 
 
 @pytest.mark.long
 @pytest.mark.skipif(find_valgrind() is None, reason="valgrind is not installed")
-def test_a_layer_that_fits_its_cache_fetches_what_it_touches_once(
-    tiny_folder: Path, c_build: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "traffic.csv"
-    table = check_traffic({"tiny": tiny_folder}, [2**22], 1, 10**9, c_build, output)
-    assert len(pd.read_csv(output)) == len(table) > 0
-    assert table["ratio"].between(0.7, 1.3).all()
+def test_a_layer_that_fits_its_cache_fetches_what_it_touches_once(tiny_folder: Path, c_build: Path) -> None:
+    table = check_traffic({"tiny": tiny_folder}, (2**21, 2**22), 1, 10**9, c_build)
+    assert len(table) > 0 and table["ratio"].between(0.7, 1.3).all()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(find_valgrind() is None, reason="valgrind is not installed")
+def test_a_kernel_that_the_library_lacks_is_named(tiny_folder: Path, c_build: Path, plan: ModelPlan) -> None:
+    one = sample(plan, 1, 10**9)[0]
+    missing = replace(one, plan=replace(one.plan, symbol="no_such_kernel"))
+    with pytest.raises(CachegrindError, match="cachegrind failed on no_such_kernel"):
+        simulated_bytes(missing, tiny_folder / LIBRARY, (2**18, 2**20), c_build)

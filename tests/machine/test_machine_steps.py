@@ -1,4 +1,5 @@
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from tiny import tiny
 
 from veltair.compiler.oracle import OracleError
 from veltair.machine import steps
+from veltair.machine.block_costs import COLUMNS as BLOCK_COLUMNS
+from veltair.machine.block_costs import BlockCosts
 from veltair.machine.cost import COLUMNS
 from veltair.machine.described import described, format_machine, read_machine
 from veltair.machine.fork_probe import ForkCost
+from veltair.machine.gang import Launch
 from veltair.machine.library import LoadedModel
 from veltair.machine.profile import Profile, ProfileSettings, tiling_of
 from veltair.machine.steps import check_oracle, derive_tables, host_cores, measure_machine, profile_models
-from veltair.machine.tables import read_tables
+from veltair.machine.tables import Tables, read_tables
 from veltair.provenance import read_provenance
 
 
@@ -45,11 +49,18 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[ProfileSettings]:
     return asked
 
 
+def two_starts(tables: Tables, models: Mapping[str, LoadedModel], launch: Launch) -> pd.DataFrame:
+    """Return made-up samples of what blocks cost: a start of each model takes 0.5 s."""
+    rows = [("start", name, tables.machine.cores, number, 0.5) for name in models for number in range(2)]
+    return pd.DataFrame(rows, columns=list(BLOCK_COLUMNS))
+
+
 def profile_tiny(tiny_folder: Path, folder: Path, cores: list[int] | None, core_unit: int = 1) -> None:
     machine = folder / "here.yaml"
     machine.write_text(format_machine(make_machine(4, core_unit)))
     (folder / "costs").mkdir()
-    profile_models({"tiny": tiny_folder}, machine, cores, [0.0], 3, "gang", {}, folder, folder / "costs")
+    cells = (cores, [0.0], 3)
+    profile_models({"tiny": tiny_folder}, machine, *cells, "gang", two_starts, {}, folder, folder / "costs")
 
 
 def test_cores_of_this_process_are_those_that_it_may_use() -> None:
@@ -98,6 +109,7 @@ def test_a_profile_is_written_as_tables_with_its_provenance(
     tables = read_tables(tmp_path / "costs")
     assert tables.machine == make_machine(4)
     assert tables.costs.cores == (1, 2, 4)
+    assert tables.block_costs == BlockCosts(0.5, 0.0, 0.0, 0.0)
     assert [layer.macs for layer in tables.layers["tiny"]] == [
         layer.macs for layer in tiny_loaded.plan.layers
     ]

@@ -144,6 +144,49 @@ def test_a_load_must_run_before_it_ends() -> None:
         memory.end(loading)
 
 
+def test_a_load_that_is_given_up_leaves_nothing_though_it_has_run() -> None:
+    model, other = Fake(5), Fake(6)
+    memory = memory_of(10, a=model, b=other)
+    memory.acquire("b")
+    memory.release("b")
+    loading = memory.begin("a")
+    assert isinstance(loading, Loading)
+    loading.run()
+    memory.settle()
+    assert (model.loaded, other.loaded, memory.held_bytes, memory.loading) == (False, False, 0, "")
+    memory.acquire("a")
+    assert memory.resident == ("a",)
+
+
+def test_a_load_that_is_given_up_before_it_ran_still_frees_what_it_evicted() -> None:
+    model, other = Fake(5), Fake(6)
+    memory = memory_of(10, a=model, b=other)
+    with memory.using("b"):
+        pass
+    memory.begin("a")
+    memory.settle()
+    assert (model.loaded, other.loaded, memory.held_bytes) == (False, False, 0)
+
+
+def test_a_load_that_still_hangs_on_its_thread_is_not_touched() -> None:
+    hanging = Fake(5)
+    memory = memory_of(10, a=hanging)
+    loading = memory.begin("a")
+    assert isinstance(loading, Loading)
+    loading.has_begun = True
+    memory.settle()
+    assert (memory.loading, memory.held_bytes) == ("", 0)
+
+
+def test_nobody_uses_a_model_once_all_is_settled() -> None:
+    memory = memory_of(10, a=Fake(6), b=Fake(6))
+    memory.acquire("a")
+    memory.acquire("a")
+    memory.settle()
+    memory.acquire("b")
+    assert memory.resident == ("b",)
+
+
 def test_a_model_that_is_not_there_is_named() -> None:
     with pytest.raises(LookupError, match=r"b is not one of the models \['a'\]"):
         memory_of(10, a=Fake(5)).acquire("b")
@@ -234,6 +277,14 @@ class AnyOrder(RuleBasedStateMachine):
             self.memory.end(self.loading)
             self.use(name)
         self.loading = None
+
+    @precondition(lambda self: self.users or self.loading)
+    @rule(has_run=st.booleans())
+    def cut_off(self, has_run: bool) -> None:
+        if self.loading is not None and has_run:
+            self.loading.run()
+        self.memory.settle()
+        self.users, self.loading = [], None
 
     @invariant()
     def books_are_never_above_the_budget(self) -> None:

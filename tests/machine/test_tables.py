@@ -6,8 +6,11 @@ import pytest
 
 from veltair.compiler.model import Layer
 from veltair.compiler.traffic import Tiling
+from veltair.machine.block_costs import COLUMNS as BLOCK_COLUMNS
+from veltair.machine.block_costs import BlockCosts
 from veltair.machine.cost import COLUMNS, CostTable
 from veltair.machine.tables import (
+    BLOCKS,
     COSTS,
     DERIVED_LEVELS,
     LAYERS,
@@ -19,6 +22,7 @@ from veltair.machine.tables import (
     derive,
     peak_ratio,
     read_tables,
+    table_files,
     write_tables,
 )
 from veltair.machine.topology import Machine
@@ -57,6 +61,29 @@ def derived_seconds(tiling: Tiling, seconds: float) -> pd.DataFrame:
     return repeats.pivot(index="cores", columns="level", values="seconds")
 
 
+def test_samples_of_blocks_are_read_back_with_their_tables(tmp_path: Path) -> None:
+    samples = pd.DataFrame([("start", "net", 2, 0, 0.5)], columns=list(BLOCK_COLUMNS))
+    tables = replace(make_tables((0, 1, 0.0, 0, 1.0)), block_samples=samples)
+    write_tables(tmp_path, tables, collect({}))
+    read = read_tables(tmp_path)
+    assert read.block_samples is not None
+    pd.testing.assert_frame_equal(read.block_samples, samples)
+    assert read.block_costs == BlockCosts(0.5, 0.0, 0.0, 0.0)
+    assert table_files(tmp_path) == [tmp_path / COSTS, tmp_path / BLOCKS]
+
+
+def test_tables_whose_blocks_nobody_measured_have_no_costs_of_them(tmp_path: Path) -> None:
+    write_tables(tmp_path, make_tables((0, 1, 0.0, 0, 1.0)), collect({}))
+    assert read_tables(tmp_path).block_costs is None
+    assert table_files(tmp_path) == [tmp_path / COSTS]
+
+
+def test_what_blocks_cost_here_says_nothing_of_a_described_machine() -> None:
+    samples = pd.DataFrame([("start", "net", 2, 0, 0.5)], columns=list(BLOCK_COLUMNS))
+    here = replace(make_tables((0, 1, 0.0, 0, 1.0)), block_samples=samples)
+    assert derive(here, THERE).block_costs is None
+
+
 def test_tables_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     written = make_tables(
         (0, 1, 0.0, 0, 1.5),
@@ -84,6 +111,14 @@ def test_models_and_their_layers_keep_their_order(tmp_path: Path) -> None:
     assert list(found.layers.items()) == list(layers.items())
     assert list(found.tilings.items()) == list(tilings.items())
     assert found.costs.models == ("z", "a")
+
+
+def test_what_versions_fetch_is_read_back_and_unknown_in_tables_that_lack_it(tmp_path: Path) -> None:
+    known = replace(COMPUTE, fetched_bytes=(9, 8, 7, 6, 5, 4, 3, 2))
+    write_tables(tmp_path, make_tables((0, 1, 0.0, 0, 1.0), versions=(known, MEMORY)), collect())
+    assert read_tables(tmp_path).tilings["net"] == ((known, MEMORY),)
+    pd.read_parquet(tmp_path / VERSIONS).drop(columns="fetched_bytes").to_parquet(tmp_path / VERSIONS)
+    assert read_tables(tmp_path).tilings["net"] == ((COMPUTE, MEMORY),)
 
 
 @pytest.mark.parametrize("name", [COSTS, LAYERS, VERSIONS, MACHINE])

@@ -20,7 +20,8 @@ LEVELS = (0.0, 0.3, 1.0)
 def random_machine(rng: np.random.Generator) -> Machine:
     """Return a machine of 8 cores in 4 cache groups."""
     return Machine(
-        "random", 1, ((0, 1), (2, 3), (4, 5), (6, 7)), 1, 100, 1.0, 100.0, False,
+        # Few layers fit the L3, or all do, and what they fetch then is between two caches that are known.
+        "random", 1, ((0, 1), (2, 3), (4, 5), (6, 7)), 1, int(rng.choice([100, 300_000])), 1.0, 100.0, False,
         clock_factors=((1, 1.4), (4, 1.2), (8, 1.0)),
         link_groups=2,
         link_bytes_per_s=float(rng.choice([inf, 60.0])),
@@ -61,7 +62,14 @@ def random_law(rng: np.random.Generator) -> MachineLaw:
         blocking = int(rng.integers(1, 300))
         parallelism = int(rng.integers(1, 20))
         compulsory = int(rng.integers(1, parallelism * blocking + 1))
-        tiling = Tiling(parallelism, blocking, compulsory, steepness=float(rng.choice([1.0, 0.35])))
+        falling = tuple(sorted(rng.integers(0, 6000, size=8).tolist(), reverse=True))
+        tiling = Tiling(
+            parallelism,
+            blocking,
+            compulsory,
+            steepness=float(rng.choice([1.0, 0.35])),
+            fetched_bytes=falling if rng.random() < 0.5 else (),
+        )
         return LayerLaw(float(rng.uniform(0.1, 5.0)), tiling)
 
     layers = {

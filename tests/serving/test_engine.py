@@ -22,7 +22,7 @@ from veltair.machine.launchers import LAUNCHERS, launcher
 from veltair.machine.library import LoadedModel
 from veltair.machine.placement import spread
 from veltair.machine.topology import Machine
-from veltair.serving import engine as engine_module
+from veltair.serving import watch
 from veltair.serving.dispatcher import (
     Arrival,
     BlockEnd,
@@ -404,16 +404,21 @@ def test_a_kernel_that_fails_ends_the_run_and_is_named(make_engine: EngineMaker)
 def test_a_kernel_that_hangs_ends_the_run_and_its_layer_is_named(
     make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "WATCH_S", 0.01)
-    monkeypatch.setattr(engine_module, "HANG_S", 0.05)
+    monkeypatch.setattr(watch, "WATCH_S", 0.01)
     go, context = threading.Event(), python_context(CORES, 2)
-    engine = make_engine(context, [lambda: None, lambda: go.wait(TIMEOUT_S)])
+
+    def hang() -> None:
+        monkeypatch.setattr(watch, "HANG_S", 0.05)  # not before: on a busy machine any layer may wait so long
+        go.wait(TIMEOUT_S)
+
+    engine = make_engine(context, [lambda: None, hang])
     with pytest.raises(
         EngineError,
         match=r"layer 1 of LayerBlock\(model='net', start=0, stop=2\) has been running for \d+\.\d s, "
         "but took 1 ms at most when it was profiled: its kernel hangs",
     ):
         run(engine, GreedyWhole(2), context, [0])
+    assert engine._watch.found_hang
     engine.stop()
     go.set()
 
@@ -421,8 +426,8 @@ def test_a_kernel_that_hangs_ends_the_run_and_its_layer_is_named(
 def test_a_layer_that_is_merely_slow_does_not_hang(
     make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "WATCH_S", 0.005)
-    monkeypatch.setattr(engine_module, "HANG_S", 0.01)
+    monkeypatch.setattr(watch, "WATCH_S", 0.005)
+    monkeypatch.setattr(watch, "HANG_S", 0.01)
     context = python_context(CORES, 1, layer_s=NEVER_S)
     (record,) = run(make_engine(context, [lambda: time.sleep(0.05)]), GreedyWhole(1), context, [0])
     assert record.ending is Ending.SERVED
@@ -556,6 +561,25 @@ def test_a_model_that_fails_when_warmed_up_is_named(make_engine: EngineMaker) ->
     engine = make_engine(python_context(CORES, 1), [fail])
     with pytest.raises(EngineError, match=r"net fails to run: broken; build it anew \(rule `build`\)"):
         engine.warm_up()
+
+
+def test_a_model_that_hangs_when_warmed_up_is_named(
+    make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "WATCH_S", 0.01)
+    go = threading.Event()
+
+    def hang() -> None:
+        monkeypatch.setattr(watch, "HANG_S", 0.05)
+        go.wait(TIMEOUT_S)
+
+    engine = make_engine(python_context(CORES, 1), [hang])
+    with pytest.raises(
+        EngineError, match=r"layer 0 of LayerBlock\(model='net', start=0, stop=1\) has been running"
+    ):
+        engine.warm_up()
+    engine.stop()
+    go.set()
 
 
 def test_a_cost_table_of_another_machine_is_refused() -> None:

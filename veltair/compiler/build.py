@@ -15,7 +15,7 @@ from veltair.compiler.importer import ImportedModel, Source
 from veltair.compiler.objects import CompiledVersion, compile_version, find_version, version_key
 from veltair.compiler.samples import Input
 from veltair.compiler.search import replay
-from veltair.compiler.tiling import count_outputs
+from veltair.compiler.tiling import count_outputs, looks_up
 from veltair.compiler.traffic import Tiling
 from veltair.compiler.version import Candidate
 from veltair.provenance import write_atomically
@@ -32,7 +32,7 @@ class VersionPlan:
     """How one version of a structure is called.
 
     `symbol` is its kernel. `packer`, if any, is a kernel that packs the constants at `packed` (argument
-    places) into arrays of `packed_shapes`, in this order.
+    places) into arrays of `packed_shapes`, in this order. `fetched_bytes` is that of its `Tiling`.
     """
 
     symbol: str
@@ -42,6 +42,13 @@ class VersionPlan:
     packer: str = ""
     packed: tuple[int, ...] = ()
     packed_shapes: tuple[tuple[int, ...], ...] = ()
+    fetched_bytes: tuple[int, ...] = ()
+
+    @property
+    def tiling(self) -> Tiling:
+        """What its loops do to caches and cores."""
+        sizes = (self.parallelism, self.blocking_bytes, self.compulsory_bytes)
+        return Tiling(*sizes, fetched_bytes=self.fetched_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ def build(
         cc.create_shared(str(partial), list(objects))
     versions = {
         structure: tuple(
-            replace(_read_version(one.plan), **_metrics(candidate.tiling))
+            replace(_read_version(one.plan), **_metrics(candidate, functions[structure]))
             for one, candidate in zip(group, chosen[structure], strict=True)
         )
         for structure, group in compiled.items()
@@ -169,7 +176,10 @@ def _read_document(folder: Path) -> dict[str, Any]:
 
 def _read_version(entry: Mapping[str, Any]) -> VersionPlan:
     shapes = tuple(map(tuple, entry["packed_shapes"]))
-    return VersionPlan(**{**entry, "packed": tuple(entry["packed"]), "packed_shapes": shapes})
+    # A plan of an earlier program has none.
+    fetched = tuple(entry.get("fetched_bytes", ()))
+    known = {"packed": tuple(entry["packed"]), "packed_shapes": shapes, "fetched_bytes": fetched}
+    return VersionPlan(**{**entry, **known})
 
 
 def _compile(function: Any, candidate: Candidate, target: Any, cache: Path) -> CompiledVersion:
@@ -182,9 +192,11 @@ def _compile(function: Any, candidate: Candidate, target: Any, cache: Path) -> C
     return compile_version(functions, asdict(plan), target, key, cache)
 
 
-def _metrics(tiling: Tiling) -> dict[str, Any]:
+def _metrics(candidate: Candidate, function: Any) -> dict[str, Any]:
     """Return what a plan says of a version's loops."""
-    return {name: getattr(tiling, name) for name in ("parallelism", "blocking_bytes", "compulsory_bytes")}
+    names = ("parallelism", "blocking_bytes", "compulsory_bytes")
+    known = {name: getattr(candidate.tiling, name) for name in names}
+    return {**known, "fetched_bytes": () if looks_up(function) else candidate.traffic_bytes}
 
 
 def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, Any], VersionPlan]:
@@ -203,7 +215,7 @@ def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, 
         functions[name] = module[call.args[0]].with_attr("global_symbol", name)
     kernel = calls[-1].args[0].name_hint
     if len(calls) == 1:
-        return functions, replace(VersionPlan(kernel, 1, 0, 0), **_metrics(candidate.tiling))
+        return functions, replace(VersionPlan(kernel, 1, 0, 0), **_metrics(candidate, function))
     arguments = [variable.name for variable in module["main"].params]
     packed = tuple(arguments.index(variable.name) for variable in calls[0].args[1].fields)
     (output,) = calls[0].ty_args
@@ -211,7 +223,7 @@ def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, 
     shapes = tuple(tuple(int(extent) for extent in field.shape) for field in fields)
     packer = calls[0].args[0].name_hint
     plan = VersionPlan(kernel, 1, 0, 0, packer, packed, shapes)
-    return functions, replace(plan, **_metrics(candidate.tiling))
+    return functions, replace(plan, **_metrics(candidate, function))
 
 
 def _one_call(function: Any, symbol: str) -> Any:

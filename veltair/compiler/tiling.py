@@ -30,15 +30,15 @@ def tiling_of(nest: Nest) -> Tiling:
     """Return the tiling of a loop nest: of its parallel part that has most iterations.
 
     A buffer counts by the box that is touched of it. One iteration is the middle one: those at the border
-    read less because of padding.
+    read less because of padding. Packing of weights does not count, for it happens before.
     """
     parts: dict[int, list[Leaf]] = {}
-    for leaf in nest.leaves:
+    for leaf in (leaf for leaf in nest.leaves if not leaf.prepacked):
         parallel = (place for place, number in enumerate(leaf.path) if nest.loops[number].parallel)
         parts.setdefault(next((leaf.path[place] for place in parallel), -1), []).append(leaf)
     number, part = max(parts.items(), key=lambda item: sum(leaf.iterations for leaf in item[1]))
     # What only this part touches and is no argument is a temporary of one iteration.
-    others = (leaf for leaves in parts.values() if leaves is not part for leaf in leaves)
+    others = (leaf for leaf in nest.leaves if leaf not in part)
     lasting = nest.arguments.union(buffer for leaf in others for buffer in leaf.boxes[0])
     one = (leaf.boxes[leaf.path.index(number) + 1 if number >= 0 else 0] for leaf in part)
     return Tiling(
@@ -59,6 +59,14 @@ def nest_traffic_bytes(nest: Nest, caches_bytes: Sequence[float]) -> tuple[int, 
     """
     body = [node for node in nest.body if not all(leaf.prepacked for leaf in leaves_of([node]))]
     return tuple(round(amount) for amount in _Traffic(nest, tuple(caches_bytes)).of_sequence(body, 0))
+
+
+def looks_up(function: Any) -> bool:
+    """Return whether a function indexes a buffer by numbers that it reads, as embeddings do.
+
+    Of such a buffer it may touch anything, so that no bytes of traffic follow from the loops.
+    """
+    return any(_looks_up(block.body, indexing=False) for block in _blocks(function.body))
 
 
 def count_macs(function: Any) -> int:
@@ -131,8 +139,19 @@ def _blocks(node: Any) -> Iterator[Any]:
 
 
 def _has_product(node: Any) -> bool:
-    if isinstance(node, tirx.Mul):
+    return isinstance(node, tirx.Mul) or any(map(_has_product, _operands(node)))
+
+
+def _looks_up(node: Any, indexing: bool) -> bool:
+    if indexing and isinstance(node, tvm.ir.expr.TensorLoad):
         return True
-    children = [getattr(node, name, None) for name in ("value", "a", "b", "true_value", "false_value")]
-    children.extend(getattr(node, "args", ()))
-    return any(_has_product(child) for child in children if isinstance(child, tvm.ir.Expr))
+    return any(_looks_up(index, indexing=True) for index in getattr(node, "indices", ())) or any(
+        _looks_up(operand, indexing) for operand in _operands(node)
+    )
+
+
+def _operands(node: Any) -> list[Any]:
+    """Return the expressions that a node of TIR is made of, but for indices of buffers."""
+    names = ("value", "a", "b", "condition", "true_value", "false_value")
+    operands = [*(getattr(node, name, None) for name in names), *getattr(node, "args", ())]
+    return [operand for operand in operands if isinstance(operand, tvm.ir.Expr)]

@@ -17,7 +17,7 @@ INTRODUCTION = """\
 |---|---|
 | `config.yaml` | the default of `make`: two models, six policies, measured here and simulated |
 | `many_core.yaml` | `make many-core`, also part of `make`: a many-core machine, reduced to minutes |
-| `paper_sim.yaml` | given after it, `make paper-sim`: the same study under the full protocol, overnight |
+| `paper_sim.yaml` | given after it, `make paper-sim`: the same study under the full protocol, hours |
 | `smoke.yaml` | `make smoke`: simulation only, from shipped cost tables, equal to the last bit |
 | `paper.yaml` | all seven models and full grids on a server; `make estimate CONFIG=…` tells the hours first |
 

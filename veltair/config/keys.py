@@ -348,6 +348,8 @@ def _study(config: Config) -> Iterator[str]:
         yield from _unknown(where, variation.policies or (), "study.policies", study.policies)
         where = f"sensitivity.{name}.changed"
         yield from _unknown(where, variation.changed or (), "study.policies", study.policies)
+        where = f"sensitivity.{name}.workloads"
+        yield from _unknown(where, variation.workloads or (), "workloads", config.workloads)
 
 
 def _unknown(where: str, names: Iterable[str], group: str, known: Iterable[str]) -> Iterator[str]:

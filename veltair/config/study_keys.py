@@ -1,10 +1,13 @@
 """The keys of what runs in virtual time: one run, the study of a many-core machine, and its variations."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
 from veltair.config.section import Count, Level, Load, Name, Section, Seed, is_ascending, key
+
+MEASURED: Final = "measured"
+BlockCost = Literal["measured"] | Annotated[float, Field(ge=0)]
 
 
 class Simulated(Section):
@@ -33,16 +36,30 @@ class Simulated(Section):
             "which cores a simulated block gets: `spread` over all caches, or `pinned` to as few as possible"
         ),
     ] = "spread"
-    # MobileNet-V2 took 13.7 to 14.3 ms in 56 blocks and 10.8 ms in one, on Zen 4: 52 to 62 µs a start.
-    start_cost_us: Annotated[float, key("time charged for each start of a layer block", "µs", ge=0)] = 55.0
+    # The defaults are assumed where nobody measured. A start: on Zen 4 MobileNet-V2 took 13.7 to 14.3 ms in
+    # 56 blocks and 10.8 ms in one, 52 to 62 µs each.
+    start_cost_us: Annotated[
+        BlockCost,
+        key(
+            "time charged for each start of a layer block; `measured`: that of the machine's profile, or the "
+            "default where it has none, as of described machines",
+            "µs",
+        ),
+    ] = 55.0
     resize_cost_us: Annotated[
-        float, key("time charged for each change of a running block's cores", "µs", ge=0)
+        BlockCost, key("time charged for each change of a running block's cores; `measured`: as above", "µs")
     ] = 5.0
     grant_cost_us: Annotated[
-        float, key("time from the decision on a change of cores until a layer end can adopt it", "µs", ge=0)
+        BlockCost,
+        key(
+            "time from the event that decides a change of cores until a layer end can adopt it; `measured`: "
+            "as above",
+            "µs",
+        ),
     ] = 0.0
     join_cost_us: Annotated[
-        float, key("time charged to a block that grows, on top of the change", "µs", ge=0)
+        BlockCost,
+        key("time charged to a block that grows, on top of the change; `measured`: as above", "µs"),
     ] = 0.0
     drain_qos: Annotated[
         float,
@@ -165,6 +182,7 @@ class Study(Section):
         }
 
 
+STUDY_WORKLOAD = "study.workload"
 # Apart, for in the class below `key` is a key.
 _ChangedKey = Annotated[
     str,
@@ -193,6 +211,10 @@ class Variation(Section):
         key("the values that a machine or a reading of the paper may well have; null: all"),
     ] = None
     policies: Annotated[tuple[Name, ...] | None, key("policies compared; null: `study.policies`")] = None
+    workloads: Annotated[
+        tuple[Name, ...] | None,
+        key("workloads that it is varied for, a cell each; null: `study.workload`", min_length=1),
+    ] = None
     changed: Annotated[tuple[Name, ...] | None, key("policies that `*` stands for; null: those compared")] = (
         None
     )
@@ -210,4 +232,6 @@ class Variation(Section):
         unknown = [value for value in self.plausible or () if value not in self.values]
         if unknown:
             raise ValueError(f"plausible {unknown} are not among the values {list(self.values)}; list them")
+        if self.workloads is not None and self.key == STUDY_WORKLOAD:
+            raise ValueError(f"`key: {STUDY_WORKLOAD}` varies the workload itself; leave out `workloads`")
         return self

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, isnan
+from math import inf
 from typing import Any
 
 import pandas as pd
@@ -42,6 +42,7 @@ class Judged:
     """A claim with its verdict, the number that was found, what is printed beside it, and where it flips.
 
     `tested` are the assumptions under which the verdict was tried; `flips` say at which values it changes.
+    `unexamined` are those that were varied for other workloads only, with these.
     """
 
     claim: Claim
@@ -52,12 +53,22 @@ class Judged:
     found: Interval
     beside: Mapping[str, Interval]
     tested: Sequence[str] = ()
+    unexamined: Mapping[str, Sequence[str]] = field(default_factory=dict)
     flips: Sequence[str] = ()
 
     @property
     def fragile(self) -> bool:
         """Whether the verdict changes inside the plausible range of an assumption."""
         return bool(self.flips)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fragility:
+    """What of `Judged` tells where a verdict changes."""
+
+    tested: Sequence[str] = ()
+    unexamined: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    flips: Sequence[str] = ()
 
 
 class _MissingError(LookupError):
@@ -73,8 +84,11 @@ def judge_from_tables(claim: Claim, site: Site, tables: ClaimTables) -> Judged:
         nothing = mean_interval(())
         return Judged(claim, site, validated, Verdict.NOT_COMPUTED, str(error), nothing, {})
     verdict, reason = judge_claim(claim, found)
-    tested, flips = _fragility(claim, site, tables, found)
-    return Judged(claim, site, validated, verdict, reason, found, beside, tested, flips)
+    tried = _fragility(claim, site, tables)
+    return Judged(
+        *(claim, site, validated, verdict, reason, found, beside),
+        *(tried.tested, tried.unexamined, tried.flips),
+    )
 
 
 def _found(claim: Claim, site: Site, tables: ClaimTables) -> tuple[Interval, dict[str, Interval]]:
@@ -219,45 +233,51 @@ def _validated(claim: Claim, site: Site, tables: ClaimTables) -> bool:
     return bool(len(rows)) and bool(rows["validated"].astype(bool).all())
 
 
-def _fragility(
-    claim: Claim, site: Site, tables: ClaimTables, found: Interval
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the assumptions that were varied, and at which plausible values of each the verdict changes.
+def _fragility(claim: Claim, site: Site, tables: ClaimTables) -> _Fragility:
+    """Return the assumptions that the verdict was tried under, and at which plausible values it changes.
 
-    Numbers stand for themselves here, without intervals: the grid has few seeds. Where the workload itself
-    was not varied, its number is taken to move by the same factor as that of the workload that was.
+    Numbers stand for themselves here, without intervals: the grid has few seeds. What was varied for another
+    workload says nothing of this one.
     """
     metric, table = claim.metric, tables.sensitivity
-    if not isinstance(metric, CapacityRatio) or table is None or isnan(found.mean):
-        return (), ()
+    if not isinstance(metric, CapacityRatio) or table is None:
+        return _Fragility()
     rows = table[at_site(table, (site.backend, site.machine)) & table["plausible"].astype(bool)]
-    own = rows[rows["workload"] == metric.workload]
-    used = own if len(own) else rows
     tested, flips = [], []
-    for (assumption, workload), group in used.groupby(["assumption", "workload"], sort=False):
-        values = _varied(metric, str(workload), group)
+    for assumption, group in rows[rows["workload"] == metric.workload].groupby("assumption", sort=False):
+        values = _varied(metric, group)
         base = [value for _, is_default, value in values if is_default]
-        if not base or len(values) < 2 or base[0] <= 0:
+        if not base or len(values) < 2:
             continue
-        scale = 1.0 if len(own) else found.mean / base[0]
-        like = "" if len(own) else f", moving as {workload} does"
         tested.append(str(assumption))
-        before = point_verdict(claim, scale * base[0])
+        before = point_verdict(claim, base[0])
         for label, _, value in values:
-            after = point_verdict(claim, scale * value)
+            after = point_verdict(claim, value)
             if after is not before:
-                flips.append(f"{assumption} {label}: {after} at {number(scale * value)}{like}")
-    return tuple(tested), tuple(flips)
+                flips.append(f"{assumption} {label}: {after} at {number(value)}")
+    return _Fragility(tuple(tested), _elsewhere(rows, tested), tuple(flips))
 
 
-def _varied(metric: CapacityRatio, workload: str, group: pd.DataFrame) -> list[tuple[str, bool, float]]:
+def _elsewhere(rows: pd.DataFrame, tested: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the workloads that each assumption was varied for, of those that this claim was not tried under.
+
+    Where the workload itself is what varies there is nothing to try.
+    """
+    found: dict[str, list[str]] = {}
+    for (assumption, workload), group in rows.groupby(["assumption", "workload"], sort=False):
+        if group["value"].nunique() > 1 and assumption not in tested:
+            found.setdefault(str(assumption), []).append(str(workload))
+    return {assumption: tuple(workloads) for assumption, workloads in found.items()}
+
+
+def _varied(metric: CapacityRatio, group: pd.DataFrame) -> list[tuple[str, bool, float]]:
     """Return label, whether it is the default, and ratio of each value of an assumption that has one."""
     found = []
     for _, rows in group.groupby("value", sort=True):
         first = rows.iloc[0]
         label = f"{first['label'] or number(float(first['value']))} {first['unit'] or ''}".strip()
         try:
-            ratio = _capacity_ratio(metric.model_copy(update={"workload": workload}), metric.to, rows).mean
+            ratio = _capacity_ratio(metric, metric.to, rows).mean
         except _MissingError:
             continue
         found.append((label, bool(first["is_default"]), ratio))

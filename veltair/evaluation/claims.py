@@ -166,6 +166,17 @@ def load_claims(path: Path = SHIPPED_CLAIMS) -> ClaimsFile:
         raise ClaimsError(f"{path} is not a file of claims:\n{mistakes}") from None
 
 
+def published_gains(policy: str, to: str, path: Path = SHIPPED_CLAIMS) -> dict[str, float]:
+    """Return the ratio of two policies' QPS at 95 % QoS that the source prints, by workload."""
+    return {
+        claim.metric.workload: claim.value
+        for claim in load_claims(path).claims
+        if isinstance(claim.metric, CapacityRatio)
+        and claim.rule == "gain"
+        and (claim.metric.policy, claim.metric.to) == (policy, to)
+    }
+
+
 def judge_claim(claim: Claim, found: Interval) -> tuple[Verdict, str]:
     """Return the verdict on a number that was found, and the reason.
 

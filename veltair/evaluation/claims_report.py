@@ -17,6 +17,7 @@ from veltair.provenance import collect, write_atomically, write_json
 
 CAPACITY, RATES, SENSITIVITY = "capacity_seeds.csv", "rates.csv", "sensitivity.csv"
 UNVALIDATED = "UNVALIDATED"
+UNEXAMINED = "not examined for this class"
 RULES = """\
 **Gain**: PASS where the 95 % interval reaches the paper's value or more and leaves 1 out; WITHIN where
 the mean has the same sign and at least half of the effect; DEVIATES else. **Trend**: PASS where the mean
@@ -96,6 +97,7 @@ def claims_markdown(judged: Sequence[Judged], site: Site) -> str:
         "",
         *(fragile or ["No verdict changes inside the ranges that were tried."]),
         "",
+        *_unexamined_lines(judged),
         f"Assumptions that were varied: {', '.join(tested) or 'none, for want of sensitivity.csv'}. "
         "Latencies, quotients of gains and benchmarks were not tried.",
         "",
@@ -125,6 +127,7 @@ def claims_values(judged: Sequence[Judged]) -> list[dict[str, Any]]:
             **_interval_values(one.found),
             "beside": {name: _interval_values(found) for name, found in one.beside.items()},
             "tested": list(one.tested),
+            "unexamined": {name: list(workloads) for name, workloads in one.unexamined.items()},
             "flips": list(one.flips),
             "validated": one.validated,
             "command": one.claim.command,
@@ -143,6 +146,8 @@ def _row(one: Judged) -> str:
     reason = one.reason
     if one.verdict is Verdict.NOT_COMPUTED:
         reason += f"; run `{claim.command}`"
+    elif one.unexamined and not one.tested:
+        reason += f"; whether it is fragile was {UNEXAMINED}"
     beside = "; ".join(f"{name}: {_interval_text(found)}" for name, found in one.beside.items()) or NONE
     cells = (
         f"`{claim.id}`",
@@ -159,6 +164,22 @@ def _row(one: Judged) -> str:
 
 def _flip_lines(one: Judged) -> list[str]:
     return [f"- `{one.claim.id}`, {one.verdict}: {flip}" for flip in one.flips]
+
+
+def _unexamined_lines(judged: Sequence[Judged]) -> list[str]:
+    """Return which claims were not tried under which assumptions, those of one workload in one line."""
+    claims: dict[tuple[str, str], list[str]] = {}
+    for one in judged:
+        by_workloads: dict[str, list[str]] = {}
+        for assumption, workloads in one.unexamined.items():
+            by_workloads.setdefault(", ".join(workloads), []).append(assumption)
+        for workloads_text, assumptions in by_workloads.items():
+            claims.setdefault((workloads_text, ", ".join(assumptions)), []).append(f"`{one.claim.id}`")
+    lines = [
+        f"- {', '.join(ids)}: {UNEXAMINED}, as varied for {workloads} only: {assumptions}"
+        for (workloads, assumptions), ids in claims.items()
+    ]
+    return [*lines, ""] if lines else []
 
 
 def _command_row(claim: Claim) -> str:

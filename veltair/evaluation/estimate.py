@@ -7,6 +7,7 @@ from math import ceil, log2
 from veltair.compiler.progress import SECONDS_PER_TRIAL
 from veltair.config import Config
 from veltair.evaluation.layout import HOST, SHIPPED_COSTS, Layout
+from veltair.evaluation.sensitivity_cells import sensitivity_cells
 from veltair.evaluation.study import LEAST_RUN_QOS
 from veltair.machine.described import described
 from veltair.machine.tables import Tables, read_tables
@@ -14,13 +15,8 @@ from veltair.machine.tables import Tables, read_tables
 # What one unit of each kind of work took on the machine of the shipped tables (2 cores, with LLVM's compile
 # time and the simulator's events as `snakemake --cores all benchmarks_main` and the logs of a run tell them).
 BUILD_S_PER_VERSION = 0.35
-LAYER_ENDS_PER_S = {
-    **dict.fromkeys(("FcfsMin", "FcfsAll", "EdfMin"), 500_000.0),
-    **dict.fromkeys(("Planaria", "PlanariaAware", "VeltairAC", "FixedVersionElastic"), 150_000.0),
-    "FixedBlocks": 130_000.0,
-    **dict.fromkeys(("VeltairAS", "VeltairFULL"), 50_000.0),
-}
-SLOWEST_LAYER_ENDS_PER_S = 35_000.0  # LayerWise, and policies that nobody measured
+LAYER_ENDS_PER_S = 800_000.0  # of policies that have a plan
+OWN_LAYER_ENDS_PER_S = 25_000.0  # of a user's policy, which decides in Python
 CELL_S = 3.0  # a job of a simulation comes up and reads its tables
 DRAWING_S = 60.0  # all figures of the study
 MINIMUM_RATES = 6
@@ -96,8 +92,8 @@ def _study(config: Config, tables: Tables) -> Iterator[Work]:
     study, simulated = config.study, config.simulated
     site = (study.machine, study.workload)
 
-    def seconds(policies: Sequence[str], machine: str = study.machine) -> float:
-        return sum(_run_s(config, tables, policy, machine, study.workload) for policy in policies)
+    def seconds(policies: Sequence[str], machine: str = site[0], workload: str = site[1]) -> float:
+        return sum(_run_s(config, tables, policy, machine, workload) for policy in policies)
 
     asked = study.granularity
     if asked.policies:
@@ -109,11 +105,13 @@ def _study(config: Config, tables: Tables) -> Iterator[Work]:
     # Fewer or more queries than in the comparison of policies.
     part = (study.queries or simulated.queries) / simulated.queries
     runs_s = part * len(study.seeds or simulated.seeds) * _rates(study.resolution or simulated.resolution)
-    cells = {path: name for (name, _), path in Layout(config).sensitivity().items()}
+    cells = {path: cell for cell, path in sensitivity_cells(config).items()}
     if cells:
-        varied = [config.sensitivity[name].policies or study.policies for name in cells.values()]
-        work_s = runs_s * sum(seconds(policies) for policies in varied)
-        yield Work("study: sensitivity", len(varied), len(varied) * CELL_S + work_s, exclusive=False)
+        work_s = runs_s * sum(
+            seconds(config.sensitivity[cell.assumption].policies or study.policies, workload=cell.workload)
+            for cell in cells.values()
+        )
+        yield Work("study: sensitivity", len(cells), len(cells) * CELL_S + work_s, exclusive=False)
     if study.scale:
         work_s = runs_s * sum(seconds(study.policies, machine) for machine in study.scale)
         yield Work("study: scale", len(study.scale), len(study.scale) * CELL_S + work_s, exclusive=False)
@@ -146,7 +144,8 @@ def _run_s(config: Config, tables: Tables, policy: str, machine_name: str, workl
     queries = max(simulated.queries, LEAST_RUN_QOS * longest_s / mean_s)
     layers = sum(len(tables.layers[like[name]]) * weight for name, weight in weights.items()) / total
     path = config.policies[policy].path if policy else ""
-    return queries * layers / LAYER_ENDS_PER_S.get(path.rpartition(":")[2], SLOWEST_LAYER_ENDS_PER_S)
+    ours = path.partition(":")[0].partition(".")[0] in ("veltair", "baselines")
+    return queries * layers / (LAYER_ENDS_PER_S if ours else OWN_LAYER_ENDS_PER_S)
 
 
 def _measure(config: Config, tables: Tables) -> Iterator[Work]:

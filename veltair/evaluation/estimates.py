@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from veltair.evaluation.comparison import EQUAL_LOAD, REFERENCE, SITE, valid_runs
+from veltair.evaluation.comparison import EQUAL_LOAD, REFERENCE, SITE, number, valid_runs
 from veltair.evaluation.intervals import Interval, mean_interval, paired_ratio
 from veltair.evaluation.records import check_columns
 
@@ -84,6 +84,14 @@ def at_load(
         key: paired_ratio(values, by_seed.get((*key[:-1], reference), {})) for key, values in by_seed.items()
     }
     return _frame(runs, found)
+
+
+def relaxed_changes(relaxed: pd.DataFrame) -> list[str]:
+    """Return of each row of a table of targets what it was relaxed from, and to what."""
+    return [
+        f"{row['model']} {number(1e3 * row['qos_table_s'])} to {number(1e3 * row['qos_s'])} ms"
+        for row in relaxed.to_dict("records")
+    ]
 
 
 def _loads(runs: pd.DataFrame, seeds: pd.DataFrame) -> "pd.Series[float]":

@@ -14,14 +14,32 @@ from matplotlib.patches import Patch
 from veltair.evaluation.comparison import number
 from veltair.evaluation.panels import Look, finish, flow, make_log, name_outer, style, wide
 from veltair.evaluation.records import check_columns
-from veltair.evaluation.sheets import sample_text
+from veltair.evaluation.sheets import UNVALIDATED, sample_text
 
 FIDELITY_COLUMNS = (
     *("machine", "validated", "workload", "policy", "seed", "queries"),
     *("metric", "measured", "simulated", "null"),
 )
-COST_COLUMNS = ("machine", "model", "cores", "level", "held_out", "measured_s", "modelled_s", "null_s")
-CORUN_COLUMNS = ("machine", "corun", "cores", "held_out", "measured_slowdown", "modelled_slowdown")
+COST_COLUMNS = (
+    "machine",
+    "validated",
+    "model",
+    "cores",
+    "level",
+    "held_out",
+    "measured_s",
+    "modelled_s",
+    "null_s",
+)
+CORUN_COLUMNS = (
+    "machine",
+    "validated",
+    "corun",
+    "cores",
+    "held_out",
+    "measured_slowdown",
+    "modelled_slowdown",
+)
 PANEL_IN = 2.75
 COLUMNS = 4
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -48,13 +66,15 @@ METRICS = {
     "latency_p95_s": Metric("95th percentile of latency", "ms", 1e3, 0.08, True),
     "satisfaction": Metric("on time", "% of queries", 100.0, 2.0, False),
 }
+BAND = "0.8"  # grey of the errors aimed at
+FEW_TICKS = 5  # that an axis of a square panel has room for
 LAYER_GOAL = 0.1  # of the cost model and of the model of co-runs, relative
 
 
 def paper_fidelity_figure(table: pd.DataFrame) -> Figure:
     """Return simulated over measured values of the same traces: a panel a metric, a marker a policy.
 
-    `table` has one row a policy, workload, trace and metric, as fidelity.csv. Small open markers are the
+    `table` has one row a policy, workload, trace and metric, as fidelity.csv. Large open markers are the
     null model, which knows no contention; the band is the error aimed at. Raises ValueError for a metric
     that is not among `METRICS`.
     """
@@ -74,12 +94,12 @@ def paper_fidelity_figure(table: pd.DataFrame) -> Figure:
         handles: list[Line2D | Patch] = [look.handle(policy, linestyle="none") for policy in look.policies]
         handles += [_null_handle(), *_reference_handles("error aimed at")]
         notes = [
-            f"{machine}: {sample_text(rows, interval=False)}"
+            f"{_site(machine, rows)}: {sample_text(rows, interval=False)}"
             for machine, rows in table.groupby("machine", sort=False)
         ]
         lead = (
             "The same recorded arrivals, measured on the engine and simulated; errors are medians over the "
-            "points. Null model: the simulator without contention."
+            "points. Null model: the simulator without contention, the same where its ring is around a point."
         )
         return finish(figure, handles, [lead, *notes])
 
@@ -102,7 +122,8 @@ def paper_cost_fit_figure(table: pd.DataFrame) -> Figure:
             _square_axes(axis, measured, modelled, LAYER_GOAL, relative=True, logarithmic=True)
             held = rows[rows["held_out"].astype(bool)]
             text = _errors(held["measured_s"], held["modelled_s"], held["null_s"])
-            axis.set_title(f"{model}, {machine}\n{text}", loc="left", fontsize=8)
+            axis.set_title(f"{model}, {_site(machine, rows)}\n{text}", loc="left", fontsize=8)
+            _tint(axis, rows)
         name_outer(axes, COLUMNS, "measured (ms)", "modelled (ms)")
         caption = (
             "Time of one layer in one version on some cores at a pressure. Errors: medians of |modelled / "
@@ -131,7 +152,8 @@ def paper_corun_fit_figure(table: pd.DataFrame) -> Figure:
             text = _errors(
                 held["measured_slowdown"], held["modelled_slowdown"], held["measured_slowdown"] * 0 + 1
             )
-            axis.set_title(f"{machine}\n{text}", loc="left", fontsize=8)
+            axis.set_title(f"{_site(machine, rows)}\n{text}", loc="left", fontsize=8)
+            _tint(axis, rows)
         name_outer(axes, COLUMNS, f"measured slowdown ({TIMES})", f"modelled slowdown ({TIMES})")
         null = Line2D([], [], color="0.35", linestyle=":", label="null model: no slowdown")
         caption = (
@@ -151,7 +173,7 @@ def _draw_metric(axis: Axes, look: Look, rows: pd.DataFrame, metric: Metric) -> 
         mark, colour = look.markers[policy], look.colours[policy]
         common: dict[str, Any] = {"linestyle": "none", "marker": mark}
         axis.plot(
-            measured[of], null[of], markersize=3.5, color="0.4", markerfacecolor="none", zorder=2, **common
+            measured[of], null[of], markersize=10, color="0.4", markerfacecolor="none", zorder=2, **common
         )
         axis.plot(
             measured[of],
@@ -164,8 +186,22 @@ def _draw_metric(axis: Axes, look: Look, rows: pd.DataFrame, metric: Metric) -> 
         )
     text = _errors(measured, simulated, null) if metric.relative else _points(measured, simulated, null)
     axis.set_title(f"{metric.name}\n{text}", loc="left", fontsize=8)
+    _tint(axis, rows)
     axis.set_xlabel(f"measured ({metric.unit})")
     axis.set_ylabel(f"simulated ({metric.unit})")
+
+
+def _site(machine: object, rows: pd.DataFrame) -> str:
+    return f"{machine}" + ("" if _validated(rows) else ": UNVALIDATED")
+
+
+def _tint(axis: Axes, rows: pd.DataFrame) -> None:
+    if not _validated(rows):
+        axis.set_facecolor(UNVALIDATED)
+
+
+def _validated(rows: pd.DataFrame) -> bool:
+    return bool(rows["validated"].astype(bool).all())
 
 
 def _square_axes(
@@ -184,11 +220,11 @@ def _square_axes(
     limits = (low / 1.3, high * 1.3) if logarithmic else (low - room, high + room)
     line = np.array(limits)
     reach = goal * line if relative else np.array([goal, goal])
-    axis.fill_between(line, line - reach, line + reach, color="0.88", linewidth=0, zorder=0)
+    axis.fill_between(line, line - reach, line + reach, color=BAND, linewidth=0, zorder=0)
     axis.plot(line, line, color="black", linewidth=0.8, zorder=1)
     if logarithmic:
-        make_log(axis, "x")
-        make_log(axis, "y")
+        make_log(axis, "x", most=FEW_TICKS)
+        make_log(axis, "y", most=FEW_TICKS)
     axis.set(xlim=limits, ylim=limits)
     axis.set_aspect("equal")
     axis.grid(color="0.9", linewidth=0.6)
@@ -246,10 +282,10 @@ def _dot_handles() -> list[Line2D]:
 
 
 def _reference_handles(band: str) -> list[Line2D | Patch]:
-    return [Line2D([], [], color="black", lw=0.8, label="equal"), Patch(facecolor="0.88", label=band)]
+    return [Line2D([], [], color="black", lw=0.8, label="equal"), Patch(facecolor=BAND, label=band)]
 
 
 def _null_handle() -> Line2D:
     return Line2D(
-        [], [], color="0.4", marker="o", ls="", markersize=3.5, markerfacecolor="none", label="null model"
+        [], [], color="0.4", marker="o", ls="", markersize=10, markerfacecolor="none", label="null model"
     )

@@ -8,6 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from veltair.evaluation.comparison import number
 from veltair.evaluation.panels import MARKERS, SMALL, finish, flow, make_log, name_outer, style
@@ -22,11 +23,14 @@ SLOWDOWN_COLUMNS = (
     *("machine", "validated", "kind", "model", "cores", "version", "level"),
     *("latency_s", "alone_s", "best_alone_s"),
 )
-NEED_PANEL_IN = (3.3, 1.75)
+NEED_PANEL_IN = (3.3, 1.95)
 SLOWDOWN_PANEL_IN = (2.5, 3.6)
 COLUMNS = 4  # panels side by side
 NEED_ACROSS = 3
+WIDE = 12  # times; above it an axis of ratios is logarithmic
 TIMES = "\N{MULTIPLICATION SIGN}"
+MOST_LAYERS = 110  # that a panel has room for; of longer models so many are drawn:
+FIRST_LAYERS = 60
 LEVEL_LOOKS: tuple[tuple[Any, str, float], ...] = (
     ("-", "black", 1.2),
     ("--", "0.45", 1.0),
@@ -38,7 +42,7 @@ def paper_core_need_figure(needs: pd.DataFrame, targets: pd.DataFrame) -> Figure
 
     `needs` has one row a machine, model, level and layer, as core_need.csv. Drawn are the lowest and the
     highest level; horizontal lines are Avg_C, the mean over the layers, crosses layers that no number of
-    cores brings into their budget.
+    cores brings into their budget. Of models with more than `MOST_LAYERS` the first ones are drawn.
     """
     check_columns(needs, NEED_COLUMNS, "core_need")
     panels = _panels(needs, ["machine", "model"], "core_need")
@@ -47,10 +51,11 @@ def paper_core_need_figure(needs: pd.DataFrame, targets: pd.DataFrame) -> Figure
         figure, stacks = flow(len(panels), NEED_PANEL_IN, NEED_ACROSS)
         axes = [axis for (axis,) in stacks]
         for axis, (_, here) in zip(axes, panels, strict=True):
+            shown = here[here["layer"] < _layers_shown(here)]
             for level, look in zip(levels, LEVEL_LOOKS, strict=False):
-                _draw_need(axis, here[here["level"] == level].sort_values("layer"), look)
-            _name_need(axis, here)
-        name_outer(axes, NEED_ACROSS, "layer (index)", "cores")
+                _draw_need(axis, shown[shown["level"] == level].sort_values("layer"), look)
+            _name_need(axis, here, levels)
+        name_outer(axes, NEED_ACROSS, y="core need (cores)")
         handles: list[Line2D] = []
         for level, (line, colour, width) in zip(levels, LEVEL_LOOKS, strict=False):
             handles.append(
@@ -60,7 +65,9 @@ def paper_core_need_figure(needs: pd.DataFrame, targets: pd.DataFrame) -> Figure
         handles.append(Line2D([], [], color="black", marker="x", ls="", label="budget out of reach"))
         caption = [
             "Core need: the fewest cores on which a layer stays within its share of the QoS; where none "
-            "does, the number on which it is fastest (cross). Computed from cost tables: no run, no seed."
+            "does, the number on which it is fastest (cross). Avg_C and the share out of reach, at these "
+            f"pressures in this order, are over all layers. Of models of more than {MOST_LAYERS} layers the "
+            f"first {FIRST_LAYERS} are drawn. Computed from cost tables: no run, no seed."
         ]
         return finish(figure, handles, [*caption, *_relaxed(needs, targets)])
 
@@ -81,6 +88,8 @@ def paper_slowdown_figure(table: pd.DataFrame, cores: int | None = None) -> Figu
         for (upper, lower), (key, here) in zip(stacks, panels, strict=True):
             _draw_slowdown(upper, lower, here, dict(zip(versions, palette, strict=True)))
             _name_slowdown(upper, lower, key, here)
+        _share_limits([upper for upper, _ in stacks])
+        _share_limits([lower for _, lower in stacks])
         name_outer([upper for upper, _ in stacks], COLUMNS, y=f"slowdown ({TIMES})")
         name_outer(
             [lower for _, lower in stacks],
@@ -114,16 +123,26 @@ def _draw_need(axis: Axes, here: pd.DataFrame, look: tuple[str, str, float]) -> 
     axis.axhline(float(here["average_cores"].iloc[0]), color=colour, linestyle=":", linewidth=1.1)
 
 
-def _name_need(axis: Axes, here: pd.DataFrame) -> None:
-    first = here.iloc[0]
+def _layers_shown(here: pd.DataFrame) -> int:
+    count = int(here["layer"].max()) + 1
+    return count if count <= MOST_LAYERS else FIRST_LAYERS
+
+
+def _name_need(axis: Axes, here: pd.DataFrame, levels: Sequence[float]) -> None:
+    first, count, shown = here.iloc[0], int(here["layer"].max()) + 1, _layers_shown(here)
+    missed = [100 * float((~here.loc[here["level"] == level, "met"].astype(bool)).mean()) for level in levels]
     validated = bool(here["validated"].astype(bool).all())
     star = "*" if bool(first["relaxed"]) else ""
     axis.set_title(
         machine_title(str(first["machine"]), validated, str(first["model"])), loc="left", fontsize=8.5
     )
     axis.set_title(f"QoS {number(1e3 * first['qos_s'])} ms{star}", loc="right", fontsize=SMALL)
+    which = f"layer (first {shown} of {count})" if shown < count else "layer (index)"
+    reach = " / ".join(f"{percent:.0f}" for percent in missed)
+    axis.set_xlabel(f"{which}; out of reach: {reach} %", fontsize=SMALL + 0.5)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylim(0, 1.06 * float(first["cores"]))
-    axis.set_xlim(-0.5, here["layer"].max() + 0.5)
+    axis.set_xlim(-0.5, shown - 0.5)
     axis.grid(axis="y", color="0.85", linewidth=0.6)
     if not validated:
         axis.set_facecolor(UNVALIDATED)
@@ -157,10 +176,20 @@ def _name_slowdown(upper: Axes, lower: Axes, key: Sequence[object], here: pd.Dat
     upper.tick_params(labelbottom=False)
     for axis in (upper, lower):
         axis.grid(color="0.85", linewidth=0.6)
-        if axis.get_ylim()[1] > 12:
-            make_log(axis, "y")
+        axis.set_xticks(sorted(here["level"].unique()))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         if not validated:
             axis.set_facecolor(UNVALIDATED)
+
+
+def _share_limits(axes: Sequence[Axes]) -> None:
+    """Give panels the limits that hold all of them, from 1 or less, so that models can be compared."""
+    low = min(1.0, *(axis.get_ylim()[0] for axis in axes))
+    high = max(axis.get_ylim()[1] for axis in axes)
+    for axis in axes:
+        axis.set_ylim(low, high)
+        if high > WIDE:
+            make_log(axis, "y")
 
 
 def _version(version: int, versions: Sequence[int]) -> str:

@@ -28,6 +28,7 @@ STUDIED = (
 )
 # Of how far simulator and models are off what was measured.
 FIDELITY = ("paper_fidelity", "paper_cost_fit", "paper_corun_fit")
+TRAFFIC = "validation_traffic"
 
 
 def check_shipped(config: Config) -> None:
@@ -205,6 +206,10 @@ class Layout:
     def validation_figures(self) -> list[Path]:
         """Return the files of the figures that compare what was measured with what was simulated."""
         return self._figure_files(FIDELITY)
+
+    def traffic_figure(self) -> list[Path]:
+        """Return the files of the figure that compares modelled traffic with cachegrind's."""
+        return self._figure_files([TRAFFIC])
 
     def _figure_files(self, names: Sequence[str]) -> list[Path]:
         folder = Path(self.config.figures.folder)

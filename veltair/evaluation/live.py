@@ -141,7 +141,7 @@ def make_samples(
 def measure(study: LiveStudy, qps: float, folder: Path) -> LiveRun:
     """Serve one rate and return what became of its queries, whose records and logs are in the folder.
 
-    Raises LoadGenError or EngineError if the run failed.
+    Raises LoadGenError, EngineError or ModelMemoryError if the run failed.
     """
     study.interference.forget()
     engine = _engine(study)
@@ -150,6 +150,8 @@ def measure(study: LiveStudy, qps: float, folder: Path) -> LiveRun:
         records, summary = _ask(study, _server_run(study, qps, folder), engine, recorder)
     finally:
         engine.stop()
+        if study.memory is not None:  # the run may have been cut off
+            study.memory.settle()
     joined = summary.join(records, engine.zero_s)
     first_s, last_s = joined[0].query.arrival_s, joined[-1].query.arrival_s
     begin_s = first_s + warmup_s(last_s - first_s, max(study.site.qos_s.values()))
@@ -228,7 +230,7 @@ def _serve(study: LiveStudy, engine: Engine, recorder: Recorder | None) -> Itera
     """Yield the records; a block is on the timeline from when it starts, with its model in memory."""
     backend: Backend = engine if recorder is None else recorder
     if study.memory is not None:
-        backend = OnDemand(backend, study.memory, tuple(study.models))
+        backend = OnDemand(backend, study.memory, tuple(study.models), engine.do_aside)
     for record in serve(Dispatcher(study.make(study.site.context), study.site.context), backend):
         if recorder is not None:
             recorder.end(record)

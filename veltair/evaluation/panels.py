@@ -110,6 +110,7 @@ class Look:
             "color": self.colours[policy],
             "marker": self.markers[policy],
             "markeredgecolor": "white",
+            "markeredgewidth": 0.4,
             "linestyle": self.linestyle(policy),
             "label": fold(policy),
         }

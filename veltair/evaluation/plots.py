@@ -166,6 +166,7 @@ def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "svg"
     if unknown:
         raise ValueError(f"cannot save {path_stem.name} as {unknown}; choose from {', '.join(NO_DATES)}")
     files: dict[Path, bytes] = {}
+    _settle(figure)
     for form in formats:
         content = io.BytesIO()
         with style():
@@ -173,6 +174,16 @@ def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "svg"
         files[path_stem.with_name(f"{path_stem.name}.{form}")] = content.getvalue()
     write_atomically(files)
     return list(files)
+
+
+def _settle(figure: Figure) -> None:
+    """Lay a figure out for good: the layout's solver differs in its last bits from call to call."""
+    with style():
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        left, bottom, width, height = axis.get_position(original=True).bounds
+        axis.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
 
 
 def _select(table: pd.DataFrame, site: Site, workload: str) -> pd.DataFrame:

@@ -21,6 +21,7 @@ LOADS = (0.5, 0.7, 0.9)  # of Planaria's capacity; the paper names no load
 LOAD_LOOKS = (("o", "white"), ("s", "0.65"), ("^", "black"))
 WINNER = "Veltair-FULL"
 STAR: dict[str, Any] = {"color": "black", "markerfacecolor": "white", "markersize": 11}
+SQUARE: dict[str, Any] = {"color": "0.45", "marker": "s", "markerfacecolor": "white"}
 ROW_IN = 0.27
 FEW_TICKS = 4  # labels that a panel has room for beside the numbers at its right
 BROAD_IN = 3.4
@@ -67,15 +68,27 @@ def paper_ratio_figure(
             _ratio_points(axis, look, tables, drawn.leftmost(place))
             claim = (published or {}).get(place[2])
             if claim is not None and WINNER in look.policies:
-                axis.plot([claim], [look.policies.index(WINNER)], "*", zorder=1.5, **STAR)
+                axis.plot([claim], [look.policies.index(WINNER)], "*", zorder=2.5, **STAR)
+                axis.set_xlim(right=max(axis.get_xlim()[1], 1.1 * claim))
             _name_x(drawn, place, axis, "ratio of QPS at 95 % QoS")
         handles = [
-            Line2D([], [], color="black", marker="o", label=f"to {REFERENCE}"),
-            Line2D([], [], color="0.45", marker="s", markerfacecolor="white", label=f"to {SECOND_REFERENCE}"),
+            Line2D([], [], color="black", marker="o", ls="", label=f"to {REFERENCE}"),
+            Line2D(
+                [],
+                [],
+                color="0.45",
+                marker="s",
+                markerfacecolor="white",
+                ls="",
+                label=f"to {SECOND_REFERENCE}",
+            ),
         ]
         if published:
             handles.append(Line2D([], [], ls="", marker="*", label=f"{WINNER} in the paper", **STAR))
-        lead = f"Ratios of QPS at 95 % QoS, paired by seed; numbers: to {REFERENCE}. {INTERVAL_NOTE}"
+        lead = (
+            f"Ratios of QPS at 95 % QoS, paired by seed; numbers: to {REFERENCE}. Panels without squares: "
+            f"{SECOND_REFERENCE} serves nothing there. {INTERVAL_NOTE}"
+        )
         return drawn.finish(handles, [lead, *sample_notes(seeds, targets)])
 
 
@@ -126,12 +139,15 @@ def paper_latency_figure(
             _latency_points(axis, look, here, drawn.leftmost(place))
             _name_x(drawn, place, axis, "average latency (ms)")
         handles = [
-            Line2D([], [], color="black", marker=mark, markerfacecolor=face, label=f"load {number(load)}")
+            Line2D(
+                [], [], color="black", marker=mark, markerfacecolor=face, ls="", label=f"load {number(load)}"
+            )
             for load, (mark, face) in zip(loads, LOAD_LOOKS, strict=False)
         ]
         lead = (
             f"Average latency at {', '.join(map(number, loads))} of {REFERENCE}'s QPS at 95 % QoS. Numbers: "
-            f"change against {REFERENCE} at these loads, in this order. {INTERVAL_NOTE}"
+            f"change against {REFERENCE} at these loads, in this order. Above a policy's own capacity "
+            f"queries pile up, so its latency there tells how long the run was. {INTERVAL_NOTE}"
         )
         return drawn.finish(handles, [lead, *sample_notes(rates, targets)])
 
@@ -159,6 +175,11 @@ def _bar_sheet(
     for place, (axis,) in drawn.stacks.items():
         _bars(axis, look, _by_policy(shares, place), drawn.leftmost(place), text)
         _name_x(drawn, place, axis, name)
+    # Shares of one kind are compared across panels too.
+    axes = [axis for (axis,) in drawn.stacks.values()]
+    right = max(axis.get_xlim()[1] for axis in axes)
+    for axis in axes:
+        axis.set_xlim(0, right)
     return drawn
 
 
@@ -189,7 +210,8 @@ def _bars(
 
 def _ratio_points(axis: Axes, look: Look, tables: Mapping[str, pd.DataFrame], named: bool) -> None:
     first = tables[REFERENCE].to_dict("index")
-    looks = {REFERENCE: ("o", "black", "black", -0.16), SECOND_REFERENCE: ("s", "0.45", "white", 0.16)}
+    aside = 0.16 if tables[SECOND_REFERENCE]["mean"].notna().any() else 0.0
+    looks = {REFERENCE: ("o", "black", "black", -aside), SECOND_REFERENCE: ("s", "0.45", "white", aside)}
     look.rows(axis, named)
     axis.axvline(1, color="black", linewidth=0.8, zorder=1)
     for reference, (mark, colour, face, shift) in looks.items():
@@ -291,8 +313,15 @@ def _changes_text(changes: Sequence[pd.DataFrame], policy: str) -> str:
     means = [float(table["mean"].get(policy, math.nan)) for table in changes]
     if policy == REFERENCE or all(math.isnan(mean) for mean in means):
         return "" if policy == REFERENCE else "not run"
-    signed = [f"{100 * (mean - 1):+.0f}" if math.isfinite(mean) else "\N{EN DASH}" for mean in means]
-    return " / ".join(signed).replace("-", "\N{MINUS SIGN}") + " %"
+    return " / ".join(map(_signed, means)) + " %"
+
+
+def _signed(ratio: float) -> str:
+    """Return the change to a ratio from 1 in whole per cents; no sign where that is none."""
+    if not math.isfinite(ratio):
+        return "\N{EN DASH}"
+    percent = round(100 * (ratio - 1))
+    return f"{percent:+d}".replace("-", "\N{MINUS SIGN}") if percent else "0"
 
 
 def _by_policy(estimates: pd.DataFrame, place: Place) -> pd.DataFrame:
@@ -314,4 +343,10 @@ def _required(estimates: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def _name_x(drawn: Sheet, place: Place, axis: Axes, label: str) -> None:
-    axis.set_xlabel(label if place[:2] == drawn.lowest else "")
+    if axis.get_xscale() == "log":
+        label = (
+            f"{label.removesuffix(')')}, logarithmic)" if label.endswith(")") else f"{label} (logarithmic)"
+        )
+        axis.set_xlabel(label)
+    else:
+        axis.set_xlabel(label if place[:2] == drawn.lowest else "")

@@ -14,7 +14,16 @@ from veltair.evaluation.sheets import at_place, sample_notes, sheet, with_models
 from veltair.evaluation.targets import SATISFACTION
 
 GRANULARITY_COLUMNS = (*RUN_COLUMNS, "queries", "satisfaction", "conflict_rate")
-CONFLICT_COLUMNS = (*RUN_COLUMNS, "begin_s", "end_s", "starts", "conflicts", "held_cores", "cores")
+CONFLICT_COLUMNS = (
+    *RUN_COLUMNS,
+    "begin_s",
+    "end_s",
+    "starts",
+    "conflicts",
+    "held_cores",
+    "cores",
+    "arrivals",
+)
 
 
 def paper_granularity_figure(runs: pd.DataFrame, targets: pd.DataFrame) -> Figure:
@@ -35,7 +44,8 @@ def paper_granularity_figure(runs: pd.DataFrame, targets: pd.DataFrame) -> Figur
             upper.axhline(100 * SATISFACTION, color="black", linestyle=":", linewidth=1)
             upper.set_ylim(0, 103)
             upper.tick_params(labelbottom=False)
-            lower.set_ylim(bottom=0)
+            # Below 0, so that lines without a conflict are seen.
+            lower.set_ylim(bottom=-0.04 * lower.get_ylim()[1])
             if drawn.leftmost(place):
                 upper.set_ylabel("on time (% of queries)")
                 lower.set_ylabel("conflicts (% of starts)")
@@ -73,6 +83,8 @@ def paper_conflicts_figure(bins: pd.DataFrame, rates: pd.DataFrame, targets: pd.
                 _draw_strip(axis, here[here["policy"] == policy])
                 if drawn.leftmost(place):
                     axis.set_ylabel(fold(policy), rotation=0, ha="right", va="center")
+                else:
+                    axis.tick_params(labelleft=False)
                 axis.set_xlim(here["begin_s"].min(), here["end_s"].max())
                 axis.tick_params(labelbottom=axis is stack[-1])
             stack[0].annotate(
@@ -91,7 +103,7 @@ def paper_conflicts_figure(bins: pd.DataFrame, rates: pd.DataFrame, targets: pd.
         ]
         lead = (
             "Block starts with fewer cores than wanted, as a share of the starts in each stretch of time. At "
-            "the right the share over the whole run; a gap: no block started. Each strip: 0 to 100 %."
+            "the right the share over the whole run; a gap: no block started. Strips reach from 0 to 100 %."
         )
         return drawn.finish(handles, [lead, *sample_notes(bins, targets, interval=False)])
 
@@ -109,7 +121,8 @@ def _draw_lines(axis: Axes, look: Look, here: pd.DataFrame, metric: str) -> None
         style_order=look.policies,
         markers=look.markers,
         dashes=look.dashes,
-        markersize=5.5,
+        markersize=6,
+        markeredgewidth=0.4,
         linewidth=1.4,
         errorbar=("pi", 100) if known["seed"].nunique() > 1 else None,
         legend=False,
@@ -124,7 +137,8 @@ def _draw_lines(axis: Axes, look: Look, here: pd.DataFrame, metric: str) -> None
 def _draw_strip(axis: Axes, bins: pd.DataFrame) -> None:
     """Draw a policy's conflicts over time, or say that it was not run."""
     axis.set_ylim(0, 100)
-    axis.set_yticks([0, 100], ["", ""])
+    axis.set_yticks([0, 100])
+    axis.tick_params(axis="y", labelsize=SMALL - 1)
     axis.grid(axis="y", color="0.85", linewidth=0.6)
     if bins.empty:
         axis.annotate(

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from veltair.evaluation.comparison import at_site, number, site_name, sites, span
+from veltair.evaluation.estimates import relaxed_changes
 from veltair.evaluation.intervals import CONFIDENCE
 from veltair.evaluation.panels import Site, finish
 from veltair.evaluation.records import check_columns
@@ -131,27 +132,31 @@ def sample_notes(table: pd.DataFrame, targets: pd.DataFrame, interval: bool = Tr
 
 
 def sample_text(table: pd.DataFrame, interval: bool) -> str:
-    """Return how many queries a run counts, if the table has a column `queries`, and the seeds.
+    """Return how many queries a run has, the seeds, and how finely the highest rate was searched.
 
+    The optional columns `queries` (counted ones), `arrivals` and `resolution` tell the first and the last.
     `interval` tells whether one seed is worth a remark, as the figure draws intervals over seeds.
     """
     seeds = sorted(int(seed) for seed in table["seed"].unique())
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     alone = "" if len(seeds) > 1 or not interval else " (one seed: no interval)"
-    count = f"n = {span(table['queries'])} counted queries a run, " if "queries" in table else ""
-    return f"{count}{named}{alone}."
+    if "queries" in table:
+        named = f"n = {span(table['queries'])} counted queries a run, {named}"
+    elif "arrivals" in table:
+        named = f"n = {span(table['arrivals'])} queries a run, {named}"
+    return f"{named}{alone}.{_resolution_text(table)}"
+
+
+def _resolution_text(table: pd.DataFrame) -> str:
+    found = span(100 * table["resolution"]) if "resolution" in table else "?"
+    return "" if found == "?" else f" QPS resolved to {found} %."
 
 
 def relaxed_text(targets: pd.DataFrame, machines: Iterable[str]) -> str:
     """Return which targets were relaxed on the machines, from what to what; "" if none was."""
     relaxed = targets[targets["machine"].isin(list(machines)) & targets["relaxed"].astype(bool)]
-    changes = [
-        f"{row['model']} {number(1e3 * row['qos_table_s'])} to {number(1e3 * row['qos_s'])} ms"
-        for row in relaxed.to_dict("records")
-    ]
-    if not changes:
-        return ""
-    return f"* QoS relaxed, as the machine is too slow for the table's: {', '.join(changes)}."
+    changes = ", ".join(relaxed_changes(relaxed))
+    return f"{RELAXED_NOTE}: {changes}." if changes else ""
 
 
 def machine_title(machine: str, validated: bool, what: str) -> str:
@@ -161,4 +166,5 @@ def machine_title(machine: str, validated: bool, what: str) -> str:
     )
 
 
+RELAXED_NOTE = "* QoS relaxed, as the machine is too slow for the table's"
 INTERVAL_NOTE = f"Whiskers: {number(100 * CONFIDENCE)} % interval of the mean over seeds (Student's t)."

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from veltair.config import Config
+from veltair.config.study_keys import MEASURED, Simulated
 from veltair.evaluation.assumptions import (
     changes_machine,
     derive_assumed,
@@ -26,8 +27,9 @@ from veltair.evaluation.study import (
     offered_rates,
     policy_records,
 )
+from veltair.machine.block_costs import BlockCosts
 from veltair.machine.described import described
-from veltair.machine.tables import COSTS, Tables, read_tables
+from veltair.machine.tables import Tables, read_tables, table_files
 from veltair.provenance import write_parquet
 from veltair.serving.policy import Context, Policy
 from veltair.serving.presets import check_policy, make_policy, preset_options
@@ -69,20 +71,32 @@ def _options(config: Config, policy: str, context: Context) -> Mapping[str, obje
     return options
 
 
-def simulation_settings(config: Config) -> SimulationSettings:
-    """Return how one rate is simulated."""
-    simulated = config.simulated
+def simulation_settings(config: Config, tables: Tables | None = None) -> SimulationSettings:
+    """Return how one rate is simulated on the machine of some tables.
+
+    Costs of blocks that are to be the measured ones are the keys' defaults where the tables have none.
+    """
+    simulated, blocks = config.simulated, None if tables is None else tables.block_costs
+    costs_s = {name: _cost_s(simulated, name, blocks) for name in ("start", "resize", "grant", "join")}
     return SimulationSettings(
         simulated.queries,
-        simulated.start_cost_us * 1e-6,
-        simulated.resize_cost_us * 1e-6,
+        costs_s["start"],
+        costs_s["resize"],
         simulated.drain_qos,
-        simulated.grant_cost_us * 1e-6,
-        simulated.join_cost_us * 1e-6,
+        costs_s["grant"],
+        costs_s["join"],
         simulated.placement,
         simulated.contention,
         simulated.proxy_error,
     )
+
+
+def _cost_s(simulated: Simulated, name: str, blocks: BlockCosts | None) -> float:
+    key = f"{name}_cost_us"
+    given_us = getattr(simulated, key)
+    if given_us == MEASURED and blocks is not None:
+        return float(getattr(blocks, f"{name}_s"))
+    return float(Simulated.model_fields[key].default if given_us == MEASURED else given_us) * 1e-6
 
 
 def simulated_search(config: Config) -> SearchSettings:
@@ -107,25 +121,27 @@ def read_assumed(config: Config, folder: Path) -> Tables:
 
 def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, output: Path) -> None:
     """Write the QPS at 95 % QoS of a policy on a machine, a row a seed."""
-    site = site_of(config, read_assumed(config, tables), workload)
+    known = read_assumed(config, tables)
+    site, settings = site_of(config, known, workload), simulation_settings(config, known)
     rows = []
     for seed in config.simulated.seeds:
         pooled, minimum = find_policy_capacity(
-            site, policy_maker(config, policy), simulation_settings(config), simulated_search(config), seed
+            site, policy_maker(config, policy), settings, simulated_search(config), seed
         )
         rows.append(capacity_row(site, policy, seed, pooled, minimum))
         print(
             f"{site.context.machine.name}, {workload}, {policy}, seed {seed}: {pooled.describe()}", flush=True
         )
-    write_csv(output, pd.DataFrame(rows), provenance_of(config, [tables / COSTS]))
+    write_csv(output, pd.DataFrame(rows), provenance_of(config, table_files(tables)))
 
 
 def simulate_loads(
     config: Config, tables: Path, workload: str, policy: str, capacities: Sequence[Path], output: Path
 ) -> None:
     """Write the records of a policy at loads that all policies share, and at its own capacity."""
-    site = site_of(config, read_assumed(config, tables), workload)
-    make, settings = policy_maker(config, policy), simulation_settings(config)
+    known = read_assumed(config, tables)
+    site = site_of(config, known, workload)
+    make, settings = policy_maker(config, policy), simulation_settings(config, known)
     capacity = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
     frames = []
     for seed, rows in capacity.groupby("seed"):

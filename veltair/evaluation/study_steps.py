@@ -10,8 +10,10 @@ import pandas as pd
 from veltair.config import Config
 from veltair.config.vary import assume, is_usual
 from veltair.evaluation.csv_files import provenance_of, read_csv, write_csv
+from veltair.evaluation.estimates import relaxed_changes
 from veltair.evaluation.layout import USUAL, Layout
 from veltair.evaluation.metrics import rates
+from veltair.evaluation.sensitivity_cells import Cell, at_workload, sensitivity_cells
 from veltair.evaluation.simulated_steps import (
     policy_maker,
     read_assumed,
@@ -73,8 +75,10 @@ def write_layer_tables(config: Config, folder: Path) -> None:
 def write_sensitivity(config: Config, name: str, place: int, output: Path) -> None:
     """Write the QPS at 95 % QoS of each policy under one value of one assumption, a row a policy and seed.
 
+    `name` is that of the cell's folder: an assumption, and after `@` the workload if it is not the study's.
     The assumption `USUAL` is none: the run as it is.
     """
+    name, config = at_workload(config, name)
     varied, policies = _study_grid(config), config.study.policies
     if name != USUAL:
         policies = config.sensitivity[name].policies or policies
@@ -83,7 +87,7 @@ def write_sensitivity(config: Config, name: str, place: int, output: Path) -> No
     for policy in policies:
         for seed in varied.simulated.seeds:
             rows.append(_pooled_row(varied, site, policy, seed))
-            print(f"{name} {place}, {policy}, seed {seed}: {rows[-1]['answer']}", flush=True)
+            print(f"{name} {place}, {site.workload}, {policy}, seed {seed}: {rows[-1]['answer']}", flush=True)
     inputs = [Layout(config).costs(varied.study.machine)]
     write_csv(output, pd.DataFrame(rows), provenance_of(varied, inputs))
 
@@ -93,10 +97,11 @@ def write_scale(config: Config, machine: str, output: Path) -> None:
     varied, path = _study_grid(config), Layout(config).tables(machine)
     site, rows = site_of(varied, read_assumed(varied, path), config.study.workload), []
     cores = site.context.machine.cores
+    family = {"machine": f"{config.study.machine}, scaled", "cores": cores, **_relaxation(site)}
     for policy in config.study.policies:
         for seed in varied.simulated.seeds:
             row = _pooled_row(varied, site, policy, seed)
-            rows.append({**row, "machine": f"{config.study.machine}, scaled", "cores": cores})
+            rows.append({**row, **family})
             print(f"{cores} cores, {policy}, seed {seed}: {row['answer']}", flush=True)
     write_csv(output, pd.DataFrame(rows), provenance_of(varied, [path / COSTS]))
 
@@ -116,15 +121,15 @@ def _sensitivity(config: Config, cells: Mapping[Path, pd.DataFrame]) -> list[pd.
     place), `label`, `is_default` and `plausible`.
     """
     tables = []
-    for (name, place), path in Layout(config).sensitivity().items():
-        policies = config.sensitivity[name].policies or config.study.policies
+    for cell, path in sensitivity_cells(config).items():
+        policies = config.sensitivity[cell.assumption].policies or config.study.policies
         rows = cells[path]
-        tables.append(rows[rows["policy"].isin(policies)].assign(**_assumption(config, name, place)))
+        tables.append(rows[rows["policy"].isin(policies)].assign(**_assumption(config, cell)))
     return tables
 
 
-def _assumption(config: Config, name: str, place: int) -> dict[str, Any]:
-    variation = config.sensitivity[name]
+def _assumption(config: Config, cell: Cell) -> dict[str, Any]:
+    variation, place = config.sensitivity[cell.assumption], cell.place
     value = variation.values[place]
     return {
         "assumption": variation.title,
@@ -132,7 +137,7 @@ def _assumption(config: Config, name: str, place: int) -> dict[str, Any]:
         "kind": "number" if variation.is_numeric else "category",
         "value": float(str(value)) if variation.is_numeric else float(place),
         "label": variation.labels[place] if variation.labels else str(value),
-        "is_default": is_usual(config, name, place),
+        "is_default": is_usual(config, cell.assumption, place),
         "plausible": variation.plausible is None or value in variation.plausible,
     }
 
@@ -159,9 +164,16 @@ def _pooled_row(config: Config, site: Site, policy: str, seed: int) -> dict[str,
     columns = capacity_columns(site, policy, seed, pooled, pooled)
     return {
         **site_columns(site, "simulator", SIMULATOR_VALIDATED),
+        "models": ", ".join(site.weights),
         **columns,
         "qps_at_95_minimum": float("nan"),
     }
+
+
+def _relaxation(site: Site) -> dict[str, Any]:
+    """Return how many targets the machine could not meet, and each model's old and new one, in words."""
+    relaxed = site.targets[site.targets["relaxed"].astype(bool)]
+    return {"relaxed": len(relaxed), "relaxed_targets": ", ".join(relaxed_changes(relaxed))}
 
 
 def _reference_qps(site: Site, capacities: Sequence[Path]) -> float:

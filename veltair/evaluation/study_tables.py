@@ -125,8 +125,8 @@ def conflict_table(
     """Return block starts, conflicts and held cores over the time of one run of each policy.
 
     One row a policy and bin, with the columns that name a run and `begin_s`, `end_s`, `starts` and
-    `conflicts` (of the bin), `held_cores` (the mean over its time) and `cores`. Bins reach from the first to
-    the last arrival.
+    `conflicts` (of the bin), `held_cores` (the mean over its time), `cores` and `arrivals` (of the run). Bins
+    reach from the first to the last arrival.
     """
     tables = []
     for policy, make in makers.items():
@@ -142,7 +142,8 @@ def conflict_table(
             "qps": qps,
             "seed": seed,
         }
-        tables.append(table.assign(**run, cores=site.context.machine.cores)[[*run, *table.columns, "cores"]])
+        sizes = {"cores": site.context.machine.cores, "arrivals": len(arrivals)}
+        tables.append(table.assign(**run, **sizes)[[*run, *table.columns, *sizes]])
     return pd.concat(tables, ignore_index=True)
 
 

@@ -52,7 +52,7 @@ def draw_timeline(config: Config, request: TimelineRequest, folder: Path) -> lis
     tables, source = find_tables(Layout(config), machine)
     site = site_of(config, tables, workload)
     qps = request.qps or _known_rate(config, site, (machine, workload, request.policy), seed)
-    make, settings = policy_maker(config, request.policy), simulation_settings(config)
+    make, settings = policy_maker(config, request.policy), simulation_settings(config, tables)
     timeline = record_simulation(site, make, settings, qps, seed, request.placement, request.limit)
     validated = site.context.machine.validated and SIMULATOR_VALIDATED
     run = Run("simulator", machine_name(site), validated, workload, request.policy, qps, seed)

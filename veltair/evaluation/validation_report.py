@@ -10,6 +10,7 @@ from veltair.evaluation.comparison import NONE, number
 from veltair.evaluation.validation import METRIC_OF, Finding, may_be_validated
 from veltair.evaluation.validation_anchors import Anchor
 from veltair.evaluation.validation_traces import PairOrder, significant
+from veltair.evaluation.validation_traffic import traffic_lines
 
 RULE = (
     "A machine is labelled validated if it has 16 cores or more and all goals are met on it. Until one with "
@@ -22,7 +23,8 @@ class Evidence:
     """All that was found on a machine.
 
     `errors` is a table of `trace_errors`, `policies` one of `by_policy`, `co_runs` one of `co_run_table`,
-    made with `demand_scale`. `published` is empty where the anchors were not asked for.
+    made with `demand_scale`. `published` is empty where the anchors were not asked for, `traffic`, a table of
+    `check_traffic`, is None where it was not.
     """
 
     machine: str
@@ -34,6 +36,7 @@ class Evidence:
     co_runs: pd.DataFrame
     demand_scale: float
     published: Sequence[Anchor] = ()
+    traffic: pd.DataFrame | None = None
 
 
 def validation_markdown(found: Evidence) -> str:
@@ -55,6 +58,7 @@ def validation_markdown(found: Evidence) -> str:
         *_policy_lines(found),
         *_order_lines(found.pairs),
         *_co_run_lines(found),
+        *traffic_lines(found.traffic),
         *_anchor_lines(found.published),
     ]
     return "\n".join(lines) + "\n"

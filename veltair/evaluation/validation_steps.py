@@ -11,6 +11,7 @@ from veltair.config import Config
 from veltair.evaluation.benchmarks import Figure, write_benchmark
 from veltair.evaluation.csv_files import read_csv, write_csv
 from veltair.evaluation.interference_steps import started_source
+from veltair.evaluation.layout import SHIPPED_COSTS
 from veltair.evaluation.live import (
     LiveRun,
     LiveStudy,
@@ -43,7 +44,14 @@ from veltair.evaluation.validation import (
     may_be_validated,
     trace_findings,
 )
-from veltair.evaluation.validation_anchors import LAYER_WISE, RESNET, Anchor, AnchorStudy, anchors
+from veltair.evaluation.validation_anchors import (
+    GOOGLENET,
+    LAYER_WISE,
+    RESNET,
+    Anchor,
+    AnchorStudy,
+    anchors,
+)
 from veltair.evaluation.validation_co_runs import (
     co_run_table,
     fit_demand,
@@ -55,11 +63,12 @@ from veltair.evaluation.validation_co_runs import (
 from veltair.evaluation.validation_replay import replays, runs_of
 from veltair.evaluation.validation_report import Evidence, validation_markdown, verdict_lines
 from veltair.evaluation.validation_traces import PairOrder, TraceError, pair_orders, run_metrics, trace_errors
+from veltair.evaluation.validation_traffic import traffic_figures
 from veltair.machine.co_runs import draw_pairs, measure_pairs, tenants
 from veltair.machine.cost_model import cost_errors
 from veltair.machine.library import LoadedModel
 from veltair.machine.placement import PLACEMENTS
-from veltair.machine.tables import COSTS, Tables, read_tables
+from veltair.machine.tables import COSTS, Tables, derive, read_tables, table_files
 from veltair.provenance import (
     check_made_here,
     collect,
@@ -71,7 +80,10 @@ from veltair.provenance import (
 
 # Of one machine that serves one query at a time, each as fast as it can: policies neither idle nor drown.
 TRACE_LOADS = (0.3, 0.6)
-TRACE_QUERIES = 200
+# At each load: queries that count, about, as a shorter trace cannot tell policies apart; and tries, should
+# LoadGen be late.
+TRACE_QUERIES, TRACE_ATTEMPTS = 200, 2
+COUNTED_SHARE = 0.9  # the rest warms up: `capacity.warmup_s`
 ANCHOR_QOS_S = 0.015
 
 
@@ -79,13 +91,15 @@ ANCHOR_QOS_S = 0.015
 class ValidationFiles:
     """What is compared: this machine's tables, its co-runs, records of measured runs by policy and workload.
 
-    `described` are the tables of the machine that the published anchors are about; None leaves them out.
+    `described` are the tables of the machine that the published anchors are about, `traffic` the table of
+    rule `traffic`; None leaves them out.
     """
 
     tables: Path
     co_runs: Path
     records: Sequence[Path]
     described: Path | None = None
+    traffic: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +151,12 @@ def measure_trace(
         samples = make_samples(models, site, given.seed, memory)
         for load in TRACE_LOADS:
             qps = trace_qps(site, load)
-            settings = replace(given, seconds=max(given.seconds, TRACE_QUERIES / qps))
+            settings = replace(given, seconds=max(given.seconds, TRACE_QUERIES / COUNTED_SHARE / qps))
             study = LiveStudy(
                 site, policy, make, models, samples, settings, launch_of(config), source, memory
             )
-            try:
-                runs.append(measure(study, qps, output.parent / "loadgen" / f"{qps:.4g}qps"))
-            except LoadGenError as error:
-                print(f"{policy} at {qps:.4g} QPS failed: {error}", flush=True)
+            run = recorded_run(study, qps, output.parent / "loadgen")
+            runs += [] if run is None else [run]
     if not runs:
         raise RuntimeError(f"{policy} on {workload}: no rate could be measured; see the lines above")
     provenance = collect(
@@ -152,6 +164,21 @@ def measure_trace(
     )
     write_parquet(output, live_frame(study, runs), provenance)
     write_csv(output.parent / RUNS, pd.DataFrame(run_rows(policy, runs)), provenance)
+
+
+def recorded_run(study: LiveStudy, qps: float, folder: Path) -> LiveRun | None:
+    """Return the first run at a rate that is valid; the last one where none is, and None where all failed."""
+    run = None
+    for attempt in range(1, 1 + TRACE_ATTEMPTS):
+        try:
+            run = measure(study, qps, folder / f"{qps:.4g}qps-{attempt}")
+        except LoadGenError as error:
+            print(f"{study.policy} at {qps:.4g} QPS failed: {error}", flush=True)
+            continue
+        print(f"{study.policy} at {qps:.4g} QPS: {len(run.records)} queries {run.problem}", flush=True)
+        if not run.problem:
+            break
+    return run
 
 
 def trace_qps(site: Site, load: float) -> float:
@@ -184,16 +211,19 @@ def write_validation(
         co_runs,
         scale,
         _published(config, files.described),
+        None if files.traffic is None else read_csv(files.traffic),
     )
-    inputs = [files.tables / COSTS, files.co_runs, *files.records]
-    inputs += [] if files.described is None else [files.described / COSTS]
+    inputs = [*table_files(files.tables), files.co_runs, *files.records]
+    inputs += [] if files.described is None else [files.described / COSTS, SHIPPED_COSTS / COSTS]
+    inputs += [] if files.traffic is None else [files.traffic]
     provenance = collect(config.model_dump(mode="json"), inputs=inputs)
     allowed = may_be_validated(found.findings, found.cores)[0]
     for name, table in (("cost_fit", cells), ("corun_fit", co_runs), ("fidelity", errors)):
         named = table.assign(machine=tables.machine.name, validated=allowed)
         write_csv(results.tables / f"{name}.csv", named, provenance)
     write_atomically({results.report: validation_markdown(found).encode()})
-    write_benchmark(results.figures, figures_of(found, command), config, inputs)
+    figures = figures_of(found, command) | charged_figures(simulation_settings(config, tables), command)
+    write_benchmark(results.figures, figures, config, inputs)
     return verdict_lines(found.findings)
 
 
@@ -214,7 +244,7 @@ def compare_traces(config: Config, files: ValidationFiles) -> tuple[pd.DataFrame
     """Return the errors of every valid measured run, replayed, and all pairs of policies on one trace."""
     tables = read_tables(files.tables)
     # The engine's placement, not that of other simulations: what is replayed is the engine.
-    settings = replace(simulation_settings(config), placement=config.engine.placement)
+    settings = replace(simulation_settings(config, tables), placement=config.engine.placement)
     metrics: list[pd.DataFrame] = []
     frames: list[pd.DataFrame] = []
     simulated, flat = _Replays(), _Replays()
@@ -283,12 +313,19 @@ def _valid_records(files: ValidationFiles) -> list[pd.DataFrame]:
 def _published(config: Config, described: Path | None) -> list[Anchor]:
     if described is None:
         return []
-    simulated, policy = config.simulated, config.policies.get(LAYER_WISE)
-    settings: SimulationSettings = simulation_settings(config)
+    simulated, policy, tables = config.simulated, config.policies.get(LAYER_WISE), read_tables(described)
+    settings: SimulationSettings = simulation_settings(config, tables)
     qos_s = config.models[RESNET].qos_ms / 1e3 if RESNET in config.models else ANCHOR_QOS_S
     make = None if policy is None else policy_maker(config, LAYER_WISE)
     study = AnchorStudy(make, settings, qos_s, config.qos.relax, simulated.resolution, simulated.seeds)
-    return anchors(read_tables(described), study)
+    return anchors(tables, study, _shipped(tables))
+
+
+def _shipped(tables: Tables) -> Tables | None:
+    """Return tables of the same machine from the shipped profile, if models of an anchor are missing."""
+    if {RESNET, GOOGLENET} <= tables.layers.keys():
+        return None
+    return derive(read_tables(SHIPPED_COSTS), tables.machine)
 
 
 def figures_of(found: Evidence, command: str) -> dict[str, Figure]:
@@ -308,6 +345,8 @@ def figures_of(found: Evidence, command: str) -> dict[str, Figure]:
     made["corun_demand_scale"] = Figure(
         found.demand_scale, "times the modelled demand; fitted", (found.demand_scale,), command
     )
+    if found.traffic is not None:
+        made |= traffic_figures(found.traffic, command)
     missing = {one.goal.name: one.note for one in found.findings if one.verdict is Verdict.NOT_COMPUTED}
     missing |= {anchor.name: anchor.reason for anchor in found.published if anchor.value is None}
     unit = f"numbers; {'; '.join(f'{name}: {why}' for name, why in missing.items()) or 'none'}"
@@ -315,6 +354,17 @@ def figures_of(found: Evidence, command: str) -> dict[str, Figure]:
     allowed, why = may_be_validated(found.findings, found.cores)
     label = Figure(float(allowed), f"1: may be labelled validated; {why or 'all goals met'}", (), command)
     return made | {"may_be_labelled_validated": label}
+
+
+def charged_figures(settings: SimulationSettings, command: str) -> dict[str, Figure]:
+    """Return what the simulator of the traces charged for a block beside its kernels."""
+    charged = {
+        name: 1e6 * getattr(settings, f"{name}_cost_s") for name in ("start", "resize", "grant", "join")
+    }
+    return {
+        f"charged_{name}_us": Figure(value, "µs, see `simulated.*_cost_us`", (value,), command)
+        for name, value in charged.items()
+    }
 
 
 def _finding_figures(one: Finding, command: str) -> dict[str, Figure]:

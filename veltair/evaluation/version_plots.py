@@ -64,7 +64,8 @@ def saturation_figure(table: pd.DataFrame) -> Figure:
         caption = (
             "Model latency, the sum over layers of the version that is best there, relative to the same sum "
             "with all candidates of the search (modelled: times of the search, by rounds of the parallel "
-            "loop) or with all built versions (measured: medians of the profile; p is the pressure)."
+            "loop; UNVALIDATED) or with all built versions (measured: medians of the profile; p is the "
+            "pressure). No seed."
         )
         return finish(figure, handles, [caption])
 
@@ -150,7 +151,7 @@ def sets_figure(table: pd.DataFrame) -> Figure:
         caption = (
             "Versions that are chosen of the same candidates for a described machine, by its modelled cost "
             f"on its core counts, and by time on {here}; each structure counts once in a model. Right: share "
-            "of the versions with at most this parallelism. The modelled cost is unvalidated."
+            "of the versions with at most this parallelism. The modelled cost is UNVALIDATED."
         )
         return finish(figure, handles, [caption])
 

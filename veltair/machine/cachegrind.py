@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,25 +13,25 @@ import numpy as np
 import pandas as pd
 
 from veltair.compiler.build import LIBRARY, ModelPlan, VersionPlan, read_plan
-from veltair.compiler.traffic import Tiling, traffic_bytes
+from veltair.compiler.traffic import traffic_bytes
 from veltair.machine.native import FLAGS, compile_c
-from veltair.provenance import write_atomically
 
 SOURCE = Path(__file__).with_name("cachegrind_kernel.c")
 # For any x86-64: valgrind knows no instructions newer than AVX2.
 PORTABLE = tuple(flag for flag in FLAGS if flag != "-march=native")
 LINE_BYTES = 64
 WAYS = 16
-# Cachegrind simulates two levels of data caches: this one is a core's L1 as most have it.
-L1 = "32768,8,64"
-DATA_MISSES = ("DLmr", "DLmw")
+# Of instructions, as most cores have it. Cachegrind simulates two levels of data caches; both are looked at.
+I1 = "32768,8,64"
+DATA_MISSES = (("D1mr", "D1mw"), ("DLmr", "DLmw"))
 # Larger than any cache that is simulated here, for one pass must throw out all that it held.
 FLUSH_MULTIPLE = 2
 # DLPack's type codes, by numpy's kinds.
 CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 COLUMNS = [
-    *("model", "layer", "version", "symbol", "macs", "cache_bytes"),
-    *("modelled_bytes", "simulated_bytes", "ratio"),
+    *("model", "layer", "version", "symbol", "macs"),
+    *("parallelism", "blocking_bytes", "compulsory_bytes"),
+    *("cache_bytes", "modelled_bytes", "simulated_bytes", "ratio"),
 ]
 
 
@@ -113,42 +114,46 @@ def tensors(plan: ModelPlan, layer: int, version: int) -> tuple[str, ...]:
     return (*inputs, *map(_text, called.outputs, called.dtypes))
 
 
-def simulated_bytes(one: Sampled, library: Path, cache_bytes: int, build_dir: Path) -> int:
-    """Return the bytes that one call of a kernel fetches into a cache of some size that holds none of them.
+def simulated_bytes(
+    one: Sampled, library: Path, caches_bytes: tuple[int, int], build_dir: Path
+) -> tuple[int, int]:
+    """Return the bytes that one call of a kernel fetches into two caches that hold none of them.
 
-    It is the difference of two runs, with the call and without. Raises CachegrindError if valgrind is missing
-    or fails.
+    The second cache is behind the first one, as an L3 behind an L2: it sees what misses there. The bytes are
+    the difference of two runs, with the call and without. Raises CachegrindError if valgrind is missing or
+    fails.
     """
-    called, idle = (_data_misses(one, library, cache_bytes, calls, build_dir) for calls in (1, 0))
-    return LINE_BYTES * (called - idle)
+    called, idle = (_data_misses(one, library, caches_bytes, calls, build_dir) for calls in (1, 0))
+    first, second = (LINE_BYTES * (with_it - without) for with_it, without in zip(called, idle, strict=True))
+    return first, second
 
 
 def check_traffic(
-    builds: Mapping[str, Path],
-    caches_bytes: Sequence[int],
-    count: int,
-    most_macs: int,
-    build_dir: Path,
-    output: Path,
+    builds: Mapping[str, Path], caches_bytes: tuple[int, int], count: int, most_macs: int, build_dir: Path
 ) -> pd.DataFrame:
-    """Write and return modelled beside simulated traffic of a sample of layers on one core: `COLUMNS`.
+    """Return modelled beside simulated traffic of a sample of layers on one core: `COLUMNS`.
 
-    `builds` are the folders of built models; their kernels must be for AVX2, which valgrind simulates. The
-    cache is a power of two of bytes, at least 64 KiB. Raises CachegrindError as `simulated_bytes` does.
+    `builds` are the folders of built models; their kernels must be for AVX2, which valgrind simulates.
+    `caches_bytes` are powers of two, at least 64 KiB, the smaller one first. Raises CachegrindError as
+    `simulated_bytes` does.
     """
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for folder in builds.values():
         for one in sample(read_plan(folder), count, most_macs):
-            tiling = Tiling(one.plan.parallelism, one.plan.blocking_bytes, one.plan.compulsory_bytes)
-            for cache_bytes in caches_bytes:
-                modelled = traffic_bytes(tiling, 1, cache_bytes)
-                found = simulated_bytes(one, folder / LIBRARY, cache_bytes, build_dir)
-                key = (one.model, one.layer, one.version, one.plan.symbol, one.macs, cache_bytes)
-                rows.append((*key, round(modelled), found, modelled / found))
-                print(f"{one.model} layer {one.layer}: {modelled / found:.2f} of {found} bytes", flush=True)
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    write_atomically({output: table.to_csv(index=False, lineterminator="\n").encode()})
-    return table
+            found = simulated_bytes(one, folder / LIBRARY, caches_bytes, build_dir)
+            rows += (_row(one, *pair) for pair in zip(caches_bytes, found, strict=True))
+            ratios = ", ".join(f"{row[-1]:.2f} of {row[-2]} bytes" for row in rows[-len(found) :])
+            print(f"{one.model} layer {one.layer}, version {one.version}: {ratios}", flush=True)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(one: Sampled, cache_bytes: int, found: int) -> tuple[object, ...]:
+    plan = one.plan
+    modelled = round(traffic_bytes(plan.tiling, 1, cache_bytes))
+    key = (one.model, one.layer, one.version, plan.symbol, one.macs)
+    loops = (plan.parallelism, plan.blocking_bytes, plan.compulsory_bytes)
+    # A kernel of which nothing misses has no ratio.
+    return (*key, *loops, cache_bytes, modelled, found, modelled / found if found else nan)
 
 
 def _text(shape: Sequence[int], dtype: str) -> str:
@@ -156,7 +161,10 @@ def _text(shape: Sequence[int], dtype: str) -> str:
     return f"{CODES[kind.kind]},{8 * kind.itemsize}:{','.join(map(str, shape))}"
 
 
-def _data_misses(one: Sampled, library: Path, cache_bytes: int, calls: int, build_dir: Path) -> int:
+def _data_misses(
+    one: Sampled, library: Path, caches_bytes: tuple[int, int], calls: int, build_dir: Path
+) -> list[int]:
+    """Return how many lines a program with so many calls fetches into each of the caches."""
     valgrind = find_valgrind()
     if valgrind is None:
         raise CachegrindError(
@@ -166,8 +174,10 @@ def _data_misses(one: Sampled, library: Path, cache_bytes: int, calls: int, buil
     with TemporaryDirectory() as folder:
         out = Path(folder) / "counts"
         options = ("--tool=cachegrind", "--cache-sim=yes", f"--cachegrind-out-file={out}")
-        caches = (f"--D1={L1}", f"--I1={L1}", f"--LL={cache_bytes},{WAYS},{LINE_BYTES}")
-        kernel = (library.resolve(), f"__tvm_ffi_{one.plan.symbol}", FLUSH_MULTIPLE * cache_bytes, calls)
+        sizes = zip(("D1", "LL"), caches_bytes, strict=True)
+        caches = (f"--I1={I1}", *(f"--{name}={size},{WAYS},{LINE_BYTES}" for name, size in sizes))
+        flushed = FLUSH_MULTIPLE * max(caches_bytes)
+        kernel = (library.resolve(), f"__tvm_ffi_{one.plan.symbol}", flushed, calls)
         command = [valgrind, *options, *caches, program, *kernel, *one.tensors]
         done = subprocess.run([str(word) for word in command], capture_output=True, check=False, text=True)
         if done.returncode != 0 or not out.is_file():
@@ -176,4 +186,4 @@ def _data_misses(one: Sampled, library: Path, cache_bytes: int, calls: int, buil
                 f"{done.stderr.strip()[-500:]}; kernels for AVX-512 cannot be simulated, build them for AVX2"
             )
         counts = read_counts(out.read_text())
-    return sum(counts[event] for event in DATA_MISSES)
+    return [sum(counts[event] for event in events) for events in DATA_MISSES]

@@ -51,19 +51,31 @@ class Loading:
     seconds: float = 0.0
     nbytes: int = 0
     error: Exception | None = None
+    has_begun: bool = False
     is_done: bool = False
 
     def run(self) -> None:
         """Free the memory of the evicted, then load. An error is kept for `ModelMemory.end`."""
+        self.has_begun = True
         start_s = self.clock()
         try:
-            for weights in self.evicted:
-                weights.release()
+            self._evict()
             self.nbytes = self._load()
         except Exception as error:  # on whatever thread: whoever keeps the books must hear of it
             self.error = error
         self.seconds = self.clock() - start_s
         self.is_done = True
+
+    def give_up(self) -> None:
+        """Hold nothing, whether it has run or never will; the evicted are freed all the same."""
+        if not self.has_begun:
+            self._evict()
+        elif self.is_done and self.error is None:
+            self.weights.release()
+
+    def _evict(self) -> None:
+        for weights in self.evicted:
+            weights.release()
 
     def _load(self) -> int:
         nbytes = self.weights.load()
@@ -89,6 +101,7 @@ class ModelMemory:
         self._clock = clock
         self._residency = Residency(budget_bytes)
         self._load_seconds: dict[str, list[float]] = {name: [] for name in models}
+        self._under_way: Loading | None = None
         # Versions that pack alike share, which only a first load finds out.
         self._known_bytes: dict[str, int] = {}
 
@@ -137,7 +150,8 @@ class ModelMemory:
         leaving = self._residency.begin(name, nbytes)
         self.counts = replace(self.counts, evictions=self.counts.evictions + len(leaving))
         evicted = [self._models[other] for other in leaving]
-        return Loading(name, self._models[name], nbytes, evicted, self._clock)
+        self._under_way = Loading(name, self._models[name], nbytes, evicted, self._clock)
+        return self._under_way
 
     def end(self, loading: Loading) -> None:
         """Book a load that has run: the model is resident, and counts as just used.
@@ -147,6 +161,7 @@ class ModelMemory:
         """
         if not loading.is_done:
             raise ValueError(f"the load of {loading.model} has not run; run it first")
+        self._under_way = None
         if loading.error is not None:
             self._residency.abandon(loading.model)
             raise ModelMemoryError(f"loading {loading.model} failed: {loading.error}") from loading.error
@@ -176,6 +191,18 @@ class ModelMemory:
         Raises LookupError if nobody uses it.
         """
         self._residency.release(name)
+
+    def settle(self) -> None:
+        """End all uses and give up the load under way, whose thread has ended: for a run that was cut off.
+
+        What that load was to evict stays evicted. Where a load hangs on its thread, its memory is the
+        process's until that ends.
+        """
+        if self._under_way is not None:
+            self._under_way.give_up()
+            self._residency.abandon(self._under_way.model)
+            self._under_way = None
+        self._residency.release_all()
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:

@@ -156,4 +156,4 @@ def cache_share(machine: Machine, cores: int, level: float) -> float:
 
 def tiling_of(version: VersionPlan) -> Tiling:
     """Return the tiling of a built version."""
-    return Tiling(version.parallelism, version.blocking_bytes, version.compulsory_bytes)
+    return version.tiling

@@ -129,6 +129,11 @@ class Residency:
             raise LookupError(f"{model} is released but nobody uses it; release once for each acquire")
         self._move_last(model).users -= 1
 
+    def release_all(self) -> None:
+        """Let nobody use any model any more; the order of last use stays."""
+        for held in self._resident.values():
+            held.users = 0
+
     def _close(self, model: str) -> int:
         if model not in self._loading:
             raise LookupError(f"no load of {model} is under way; begin it first")

@@ -1,12 +1,13 @@
 """The machine's steps of a run, one a rule: each reads and writes the files that it is told."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
+import pandas as pd
 from numpy.typing import NDArray
 
 from veltair.compiler.build import read_plan
@@ -16,7 +17,7 @@ from veltair.compiler.samples import Samples
 from veltair.machine.cost import CostTable
 from veltair.machine.described import described, format_machine, read_machine
 from veltair.machine.fork_probe import measure_fork
-from veltair.machine.gang import on_cores
+from veltair.machine.gang import Launch, on_cores
 from veltair.machine.host import host
 from veltair.machine.launchers import launcher
 from veltair.machine.law_fit import fits_by_exponent
@@ -35,6 +36,8 @@ from veltair.machine.tables import (
 from veltair.provenance import collect, write_atomically
 
 ORACLE_SEED = 0
+
+SampleBlocks = Callable[[Tables, Mapping[str, LoadedModel], Launch], pd.DataFrame]
 
 
 def check_oracle(model: Path, build: Path, tolerance: float, output: Path) -> None:
@@ -86,13 +89,15 @@ def profile_models(
     levels: Sequence[float],
     repeats: int,
     workers: str,
+    sample_blocks: SampleBlocks,
     config: Mapping[str, Any],
     build_dir: Path,
     folder: Path,
 ) -> None:
     """Profile the built models on this machine and write its tables.
 
-    `cores` None means all counts that can be granted, and 1; `workers` is one of LAUNCHERS.
+    `cores` None means all counts that can be granted, and 1; `workers` is one of LAUNCHERS. `sample_blocks`
+    returns, once the layers are measured, samples of what blocks of them cost beside.
     """
     here = read_machine(machine)
     models = {name: LoadedModel(path) for name, path in builds.items()}
@@ -117,10 +122,13 @@ def profile_models(
         },
         CostTable(result.repeats, here.name),
     )
+    _tell("starts of blocks and changes of their cores")
+    tables = replace(tables, block_samples=sample_blocks(tables, models, launch))
     provenance = collect(config, inputs=[path / "plan.json" for path in builds.values()], achieved=achieved)
     write_tables(folder, tables, provenance)
     for name in models:
         print(f"{name}: {1e3 * tables.costs.isolated_latency_s(name):.2f} ms alone", flush=True)
+    print(f"blocks: {tables.block_costs}", flush=True)
 
 
 def derive_tables(source: Path, machine: str, config: Mapping[str, Any], folder: Path) -> None:

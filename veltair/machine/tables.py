@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from veltair.compiler.model import Layer
 from veltair.compiler.traffic import Tiling, traffic_bytes
+from veltair.machine.block_costs import BlockCosts, block_costs
 from veltair.machine.cost import CostTable
 from veltair.machine.described import format_machine, read_machine
 from veltair.machine.law import LayerLaw, MachineLaw, block_bytes_per_s, block_l3_bytes, law_seconds
@@ -22,10 +23,12 @@ COSTS = "costs.parquet"
 LAYERS = "layers.parquet"
 VERSIONS = "versions.parquet"
 MACHINE = "machine.yaml"
+BLOCKS = "block_costs.parquet"
 # Levels of a derived table; the formula is smooth in between.
 DERIVED_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 _VERSION = ["model", "layer", "version"]
+_TILING = ["parallelism", "blocking_bytes", "compulsory_bytes", "fetched_bytes"]
 Tilings = Mapping[str, tuple[tuple[Tiling, ...], ...]]
 
 
@@ -33,7 +36,8 @@ Tilings = Mapping[str, tuple[tuple[Tiling, ...], ...]]
 class Tables:
     """The layers and the tilings of their versions, by model, and what they cost on a machine.
 
-    `law` is the formula behind modelled costs; None where they were measured.
+    `law` is the formula behind modelled costs; None where they were measured. `block_samples` are those of
+    `block_costs.py`; None where blocks were not measured.
     """
 
     machine: Machine
@@ -41,6 +45,17 @@ class Tables:
     tilings: Tilings
     costs: CostTable
     law: MachineLaw | None = None
+    block_samples: pd.DataFrame | None = None
+
+    @property
+    def block_costs(self) -> BlockCosts | None:
+        """What the engine adds to the layers of a block; None where nobody measured it."""
+        return None if self.block_samples is None else block_costs(self.block_samples)
+
+
+def table_files(folder: Path) -> list[Path]:
+    """Return the files of a folder of tables that results depend on."""
+    return [folder / COSTS, *(path for path in (folder / BLOCKS,) if path.exists())]
 
 
 def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
@@ -51,13 +66,12 @@ def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
         for place, layer in enumerate(group)
     ]
     versions = [
-        (model, place, number, tiling.parallelism, tiling.blocking_bytes, tiling.compulsory_bytes)
+        (model, place, number, *(getattr(tiling, name) for name in _TILING))
         for model, group in tables.tilings.items()
         for place, tilings in enumerate(group)
         for number, tiling in enumerate(tilings)
     ]
-    columns = [*_VERSION, "parallelism", "blocking_bytes", "compulsory_bytes"]
-    frame = pd.DataFrame(versions, columns=columns)
+    frame = pd.DataFrame(versions, columns=[*_VERSION, *_TILING])
     if tables.law is not None:
         frame = frame.assign(compute_s=_compute_times(tables.law), combine=tables.law.combine)
     write_atomically(
@@ -69,6 +83,8 @@ def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
             folder / MACHINE: format_machine(tables.machine).encode(),
         }
     )
+    if tables.block_samples is not None:
+        write_parquet(folder / BLOCKS, tables.block_samples, provenance)
     write_parquet(folder / COSTS, tables.costs.repeats, provenance)
 
 
@@ -79,6 +95,7 @@ def read_tables(folder: Path) -> Tables:
         layers = pd.read_parquet(folder / LAYERS)
         versions = pd.read_parquet(folder / VERSIONS)
         repeats = pd.read_parquet(folder / COSTS)
+        blocks = pd.read_parquet(folder / BLOCKS) if (folder / BLOCKS).exists() else None
     except (OSError, ValueError, KeyError) as error:
         raise LookupError(
             f"the cost tables in {folder} cannot be read: {error}; rerun rule `profile`"
@@ -98,6 +115,7 @@ def read_tables(folder: Path) -> Tables:
         tilings,
         CostTable(repeats, machine.name),
         _read_law(versions, tilings),
+        blocks,
     )
 
 
@@ -263,7 +281,13 @@ def _versions(law: MachineLaw) -> Iterator[tuple[tuple[str, int, int], LayerLaw]
 
 def _read_tilings(rows: pd.DataFrame) -> tuple[Tiling, ...]:
     return tuple(
-        Tiling(row["parallelism"], row["blocking_bytes"], row["compulsory_bytes"])
+        Tiling(
+            row["parallelism"],
+            row["blocking_bytes"],
+            row["compulsory_bytes"],
+            # Tables of an earlier program have no such column.
+            fetched_bytes=tuple(map(int, row.get("fetched_bytes", ()))),
+        )
         for row in rows.sort_values("version").to_dict("records")
     )
 

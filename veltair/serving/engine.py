@@ -1,14 +1,13 @@
 """The backend in real time: real kernels on pinned cores.
 
 One thread, the one that calls wait(), decides and keeps all books. Workers tell what happened through the
-gang, LoadGen's reader through a queue; both end the wait.
+gang, LoadGen's reader and whoever works aside through a queue; all of them end the wait.
 """
 
 import heapq
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,11 +15,11 @@ import numpy as np
 from veltair.compiler.model import LayerBlock
 from veltair.machine.cost import CostTable
 from veltair.machine.gang import (
+    STOP_S,
     BlockRun,
     Bound,
     CoreLostError,
     Ended,
-    Gang,
     Grant,
     Launch,
     Notice,
@@ -31,65 +30,20 @@ from veltair.machine.interference import InterferenceSource
 from veltair.machine.placement import Placement, remember
 from veltair.machine.pool_gang import PoolGang
 from veltair.machine.topology import Machine
+from veltair.serving.aside import Aside, Work
 from veltair.serving.dispatcher import Arrival, BlockEnd, Closed, Event, Resized, Woken
 from veltair.serving.policy import Allocation, Resize
 from veltair.serving.query import Query
+from veltair.serving.told import Arrived, Done, Failed, Flushed, Told
+from veltair.serving.under_way import Progress, Started
+from veltair.serving.warm_up import warm_up
+from veltair.serving.watch import EngineError, Watch
 
 __all__ = ["Engine", "EngineError", "Sample"]
 
-WATCH_S = 0.25  # how often the layers under way are looked at
-HANG_FACTOR = 10.0
-# Workers give way to everything else on the machine: a layer may wait for its core longer than it takes.
-HANG_S = 1.0
 BLOCKS_REMEMBERED = 4096
 HUNG_STOP_S = 0.1  # what ends by then is not what hangs
 _NOTHING_HELD: frozenset[int] = frozenset()
-
-
-class EngineError(RuntimeError):
-    """A run on real cores failed; the message says where and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    query_id: int
-    sample: int
-    time_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Flushed:
-    time_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    error: Exception
-
-
-@dataclass(slots=True)
-class _Started:
-    """A block under way: what was allocated, as what it runs, and the grant that it began with."""
-
-    allocation: Allocation
-    run: BlockRun
-    first_grant: Grant
-
-
-class _Progress(Mapping[int, int]):
-    """The ended layers of running blocks by query, read when asked for: most decisions do not ask."""
-
-    def __init__(self, blocks: Mapping[int, _Started], gang: Gang) -> None:
-        self._blocks, self._gang = blocks, gang
-
-    def __getitem__(self, query_id: int) -> int:
-        return self._gang.ended_layers(self._blocks[query_id].run)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._blocks)
-
-    def __len__(self) -> int:
-        return len(self._blocks)
 
 
 class Engine:
@@ -125,7 +79,7 @@ class Engine:
         self._models, self._samples, self._qos_s = models, samples, qos_s
         self._costs, self._machine, self._place = costs, machine, remember(placement, machine)
         self._interference, self._drain_s = interference, drain_s
-        self._told: deque[_Arrived | _Flushed | _Failed] = deque()
+        self._told: deque[Told] = deque()
         self._happened: deque[Notice] = deque()
         # The next block waits for what is done at the end of one, and blocks repeat.
         self._profiled_s = lru_cache(BLOCKS_REMEMBERED)(self._sum_profiled)
@@ -133,35 +87,36 @@ class Engine:
         self._idle = {name: [self._room(name) for _ in machine.core_ids] for name in models}
         self._free = set(machine.core_ids)
         self._held: dict[int, set[int]] = {}
-        self._blocks: dict[int, _Started] = {}
+        self._blocks: dict[int, Started] = {}
         self._rooms: dict[int, Bound] = {}
         self._query_samples: dict[int, Sample] = {}
-        self._progress = _Progress(self._blocks, self._gang)
+        self._progress = Progress(self._blocks, self._gang)
         self._wakes: list[float] = []
         self._close_at_s: float | None = None
         self._closed = False
-        self._watched_s = self.zero_s
-        self._hangs = False
+        self._watch = Watch(self._gang, costs, machine.core_ids)
+        self._aside = Aside(lambda then: self._tell(Done(then)), self.fail)
+        self._open_aside = 0
 
     # What other threads call.
 
     def arrive(self, query_id: int, sample: int, monotonic_s: float) -> None:
         """Take in a query, from any thread."""
-        self._tell(_Arrived(query_id, sample, monotonic_s - self.zero_s))
+        self._tell(Arrived(query_id, sample, monotonic_s - self.zero_s))
 
     def flush(self) -> None:
         """No more queries will arrive."""
-        self._tell(_Flushed(self.now_s()))
+        self._tell(Flushed(self.now_s()))
 
     def fail(self, error: Exception) -> None:
         """End the run with an error, from any thread."""
-        self._tell(_Failed(error))
+        self._tell(Failed(error))
 
     def now_s(self) -> float:
         """Return seconds since the engine was made."""
         return time.monotonic() - self.zero_s
 
-    def _tell(self, what: _Arrived | _Flushed | _Failed) -> None:
+    def _tell(self, what: Told) -> None:
         self._told.append(what)
         self._gang.poke()
 
@@ -173,7 +128,7 @@ class Engine:
         Raises EngineError if a kernel failed or hangs, or a core was taken away, and the error that `fail`
         was given.
         """
-        while True:
+        while not self._closed:
             if self._told and not self._happened:
                 self._happened.extend(self._gang.wait(0.0))
             if self._happened:  # first, since it frees cores
@@ -186,6 +141,7 @@ class Engine:
                 event = self._look()
             if event is not None:
                 return event
+        return None
 
     def start(self, allocation: Allocation) -> None:
         """Run a block on cores that the placement picks."""
@@ -209,7 +165,7 @@ class Engine:
             put_in=sample if first else None,
             check=sample if last else None,
         )
-        self._blocks[query_id] = _Started(allocation, run, grant)
+        self._blocks[query_id] = Started(allocation, run, grant)
         self._gang.run(run)
 
     def resize(self, resize: Resize) -> None:
@@ -246,44 +202,47 @@ class Engine:
         granted = self._blocks[query_id].run.grant.cores
         return (*granted, *sorted(self._held[query_id].difference(granted)))
 
+    def do_aside(self, work: Work, then: Work) -> None:
+        """Do some work on another thread, after what was asked before, then call `then` on this one.
+
+        The run is not over before that. An error of `work` ends it.
+        """
+        self._open_aside += 1
+        self._aside.do(work, then)
+
     def stop(self) -> None:
-        """Let running kernels end and stop the workers.
+        """Let running kernels and the work aside that has begun end, and stop the threads.
 
         Raises EngineError if one does not end: only the end of the process will.
         """
-        left = self._gang.stop(HUNG_STOP_S) if self._hangs else self._gang.stop()
-        if left and not self._hangs:
+        timeout_s = HUNG_STOP_S if self._watch.found_hang else STOP_S
+        is_gone = self._aside.stop(timeout_s)
+        left = self._gang.stop(timeout_s)
+        if self._watch.found_hang:
+            return
+        if left:
             raise EngineError(
                 f"{left} workers do not end: a kernel hangs; build the models anew (rule `build`)"
+            )
+        if not is_gone:
+            raise EngineError(
+                f"the load of a model has not ended in {timeout_s:g} s: see that the disk of the builds "
+                "answers, or build the model anew (rule `build`)"
             )
 
     def warm_up(self, names: Collection[str] | None = None) -> None:
         """Run every idle instance of some models, or of all, once, so that no query pays for first touches.
 
-        The models are in memory. Raises EngineError if one fails.
+        The models are in memory. Raises EngineError if one fails or hangs.
         """
         for name, rooms in self._idle.items():
             if names is not None and name not in names:
                 continue
             solo = tuple(int(version) for version in self._costs.model(name).solo)
+            cores, block = self._machine.core_ids, LayerBlock(name, 0, len(solo))
             sample = next(sample for model, sample in self._samples if model == name)
-            grant = Grant(self._machine.core_ids, solo)
-            for room in rooms:
-                self._gang.run(BlockRun(-1, room, 0, len(solo), grant, put_in=sample))
-                error = self._alone()
-                if isinstance(error, CoreLostError):
-                    raise EngineError(str(error)) from error
-                if error is not None:
-                    raise EngineError(
-                        f"{name} fails to run: {error}; build it anew (rule `build`)"
-                    ) from error
-
-    def _alone(self) -> Exception | None:
-        """Return the error of the only block that runs, after its end."""
-        while True:
-            for notice in self._gang.wait(None):
-                if isinstance(notice, Ended):
-                    return notice.error
+            whole = Allocation(-1, block, solo, len(cores))
+            warm_up(self._gang, self._watch, whole, rooms, cores, sample)
 
     # Books.
 
@@ -291,16 +250,17 @@ class Engine:
         return self._gang.bind(self._models[model].instance(), model)
 
     def _is_over(self) -> bool:
-        idle = not self._blocks and not self._wakes
-        return self._closed or (self._close_at_s is not None and idle)
+        is_idle = not self._blocks and not self._wakes and not self._open_aside
+        return self._close_at_s is not None and is_idle
 
     def _look(self) -> Event | None:
         """Wait for what happens or is due next."""
         due = self._wakes[:1] if self._close_at_s is None else [*self._wakes[:1], self._close_at_s]
         timeout_s = max(0.0, min(due) - self.now_s()) if due else None
         if self._blocks:
-            self._watch()
-            timeout_s = WATCH_S if timeout_s is None else min(timeout_s, WATCH_S)
+            self._watch.look(self._blocks.values())
+            period_s = self._watch.period_s
+            timeout_s = period_s if timeout_s is None else min(timeout_s, period_s)
         self._happened.extend(self._gang.wait(timeout_s))
         if self._happened or self._told or not due or min(due) > self.now_s():
             return None
@@ -312,39 +272,21 @@ class Engine:
         self._closed = True
         return Closed(self.now_s())
 
-    def _watch(self) -> None:
-        """Raise EngineError for a layer that takes far longer than it ever did."""
-        now_s = time.monotonic()
-        if now_s - self._watched_s < WATCH_S:
-            return
-        self._watched_s = now_s
-        for started in self._blocks.values():
-            layer_s = now_s - self._gang.layer_started_s(started.run)
-            if layer_s <= HANG_S:
-                continue
-            block = started.allocation.block
-            layer = min(block.start + self._gang.ended_layers(started.run), block.stop - 1)
-            seconds = self._costs.model(block.model).seconds[layer]
-            profiled_s = float(seconds[np.isfinite(seconds)].max())  # infinite where there is no version
-            if layer_s > HANG_FACTOR * profiled_s:
-                self._hangs = True
-                raise EngineError(
-                    f"layer {layer} of {block} has been running for {layer_s:.1f} s, but took "
-                    f"{1e3 * profiled_s:.3g} ms at most when it was profiled: its kernel hangs; build the "
-                    "model anew (rule `build`)"
-                )
-
-    def _book(self, told: _Arrived | _Flushed | _Failed) -> Event | None:
+    def _book(self, told: Told) -> Event | None:
         match told:
-            case _Arrived():
+            case Arrived():
                 model, sample = self._samples[told.sample]
                 self._query_samples[told.query_id] = sample
                 query = Query(told.query_id, model, told.time_s, self._qos_s[model])
                 return Arrival(told.time_s, query)
-            case _Flushed():
+            case Flushed():
                 self._close_at_s = told.time_s + self._drain_s
                 return None
-            case _Failed(error=error):
+            case Done(then=then):
+                self._open_aside -= 1
+                then()
+                return None
+            case Failed(error=error):
                 raise error
 
     def _heed(self, notice: Notice) -> Event | None:
@@ -372,12 +314,13 @@ class Engine:
         if isinstance(ended.error, CoreLostError):
             raise EngineError(f"{allocation.block}: {ended.error}") from ended.error
         if ended.error is not None:
+            self._watch.check_allowance()  # where that is why, it must not be put on the kernel
             raise EngineError(
                 f"a kernel of {allocation.block} failed after {ended.ended_layers} layers: {ended.error}; "
                 "build the model anew (rule `build`)"
             ) from ended.error
 
-    def _observe(self, started: _Started, busy_s: float) -> None:
+    def _observe(self, started: Started, busy_s: float) -> None:
         run, allocation = started.run, started.allocation
         if run.grant is not started.first_grant:
             return  # changed under way: no profiled time to compare with

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.compiler.model import LayerBlock
+from veltair.compiler.traffic import CACHE_BYTES
 from veltair.machine.contention import Contention
 from veltair.machine.law import block_bytes_per_s
 from veltair.machine.native import FLAGS, compile_c
@@ -25,7 +27,7 @@ LOOP_SOURCE = SOURCE.with_name("serving_loop.c")
 
 _NOTHING, _BLOCK_END = 0, 1
 _OK = 0
-_LAW_FIELDS = 5
+_LAW_FIELDS = 5 + len(CACHE_BYTES)
 _ARRAY = ctypes.c_void_p
 _DOUBLE, _LONG, _INT = ctypes.c_double, ctypes.c_int64, ctypes.c_int32
 
@@ -351,6 +353,7 @@ def _model(
                     tiling.blocking_bytes,
                     tiling.compulsory_bytes,
                     tiling.steepness,
+                    *(tiling.fetched_bytes or (nan,) * len(CACHE_BYTES)),
                 )
         laws = pointer(table)
     return _Model(pointer(rows), laws, pointer(noise), seconds.shape[0], seconds.shape[1])

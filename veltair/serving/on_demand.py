@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
-from veltair.machine.model_memory import ModelMemory, ModelMemoryError
+from veltair.machine.model_memory import Loading, ModelMemory, ModelMemoryError
+from veltair.serving.aside import DoAside
 from veltair.serving.dispatcher import Backend, BlockEnd, Closed, Event, Resized
 from veltair.serving.policy import Allocation, Resize
 
@@ -11,18 +13,24 @@ from veltair.serving.policy import Allocation, Resize
 class OnDemand:
     """Passes everything on to another backend, but a block only once its model is in memory.
 
-    A model is in use while a block of it runs, and loaded by the thread that decides, which does nothing else
-    meanwhile. A block for whose model no room can be made waits, on the cores that it was given, for the end
-    of others; blocks that wait start in the order in which they were given cores. Some block always runs,
-    so the wait ends.
+    A model is in use while a block of it runs. It is loaded aside, while decisions go on: one load at a time,
+    in the order in which blocks were given cores. Until then a block waits on the cores that it was given;
+    later ones whose models are in memory run meanwhile. Where those in use leave no room for the next load,
+    later blocks wait too, lest a model in constant use keep another one out for ever. Some block always runs
+    then, so the wait ends.
     """
 
-    def __init__(self, backend: Backend, memory: ModelMemory, models: tuple[str, ...]) -> None:
-        """Begin. Raises ModelMemoryError if one of the models is larger than the whole budget."""
+    def __init__(
+        self, backend: Backend, memory: ModelMemory, models: tuple[str, ...], do_aside: DoAside
+    ) -> None:
+        """Begin. `do_aside` is where models are loaded.
+
+        Raises ModelMemoryError if one of the models is larger than the whole budget.
+        """
         for name in models:
             if name not in memory.resident and (refused := memory.refusal(name)) and refused.is_final:
                 raise ModelMemoryError(f"{refused} (`engine.memory_mb`)")
-        self._backend, self._memory = backend, memory
+        self._backend, self._memory, self._do_aside = backend, memory, do_aside
         self._waiting: dict[int, Allocation] = {}
         self._running: dict[int, str] = {}  # the model of each query's block
         # Changes of blocks that wait, of each the last one: only that frees cores for sure.
@@ -30,7 +38,7 @@ class OnDemand:
         self._adopted: dict[int, Resized] = {}
 
     def start(self, allocation: Allocation) -> None:
-        """Run a block as soon as its model is in memory. Raises ModelMemoryError if loading it failed."""
+        """Run a block as soon as its model is in memory."""
         self._waiting[allocation.query_id] = allocation
         self._start_waiting()
 
@@ -63,6 +71,7 @@ class OnDemand:
             self._adopted = {query_id: Resized(event.time_s, query_id, cores) for query_id, cores in changes}
             self._changed = {}
         if isinstance(event, BlockEnd):
+            self._adopted.pop(event.query_id, None)  # it ended before it could be told
             self._memory.release(self._running.pop(event.query_id))
             self._start_waiting()
         return event
@@ -79,9 +88,24 @@ class OnDemand:
     def _start_waiting(self) -> None:
         for query_id, allocation in list(self._waiting.items()):
             model = allocation.block.model
-            if model not in self._memory.resident and self._memory.refusal(model) is not None:
+            if model in self._memory.resident:
+                self._memory.acquire(model)
+                del self._waiting[query_id]
+                self._running[query_id] = model
+                self._backend.start(allocation)
+            elif not self._memory.loading and not self._load(model):
                 return
-            self._memory.acquire(model)
-            del self._waiting[query_id]
-            self._running[query_id] = model
-            self._backend.start(allocation)
+
+    def _load(self, model: str) -> bool:
+        """Begin to load a model, and return whether there is room for it."""
+        loading = self._memory.refusal(model) or self._memory.begin(model)
+        if isinstance(loading, Loading):
+            self._do_aside(loading.run, partial(self._end_load, loading))
+            return True
+        if not self._running:
+            raise ModelMemoryError(str(loading))  # nobody's end will make room
+        return False
+
+    def _end_load(self, loading: Loading) -> None:
+        self._memory.end(loading)
+        self._start_waiting()

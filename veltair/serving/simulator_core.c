@@ -12,7 +12,12 @@
 
 #include "simulator_core.h"
 
-enum { COMPUTE_S, PARALLELISM, BLOCKING, COMPULSORY, STEEPNESS, LAW_FIELDS };
+// FETCHED: what one core fetches into each of CACHE_BYTES, or NANs.
+enum { COMPUTE_S, PARALLELISM, BLOCKING, COMPULSORY, STEEPNESS, FETCHED, LAW_FIELDS = FETCHED + 8 };
+
+// As veltair/compiler/traffic.py has them.
+static const double CACHE_BYTES[LAW_FIELDS - FETCHED] = {0x1p15, 0x1p18, 0x1p19, 0x1p20,
+                                                         0x1p21, 0x1p22, 0x1p24, 0x1p25};
 
 static const double NOT_MET = -1.0;  // below every pressure and time: a layer that has just begun has met none yet
 
@@ -324,15 +329,33 @@ static void retime_by_table(simulator_t *sim)
                             : seconds_at(&sim->settings, sim->lanes[place].row, met[place]);
 }
 
+static double interpolated(const double *fetched, double cache_bytes)
+{
+    int place = 0;
+    while (place < LAW_FIELDS - FETCHED && CACHE_BYTES[place] <= cache_bytes)
+        place++;
+    if (place == 0 || place == LAW_FIELDS - FETCHED)
+        return fetched[place > 0 ? place - 1 : 0];
+    double low = CACHE_BYTES[place - 1], high = CACHE_BYTES[place];
+    return fetched[place - 1] + (cache_bytes - low) / (high - low) * (fetched[place] - fetched[place - 1]);
+}
+
+static double of_blocks(const double *law, double at_work, double cache_bytes)
+{
+    double refetch = sqrt(law[BLOCKING] * at_work / cache_bytes);
+    double fetched = law[PARALLELISM] * law[BLOCKING] * (refetch > 1.0 ? refetch : 1.0);
+    return fetched > law[COMPULSORY] ? fetched : law[COMPULSORY];
+}
+
 static double traffic_bytes(const double *law, double cores, double l3_bytes)
 {
-    if (law[COMPULSORY] <= l3_bytes)
-        return law[COMPULSORY];
-    double at_work = law[BLOCKING] * (cores < law[PARALLELISM] ? cores : law[PARALLELISM]);
-    double refetch = sqrt(at_work / l3_bytes);
-    double fetched = law[PARALLELISM] * law[BLOCKING] * (refetch > 1.0 ? refetch : 1.0);
-    double modelled = fetched > law[COMPULSORY] ? fetched : law[COMPULSORY];
-    return law[STEEPNESS] == 1.0 ? modelled : law[COMPULSORY] * pow(modelled / law[COMPULSORY], law[STEEPNESS]);
+    double least = law[COMPULSORY], at_work = cores < law[PARALLELISM] ? cores : law[PARALLELISM], modelled;
+    bool fits = least <= l3_bytes;
+    if (!isnan(law[FETCHED]))
+        modelled = interpolated(law + FETCHED, fits ? l3_bytes : l3_bytes / at_work);
+    else
+        modelled = fits ? least : of_blocks(law, at_work, l3_bytes);
+    return law[STEEPNESS] == 1.0 || least == 0.0 ? modelled : least * pow(modelled / least, law[STEEPNESS]);
 }
 
 static double combined(double compute_s, double memory_s, double exponent)

@@ -1,5 +1,14 @@
 # The study of one many-core machine: a job for each cell of its grids, so that a long run is taken up where it ended.
+from veltair.evaluation.sensitivity_cells import sensitivity_cells
+
 STUDY = SETTINGS.study
+try:
+    VARIED = list(dict.fromkeys(sensitivity_cells(SETTINGS).values()))
+except ConfigError as error:
+    sys.exit(f"error: {error}")
+STUDY_CELLS = {
+    name: VARIED if name == "sensitivity" else paths for name, paths in LAYOUT.cells().items()
+}
 STUDY_CAPACITIES = expand(
     LAYOUT.simulated(STUDY.machine, STUDY.workload, "{other}") / CAPACITY, other=LAYOUT.compared
 )
@@ -70,6 +79,9 @@ rule sensitivity:
     params:
         settings=VALUES,
         code=list(POLICY_CODE.values()),
+    wildcard_constraints:
+        # An assumption, and another workload than the study's.
+        variation="[A-Za-z0-9._-]+(@[A-Za-z0-9._-]+)?",
     log:
         LOGS / "sensitivity" / "{variation}-{place}.log",
     conda:
@@ -100,9 +112,9 @@ rule scale:
 
 rule study_tables:
     input:
-        **LAYOUT.cells(),
+        **STUDY_CELLS,
     output:
-        [R / "metrics" / f"{name}.csv" for name in LAYOUT.cells()],
+        [R / "metrics" / f"{name}.csv" for name in STUDY_CELLS],
     params:
         settings=VALUES,
     log:
@@ -119,6 +131,7 @@ rule paper_figures:
     input:
         rules.metrics.output,
         LAYOUT.study_tables(),
+        claims="veltair/data/claims.yaml",  # the paper's own values
     output:
         LAYOUT.paper_figure_files(),
     params:

@@ -2,6 +2,11 @@
 
 VALIDATION = R / "validation"
 VALIDATION_TABLES = expand(VALIDATION / "{table}.csv", table=["fidelity", "corun_fit", "cost_fit"])
+TRACES = expand(
+    VALIDATION / "traces" / "{workload}" / "{policy}" / RECORDS,
+    workload=SETTINGS.measured.workloads,
+    policy=LAYOUT.compared,
+)
 
 
 # On 2 cores with ResNet-50 and MobileNet-V2: 21 pairs, 8 rounds, about 2 minutes.
@@ -27,6 +32,44 @@ rule co_runs:
         "../scripts/co_runs.py"
 
 
+# Of ResNet-50 and MobileNet-V2: 32 versions, about 80 s on one core. Nothing is timed.
+rule traffic:
+    input:
+        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
+        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
+    output:
+        VALIDATION / "traffic.csv",
+    params:
+        settings=VALUES,
+        native=LAYOUT.native,
+    log:
+        LOGS / "traffic.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Simulating caches under a sample of layers (progress: {log})"
+    script:
+        "../scripts/traffic.py"
+
+
+rule traffic_figure:
+    input:
+        rules.traffic.output[0],
+    output:
+        LAYOUT.traffic_figure(),
+    params:
+        figures=VALUES["figures"],
+    log:
+        LOGS / "traffic_figure.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Drawing modelled against simulated traffic"
+    script:
+        "../scripts/traffic_figure.py"
+
+
+# On 2 cores with ResNet-50 and MobileNet-V2: two loads of 220 queries, about 1 minute a policy, 2 at most.
 rule validation_trace:
     input:
         costs=LAYOUT.costs(HOST),
@@ -55,17 +98,9 @@ rule validation:
     input:
         costs=LAYOUT.costs(HOST),
         co_runs=rules.co_runs.output[0],
-        records=expand(
-            R / "measured" / "{workload}" / "{policy}" / RECORDS,
-            workload=SETTINGS.measured.workloads,
-            policy=LAYOUT.compared,
-        ),
-        runs=expand(
-            R / "measured" / "{workload}" / "{policy}" / "runs.csv",
-            workload=SETTINGS.measured.workloads,
-            policy=LAYOUT.compared,
-        ),
+        records=TRACES,
         described=R / "costs" / "threadripper-3990x" / "costs.parquet",
+        traffic=rules.traffic.output[0],
     output:
         figures=R / "benchmarks" / "validation.json",
         report=R / "validation.md",
@@ -87,11 +122,8 @@ rule validate_machine:
     input:
         costs=LAYOUT.costs(HOST),
         co_runs=rules.co_runs.output[0],
-        records=expand(
-            VALIDATION / "traces" / "{workload}" / "{policy}" / RECORDS,
-            workload=SETTINGS.measured.workloads,
-            policy=LAYOUT.compared,
-        ),
+        records=TRACES,
+        traffic=rules.traffic.output[0],
     output:
         figures=R / "benchmarks" / "validate_machine.json",
         report=R / "validate_machine.md",
@@ -111,9 +143,11 @@ rule validate_machine:
 
 
 
+# With the figure of the traffic, which has a rule of its own.
 rule validation_figures:
     input:
         VALIDATION_TABLES,
+        LAYOUT.traffic_figure(),
     output:
         LAYOUT.validation_figures(),
     params:

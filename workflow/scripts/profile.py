@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from veltair.evaluation.block_samples import sample_blocks
 from veltair.evaluation.script import logged
 from veltair.evaluation.steps import machine_to_itself, measuring_lock
 from veltair.machine.steps import profile_models
@@ -11,6 +12,5 @@ with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
     builds = {Path(plan).parent.name: Path(plan).parent for plan in snakemake.input.plans}
     cores = None if profile["cores"] == "all" else profile["cores"]
     machine, build, folder = snakemake.input.machine, snakemake.params.build, Path(snakemake.output[0]).parent
-    levels, repeats = profile["levels"], profile["repeats"]
-    workers = snakemake.params.workers
-    profile_models(builds, Path(machine), cores, levels, repeats, workers, profile, Path(build), folder)
+    cells, workers = (cores, profile["levels"], profile["repeats"]), snakemake.params.workers
+    profile_models(builds, Path(machine), *cells, workers, sample_blocks, profile, Path(build), folder)

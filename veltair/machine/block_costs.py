@@ -1,0 +1,51 @@
+"""What the engine adds to the layers of a block: seconds to start it, and to change its cores."""
+
+from dataclasses import dataclass
+from math import isfinite
+from statistics import mean
+
+import pandas as pd
+
+# Kinds of samples; `first_layer` is what the first layer of a block takes longer than within one.
+START, FIRST_LAYER, GRANT, SHRINK, GROW = "start", "first_layer", "grant", "shrink", "grow"
+COLUMNS = ("cost", "model", "cores", "sample", "seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCosts:
+    """Seconds that the engine takes beside kernels.
+
+    `start_s` is from the event that lets a block start to its first layer, and what this layer takes longer
+    for it. `grant_s` is from the event that a decision follows to a running block's knowing of its new cores,
+    `resize_s` what their adoption adds to the next layer, `join_s` what it adds on top if cores join.
+    """
+
+    start_s: float
+    resize_s: float
+    grant_s: float
+    join_s: float
+
+    def __post_init__(self) -> None:
+        for name in ("start_s", "resize_s", "grant_s", "join_s"):
+            value = getattr(self, name)
+            if not (value >= 0 and isfinite(value)):
+                raise ValueError(f"BlockCosts: {name} is {value}; give 0 seconds or more")
+
+
+def block_costs(samples: pd.DataFrame) -> BlockCosts:
+    """Return the costs that samples amount to: the mean over models and core counts of the medians.
+
+    `samples` has `COLUMNS`; what is below 0 is noise, and counts as 0. Changes of cores cost nothing where
+    none was measured: on one core. Raises LookupError without a sample of a start.
+    """
+    medians = samples.groupby(["cost", "model", "cores"])["seconds"].median()
+    means = {str(cost): mean(group) for cost, group in medians.groupby(level="cost")}
+    if START not in means:
+        raise LookupError("no start of a block was measured; rerun rule `profile`")
+    resize_s = max(0.0, means.get(SHRINK, 0.0))
+    return BlockCosts(
+        start_s=max(0.0, means[START]) + max(0.0, means.get(FIRST_LAYER, 0.0)),
+        resize_s=resize_s,
+        grant_s=max(0.0, means.get(GRANT, 0.0)),
+        join_s=max(0.0, means.get(GROW, 0.0) - resize_s),
+    )

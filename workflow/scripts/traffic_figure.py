@@ -1,0 +1,12 @@
+"""Draws modelled against simulated traffic."""
+
+from pathlib import Path
+
+from veltair.evaluation.csv_files import read_csv
+from veltair.evaluation.plots import save
+from veltair.evaluation.script import logged
+from veltair.evaluation.traffic_plots import validation_traffic_figure
+
+with logged(snakemake.log[0]):
+    figure = validation_traffic_figure(read_csv(Path(snakemake.input[0])))
+    save(figure, Path(snakemake.output[0]).with_suffix(""), snakemake.params.figures["formats"])
