@@ -25,7 +25,7 @@ def samples(**seconds: tuple[float, ...]) -> pd.DataFrame:
 
 def test_a_cost_is_the_median_of_its_samples() -> None:
     found = block_costs(samples(**{START: (1.0, 2.0, 9.0), GRANT: (0.5,), SHRINK: (0.125,), GROW: (0.375,)}))
-    assert found == BlockCosts(start_s=2.0, resize_s=0.125, grant_s=0.5, join_s=0.25)
+    assert found == BlockCosts(2.0, 0.125, grant_s=0.5, join_s=0.25, starts_s={"net": 2.0})
 
 
 def test_a_start_costs_what_its_first_layer_takes_longer_too() -> None:
@@ -38,9 +38,16 @@ def test_models_and_core_counts_weigh_the_same_however_many_samples_they_have() 
     assert block_costs(pd.DataFrame(rows, columns=list(COLUMNS))).start_s == 4.0
 
 
+def test_each_model_has_a_start_of_its_own() -> None:
+    rows = [(START, "net", 1, 0, 1.0), (START, "net", 2, 0, 3.0), (START, "other", 1, 0, 8.0)]
+    rows += [(FIRST_LAYER, "other", 1, 0, 0.5), (FIRST_LAYER, "net", 1, 0, -0.5)]
+    found = block_costs(pd.DataFrame(rows, columns=list(COLUMNS)))
+    assert found.starts_s == {"net": 2.0, "other": 8.5}
+
+
 def test_medians_below_0_are_noise() -> None:
     found = block_costs(samples(**{START: (1.0,), FIRST_LAYER: (-0.5,), SHRINK: (-1.0,), GROW: (-2.0,)}))
-    assert found == BlockCosts(start_s=1.0, resize_s=0.0, grant_s=0.0, join_s=0.0)
+    assert found == BlockCosts(1.0, 0.0, grant_s=0.0, join_s=0.0, starts_s={"net": 1.0})
 
 
 def test_cores_join_for_nothing_where_a_growth_costs_no_more_than_another_change() -> None:
@@ -48,7 +55,7 @@ def test_cores_join_for_nothing_where_a_growth_costs_no_more_than_another_change
 
 
 def test_on_one_core_changes_cost_nothing() -> None:
-    assert block_costs(samples(**{START: (1.0,)})) == BlockCosts(1.0, 0.0, 0.0, 0.0)
+    assert block_costs(samples(**{START: (1.0,)})) == BlockCosts(1.0, 0.0, 0.0, 0.0, {"net": 1.0})
 
 
 def test_samples_without_a_start_are_refused() -> None:
@@ -60,3 +67,5 @@ def test_samples_without_a_start_are_refused() -> None:
 def test_costs_are_finite_and_not_negative(value: float) -> None:
     with pytest.raises(ValueError, match="join_s is"):
         BlockCosts(0.0, 0.0, 0.0, value)
+    with pytest.raises(ValueError, match="net is"):
+        BlockCosts(0.0, 0.0, 0.0, 0.0, {"net": value})

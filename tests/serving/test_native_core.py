@@ -100,6 +100,7 @@ def log_of(
             "placement": st.sampled_from(["spread", "pinned"]),
             "contention_scale": st.sampled_from([1.0, 0.0, 1.7]),
             "start_cost_s": st.sampled_from([0.0, 0.1]),
+            "start_costs_s": st.sampled_from([{}, {"m": 0.3}]),
             "resize_cost_s": st.sampled_from([0.0, 0.05]),
             "grant_cost_s": st.sampled_from([0.0, 0.2]),
             "join_cost_s": st.sampled_from([0.0, 0.03]),

@@ -87,6 +87,7 @@ def simulator_of(
             "drain_s": st.sampled_from([0.5, 1000.0]),
             "placement": st.sampled_from(["spread", "pinned"]),
             "start_cost_s": st.sampled_from([0.0, 0.1]),
+            "start_costs_s": st.sampled_from([{}, {"m": 0.3}]),
             "resize_cost_s": st.sampled_from([0.0, 0.05]),
             "grant_cost_s": st.sampled_from([0.0, 0.2]),
             "join_cost_s": st.sampled_from([0.0, 0.03]),

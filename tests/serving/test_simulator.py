@@ -167,6 +167,15 @@ def test_starting_costs_its_time_before_the_first_layer_only():
     assert events(started(context({"m": [[Cost(1.0)]] * 2}), "m", start_cost_s=0.25)) == [BlockEnd(2.25, 0)]
 
 
+def test_models_may_start_at_costs_of_their_own():
+    served = context({"m": [[Cost(1.0)]], "n": [[Cost(1.0)]]})
+    backend = simulator(served, trace((0.0, "m"), (0.0, "n")), start_cost_s=0.25, start_costs_s={"n": 0.75})
+    for query_id, model in enumerate("mn"):
+        backend.wait()
+        backend.start(allocation(query_id, model, (0, 1), 1))
+    assert [backend.wait(), backend.wait()] == [BlockEnd(1.25, 0), BlockEnd(1.75, 1)]
+
+
 def test_the_wait_for_a_start_is_not_stretched_by_pressure():
     # The victim meets pressure 1 for all of its 0.5 s wait and its layer of 1 s, which takes 2 s.
     served = context({"victim": [[Cost(1.0, slowdown=2.0)]], "aggressor": [[Cost(8.0, dram_share=1.0)]]})

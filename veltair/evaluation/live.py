@@ -86,10 +86,14 @@ class LiveStudy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveRun:
-    """One rate as measured: its records by LoadGen's clock, LoadGen's own account, and wrong answers."""
+    """One rate as measured: its records by LoadGen's clock, LoadGen's own account, and wrong answers.
+
+    `engine_records` are the same queries from when the engine heard of them to when it had served them.
+    """
 
     qps: float
     records: tuple[QueryRecord, ...]
+    engine_records: tuple[QueryRecord, ...]
     count_from_s: float
     summary: LoadGenSummary | TenantsSummary
     wrong_answers: int
@@ -159,7 +163,8 @@ def measure(study: LiveStudy, qps: float, folder: Path) -> LiveRun:
     write_run(to_frame(joined, named, begin_s), summary.verdicts, folder / QUERIES)
     if recorder is not None:
         write_timeline(recorder.timeline(), named, folder / TIMELINE)
-    return LiveRun(qps, joined, begin_s, summary, engine.wrong_answers)
+    by_issue = tuple(sorted(records, key=lambda record: record.query.id))
+    return LiveRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers)
 
 
 def _ask(

@@ -88,6 +88,7 @@ def simulation_settings(config: Config, tables: Tables | None = None) -> Simulat
         simulated.placement,
         simulated.contention,
         simulated.proxy_error,
+        blocks.starts_s if blocks is not None and simulated.start_cost_us == MEASURED else {},
     )
 
 

@@ -123,6 +123,7 @@ class Bench:
             context,
             np.random.default_rng(SEED),
             start_cost_s=self.settings.start_cost_s,
+            start_costs_s=self.settings.start_costs_s,
             resize_cost_s=self.settings.resize_cost_s,
             drain_s=DRAIN_S,
             law=self.site.law,
@@ -184,7 +185,9 @@ def simpy_figures(site: Site, settings: SimulationSettings, samples: int) -> dic
     The queue has the site's models and noise, but neither interference nor costs of a start, since SimPy
     has none. Raises RuntimeError if the two do not agree on when each query ends, to the last bit.
     """
-    costless = replace(settings, start_cost_s=0.0, resize_cost_s=0.0, grant_cost_s=0.0, join_cost_s=0.0)
+    costless = replace(
+        settings, start_cost_s=0.0, start_costs_s={}, resize_cost_s=0.0, grant_cost_s=0.0, join_cost_s=0.0
+    )
     bench = Bench(undisturbed(site), FCFS, costless)
     context = bench.site.context
     planned = services(bench)

@@ -1,7 +1,7 @@
 """The simulated study: for each policy the QPS at 95 % QoS, then its records at loads that all share."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, isfinite, nan
 from typing import Any
 
@@ -45,7 +45,7 @@ class SimulationSettings:
     Queries are still served for `drain_qos` x the longest latency target after the last arrival. `placement`
     and the costs are those of `Simulator`. `contention` scales what co-runners add to a layer's time (0: the
     null model). `proxy_levels` is the standard deviation of the pressure that policies are told, in steps
-    between the profiled levels.
+    between the profiled levels. `start_costs_s` are starts of single models, in place of `start_cost_s`.
     """
 
     queries: int
@@ -57,6 +57,7 @@ class SimulationSettings:
     placement: str = "spread"
     contention: float = 1.0
     proxy_levels: float = 0.0
+    start_costs_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ def make_simulator(
         start_cost_s=settings.start_cost_s,
         resize_cost_s=settings.resize_cost_s,
         drain_s=settings.drain_qos * max(site.qos_s.values()),
+        start_costs_s=settings.start_costs_s,
         grant_cost_s=settings.grant_cost_s,
         join_cost_s=settings.join_cost_s,
         placement=settings.placement,

@@ -139,8 +139,8 @@ def measure_trace(
 ) -> None:
     """Record what becomes of a trace under a policy on this machine, at two loads that all policies share.
 
-    Writes the records, and beside them how well LoadGen kept its schedule. Raises RuntimeError if no rate
-    could be measured.
+    Writes the records by the engine's clock, and beside them how well LoadGen kept its schedule. Raises
+    RuntimeError if no rate could be measured.
     """
     check_made_here(read_provenance(tables / COSTS))
     site = site_of(config, read_tables(tables), workload)
@@ -162,12 +162,16 @@ def measure_trace(
     provenance = collect(
         config.model_dump(mode="json"), inputs=[tables / COSTS], seed=given.seed, interference=line
     )
-    write_parquet(output, live_frame(study, runs), provenance)
+    by_engine = [replace(run, records=run.engine_records) for run in runs]
+    write_parquet(output, live_frame(study, by_engine), provenance)
     write_csv(output.parent / RUNS, pd.DataFrame(run_rows(policy, runs)), provenance)
 
 
 def recorded_run(study: LiveStudy, qps: float, folder: Path) -> LiveRun | None:
-    """Return the first run at a rate that is valid; the last one where none is, and None where all failed."""
+    """Return the first run at a rate whose answers are right; else the last, and None where all failed.
+
+    That LoadGen issued late spoils no trace: queries are replayed as they came.
+    """
     run = None
     for attempt in range(1, 1 + TRACE_ATTEMPTS):
         try:
@@ -176,7 +180,7 @@ def recorded_run(study: LiveStudy, qps: float, folder: Path) -> LiveRun | None:
             print(f"{study.policy} at {qps:.4g} QPS failed: {error}", flush=True)
             continue
         print(f"{study.policy} at {qps:.4g} QPS: {len(run.records)} queries {run.problem}", flush=True)
-        if not run.problem:
+        if not run.wrong_answers:
             break
     return run
 
@@ -291,7 +295,7 @@ class _Replays:
 
 
 def _valid_records(files: ValidationFiles) -> list[pd.DataFrame]:
-    """Return the records of each file without the runs that a late LoadGen or a wrong answer spoilt."""
+    """Return the records of each file without the runs that a wrong answer spoilt."""
     tables, kept = file_digest(files.tables / COSTS), []
     for path in files.records:
         if tables not in read_provenance(path).inputs.values():
@@ -299,14 +303,14 @@ def _valid_records(files: ValidationFiles) -> list[pd.DataFrame]:
                 f"{path} was measured with other cost tables than those in {files.tables}; measure it again"
             )
         records = read_records(path)
-        problems = read_csv(path.parent / RUNS).set_index("qps")["problem"]
-        spoilt = records["qps"].map(problems).fillna("") != ""
+        wrong = read_csv(path.parent / RUNS).set_index("qps")["wrong_answers"]
+        spoilt = records["qps"].map(wrong).fillna(0) > 0
         for qps in sorted(records.loc[spoilt, "qps"].unique()):
-            print(f"{path}: the run at {qps:.4g} QPS is left out: {problems[qps]}", flush=True)
+            print(f"{path}: the run at {qps:.4g} QPS is left out: {wrong[qps]} wrong answers", flush=True)
         if not spoilt.all():
             kept.append(records[~spoilt].reset_index(drop=True))
     if not kept:
-        raise TraceError("no measured run is valid; measure again on an idle machine")
+        raise TraceError("no measured run gave right answers; build the models anew (rule `build`)")
     return kept
 
 
@@ -361,6 +365,7 @@ def charged_figures(settings: SimulationSettings, command: str) -> dict[str, Fig
     charged = {
         name: 1e6 * getattr(settings, f"{name}_cost_s") for name in ("start", "resize", "grant", "join")
     }
+    charged |= {f"start_{model}": 1e6 * start_s for model, start_s in settings.start_costs_s.items()}
     return {
         f"charged_{name}_us": Figure(value, "µs, see `simulated.*_cost_us`", (value,), command)
         for name, value in charged.items()

@@ -1,6 +1,7 @@
 """What the engine adds to the layers of a block: seconds to start it, and to change its cores."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import isfinite
 from statistics import mean
 
@@ -15,6 +16,8 @@ COLUMNS = ("cost", "model", "cores", "sample", "seconds")
 class BlockCosts:
     """Seconds that the engine takes beside kernels.
 
+    `starts_s` is `start_s` of each model that was measured: their first layers find caches unlike cold.
+
     `start_s` is from the event that lets a block start to its first layer, and what this layer takes longer
     for it. `grant_s` is from the event that a decision follows to a running block's knowing of its new cores,
     `resize_s` what their adoption adds to the next layer, `join_s` what it adds on top if cores join.
@@ -24,10 +27,11 @@ class BlockCosts:
     resize_s: float
     grant_s: float
     join_s: float
+    starts_s: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("start_s", "resize_s", "grant_s", "join_s"):
-            value = getattr(self, name)
+        scalars = {name: getattr(self, name) for name in ("start_s", "resize_s", "grant_s", "join_s")}
+        for name, value in {**scalars, **self.starts_s}.items():
             if not (value >= 0 and isfinite(value)):
                 raise ValueError(f"BlockCosts: {name} is {value}; give 0 seconds or more")
 
@@ -43,9 +47,14 @@ def block_costs(samples: pd.DataFrame) -> BlockCosts:
     if START not in means:
         raise LookupError("no start of a block was measured; rerun rule `profile`")
     resize_s = max(0.0, means.get(SHRINK, 0.0))
+    by_model = medians.groupby(level=["cost", "model"]).mean()
     return BlockCosts(
         start_s=max(0.0, means[START]) + max(0.0, means.get(FIRST_LAYER, 0.0)),
         resize_s=resize_s,
         grant_s=max(0.0, means.get(GRANT, 0.0)),
         join_s=max(0.0, means.get(GROW, 0.0) - resize_s),
+        starts_s={
+            str(model): max(0.0, float(seconds)) + max(0.0, float(by_model.get((FIRST_LAYER, model), 0.0)))
+            for model, seconds in by_model[START].items()
+        },
     )

@@ -33,7 +33,14 @@ _DOUBLE, _LONG, _INT = ctypes.c_double, ctypes.c_int64, ctypes.c_int32
 
 
 class _Model(ctypes.Structure):
-    _fields_ = (("rows", _ARRAY), ("laws", _ARRAY), ("noise", _ARRAY), ("layers", _LONG), ("versions", _LONG))
+    _fields_ = (
+        ("rows", _ARRAY),
+        ("laws", _ARRAY),
+        ("noise", _ARRAY),
+        ("layers", _LONG),
+        ("versions", _LONG),
+        ("start_cost_s", _DOUBLE),
+    )
 
 
 class _Settings(ctypes.Structure):
@@ -42,7 +49,7 @@ class _Settings(ctypes.Structure):
         *((name, _LONG) for name in ("level_count", "count_count", "cores", "group_cores", "groups")),
         *((name, _LONG) for name in ("resources", "most_layers")),
         *((name, _DOUBLE) for name in ("l3_bytes", "total_l3_bytes", "fork_s", "combine", "scale")),
-        *((name, _DOUBLE) for name in ("start_cost_s", "resize_cost_s", "join_cost_s")),
+        *((name, _DOUBLE) for name in ("resize_cost_s", "join_cost_s")),
         *((name, _INT) for name in ("by_law", "seated")),
     )
 
@@ -303,7 +310,7 @@ def _settings(
 ) -> _Settings:
     machine, costs = contention.machine, contention.costs
     pointer = pointers.to
-    models = [_model(contention, name, noise[name], pointer) for name in noise]
+    models = [_model(contention, name, noise[name], delays.start_of(name), pointer) for name in noise]
     counts = range(machine.cores + 1)
     law = contention.law
     profiled = {cores: place for place, cores in enumerate(costs.cores)}
@@ -326,7 +333,6 @@ def _settings(
         fork_s=machine.launch_s + machine.join_s,
         combine=law.combine if law else 1.0,
         scale=contention.scale,
-        start_cost_s=delays.start_s,
         resize_cost_s=delays.resize_s,
         join_cost_s=delays.join_s,
         by_law=law is not None,
@@ -335,7 +341,7 @@ def _settings(
 
 
 def _model(
-    contention: Contention, name: str, noise: NDArray[np.float64], pointer: Callable[..., int]
+    contention: Contention, name: str, noise: NDArray[np.float64], start_s: float, pointer: Callable[..., int]
 ) -> _Model:
     curves = contention.curves(name)
     seconds, shares = curves.seconds, curves.dram_share
@@ -356,4 +362,4 @@ def _model(
                     *(tiling.fetched_bytes or (nan,) * len(CACHE_BYTES)),
                 )
         laws = pointer(table)
-    return _Model(pointer(rows), laws, pointer(noise), seconds.shape[0], seconds.shape[1])
+    return _Model(pointer(rows), laws, pointer(noise), seconds.shape[0], seconds.shape[1], start_s)

@@ -8,7 +8,7 @@ ratio of its new time to its old one.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
@@ -29,20 +29,28 @@ _NOT_MET = -1.0
 class Delays:
     """What a block waits for, in seconds: a start, a change of its cores, and cores that join as it grows.
 
-    `grant_s` is how long it takes until a running block knows of a change that it is asked for.
+    `grant_s` is how long it takes until a running block knows of a change that it is asked for. `starts_s`
+    are starts of blocks of single models, where these differ from the others'.
     """
 
     start_s: float
     resize_s: float
     grant_s: float = 0.0
     join_s: float = 0.0
+    starts_s: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("start_s", "resize_s", "grant_s", "join_s"):
-            delay_s = getattr(self, name)
+        delays = {
+            f"{name}_cost_s": getattr(self, f"{name}_s") for name in ("start", "resize", "grant", "join")
+        }
+        delays |= {f"start_costs_s of {model}": start_s for model, start_s in self.starts_s.items()}
+        for name, delay_s in delays.items():
             if not 0 <= delay_s < math.inf:
-                cost = f"{name.removesuffix('_s')}_cost_s"
-                raise ValueError(f"{cost} is {delay_s}; give a finite number of seconds, 0 or more")
+                raise ValueError(f"{name} is {delay_s}; give a finite number of seconds, 0 or more")
+
+    def start_of(self, model: str) -> float:
+        """Return what a block of a model waits for as it starts."""
+        return self.starts_s.get(model, self.start_s)
 
 
 class Core(Protocol):
@@ -158,7 +166,9 @@ class PythonCore:
         picked = np.frombuffer(picks, dtype=np.uint32)[block.start : block.stop]
         loads = self._contention.loads(block, versions, cores)
         noise = self._noise[block.model][picked].tolist()
-        running = _Running(query_id, block, versions, cores, loads, noise, now_s + self._delays.start_s)
+        running = _Running(
+            query_id, block, versions, cores, loads, noise, now_s + self._delays.start_of(block.model)
+        )
         self._now_s = now_s
         self._running.append(running)
         self._neighbours.append(loads[0], cores, ())

@@ -71,6 +71,7 @@ class Simulator:
         start_cost_s: float,
         resize_cost_s: float,
         drain_s: float,
+        start_costs_s: Mapping[str, float] | None = None,
         grant_cost_s: float = 0.0,
         join_cost_s: float = 0.0,
         placement: str = "spread",
@@ -82,16 +83,17 @@ class Simulator:
     ) -> None:
         """Take the trace, ordered by arrival, and what it runs on.
 
-        `grant_cost_s` is how long it takes until a running block knows of a resize, `join_cost_s` what a
-        block that grows waits for on top of `resize_cost_s`. `law` is that of a described machine; None: the
-        cost table's times. `proxy` is the error of the pressure that is told; None: exact. `core` is the
-        inner loop, `c` (compiled into `build_dir`, by default the user's cache folder) or `python`.
+        `start_costs_s` are those of single models, in place of `start_cost_s`. `grant_cost_s` is how long it
+        takes until a running block knows of a resize, `join_cost_s` what a block that grows waits for on top
+        of `resize_cost_s`. `law` is that of a described machine; None: the cost table's times. `proxy` is
+        the error of the pressure that is told; None: exact. `core` is the inner loop, `c` (compiled into
+        `build_dir`, by default the user's cache folder) or `python`.
 
         Raises ValueError if the trace is out of order, a time is negative or no number, or the cost table has
         not the layers of a model; LookupError if a query asks for a model that is not served or was not
         profiled.
         """
-        delays = Delays(start_cost_s, resize_cost_s, grant_cost_s, join_cost_s)
+        delays = Delays(start_cost_s, resize_cost_s, grant_cost_s, join_cost_s, start_costs_s or {})
         _check_models(arrivals, context)
         self._agenda = Agenda(arrivals, drain_s)
         self._noise = {name: context.costs.model(name).noise for name in context.models}

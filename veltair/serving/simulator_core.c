@@ -26,6 +26,7 @@ static const double NOT_MET = -1.0;  // below every pressure and time: a layer t
 typedef struct {
     const double *rows, *laws, *noise;
     int64_t layers, versions;
+    double start_cost_s;
 } model_t;
 
 typedef struct {
@@ -34,7 +35,7 @@ typedef struct {
     const int32_t *count_places;                          // by number of cores; -1 if not profiled
     int64_t level_count, count_count, cores, group_cores, groups, resources, most_layers;
     double l3_bytes, total_l3_bytes, fork_s, combine, scale;
-    double start_cost_s, resize_cost_s, join_cost_s;
+    double resize_cost_s, join_cost_s;
     int32_t by_law, seated;
 } settings_t;
 
@@ -224,7 +225,7 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_place, int32_t
     int64_t place = sim->state.running++;
     sim->lanes[place].slot = slot;
     sim->numbers[END_S][place] = INFINITY;
-    enter_layer(sim, place, now_s + of->start_cost_s);
+    enter_layer(sim, place, now_s + model->start_cost_s);
     sim->now_s = now_s;
     sim->busy_cores += cores;
     sim->stale = true;
