@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from builders import linear_context, make_context, make_machine, make_model, pending, running, snapshot
 
-from veltair.serving.growth import busy, grow, pressure_on
-from veltair.serving.policy import Resize
+from veltair.compiler.model import LayerBlock
+from veltair.serving.growth import busy, fill, grow, pressure_on
+from veltair.serving.policy import Allocation, Resize
 from veltair.serving.timetables import Reading, Timetables
 
 # Four layers that speed up linearly on 8 cores.
@@ -69,3 +70,27 @@ def test_a_block_alone_meets_no_pressure_and_equal_blocks_each_half():
 
 def test_nothing_grows_where_no_unit_is_free():
     assert list(grow(snapshot(0, [pending(2, NET)], [running(1, NET, 8)]), 0, TABLES)) == []
+
+
+def start(query_id: int, cores: int) -> Allocation:
+    return Allocation(query_id, LayerBlock("net", 0, 4), (0,) * 4, cores, cores)
+
+
+def test_a_block_that_starts_alone_takes_all_cores_that_suit_it_and_still_wants_its_need():
+    assert fill(snapshot(8, [], []), [start(1, 3)], TABLES, 0) == [
+        Allocation(1, LayerBlock("net", 0, 4), (0,) * 4, 8, 3)
+    ]
+
+
+def test_running_blocks_grow_before_those_that_start():
+    one = snapshot(6, [], [running(1, NET, 2)])
+    assert fill(one, [start(2, 3)], TABLES, 0) == [start(2, 3), Resize(1, 5)]
+
+
+def test_of_two_that_start_the_first_takes_what_is_left():
+    first, second = fill(snapshot(8, [], []), [start(1, 2), start(2, 1)], TABLES, 0)
+    assert (first.cores, second.cores) == (7, 1)
+
+
+def test_starts_stay_as_they_are_where_nothing_is_left():
+    assert fill(snapshot(4, [], []), [start(1, 4)], TABLES, 0) == [start(1, 4)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from veltair.serving.blocks import BlockFormer, BudgetRule, Budgets, BudgetShare, CoalesceLayers, Threshold
 from veltair.serving.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
 from veltair.serving.elastic import ElasticPolicy
-from veltair.serving.growth import grow
+from veltair.serving.growth import fill
 from veltair.serving.plans import Asks, Plan
 from veltair.serving.policy import Allocation, Answer, Context, Pending, Snapshot
 from veltair.serving.timetables import FixedVersion, Reading, Timetables, VersionChoice
@@ -59,8 +59,7 @@ class AdaptiveBlocks:
         starts = self._starts(snapshot, waiting, level)
         if not self._grows or len(starts) < len(waiting):
             return [*late, *starts] if late else starts
-        free_cores = snapshot.free_cores - sum(start.cores for start in starts)
-        return [*late, *starts, *grow(snapshot, free_cores, tables)]
+        return [*late, *fill(snapshot, starts, tables, level)]
 
     def plan(self) -> Plan:
         """Return how it decides, as data."""

@@ -1,14 +1,46 @@
-"""Growth: running blocks take cores that nobody waits for.
+"""Growth: blocks take cores that nobody waits for.
 
 Source: a decision of ours. Cores that stay idle while a block runs on fewer than suit it are the cost of a
 conflict (a shrunk block never recovers) and of a need that was worked out when the machine was fuller.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from veltair.serving.discipline import round_down
-from veltair.serving.policy import Resize, Running, Snapshot
+from veltair.serving.policy import Allocation, Answer, Resize, Running, Snapshot
 from veltair.serving.timetables import Timetables
+
+
+def fill(
+    snapshot: Snapshot, starts: Sequence[Allocation], tables: Timetables, level: int
+) -> Sequence[Answer]:
+    """Return the starts and the growth of running blocks, so that both take all cores that suit them.
+
+    To be called when all who waited start. Running blocks come first, then the starts in their turn: a block
+    that starts alone would else stay as small as its need, for nothing happens that could make it grow.
+    """
+    free_cores = snapshot.free_cores - sum(start.cores for start in starts)
+    resizes = list(grow(snapshot, free_cores, tables))
+    if starts and free_cores >= tables.counts[0]:
+        reserved = {running.query.id: running.reserved_cores for running in snapshot.running}
+        free_cores -= sum(resize.cores - reserved[resize.query_id] for resize in resizes)
+        starts = list(_widened(starts, free_cores, tables, level))
+    return [*starts, *resizes]
+
+
+def _widened(
+    starts: Sequence[Allocation], free_cores: int, tables: Timetables, level: int
+) -> Iterator[Allocation]:
+    for start in starts:
+        block = start.block
+        best = tables.best_cores(block.model, level, block.start, block.stop)
+        cores = round_down(min(best, start.cores + free_cores), tables.counts)
+        if cores <= start.cores:
+            yield start
+            continue
+        yield replace(start, cores=cores, versions=tables.versions(block, level, cores))
+        free_cores -= cores - start.cores
 
 
 def grow(snapshot: Snapshot, free_cores: int, tables: Timetables) -> Iterator[Resize]:

@@ -168,9 +168,30 @@ static int start_in_turn(loop_t *loop, turn_t turn, int64_t level, int32_t *free
     return OK;
 }
 
-// growth.py: running blocks take cores that nobody waits for, the oldest block first.
-static int grow(loop_t *loop, int32_t free_cores)
+// growth.py: blocks that start take what running ones leave, each in its turn.
+static void widen_starts(loop_t *loop, int64_t count, int64_t level, int32_t free_cores)
 {
+    const plan_t *plan = &loop->plan;
+    for (int64_t place = 0; place < count; place++) {
+        command_t *start = &loop->commands[place];
+        if (start->kind != START)
+            continue;
+        const plan_model_t *model = plan_of(loop, start->account);
+        int64_t first = start->account->next_layer;
+        int32_t best = best_cores(loop, model, level, first, start->stop), most = start->cores + free_cores;
+        int32_t cores = round_down(plan, best < most ? best : most);
+        if (cores <= start->cores)
+            continue;
+        free_cores -= cores - start->cores;
+        start->cores = cores;
+        start->versions = versions_of(loop, model, level, cores, first);
+    }
+}
+
+// growth.py: running blocks take cores that nobody waits for, the oldest block first; then those that start.
+static int grow(loop_t *loop, int64_t starting_level, int32_t free_cores)
+{
+    int64_t starts = loop->command_count;
     const plan_t *plan = &loop->plan;
     int32_t busy = busy_cores(loop);
     const int32_t *ended = simulator_ended(loop->sim);
@@ -189,6 +210,7 @@ static int grow(loop_t *loop, int32_t free_cores)
             return NO_MEMORY;
         free_cores -= cores - reserved;
     }
+    widen_starts(loop, starts, starting_level, free_cores);
     return OK;
 }
 
@@ -205,7 +227,7 @@ static int decide_blocks(loop_t *loop)
         what = start_in_turn(loop, turn, level, &free_cores, &starts);
     if (what != OK || !plan->grows || starts < loop->waiting_count)
         return what;
-    return grow(loop, free_cores);
+    return grow(loop, level, free_cores);
 }
 
 // baselines/fcfs_all.py: one whole model at a time on the cores that suit it best.

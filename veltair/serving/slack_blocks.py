@@ -13,7 +13,7 @@ from pydantic import Field
 from veltair.compiler.model import LayerBlock
 from veltair.serving.blocks import TOLERANCE, BudgetShare
 from veltair.serving.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
-from veltair.serving.growth import grow
+from veltair.serving.growth import fill
 from veltair.serving.plans import Asks, Plan
 from veltair.serving.policy import Answer, Context, Pending, Snapshot
 from veltair.serving.timetables import Timetables, VersionChoice
@@ -69,8 +69,7 @@ class VeltairElastic:
         )
         if not self._grows or len(starts) < len(waiting):
             return [*late, *starts]
-        free_cores = snapshot.free_cores - sum(start.cores for start in starts)
-        return [*late, *starts, *grow(snapshot, free_cores, tables)]
+        return [*late, *fill(snapshot, starts, tables, level)]
 
     def plan(self) -> Plan:
         """Return how it decides, as data."""
