@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from veltair.evaluation.targets import ROUNDING, LeastPlan, least_plan
 from veltair.serving.policy import Context
 from veltair.serving.query import Query, QueryRecord
+from veltair.serving.simulator import Draw
 
 # Queries whose least work is computed at a time: enough to pay for the call, few enough to stay in a cache.
 CHUNK = 512
@@ -60,9 +61,7 @@ def checked(
     work.check_empty()
 
 
-def service_factors(
-    arrivals: Sequence[Query], context: Context, rng: np.random.Generator
-) -> Iterator[NDArray[np.float64]]:
+def service_factors(arrivals: Sequence[Query], context: Context, rng: Draw) -> Iterator[NDArray[np.float64]]:
     """Yield the factors that the simulator draws for each arrival from an equal generator, layer by layer."""
     for query in arrivals:
         noise = context.costs.model(query.model).noise

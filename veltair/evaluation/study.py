@@ -20,6 +20,7 @@ from veltair.evaluation.capacity import (
     satisfaction_of,
     warmup_s,
 )
+from veltair.evaluation.draws import Draws, Stream
 from veltair.evaluation.invariants import checked, service_factors
 from veltair.evaluation.records import Run, to_frame
 from veltair.evaluation.targets import SATISFACTION, fluid_bound, targets
@@ -74,6 +75,7 @@ class Site:
     weights: Mapping[str, int]
     law: MachineLaw | None = None
     satisfaction: float = SATISFACTION
+    draws: Draws = field(default_factory=Draws, compare=False, repr=False)
 
     @property
     def qos_s(self) -> dict[str, float]:
@@ -133,7 +135,7 @@ def simulate(
     arrivals = site_arrivals(site, settings, qps, seed)
     simulator = make_simulator(site, settings, arrivals, seed)
     records = serve_simulated(make(site.context), site.context, simulator)
-    factors = service_factors(arrivals, site.context, _noise(seed))
+    factors = service_factors(arrivals, site.context, _noise(site, seed))
     return arrivals, checked(records, arrivals, site.context, factors), simulator
 
 
@@ -158,7 +160,7 @@ def make_simulator(
     return Simulator(
         arrivals,
         site.context,
-        _noise(seed),
+        _noise(site, seed),
         start_cost_s=settings.start_cost_s,
         resize_cost_s=settings.resize_cost_s,
         drain_s=settings.drain_qos * max(site.qos_s.values()),
@@ -172,9 +174,9 @@ def make_simulator(
     )
 
 
-def _noise(seed: int) -> np.random.Generator:
+def _noise(site: Site, seed: int) -> Stream:
     # A stream of its own: the service noise must not follow the arrivals.
-    return np.random.default_rng([seed, Seeds.derive(seed).qsl])
+    return site.draws.stream(seed, lambda: np.random.default_rng([seed, Seeds.derive(seed).qsl]))
 
 
 def count_from_s(arrivals: Sequence[Query], qos_s: Mapping[str, float]) -> float:

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,13 @@ class CoreChange(IntEnum):
     """It ended."""
 
 
+class Draw(Protocol):
+    """As much of a random generator as the simulator uses."""
+
+    def integers(self, high: int, /, *, size: int) -> NDArray[np.int64]:
+        """Return so many integers in [0, high)."""
+
+
 class Simulator:
     """Runs blocks in virtual time by the cost table or a machine's law, and the contention model.
 
@@ -66,7 +74,7 @@ class Simulator:
         self,
         arrivals: Sequence[Query],
         context: Context,
-        rng: np.random.Generator,
+        rng: Draw,
         *,
         start_cost_s: float,
         resize_cost_s: float,
