@@ -222,7 +222,7 @@ def test_policies_at_different_rates_are_no_pair() -> None:
 def test_policies_asked_by_unlike_traces_are_no_pair(change: str) -> None:
     theirs = make_run(EVEN, policy="Theirs")
     if change == "arrival_s":
-        theirs.loc[3, "arrival_s"] += 0.01
+        theirs["arrival_s"] **= 1.1
     elif change == "model":
         theirs.loc[3, "model"] = "other"
     else:
@@ -230,6 +230,14 @@ def test_policies_asked_by_unlike_traces_are_no_pair(change: str) -> None:
     measured = pd.concat([make_run(EVEN), theirs])
     with pytest.raises(TraceError, match="not asked by one trace"):
         pair_orders(measured, [measured], [measured])
+
+
+def test_a_query_that_came_late_and_a_run_that_began_later_are_of_the_same_trace() -> None:
+    theirs = make_run(EVEN, policy="Theirs")
+    theirs["arrival_s"] += 3.0
+    theirs.loc[3, "arrival_s"] += 0.01
+    measured = pd.concat([make_run(EVEN), theirs])
+    assert len(pair_orders(measured, [measured], [measured])) == 1
 
 
 def test_a_policy_without_a_replay_is_named() -> None:
