@@ -15,6 +15,7 @@ from tests.serving.random_builders import LAYERS, VERSIONS, random_context, rand
 from tests.serving.sim_builders import Cost, allocation, context, trace
 from veltair.compiler.model import LayerBlock
 from veltair.machine import native
+from veltair.machine.law import MachineLaw
 from veltair.serving.dispatcher import Dispatcher, serve
 from veltair.serving.policy import Allocation, Context, Resize, Snapshot
 from veltair.serving.query import Query
@@ -112,6 +113,21 @@ def test_both_cores_give_the_same_events_bit_for_bit(seed, gap_s, by_law, drain_
     assert log_of("c", seed, gap_s, inputs, by_law, drain_s) == log_of(
         "python", seed, gap_s, inputs, by_law, drain_s
     )
+
+
+def test_a_law_may_know_versions_that_the_table_lacks():
+    rng = np.random.default_rng(3)
+    served, law = random_context(rng), random_law(rng)
+    more = {
+        name: tuple((*versions, versions[0]) for versions in layers) for name, layers in law.layers.items()
+    }
+    found = []
+    for one in (law, MachineLaw(law.combine, more)):
+        costs = {"start_cost_s": 0.0, "resize_cost_s": 0.0, "drain_s": 1000.0}
+        queries = [Query(place, "mn"[place % 2], 0.1 * place, 100.0) for place in range(9)]
+        backend = Simulator(queries, served, np.random.default_rng(0), law=one, **costs)
+        found.append(list(serve(Dispatcher(Restless(served, np.random.default_rng(1)), served), backend)))
+    assert found[0] == found[1]
 
 
 def test_where_the_c_core_cannot_be_built_the_python_one_serves_with_a_warning(monkeypatch, tmp_path):

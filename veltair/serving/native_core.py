@@ -351,7 +351,8 @@ def _model(
     if contention.law is not None:
         table = np.zeros((*seconds.shape[:2], _LAW_FIELDS))
         for layer, versions in enumerate(contention.law.layers[name]):
-            for version, law in enumerate(versions):
+            # A study of fewer versions leaves the law as it is: what the table lacks, nobody runs.
+            for version, law in enumerate(versions[: seconds.shape[1]]):
                 tiling = law.tiling
                 table[layer, version] = (
                     law.compute_s,
