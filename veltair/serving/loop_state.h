@@ -98,7 +98,6 @@ typedef struct {
 typedef struct {
     const record_t *records;
     int64_t record_count, waiting, oldest;  // oldest: place in the trace of the query that waits longest
-    double time_s;
     int32_t free_cores, level, limit, scale;  // the block that was never formed: of model, from first on
     int32_t model, first, slot, cores, change;
 } loop_state_t;

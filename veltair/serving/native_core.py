@@ -1,7 +1,6 @@
 """The simulator's inner loop in C: the same events as `python_core.py`, bit for bit, many times as fast."""
 
 import ctypes
-import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from veltair.compiler.model import LayerBlock
 from veltair.compiler.traffic import CACHE_BYTES
 from veltair.machine.contention import Contention
 from veltair.machine.law import block_bytes_per_s
-from veltair.machine.native import FLAGS, compile_c
+from veltair.machine.native import EXACT_LIBRARY, compile_c, default_build_dir
 from veltair.machine.sharing import Seat, pinned_bytes_per_s, use_of
 from veltair.serving.dispatcher import BlockEnd, Resized
 from veltair.serving.python_core import Delays
@@ -62,12 +61,6 @@ class _State(ctypes.Structure):
         ("slot", _INT),
         ("cores", _INT),
     )
-
-
-def default_build_dir() -> Path:
-    """Return the user's cache folder for compiled sources (XDG base directory specification)."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / "veltair"
 
 
 @dataclass(slots=True)
@@ -253,9 +246,7 @@ class _Progress(Mapping[int, int]):
 @lru_cache
 def _load(build_dir: Path) -> Any:
     """Return the compiled library. It calls no Python and is short: it keeps the interpreter's lock."""
-    # No rounding changes: products and sums are not fused. Traps and errno, which nobody reads, are dropped.
-    flags = (*FLAGS, "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-shared", "-fPIC")
-    library = ctypes.PyDLL(str(compile_c(SOURCE, build_dir, flags, beside=[LOOP_SOURCE])))
+    library = ctypes.PyDLL(str(compile_c(SOURCE, build_dir, EXACT_LIBRARY, beside=[LOOP_SOURCE])))
     handle, text = ctypes.c_void_p, ctypes.c_char_p
     integers = ctypes.POINTER(_INT)
     signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {

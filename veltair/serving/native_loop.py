@@ -77,7 +77,6 @@ class _State(ctypes.Structure):
     _fields_ = (
         ("records", _ARRAY),
         *((name, _LONG) for name in ("record_count", "waiting", "oldest")),
-        ("time_s", _DOUBLE),
         *((name, _INT) for name in ("free_cores", "level", "limit", "scale")),
         *((name, _INT) for name in ("model", "first", "slot", "cores", "change")),
     )

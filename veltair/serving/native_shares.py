@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.machine.native import FLAGS, NativeBuildError, compile_c
+from veltair.machine.native import EXACT_LIBRARY, NativeBuildError, compile_c, default_build_dir
 from veltair.serving.blocks import TOLERANCE
 from veltair.serving.core_shares import PythonShares, Shares, ShareTables
-from veltair.serving.native_core import default_build_dir
 
 SOURCE = Path(__file__).parent / "core_shares.c"
 
@@ -97,9 +96,7 @@ def make_shares(tables: ShareTables) -> Shares:
 @lru_cache
 def _load(build_dir: Path) -> Any:
     """Return the compiled library. It calls no Python and is short: it keeps the interpreter's lock."""
-    # No rounding changes: products and sums are not fused. Traps and errno, which nobody reads, are dropped.
-    flags = (*FLAGS, "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-shared", "-fPIC")
-    library = ctypes.PyDLL(str(compile_c(SOURCE, build_dir, flags)))
+    library = ctypes.PyDLL(str(compile_c(SOURCE, build_dir, EXACT_LIBRARY)))
     library.core_shares_claim_bytes.restype = _LONG
     share_out = library.core_shares_at_level
     share_out.restype = None

@@ -90,7 +90,6 @@ static int need_seat(loop_t *loop, const account_t *account, int32_t cores, int3
 {
     if (!loop->run.seated)
         return OK;
-    loop->state.model = account->model;
     loop->state.slot = account->slot;
     loop->state.cores = cores;
     loop->state.change = change;
@@ -202,7 +201,6 @@ int loop_run(loop_t *loop)
             if (loop->state.record_count >= FLUSH)
                 return RECORDS;
             what = wait_for_event(loop);
-            loop->state.time_s = loop->now_s;
             if (what != OK && what != NEED_SEAT)
                 return stop_at_end(loop, what);
             loop->phase = DECIDING;
