@@ -1,7 +1,6 @@
 """Every policy with what it must be told, contexts whose versions have traffic, and a backend that audits."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -61,7 +60,7 @@ def traffic_context(
 def scaled_queries(queries: Iterable[Query], time_scale: float) -> list[Query]:
     """Return the queries with arrivals and targets scaled."""
     return [
-        replace(query, arrival_s=query.arrival_s * time_scale, qos_s=query.qos_s * time_scale)
+        query._replace(arrival_s=query.arrival_s * time_scale, qos_s=query.qos_s * time_scale)
         for query in queries
     ]
 

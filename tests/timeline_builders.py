@@ -1,7 +1,7 @@
 """Recorded runs of random policies on servers, for tests of timelines and of what is drawn from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -86,7 +86,7 @@ def recorded_run(
     context = server_context(cores)
     # Arrivals on a grid of the layers' times: many events at once.
     arrivals = [
-        replace(query, arrival_s=round(query.arrival_s * 512) / 512)
+        query._replace(arrival_s=round(query.arrival_s * 512) / 512)
         for query in random_queries(context, queries, seed)
     ]
     rng = np.random.default_rng(seed)

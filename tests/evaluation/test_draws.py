@@ -11,11 +11,11 @@ def fresh() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-def given(stream: Stream | np.random.Generator, asked: list[tuple[int, int]]) -> list[list[int]]:
-    return [stream.integers(high, size=size).tolist() for high, size in asked]
+def given(stream: Stream | np.random.Generator, asked: list[list[int]]) -> list[list[int]]:
+    return [stream.integers(np.array(high)).tolist() for high in asked]
 
 
-ASKED = [(10, 3), (4, 5), (10, 3), (100, 1)]
+ASKED = [[10, 10, 4], [4] * 5, [10, 10, 4], [100]]
 
 
 def test_every_stream_of_a_seed_gives_what_a_fresh_generator_gives() -> None:
@@ -35,7 +35,7 @@ def test_streams_that_are_read_in_turn_do_not_disturb_each_other() -> None:
 def test_one_that_asks_for_something_else_gets_what_a_generator_would_give() -> None:
     shared = Draws()
     given(shared.stream(1, fresh), ASKED)
-    others = [(10, 3), (9, 2), (10, 3), (100, 1), (5, 5)]
+    others = [[10, 10, 4], [9, 9], [10, 10, 4], [100], [5] * 5]
     assert given(shared.stream(1, fresh), others) == given(fresh(), others)
 
 

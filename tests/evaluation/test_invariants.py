@@ -1,25 +1,23 @@
 from collections.abc import Iterator
-from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
-import pandas as pd
 import pytest
 from builders import make_context, make_machine, make_model, random_queries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_cases import POLICIES, traffic_context
 
-from veltair.evaluation.invariants import InvariantError, checked, service_factors
+from veltair.evaluation.invariants import InvariantError, LeastWork, checked
 from veltair.evaluation.targets import least_plan, work_optimal_core_s
-from veltair.machine.cost import CostTable
 from veltair.serving.dispatcher import Dispatcher, serve
+from veltair.serving.noise import noise_parts, service_factors
 from veltair.serving.policy import Context
 from veltair.serving.presets import PRESETS, make_policy
 from veltair.serving.query import Ending, Query, QueryRecord
 from veltair.serving.simulator import Simulator
 
 FACTORS = (0.8, 1.0, 1.0, 1.3)
-FCFS, _ = POLICIES["FcfsMin"]
 
 
 def run(
@@ -44,30 +42,45 @@ def test_no_policy_breaks_an_invariant_under_contention_and_noise(name, preset, 
     site, (path, options) = traffic_context(seed, factors=FACTORS), POLICIES[name]
     arrivals = random_queries(site, 60, seed, gap_s)
     records = run(site, arrivals, path, preset, options, seed)
-    factors = service_factors(arrivals, site, np.random.default_rng(seed))
-    assert len(list(checked(records, arrivals, site, factors))) == len(arrivals)
+    least = LeastWork(site).of_each(noise_parts(arrivals, site, np.random.default_rng(seed)))
+    assert len(list(checked(records, arrivals, site, least))) == len(arrivals)
 
 
-def test_the_factors_are_those_that_the_simulator_draws():
-    # Queries far apart on a machine of their own take the sum of their layers' times and factors.
-    alone = make_context(
-        {"net": np.array([[[[1.0]]], [[[2.0]]]])},
-        [make_model(macs=(1, 1))],
-        cores=(1,),
-        machine=make_machine(1),
-    )
-    rows = pd.concat(
-        [
-            alone.costs.repeats.assign(repeat=repeat, seconds=alone.costs.repeats["seconds"] * factor)
-            for repeat, factor in enumerate(FACTORS)
-        ]
-    )
-    site = replace(alone, costs=CostTable(rows, "toy"))
-    arrivals = [Query(number, "net", 10.0 * number, 100.0) for number in range(20)]
-    records = run(site, arrivals, FCFS, "paper", {}, 7)
-    ends = {record.query.id: record.latency_s - 1e-5 for record in records}
-    drawn = service_factors(arrivals, site, np.random.default_rng(7))
-    assert [float(factors @ [1.0, 2.0]) for factors in drawn] == pytest.approx(list(ends.values()))
+def uneven_queries(site: Context, count: int, seed: int) -> list[Query]:
+    """Return queries of the site's models, each with a target of its own."""
+    return [
+        query._replace(qos_s=query.qos_s * (0.1 + 0.05 * (query.id % 5)))
+        for query in random_queries(site, count, seed)
+    ]
+
+
+def test_the_least_work_of_each_query_is_that_of_its_model_its_factors_and_its_target() -> None:
+    site = traffic_context(3, factors=FACTORS)
+    arrivals = uneven_queries(site, 40, 3)
+    factors = service_factors(noise_parts(arrivals, site, np.random.default_rng(5)), site)
+    expected = []
+    for query, drawn in zip(arrivals, factors, strict=True):
+        plan = least_plan(site.costs.model(query.model).seconds.min(axis=3), site.costs.cores)
+        expected.append(float(plan.core_s(drawn[None], np.array([query.qos_s]))[0]))
+    least = LeastWork(site).of_each(noise_parts(arrivals, site, np.random.default_rng(5)))
+    assert list(least) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("changed", ["noise", "targets", "models"])
+def test_what_is_known_of_one_trace_is_not_taken_for_another(changed) -> None:
+    site = traffic_context(3, factors=FACTORS)
+    arrivals = uneven_queries(site, 40, 3)
+    others = {
+        "noise": arrivals,
+        "targets": [query._replace(qos_s=query.qos_s * 1.1) for query in arrivals],
+        "models": [query._replace(model=name) for query, name in zip(arrivals, cycle(site.models))],
+    }[changed]
+    seed = 6 if changed == "noise" else 5
+    known = LeastWork(site)
+    list(known.of_each(noise_parts(arrivals, site, np.random.default_rng(5))))
+    again = list(known.of_each(noise_parts(others, site, np.random.default_rng(seed))))
+    assert again == list(LeastWork(site).of_each(noise_parts(others, site, np.random.default_rng(seed))))
+    assert again != list(LeastWork(site).of_each(noise_parts(arrivals, site, np.random.default_rng(5))))
 
 
 def test_a_factor_of_two_doubles_what_a_query_needs_and_halves_its_time():
@@ -104,7 +117,7 @@ def check(
     records: list[QueryRecord], arrivals: list[Query] = QUERIES, factor: float = 1.0
 ) -> list[QueryRecord]:
     """Check records against the least that they need: 0.4 core-s each, whatever the cores."""
-    return list(checked(records, arrivals, SITE, [np.array([factor])] * len(arrivals)))
+    return list(checked(records, arrivals, SITE, [0.4 * factor] * len(arrivals)))
 
 
 def test_records_of_a_possible_run_pass_unchanged():
@@ -145,7 +158,7 @@ def test_more_cores_held_than_there_are_is_an_error():
 def test_a_query_that_ends_twice_is_an_error():
     records = [ended(query) for query in QUERIES]
     with pytest.raises(InvariantError, match="query 1 of net ended twice, or never arrived"):
-        check([*records, replace(records[1], end_s=0.9)])
+        check([*records, records[1]._replace(end_s=0.9)])
 
 
 def test_a_query_that_never_ends_is_an_error():
@@ -154,7 +167,7 @@ def test_a_query_that_never_ends_is_an_error():
 
 
 def test_a_consumer_may_stop_early():
-    records = checked([ended(QUERIES[0])], QUERIES, SITE, [np.array([1.0])] * 3)
+    records = checked([ended(QUERIES[0])], QUERIES, SITE, [0.4] * 3)
     assert next(records).query is QUERIES[0]
     records.close()
 

@@ -21,8 +21,8 @@ from veltair.evaluation.trace import MIXED, LoadGenError, Verdict
 from veltair.serving.query import Ending, Query, QueryRecord
 
 
-class Asked(Query):
-    """A query that one can watch."""
+class Instant(float):
+    """A time that one can watch: it lives as long as its record, whose tuple cannot be watched."""
 
 
 RUN = Run("simulator", "bench", False, "mix", "Planaria", 12.5, 7)
@@ -134,14 +134,15 @@ def test_chunks_of_records_make_the_table_that_all_of_them_at_once_make(
 
 def test_no_more_than_two_chunks_of_records_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("veltair.evaluation.records.CHUNK", 4)
-    alive: list[weakref.ref[Query]] = []
+    alive: list[weakref.ref[Instant]] = []
 
     def records() -> Iterator[QueryRecord]:
         for number in range(40):
             assert sum(reference() is not None for reference in alive) <= 9
-            query = Asked(number, "bert", 0.0, 1.0)
-            alive.append(weakref.ref(query))
-            yield QueryRecord(query, Ending.SERVED, 0.0, 1.0, 1, 0, 1.0)
+            end_s = Instant(1.0)
+            alive.append(weakref.ref(end_s))
+            yield QueryRecord(Query(number, "bert", 0.0, 1.0), Ending.SERVED, 0.0, end_s, 1, 0, 1.0)
+            del end_s
 
     assert len(to_frame(records(), RUN)) == 40
 

@@ -7,7 +7,6 @@ import pytest
 from table_builders import make_config, make_tables, noisy, write_made_up_tables
 
 from veltair.evaluation import million_queries
-from veltair.evaluation.invariants import service_factors
 from veltair.evaluation.million_queries import peak_rss_mb, serve_in_fresh_process, serve_order
 from veltair.evaluation.simpy_queue import simpy_ends_s
 from veltair.evaluation.simulated_steps import simulation_settings, site_of
@@ -22,6 +21,7 @@ from veltair.evaluation.simulator_benchmarks import (
     undisturbed,
     write_simulator,
 )
+from veltair.serving.noise import noise_parts, service_factors
 
 BUILDER = {"builder": "models.resnet50:resnet50"}
 CONFIG = make_config(
@@ -70,7 +70,8 @@ def test_the_many_queries_are_served_in_a_process_of_their_own(document: dict) -
 def test_simpy_and_the_simulator_agree_to_the_last_bit_on_a_first_come_first_served_queue() -> None:
     fcfs = bench(FCFS, cores=8, noise=noisy())
     trace = fcfs.arrivals(800.0)
-    factors = service_factors(trace, fcfs.site.context, np.random.default_rng(1))
+    context = fcfs.site.context
+    factors = service_factors(noise_parts(trace, context, np.random.default_rng(1)), context)
     records = fcfs.run(trace).records
     ends_s = simpy_ends_s(trace, services(fcfs), factors, 8)
     assert ends_s == {record.query.id: record.end_s for record in records}

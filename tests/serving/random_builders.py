@@ -33,12 +33,17 @@ def random_machine(rng: np.random.Generator) -> Machine:
 
 def random_context(rng: np.random.Generator, qos_s: float = 100.0) -> Context:
     """Return two models of several versions with tables at every core count."""
+    # All layers press differently, or some press as others do and some not at all.
+    alike = rng.random() < 0.5
     rows = []
     for model, layers in LAYERS.items():
         for layer in range(layers):
             for version in range(VERSIONS):
                 work, footprint = rng.uniform(0.2, 2.0), rng.uniform(0.0, 200.0)
-                moved, slower = rng.uniform(0.0, 60.0) * work, rng.uniform(0.0, 3.0)
+                per_s, slower = rng.uniform(0.0, 60.0), rng.uniform(0.0, 3.0)
+                if alike:
+                    footprint, per_s = rng.choice([0.0, 100.0]), rng.choice([0.0, 30.0])
+                moved = per_s * work
                 rows += [
                     (model, layer, version, cores, level, repeat, factor * seconds, moved, footprint)
                     for cores in range(1, 9)

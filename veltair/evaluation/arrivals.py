@@ -6,7 +6,7 @@ seed. What they are used for was read off LoadGen 6.0 and checked against it: se
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,7 +169,7 @@ def replay(records: Iterable[QueryRecord]) -> tuple[Query, ...]:
     if len({query.id for query in recorded}) != len(recorded):
         raise ValueError("a recorded run has a query twice; give the records of one run")
     start_s = recorded[0].arrival_s
-    return tuple(replace(query, arrival_s=query.arrival_s - start_s) for query in recorded)
+    return tuple(query._replace(arrival_s=query.arrival_s - start_s) for query in recorded)
 
 
 def check_server_settings(qps: float, min_duration_ms: int, min_query_count: int, seed: int) -> None:

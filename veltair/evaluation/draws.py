@@ -6,8 +6,9 @@ from copy import deepcopy
 import numpy as np
 from numpy.typing import NDArray
 
-# Beyond so many queries a run draws for itself: to remember would take more memory than it saves time.
-MOST_REMEMBERED = 20_000
+# Beyond so many draws (each of a part of a trace) a run draws for itself: to remember would take more memory
+# than it saves time.
+MOST_REMEMBERED = 40
 
 
 class SharedDraws:
@@ -17,7 +18,7 @@ class SharedDraws:
         """`make` returns the generator, in the same state each time."""
         self.make = make
         self.rng = make()
-        self.drawn: list[tuple[tuple[int, int], NDArray[np.int64]]] = []
+        self.drawn: list[tuple[NDArray[np.uint32], NDArray[np.uint32]]] = []
 
     def stream(self) -> "Stream":
         """Return a reader of the same draws as a fresh generator would give."""
@@ -32,19 +33,18 @@ class Stream:
         self._given = 0
         self._own: np.random.Generator | None = None
 
-    def integers(self, high: int, /, *, size: int) -> NDArray[np.int64]:
-        """Return `size` integers in [0, high), as the generator's next draw."""
-        asked = (high, size)
+    def integers(self, high: NDArray[np.int64], /) -> NDArray[np.uint32]:
+        """Return an integer in [0, bound) for each bound up to 2^32 - 1, as the generator's next draws."""
         if self._own is not None:
-            return self._own.integers(high, size=size)
+            return _draw(self._own, high)
         drawn = self._shared.drawn
         if self._given == len(drawn) < MOST_REMEMBERED:
-            drawn.append((asked, self._shared.rng.integers(high, size=size)))
-        if self._given < len(drawn) and drawn[self._given][0] == asked:
+            drawn.append((high.astype(np.uint32), _draw(self._shared.rng, high)))
+        if self._given < len(drawn) and np.array_equal(drawn[self._given][0], high):
             self._given += 1
             return drawn[self._given - 1][1]
         self._own = self._generator()
-        return self._own.integers(high, size=size)
+        return _draw(self._own, high)
 
     def _generator(self) -> np.random.Generator:
         """Return a generator that has drawn what this stream has given."""
@@ -52,8 +52,8 @@ class Stream:
         if self._given == len(shared.drawn):
             return deepcopy(shared.rng)
         rng = shared.make()
-        for (high, size), _ in shared.drawn[: self._given]:
-            rng.integers(high, size=size)
+        for high, _ in shared.drawn[: self._given]:
+            rng.integers(high.astype(np.int64))
         return rng
 
 
@@ -68,3 +68,7 @@ class Draws:
         if seed not in self._by_seed:
             self._by_seed[seed] = SharedDraws(make)
         return self._by_seed[seed].stream()
+
+
+def _draw(rng: np.random.Generator, high: NDArray[np.int64]) -> NDArray[np.uint32]:
+    return rng.integers(high).astype(np.uint32)

@@ -11,46 +11,81 @@ were it would hold as well, but be looser by as much as that one outlier: over t
 nearly average out.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from veltair.evaluation.targets import ROUNDING, LeastPlan, least_plan
+from veltair.serving.noise import Part
 from veltair.serving.policy import Context
 from veltair.serving.query import Query, QueryRecord
-from veltair.serving.simulator import Draw
-
-# Queries whose least work is computed at a time: enough to pay for the call, few enough to stay in a cache.
-CHUNK = 512
 
 
 class InvariantError(RuntimeError):
     """A run did what cannot be done; the message says what, with both numbers."""
 
 
+class LeastWork:
+    """The least core-seconds of a context's queries; what was worked out for one run is known for others."""
+
+    def __init__(self, context: Context) -> None:
+        self._costs = [context.costs.model(name) for name in context.models]
+        self._cores = context.costs.cores
+        self._plans: dict[int, LeastPlan] = {}
+        self._known: dict[bytes, NDArray[np.float64]] = {}
+
+    def of_each(self, parts: Iterable[Part]) -> Iterator[float]:
+        """Yield the least core-seconds of each query with its noise; inf where none is enough."""
+        for part in parts:
+            yield from self._of(part).tolist()
+
+    def _of(self, part: Part) -> NDArray[np.float64]:
+        qos_s = np.array([query.qos_s for query in part.queries])
+        key = blake2b(b"".join(values.tobytes() for values in (part.models, part.picks, qos_s))).digest()
+        if key not in self._known:
+            self._known[key] = self._work_out(part, qos_s)
+        return self._known[key]
+
+    def _work_out(self, part: Part, qos_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        least = np.empty(len(qos_s))
+        for model in np.unique(part.models).tolist():
+            rows, costs = np.flatnonzero(part.models == model), self._costs[model]
+            factors = costs.noise[part.picks[rows, : len(costs.seconds)]]
+            least[rows] = self._plan(model).core_s(factors, qos_s[rows])
+        return least
+
+    def _plan(self, model: int) -> LeastPlan:
+        if model not in self._plans:
+            # Repeats scatter: a layer may have been profiled faster under pressure than without.
+            seconds = cast(NDArray[np.float64], self._costs[model].seconds.min(axis=3))
+            self._plans[model] = least_plan(seconds, self._cores)
+        return self._plans[model]
+
+
 def checked(
     records: Iterable[QueryRecord],
     arrivals: Sequence[Query],
     context: Context,
-    factors: Iterable[NDArray[np.float64]],
+    least_core_s: Iterable[float],
 ) -> Iterator[QueryRecord]:
     """Yield the records of a run without batching as they come, each checked before it is handed on.
 
-    `factors` has for each arrival, in order, the service factors of its layers (`service_factors`). Raises
-    InvariantError if a query ends twice or never, if one that is on time held fewer core-seconds than the
-    least that it needs, if those on time together needed more than there were, or if more were held than
-    there were. A consumer may stop early: what it has seen is checked.
+    `least_core_s` are the least core-seconds of each arrival, in order (`LeastWork`). Raises InvariantError
+    if a query ends twice or never, if one that is on time held fewer core-seconds than the least that it
+    needs, if those on time together needed more than there were, or if more were held than there were. A
+    consumer may stop early: what it has seen is checked.
     """
     cores, longest_s = context.machine.cores, max(model.qos_s for model in context.models.values())
     first_s, last_s = (arrivals[0].arrival_s, arrivals[-1].arrival_s) if arrivals else (0.0, 0.0)
     available = cores * (last_s - first_s + longest_s)
-    work = _LeastWork(arrivals, context, factors)
+    coming = zip(arrivals, least_core_s, strict=True)
+    open_core_s: dict[int, float] = {}
     needed = held = 0.0
     for record in records:
-        least = work.take(record.query)
+        least = _take(record.query, open_core_s, coming)
         held += record.core_s
         if record.on_time:
             needed += least
@@ -58,58 +93,20 @@ def checked(
             _check_total("the queries on time need", needed, available, last_s + longest_s)
         _check_total("queries held", held, cores * (record.end_s - first_s), record.end_s)
         yield record
-    work.check_empty()
+    never = len(open_core_s) + sum(1 for _ in coming)
+    if never:
+        raise InvariantError(f"the run ended, but {never} of its queries did not; each ends exactly once")
 
 
-def service_factors(arrivals: Sequence[Query], context: Context, rng: Draw) -> Iterator[NDArray[np.float64]]:
-    """Yield the factors that the simulator draws for each arrival from an equal generator, layer by layer."""
-    for query in arrivals:
-        noise = context.costs.model(query.model).noise
-        yield noise[rng.integers(len(noise), size=len(context.models[query.model].layers))]
-
-
-class _LeastWork:
-    """The least core-seconds of each query that has not ended yet, computed as queries are asked for."""
-
-    def __init__(
-        self, arrivals: Sequence[Query], context: Context, factors: Iterable[NDArray[np.float64]]
-    ) -> None:
-        self._coming = zip(arrivals, factors, strict=True)
-        self._plans = _plans(context)
-        self._open: dict[int, float] = {}
-
-    def take(self, query: Query) -> float:
-        """Return the least core-seconds of a query that ended, once."""
-        while query.id not in self._open:
-            chunk = list(islice(self._coming, CHUNK))
-            if not chunk:
-                raise InvariantError(f"query {query.id} of {query.model} ended twice, or never arrived")
-            self._add(chunk)
-        return self._open.pop(query.id)
-
-    def check_empty(self) -> None:
-        """Raise InvariantError if a query never ended."""
-        never = len(self._open) + sum(1 for _ in self._coming)
-        if never:
-            raise InvariantError(f"the run ended, but {never} of its queries did not; each ends exactly once")
-
-    def _add(self, chunk: Sequence[tuple[Query, NDArray[np.float64]]]) -> None:
-        by_model: dict[str, list[tuple[Query, NDArray[np.float64]]]] = {}
-        for query, factors in chunk:
-            by_model.setdefault(query.model, []).append((query, factors))
-        for model, group in by_model.items():
-            drawn = np.stack([factors for _, factors in group])
-            least = self._plans[model].core_s(drawn, np.array([query.qos_s for query, _ in group]))
-            self._open.update(zip((query.id for query, _ in group), least.tolist(), strict=True))
-
-
-def _plans(context: Context) -> Mapping[str, LeastPlan]:
-    # Repeats scatter: a layer may have been profiled faster under pressure than without.
-    costs = context.costs
-    return {
-        name: least_plan(cast(NDArray[np.float64], costs.model(name).seconds.min(axis=3)), costs.cores)
-        for name in context.models
-    }
+def _take(query: Query, open_core_s: dict[int, float], coming: Iterator[tuple[Query, float]]) -> float:
+    """Return the least core-seconds of a query that ended, once; those passed on the way are open."""
+    while query.id not in open_core_s:
+        following = next(coming, None)
+        if following is None:
+            raise InvariantError(f"query {query.id} of {query.model} ended twice, or never arrived")
+        arrival, least = following
+        open_core_s[arrival.id] = least
+    return open_core_s.pop(query.id)
 
 
 def _check_query(record: QueryRecord, least_core_s: float) -> None:

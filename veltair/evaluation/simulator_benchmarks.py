@@ -18,7 +18,6 @@ from veltair.config import Config
 from veltair.evaluation.arrivals import server_queries, share_samples
 from veltair.evaluation.benchmarks import Figure, write_benchmark
 from veltair.evaluation.capacity import SearchSettings
-from veltair.evaluation.invariants import service_factors
 from veltair.evaluation.million_queries import Served, serve_in_fresh_process
 from veltair.evaluation.simpy_queue import Service, simpy_ends_s
 from veltair.evaluation.simulated_steps import simulation_settings, site_of
@@ -26,6 +25,7 @@ from veltair.evaluation.study import SimulationSettings, Site, find_pooled_capac
 from veltair.machine.cost import CostTable
 from veltair.machine.tables import COSTS, read_tables
 from veltair.serving.native_loop import serve_simulated
+from veltair.serving.noise import noise_parts, service_factors
 from veltair.serving.policy import Allocation, Context, Pending, Policy, Snapshot
 from veltair.serving.presets import make_policy
 from veltair.serving.query import Query, QueryRecord
@@ -194,7 +194,8 @@ def simpy_figures(site: Site, settings: SimulationSettings, samples: int) -> dic
     weights, cores = bench.site.weights, context.machine.cores
     core_s = sum(weights[name] * service.core_s for name, service in planned.items()) / sum(weights.values())
     arrivals = bench.arrivals(LOAD * cores / core_s)
-    factors = list(service_factors(arrivals, context, np.random.default_rng(SEED)))
+    parts = noise_parts(arrivals, context, np.random.default_rng(SEED))
+    factors = list(service_factors(parts, context))
     ratios, events = [], 0
     for _ in range(samples):
         pace = bench.run(arrivals)

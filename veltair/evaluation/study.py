@@ -21,12 +21,13 @@ from veltair.evaluation.capacity import (
     warmup_s,
 )
 from veltair.evaluation.draws import Draws, Stream
-from veltair.evaluation.invariants import checked, service_factors
+from veltair.evaluation.invariants import LeastWork, checked
 from veltair.evaluation.records import Run, to_frame
 from veltair.evaluation.targets import SATISFACTION, fluid_bound, targets
 from veltair.machine.law import MachineLaw
 from veltair.machine.tables import Tables
 from veltair.serving.native_loop import serve_simulated
+from veltair.serving.noise import noise_parts
 from veltair.serving.policy import Context, Policy
 from veltair.serving.query import Query, QueryRecord
 from veltair.serving.simulator import ProxyError, Simulator
@@ -76,6 +77,10 @@ class Site:
     law: MachineLaw | None = None
     satisfaction: float = SATISFACTION
     draws: Draws = field(default_factory=Draws, compare=False, repr=False)
+    least_work: LeastWork = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "least_work", LeastWork(self.context))
 
     @property
     def qos_s(self) -> dict[str, float]:
@@ -135,8 +140,8 @@ def simulate(
     arrivals = site_arrivals(site, settings, qps, seed)
     simulator = make_simulator(site, settings, arrivals, seed)
     records = serve_simulated(make(site.context), site.context, simulator)
-    factors = service_factors(arrivals, site.context, _noise(site, seed))
-    return arrivals, checked(records, arrivals, site.context, factors), simulator
+    least_core_s = site.least_work.of_each(noise_parts(arrivals, site.context, _noise(site, seed)))
+    return arrivals, checked(records, arrivals, site.context, least_core_s), simulator
 
 
 def site_arrivals(site: Site, settings: SimulationSettings, qps: float, seed: int) -> tuple[Query, ...]:

@@ -293,7 +293,7 @@ def verdict_rows(
 
 
 def _renumbered(record: QueryRecord, query_id: int) -> QueryRecord:
-    return replace(record, query=replace(record.query, id=query_id))
+    return record._replace(query=record.query._replace(id=query_id))
 
 
 def _named(tenant: str, error: LoadGenError) -> LoadGenError:

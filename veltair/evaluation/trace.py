@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -362,4 +362,4 @@ def _by_loadgen(record: QueryRecord, model: str, arrival_s: float, latency_s: fl
         )
     end_s = arrival_s + latency_s
     start_s = min(max(record.start_s, arrival_s), end_s) if record.blocks else end_s
-    return replace(record, query=replace(record.query, arrival_s=arrival_s), start_s=start_s, end_s=end_s)
+    return record._replace(query=record.query._replace(arrival_s=arrival_s), start_s=start_s, end_s=end_s)

@@ -23,8 +23,6 @@ _NEED_ARRIVALS, _NEED_BLOCK, _NEED_SEAT, _NEED_ERRORS, _RECORDS, _DONE = range(1
 _NOT_PROFILED = -1
 _ORDERS, _CONFLICTS, _DROPS = list(Order), list(Conflict), list(DropLate)
 _ENDINGS = (Ending.SERVED, Ending.REJECTED, Ending.UNFINISHED)
-# Queries that are handed over at a time: enough to pay for the call, few enough to stay in a cache.
-_PART = 512
 
 _ARRAY = ctypes.c_void_p
 _DOUBLE, _LONG, _INT = ctypes.c_double, ctypes.c_int64, ctypes.c_int32
@@ -104,9 +102,7 @@ class _Loop:
         self._simulator, self._core = simulator, core
         self._queries = simulator.arrivals
         self._names = list(context.models)
-        self._places = {name: place for place, name in enumerate(self._names)}
         self._most_layers = max(len(model.layers) for model in context.models.values())
-        self._arrived = 0
         self._seen = SeenIds()
         self._pointers = Pointers()
         self._part: list[Any] = []
@@ -225,23 +221,20 @@ class _Loop:
             )
 
     def _add_arrivals(self) -> None:
-        queries = self._queries[self._arrived : self._arrived + _PART]
-        self._arrived += len(queries)
-        noise = np.zeros((len(queries), self._most_layers), np.uint32)
-        for row, query in zip(noise, queries, strict=True):
-            if not self._seen.add(query.id):
-                raise ValueError(f"query {query.id} arrived twice")
-            picks = self._simulator.draw(query.model)
-            row[: len(picks)] = picks
+        part = next(self._simulator.parts)
+        ids, _, arrivals_s, targets_s = zip(*part.queries, strict=True)
+        for query_id in ids:
+            if not self._seen.add(query_id):
+                raise ValueError(f"query {query_id} arrived twice")
         self._part = [
-            np.array([query.id for query in queries], np.int64),
-            np.array([self._places[query.model] for query in queries], np.int32),
-            np.array([query.arrival_s for query in queries]),
-            np.array([query.qos_s for query in queries]),
-            noise,
+            np.array(ids, np.int64),
+            part.models,
+            np.array(arrivals_s),
+            np.array(targets_s),
+            part.picks,
         ]
-        part = _Arrivals(*(values.ctypes.data for values in self._part), len(queries))
-        self._library.loop_add_arrivals(self._handle, ctypes.byref(part))
+        arrivals = _Arrivals(*(values.ctypes.data for values in self._part), len(ids))
+        self._library.loop_add_arrivals(self._handle, ctypes.byref(arrivals))
 
     def _form_block(self) -> None:
         state, plan = self._state, self._plan

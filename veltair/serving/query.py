@@ -1,11 +1,10 @@
-"""Queries and what became of them."""
+"""Queries and what became of them: tuples, since simulations make millions of them."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """One request for one sample of a model; `arrival_s` is its scheduled arrival."""
 
     id: int
@@ -27,8 +26,7 @@ class Ending(StrEnum):
     UNFINISHED = "unfinished"
 
 
-@dataclass(frozen=True, slots=True)
-class QueryRecord:
+class QueryRecord(NamedTuple):
     """The end of one query, one row of queries.parquet.
 
     `blocks` counts its block starts, `conflicts` those of them that got fewer cores than they wanted.

@@ -7,8 +7,7 @@ no gcc. This file deals with what comes in and goes out: the trace, noise, place
 The costs of starting a block and of changing its cores are waits before the layer that follows; they are
 neither noisy nor stretched by pressure, and during them the block already presses on the others.
 
-Noise is drawn for all layers of a query when it arrives. So a trace and a seed give each query the same
-factors under every policy and at every rate: common random numbers.
+Noise is drawn for all layers of a query (`noise.py`), whatever is decided about it.
 
 Time is a number: the same inputs give the same events, bit for bit. At equal times layers end (and
 cores are freed) first, in the order in which their blocks were started; then queries arrive; then wakes.
@@ -16,10 +15,9 @@ cores are freed) first, in the order in which their blocks were started; then qu
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +30,7 @@ from veltair.machine.sharing import Seat, groups_of, seat_of
 from veltair.serving.agenda import Agenda
 from veltair.serving.dispatcher import Arrival, BlockEnd, Closed, Event, Resized
 from veltair.serving.native_core import NativeCore
+from veltair.serving.noise import Draw, Part, noise_parts, noise_rows
 from veltair.serving.policy import Allocation, Context, Resize
 from veltair.serving.proxy import Proxy, ProxyError
 from veltair.serving.python_core import Core, Delays, PythonCore
@@ -53,13 +52,6 @@ class CoreChange(IntEnum):
     """From now on it has so many."""
     RELEASE = 3
     """It ended."""
-
-
-class Draw(Protocol):
-    """As much of a random generator as the simulator uses."""
-
-    def integers(self, high: int, /, *, size: int) -> NDArray[np.int64]:
-        """Return so many integers in [0, high)."""
 
 
 class Simulator:
@@ -104,17 +96,18 @@ class Simulator:
         delays = Delays(start_cost_s, resize_cost_s, grant_cost_s, join_cost_s, start_costs_s or {})
         _check_models(arrivals, context)
         self._agenda = Agenda(arrivals, drain_s)
-        self._noise = {name: context.costs.model(name).noise for name in context.models}
         self._layers = {name: len(model.layers) for name, model in context.models.items()}
         self._cores = context.machine.cores
         contention = make_contention(context.costs, context.machine, placement, law, contention_scale)
-        self._core = _make_core(core, contention, self._noise, delays, build_dir)
+        noise = {name: context.costs.model(name).noise for name in context.models}
+        self._core = _make_core(core, contention, noise, delays, build_dir)
         self._groups = groups_of(context.machine)
         self._proxy_error = proxy
         self._arrivals = arrivals
         self._holdings = Holdings(context.machine, pinned) if contention.seated else None
         self._proxy = Proxy(proxy) if proxy else None
-        self._rng = rng
+        self._parts = noise_parts(arrivals, context, rng)
+        self._rows = noise_rows(self._parts, context)
         self._now_s = 0.0
         self._picks: dict[int, bytes] = {}
         self._running: set[int] = set()
@@ -151,10 +144,10 @@ class Simulator:
         """The error of the pressure that is told; None: it is exact."""
         return self._proxy_error
 
-    def draw(self, model: str) -> NDArray[np.uint32]:
-        """Return places in a model's noise, one for each layer, for the next query that arrives."""
-        picks = self._rng.integers(len(self._noise[model]), size=self._layers[model])
-        return picks.astype(np.uint32)
+    @property
+    def parts(self) -> Iterator[Part]:
+        """The trace with its noise, in parts."""
+        return self._parts
 
     def next_proxy_errors(self) -> NDArray[np.float64]:
         """Return the proxy's errors of the events to come, shape (events, 2). ValueError: there is none."""
@@ -253,7 +246,7 @@ class Simulator:
         event = self._agenda.pop()
         self._now_s = event.time_s
         if isinstance(event, Arrival):
-            self._picks[event.query.id] = self.draw(event.query.model).tobytes()
+            self._picks[event.query.id] = next(self._rows).tobytes()
         return event
 
     def _close(self) -> Closed:

@@ -19,6 +19,8 @@ enum { COMPUTE_S, PARALLELISM, BLOCKING, COMPULSORY, STEEPNESS, FETCHED, LAW_FIE
 static const double CACHE_BYTES[LAW_FIELDS - FETCHED] = {0x1p15, 0x1p18, 0x1p19, 0x1p20,
                                                          0x1p21, 0x1p22, 0x1p24, 0x1p25};
 
+static const int64_t NOISE_AHEAD = 6;  // layers
+
 static const double NOT_MET = -1.0;  // below every pressure and time: a layer that has just begun has met none yet
 
 // rows: for each layer, version and core count the seconds and slopes of all levels, then the shares of DRAM and L3.
@@ -159,6 +161,24 @@ static bool profiled(const settings_t *of, const model_t *model, int64_t first, 
     return true;
 }
 
+// Fetch what a block's next layer will need, and noise for later ones, which lies scattered: tables and noise are
+// larger than a core's caches.
+static void prefetch_layer(const settings_t *of, const block_t *block, int64_t ended)
+{
+    if (ended >= block->layers)
+        return;
+    const model_t *model = block->model;
+    int64_t layer = block->first + ended, version = block->versions[ended];
+    const char *row = (const char *)row_of(of, model, layer, version, of->count_places[block->cores]);
+    __builtin_prefetch(row);
+    __builtin_prefetch(row + 64);
+    if (ended + NOISE_AHEAD < block->layers)
+        __builtin_prefetch(model->noise + block->noise[ended + NOISE_AHEAD]);
+    if (model->laws)
+        for (size_t byte = 0; byte < LAW_FIELDS * sizeof(double); byte += 64)
+            __builtin_prefetch((const char *)(model->laws + (layer * model->versions + version) * LAW_FIELDS) + byte);
+}
+
 // Let the block at a place begin its next layer at begin_s.
 static void enter_layer(simulator_t *sim, int64_t place, double begin_s)
 {
@@ -175,6 +195,7 @@ static void enter_layer(simulator_t *sim, int64_t place, double begin_s)
     sim->numbers[NOISE][place] = block->model->noise[block->noise[ended]];
     sim->numbers[BEGIN_S][place] = begin_s;
     sim->numbers[CONDITION][place] = NOT_MET;
+    prefetch_layer(of, block, ended + 1);
 }
 
 static void count_seat(simulator_t *sim, const block_t *block, int32_t sign)
@@ -221,6 +242,8 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_place, int32_t
     block->cores = cores;
     block->next_cores = 0;
     block->limit = of->limits[cores];
+    for (int64_t layer = 0; layer < NOISE_AHEAD && layer < block->layers; layer++)
+        __builtin_prefetch(model->noise + block->noise[layer]);
     sim->ended[slot] = 0;
     int64_t place = sim->state.running++;
     sim->lanes[place].slot = slot;
@@ -559,6 +582,15 @@ static double least(const double *values, int64_t count)
     return even < odd ? even : odd;
 }
 
+static void find_next_end(simulator_t *sim)
+{
+    const double *end_s = sim->numbers[END_S];
+    sim->next_end_s = least(end_s, sim->state.running);
+    sim->next_place = 0;
+    while (sim->next_place < sim->state.running && end_s[sim->next_place] != sim->next_end_s)
+        sim->next_place++;
+}
+
 static void retime(simulator_t *sim)
 {
     if (sim->settings.by_law)
@@ -566,12 +598,20 @@ static void retime(simulator_t *sim)
     else
         retime_by_table(sim);
     meet(sim);
-    const double *end_s = sim->numbers[END_S];
-    sim->next_end_s = least(end_s, sim->state.running);
-    sim->next_place = 0;
-    while (sim->next_place < sim->state.running && end_s[sim->next_place] != sim->next_end_s)
-        sim->next_place++;
+    find_next_end(sim);
     sim->stale = sim->seats_changed = false;
+}
+
+// The same where only one layer is another one, which presses as the one before it: the others meet what they met.
+static void retime_one(simulator_t *sim, int64_t place)
+{
+    double **numbers = sim->numbers, met = numbers[MET][place];
+    double seconds = seconds_at(&sim->settings, sim->lanes[place].row, met);
+    numbers[END_S][place] = numbers[BEGIN_S][place] + seconds * numbers[NOISE][place];
+    numbers[SECONDS][place] = seconds;
+    numbers[CONDITION][place] = met;
+    find_next_end(sim);
+    sim->stale = false;
 }
 
 static int end_block(simulator_t *sim, int64_t place, block_t *block)
@@ -619,7 +659,11 @@ static int end_layer(simulator_t *sim)
         sim->state.cores = block->next_cores;
         return adopt(sim, sim->next_place, block);
     }
-    enter_layer(sim, sim->next_place, sim->now_s);
+    int64_t place = sim->next_place;
+    double dram = sim->numbers[DRAM][place], l3 = sim->numbers[L3][place];
+    enter_layer(sim, place, sim->now_s);
+    if (!sim->settings.by_law && sim->numbers[DRAM][place] == dram && sim->numbers[L3][place] == l3)
+        retime_one(sim, place);
     return NOTHING;
 }
 
