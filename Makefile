@@ -28,7 +28,7 @@ many-core: $(STAMP)  ## Simulate the many-core study in its reduced grid: every 
 paper-sim: $(STAMP)  ## Simulate the many-core study in its full grid: hours, taken up again where it ended
 	$(SNAKEMAKE) --keep-going --configfile $(PAPER_SIM)
 
-redraw: $(STAMP)  ## Draw the figures of the many-core study from the shipped tables of its full grid, in seconds
+redraw: $(STAMP)  ## Draw the many-core figures, and judge the claims, from the shipped tables of the full grid: seconds
 	$(SNAKEMAKE) redraw --configfile $(PAPER_SIM)
 
 validation: $(STAMP) $(CONFIG)  ## Compare the simulator with this machine: results/validation.md and figures

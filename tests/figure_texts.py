@@ -1,5 +1,6 @@
 """What a reader of a figure sees written, and whether one text covers another."""
 
+import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -27,6 +28,7 @@ def written_texts(figure: Figure) -> list[Text]:
 def overlaps(figure: Figure) -> list[tuple[str, str]]:
     """Return pairs of texts that cover each other or leave the figure."""
     with style():
+        figure.set_dpi(mpl.rcParams["savefig.dpi"])
         FigureCanvasAgg(figure).draw()
     shown = [(text.get_text(), text.get_window_extent().shrunk(0.98, 0.9)) for text in written_texts(figure)]
     pairs = ((one, two) for place, one in enumerate(shown) for two in shown[:place])

@@ -19,7 +19,7 @@ def write_csv(path: Path, table: pd.DataFrame, provenance: Provenance) -> None:
 def read_csv(path: Path) -> pd.DataFrame:
     """Return a table written by write_csv."""
     # Empty texts would be read as missing numbers.
-    table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, "str"), float_precision="round_trip")
+    table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, "str"))
     return table.fillna(dict.fromkeys(TEXTS, ""))
 
 

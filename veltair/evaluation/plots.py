@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -177,8 +178,12 @@ def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "svg"
 
 
 def _settle(figure: Figure) -> None:
-    """Lay a figure out for good: the layout's solver differs in its last bits from call to call."""
+    """Lay a figure out for good: the layout's solver differs in its last bits from call to call.
+
+    At the resolution at which it is saved, for letters are not as wide at another one.
+    """
     with style():
+        figure.set_dpi(mpl.rcParams["savefig.dpi"])
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axis in figure.axes:

@@ -24,3 +24,20 @@ rule claims:
         "Judging the paper's claims"
     script:
         "../scripts/claims.py"
+
+
+rule redraw:
+    params:
+        folder=SHIPPED_STUDY,
+        names=LAYOUT.paper_figures(),
+        figures=VALUES["figures"],
+        benchmarks=CLAIM_BENCHMARKS[0].parent,
+        claims=R / "shipped_claims.md",  # beside claims.md, which a run of one's own writes
+    log:
+        LOGS / "redraw.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Drawing the figures of the paper, and judging its claims, from the shipped tables of the full grid"
+    script:
+        "../scripts/redraw.py"

@@ -146,18 +146,3 @@ rule paper_figures:
         "Drawing the figures of the paper"
     script:
         "../scripts/paper_figures.py"
-
-
-rule redraw:
-    params:
-        folder=SHIPPED_STUDY,
-        names=LAYOUT.paper_figures(),
-        figures=VALUES["figures"],
-    log:
-        LOGS / "redraw.log",
-    conda:
-        ENVIRONMENT
-    message:
-        "Drawing the figures of the paper from the shipped tables of the full grid"
-    script:
-        "../scripts/paper_figures.py"

@@ -1,0 +1,14 @@
+"""Draws the figures of the paper, and judges its claims, from the shipped tables of the full grid."""
+
+from pathlib import Path
+
+from veltair.evaluation.claims_report import counts_line, write_claims
+from veltair.evaluation.paper_figures import draw_paper_figure
+from veltair.evaluation.script import logged
+
+with logged(snakemake.log[0]):
+    params = snakemake.params
+    folder, output = Path(params.folder), Path(params.claims)
+    for name in params.names:
+        draw_paper_figure(name, folder, Path(params.figures["folder"]), params.figures["formats"])
+    print(f"{output}: {counts_line(write_claims(folder, Path(params.benchmarks), output))}")
