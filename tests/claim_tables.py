@@ -46,6 +46,7 @@ def capacities(values: Capacities, **changes: Any) -> pd.DataFrame:
                 "qps_at_95": qps,
                 "high_qps": 1.01 * qps if qps else 1.0,
                 "qps_at_95_minimum": 0.8 * qps,
+                "cut": False,
                 "invalid": "",
                 **changes,
             }

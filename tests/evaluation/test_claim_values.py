@@ -58,11 +58,20 @@ def test_a_policy_that_serves_nothing_has_a_ratio_of_0() -> None:
         capacities({FULL: [160, 160]}),
         capacities({FULL: [160, 160], PLANARIA: [0, 0]}),
         pd.concat([capacities({FULL: [160]}), capacities({PLANARIA: [100]}, high_qps=inf)]),
+        pd.concat([capacities({FULL: [160]}), capacities({PLANARIA: [100]}, cut=True)]),
         pd.concat([capacities({FULL: [160]}), capacities({PLANARIA: [100]}, invalid="late")]),
         capacities({FULL: [160], PLANARIA: [100]}, machine="another"),
         None,
     ],
-    ids=["not run", "unservable", "only a lower bound", "invalid", "another machine", "no table"],
+    ids=[
+        "not run",
+        "unservable",
+        "only a lower bound",
+        "cut short",
+        "invalid",
+        "another machine",
+        "no table",
+    ],
 )
 def test_a_ratio_without_a_denominator_is_not_computed_and_says_why(table: pd.DataFrame | None) -> None:
     found = judged(ClaimTables(table))

@@ -67,10 +67,12 @@ def test_ratios_are_to_the_reference_of_the_same_site() -> None:
     assert math.isnan(ratios[2])
 
 
-def test_there_is_no_ratio_to_a_reference_that_is_missing_unservable_or_a_lower_bound() -> None:
+def test_there_is_no_ratio_to_a_reference_that_is_missing_unservable_a_lower_bound_or_cut_short() -> None:
     assert ratio_to(capacity(LayerWise=8)).isna().all()
     assert ratio_to(capacity(LayerWise=8, Planaria=0)).isna().all()
     assert ratio_to(capacity(LayerWise=8, Planaria=10).assign(high_qps=math.inf)).isna().all()
+    assert ratio_to(capacity(LayerWise=8, Planaria=10).assign(cut=[False, True])).isna().all()
+    assert ratio_to(capacity(LayerWise=8, Planaria=10).assign(cut=[True, False]))[0] == 0.8
 
 
 def test_equal_load_is_a_share_of_the_references_capacity() -> None:

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -43,9 +44,10 @@ def test_an_unservable_reference_leaves_no_ratio_rather_than_an_infinite_one() -
     assert math.isnan(row["mean"]) and row["note"] == "no Planaria"
 
 
-def test_an_open_search_is_a_lower_bound_and_nothing_is_compared_with_it() -> None:
+@pytest.mark.parametrize("changed", [{"high_qps": math.inf}, {"cut": True}], ids=["open", "cut short"])
+def test_an_open_search_is_a_lower_bound_and_nothing_is_compared_with_it(changed: dict[str, Any]) -> None:
     made = seed_table(POLICIES, workloads=["mix"])
-    made.loc[made["policy"] == "Planaria", "high_qps"] = math.inf
+    made.loc[made["policy"] == "Planaria", list(changed)] = list(changed.values())
     found = ratios(made).set_index("policy")
     assert found.loc["Planaria", "bound"] and not found.loc["Veltair-FULL", "bound"]
     assert set(found["note"]) == {"Planaria: a lower bound"} and found["mean"].isna().all()

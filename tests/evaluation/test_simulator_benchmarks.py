@@ -7,12 +7,17 @@ import pytest
 from table_builders import make_config, make_tables, noisy, write_made_up_tables
 
 from veltair.evaluation import million_queries
+from veltair.evaluation.capacity import SearchSettings
 from veltair.evaluation.million_queries import peak_rss_mb, serve_in_fresh_process, serve_order
 from veltair.evaluation.simpy_queue import simpy_ends_s
 from veltair.evaluation.simulated_steps import simulation_settings, site_of
 from veltair.evaluation.simulator_benchmarks import (
     FCFS,
     FULL,
+    LOAD,
+    PLANARIA,
+    RESOLUTION,
+    SEED,
     Bench,
     Machines,
     Size,
@@ -21,6 +26,7 @@ from veltair.evaluation.simulator_benchmarks import (
     undisturbed,
     write_simulator,
 )
+from veltair.evaluation.study import find_pooled_capacity
 from veltair.serving.noise import noise_parts, service_factors
 
 BUILDER = {"builder": "models.resnet50:resnet50"}
@@ -95,12 +101,25 @@ def test_the_services_of_a_policy_that_cuts_models_are_refused() -> None:
         services(bench("baselines.layer_wise:LayerWise"))
 
 
-def test_a_policy_that_serves_no_rate_has_no_load_to_be_measured_at() -> None:
+def test_the_load_of_a_policy_that_serves_no_rate_is_planarias() -> None:
+    # Starts of 2 and 3 layers, 4 ms each, leave nothing of targets of 8 and 16 ms to work in.
+    layer_wise = bench("baselines.layer_wise:LayerWise")
+    dear = replace(layer_wise, settings=replace(layer_wise.settings, start_cost_s=0.004))
+    planaria = replace(dear, policy=PLANARIA)
+    search = SearchSettings(RESOLUTION)
+    capacities = [
+        find_pooled_capacity(one.site, one.make, one.settings, search, SEED).qps for one in (dear, planaria)
+    ]
+    assert capacities[0] == 0.0 < capacities[1]
+    assert dear.loaded_qps() == planaria.loaded_qps() == LOAD * capacities[1]
+
+
+def test_without_a_policy_that_serves_any_rate_there_is_no_load_to_measure_at() -> None:
     none = bench(FCFS)
     hasty = {name: replace(model, qos_s=1e-9) for name, model in none.site.context.models.items()}
     targets = none.site.targets.assign(qos_s=1e-9)
     site = replace(none.site, context=replace(none.site.context, models=hasty), targets=targets)
-    with pytest.raises(ValueError, match=r"FcfsMin serves no rate of mix at 95 % QoS on toy"):
+    with pytest.raises(ValueError, match=r"FcfsMin and .*Planaria serve no rate of mix at 95 % QoS on toy"):
         replace(none, site=site).loaded_qps()
 
 

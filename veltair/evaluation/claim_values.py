@@ -139,8 +139,9 @@ def _capacity_ratio(
 def _ratios(policy: str, to: str, workload: str, capacity: pd.DataFrame, column: str = "qps_at_95") -> BySeed:
     """Return the ratio of two policies' capacities by seed; a policy that serves nothing has ratio 0."""
     upper = _capacities(policy, workload, capacity, column)
-    # A capacity that no rate bounds from above is at least that much, so nothing can be divided by it.
-    lower = _capacities(to, workload, capacity[capacity["high_qps"] < inf], column)
+    # A capacity that no rate bounds closely from above is at least that much: nothing is divided by it.
+    closed = (capacity["high_qps"] < inf) & ~capacity["cut"].astype(bool)
+    lower = _capacities(to, workload, capacity[closed], column)
     ratios = {seed: upper[seed] / lower[seed] for seed in upper if lower.get(seed, 0.0) > 0}
     if not ratios:
         raise _MissingError(

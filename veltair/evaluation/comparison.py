@@ -81,13 +81,18 @@ def is_lower_bound(row: Row) -> bool:
     return bool(math.isinf(row["high_qps"]) or row["invalid"])
 
 
+def is_at_least(row: Row) -> bool:
+    """Return whether a row's QPS may be well below what is served: a lower bound, or a search cut short."""
+    return is_lower_bound(row) or bool(row["cut"])
+
+
 def ratio_to(capacity: pd.DataFrame, reference: str = REFERENCE) -> "pd.Series[float]":
     """Return pooled QPS at 95 % QoS over the reference's on the same site and workload.
 
-    NaN where either has none, or where the reference's is only a lower bound.
+    NaN where either has none, or where the reference's is only a lower bound or was searched coarsely.
     """
     rate = capacity["qps_at_95"].where(servable(capacity)).astype("float64")
-    closed = np.isfinite(capacity["high_qps"]) & (capacity["invalid"] == "")
+    closed = np.isfinite(capacity["high_qps"]) & (capacity["invalid"] == "") & ~capacity["cut"].astype(bool)
     of_reference = rate.where((capacity["policy"] == reference) & closed)
     return rate / of_reference.groupby([capacity[column] for column in SITE]).transform("max")
 

@@ -172,7 +172,9 @@ def _note(rows: pd.DataFrame) -> str:
 def _is_bound(rows: pd.DataFrame) -> bool:
     if "high_qps" not in rows:
         return False
-    return bool((~rows["high_qps"].map(isfinite) | (rows["invalid"].fillna("") != "")).any())
+    # A search that was cut short knows its answer from below; how far it lies above is not known well.
+    open_above = ~rows["high_qps"].map(isfinite) | rows["cut"].astype(bool)
+    return bool((open_above | (rows["invalid"].fillna("") != "")).any())
 
 
 def _check(seeds: pd.DataFrame) -> None:

@@ -24,7 +24,7 @@ from veltair.evaluation.comparison import (
     capacity_text,
     check_capacity,
     equal_load,
-    is_lower_bound,
+    is_at_least,
     number,
     ratio_to,
     servable,
@@ -226,7 +226,7 @@ def _mark_capacities(axis: Axes, here: pd.DataFrame, policies: list[str]) -> Non
 def _bar_text(row: Row | None) -> str:
     if row is None or pd.isna(row["ratio"]):
         return capacity_text(row)
-    bound = "≥ " if is_lower_bound(row) else ""
+    bound = "≥ " if is_at_least(row) else ""
     return f"{capacity_text(row)} ({bound}{number(row['ratio'])}\N{MULTIPLICATION SIGN})"
 
 

@@ -14,7 +14,7 @@ from veltair.evaluation.comparison import (
     capacity_text,
     check_capacity,
     equal_load,
-    is_lower_bound,
+    is_at_least,
     notes,
     number,
     order_policies,
@@ -99,7 +99,7 @@ def _workload_section(
 def _capacity_cells(row: Row | None, fluid: bool) -> list[str]:
     if row is None:
         return [capacity_text(None)] + [NONE] * (4 if fluid else 3)
-    bound = "≥ " if is_lower_bound(row) else ""
+    bound = "≥ " if is_at_least(row) else ""
     worst = number(row["qps_at_95_minimum"]) if row["served"] else NONE
     ratios = (row["first"], row["second"])
     cells = [capacity_text(row), worst, *(NONE if pd.isna(r) else bound + number(r) for r in ratios)]
