@@ -15,7 +15,7 @@ from veltair.machine.tables import Tables, read_tables
 # What one unit of each kind of work took on the machine of the shipped tables (2 cores, with LLVM's compile
 # time and the simulator's events as `snakemake --cores all benchmarks_main` and the logs of a run tell them).
 BUILD_S_PER_VERSION = 0.35
-LAYER_ENDS_PER_S = 800_000.0  # of policies that have a plan
+LAYER_ENDS_PER_S = 1_300_000.0  # of policies that have a plan
 OWN_LAYER_ENDS_PER_S = 25_000.0  # of a user's policy, which decides in Python
 CELL_S = 3.0  # a job of a simulation comes up and reads its tables
 DRAWING_S = 60.0  # all figures of the study
