@@ -72,6 +72,7 @@ def test_there_is_no_ratio_to_a_reference_that_is_missing_unservable_a_lower_bou
     assert ratio_to(capacity(LayerWise=8, Planaria=0)).isna().all()
     assert ratio_to(capacity(LayerWise=8, Planaria=10).assign(high_qps=math.inf)).isna().all()
     assert ratio_to(capacity(LayerWise=8, Planaria=10).assign(cut=[False, True])).isna().all()
+    assert ratio_to(capacity(LayerWise=8, Planaria=10).assign(invalid=["", "late"])).isna().all()
     assert ratio_to(capacity(LayerWise=8, Planaria=10).assign(cut=[True, False]))[0] == 0.8
 
 

@@ -44,7 +44,11 @@ def test_an_unservable_reference_leaves_no_ratio_rather_than_an_infinite_one() -
     assert math.isnan(row["mean"]) and row["note"] == "no Planaria"
 
 
-@pytest.mark.parametrize("changed", [{"high_qps": math.inf}, {"cut": True}], ids=["open", "cut short"])
+@pytest.mark.parametrize(
+    "changed",
+    [{"high_qps": math.inf}, {"cut": True}, {"invalid": "late"}],
+    ids=["open", "cut short", "invalid"],
+)
 def test_an_open_search_is_a_lower_bound_and_nothing_is_compared_with_it(changed: dict[str, Any]) -> None:
     made = seed_table(POLICIES, workloads=["mix"])
     made.loc[made["policy"] == "Planaria", list(changed)] = list(changed.values())

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
 import pandas as pd
@@ -18,7 +17,7 @@ from veltair.evaluation.claims import (
     judge_claim,
     point_verdict,
 )
-from veltair.evaluation.comparison import MEASURED, at_site, number
+from veltair.evaluation.comparison import MEASURED, at_site, is_closed, number
 from veltair.evaluation.estimates import SAME_RATE, BySeed
 from veltair.evaluation.intervals import Interval, mean_interval, paired_ratio
 
@@ -139,9 +138,7 @@ def _capacity_ratio(
 def _ratios(policy: str, to: str, workload: str, capacity: pd.DataFrame, column: str = "qps_at_95") -> BySeed:
     """Return the ratio of two policies' capacities by seed; a policy that serves nothing has ratio 0."""
     upper = _capacities(policy, workload, capacity, column)
-    # A capacity that no rate bounds closely from above is at least that much: nothing is divided by it.
-    closed = (capacity["high_qps"] < inf) & ~capacity["cut"].astype(bool)
-    lower = _capacities(to, workload, capacity[closed], column)
+    lower = _capacities(to, workload, capacity[is_closed(capacity)], column)
     ratios = {seed: upper[seed] / lower[seed] for seed in upper if lower.get(seed, 0.0) > 0}
     if not ratios:
         raise _MissingError(

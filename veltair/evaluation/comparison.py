@@ -86,14 +86,23 @@ def is_at_least(row: Row) -> bool:
     return is_lower_bound(row) or bool(row["cut"])
 
 
+def is_closed(capacity: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows tell closely how much is served, so that something may be divided by it.
+
+    Not one that no rate bounds from above, nor one whose search was cut short or met an invalid run.
+    """
+    bounded = capacity["high_qps"].map(math.isfinite) & ~capacity["cut"].astype(bool)
+    valid = capacity["invalid"].fillna("") == ""
+    return bounded & valid
+
+
 def ratio_to(capacity: pd.DataFrame, reference: str = REFERENCE) -> "pd.Series[float]":
     """Return pooled QPS at 95 % QoS over the reference's on the same site and workload.
 
-    NaN where either has none, or where the reference's is only a lower bound or was searched coarsely.
+    NaN where either has none, or where the reference's is not known closely (`is_closed`).
     """
     rate = capacity["qps_at_95"].where(servable(capacity)).astype("float64")
-    closed = np.isfinite(capacity["high_qps"]) & (capacity["invalid"] == "") & ~capacity["cut"].astype(bool)
-    of_reference = rate.where((capacity["policy"] == reference) & closed)
+    of_reference = rate.where((capacity["policy"] == reference) & is_closed(capacity))
     return rate / of_reference.groupby([capacity[column] for column in SITE]).transform("max")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from veltair.evaluation.comparison import EQUAL_LOAD, REFERENCE, SITE, number, valid_runs
+from veltair.evaluation.comparison import EQUAL_LOAD, REFERENCE, SITE, is_closed, number, valid_runs
 from veltair.evaluation.intervals import Interval, mean_interval, paired_ratio
 from veltair.evaluation.records import check_columns
 
@@ -170,11 +170,7 @@ def _note(rows: pd.DataFrame) -> str:
 
 
 def _is_bound(rows: pd.DataFrame) -> bool:
-    if "high_qps" not in rows:
-        return False
-    # A search that was cut short knows its answer from below; how far it lies above is not known well.
-    open_above = ~rows["high_qps"].map(isfinite) | rows["cut"].astype(bool)
-    return bool((open_above | (rows["invalid"].fillna("") != "")).any())
+    return "high_qps" in rows and not is_closed(rows).all()
 
 
 def _check(seeds: pd.DataFrame) -> None:

@@ -54,16 +54,18 @@ def noise_parts(arrivals: Sequence[Query], context: Context, rng: Draw) -> Itera
 
 def noise_rows(parts: Iterator[Part], context: Context) -> Iterator[NDArray[np.uint32]]:
     """Yield the picks of each query, shape (layers,)."""
-    layers = [len(model.layers) for model in context.models.values()]
-    for part in parts:
-        for model, picks in zip(part.models.tolist(), part.picks, strict=True):
-            yield picks[: layers[model]]
+    return (picks for _, picks in _rows(parts, context))
 
 
 def service_factors(parts: Iterator[Part], context: Context) -> Iterator[NDArray[np.float64]]:
     """Yield what the times of each query's layers are multiplied by, shape (layers,)."""
     noise = [context.costs.model(name).noise for name in context.models]
+    return (noise[model][picks] for model, picks in _rows(parts, context))
+
+
+def _rows(parts: Iterator[Part], context: Context) -> Iterator[tuple[int, NDArray[np.uint32]]]:
+    """Yield the place of each query's model, and its picks."""
     layers = [len(model.layers) for model in context.models.values()]
     for part in parts:
         for model, picks in zip(part.models.tolist(), part.picks, strict=True):
-            yield noise[model][picks[: layers[model]]]
+            yield model, picks[: layers[model]]
