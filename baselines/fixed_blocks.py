@@ -9,12 +9,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from veltair.compiler.model import LayerBlock
-from veltair.serving.blocks import UNSCALED, BudgetRule, Budgets, BudgetShare, core_needs
-from veltair.serving.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
-from veltair.serving.plans import Asks, Plan
-from veltair.serving.policy import Answer, Context, Pending, Snapshot
-from veltair.serving.timetables import Reading, Timetables
+from veltair.compiler.frontend.model import LayerBlock
+from veltair.serving.policies.blocks import UNSCALED, BudgetRule, Budgets, BudgetShare, core_needs
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
+from veltair.serving.policies.native_spec import Asks, Plan
+from veltair.serving.loop.policy import Answer, Context, Pending, Snapshot
+from veltair.serving.policies.latency_tables import Reading, Timetables
 
 
 class FixedBlocks:

@@ -8,12 +8,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from veltair.serving.adaptive import AdaptiveBlocks
-from veltair.serving.blocks import BudgetRule, BudgetShare, CoalesceLayers, Threshold
-from veltair.serving.discipline import Conflict, DropLate, Order
-from veltair.serving.elastic import ElasticPolicy
-from veltair.serving.policy import Context
-from veltair.serving.timetables import FixedVersion
+from veltair.serving.policies.adaptive import AdaptiveBlocks
+from veltair.serving.policies.blocks import BudgetRule, BudgetShare, CoalesceLayers, Threshold
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.elastic import ElasticPolicy
+from veltair.serving.loop.policy import Context
+from veltair.serving.policies.latency_tables import FixedVersion
 
 VersionNumber = Annotated[int, Field(ge=0)]
 """The version of each layer, 0 being the most local; a layer with fewer versions runs its last one."""

@@ -1,13 +1,13 @@
 """Planaria's elastic shares of the machine, on cores instead of systolic subarrays.
 
-Source: Ghodrati et al., Planaria, MICRO 2020, and its public scheduler; `veltair.serving.elastic` says
+Source: Ghodrati et al., Planaria, MICRO 2020, and its public scheduler; `veltair.serving.policies.elastic` says
 what the port changes.
 """
 
-from veltair.serving.discipline import Conflict, DropLate, Order
-from veltair.serving.elastic import ElasticPolicy
-from veltair.serving.policy import Context
-from veltair.serving.timetables import Reading
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.elastic import ElasticPolicy
+from veltair.serving.loop.policy import Context
+from veltair.serving.policies.latency_tables import Reading
 
 
 class Planaria(ElasticPolicy):

@@ -1,7 +1,7 @@
 """A policy of your own, whole: name it in the config as `path: docs.example_policy:Greedy`."""
 
-from veltair.compiler.model import LayerBlock
-from veltair.serving.policy import Allocation, Context, Snapshot
+from veltair.compiler.frontend.model import LayerBlock
+from veltair.serving.loop.policy import Allocation, Context, Snapshot
 
 
 class Greedy:

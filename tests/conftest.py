@@ -25,9 +25,9 @@ def c_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_imported() -> Any:
     """The tiny network, imported."""
     # TVM takes a second to import: only tests that need it pay.
-    from tiny import tiny  # noqa: PLC0415
+    from tests.support.tiny import tiny  # noqa: PLC0415
 
-    from veltair.compiler.importer import import_model  # noqa: PLC0415
+    from veltair.compiler.frontend.importer import import_model  # noqa: PLC0415
 
     return import_model("tiny", tiny(), 0.01)
 
@@ -35,8 +35,8 @@ def tiny_imported() -> Any:
 @pytest.fixture(scope="session")
 def tiny_chosen(tiny_imported: Any) -> Any:
     """The versions of its layers, from a search of 8 trials a layer."""
-    from veltair.compiler.select import Selection  # noqa: PLC0415
-    from veltair.compiler.store import choose, read_store  # noqa: PLC0415
+    from veltair.compiler.select.select import Selection  # noqa: PLC0415
+    from veltair.compiler.select.store import choose, read_store  # noqa: PLC0415
 
     return choose(read_store(TINY_STORE, tiny_imported.functions()), Selection(slack=1.5, count=5))
 
@@ -44,8 +44,8 @@ def tiny_chosen(tiny_imported: Any) -> Any:
 @pytest.fixture(scope="session")
 def tiny_folder(tiny_imported: Any, tiny_chosen: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which it is built for this machine."""
-    from veltair.compiler.build import build  # noqa: PLC0415
-    from veltair.compiler.target import cpu_target  # noqa: PLC0415
+    from veltair.compiler.build.build import build  # noqa: PLC0415
+    from veltair.compiler.search.target import cpu_target  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("tiny")
     build(tiny_imported, tiny_chosen, cpu_target(64), folder)
@@ -55,7 +55,7 @@ def tiny_folder(tiny_imported: Any, tiny_chosen: Any, tmp_path_factory: pytest.T
 @pytest.fixture(scope="session")
 def tiny_loaded(tiny_folder: Path) -> Any:
     """It, built and loaded."""
-    from veltair.machine.library import LoadedModel  # noqa: PLC0415
+    from veltair.machine.models.library import LoadedModel  # noqa: PLC0415
 
     return LoadedModel(tiny_folder)
 
@@ -64,7 +64,7 @@ def tiny_loaded(tiny_folder: Path) -> Any:
 def resnet50_imported() -> Any:
     """ResNet-50, imported; this takes seconds."""
     from models.resnet50 import resnet50  # noqa: PLC0415
-    from veltair.compiler.importer import import_model  # noqa: PLC0415
+    from veltair.compiler.frontend.importer import import_model  # noqa: PLC0415
 
     return import_model("resnet50", resnet50(), 0.015)
 
@@ -73,6 +73,6 @@ def resnet50_imported() -> Any:
 def mobilenet_v2_imported() -> Any:
     """MobileNet-V2, imported; this takes seconds."""
     from models.mobilenet_v2 import mobilenet_v2  # noqa: PLC0415
-    from veltair.compiler.importer import import_model  # noqa: PLC0415
+    from veltair.compiler.frontend.importer import import_model  # noqa: PLC0415
 
     return import_model("mobilenet_v2", mobilenet_v2(), 0.010)

@@ -12,51 +12,51 @@ PACKAGES = ("veltair", "baselines", "models")
 
 # Who may import what is confined to few files, besides the contracts of import-linter in pyproject.toml.
 # TVM compiles, and in machine/ runs: library loads built kernels, gang and profile run them.
-RUNS_KERNELS = ("veltair/machine/library.py", "veltair/machine/gang.py", "veltair/machine/profile.py")
+RUNS_KERNELS = ("veltair/machine/models/library.py", "veltair/machine/workers/pool.py", "veltair/machine/profile/profile.py")
 CONFINED = {
     "tvm": ("veltair/compiler/", *RUNS_KERNELS),
     "tvm_ffi": ("veltair/compiler/", *RUNS_KERNELS),
-    "mlperf_loadgen": ("veltair/evaluation/loadgen_child.py",),
-    "openvino": ("veltair/machine/openvino_server.py",),
-    "simpy": ("veltair/evaluation/simpy_queue.py",),
+    "mlperf_loadgen": ("veltair/evaluation/loadgen/child.py",),
+    "openvino": ("veltair/evaluation/runtimes/openvino_server.py",),
+    "simpy": ("veltair/evaluation/benchmarks/simpy_queue.py",),
 }
 # What decides must depend on its arguments alone.
 PURE = (
-    "veltair/compiler/bounds.py",
-    "veltair/compiler/model.py",
-    "veltair/compiler/nest.py",
-    "veltair/compiler/select.py",
-    "veltair/compiler/tiling.py",
-    "veltair/compiler/traffic.py",
-    "veltair/evaluation/altered_costs.py",
-    "veltair/evaluation/estimates.py",
-    "veltair/evaluation/intervals.py",
-    "veltair/evaluation/invariants.py",
-    "veltair/evaluation/metrics.py",
-    "veltair/evaluation/validation.py",
-    "veltair/evaluation/validation_traces.py",
-    "veltair/evaluation/version_study.py",
-    "veltair/machine/law.py",
-    "veltair/machine/law_fit.py",
-    "veltair/machine/placement.py",
-    "veltair/machine/residency.py",
-    "veltair/machine/sharing.py",
-    "veltair/machine/suitability.py",
-    "veltair/serving/adaptive.py",
-    "veltair/serving/blocks.py",
-    "veltair/serving/books.py",
-    "veltair/serving/core_shares.py",
-    "veltair/serving/discipline.py",
-    "veltair/serving/dispatcher.py",
-    "veltair/serving/elastic.py",
-    "veltair/serving/growth.py",
-    "veltair/serving/policy.py",
-    "veltair/serving/plans.py",
-    "veltair/serving/query.py",
-    "veltair/serving/roster.py",
-    "veltair/serving/slack_blocks.py",
-    "veltair/serving/timeline.py",
-    "veltair/serving/timetables.py",
+    "veltair/compiler/footprint/bounds.py",
+    "veltair/compiler/frontend/model.py",
+    "veltair/compiler/footprint/nest.py",
+    "veltair/compiler/select/select.py",
+    "veltair/compiler/footprint/tiling.py",
+    "veltair/compiler/footprint/traffic.py",
+    "veltair/evaluation/validation/perturbed_costs.py",
+    "veltair/evaluation/metrics/confidence.py",
+    "veltair/evaluation/metrics/intervals.py",
+    "veltair/evaluation/experiment/invariants.py",
+    "veltair/evaluation/metrics/metrics.py",
+    "veltair/evaluation/validation/goals.py",
+    "veltair/evaluation/validation/trace_errors.py",
+    "veltair/evaluation/versions/version_study.py",
+    "veltair/machine/costs/cost_model.py",
+    "veltair/machine/costs/cost_model_fit.py",
+    "veltair/machine/topology/placement.py",
+    "veltair/machine/models/memory_budget.py",
+    "veltair/machine/contention/sharing.py",
+    "veltair/evaluation/versions/predicted_costs.py",
+    "veltair/serving/policies/adaptive.py",
+    "veltair/serving/policies/blocks.py",
+    "veltair/serving/loop/queues.py",
+    "veltair/serving/policies/core_shares.py",
+    "veltair/serving/policies/discipline.py",
+    "veltair/serving/loop/dispatcher.py",
+    "veltair/serving/policies/elastic.py",
+    "veltair/serving/policies/growth.py",
+    "veltair/serving/loop/policy.py",
+    "veltair/serving/policies/native_spec.py",
+    "veltair/serving/loop/query.py",
+    "veltair/serving/policies/waiting_columns.py",
+    "veltair/serving/policies/slack_blocks.py",
+    "veltair/serving/loop/timeline.py",
+    "veltair/serving/policies/latency_tables.py",
 )
 IMPURE_MODULES = {
     *(
@@ -128,7 +128,7 @@ def _compiler_internals(source: str, file: str) -> list[str]:
     return [
         f"{file}:{line} imports {name}"
         for line, name in _imports(source)
-        if name.startswith("veltair.compiler") and not name.startswith("veltair.compiler.model")
+        if name.startswith("veltair.compiler") and not name.startswith("veltair.compiler.frontend.model")
     ]
 
 
@@ -158,12 +158,12 @@ def test_the_arrows_between_the_packages_hold() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "contract"),
     [
-        ("veltair/compiler/model.py", "import veltair.machine.topology", "evaluation -> serving"),
-        ("veltair/machine/topology.py", "import veltair.serving.query", "evaluation -> serving"),
-        ("veltair/serving/query.py", "import veltair.evaluation", "evaluation -> serving"),
+        ("veltair/compiler/frontend/model.py", "import veltair.machine.topology.topology", "evaluation -> serving"),
+        ("veltair/machine/topology/topology.py", "import veltair.serving.loop.query", "evaluation -> serving"),
+        ("veltair/serving/loop/query.py", "import veltair.evaluation", "evaluation -> serving"),
         ("veltair/provenance.py", "import veltair.config", "evaluation -> serving"),
         ("veltair/stray.py", "", "evaluation -> serving"),
-        ("veltair/serving/query.py", "import baselines", "veltair knows no baseline"),
+        ("veltair/serving/loop/query.py", "import baselines", "veltair knows no baseline"),
         ("baselines/planted.py", "import veltair.evaluation", "baselines use"),
         ("models/resnet50.py", "import veltair", "models stand alone"),
     ],
@@ -192,7 +192,7 @@ def test_runtimes_and_loadgen_are_imported_in_their_rooms_only(path: Path) -> No
     ],
 )
 def test_an_import_outside_its_room_is_found(line: str) -> None:
-    assert len(_misplaced(line, "veltair/serving/simulator.py")) == 1
+    assert len(_misplaced(line, "veltair/serving/simulator/simulator.py")) == 1
 
 
 @pytest.mark.parametrize("path", _pure_files(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -213,7 +213,7 @@ def test_what_decides_depends_on_its_arguments_only(path: Path) -> None:
     ],
 )
 def test_a_hidden_input_of_what_decides_is_found(line: str) -> None:
-    assert _impure(line, "veltair/serving/blocks.py")
+    assert _impure(line, "veltair/serving/policies/blocks.py")
 
 
 def test_a_generator_that_is_passed_in_is_no_hidden_input() -> None:

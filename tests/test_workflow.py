@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from table_builders import config_values, write_made_up_tables
+from tests.support.table_builders import config_values, write_made_up_tables
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "workflow" / "config"
@@ -233,13 +233,13 @@ NAME_ERRORS = ("simulated.workloads: 'heavy' is not in `workloads` (mix)",)
 WRONG_SURROUNDINGS = {
     "models": {"small": {"onnx": "no.onnx", "qos_ms": 20}, "large": {**BUILDER, "qos_ms": 40}},
     "profile": {"costs": "measured", "cores": [1, 100_000]},
-    "policies": {"Lost": {"path": "not_here:Mine"}, "Idle": {"path": "veltair.serving.query:Query"}},
+    "policies": {"Lost": {"path": "not_here:Mine"}, "Idle": {"path": "veltair.serving.loop.query:Query"}},
 }
 SURROUNDING_ERRORS = (
     "models.small.onnx: there is no file 'no.onnx'",
     "profile.cores: 100000 cores, but this machine gives",
     "policies.Lost: policy not_here:Mine: importing not_here failed",
-    "policies.Idle: policy veltair.serving.query:Query: Query has no method allocate",
+    "policies.Idle: policy veltair.serving.loop.query:Query: Query has no method allocate",
 )
 
 

@@ -1,7 +1,7 @@
-from builders import linear_seconds, make_context, make_model, pending, snapshot
+from tests.support.builders import linear_seconds, make_context, make_model, pending, snapshot
 
-from veltair.serving.policy import Allocation, Rejection
-from veltair.serving.presets import make_policy
+from veltair.serving.loop.policy import Allocation, Rejection
+from veltair.serving.policies.presets import make_policy
 
 COUNTS = tuple(range(1, 9))
 SLOW, FAST = make_model("slow", (1, 1), qos_s=0.100), make_model("fast", (1, 1), qos_s=0.010)

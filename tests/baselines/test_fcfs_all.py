@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from builders import (
+from tests.support.builders import (
     make_context,
     make_machine,
     make_model,
@@ -15,9 +15,9 @@ from builders import (
 )
 
 from baselines.fcfs_all import FcfsAll
-from veltair.serving.discipline import DropLate, Order
-from veltair.serving.policy import Allocation, Rejection
-from veltair.serving.query import Ending
+from veltair.serving.policies.discipline import DropLate, Order
+from veltair.serving.loop.policy import Allocation, Rejection
+from veltair.serving.loop.query import Ending
 
 NET = make_model(macs=(1, 1), qos_s=0.010)
 # Fastest on 2 of 4 cores.

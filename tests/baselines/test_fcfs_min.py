@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from builders import (
+from tests.support.builders import (
     linear_context,
     linear_seconds,
     make_context,
@@ -15,8 +15,8 @@ from builders import (
 )
 
 from baselines.fcfs_min import FcfsMin
-from veltair.serving.discipline import Conflict, DropLate, Order
-from veltair.serving.query import Ending
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.loop.query import Ending
 
 COUNTS = tuple(range(1, 9))
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from builders import (
+from tests.support.builders import (
     linear_context,
     make_context,
     make_machine,
@@ -14,9 +14,9 @@ from builders import (
 
 from baselines.fixed_blocks import FixedBlocks
 from baselines.layer_wise import LayerWise
-from veltair.serving.blocks import BudgetRule
-from veltair.serving.discipline import Conflict, DropLate, Order
-from veltair.serving.query import Ending
+from veltair.serving.policies.blocks import BudgetRule
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.loop.query import Ending
 
 COMMON = {
     "alpha": 1.0,

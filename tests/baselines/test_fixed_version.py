@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from builders import make_context, make_machine, make_model, pending, snapshot
+from tests.support.builders import make_context, make_machine, make_model, pending, snapshot
 
-from veltair.serving.policy import Allocation, Context
-from veltair.serving.presets import check_policy, make_policy
+from veltair.serving.loop.policy import Allocation, Context
+from veltair.serving.policies.presets import check_policy, make_policy
 
 PATHS = ("baselines.fixed_version:FixedVersionBlocks", "baselines.fixed_version:FixedVersionElastic")
 

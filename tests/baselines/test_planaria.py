@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from builders import (
+from tests.support.builders import (
     linear_seconds,
     make_context,
     make_machine,
@@ -13,9 +13,9 @@ from builders import (
 )
 
 from baselines.planaria import Planaria, PlanariaAware
-from veltair.serving.discipline import Conflict, DropLate, Order
-from veltair.serving.policy import Allocation
-from veltair.serving.query import Ending
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.loop.policy import Allocation
+from veltair.serving.loop.query import Ending
 
 COUNTS = tuple(range(1, 17))
 COMMON = {"order": Order.FCFS, "conflict": Conflict.SHRINK, "drop_late": DropLate.NEVER}

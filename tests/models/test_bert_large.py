@@ -5,12 +5,12 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnx_builders import relative_error, run_onnx
-from unscheduled import run_unscheduled
+from tests.support.onnx_builders import relative_error, run_onnx
+from tests.support.unscheduled import run_unscheduled
 
 from models.bert_large import LARGE, Size, bert_large
-from veltair.compiler.importer import ImportedModel, import_model
-from veltair.compiler.samples import Input
+from veltair.compiler.frontend.importer import ImportedModel, import_model
+from veltair.compiler.frontend.samples import Input
 
 SMALL = Size(layers=2, hidden=64, heads=4, vocabulary=100, positions=32, sequence=24)
 DEEP = replace(SMALL, layers=LARGE.layers)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnx_builders import relative_error, run_onnx
+from tests.support.onnx_builders import relative_error, run_onnx
 
 from models.efficientnet_b0 import efficientnet_b0
 from models.googlenet import googlenet
@@ -18,7 +18,7 @@ from models.graph import GraphRecorder
 from models.mobilenet_v2 import mobilenet_v2
 from models.resnet50 import resnet50
 from models.tiny_yolov2 import tiny_yolov2
-from veltair.compiler.onnx_passes import check_static, rewrite, runtime_inputs
+from veltair.compiler.frontend.onnx_passes import check_static, rewrite, runtime_inputs
 
 README = Path(__file__).parents[2] / "models" / "README.md"
 Make = Callable[..., onnx.ModelProto]
@@ -153,7 +153,7 @@ def test_the_passes_keep_the_function_of_a_model(make: Make) -> None:
 @pytest.mark.parametrize("known", PUBLISHED[2:], ids=lambda known: known.make.__name__)
 def test_a_model_becomes_few_layers_that_hold_all_its_macs(known: Published) -> None:
     # TVM takes seconds to import: only tests that need it pay. test_importer.py has the other two models.
-    from veltair.compiler.importer import import_model  # noqa: PLC0415
+    from veltair.compiler.frontend.importer import import_model  # noqa: PLC0415
 
     model = known.make()
     imported = import_model(known.make.__name__, model, 0.01)
@@ -177,10 +177,10 @@ def test_the_readme_states_the_numbers_that_are_tested_here(known: Published) ->
 @pytest.mark.long
 @every_model
 def test_a_whole_model_agrees_with_onnx_runtime(make: Make) -> None:
-    from unscheduled import run_unscheduled  # noqa: PLC0415
+    from tests.support.unscheduled import run_unscheduled  # noqa: PLC0415
 
-    from veltair.compiler.importer import import_model  # noqa: PLC0415
-    from veltair.compiler.intrinsics import vectorise_math  # noqa: PLC0415
+    from veltair.compiler.frontend.importer import import_model  # noqa: PLC0415
+    from veltair.compiler.search.intrinsics import vectorise_math  # noqa: PLC0415
 
     vectorise_math()
     model = make()

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from veltair.compiler.check import Report, check
-from veltair.compiler.onnx_passes import ModelError
-from veltair.compiler.shipped import shipped_stores
-from veltair.compiler.store import StoreError
+from veltair.compiler.frontend.onnx_passes import ModelError
+from veltair.compiler.select.shipped import shipped_stores
+from veltair.compiler.select.store import StoreError
 from veltair.config.keys import Search
 
 

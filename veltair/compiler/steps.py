@@ -12,24 +12,24 @@ import numpy as np
 import onnx
 import pandas as pd
 
-from veltair.compiler.build import ModelPlan, build
-from veltair.compiler.importer import ImportedModel, import_model
-from veltair.compiler.onnx_passes import load_onnx
-from veltair.compiler.progress import SECONDS_PER_TRIAL, in_words, reporting
-from veltair.compiler.records import find_record, seconds_per_trial
-from veltair.compiler.runner import RpcSettings
-from veltair.compiler.search import (
+from veltair.compiler.build.build import ModelPlan, build
+from veltair.compiler.frontend.importer import ImportedModel, import_model
+from veltair.compiler.frontend.onnx_passes import load_onnx
+from veltair.compiler.search.progress import SECONDS_PER_TRIAL, in_words, reporting
+from veltair.compiler.search.records import find_record, seconds_per_trial
+from veltair.compiler.search.runner import RpcSettings
+from veltair.compiler.search.search import (
     Schedules,
     SearchSettings,
     continue_records,
     read_candidates,
     search,
 )
-from veltair.compiler.select import Selection, doubling, rounds_costs
-from veltair.compiler.shipped import Served, serve
-from veltair.compiler.store import SearchInfo, StoreError, choose, read_info, write_store
-from veltair.compiler.target import cpu_target, host_cpu
-from veltair.compiler.version import Candidate
+from veltair.compiler.select.select import Selection, doubling, rounds_costs
+from veltair.compiler.select.shipped import Served, serve
+from veltair.compiler.select.store import SearchInfo, StoreError, choose, read_info, write_store
+from veltair.compiler.search.target import cpu_target, host_cpu
+from veltair.compiler.footprint.version import Candidate
 from veltair.provenance import write_atomically
 
 # Layers are the same whatever the target of their queries is.

@@ -286,7 +286,7 @@ class Config(Section):
         Preset,
         key(
             "defaults of the options that policies share: as in the paper, or as this package ships them "
-            "(`veltair/serving/presets.py`)"
+            "(`veltair/serving/policies/presets.py`)"
         ),
     ] = "paper"
     qos: Annotated[Qos, key("latency targets")] = Qos()

@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from veltair.config import ConfigError, load
-from veltair.evaluation.claims import SHIPPED_CLAIMS, Site, load_claims
-from veltair.evaluation.claims_report import counts, write_claims
-from veltair.evaluation.estimate import estimate, hours
-from veltair.evaluation.regression_report import exit_code, print_comparison, write_comparison
-from veltair.evaluation.regression_runs import PARTS, compare
-from veltair.evaluation.report_steps import write_golden
-from veltair.evaluation.timeline_steps import TimelineRequest, draw_timeline
-from veltair.machine.placement import PLACEMENTS
+from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Site, load_claims
+from veltair.evaluation.claims.report import counts, write_claims
+from veltair.evaluation.simulation.work_estimate import estimate, hours
+from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
+from veltair.evaluation.regression.read import PARTS, compare
+from veltair.evaluation.reports.steps import write_golden
+from veltair.evaluation.simulation.timeline_steps import TimelineRequest, draw_timeline
+from veltair.machine.topology.placement import PLACEMENTS
 from veltair.provenance import collect
-from veltair.serving.timeline import LIMIT
+from veltair.serving.loop.timeline import LIMIT
 
 WHERE = """
 where things are:

@@ -10,20 +10,20 @@ import onnx
 import pandas as pd
 from numpy.typing import NDArray
 
-from veltair.compiler.build import read_plan
-from veltair.compiler.model import Layer
-from veltair.compiler.oracle import ask, compare
-from veltair.compiler.samples import Samples
-from veltair.machine.cost import CostTable
-from veltair.machine.described import described, format_machine, read_machine
-from veltair.machine.fork_probe import measure_fork
-from veltair.machine.gang import Launch, on_cores
-from veltair.machine.host import host
-from veltair.machine.launchers import launcher
-from veltair.machine.law_fit import fits_by_exponent
-from veltair.machine.library import LoadedModel
-from veltair.machine.profile import ProfileSettings, profile, tiling_of
-from veltair.machine.tables import (
+from veltair.compiler.build.build import read_plan
+from veltair.compiler.frontend.model import Layer
+from veltair.compiler.oracle.oracle import ask, compare
+from veltair.compiler.frontend.samples import Samples
+from veltair.machine.costs.table import CostTable
+from veltair.machine.topology.described import described, format_machine, read_machine
+from veltair.machine.probes.fork_probe import measure_fork
+from veltair.machine.workers.pool import Launch, on_cores
+from veltair.machine.probes.host import host
+from veltair.machine.workers.launchers import launcher
+from veltair.machine.costs.cost_model_fit import fits_by_exponent
+from veltair.machine.models.library import LoadedModel
+from veltair.machine.profile.profile import ProfileSettings, profile, tiling_of
+from veltair.machine.costs.folder import (
     COSTS,
     Tables,
     cells,

@@ -1,8 +1,8 @@
 # The configuration, checked before any work; and where each result lies.
 from veltair.config import ConfigError, check_environment, load
-from veltair.evaluation.layout import FIDELITY, HOST, SHIPPED_STUDY, Layout, check_shipped
+from veltair.evaluation.experiment.layout import FIDELITY, HOST, SHIPPED_STUDY, Layout, check_shipped
 from veltair.provenance import fingerprint
-from veltair.serving.presets import check_policy, policy_source
+from veltair.serving.policies.presets import check_policy, policy_source
 
 # Its values are text to Snakemake and come without a file that a result could be traced to.
 if workflow.config_settings.config:

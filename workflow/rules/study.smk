@@ -1,5 +1,5 @@
 # The study of one many-core machine: a job for each cell of its grids, so that a long run is taken up where it ended.
-from veltair.evaluation.sensitivity_cells import sensitivity_cells
+from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
 
 STUDY = SETTINGS.study
 try:

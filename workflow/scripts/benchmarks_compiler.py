@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from veltair.compiler.shipped import shipped_stores
+from veltair.compiler.select.shipped import shipped_stores
 from veltair.config import parse
-from veltair.evaluation.compiler_benchmarks import CompilerFiles, write_compiler
-from veltair.evaluation.script import logged
-from veltair.evaluation.steps import machine_to_itself, measuring_lock
+from veltair.evaluation.benchmarks.compiler import CompilerFiles, write_compiler
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.measurement.steps import machine_to_itself, measuring_lock
 
 with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
     params = snakemake.params

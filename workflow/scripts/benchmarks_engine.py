@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.engine_benchmarks import EngineFiles, write_engine
-from veltair.evaluation.script import logged
-from veltair.evaluation.steps import machine_to_itself, measuring_lock
+from veltair.evaluation.benchmarks.engine import EngineFiles, write_engine
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.measurement.steps import machine_to_itself, measuring_lock
 
 with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
     given = snakemake.input

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.script import logged
-from veltair.evaluation.simulator_benchmarks import Machines, write_simulator
-from veltair.evaluation.steps import machine_to_itself, measuring_lock
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.benchmarks.simulator import Machines, write_simulator
+from veltair.evaluation.measurement.steps import machine_to_itself, measuring_lock
 
 with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
     write_simulator(

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from veltair.compiler.select import Selection
-from veltair.compiler.shipped import shipped_stores
+from veltair.compiler.select.select import Selection
+from veltair.compiler.select.shipped import shipped_stores
 from veltair.compiler.steps import build_model
-from veltair.evaluation.script import logged
+from veltair.evaluation.experiment.script import logged
 
 with logged(snakemake.log[0]):
     params = snakemake.params

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from veltair.evaluation.claims_report import counts_line, write_claims
-from veltair.evaluation.script import logged
+from veltair.evaluation.claims.report import counts_line, write_claims
+from veltair.evaluation.experiment.script import logged
 
 with logged(snakemake.log[0]):
     params, inputs = snakemake.params, snakemake.input

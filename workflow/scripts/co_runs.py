@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.script import logged
-from veltair.evaluation.validation_steps import measure_co_runs
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.validation.steps import measure_co_runs
 
 with logged(snakemake.log[0]):
     measure_co_runs(

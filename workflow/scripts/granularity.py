@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.script import logged
-from veltair.evaluation.study_steps import write_granularity
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.simulation.study_steps import write_granularity
 
 with logged(snakemake.log[0]):
     capacities = [Path(path) for path in snakemake.input.capacities]

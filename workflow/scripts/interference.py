@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.interference_steps import write_fits
-from veltair.evaluation.script import logged
-from veltair.evaluation.steps import machine_to_itself, measuring_lock
+from veltair.evaluation.measurement.interference_steps import write_fits
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.measurement.steps import machine_to_itself, measuring_lock
 
 with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
     write_fits(

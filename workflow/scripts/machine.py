@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from veltair.evaluation.script import logged
-from veltair.evaluation.steps import machine_to_itself, measuring_lock
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.measurement.steps import machine_to_itself, measuring_lock
 from veltair.machine.steps import measure_machine
 
 with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):

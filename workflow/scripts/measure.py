@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from veltair.evaluation.script import logged
-from veltair.evaluation.supervision import supervise
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.experiment.supervision import supervise
 
 with logged(snakemake.log[0]):
     supervise(notes := Path(snakemake.log[0]).with_suffix(".workers"))
 
     from veltair.config import parse
-    from veltair.evaluation.steps import measure_policy
+    from veltair.evaluation.measurement.steps import measure_policy
 
     given, named = snakemake.input, snakemake.wildcards
     builds = {Path(plan).parent.name: Path(plan).parent for plan in given.plans}

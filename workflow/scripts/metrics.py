@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.report_steps import write_metrics
-from veltair.evaluation.script import logged
+from veltair.evaluation.reports.steps import write_metrics
+from veltair.evaluation.experiment.script import logged
 
 with logged(snakemake.log[0]):
     tables = [Path(path).parent for path in snakemake.input.costs]

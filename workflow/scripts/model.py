@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from veltair.compiler.steps import write_model
-from veltair.evaluation.script import logged
+from veltair.evaluation.experiment.script import logged
 
 with logged(snakemake.log[0]):
     source = snakemake.params.source

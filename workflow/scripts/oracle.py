@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from veltair.evaluation.script import logged
+from veltair.evaluation.experiment.script import logged
 from veltair.machine.steps import check_oracle
 
 with logged(snakemake.log[0]):

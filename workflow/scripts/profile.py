@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from veltair.evaluation.block_samples import sample_blocks
-from veltair.evaluation.script import logged
-from veltair.evaluation.steps import machine_to_itself, measuring_lock
+from veltair.evaluation.measurement.block_costs import sample_blocks
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.measurement.steps import machine_to_itself, measuring_lock
 from veltair.machine.steps import profile_models
 
 with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):

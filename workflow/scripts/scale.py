@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.script import logged
-from veltair.evaluation.study_steps import write_scale
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.simulation.study_steps import write_scale
 
 with logged(snakemake.log[0]):
     machine, output = snakemake.wildcards.machine, Path(snakemake.output[0])

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from veltair.compiler.schedules import own_schedules
-from veltair.compiler.shipped import shipped_records, shipped_stores
+from veltair.compiler.search.schedules import own_schedules
+from veltair.compiler.select.shipped import shipped_records, shipped_stores
 from veltair.compiler.steps import SearchOrder, search_models, search_settings
-from veltair.evaluation.script import logged
-from veltair.evaluation.steps import machine_to_itself, measuring_lock
-from veltair.machine.described import read_machine
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.measurement.steps import machine_to_itself, measuring_lock
+from veltair.machine.topology.described import read_machine
 
 with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
     search, models = snakemake.params.search, [Path(path) for path in snakemake.input.models]

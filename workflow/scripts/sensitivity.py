@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.script import logged
-from veltair.evaluation.study_steps import write_sensitivity
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.simulation.study_steps import write_sensitivity
 
 with logged(snakemake.log[0]):
     variation, place = snakemake.wildcards.variation, int(snakemake.wildcards.place)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.script import logged
-from veltair.evaluation.simulated_steps import simulate_loads
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.simulation.steps import simulate_loads
 
 with logged(snakemake.log[0]):
     simulate_loads(

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.script import logged
-from veltair.evaluation.traffic_steps import write_traffic
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.validation.traffic_steps import write_traffic
 
 with logged(snakemake.log[0]):
     write_traffic(

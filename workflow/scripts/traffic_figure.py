@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from veltair.evaluation.csv_files import read_csv
-from veltair.evaluation.plots import save
-from veltair.evaluation.script import logged
-from veltair.evaluation.traffic_plots import validation_traffic_figure
+from veltair.evaluation.experiment.tables_io import read_csv
+from veltair.evaluation.figures.overview import save
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.validation.traffic_plots import validation_traffic_figure
 
 with logged(snakemake.log[0]):
     figure = validation_traffic_figure(read_csv(Path(snakemake.input[0])))

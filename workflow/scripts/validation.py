@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.script import logged
-from veltair.evaluation.validation_steps import ValidationFiles, ValidationResults, write_validation
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.validation.steps import ValidationFiles, ValidationResults, write_validation
 
 with logged(snakemake.log[0]):
     given, made = snakemake.input, snakemake.output

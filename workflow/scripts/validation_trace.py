@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.script import logged
-from veltair.evaluation.validation_steps import measure_trace
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.validation.steps import measure_trace
 
 with logged(snakemake.log[0]):
     measure_trace(

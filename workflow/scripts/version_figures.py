@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from veltair.evaluation.script import logged
-from veltair.evaluation.version_steps import draw_version_figures
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.versions.version_steps import draw_version_figures
 
 with logged(snakemake.log[0]):
     figures = snakemake.params.figures

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from veltair.compiler.select import Selection
-from veltair.compiler.shipped import shipped_stores
-from veltair.evaluation.script import logged
-from veltair.evaluation.version_steps import write_version_tables
+from veltair.compiler.select.select import Selection
+from veltair.compiler.select.shipped import shipped_stores
+from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.versions.version_steps import write_version_tables
 
 with logged(snakemake.log[0]):
     params = snakemake.params

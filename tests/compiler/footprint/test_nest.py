@@ -1,0 +1,173 @@
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_tiling import blocked, blur_in_tiles, matmul, run_accesses
+from tvm import s_tir
+
+from veltair.compiler.footprint.bounds import UNKNOWN, compile_bounds
+from veltair.compiler.footprint.nest import read_nest
+from veltair.compiler.footprint.tiling import analyse, nest_traffic_bytes, read_tiling
+from veltair.compiler.footprint.traffic import CACHE_BYTES
+
+NUMBER = 4  # bytes
+
+
+def traffic(function: Any, *caches: int) -> tuple[int, ...]:
+    """Return the traffic in numbers of 4 bytes, of caches of so many numbers."""
+    return tuple(
+        amount // NUMBER for amount in nest_traffic_bytes(read_nest(function), [NUMBER * n for n in caches])
+    )
+
+
+def test_a_cache_that_holds_everything_is_filled_once() -> None:
+    # A[8, 4], B[4, 8] and C[8, 8].
+    assert traffic(matmul(8, 8, 4), 128) == (32 + 32 + 64,)
+
+
+def test_a_cache_that_holds_a_row_of_each_is_filled_with_the_weights_for_every_row() -> None:
+    # Loops i, j, k. An iteration of i touches 4 of A, all 32 of B and 8 of C: 44 numbers. In 44 they fit, and
+    # what neighbours share stays: everything once. In 43 they do not, so each of 8 iterations fetches 44.
+    assert traffic(matmul(8, 8, 4), 44, 43) == (128, 8 * 44)
+
+
+def test_a_cache_that_holds_only_a_product_s_operands_loses_the_row_too() -> None:
+    # An iteration of j touches 4 of A, 4 of B and 1 of C: 9 numbers. In 8 they do not fit, but those of k (3)
+    # do: each of 64 iterations fetches 9.
+    assert traffic(matmul(8, 8, 4), 9, 8) == (8 * 44, 64 * 9)
+
+
+def test_no_cache_fetches_at_every_step() -> None:
+    assert traffic(matmul(8, 8, 4), 0) == (8 * 8 * 4 * 3,)
+
+
+def test_tiles_save_traffic_where_the_whole_does_not_fit() -> None:
+    # Tiles of 4 x 4: 16 of A, 16 of B, 16 of C. A cache of 48 keeps what neighbours share; one of 47 keeps an
+    # iteration of i_inner (4 of A, 16 of B, 4 of C), so that each of 4 tiles fetches its 48.
+    function = blocked(matmul(8, 8, 4), 4, 4)
+    assert traffic(function, 48, 47) == (128, 4 * 48)
+
+
+def test_a_temporary_of_a_tile_is_fetched_once_if_it_fits() -> None:
+    # Each of 4 tiles touches 6 inputs (with its neighbours 16), 6 padded numbers in place and 4 outputs.
+    assert traffic(blur_in_tiles(16, 4), 16) == (16 + 6 + 16,)
+
+
+def test_packing_of_weights_is_not_counted() -> None:
+    schedule = s_tir.Schedule(tvm.IRModule({"main": matmul(8, 8, 4)}))
+    block = schedule.get_sblock("C")
+    packed = schedule.cache_read(block, 1, "global")
+    before = traffic(schedule.mod["main"], 1000)
+    schedule.annotate(packed, "meta_schedule.layout_rewrite_preproc", 1)
+    assert (before, traffic(schedule.mod["main"], 1000)) == ((160,), (128,))
+
+
+FACTORS = st.sampled_from([(2, 1), (2, 2), (4, 2), (6, 3), (6, 2), (6, 6), (5, 5)])
+NESTS = st.one_of(
+    st.builds(
+        lambda i, j, k: blocked(matmul(i[0], j[0], k), i[1], j[1]), FACTORS, FACTORS, st.integers(1, 5)
+    ),
+    st.builds(matmul, st.integers(1, 6), st.integers(1, 6), st.integers(1, 6)),
+)
+
+
+@settings(max_examples=30)
+@given(NESTS, st.integers(0, 150))
+def test_a_least_recently_used_cache_of_twice_the_size_fetches_no_more(function: Any, numbers: int) -> None:
+    # Twice, for the model keeps what two neighbouring iterations share: their bytes are there together.
+    assert misses(run_accesses(function), 2 * numbers + 3) <= traffic(function, numbers)[0]
+
+
+@settings(max_examples=30)
+@given(NESTS, st.integers(0, 150))
+def test_it_fetches_no_less_than_a_third_of_what_a_cache_of_half_the_size_would_have_to(
+    function: Any, numbers: int
+) -> None:
+    assert traffic(function, numbers)[0] <= 3 * misses(run_accesses(function), numbers // 2)
+
+
+@settings(max_examples=30)
+@given(NESTS, st.lists(st.integers(0, 150), min_size=2, max_size=5))
+def test_a_larger_cache_never_fetches_more(function: Any, sizes: list[int]) -> None:
+    amounts = traffic(function, *sorted(sizes))
+    assert list(amounts) == sorted(amounts, reverse=True)
+
+
+@settings(max_examples=20)
+@given(NESTS)
+def test_the_least_traffic_is_what_the_addresses_take(function: Any) -> None:
+    assert traffic(function, 10**6)[0] == len(set(run_accesses(function)))
+
+
+def test_one_analysis_gives_the_tiling_and_the_traffic_into_each_cache() -> None:
+    function = blocked(matmul(8, 8, 4), 4, 4)
+    assert analyse(function) == (read_tiling(function), (512,) * len(CACHE_BYTES))
+
+
+def misses(accesses: Iterator[Any], size: int) -> int:
+    """Return how often a least-recently-used cache of some numbers must fetch one."""
+    held: OrderedDict[Any, None] = OrderedDict()
+    count = 0
+    for access in accesses:
+        if access in held:
+            held.move_to_end(access)
+            continue
+        count += 1
+        held[access] = None
+        if len(held) > size:
+            held.popitem(last=False)
+    return count
+
+
+X, Y = tvm.tirx.Var("x", "int64"), tvm.tirx.Var("y", "int64")
+SIGNED = st.tuples(st.integers(-20, 20), st.integers(0, 9)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+EXPRESSIONS = {
+    "x + y": (X + Y, lambda x, y: x + y),
+    "x - y": (X - Y, lambda x, y: x - y),
+    "3 x - 2 y": (X * 3 - Y * 2, lambda x, y: 3 * x - 2 * y),
+    "x * y": (X * Y, lambda x, y: x * y),
+    "x // 4": (tvm.tirx.floordiv(X, 4), lambda x, y: x // 4),
+    "x % 4": (tvm.tirx.floormod(X, 4), lambda x, y: x % 4),
+    "min": (tvm.tirx.min(X, Y), min),
+    "max": (tvm.tirx.max(X, Y), max),
+    "(4 x + y) // 4 % 3": (
+        tvm.tirx.floormod(tvm.tirx.floordiv(X * 4 + Y, 4), 3),
+        lambda x, y: (4 * x + y) // 4 % 3,
+    ),
+}
+
+
+def number_of(variable: Any) -> int:
+    return 0 if variable.same_as(X) else 1
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+@given(SIGNED, SIGNED)
+def test_bounds_hold_for_every_value(name: str, x: tuple[int, int], y: tuple[int, int]) -> None:
+    expression, evaluate = EXPRESSIONS[name]
+    low, high = compile_bounds(expression, number_of)([x, y])
+    values = [evaluate(a, b) for a in range(x[0], x[1] + 1) for b in range(y[0], y[1] + 1)]
+    assert low <= min(values)
+    assert max(values) <= high
+
+
+@pytest.mark.parametrize("name", ["x + y", "x - y", "3 x - 2 y", "x * y", "x // 4", "min", "max"])
+@given(SIGNED, SIGNED)
+def test_bounds_of_one_step_are_reached(name: str, x: tuple[int, int], y: tuple[int, int]) -> None:
+    expression, evaluate = EXPRESSIONS[name]
+    values = [evaluate(a, b) for a in range(x[0], x[1] + 1) for b in range(y[0], y[1] + 1)]
+    assert compile_bounds(expression, number_of)([x, y]) == (min(values), max(values))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [tvm.tirx.floordiv(X, Y), tvm.tirx.floormod(X, Y), tvm.tirx.Select(X > 0, X, Y)],
+    ids=["quotient", "remainder", "choice"],
+)
+def test_what_is_not_understood_is_unknown(expression: Any) -> None:
+    bounds: Sequence[Any] = [(0, 3), (1, 2)]
+    assert compile_bounds(expression, number_of)(bounds) == UNKNOWN

@@ -1,0 +1,143 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.support.gang_builders import python_room
+from tests.support.table_builders import make_config, write_made_up_tables
+
+from veltair.compiler.frontend.model import Layer
+from veltair.evaluation.benchmarks.decisions import decision_figures, decisions_us
+from veltair.evaluation.benchmarks.engine import (
+    block_figures,
+    busy_figures,
+    dispatch_figures,
+    gaps_us,
+    idle_figure,
+)
+from veltair.evaluation.benchmarks.workers import gang_figures, ratio_figures
+from veltair.evaluation.measurement.run import make_samples
+from veltair.evaluation.simulation.steps import policy_maker, site_of
+from veltair.evaluation.simulation.run import Site, make_site
+from veltair.machine.costs.table import COLUMNS, CostTable
+from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch, Sample
+from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.models.library import LoadedModel
+from veltair.machine.workers.tvm_pool import BoundPython
+from veltair.machine.costs.folder import Tables, read_tables
+from veltair.machine.topology.topology import Machine
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
+
+
+@pytest.fixture(params=LAUNCHERS)
+def launch(request: pytest.FixtureRequest, c_build: Path) -> Launch:
+    return launcher(request.param, c_build)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return Machine("toy", 1, (CORES,), 2**19, 2**24, 1e11, 1e11, validated=True)
+
+
+@pytest.fixture(scope="module")
+def site(tiny_loaded: LoadedModel, machine: Machine) -> Site:
+    """The tiny network on the cores there are, with a table made up."""
+    rows = [
+        ("tiny", layer, version, cores, 0.0, 0, 1e-4 * (1 + version) / cores, 1.0, 1.0)
+        for layer in range(len(tiny_loaded.plan.layers))
+        for version in range(len(tiny_loaded.plan.of(layer)))
+        for cores in range(1, len(CORES) + 1)
+    ]
+    layers = tuple(Layer(layer.name, layer.structure, layer.macs) for layer in tiny_loaded.plan.layers)
+    costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "toy")
+    return make_site(Tables(machine, {"tiny": layers}, {}, costs), {"tiny": 10.0}, 1.0, "mix", {"tiny": 1})
+
+
+def end_of(core: int, end_s: float, busy_s: float, put_in: Sample | None = None) -> Ended:
+    block = BlockRun(0, BoundPython(python_room(print)), 0, 1, Grant((core,), (0,)), put_in=put_in)
+    return Ended(block, None, 1, end_s, busy_s, 0)
+
+
+def test_a_gap_lies_between_an_end_and_the_next_start_on_the_same_core() -> None:
+    ends = [end_of(0, 1.0, 0.5), end_of(1, 1.1, 0.1), end_of(0, 1.5, 0.4), end_of(1, 2.0, 0.7)]
+    assert gaps_us(ends) == [pytest.approx(0.1e6), pytest.approx(0.2e6)]
+
+
+def test_a_block_that_begins_with_its_sample_gives_no_gap() -> None:
+    sample = Sample((np.zeros(1),), ())
+    assert gaps_us([end_of(0, 1.0, 0.5), end_of(0, 1.5, 0.4, sample), end_of(0, 2.0, 0.4)]) == [
+        pytest.approx(0.1e6)
+    ]
+
+
+def test_the_next_block_starts_after_the_end_of_the_one_before(
+    launch: Launch, machine: Machine, c_build: Path
+) -> None:
+    figures = dispatch_figures(launch, machine, c_build, queries=50)
+    assert set(figures) == {"dispatch_p50_us", "dispatch_p99_us"}
+    assert 0 < figures["dispatch_p50_us"].value <= figures["dispatch_p99_us"].value
+    assert "49 blocks" in figures["dispatch_p50_us"].unit
+
+
+def test_gaps_are_found_while_loadgen_keeps_every_core_busy(
+    site: Site, tiny_loaded: LoadedModel, c_build: Path
+) -> None:
+    models = {"tiny": tiny_loaded}
+    samples = make_samples(models, site, seed=1)
+    config = make_config()
+    figures = busy_figures(config, site, models, samples, launcher("gang", c_build), seconds=0.2)
+    assert set(figures) == {"dispatch_busy_p50_us", "dispatch_busy_p99_us"}
+    assert figures["dispatch_busy_p99_us"].value > 0
+
+
+def test_the_gang_has_all_of_its_figures(tiny_loaded: LoadedModel, machine: Machine, c_build: Path) -> None:
+    figures = gang_figures({"tiny": tiny_loaded}, {"tiny": (0,) * 6}, machine, c_build, rounds=2)
+    names = {"kernel_overhead_us", "grant_us", "resize_cost_us", "start_cost_us"}
+    names |= {"gang_vs_tvm", "gang_vs_tvm_tiny"}
+    if machine.cores > 1:
+        names |= {"co_tenancy_ratio", "co_tenancy_ratio_tiny"}
+    assert set(figures) == names
+    assert all(figure.value > 0 for figure in figures.values())
+
+
+def test_a_query_through_the_engine_is_compared_with_bare_kernels(
+    site: Site, tiny_loaded: LoadedModel, launch: Launch
+) -> None:
+    models = {"tiny": tiny_loaded}
+    figures = block_figures(models, make_samples(models, site, seed=1), site.context, launch, rounds=2)
+    assert len(figures["block_ratio_tiny"].samples) == 2
+    assert figures["block_ratio"].value == pytest.approx(figures["block_ratio_tiny"].value)
+
+
+def test_the_figure_of_several_models_is_their_geometric_mean() -> None:
+    figures = ratio_figures("speed", "ratio", {"one": [1.0, 2.0, 9.0], "other": [8.0]})
+    assert (figures["speed_one"].value, figures["speed"].value) == (2.0, pytest.approx(4.0))
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Two made-up models on four cores."""
+    tables = write_made_up_tables(tmp_path_factory.mktemp("tables"))
+    return site_of(make_config(), read_tables(tables), "mix")
+
+
+def test_decisions_are_timed_while_as_many_queries_wait_as_named(made_up: Site) -> None:
+    taken_us = decisions_us(policy_maker(make_config(), "FcfsMin"), made_up, 10)
+    # Of a burst of 20, nine to eleven wait at three arrivals, and again while they are served.
+    assert len(taken_us) >= 6
+    assert all(took_us > 0 for took_us in taken_us)
+
+
+def test_the_slowest_policy_gives_the_figure_of_a_decision(made_up: Site) -> None:
+    figures = decision_figures(make_config(), made_up)
+    for waiting in (10, 200):
+        by_policy = [figures[f"decision_us_{waiting}_{name}"].value for name in ("FcfsMin", "Planaria")]
+        assert figures[f"decision_us_{waiting}"].value == max(by_policy)
+
+
+def test_an_engine_that_waits_uses_less_than_all_of_a_core(
+    launch: Launch, machine: Machine, c_build: Path
+) -> None:
+    assert 0 <= idle_figure(launch, machine, c_build, seconds=0.05).value < len(CORES) + 1

@@ -1,0 +1,176 @@
+from collections.abc import Iterator
+from itertools import cycle
+
+import numpy as np
+import pytest
+from tests.support.builders import make_context, make_machine, make_model, random_queries
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.policy_cases import POLICIES, traffic_context
+
+from veltair.evaluation.experiment.invariants import InvariantError, LeastWork, checked
+from veltair.evaluation.metrics.targets import least_plan, work_optimal_core_s
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.simulator.noise import noise_parts, service_factors
+from veltair.serving.loop.policy import Context
+from veltair.serving.policies.presets import PRESETS, make_policy
+from veltair.serving.loop.query import Ending, Query, QueryRecord
+from veltair.serving.simulator.simulator import Simulator
+
+FACTORS = (0.8, 1.0, 1.0, 1.3)
+
+
+def run(
+    site: Context, arrivals: list[Query], path: str, preset: str, options, seed: int
+) -> Iterator[QueryRecord]:
+    simulator = Simulator(
+        arrivals,
+        site,
+        np.random.default_rng(seed),
+        start_cost_s=1e-5,
+        resize_cost_s=1e-6,
+        drain_s=100.0,
+    )
+    return serve(Dispatcher(make_policy(path, site, preset, options), site), simulator)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", POLICIES)
+@settings(max_examples=4)
+@given(gap_s=st.sampled_from((0.0005, 0.003, 0.02)), seed=st.integers(0, 30))
+def test_no_policy_breaks_an_invariant_under_contention_and_noise(name, preset, gap_s, seed):
+    site, (path, options) = traffic_context(seed, factors=FACTORS), POLICIES[name]
+    arrivals = random_queries(site, 60, seed, gap_s)
+    records = run(site, arrivals, path, preset, options, seed)
+    least = LeastWork(site).of_each(noise_parts(arrivals, site, np.random.default_rng(seed)))
+    assert len(list(checked(records, arrivals, site, least))) == len(arrivals)
+
+
+def uneven_queries(site: Context, count: int, seed: int) -> list[Query]:
+    """Return queries of the site's models, each with a target of its own."""
+    return [
+        query._replace(qos_s=query.qos_s * (0.1 + 0.05 * (query.id % 5)))
+        for query in random_queries(site, count, seed)
+    ]
+
+
+def test_the_least_work_of_each_query_is_that_of_its_model_its_factors_and_its_target() -> None:
+    site = traffic_context(3, factors=FACTORS)
+    arrivals = uneven_queries(site, 40, 3)
+    factors = service_factors(noise_parts(arrivals, site, np.random.default_rng(5)), site)
+    expected = []
+    for query, drawn in zip(arrivals, factors, strict=True):
+        plan = least_plan(site.costs.model(query.model).seconds.min(axis=3), site.costs.cores)
+        expected.append(float(plan.core_s(drawn[None], np.array([query.qos_s]))[0]))
+    least = LeastWork(site).of_each(noise_parts(arrivals, site, np.random.default_rng(5)))
+    assert list(least) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("changed", ["noise", "targets", "models"])
+def test_what_is_known_of_one_trace_is_not_taken_for_another(changed) -> None:
+    site = traffic_context(3, factors=FACTORS)
+    arrivals = uneven_queries(site, 40, 3)
+    others = {
+        "noise": arrivals,
+        "targets": [query._replace(qos_s=query.qos_s * 1.1) for query in arrivals],
+        "models": [query._replace(model=name) for query, name in zip(arrivals, cycle(site.models))],
+    }[changed]
+    seed = 6 if changed == "noise" else 5
+    known = LeastWork(site)
+    list(known.of_each(noise_parts(arrivals, site, np.random.default_rng(5))))
+    again = list(known.of_each(noise_parts(others, site, np.random.default_rng(seed))))
+    assert again == list(LeastWork(site).of_each(noise_parts(others, site, np.random.default_rng(seed))))
+    assert again != list(LeastWork(site).of_each(noise_parts(arrivals, site, np.random.default_rng(5))))
+
+
+def test_a_factor_of_two_doubles_what_a_query_needs_and_halves_its_time():
+    # 0.4 s on 1 core, 0.2 s on 4. Twice as slow, and due in 0.6 s: half of the way from 0.8 to 0.4 s, so
+    # half of the way from 0.8 to 1.6 core-s. Due in 0.39 s: never.
+    plan = least_plan(np.array([[[0.4, 0.35, 0.2]]]), (1, 2, 4))
+    least = plan.core_s(np.full((2, 1), 2.0), np.array([0.6, 0.39]))
+    assert least.tolist() == [pytest.approx(1.2), np.inf]
+
+
+@given(st.integers(0, 30), st.floats(0.005, 0.05))
+def test_without_noise_the_least_work_is_the_work_optimal_one(seed, qos_s):
+    costs = traffic_context(seed).costs
+    for name in costs.models:
+        seconds = costs.model(name).seconds[..., 0]
+        least = least_plan(seconds, costs.cores).core_s(np.ones((1, len(seconds))), np.array([qos_s]))
+        assert least[0] == pytest.approx(work_optimal_core_s(costs, name, qos_s))
+
+
+SITE = make_context(
+    {"net": np.array([0.4, 0.2, 0.1]).reshape(1, 1, 3, 1)},
+    [make_model(macs=(1,), qos_s=0.4)],
+    cores=(1, 2, 4),
+    machine=make_machine(4),
+)
+QUERIES = [Query(number, "net", 0.1 * number, 0.4) for number in range(3)]
+
+
+def ended(query: Query, core_s: float = 0.4, latency_s: float = 0.4) -> QueryRecord:
+    return QueryRecord(query, Ending.SERVED, query.arrival_s, query.arrival_s + latency_s, 1, 0, core_s)
+
+
+def check(
+    records: list[QueryRecord], arrivals: list[Query] = QUERIES, factor: float = 1.0
+) -> list[QueryRecord]:
+    """Check records against the least that they need: 0.4 core-s each, whatever the cores."""
+    return list(checked(records, arrivals, SITE, [0.4 * factor] * len(arrivals)))
+
+
+def test_records_of_a_possible_run_pass_unchanged():
+    records = [ended(query) for query in QUERIES]
+    assert check(records) == records
+
+
+def test_a_query_that_needed_less_than_the_least_is_named_with_both_numbers():
+    records = [ended(query, 0.399) for query in QUERIES]
+    with pytest.raises(InvariantError, match=r"query 0 of net was on time with 0.399 core-s, .* needs 0.4"):
+        check(records)
+
+
+def test_a_query_drawn_fast_may_need_less():
+    records = [ended(query, 0.3) for query in QUERIES]
+    assert check(records, factor=0.75) == records
+
+
+def test_a_late_query_may_have_used_less():
+    records = [ended(query, 0.1, latency_s=0.5) for query in QUERIES]
+    assert check(records) == records
+
+
+def test_more_work_on_time_than_the_cores_can_do_is_an_error():
+    # 10 queries at once need 4 core-s; 4 cores have 1.6 core-s until the deadline. They end too late to
+    # have held more than there was.
+    arrivals = [Query(number, "net", 0.0, 0.4) for number in range(10)]
+    records = [ended(query, 0.4) for query in arrivals]
+    with pytest.raises(InvariantError, match=r"the queries on time need 2 core-s, .* have 1.6 core-s"):
+        check(records, arrivals)
+
+
+def test_more_cores_held_than_there_are_is_an_error():
+    with pytest.raises(InvariantError, match=r"queries held 2 core-s, .* have 1.6 core-s .* until 0.4 s"):
+        check([ended(QUERIES[0], 2.0)])
+
+
+def test_a_query_that_ends_twice_is_an_error():
+    records = [ended(query) for query in QUERIES]
+    with pytest.raises(InvariantError, match="query 1 of net ended twice, or never arrived"):
+        check([*records, records[1]._replace(end_s=0.9)])
+
+
+def test_a_query_that_never_ends_is_an_error():
+    with pytest.raises(InvariantError, match="the run ended, but 2 of its queries did not"):
+        check([ended(QUERIES[0])])
+
+
+def test_a_consumer_may_stop_early():
+    records = checked([ended(QUERIES[0])], QUERIES, SITE, [0.4] * 3)
+    assert next(records).query is QUERIES[0]
+    records.close()
+
+
+def test_a_run_without_queries_passes():
+    assert check([], []) == []

@@ -1,0 +1,145 @@
+from pathlib import Path
+
+import pytest
+from tests.support.table_builders import make_config, write_made_up_tables
+
+from veltair.compiler.select.shipped import SHIPPED
+from veltair.compiler.select.store import FILES
+from veltair.config import ConfigError, load, parse
+from veltair.evaluation.experiment import layout as layout_module
+from veltair.evaluation.experiment.layout import SHIPPED_COSTS, Layout, check_shipped
+
+ROOT = Path(__file__).parents[2]
+SIMULATED = {"machines": ["host", "threadripper-3990x"], "workloads": ["mix"]}
+MEASURED = {"enabled": True, "workloads": ["mix"]}
+
+
+def layout(**changes) -> Layout:
+    return Layout(make_config(**changes))
+
+
+def test_shipped_costs_stand_for_the_host_only() -> None:
+    shipped = layout(profile={"costs": "shipped"})
+    assert shipped.tables("host") == SHIPPED_COSTS
+    assert shipped.tables("threadripper-3990x") == Path("results/costs/threadripper-3990x")
+
+
+def test_measured_costs_lie_in_the_results() -> None:
+    assert layout(profile={"costs": "measured"}).costs("host") == Path("results/costs/host/costs.parquet")
+
+
+SEARCHED = [Path("results/search") / name for name in FILES]
+
+
+def test_candidates_are_the_shipped_ones_of_every_instruction_set() -> None:
+    found = layout().candidates()
+    assert {path.name for path in found} == set(FILES)
+    assert all(path.parents[1] == SHIPPED for path in found)
+
+
+def test_candidates_are_those_of_the_search_where_none_are_reused() -> None:
+    assert layout(search={"reuse": False}).candidates() == SEARCHED
+
+
+def test_what_is_not_shipped_comes_from_a_search_if_asked_for() -> None:
+    mixed = layout(search={"missing": "search"})
+    assert mixed.candidates() == [*layout().candidates(), *SEARCHED]
+    assert (mixed.searches, layout().searches) == (True, False)
+
+
+def test_the_figure_of_the_traffic_is_none_of_the_paper_s() -> None:
+    found = layout(figures={"folder": "there", "formats": ["png", "svg"]})
+    assert found.traffic_figure() == [Path(f"there/validation_traffic.{form}") for form in ("png", "svg")]
+    assert not set(found.traffic_figure()) & {*found.validation_figures(), *found.paper_figure_files()}
+
+
+def test_shipped_folders_are_in_the_package() -> None:
+    assert SHIPPED_COSTS == ROOT / "veltair" / "data" / "costs"
+    assert SHIPPED == ROOT / "veltair" / "data" / "candidates"
+
+
+def test_everything_generated_lies_in_the_folders_of_the_configuration() -> None:
+    changed = layout(
+        profile={"costs": "measured"},
+        measured=MEASURED,
+        results={"folder": "here"},
+        figures={"folder": "there", "formats": ["png"]},
+    )
+    generated = [*changed.run_folders(), changed.tables("host")]
+    assert {path.parts[0] for path in generated} == {"here"}
+    assert {path.parts[0] for path in changed.figures()} == {"there"}
+
+
+def test_there_is_a_folder_for_each_policy_measured_and_on_each_machine() -> None:
+    folders = layout(profile={"costs": "measured"}, simulated=SIMULATED, measured=MEASURED).run_folders()
+    assert [str(folder) for folder in folders] == [
+        "results/measured/mix/FcfsMin",
+        "results/measured/mix/Planaria",
+        "results/simulated/host/mix/FcfsMin",
+        "results/simulated/host/mix/Planaria",
+        "results/simulated/threadripper-3990x/mix/FcfsMin",
+        "results/simulated/threadripper-3990x/mix/Planaria",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("measured", "simulated", "machines"),
+    [
+        (True, ["host", "threadripper-3990x"], ["host", "threadripper-3990x"]),
+        (True, ["threadripper-3990x"], ["host", "threadripper-3990x"]),
+        (False, ["threadripper-3990x"], ["threadripper-3990x"]),
+        (True, None, ["host"]),
+    ],
+)
+def test_results_are_about_the_simulated_machines_and_the_measured_host(
+    measured, simulated, machines
+) -> None:
+    changed = layout(
+        profile={"costs": "measured"},
+        measured=MEASURED | {"enabled": measured},
+        simulated=SIMULATED | {"machines": simulated} if simulated else {"enabled": False},
+    )
+    assert changed.machines() == machines
+
+
+def test_there_is_a_figure_of_each_kind_in_each_format() -> None:
+    figures = Layout(load([ROOT / "workflow" / "config" / "config.yaml"])).figures()
+    assert len(figures) == len(set(figures)) == 6
+    assert {path.suffix for path in figures} == {".png", ".svg"}
+
+
+START = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 55]}
+PLACEMENT = {"title": "placement", "key": "simulated.placement", "values": ["spread", "pinned"]}
+
+
+def test_values_that_the_run_has_anyway_share_a_cell() -> None:
+    cells = layout(sensitivity={"start": START, "placement": PLACEMENT}).sensitivity()
+    folder = Path("results/study/sensitivity")
+    assert cells == {
+        ("start", 0): folder / "start/0.csv",
+        ("start", 1): folder / "_usual/0.csv",
+        ("placement", 0): folder / "_usual/0.csv",
+        ("placement", 1): folder / "placement/1.csv",
+    }
+
+
+def test_policies_of_the_study_alone_are_not_compared() -> None:
+    folders = layout(compared=["Planaria"], simulated=SIMULATED).run_folders()
+    assert {folder.name for folder in folders} == {"Planaria"}
+
+
+def test_without_a_study_there_are_none_of_its_files() -> None:
+    plain = layout(sensitivity={"start": START})
+    assert (plain.cells(), plain.study_tables(), plain.paper_figure_files()) == ({}, [], [])
+
+
+def test_shipped_tables_without_a_model_that_is_simulated_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(layout_module, "SHIPPED_COSTS", write_made_up_tables(tmp_path))
+    check_shipped(make_config())
+    more = make_config().model_dump(mode="json")
+    more["models"]["huge"] = more["models"]["large"]
+    more["workloads"]["mix"]["huge"] = 1
+    with pytest.raises(ConfigError, match=r"lack huge \(they have small, large\)"):
+        check_shipped(parse(more))

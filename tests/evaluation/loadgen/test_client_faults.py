@@ -1,0 +1,252 @@
+import ast
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.loadgen_fakes import FakeEngine, is_gone, script_loadgen, server_run
+
+from veltair.evaluation.loadgen.client import client as loadgen_module
+from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.logs import DETAIL_FILE, TRACE_FILE, LoadGenError, read_trace
+
+ROOT = Path(__file__).parents[2]
+# What a run in real time goes through.
+TIMED = (
+    *("loadgen", "loadgen_child", "tenants", "trace", "live"),
+    *(
+        "../serving/engine",
+        "../serving/watch",
+        "../serving/aside",
+        "../machine/model_memory",
+        "../machine/gang",
+    ),
+)
+
+# Gives LoadGen's process another system clock: set by some seconds once a file is there.
+CLOCK = """
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static int set;
+    int failed = (int)syscall(SYS_clock_gettime, clock, now);
+    if (clock != CLOCK_REALTIME) return failed;
+    if (!set) set = access(getenv("CLOCK_FILE"), F_OK) == 0;
+    if (set) now->tv_sec += atol(getenv("CLOCK_SECONDS"));
+    return failed;
+}
+"""
+
+
+def failure_of(
+    run: ServerRun, monkeypatch: pytest.MonkeyPatch, stall_s: float = 60.0
+) -> tuple[LoadGenError, FakeEngine]:
+    """Return the error of a run that fails, with limits so short that it is told soon."""
+    engine = FakeEngine()
+    monkeypatch.setattr(loadgen_module, "_STALL_S", stall_s)
+    for name in ("_TICK_S", "_SEND_TIMEOUT_S", "_EXIT_TIMEOUT_S"):
+        monkeypatch.setattr(loadgen_module, name, 0.2)
+    with pytest.raises(LoadGenError) as caught, LoadGenProcess(run) as loadgen:
+        engine.start(loadgen)
+        _, event = engine.serve(loadgen)
+        if isinstance(event, LoadGenError):
+            raise event
+        loadgen.wait(60)
+    assert is_gone(loadgen.pid)
+    return caught.value, engine
+
+
+def test_a_loadgen_that_is_never_ready_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script_loadgen(tmp_path, monkeypatch, "print('loading', flush=True); time.sleep(600)")
+    monkeypatch.setattr(loadgen_module, "START_TIMEOUT_S", 0.2)
+    error, engine = failure_of(server_run(tmp_path / "out"), monkeypatch)
+    assert "was not ready after 0.2 s; stop other programs" in str(error)
+    assert not engine.readied.is_set()
+
+
+def test_a_loadgen_whose_program_cannot_be_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loadgen_module.sys, "executable", str(tmp_path / "none"))
+    with (
+        pytest.raises(LoadGenError, match=r"process cannot be started: .*No such file"),
+        LoadGenProcess(server_run(tmp_path)) as loadgen,
+    ):
+        FakeEngine().start(loadgen)
+
+
+def test_a_package_of_our_name_in_the_working_directory_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_loadgen(tmp_path, monkeypatch, "load(); time.sleep(600)")
+    (tmp_path / "elsewhere" / "veltair").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "veltair" / "__init__.py").write_text("raise SystemExit(5)")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    engine = FakeEngine()
+    with LoadGenProcess(server_run(tmp_path / "out")) as loadgen:
+        engine.start(loadgen)
+    assert engine.readied.is_set()
+
+
+@pytest.mark.parametrize(
+    ("steps", "what"),
+    [
+        ("load(); issue(1); time.sleep(600)", "query [01] of 2"),
+        ("load(); issue(2); time.sleep(600)", "(the end after|query [01] of) 2"),
+    ],
+)
+def test_a_loadgen_that_hangs_in_the_middle_is_stopped_though_the_engine_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: str, what: str
+) -> None:
+    script_loadgen(tmp_path, monkeypatch, steps)
+    run = server_run(tmp_path / "out", min_duration_ms=0, min_query_count=2)
+    error, engine = failure_of(run, monkeypatch, stall_s=0.2)
+    assert re.match(f"LoadGen hangs: {what} is .* s overdue", str(error))
+    assert engine.failures() == []
+
+
+def test_a_loadgen_that_takes_no_completions_does_not_hold_the_engine_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = "load(); issue(10000); flush(); time.sleep(600)"
+    script_loadgen(tmp_path, monkeypatch, steps, on_complete="time.sleep(600)")
+    monkeypatch.setattr("loadgen_fakes.time.sleep", lambda seconds: None)
+    error, engine = failure_of(server_run(tmp_path / "out"), monkeypatch)
+    assert "LoadGen hangs: it took no completion for 0.2 s" in str(error)
+    assert engine.failures() == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "on_destroy", "message"),
+    [
+        # The socket is closed before the run, after a query without a word, and after all queries.
+        ("import socket; socket.socket(fileno=int(sys.argv[1])).shutdown(2); time.sleep(600)", "pass",
+         "closed its socket after 0 arrivals"),
+        ("load(); issue(1); done.wait()", "time.sleep(600)", "closed its socket after 1 arrivals"),
+        ("load(); issue(1); flush(); done.wait()", "time.sleep(600)", "closed its socket after 1 arrivals"),
+        ("load(); issue(1); done.wait()", "pass", "exited with status 0 after 1 arrivals, before the"),
+        ("load(); issue(1); raise SystemExit(3)", "pass", "exited with status 3 after 1 arrivals"),
+        ("load(); issue(1); flush(); done.wait()", "pass", f"{TRACE_FILE} cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_loadgen_that_leaves_early_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: str, on_destroy: str, message: str
+) -> None:
+    script_loadgen(tmp_path, monkeypatch, steps, on_destroy=on_destroy)
+    error, engine = failure_of(server_run(tmp_path / "out", qps=1.0), monkeypatch)
+    assert message in str(error)
+    assert {str(failure) for failure in engine.failures()} <= {str(error)}
+
+
+def test_logs_of_an_earlier_run_are_never_those_of_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (TRACE_FILE, DETAIL_FILE, "mlperf_log_summary.txt"):
+        (out / name).write_text("earlier")
+    script_loadgen(tmp_path, monkeypatch, "load(); issue(1)")
+    failure_of(server_run(out), monkeypatch)
+    assert [path.name for path in out.iterdir()] == ["loadgen_output.txt"]
+
+
+def test_our_end_of_the_socket_closed_ends_loadgen_with_one_error(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    with LoadGenProcess(server_run(tmp_path, min_duration_ms=60_000)) as loadgen:
+        engine.start(loadgen)
+        engine.events.get(timeout=60)
+        loadgen._socket.shutdown(2)
+        error = engine.last_event()
+        assert "exited with status 1" in str(error)
+        assert "the parent left during the run" in str(error)
+        with pytest.raises(LoadGenError, match="exited with status 1"):
+            loadgen.wait(60)
+    assert is_gone(loadgen.pid)
+    assert engine.failures() == []
+
+
+def test_a_loadgen_killed_in_the_middle_leaves_no_log_that_passes_as_whole(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    with LoadGenProcess(server_run(tmp_path, min_duration_ms=60_000)) as loadgen:
+        engine.start(loadgen)
+        engine.events.get(timeout=60)
+        os.kill(loadgen.pid, signal.SIGKILL)
+        assert isinstance(engine.last_event(), LoadGenError)
+    with pytest.raises(LoadGenError, match=r"cut off after|cannot be read"):
+        read_trace(tmp_path / TRACE_FILE)
+    assert engine.failures() == []
+
+
+@pytest.mark.parametrize("seconds", [-1, 1])
+def test_a_system_clock_that_is_set_during_a_run_fails_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    # LoadGen itself reads that clock: the real one is run.
+    (tmp_path / "clock.c").write_text(CLOCK)
+    library = tmp_path / "clock.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "clock.c"], check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("CLOCK_FILE", str(tmp_path / "set"))
+    monkeypatch.setenv("CLOCK_SECONDS", str(seconds))
+    engine = FakeEngine()
+    answer = engine._answer
+
+    def answer_and_set(loadgen: LoadGenProcess, number: int, sample: int, received_s: float) -> Any:
+        if number == 10:
+            (tmp_path / "set").touch()
+        return answer(loadgen, number, sample, received_s)
+
+    monkeypatch.setattr(engine, "_answer", answer_and_set)
+    run = server_run(tmp_path / "out", min_duration_ms=200, min_query_count=20)
+    with LoadGenProcess(run) as loadgen:
+        engine.start(loadgen)
+        assert engine.serve(loadgen)[1] == "flush"
+        with pytest.raises(LoadGenError, match=r"system's clock.* was set by (1|0\.\d+) s or more"):
+            loadgen.wait(60)
+    assert is_gone(loadgen.pid)
+
+
+def clocks_of(source: str) -> set[str]:
+    """Return what a program uses of time and datetime."""
+    nodes = list(ast.walk(ast.parse(source)))
+    used = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("time", "datetime")
+    }
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"):
+            used |= {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            used |= {alias.name for alias in node.names if alias.name == "datetime"}
+    return used
+
+
+MONOTONIC = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep"}
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_a_run_in_real_time_reads_monotonic_clocks_only(name: str) -> None:
+    source = (ROOT / "veltair" / "evaluation" / f"{name}.py").read_text()
+    assert clocks_of(source) <= MONOTONIC
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time\ntime.time()",
+        "import time\ntime.time_ns()",
+        "from time import time",
+        "from datetime import datetime",
+        "import datetime",
+        "import time\ntime.clock_gettime(0)",
+    ],
+)
+def test_a_use_of_the_systems_clock_is_found(source: str) -> None:
+    assert not clocks_of(source) <= MONOTONIC

@@ -1,0 +1,89 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.support.gang_builders import python_room
+
+from veltair.compiler.frontend.model import Layer
+from veltair.evaluation.measurement.block_costs import Starts, add_starts, sample_blocks
+from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, GROW, SHRINK, START, block_costs
+from veltair.machine.costs.table import COLUMNS as COST_COLUMNS
+from veltair.machine.costs.table import CostTable
+from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch
+from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.models.library import LoadedModel
+from veltair.machine.workers.tvm_pool import BoundPython
+from veltair.machine.costs.folder import Tables
+from veltair.machine.topology.topology import Machine
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
+
+
+@pytest.fixture(params=LAUNCHERS)
+def launch(request: pytest.FixtureRequest, c_build: Path) -> Launch:
+    return launcher(request.param, c_build)
+
+
+def tiny_tables(model: LoadedModel, cores: tuple[int, ...]) -> Tables:
+    """Return the tiny network's tables on some cores, made up."""
+    rows = [
+        ("tiny", layer, version, count, 0.0, 0, 1e-4 * (1 + version) / count, 1.0, 1.0)
+        for layer in range(len(model.plan.layers))
+        for version in range(len(model.plan.of(layer)))
+        for count in range(1, len(cores) + 1)
+    ]
+    layers = tuple(Layer(layer.name, layer.structure, layer.macs) for layer in model.plan.layers)
+    machine = Machine("toy", 1, (cores,), 2**19, 2**24, 1e11, 1e11, validated=True)
+    return Tables(
+        machine, {"tiny": layers}, {}, CostTable(pd.DataFrame(rows, columns=list(COST_COLUMNS)), "toy")
+    )
+
+
+def ended(end_s: float, busy_s: float) -> Ended:
+    block = BlockRun(0, BoundPython(python_room(print)), 0, 1, Grant((0,), (0,)))
+    return Ended(block, None, 1, end_s, busy_s, 0)
+
+
+def test_a_start_lasts_from_the_end_before_to_the_first_layer() -> None:
+    starts = Starts([], [])
+    # The second block begins 0.5 s after the end of the first one, the third 0.25 s after that of the second.
+    add_starts(
+        starts, [ended(1.0, 0.5), ended(2.5, 1.0), ended(3.0, 0.25), ended(4.0, 0.5)], [0.5, 0.75, 0.25, 1]
+    )
+    assert starts == Starts([0.5, 0.25], [0.25, 0.0])
+
+
+def test_a_query_of_two_blocks_has_no_start_without_a_copy_or_a_comparison() -> None:
+    starts = Starts([], [])
+    add_starts(starts, [ended(1.0, 0.5), ended(2.0, 0.5)], [0.5, 0.5])
+    assert starts == Starts([], [])
+
+
+def test_a_model_has_samples_of_every_kind(
+    tiny_loaded: LoadedModel, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("veltair.evaluation.measurement.block_costs.STARTS", 8)
+    monkeypatch.setattr("veltair.evaluation.measurement.block_costs.GRANTS", 3)
+    monkeypatch.setattr("veltair.evaluation.measurement.block_costs.ADOPTIONS", 5)
+    found = sample_blocks(tiny_tables(tiny_loaded, CORES), {"tiny": tiny_loaded}, launch)
+    assert tuple(found.columns) == COLUMNS
+    counts = found.groupby(["cost", "cores"]).size().to_dict()
+    # Of six layers the first and the last make no sample. Layers of microseconds end before they are resized.
+    starts = {(kind, cores): 8 for kind in (START, FIRST_LAYER) for cores in {1, len(CORES)}}
+    assert counts.items() >= starts.items()
+    if len(CORES) > 1:
+        assert counts.keys() - starts.keys() <= {(kind, 2) for kind in (GRANT, SHRINK, GROW)}
+        assert counts[GRANT, 2] == 3
+    assert np.isfinite(found["seconds"]).all()
+    assert block_costs(found).start_s > 0
+
+
+def test_on_one_core_only_starts_are_sampled(
+    tiny_loaded: LoadedModel, c_build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("veltair.evaluation.measurement.block_costs.STARTS", 8)
+    tables = tiny_tables(tiny_loaded, CORES[:1])
+    found = sample_blocks(tables, {"tiny": tiny_loaded}, launcher("gang", c_build))
+    assert set(found["cost"]) == {START, FIRST_LAYER}

@@ -1,0 +1,422 @@
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.support.onnx_builders import run_onnx
+from tests.support.tiny import tiny, tiny_words
+from tests.support.unscheduled import unscheduled_versions
+
+from baselines.fcfs_min import FcfsMin
+from veltair.compiler.build.build import build
+from veltair.compiler.frontend.importer import import_model
+from veltair.compiler.frontend.model import Layer
+from veltair.compiler.search.target import cpu_target
+from veltair.evaluation.measurement import run as live
+from veltair.evaluation.loadgen.arrivals import server_queries
+from veltair.evaluation.metrics.capacity import SearchSettings, Status
+from veltair.evaluation.measurement.run import (
+    QUERIES,
+    SAMPLES_PER_MODEL,
+    LiveRun,
+    LiveSettings,
+    LiveStudy,
+    live_frame,
+    load_models,
+    make_samples,
+    measure,
+    policy_verdicts,
+    run_rows,
+    search,
+)
+from veltair.evaluation.loadgen.client import LoadGenProcess
+from veltair.evaluation.metrics.records import read_records, to_records
+from veltair.evaluation.simulation.run import MakePolicy, Site, make_site
+from veltair.evaluation.loadgen.logs import MIXED, LoadGenError
+from veltair.machine.costs.table import COLUMNS, CostTable
+from veltair.machine.interference.source import ObservedSlowdown
+from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.models.library import LoadedModel
+from veltair.machine.topology.placement import spread
+from veltair.machine.workers.tvm_pool import PoolGang
+from veltair.machine.costs.folder import Tables
+from veltair.machine.topology.topology import Machine
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.loop.policy import Answer, Context, Rejection, Snapshot
+from veltair.serving.loop.query import Ending
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
+QOS_S = 10.0  # so wide that no machine misses it
+SETTINGS = LiveSettings(seconds=1.0, seed=7, drain_qos=4.0)
+QPS = 40.0
+
+
+class RejectAll:
+    """Gives every query up at once."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def allocate(self, snapshot: Snapshot) -> list[Answer]:
+        return [Rejection(entry.query.id, "no") for entry in snapshot.pending]
+
+
+def fcfs(context: Context) -> FcfsMin:
+    return FcfsMin(context, alpha=1.0, order=Order.FCFS, conflict=Conflict.WAIT, drop_late=DropLate.NEVER)
+
+
+@pytest.fixture(scope="module")
+def models(tiny_loaded: LoadedModel) -> dict[str, LoadedModel]:
+    return {"tiny": tiny_loaded}
+
+
+@pytest.fixture(scope="module")
+def site(models: dict[str, LoadedModel]) -> Site:
+    """Return the tiny network, served alone on the cores there are."""
+    return site_of(models)
+
+
+def site_of(models: dict[str, LoadedModel]) -> Site:
+    """Return a machine of the cores there are that serves the models alike, with a table made up."""
+    rows = [
+        (name, layer, version, cores, 0.0, 0, 1e-4 * (1 + version) / cores, 1.0, 1.0)
+        for name, model in models.items()
+        for layer in range(len(model.plan.layers))
+        for version in range(len(model.plan.of(layer)))
+        for cores in range(1, len(CORES) + 1)
+    ]
+    machine = Machine("toy", 1, (CORES,), 2**19, 2**24, 1e11, 1e11, validated=True)
+    layers = {
+        name: tuple(Layer(layer.name, layer.structure, layer.macs) for layer in model.plan.layers)
+        for name, model in models.items()
+    }
+    costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "toy")
+    shares = dict.fromkeys(models, 1)
+    return make_site(Tables(machine, layers, {}, costs), dict.fromkeys(models, QOS_S), 1.0, "mix", shares)
+
+
+def study_of(
+    site: Site, models: dict[str, LoadedModel], make: MakePolicy = fcfs, **settings: Any
+) -> LiveStudy:
+    """Return a study of a policy on freshly made samples."""
+    samples = make_samples(models, site, SETTINGS.seed)
+    return LiveStudy(
+        site, "Fcfs", make, models, samples, replace(SETTINGS, **settings), PoolGang, ObservedSlowdown()
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which each policy's run has one of its name."""
+    return tmp_path_factory.mktemp("loadgen")
+
+
+@pytest.fixture(scope="module")
+def measured(site: Site, models: dict[str, LoadedModel], folders: Path) -> Callable[[MakePolicy], LiveRun]:
+    """Return one second of the real LoadGen against a policy; measured once for each."""
+    runs: dict[MakePolicy, LiveRun] = {}
+    study = study_of(site, models)
+
+    def run(make: MakePolicy) -> LiveRun:
+        if make not in runs:
+            runs[make] = measure(replace(study, make=make), QPS, folders / make.__name__)
+        return runs[make]
+
+    return run
+
+
+Measured = Callable[[MakePolicy], LiveRun]
+
+
+@pytest.fixture(scope="module")
+def words_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a network of words, built."""
+    folder = tmp_path_factory.mktemp("words")
+    imported = import_model("words", tiny_words(), QOS_S)
+    build(imported, unscheduled_versions(imported), cpu_target(4), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(tiny_loaded: LoadedModel, words_folder: Path) -> dict[str, LoadedModel]:
+    """A network of images and one of words."""
+    return {"tiny": tiny_loaded, "words": LoadedModel(words_folder)}
+
+
+def test_samples_have_the_right_answers(site: Site, models: dict[str, LoadedModel]) -> None:
+    samples = make_samples(models, site, seed=3)
+    assert [name for name, _ in samples] == ["tiny"] * SAMPLES_PER_MODEL
+    for _, sample in samples:
+        assert np.allclose(sample.answer[0], run_onnx(tiny(), *sample.values)[0], atol=1e-4)
+    assert len({sample.values[0].tobytes() for _, sample in samples}) == SAMPLES_PER_MODEL
+
+
+def test_models_of_words_and_of_images_are_served_side_by_side(
+    both: dict[str, LoadedModel], tmp_path: Path
+) -> None:
+    study = study_of(site_of(both), both)
+    for name, sample in study.samples:
+        if name == "words":
+            assert np.allclose(sample.answer[0], run_onnx(tiny_words(), *sample.values)[0], atol=1e-5)
+    run = measure(study, QPS, tmp_path)
+    assert {record.query.model for record in run.records} == {"tiny", "words"}
+    assert (run.wrong_answers, run.problem) == (0, "")
+    (row,) = policy_verdicts("Fcfs", [run])
+    assert (row["tenant"], row["queries"], row["loadgen_valid"]) == (MIXED, len(run.records), None)
+
+
+def test_validation_gives_each_model_a_verdict_of_its_own(
+    both: dict[str, LoadedModel], tmp_path: Path
+) -> None:
+    study = study_of(site_of(both), both, validation=True)
+    run = measure(study, 2 * QPS, tmp_path)
+    rows = policy_verdicts("Fcfs", [run])
+    assert [(row["policy"], row["qps"], row["tenant"]) for row in rows] == [
+        ("Fcfs", 2 * QPS, "tiny"),
+        ("Fcfs", 2 * QPS, "words"),
+    ]
+    assert all(type(row["loadgen_valid"]) is bool for row in rows)
+    assert sum(row["queries"] for row in rows) == len(run.records)
+    assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
+
+
+def test_a_run_leaves_its_records_as_one_table(measured: Measured, folders: Path) -> None:
+    run = measured(fcfs)
+    frame = read_records(folders / "fcfs" / QUERIES)
+    assert tuple(to_records(frame)) == run.records
+    assert frame["counted"].sum() == sum(record.query.arrival_s >= run.count_from_s for record in run.records)
+    assert (set(frame["policy"]), set(frame["qps"])) == ({"Fcfs"}, {QPS})
+
+
+@pytest.mark.parametrize(("make", "pictures"), [(fcfs, 1), (RejectAll, 0)])
+def test_a_run_can_leave_a_trace_of_its_blocks_and_a_picture_where_any_ran(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path, make: MakePolicy, pictures: int
+) -> None:
+    run = measure(study_of(site, models, make, seconds=0.2, timeline=True), QPS, tmp_path)
+    trace = json.loads((tmp_path / "timeline.trace.json").read_text())
+    assert trace["otherData"]["core ids"] == "granted by the backend"
+    blocks = {event["args"]["query"] for event in trace["traceEvents"] if "query" in event.get("args", {})}
+    assert len(blocks) >= pictures * len(run.records)
+    assert len(list(tmp_path.glob("timeline.png"))) == pictures
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_models_that_do_not_fit_together_are_loaded_when_a_query_needs_them(
+    both: dict[str, LoadedModel], tiny_folder: Path, words_folder: Path, tmp_path: Path, name: str
+) -> None:
+    site = site_of(both)
+    largest = max(model.bytes_needed() for model in both.values())
+    models, memory = load_models({"tiny": tiny_folder, "words": words_folder}, site.weights, largest)
+    assert memory is not None
+    samples, launch = make_samples(models, site, 7, memory), launcher(name, tmp_path)
+    settings = replace(SETTINGS, seconds=0.5)
+    study = LiveStudy(site, "Fcfs", fcfs, models, samples, settings, launch, ObservedSlowdown(), memory)
+    run = measure(study, QPS, tmp_path / "run")
+    assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
+    assert memory.counts.evictions > 4
+    assert len(memory.resident) == 1
+
+
+def test_no_run_leaves_a_model_in_use_for_the_next(
+    tiny_folder: Path, models: dict[str, LoadedModel], site: Site, tmp_path: Path
+) -> None:
+    loaded, memory = load_models({"tiny": tiny_folder}, site.weights, models["tiny"].bytes_needed())
+    assert memory is not None
+    study = replace(study_of(site, models, RejectAll, seconds=0.1), models=loaded, memory=memory)
+    memory.acquire("tiny")  # as a block that runs when the time is up
+    measure(study, QPS, tmp_path)
+    with pytest.raises(LookupError, match="nobody uses it"):
+        memory.release("tiny")
+
+
+@pytest.mark.parametrize("malleable", [False, True])
+def test_workers_in_c_serve_right_answers_too(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path, malleable: bool
+) -> None:
+    launch = launcher("gang", tmp_path, malleable=malleable)
+    run = measure(replace(study_of(site, models, seconds=0.2), launch=launch), QPS, tmp_path / "run")
+    assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
+
+
+class Placed:
+    """A placement that is written down."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, cores: int, free: Any, machine: Machine, held: Any) -> tuple[int, ...]:
+        self.asked += 1
+        return spread(cores, free, machine, held)
+
+
+def test_cores_are_placed_as_the_configuration_says(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = Placed()
+    monkeypatch.setattr(live, "PLACEMENTS", {"mine": placed})
+    run = measure(study_of(site, models, seconds=0.1, placement="mine"), QPS, tmp_path)
+    assert 0 < placed.asked <= sum(record.blocks for record in run.records)
+
+
+def test_what_one_run_taught_of_the_pressure_is_forgotten_before_the_next(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path
+) -> None:
+    study = study_of(site, models, seconds=0.1)
+    study.interference.observe(2.0, 1.0, 2.0)
+    assert study.interference.pressure() > 0
+    # No block of this table can teach anything: pressure has no effect in it.
+    measure(study, QPS, tmp_path)
+    assert study.interference.pressure() == 0.0
+
+
+def test_every_query_of_loadgen_has_one_record_in_the_order_of_issue(measured: Measured, site: Site) -> None:
+    run = measured(fcfs)
+    planned = server_queries(QPS, 1000, 1, 7, sample_models=("tiny",) * SAMPLES_PER_MODEL, qos_s=site.qos_s)
+    assert len(run.records) == len(run.summary.trace) == run.summary.verdict.query_count == len(planned) > 1
+    assert [record.query.id for record in run.records] == list(range(len(planned)))
+    arrivals_s = np.array([record.query.arrival_s for record in run.records])
+    assert (arrivals_s - arrivals_s[0]).tolist() == pytest.approx([query.arrival_s for query in planned])
+
+
+def test_every_query_is_served_right_and_on_time(measured: Measured) -> None:
+    run = measured(fcfs)
+    assert {record.ending for record in run.records} == {Ending.SERVED}
+    assert all(record.latency_s > 0 and record.core_s > 0 for record in run.records)
+    assert run.wrong_answers == 0
+    assert run.satisfaction.pooled == run.satisfaction.minimum == 1.0
+
+
+def test_warm_up_is_a_tenth_of_the_time_from_the_first_arrival_to_the_last(measured: Measured) -> None:
+    # The engine's clock ran while LoadGen started: that time is none of the run's.
+    run = measured(fcfs)
+    first_s, last_s = (run.records[place].query.arrival_s for place in (0, -1))
+    assert first_s > 0
+    assert run.count_from_s == pytest.approx(first_s + 0.1 * (last_s - first_s))
+
+
+def test_records_are_on_the_clock_of_the_engine(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path
+) -> None:
+    begin_s = time.monotonic()
+    run = measure(study_of(site, models, seconds=0.1), QPS, tmp_path)
+    took_s = time.monotonic() - begin_s
+    assert all(0 < record.query.arrival_s < record.end_s < took_s for record in run.records)
+
+
+def test_a_policy_that_rejects_everything_misses_everything_though_loadgen_sees_fast_answers(
+    measured: Measured,
+) -> None:
+    run = measured(RejectAll)
+    assert {record.ending for record in run.records} == {Ending.REJECTED}
+    assert run.satisfaction.pooled == run.satisfaction.minimum == 0.0
+    assert run.summary.verdict.late_count == 0
+
+
+def test_wrong_answers_make_a_run_invalid(measured: Measured) -> None:
+    run = replace(measured(fcfs), wrong_answers=2)
+    assert run.problem == "2 wrong answers: build the models anew (rule `build`)"
+    assert run.satisfaction.invalid
+
+
+def test_a_late_loadgen_makes_a_run_invalid(measured: Measured) -> None:
+    run = measured(fcfs)
+    late = replace(run, summary=replace(run.summary, problem="late"))
+    assert (late.problem, late.satisfaction.invalid) == ("late", True)
+
+
+def test_runs_are_told_with_what_loadgen_said(measured: Measured) -> None:
+    run = measured(fcfs)
+    (row,) = run_rows("Fcfs", [run])
+    assert (row["policy"], row["qps"], row["queries"]) == ("Fcfs", QPS, len(run.records))
+    (row,) = policy_verdicts("Fcfs", [run])
+    assert (row["tenant"], row["loadgen_valid"]) == ("tiny", run.summary.verdict.valid)
+
+
+def test_records_of_several_runs_make_one_table(
+    measured: Measured, site: Site, models: dict[str, LoadedModel]
+) -> None:
+    run = measured(fcfs)
+    frame = live_frame(study_of(site, models), [run, replace(run, qps=80.0)])
+    assert frame.groupby("qps").size().to_dict() == {40.0: len(run.records), 80.0: len(run.records)}
+    assert set(frame["backend"]) == {"engine"}
+    counted = sum(record.query.arrival_s >= run.count_from_s for record in run.records)
+    assert frame["counted"].sum() == 2 * counted < 2 * len(run.records)
+
+
+class Killed(LoadGenProcess):
+    """A LoadGen that dies as soon as its clock runs."""
+
+    def start(self, **callbacks: Any) -> None:
+        super().start(**callbacks)
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def test_a_loadgen_that_dies_is_a_loadgen_error(
+    site: Site, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "LoadGenProcess", Killed)
+    with pytest.raises(LoadGenError, match="killed by signal 9"):
+        measure(study_of(site, models), QPS, tmp_path)
+
+
+class Rates:
+    """Stands for `measure`: every rate up to a limit is served in full, the first `failures` runs fail."""
+
+    def __init__(self, run: LiveRun, rejected: LiveRun, limit_qps: float, failures: int = 0) -> None:
+        self.run, self.rejected, self.limit_qps, self.failures = run, rejected, limit_qps, failures
+        self.asked: list[float] = []
+        self.folders: list[Path] = []
+
+    def __call__(self, study: LiveStudy, qps: float, folder: Path) -> LiveRun:
+        self.asked.append(qps)
+        self.folders.append(folder)
+        if len(self.asked) <= self.failures:
+            raise LoadGenError("gone")
+        clean = replace(self.run.summary, problem="")
+        return replace(self.run if qps <= self.limit_qps else self.rejected, qps=qps, summary=clean)
+
+
+def search_with(
+    rates: Rates, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
+) -> Any:
+    monkeypatch.setattr(live, "measure", rates)
+    limits = SearchSettings(0.05, max_rates=max_rates)
+    return search(study_of(site, models), limits, 30.0, 50.0, Path("loadgen"))
+
+
+@pytest.mark.parametrize("max_rates", [1, 4])
+def test_the_common_rate_comes_first_and_counts_towards_the_rates(
+    measured: Measured, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
+) -> None:
+    rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0)
+    pooled, minimum, runs = search_with(rates, site, models, monkeypatch, max_rates)
+    assert rates.asked[0] == 30.0
+    assert len(rates.asked) == max_rates
+    assert [run.qps for run in runs] == [trial.qps for trial in minimum.trials] == rates.asked
+    assert pooled.qps == max(qps for qps in rates.asked if qps <= 70.0)
+
+
+def test_a_rate_at_which_loadgen_fails_is_an_invalid_trial_not_the_end(
+    measured: Measured, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0, failures=1)
+    pooled, _, runs = search_with(rates, site, models, monkeypatch, max_rates=3)
+    assert pooled.trials[0].satisfaction.invalid
+    assert [run.qps for run in runs] == rates.asked[1:]
+    assert len(runs) == 2
+    assert pooled.status is Status.INVALID or pooled.qps < 30.0
+
+
+def test_each_rate_has_a_folder_of_its_own(
+    measured: Measured, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0, failures=1)
+    search_with(rates, site, models, monkeypatch, max_rates=4)
+    assert len(set(rates.folders)) == 4

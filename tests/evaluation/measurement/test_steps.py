@@ -1,0 +1,98 @@
+"""The step that measures a policy, whole: LoadGen, the engine and the tiny network."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tests.support.table_builders import make_config
+
+from veltair.compiler.frontend.model import Layer
+from veltair.config import Config
+from veltair.config.keys import ServedModel
+from veltair.evaluation.measurement import steps
+from veltair.evaluation.experiment.tables_io import read_csv
+from veltair.evaluation.experiment.layout import Layout
+from veltair.evaluation.measurement.run import QUERIES
+from veltair.evaluation.metrics.records import read_records
+from veltair.evaluation.simulation.steps import CAPACITY, RECORDS, simulate_capacity
+from veltair.evaluation.measurement.steps import RUNS, VERDICTS, measure_policy
+from veltair.machine.costs.table import COLUMNS, CostTable
+from veltair.machine.interference.source import ObservedSlowdown, PressureFit
+from veltair.machine.models.library import LoadedModel
+from veltair.machine.costs.folder import Tables, write_tables
+from veltair.machine.topology.topology import Machine
+from veltair.provenance import collect, read_provenance, write_json
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
+
+
+def write_tiny_tables(folder: Path, model: LoadedModel) -> Path:
+    """Write a made-up table of the tiny network on the cores there are."""
+    plan = model.plan
+    rows = [
+        ("tiny", layer, version, cores, 0.0, 0, 1e-4 * (1 + version) / cores, 1.0, 1.0)
+        for layer in range(len(plan.layers))
+        for version in range(len(plan.of(layer)))
+        for cores in range(1, len(CORES) + 1)
+    ]
+    machine = Machine("toy", 1, (CORES,), 2**19, 2**24, 1e11, 1e11, validated=True)
+    layers = tuple(Layer(layer.name, layer.structure, layer.macs) for layer in plan.layers)
+    costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), machine.name)
+    folder.mkdir(parents=True)
+    write_tables(folder, Tables(machine, {"tiny": layers}, {}, costs), collect({}))
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return make_config(
+        models={"tiny": {"onnx": "tiny.onnx", "qos_ms": 10_000}},
+        workloads={"mix": {"tiny": 1}},
+        policies={"FcfsMin": {"path": "baselines.fcfs_min:FcfsMin"}},
+        profile={"costs": "measured"},
+        measured={"seconds": 0.3, "max_rates": 1, "validation": True, "timeline": True},
+        engine={"placement": "pinned", "memory_mb": 100},
+        results={"folder": str(tmp_path / "results")},
+    )
+
+
+def test_a_policy_is_measured_as_the_configuration_says(
+    config: Config,
+    tiny_loaded: LoadedModel,
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tables, folder = write_tiny_tables(tmp_path / "tables", tiny_loaded), tmp_path / "measured"
+    simulated = tmp_path / "simulated.csv"
+    # A run in simulation lasts twenty targets, and what the made-up table gives no machine can serve.
+    brief = config.model_copy(update={"models": {"tiny": ServedModel(onnx="tiny.onnx", qos_ms=5)}})
+    simulate_capacity(brief, tables, "mix", "FcfsMin", simulated)
+    rates = read_csv(simulated).assign(qps_at_95=100.0)
+    rates.to_csv(simulated, index=False)
+    fit = PressureFit("observed slowdown", ObservedSlowdown().features, (0.5,), 0.0, 0.7, 0.1)
+    document = {"machine": "toy", "fits": {"slowdown": fit.as_dict()}}
+    write_json(Layout(config).interference, document, collect({}))
+    # Not the user's own: a measurement that is going on need not be waited for.
+    monkeypatch.setattr(steps, "measuring_lock", lambda: tmp_path / "lock")
+
+    measure_policy(config, tables, {"tiny": tiny_folder}, "mix", "FcfsMin", [simulated], folder)
+
+    (run,) = (path for path in (folder / "loadgen").iterdir())
+    assert list(read_csv(folder / RUNS)["qps"]) == [70.0]
+    assert list(read_csv(folder / VERDICTS)["tenant"]) == ["tiny"]
+    pd.testing.assert_frame_equal(read_records(run / QUERIES), read_records(folder / RECORDS))
+    assert (run / "tiny" / "mlperf_log_detail.txt").exists()
+    trace = json.loads((run / "timeline.trace.json").read_text())
+    assert "FcfsMin, mix at 70 queries/s" in trace["otherData"]["run"]
+    assert read_csv(folder / CAPACITY)["common_qps"].item() == 70.0
+    printed = capsys.readouterr().out
+    assert "model memory: 1 loads (median: tiny 1 x" in printed
+    line = "interference: observed slowdown (as configured, fitted, R² 0.70 on held-out co-runs)"
+    assert line in printed
+    provenance = read_provenance(folder / RECORDS)
+    assert provenance.details["interference"] == line
+    assert str(Layout(config).interference) in provenance.inputs

@@ -1,0 +1,118 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from tests.support.tiny import tiny
+
+from veltair.compiler.frontend.samples import random_samples, relative_error
+from veltair.evaluation.runtimes.timed_process import (
+    ONNX_RUNTIME,
+    OURS,
+    Contestant,
+    ContestantError,
+    read_samples,
+    write_samples,
+)
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))
+
+
+@pytest.fixture(scope="module")
+def samples(tiny_loaded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("samples") / "samples.npz"
+    write_samples(path, random_samples(tiny_loaded.plan.inputs, seed=3))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
+    onnx.save(tiny(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ours(tiny_folder: Path, samples: Path) -> Iterator[Contestant]:
+    with Contestant(OURS, tiny_folder, samples, CORES) as contestant:
+        yield contestant
+
+
+@pytest.fixture(scope="module")
+def theirs(model: Path, samples: Path) -> Iterator[Contestant]:
+    with Contestant(ONNX_RUNTIME, model, samples, CORES) as contestant:
+        yield contestant
+
+
+def test_both_answer_alike_to_the_same_samples(ours: Contestant, theirs: Contestant) -> None:
+    (mine,), (right,) = ours.outputs(), theirs.outputs()
+    assert relative_error(mine, right) < 1e-5
+
+
+def test_each_run_is_timed(ours: Contestant, theirs: Contestant) -> None:
+    for contestant in (ours, theirs):
+        seconds = contestant.time(3)
+        assert len(seconds) == 3
+        assert min(seconds) > 0
+
+
+def test_ours_chooses_a_version_that_each_layer_has(ours: Contestant, tiny_loaded: Any) -> None:
+    versions = ours.choose(0.05)
+    assert len(versions) == len(tiny_loaded.plan.layers)
+    for layer, version in enumerate(versions):
+        assert 0 <= version < len(tiny_loaded.plan.of(layer))
+
+
+def test_the_answer_is_right_with_the_versions_it_chose(ours: Contestant, theirs: Contestant) -> None:
+    ours.choose(0.0)
+    assert relative_error(ours.outputs()[0], theirs.outputs()[0]) < 1e-5
+
+
+def test_onnx_runtime_keeps_to_its_cores_one_thread_each(theirs: Contestant) -> None:
+    assert theirs._process is not None
+    tasks = Path(f"/proc/{theirs._process.pid}/task").iterdir()
+    pinned = {
+        next(iter(allowed))
+        for task in tasks
+        if len(allowed := os.sched_getaffinity(int(task.name))) == 1 < len(CORES)
+    }
+    assert pinned == (set(CORES) if len(CORES) > 1 else set())
+
+
+def test_it_ends_with_the_context(model: Path, samples: Path) -> None:
+    with Contestant(ONNX_RUNTIME, model, samples, CORES[:1]) as contestant:
+        assert contestant._process is not None
+        pid = contestant._process.pid
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_process_that_fails_says_why(tmp_path: Path, samples: Path) -> None:
+    with (
+        pytest.raises(ContestantError, match=r"ended with exit status 1: .*none\.onnx"),
+        Contestant(ONNX_RUNTIME, tmp_path / "none.onnx", samples, CORES),
+    ):
+        pass
+
+
+def test_onnx_runtime_has_no_versions_to_choose_from(model: Path, samples: Path) -> None:
+    with (
+        Contestant(ONNX_RUNTIME, model, samples, CORES[:1]) as contestant,
+        pytest.raises(ContestantError, match="onnxruntime cannot do choose"),
+    ):
+        contestant.choose(0.1)
+
+
+def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="contestant torch on cores"):
+        Contestant("torch", tmp_path, tmp_path, [0])
+
+
+def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:
+    written = (np.arange(3, dtype=np.int64), np.ones((2, 2), np.float32))
+    write_samples(tmp_path / "s.npz", written)
+    for before, after in zip(written, read_samples(tmp_path / "s.npz"), strict=True):
+        assert before.dtype == after.dtype
+        assert np.array_equal(before, after)

@@ -1,0 +1,96 @@
+"""Tables under other assumptions."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from tests.support.table_builders import make_tables
+
+from veltair.config.study_keys import Simulated
+from veltair.evaluation.simulation.assumptions import (
+    changes_machine,
+    derive_assumed,
+    equal_headroom_alpha,
+    fewer_versions,
+)
+from veltair.evaluation.simulation.run import Site, make_site
+from veltair.machine.topology.described import described
+from veltair.machine.costs.folder import Tables, derive
+
+QOS_S = {"small": 0.02, "large": 0.04}
+
+
+def tables_with_versions(count: int) -> Tables:
+    """Return tables of so many versions a layer, of which number 1 is the fastest alone."""
+    tables = make_tables()
+    rows = tables.costs.repeats
+    rows = rows[rows["version"] == 0]
+    parts = [
+        rows.assign(version=number, seconds=rows["seconds"] * (1.0 if number == 1 else 1.1))
+        for number in range(count)
+    ]
+    return replace(tables, costs=type(tables.costs)(pd.concat(parts, ignore_index=True), tables.machine.name))
+
+
+def versions_of(tables: Tables, count: int) -> list[int]:
+    rows = fewer_versions(tables.costs, count).repeats
+    return sorted(rows.loc[(rows["model"] == "small") & (rows["layer"] == 0), "version"].unique())
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"),
+    [(1, [1]), (2, [0, 1]), (3, [0, 1, 4]), (4, [0, 1, 3, 4]), (5, [0, 1, 2, 3, 4]), (8, [0, 1, 2, 3, 4])],
+)
+def test_the_solo_version_stays_and_then_both_ends(count: int, kept: list[int]) -> None:
+    assert versions_of(tables_with_versions(5), count) == kept
+
+
+def test_no_version_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 versions"):
+        fewer_versions(make_tables().costs, 0)
+
+
+def test_without_any_assumption_a_machine_is_derived_as_ever() -> None:
+    host, machine = make_tables(), described("threadripper-3990x")
+    assert not changes_machine(Simulated())
+    assumed, plain = derive_assumed(host, machine, Simulated()), derive(host, machine)
+    assert assumed.machine == plain.machine
+    assert assumed.costs.repeats.equals(plain.costs.repeats)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"core_unit": 4}, {"clock": False}, {"links": False}, {"steepness": 0.5}]
+)
+def test_each_assumption_about_a_machine_asks_for_new_tables(changes: dict[str, object]) -> None:
+    assert changes_machine(Simulated(**changes))
+
+
+def test_without_a_clock_by_active_cores_one_core_is_no_faster_than_beside_all_others() -> None:
+    machine = described("threadripper-3990x")
+    assumed = derive_assumed(make_tables(), machine, Simulated(clock=False)).machine
+    assert machine.clock(1) > 1
+    assert [assumed.clock(cores) for cores in (1, 32, 64)] == [1, 1, 1]
+
+
+def test_another_core_unit_gives_other_counts() -> None:
+    assumed = derive_assumed(make_tables(), described("threadripper-3990x"), Simulated(core_unit=16))
+    assert assumed.costs.cores == (16, 32, 48, 64)
+
+
+def headroom_site(unit: int) -> Site:
+    tables = make_tables(cores=8)
+    tables = replace(tables, machine=replace(tables.machine, core_unit=unit))
+    return make_site(tables, QOS_S, 0.0, "mix", {"small": 1, "large": 1})
+
+
+def test_equal_headroom_needs_no_lower_share_at_the_described_unit() -> None:
+    assert equal_headroom_alpha(headroom_site(4).context, 4) == 1.0
+
+
+def test_a_finer_unit_gets_a_lower_share_as_it_hides_less_headroom() -> None:
+    assert 0 < equal_headroom_alpha(headroom_site(1).context, 4) < 1
+
+
+def test_headroom_of_a_unit_that_no_count_has_is_an_error() -> None:
+    with pytest.raises(ValueError, match="multiple of 64 cores"):
+        equal_headroom_alpha(headroom_site(1).context, 64)

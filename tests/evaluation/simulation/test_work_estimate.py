@@ -1,0 +1,198 @@
+from pathlib import Path
+
+import pytest
+from tests.support.table_builders import make_config, write_made_up_tables
+
+from veltair.config import load
+from veltair.evaluation.simulation import work_estimate as estimate_module
+from veltair.evaluation.__main__ import main
+from veltair.evaluation.simulation.work_estimate import Work, estimate, hours
+
+CONFIGS = Path(__file__).parents[2] / "workflow" / "config"
+MEASURED = {"enabled": True, "workloads": ["mix"], "seconds": 10, "max_rates": 4}
+
+
+@pytest.fixture(autouse=True)
+def tables(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up tables in place of the shipped ones; models that they lack count as `large`."""
+    folder = write_made_up_tables(tmp_path_factory.mktemp("tables"))
+    monkeypatch.setattr(estimate_module, "SHIPPED_COSTS", folder)
+    monkeypatch.setattr(estimate_module, "UNKNOWN", "large")
+
+
+def by_kind(work: list[Work]) -> dict[str, Work]:
+    return {part.kind: part for part in work}
+
+
+def changed(**changes) -> dict[str, Work]:
+    return by_kind(estimate(make_config(**changes)))
+
+
+def test_the_paper_s_grids_have_jobs_and_hours_of_every_kind() -> None:
+    work = estimate(load([CONFIGS / "paper.yaml"]))
+    assert [part.kind for part in work] == [
+        "search",
+        "build",
+        "compare with ONNX Runtime",
+        "profile",
+        "simulate: QPS at 95 % QoS",
+        "simulate: shared loads",
+        "measure on this machine",
+    ]
+    assert all(part.jobs > 0 and part.seconds > 0 for part in work)
+
+
+def test_jobs_of_the_paper_s_grids_are_those_that_snakemake_lists() -> None:
+    # 6 policies x 4 workloads x 2 machines; measured on one of them.
+    work = by_kind(estimate(load([CONFIGS / "paper.yaml"])))
+    assert work["simulate: QPS at 95 % QoS"].jobs == work["simulate: shared loads"].jobs == 48
+    assert work["measure on this machine"].jobs == 24
+    assert (work["build"].jobs, work["profile"].jobs) == (7, 1)
+
+
+def test_the_smoke_run_is_simulation_only() -> None:
+    work = estimate(load([CONFIGS / "smoke.yaml"]))
+    assert [part.kind for part in work] == ["simulate: QPS at 95 % QoS", "simulate: shared loads"]
+
+
+def test_the_paper_s_grids_take_longer_than_the_default() -> None:
+    default, paper = (
+        hours(estimate(load([CONFIGS / name])), cores=2) for name in ("config.yaml", "paper.yaml")
+    )
+    assert paper > 5 * default > 0
+
+
+def test_measuring_time_grows_with_the_rates_to_try() -> None:
+    # 2 policies; a rate: 10 s, 10 x 40 ms to drain, 4 s to come up; and 4 s once a policy.
+    few, many = (
+        changed(profile={"costs": "measured"}, measured=MEASURED | {"max_rates": rates}) for rates in (4, 12)
+    )
+    kind = "measure on this machine"
+    assert few[kind].seconds == pytest.approx(2 * (4 + 4 * 14.4))
+    assert many[kind].seconds == pytest.approx(2 * (4 + 12 * 14.4))
+    assert few[kind].exclusive
+
+
+def test_searching_time_grows_with_the_trials_and_is_none_with_shipped_candidates() -> None:
+    measured = {"profile": {"costs": "measured"}}
+    few, many = (changed(search={"reuse": False, "trials": trials}, **measured) for trials in (10, 30))
+    assert many["search"].seconds == pytest.approx(3 * few["search"].seconds)
+    assert "search" not in changed(**measured)
+
+
+def test_profiling_time_grows_with_repeats_levels_and_core_counts() -> None:
+    def seconds(**profile) -> float:
+        start = estimate_module.START_S
+        base = {"costs": "measured", "cores": [1], "levels": [0.0], "repeats": 1}
+        return changed(profile=base | profile)["profile"].seconds - start
+
+    assert seconds(repeats=10) == pytest.approx(10 * seconds())
+    assert seconds(levels=[0.0, 1.0]) == pytest.approx(2 * seconds())
+    assert seconds(cores=[1, 2, 4]) == pytest.approx(3 * seconds())
+
+
+def test_simulating_time_grows_with_queries_and_seeds() -> None:
+    base = {"machines": ["host"], "workloads": ["mix"], "queries": 10_000, "seeds": [1]}
+    kind = "simulate: shared loads"
+
+    def seconds(**simulated) -> float:
+        part = changed(simulated=base | simulated)[kind]
+        return part.seconds - part.jobs * estimate_module.CELL_S
+
+    assert seconds(queries=30_000) == pytest.approx(3 * seconds())
+    assert seconds(seeds=[1, 2]) == pytest.approx(2 * seconds())
+
+
+def test_exclusive_work_does_not_gain_from_more_cores() -> None:
+    work = [Work("alone", 1, 3600.0, exclusive=True), Work("shared", 8, 7200.0, exclusive=False)]
+    assert hours(work, cores=1) == pytest.approx(3.0)
+    assert hours(work, cores=4) == pytest.approx(1.5)
+
+
+def test_a_machine_that_is_not_described_is_an_error() -> None:
+    with pytest.raises(LookupError, match="no machine 'abacus'"):
+        changed(simulated={"machines": ["abacus"], "workloads": ["mix"]})
+
+
+def test_the_program_prints_a_row_of_each_kind_and_the_hours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "--config", str(CONFIGS / "paper.yaml"), "--cores", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "measure on this machine" in printed
+    assert "h on the clock" in printed
+
+
+def test_the_program_ends_with_status_2_and_one_error_for_a_wrong_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.yaml").write_text("measured:\n  seconds: 15ms\n")
+    assert main(["estimate", "--config", str(CONFIGS / "config.yaml"), str(tmp_path / "bad.yaml")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert "measured.seconds: '15ms' is refused" in captured.err
+
+
+def test_the_program_ends_with_status_2_for_a_file_that_is_not_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["estimate", "--config", "nowhere.yaml"]) == 2
+    assert "nowhere.yaml" in capsys.readouterr().err
+
+
+def test_the_program_ends_with_status_2_for_a_machine_that_is_not_described(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.yaml").write_text("simulated:\n  machines: [abacus]\n")
+    assert main(["estimate", "--config", str(CONFIGS / "config.yaml"), str(tmp_path / "bad.yaml")]) == 2
+    assert "no machine 'abacus'" in capsys.readouterr().err
+
+
+def test_its_help_tells_where_things_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert ended.value.code == 0
+    for path in (
+        "workflow/config/",
+        "results/summary.md",
+        "results/README.md",
+        "results/metrics/",
+        "figures/",
+    ):
+        assert any(line.startswith(f"  {path}") for line in printed.splitlines()), path
+
+
+STUDY = {
+    "enabled": True,
+    "policies": ["Planaria"],
+    "granularity": {"policies": ["FcfsMin", "Planaria"]},
+    "scale": ["threadripper-3990x-8", "threadripper-3990x"],
+}
+
+
+def test_a_study_has_the_jobs_that_snakemake_lists() -> None:
+    start = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 40, 55]}
+    work = changed(study=STUDY, sensitivity={"start": start})
+    jobs = {kind: part.jobs for kind, part in work.items() if kind.startswith("study: ")}
+    assert jobs == {
+        "study: granularity": 2,
+        "study: sensitivity": 3,
+        "study: scale": 2,
+        "study: conflicts, layers, tables, figures": 4,
+    }
+
+
+def test_another_workload_of_an_assumption_is_a_job_of_its_own() -> None:
+    start = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 40, 55]}
+    config = {"study": STUDY, "workloads": {"mix": {"small": 1, "large": 1}, "light": {"small": 1}}}
+    one, two = (
+        changed(**config, sensitivity={"start": {**start, "workloads": names}})["study: sensitivity"].jobs
+        for names in (["mix"], ["mix", "light"])
+    )
+    assert (one, two) == (3, 6)
+
+
+def test_the_full_grid_of_the_study_takes_longer_than_the_reduced_one() -> None:
+    files = [CONFIGS / "many_core.yaml", CONFIGS / "paper_sim.yaml"]
+    reduced, full = (hours(estimate(load(files[:count])), cores=2) for count in (1, 2))
+    assert full > 2 * reduced > 0

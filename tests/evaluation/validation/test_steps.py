@@ -1,0 +1,260 @@
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.support.table_builders import make_config
+from tests.support.traffic_tables import traffic_table
+from tests.support.validation_builders import pressing_tables
+
+from veltair.config import Config
+from veltair.evaluation.validation.goals import steps as validation_steps
+from veltair.evaluation.experiment.tables_io import write_csv
+from veltair.evaluation.metrics.records import Run, to_frame
+from veltair.evaluation.simulation.steps import RECORDS, policy_maker, simulation_settings, site_of
+from veltair.evaluation.measurement.steps import RUNS
+from veltair.evaluation.simulation.run import make_simulator, site_arrivals
+from veltair.evaluation.loadgen.logs import LoadGenError
+from veltair.evaluation.validation.co_run_errors import predict_pairs
+from veltair.evaluation.validation.steps import (
+    ValidationFiles,
+    ValidationResults,
+    recorded_run,
+    trace_qps,
+    write_validation,
+)
+from veltair.evaluation.validation.trace_errors import TraceError
+from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
+from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, draw_pairs, tenants
+from veltair.machine.costs.folder import BLOCKS, COSTS, Tables, write_tables
+from veltair.provenance import collect, write_parquet
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+
+QPS = 60.0
+Changes = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def as_it_is(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame
+
+
+class Folder:
+    """What a validation reads, made up: what was "measured" is what the simulator says, unless changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.tables, self.config = folder, pressing_tables(), make_config()
+        write_tables(folder / "host", self.tables, collect({"made": "up"}))
+
+    def files(
+        self,
+        change: Changes = as_it_is,
+        problem: str = "",
+        wrong_answers: int = 0,
+        policies: tuple[str, ...] = ("FcfsMin", "Planaria"),
+    ) -> ValidationFiles:
+        """Write all of it; `change` is applied to the records of each run."""
+        co_runs = self.folder / "co_runs.parquet"
+        provenance = collect({}, inputs=[self.folder / "host" / COSTS])
+        write_parquet(co_runs, simulated_co_runs(self.tables), provenance)
+        records = []
+        for policy in policies:
+            path = self.folder / policy / RECORDS
+            write_parquet(path, change(self.run(policy)), provenance)
+            write_csv(
+                path.parent / RUNS,
+                pd.DataFrame([{"qps": QPS, "problem": problem, "wrong_answers": wrong_answers}]),
+                provenance,
+            )
+            records.append(path)
+        return ValidationFiles(self.folder / "host", co_runs, records)
+
+    def run(self, policy: str) -> pd.DataFrame:
+        """Return the records of one policy, as if an engine had served them."""
+        config: Config = self.config
+        site, settings = site_of(config, self.tables, "mix"), simulation_settings(config)
+        arrivals = site_arrivals(site, settings, QPS, seed=1)
+        simulator = make_simulator(site, settings, arrivals, seed=1)
+        served = serve(Dispatcher(policy_maker(config, policy)(site.context), site.context), simulator)
+        return to_frame(served, Run("engine", "toy", True, "mix", policy, QPS, 1))
+
+    def validate(self, files: ValidationFiles) -> tuple[list[str], dict[str, Any], str]:
+        """Return the verdict lines, the numbers and the report."""
+        figures, report = self.folder / "validation.json", self.folder / "validation.md"
+        results = ValidationResults(figures, report, self.folder / "tables")
+        lines = write_validation(self.config, files, results, "snakemake --cores all validation")
+        return lines, json.loads(figures.read_text())["figures"], report.read_text()
+
+
+def simulated_co_runs(tables: Tables) -> pd.DataFrame:
+    """Return samples of pairs that are slowed exactly as predicted with twice the demand."""
+    pairs = dict(enumerate(draw_pairs(tenants(tables), tables.machine.cores, seed=1, count=8)))
+    slowdowns = predict_pairs(tables, pairs, "spread", 2.0)
+    rows = [
+        (corun, side, tenant.model, tenant.choice, tenant.cores, 0, kind, seconds)
+        for corun, pair in pairs.items()
+        for side, tenant in enumerate(pair)
+        for kind, seconds in ((ALONE, 1.0), (BESIDE, slowdowns[corun][side]))
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_a_trace_that_the_simulator_itself_made_has_no_error_and_the_null_model_has(folder: Folder) -> None:
+    lines, figures, report = folder.validate(folder.files())
+    for name in ("qps_error", "p50_error", "p95_error", "satisfaction_error_points"):
+        assert figures[name]["value"] == pytest.approx(0.0, abs=1e-9)
+    assert figures["p50_error_null"]["value"] > 0.02
+    assert len(lines) == 7 and "| `p50_error` |" in report
+
+
+def test_the_demand_that_made_the_co_runs_is_found_and_held_out_pairs_agree(folder: Folder) -> None:
+    _, figures, _ = folder.validate(folder.files())
+    assert figures["corun_demand_scale"]["value"] == pytest.approx(2.0)
+    assert figures["corun_error_median"]["value"] == pytest.approx(0.0, abs=1e-9)
+    assert figures["corun_error_median_null"]["value"] > 0.1
+
+
+def test_the_tables_behind_the_figures_name_the_machine(folder: Folder) -> None:
+    folder.validate(folder.files())
+    for name in ("fidelity", "corun_fit", "cost_fit"):
+        table = pd.read_csv(folder.folder / "tables" / f"{name}.csv")
+        assert set(table["machine"]) == {"toy"} and not table["validated"].any()
+
+
+def test_what_is_not_computed_is_counted_and_named(folder: Folder) -> None:
+    _, figures, report = folder.validate(folder.files(policies=("FcfsMin",)))
+    assert figures["not_computed"]["value"] == 1
+    assert "ranking_tau: none of 0 pairs" in figures["not_computed"]["unit"]
+    assert "`ranking_tau` is not computed" in report
+
+
+def test_four_cores_are_never_labelled_validated(folder: Folder) -> None:
+    _, figures, _ = folder.validate(folder.files())
+    label = figures["may_be_labelled_validated"]
+    assert label["value"] == 0 and "it has 4 cores" in label["unit"]
+
+
+def test_published_numbers_about_models_that_the_tables_lack_come_from_the_shipped_ones(
+    folder: Folder,
+) -> None:
+    files = folder.files()
+    described = ValidationFiles(files.tables, files.co_runs, files.records, files.tables)
+    _, figures, report = folder.validate(described)
+    assert figures["anchor_four_googlenets_slowdown"]["value"] >= 1.0
+    assert "layer_wise_qps_at_99: add policy LayerWise to `policies`" in figures["not_computed"]["unit"]
+    assert "shipped" in report
+
+
+def test_traffic_that_was_simulated_is_among_the_numbers(folder: Folder) -> None:
+    traffic = folder.folder / "traffic.csv"
+    write_csv(traffic, traffic_table((4, 2), (2, 2)), collect({}))
+    _, figures, report = folder.validate(replace(folder.files(), traffic=traffic))
+    assert figures["traffic_ratio_median"]["value"] == 1.5 and "## Traffic" in report
+
+
+def test_runs_with_other_tables_are_refused(folder: Folder) -> None:
+    files = folder.files()
+    costs = files.tables / COSTS
+    table = pd.read_parquet(costs).assign(traffic_bytes=1.0)
+    write_parquet(costs, table, collect({}))
+    with pytest.raises(TraceError, match="measured with other cost tables"):
+        folder.validate(files)
+
+
+def test_a_run_out_of_order_is_refused(folder: Folder) -> None:
+    def turn(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(arrival_s=frame["arrival_s"].to_numpy()[::-1])
+
+    with pytest.raises(TraceError, match="out of order"):
+        folder.validate(folder.files(turn))
+
+
+def test_a_run_with_wrong_answers_is_left_out(folder: Folder) -> None:
+    with pytest.raises(TraceError, match="no measured run gave right answers"):
+        folder.validate(folder.files(wrong_answers=1))
+
+
+def test_a_run_that_loadgen_issued_late_is_replayed_as_it_came(folder: Folder) -> None:
+    assert folder.validate(folder.files(problem="LoadGen was late"))[1]["p50_error"]["value"] < 1e-9
+
+
+def test_a_policy_that_the_configuration_lacks_is_refused(folder: Folder) -> None:
+    def rename(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(policy="Unknown")
+
+    with pytest.raises(
+        TraceError, match="Unknown on mix was measured, but the configuration has no such policy"
+    ):
+        folder.validate(folder.files(rename))
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    """As much of a run as is looked at; the records are its number."""
+
+    records: tuple[int, ...]
+    wrong_answers: int
+    problem: str = "LoadGen was late"
+
+
+def record(monkeypatch: pytest.MonkeyPatch, *outcomes: int | LoadGenError) -> tuple[Any, list[str]]:
+    """Record at 50 queries/s, where each try has so many wrong answers or fails; return run and folders."""
+    folders: list[str] = []
+
+    def measure(_: object, qps: float, folder: Path) -> FakeRun:
+        folders.append(folder.name)
+        outcome = outcomes[len(folders) - 1]
+        if isinstance(outcome, LoadGenError):
+            raise outcome
+        return FakeRun((len(folders),), outcome)
+
+    monkeypatch.setattr(validation_steps, "measure", measure)
+    study: Any = SimpleNamespace(policy="Ours")
+    return recorded_run(study, 50.0, Path("loadgen")), folders
+
+
+def test_a_run_with_right_answers_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record(monkeypatch, 0) == (FakeRun((1,), 0), ["50qps-1"])
+
+
+def test_a_run_with_wrong_answers_is_repeated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record(monkeypatch, 3, 0) == (FakeRun((2,), 0), ["50qps-1", "50qps-2"])
+
+
+def test_of_runs_that_are_all_wrong_the_last_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record(monkeypatch, 3, 4)[0] == FakeRun((2,), 4)
+
+
+def test_a_wrong_run_is_kept_where_the_other_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record(monkeypatch, 3, LoadGenError("it hangs"))[0] == FakeRun((1,), 3)
+
+
+def test_no_run_is_left_where_all_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record(monkeypatch, LoadGenError("it hangs"), LoadGenError("again"))[0] is None
+
+
+def test_the_simulator_charges_what_blocks_cost_on_the_machine_of_the_trace(folder: Folder) -> None:
+    costly = {"machines": ["host"], "workloads": ["mix"], "queries": 100, "start_cost_us": "measured"}
+    folder.config = make_config(simulated=costly)
+    files = folder.files()  # recorded with the default of the key
+    assert folder.validate(files)[1]["p50_error"]["value"] == pytest.approx(0.0, abs=1e-9)
+    samples = pd.DataFrame([("start", "small", 4, 0, 0.01)], columns=list(BLOCK_COLUMNS))
+    write_parquet(folder.folder / "host" / BLOCKS, samples, collect({}))
+    figures = folder.validate(files)[1]
+    assert figures["p50_error"]["value"] > 0.1
+    assert figures["charged_start_us"]["value"] == pytest.approx(10_000)
+
+
+def test_a_trace_is_asked_at_a_share_of_what_one_at_a_time_can_be_served(folder: Folder) -> None:
+    site = site_of(folder.config, folder.tables, "mix")
+    # On 4 cores a small query takes 0.75 ms alone and a large one 3 ms.
+    assert trace_qps(site, 0.5) == pytest.approx(0.5 / np.mean([0.00075, 0.003]))

@@ -1,0 +1,91 @@
+from dataclasses import replace
+from math import inf, isnan
+
+import pytest
+
+from veltair.compiler.footprint.traffic import Tiling
+from veltair.machine.costs.cost_model import LayerLaw, MachineLaw, block_bytes_per_s, block_l3_bytes, law_seconds
+from veltair.machine.costs.cost_model_fit import (
+    EXPONENTS,
+    Cell,
+    Fit,
+    compute_seconds,
+    fit_law,
+    fits_by_exponent,
+    modelled_seconds,
+)
+from veltair.machine.topology.topology import Machine
+
+MACHINE = Machine(
+    "made-up", 1, ((0, 1, 2, 3),), 2**18, 10**6, 1e9, 3e6, validated=False, core_dram_bytes_per_s=1e6
+)
+
+
+def cells_of(exponent: float, cores: int = 4) -> list[Cell]:
+    """Return cells whose times are the law's with an exponent; computing and moving take about as long."""
+    found = []
+    for number in range(8):
+        tiling = Tiling(parallelism=8, blocking_bytes=50_000, compulsory_bytes=100_000 * (number + 1))
+        law = LayerLaw(0.4, tiling)
+        solo_s, there_s = (
+            law_seconds(
+                law,
+                MachineLaw(exponent, {}),
+                MACHINE,
+                count,
+                block_l3_bytes(MACHINE, count),
+                block_bytes_per_s(MACHINE, count),
+                count,
+            )
+            for count in (1, cores)
+        )
+        found.append(Cell("net", number, 0, tiling, 0, solo_s, cores, there_s))
+    return found
+
+
+@pytest.mark.parametrize("exponent", EXPONENTS)
+def test_the_exponent_that_made_the_times_is_found_again(exponent: float) -> None:
+    fit = fit_law(cells_of(exponent), MACHINE)
+    assert fit.exponent == exponent
+    assert fit.fork_s == pytest.approx({4: 0.0}, abs=1e-12)
+
+
+def test_the_cost_of_a_fork_is_found_beside_the_exponent() -> None:
+    cells = [replace(cell, seconds=cell.seconds + 0.02) for cell in cells_of(1.5)]
+    fit = fit_law(cells, MACHINE)
+    assert fit.exponent == 1.5
+    assert fit.fork_s == pytest.approx({4: 0.02})
+    for cell in cells:
+        assert modelled_seconds(cell, MACHINE, fit) == pytest.approx(cell.seconds)
+
+
+def test_a_layer_of_one_iteration_pays_no_fork() -> None:
+    serial = Tiling(parallelism=1, blocking_bytes=1, compulsory_bytes=1)
+    cell = Cell("net", 0, 0, serial, 0, 1.0, 4, 1.0)
+    assert modelled_seconds(cell, MACHINE, Fit(1.0, {4: 0.5}, 0.0)) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_the_law_told_the_time_on_one_core_expects_that_time_there() -> None:
+    for cell in cells_of(1.5, cores=1):
+        assert modelled_seconds(cell, MACHINE, Fit(1.5, {}, 0.0)) == pytest.approx(cell.solo_s)
+
+
+def test_computing_is_net_of_moving_and_at_the_clock_of_all_cores() -> None:
+    tiling = Tiling(parallelism=8, blocking_bytes=1000, compulsory_bytes=100_000)  # 0.1 s at 1e6 bytes/s
+    boosted = Machine(
+        *("made-up", 1, ((0, 1, 2, 3),), 2**18, 10**6, 1e9, 3e6, False),
+        clock_factors=((1, 2.0), (4, 1.0)),
+        core_dram_bytes_per_s=1e6,
+    )
+    assert compute_seconds(tiling, 0, 0.5, boosted, 1.0) == pytest.approx(2.0 * 0.4)
+
+
+def test_computing_takes_at_least_the_multiply_adds_at_the_peak() -> None:
+    tiling = Tiling(parallelism=8, blocking_bytes=1000, compulsory_bytes=900_000)  # 0.9 s of moving
+    assert compute_seconds(tiling, 10**8, 0.8, MACHINE, 1.0) == pytest.approx(0.2)
+
+
+def test_without_times_on_several_cores_nothing_is_told_of_the_exponent() -> None:
+    fit = fit_law(cells_of(1.0, cores=1), MACHINE)
+    assert (fit.exponent, fit.fork_s, isnan(fit.error)) == (inf, {}, True)
+    assert fits_by_exponent([], MACHINE) == {}

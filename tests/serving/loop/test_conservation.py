@@ -1,0 +1,95 @@
+"""What holds of every policy under every preset, over random tables and traces."""
+
+from dataclasses import replace
+
+import pytest
+from tests.support.builders import random_queries
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.policy_cases import POLICIES, audited, scaled_queries, traffic_context
+
+from veltair.serving.loop.policy import Allocation, Answer, Policy, Resize, Snapshot
+from veltair.serving.policies.presets import PRESETS, make_policy
+from veltair.serving.loop.query import Ending
+
+EVERY = [
+    pytest.param(path, preset, options, id=f"{name}, {preset}")
+    for name, (path, options) in POLICIES.items()
+    for preset in PRESETS
+]
+# Those that start any waiting block on what is free, as long as there is a core unit.
+CONSERVING = ("FixedBlocks", "LayerWise", "Fixed-v1", "Veltair-AS", "Veltair-FULL", "Veltair-ELASTIC")
+seeds = st.integers(0, 30)
+gaps = st.sampled_from((0.0005, 0.002, 0.01))
+machines = st.sampled_from(((2, 1), (8, 1), (64, 8)))
+
+
+@pytest.mark.parametrize(("path", "preset", "options"), EVERY)
+@settings(max_examples=6)
+@given(seed=seeds, gap_s=gaps, machine=machines)
+def test_every_query_ends_once_and_all_cores_held_are_booked(path, preset, options, seed, gap_s, machine):
+    context = traffic_context(seed, cores=machine[0], core_unit=machine[1])
+    policy = make_policy(path, context, preset, options)
+    records, auditor = audited(policy, context, random_queries(context, 40, seed, gap_s))
+    assert sorted(record.query.id for record in records) == list(range(40))
+    assert all(record.ending in (Ending.SERVED, Ending.REJECTED) for record in records)
+    booked = sum(record.core_s for record in records)
+    assert booked == pytest.approx(auditor.core_s, rel=1e-9)
+    first_s = min(record.query.arrival_s for record in records)
+    last_s = max(record.end_s for record in records)
+    assert booked <= context.machine.cores * (last_s - first_s) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("path", "preset", "options"), EVERY)
+@settings(max_examples=3)
+@given(seed=seeds, gap_s=gaps)
+def test_equal_runs_are_equal_to_the_last_bit(path, preset, options, seed, gap_s):
+    context = traffic_context(seed)
+    queries = random_queries(context, 40, seed, gap_s)
+    first, second = (
+        audited(make_policy(path, context, preset, options), context, queries)[0] for _ in range(2)
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(("path", "preset", "options"), EVERY)
+@settings(max_examples=4)
+@given(seed=seeds, gap_s=gaps, scale=st.sampled_from((0.5, 2.0, 1024.0)))
+def test_decisions_do_not_depend_on_the_unit_of_time(path, preset, options, seed, gap_s, scale):
+    # A power of two scales every number exactly: so it does the times of a run, and nothing else changes.
+    plain, scaled = traffic_context(seed), traffic_context(seed, time_scale=scale)
+    queries = random_queries(plain, 40, seed, gap_s)
+    before, _ = audited(make_policy(path, plain, preset, options), plain, queries)
+    after, _ = audited(make_policy(path, scaled, preset, options), scaled, scaled_queries(queries, scale))
+    assert [(r.query.id, r.ending, r.blocks, r.conflicts, r.end_s, r.core_s) for r in after] == [
+        (r.query.id, r.ending, r.blocks, r.conflicts, r.end_s * scale, r.core_s * scale) for r in before
+    ]
+
+
+class Watched:
+    """A policy whose answers are looked at: no core unit may stay free while a query waits."""
+
+    def __init__(self, policy: Policy, core_unit: int) -> None:
+        self._policy = policy
+        self._core_unit = core_unit
+
+    def allocate(self, snapshot: Snapshot) -> list[Answer]:
+        answers = list(self._policy.allocate(replace(snapshot, pending=tuple(snapshot.pending))))
+        starts = [answer for answer in answers if isinstance(answer, Allocation)]
+        free_cores = snapshot.free_cores - sum(start.cores for start in starts)
+        assert free_cores < self._core_unit or len(starts) == len(snapshot.pending)
+        assert not any(isinstance(answer, Resize) for answer in answers) or len(starts) == len(
+            snapshot.pending
+        )
+        return answers
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", CONSERVING)
+@settings(max_examples=6)
+@given(seed=seeds, gap_s=gaps, machine=machines)
+def test_shrinking_policies_leave_no_core_unit_idle_while_a_query_waits(name, preset, seed, gap_s, machine):
+    path, options = POLICIES[name]
+    context = traffic_context(seed, cores=machine[0], core_unit=machine[1])
+    policy = Watched(make_policy(path, context, preset, options), machine[1])
+    audited(policy, context, random_queries(context, 40, seed, gap_s))

@@ -1,0 +1,172 @@
+"""The core in C against its oracle in Python: the same events, bit for bit, on random machines and traces."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.serving.random_builders import LAYERS, VERSIONS, random_context, random_law
+from tests.serving.sim_builders import Cost, allocation, context, trace
+from veltair.compiler.frontend.model import LayerBlock
+from veltair.machine import c_build as native
+from veltair.machine.costs.cost_model import MachineLaw
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot
+from veltair.serving.loop.query import Query
+from veltair.serving.simulator.simulator import ProxyError, Simulator
+
+
+@dataclass
+class Restless:
+    """Starts blocks of any length and version on any free count, and resizes and re-versions running ones."""
+
+    context: Context
+    rng: np.random.Generator
+    whole: bool = False
+
+    def allocate(self, snapshot: Snapshot) -> list[Allocation | Resize]:
+        free, rng = snapshot.free_cores, self.rng
+        answers: list[Allocation | Resize] = []
+        for running in snapshot.running:
+            if running.cores != running.target_cores or rng.random() < 0.5:
+                continue
+            cores = int(rng.integers(1, running.cores + free + 1))
+            versions = tuple(rng.integers(VERSIONS, size=len(running.block)).tolist())
+            answers.append(Resize(running.query.id, cores, versions if rng.random() < 0.5 else None))
+            free -= max(0, cores - running.cores)
+        for pending in snapshot.pending:
+            if not free:
+                break
+            cores = int(rng.integers(1, free + 1))
+            model, start = pending.query.model, pending.next_layer
+            stop = LAYERS[model] if self.whole else int(rng.integers(start + 1, LAYERS[model] + 1))
+            versions = tuple(rng.integers(VERSIONS, size=stop - start).tolist())
+            answers.append(Allocation(pending.query.id, LayerBlock(model, start, stop), versions, cores))
+            free -= cores
+        return answers
+
+
+@dataclass
+class Log:
+    """A backend that writes down all that another one says."""
+
+    backend: Simulator
+    lines: list[Any] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def wait(self) -> Any:
+        self.lines.append(self.backend.wait())
+        return self.lines[-1]
+
+    def pressure(self) -> float:
+        self.lines.append(self.backend.pressure())
+        return self.lines[-1]
+
+    def progress(self) -> Mapping[int, int]:
+        self.lines.append(dict(self.backend.progress()))
+        return self.backend.progress()
+
+
+def log_of(
+    core: str, seed: int, gap_s: float, inputs: Mapping[str, Any], by_law: bool, drain_s: float
+) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    served = random_context(rng)
+    law = random_law(rng) if by_law else None
+    times = rng.exponential(gap_s, 12).cumsum().tolist()
+    queries = [Query(place, "mn"[int(rng.integers(2))], at, 100.0) for place, at in enumerate(times)]
+    backend = Simulator(queries, served, rng, law=law, drain_s=drain_s, core=core, **inputs)
+    log = Log(backend)
+    for record in serve(Dispatcher(Restless(served, np.random.default_rng(seed)), served), log):
+        log.lines.append(record)
+    return [*log.lines, backend.events]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    gap_s=st.sampled_from([0.0, 0.3, 2.0]),
+    by_law=st.booleans(),
+    drain_s=st.sampled_from([0.5, 1000.0]),
+    inputs=st.fixed_dictionaries(
+        {
+            "placement": st.sampled_from(["spread", "pinned"]),
+            "contention_scale": st.sampled_from([1.0, 0.0, 1.7]),
+            "start_cost_s": st.sampled_from([0.0, 0.1]),
+            "start_costs_s": st.sampled_from([{}, {"m": 0.3}]),
+            "resize_cost_s": st.sampled_from([0.0, 0.05]),
+            "grant_cost_s": st.sampled_from([0.0, 0.2]),
+            "join_cost_s": st.sampled_from([0.0, 0.03]),
+            "proxy": st.sampled_from([None, ProxyError(sigma=0.1)]),
+        }
+    ),
+)
+def test_both_cores_give_the_same_events_bit_for_bit(seed, gap_s, by_law, drain_s, inputs):
+    assert log_of("c", seed, gap_s, inputs, by_law, drain_s) == log_of(
+        "python", seed, gap_s, inputs, by_law, drain_s
+    )
+
+
+def test_a_law_may_know_versions_that_the_table_lacks():
+    rng = np.random.default_rng(3)
+    served, law = random_context(rng), random_law(rng)
+    more = {
+        name: tuple((*versions, versions[0]) for versions in layers) for name, layers in law.layers.items()
+    }
+    found = []
+    for one in (law, MachineLaw(law.combine, more)):
+        costs = {"start_cost_s": 0.0, "resize_cost_s": 0.0, "drain_s": 1000.0}
+        queries = [Query(place, "mn"[place % 2], 0.1 * place, 100.0) for place in range(9)]
+        backend = Simulator(queries, served, np.random.default_rng(0), law=one, **costs)
+        found.append(list(serve(Dispatcher(Restless(served, np.random.default_rng(1)), served), backend)))
+    assert found[0] == found[1]
+
+
+def test_where_the_c_core_cannot_be_built_the_python_one_serves_with_a_warning(monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "COMPILER", "no-such-compiler")
+    served = context({"m": [[Cost(1.0)]]})
+    costs = {"start_cost_s": 0.0, "resize_cost_s": 0.0, "drain_s": 10.0}
+    with pytest.warns(
+        RuntimeWarning, match=r"simulating in Python, .* no-such-compiler was not found on PATH"
+    ):
+        backend = Simulator(trace((0.0, "m")), served, np.random.default_rng(0), build_dir=tmp_path, **costs)
+    backend.wait()
+    backend.start(allocation(0, "m", (0, 1), 1))
+    assert backend.wait().time_s == 1.0
+
+
+def test_the_c_core_is_compiled_into_the_folder_that_is_given(tmp_path: Path):
+    served = context({"m": [[Cost(1.0)]]})
+    with warnings.catch_warnings(action="error"):
+        Simulator(
+            [],
+            served,
+            np.random.default_rng(0),
+            start_cost_s=0.0,
+            resize_cost_s=0.0,
+            drain_s=1.0,
+            build_dir=tmp_path,
+        )
+    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+
+
+def test_another_core_is_refused():
+    served = context({"m": [[Cost(1.0)]]})
+    with pytest.raises(ValueError, match="the simulator's core is 'fortran'; give one of c, python"):
+        Simulator(
+            [],
+            served,
+            np.random.default_rng(0),
+            start_cost_s=0.0,
+            resize_cost_s=0.0,
+            drain_s=1.0,
+            core="fortran",
+        )

@@ -1,0 +1,249 @@
+"""The loop in C against its oracle, dispatcher and policies in Python: the same records, bit for bit."""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baselines.fcfs_min import FcfsMin
+from baselines.planaria import Planaria
+from tests.serving.random_builders import random_context, random_law
+from tests.serving.sim_builders import Cost, Greedy, context, trace
+from veltair.serving.policies.adaptive import VeltairFULL
+from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
+from veltair.serving.simulator.native_loop import serve_simulated
+from veltair.serving.policies.native_spec import Asks, Plan, plan_of
+from veltair.serving.loop.policy import Context, Policy
+from veltair.serving.policies.presets import make_policy
+from veltair.serving.loop.query import Ending, Query, QueryRecord
+from veltair.serving.simulator.simulator import ProxyError, Simulator
+
+BY_BLOCKS = {
+    "conflict": ["wait", "backfill", "shrink", "shrink_one_layer"],
+    "order": ["fcfs", "edf", "llf"],
+    "drop_late": ["never", "at_deadline", "when_doomed"],
+}
+ALPHA: Mapping[str, list[Any]] = {"alpha": [1.0, 0.5]}
+ADAPTIVE = {
+    **BY_BLOCKS,
+    **ALPHA,
+    "budgets": ["static", "slack_feedback"],
+    "threshold": ["active_queries", "loaded_models"],
+    "coalesce_layers": [1, 2, 8],
+    "growth": [False, True],
+}
+FIXED = {**BY_BLOCKS, **ALPHA}
+POLICIES: Mapping[str, Mapping[str, list[Any]]] = {
+    "baselines.fcfs_min:FcfsMin": FIXED,
+    "baselines.edf_min:EdfMin": FIXED,
+    "baselines.fcfs_all:FcfsAll": {key: BY_BLOCKS[key] for key in ("order", "drop_late")},
+    "baselines.layer_wise:LayerWise": {**FIXED, "budgets": ADAPTIVE["budgets"]},
+    "baselines.fixed_blocks:FixedBlocks": {**FIXED, "budgets": ADAPTIVE["budgets"], "layers": [2]},
+    "baselines.planaria:Planaria": BY_BLOCKS,
+    "baselines.planaria:PlanariaAware": BY_BLOCKS,
+    "baselines.fixed_version:FixedVersionElastic": {**BY_BLOCKS, "version": [1]},
+    "baselines.fixed_version:FixedVersionBlocks": {**ADAPTIVE, "version": [1]},
+    "veltair.serving.policies.adaptive:VeltairAS": ADAPTIVE,
+    "veltair.serving.policies.adaptive:VeltairAC": {**BY_BLOCKS, "versions": ["fastest", "priced"]},
+    "veltair.serving.policies.adaptive:VeltairFULL": {**ADAPTIVE, "versions": ["fastest", "priced"]},
+    "veltair.serving.policies.slack_blocks:VeltairElastic": {**FIXED, "growth": [False, True], "layers": [1, 3]},
+}
+COSTS = {"start_cost_s": 0.0, "resize_cost_s": 0.0, "drain_s": 100.0}
+
+
+def choices(path: str) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
+    options = {name: st.sampled_from(values) for name, values in POLICIES[path].items()}
+    return st.tuples(st.just(path), st.fixed_dictionaries(options))
+
+
+def simulator_of(
+    seed: int, gap_s: float, qos_s: float, inputs: Mapping[str, Any], by_law: bool, queries: int
+) -> tuple[Context, Simulator]:
+    rng = np.random.default_rng(seed)
+    served = random_context(rng, qos_s)
+    law = random_law(rng) if by_law else None
+    times = rng.exponential(gap_s, queries).cumsum().tolist()
+    # Ids against the order of arrival: where two arrive together, the smaller one is the older.
+    arrivals = [
+        Query(queries - place, "mn"[int(rng.integers(2))], at, qos_s * float(rng.choice([1.0, 0.7])))
+        for place, at in enumerate(times)
+    ]
+    return served, Simulator(arrivals, served, rng, law=law, **inputs)
+
+
+@settings(deadline=None, max_examples=250)
+@given(
+    chosen=st.sampled_from(list(POLICIES)).flatmap(choices),
+    seed=st.integers(0, 10_000),
+    gap_s=st.sampled_from([0.0, 0.2, 0.7, 2.0]),
+    qos_s=st.sampled_from([2.0, 6.0, 100.0]),
+    by_law=st.booleans(),
+    inputs=st.fixed_dictionaries(
+        {
+            "drain_s": st.sampled_from([0.5, 1000.0]),
+            "placement": st.sampled_from(["spread", "pinned"]),
+            "start_cost_s": st.sampled_from([0.0, 0.1]),
+            "start_costs_s": st.sampled_from([{}, {"m": 0.3}]),
+            "resize_cost_s": st.sampled_from([0.0, 0.05]),
+            "grant_cost_s": st.sampled_from([0.0, 0.2]),
+            "join_cost_s": st.sampled_from([0.0, 0.03]),
+            "proxy": st.sampled_from([None, ProxyError(0.2, 0.1, seed=1), ProxyError(step=0.25)]),
+        }
+    ),
+)
+def test_the_loop_gives_the_records_of_dispatcher_and_policy(chosen, seed, gap_s, qos_s, by_law, inputs):
+    path, options = chosen
+    found = []
+    for serve_one in (in_python, serve_simulated):
+        served, simulator = simulator_of(seed, gap_s, qos_s, inputs, by_law, 24)
+        policy = make_policy(path, served, "paper", options)
+        found.append((outcome(serve_one, policy, served, simulator), simulator.events))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "path", ["veltair.serving.policies.adaptive:VeltairFULL", "veltair.serving.policies.slack_blocks:VeltairElastic"]
+)
+@pytest.mark.parametrize("gap_s", [0.5, 2.0])
+def test_running_blocks_grow_into_the_same_cores(path, gap_s):
+    for seed in range(15):
+        found = []
+        for serve_one in (in_python, serve_simulated):
+            served, simulator = simulator_of(seed, gap_s, 6.0, COSTS, by_law=False, queries=40)
+            policy = make_policy(path, served, "paper", {"growth": True, "conflict": "shrink", **LONG[path]})
+            found.append((outcome(serve_one, policy, served, simulator), simulator.events))
+        assert found[0] == found[1]
+
+
+LONG = {
+    "veltair.serving.policies.adaptive:VeltairFULL": {"coalesce_layers": 8},
+    "veltair.serving.policies.slack_blocks:VeltairElastic": {"layers": 4},
+}
+
+
+def in_python(policy: Policy, served: Context, simulator: Simulator) -> Any:
+    return serve(Dispatcher(policy, served), simulator)
+
+
+def outcome(serve_one: Any, policy: Policy, served: Context, simulator: Simulator) -> list[Any]:
+    """Return the records; a policy that waits for ever says so in both."""
+    records: list[Any] = []
+    try:
+        records.extend(serve_one(policy, served, simulator))
+    except PolicyError as error:
+        records.append(str(error))
+    return records
+
+
+@pytest.mark.parametrize("path", POLICIES)
+def test_every_policy_of_ours_has_a_plan(path):
+    options = {name: values[0] for name, values in POLICIES[path].items()}
+    assert plan_of(make_policy(path, random_context(np.random.default_rng(0)), "paper", options)) is not None
+
+
+def test_more_queries_than_are_handed_over_at_once_are_served():
+    found = []
+    for serve_one in (in_python, serve_simulated):
+        served, simulator = simulator_of(5, 0.5, 6.0, {**COSTS, "proxy": ProxyError(0.1)}, False, 1200)
+        policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "shipped", {})
+        found.append(list(serve_one(policy, served, simulator)))
+    assert len(found[0]) == 1200
+    assert found[0] == found[1]
+
+
+def served_in_c(policy: Policy, served: Context, arrivals: list[Query], **costs: float) -> list[QueryRecord]:
+    simulator = Simulator(arrivals, served, np.random.default_rng(0), **{**COSTS, **costs})
+    return list(serve_simulated(policy, served, simulator))
+
+
+def fcfs(served: Context) -> Policy:
+    return make_policy("baselines.fcfs_min:FcfsMin", served, "paper", {})
+
+
+def test_a_policy_without_a_plan_is_served_too():
+    served = context({"m": [[Cost(1.0)]]})
+    records = served_in_c(Greedy(served), served, trace((0.0, "m"), (0.5, "m")))
+    assert [record.end_s for record in records] == [1.0, 1.5]
+
+
+def test_a_subclass_that_decides_otherwise_does_not_inherit_the_plan():
+    class Late(FcfsMin):
+        def allocate(self, snapshot: Any) -> Any:
+            return super().allocate(snapshot) if snapshot.time_s >= 1.0 else ()
+
+    served = context({"m": [[Cost(1.0)]]})
+    options = {"alpha": 1.0, "order": "fcfs", "conflict": "wait", "drop_late": "never"}
+    assert plan_of(Late(served, **options)) is None
+    first, _ = served_in_c(Late(served, **options), served, trace((0.0, "m"), (1.0, "m")))
+    assert first.start_s == 1.0
+
+
+def test_a_policy_that_leaves_queries_waiting_for_good_is_named():
+    served = context({"m": [[Cost(1.0)]]}, cores=(1, 2))
+    plan = Plan(Asks.BLOCKS, plan_of(fcfs(served)).tables, "fcfs", "never", "wait", form=lambda *_: greedy)  # type: ignore
+    greedy = type("Greedy", (), {"block": range(1), "cores": 4})
+
+    class Never(Planaria):
+        def plan(self) -> Plan:
+            return plan
+
+    policy = make_never(Never, served)
+    with pytest.raises(PolicyError, match=r"Never stalls: 2 queries wait \(the oldest is 0, a m\), 2 cores"):
+        served_in_c(policy, served, trace((0.0, "m"), (0.5, "m")))
+
+
+def make_never(never: type[Planaria], served: Context) -> Policy:
+    return never(served, order="fcfs", conflict="wait", drop_late="never")  # type: ignore[arg-type]
+
+
+def test_what_is_open_at_the_cut_off_is_unfinished():
+    served = context({"m": [[Cost(8.0)]]}, cores=(1,))
+    records = served_in_c(fcfs(served), served, trace((0.0, "m"), (1.0, "m")), drain_s=2.0)
+    assert [(record.query.id, record.ending, record.end_s) for record in records] == [
+        (1, Ending.UNFINISHED, 3.0),
+        (0, Ending.UNFINISHED, 3.0),
+    ]
+    assert {record.reason for record in records} == {"the run ended first"}
+    assert [record.core_s for record in records] == [0.0, 3.0]
+
+
+def test_a_query_that_arrives_twice_is_refused():
+    served = context({"m": [[Cost(1.0)]]})
+    twice = [Query(0, "m", 0.0, 9.0), Query(0, "m", 1.0, 9.0)]
+    with pytest.raises(ValueError, match="query 0 arrived twice"):
+        served_in_c(fcfs(served), served, twice)
+
+
+def test_a_trace_without_queries_has_no_records():
+    served = context({"m": [[Cost(1.0)]]})
+    assert served_in_c(fcfs(served), served, []) == []
+
+
+def test_whoever_looks_at_the_records_may_stop_early():
+    served, simulator = simulator_of(1, 0.5, 6.0, COSTS, False, 600)
+    policy = make_policy("baselines.planaria:Planaria", served, "paper", {})
+    assert len(list(islice(serve_simulated(policy, served, simulator), 10))) == 10
+
+
+def test_a_plan_says_how_blocks_are_made():
+    served = context({"m": [[Cost(1.0)]]})
+    tables = plan_of(fcfs(served)).tables  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="asks is BLOCKS, with 0 of `form` and `former`"):
+        Plan(Asks.BLOCKS, tables, "fcfs", "never")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="block_layers is 0"):
+        Plan(Asks.SLACK_BLOCKS, tables, "fcfs", "never")  # type: ignore[arg-type]
+
+
+def test_full_is_planned_as_it_was_made():
+    served = random_context(np.random.default_rng(0))
+    policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "shipped", {})
+    assert isinstance(policy, VeltairFULL)
+    plan = plan_of(policy)
+    assert plan is not None
+    assert plan.grows
+    assert plan.former is not None
+    assert plan.former.coalesce_layers == 8

@@ -1,0 +1,79 @@
+"""Noise of whole traces: the draws of one query after the other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.support.builders import make_context, make_machine, make_model, random_queries
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.policy_cases import traffic_context
+
+from veltair.machine.costs.table import CostTable
+from veltair.serving.simulator.simulator import noise
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.simulator.noise import noise_parts, noise_rows, service_factors
+from veltair.serving.loop.policy import Context
+from veltair.serving.policies.presets import make_policy
+from veltair.serving.loop.query import Query
+from veltair.serving.simulator.simulator import Simulator
+
+FACTORS = (0.8, 1.0, 1.0, 1.3)
+
+
+def one_by_one(arrivals: list[Query], site: Context, seed: int) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    repeats = {name: len(site.costs.model(name).noise) for name in site.models}
+    layers = {name: len(model.layers) for name, model in site.models.items()}
+    return [rng.integers(repeats[query.model], size=layers[query.model]).tolist() for query in arrivals]
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 50))
+def test_parts_hold_what_a_draw_for_each_query_gives(count: int, seed: int, part: int) -> None:
+    site = traffic_context(seed, factors=FACTORS)
+    arrivals = random_queries(site, count, seed)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(noise, "PART", part)
+        parts = list(noise_parts(arrivals, site, np.random.default_rng(seed)))
+    rows = [row.tolist() for row in noise_rows(iter(parts), site)]
+    assert rows == one_by_one(arrivals, site, seed)
+    assert [query for found in parts for query in found.queries] == arrivals
+    assert all(len(found.queries) <= part for found in parts)
+    names = list(site.models)
+    assert [names[place] for found in parts for place in found.models] == [query.model for query in arrivals]
+
+
+def test_picks_beyond_the_layers_of_a_model_are_zero() -> None:
+    site = traffic_context(1, factors=FACTORS)
+    layers = [len(model.layers) for model in site.models.values()]
+    assert len(set(layers)) > 1
+    (part,) = noise_parts(random_queries(site, 60, 1), site, np.random.default_rng(1))
+    for model, picks in zip(part.models, part.picks, strict=True):
+        assert not picks[layers[model] :].any()
+    assert part.picks.any()
+
+
+def test_the_factors_are_those_that_the_simulator_charges() -> None:
+    # Queries far apart on a machine of their own take the sum of their layers' times and factors.
+    alone = make_context(
+        {"net": np.array([[[[1.0]]], [[[2.0]]]])},
+        [make_model(macs=(1, 1))],
+        cores=(1,),
+        machine=make_machine(1),
+    )
+    once = alone.costs.repeats
+    rows = pd.concat(
+        [
+            once.assign(repeat=repeat, seconds=once["seconds"] * factor)
+            for repeat, factor in enumerate(FACTORS)
+        ]
+    )
+    site = replace(alone, costs=CostTable(rows, "toy"))
+    arrivals = [Query(number, "net", 10.0 * number, 100.0) for number in range(20)]
+    rng = np.random.default_rng(7)
+    simulator = Simulator(arrivals, site, rng, start_cost_s=1e-5, resize_cost_s=0.0, drain_s=100.0)
+    policy = make_policy("baselines.fcfs_min:FcfsMin", site, "paper", {})
+    latencies_s = [record.latency_s - 1e-5 for record in serve(Dispatcher(policy, site), simulator)]
+    drawn = service_factors(noise_parts(arrivals, site, np.random.default_rng(7)), site)
+    assert [float(factors @ [1.0, 2.0]) for factors in drawn] == pytest.approx(latencies_s)

@@ -1,0 +1,113 @@
+"""Every policy with what it must be told, contexts whose versions have traffic, and a backend that audits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from tests.support.builders import FakeBackend, random_context
+
+from veltair.compiler.frontend.model import Model
+from veltair.machine.costs.table import CostTable
+from veltair.serving.loop.dispatcher import BlockEnd, Closed, Dispatcher, Event, Resized, serve
+from veltair.serving.loop.policy import Allocation, Context, Policy, Resize
+from veltair.serving.loop.query import Query, QueryRecord
+
+# By the name in figures: the import path, and options that no preset has.
+POLICIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
+    "FcfsMin": ("baselines.fcfs_min:FcfsMin", {}),
+    "FcfsAll": ("baselines.fcfs_all:FcfsAll", {}),
+    "EdfMin": ("baselines.edf_min:EdfMin", {}),
+    "FixedBlocks": ("baselines.fixed_blocks:FixedBlocks", {"layers": 3}),
+    "LayerWise": ("baselines.layer_wise:LayerWise", {}),
+    "Planaria": ("baselines.planaria:Planaria", {}),
+    "Planaria-aware": ("baselines.planaria:PlanariaAware", {}),
+    "Fixed-v1": ("baselines.fixed_version:FixedVersionBlocks", {"version": 1}),
+    "Fixed-v1 elastic": ("baselines.fixed_version:FixedVersionElastic", {"version": 1}),
+    "Veltair-AS": ("veltair.serving.policies.adaptive:VeltairAS", {}),
+    "Veltair-AC": ("veltair.serving.policies.adaptive:VeltairAC", {}),
+    "Veltair-FULL": ("veltair.serving.policies.adaptive:VeltairFULL", {}),
+    "Veltair-ELASTIC": ("veltair.serving.policies.slack_blocks:VeltairElastic", {}),
+}
+
+
+def traffic_context(
+    seed: int,
+    *,
+    cores: int = 8,
+    core_unit: int = 1,
+    time_scale: float = 1.0,
+    factors: Sequence[float] = (1.0,),
+) -> Context:
+    """Return the models of `random_context` with random traffic and a repeat for each of the factors.
+
+    All their times are scaled by `time_scale`.
+    """
+    plain = random_context(seed, cores=cores, core_unit=core_unit)
+    rows = plain.costs.repeats
+    moved_s = np.random.default_rng(seed).uniform(0, 0.001, len(rows)) * time_scale
+    rows = rows.assign(traffic_bytes=moved_s * plain.machine.dram_bytes_per_s)
+    repeats = [
+        rows.assign(repeat=repeat, seconds=rows["seconds"] * factor * time_scale)
+        for repeat, factor in enumerate(factors)
+    ]
+    models = {
+        name: Model(name, model.layers, model.qos_s * time_scale) for name, model in plain.models.items()
+    }
+    costs = CostTable(pd.concat(repeats, ignore_index=True), plain.machine.name)
+    return Context(models, costs, plain.machine)
+
+
+def scaled_queries(queries: Iterable[Query], time_scale: float) -> list[Query]:
+    """Return the queries with arrivals and targets scaled."""
+    return [
+        query._replace(arrival_s=query.arrival_s * time_scale, qos_s=query.qos_s * time_scale)
+        for query in queries
+    ]
+
+
+class Auditor(FakeBackend):
+    """Keeps its own account of the cores that are held, from the commands alone.
+
+    `core_s` is their integral over time. Raises AssertionError as soon as more are held than there are.
+    """
+
+    def __init__(self, context: Context, queries: Iterable[Query], close_s: float | None = None) -> None:
+        super().__init__(context, queries, close_s)
+        self.core_s = 0.0
+        self._held: dict[int, tuple[int, int]] = {}
+        self._since_s = 0.0
+        self._all_cores = context.machine.cores
+
+    def start(self, allocation: Allocation) -> None:
+        super().start(allocation)
+        self._hold(allocation.query_id, allocation.cores, allocation.cores)
+
+    def resize(self, resize: Resize) -> None:
+        super().resize(resize)
+        self._hold(resize.query_id, self._held[resize.query_id][0], resize.cores)
+
+    def wait(self) -> Event | None:
+        event = super().wait()
+        if event is not None:
+            self.core_s += self._busy() * (event.time_s - self._since_s)
+            self._since_s = event.time_s
+        if isinstance(event, BlockEnd):
+            del self._held[event.query_id]
+        elif isinstance(event, Resized):
+            self._hold(event.query_id, event.cores, self._held[event.query_id][1])
+        elif isinstance(event, Closed):
+            self._held.clear()
+        return event
+
+    def _hold(self, query_id: int, cores: int, target: int) -> None:
+        self._held[query_id] = cores, target
+        assert self._busy() <= self._all_cores
+
+    def _busy(self) -> int:
+        return sum(max(cores, target) for cores, target in self._held.values())
+
+
+def audited(policy: Policy, context: Context, queries: Iterable[Query]) -> tuple[list[QueryRecord], Auditor]:
+    """Return the records of a whole run, and who audited it."""
+    auditor = Auditor(context, queries)
+    return list(serve(Dispatcher(policy, context), auditor)), auditor

@@ -1,0 +1,300 @@
+"""ONE search per structure: every candidate and its raw times go into a record on disk, batch by batch."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from veltair.compiler.search.evolution import REFUSED, Evolution, measurable, replayed
+from veltair.compiler.search.progress import Progress
+from veltair.compiler.search.records import (
+    ERROR_CHARACTERS,
+    EXHAUSTED,
+    FAILED,
+    PACKED_SUFFIX,
+    SUFFIX,
+    Batch,
+    Ending,
+    Header,
+    Record,
+    RecordFile,
+    Trial,
+    find_record,
+    read_record,
+    unpack,
+)
+from veltair.compiler.search.runner import Measured, MeasureError, MeasureSettings, RpcSettings, Runner
+from veltair.compiler.search.target import host_cpu
+from veltair.compiler.footprint.tiling import analyse
+from veltair.compiler.search.traces import plain
+from veltair.compiler.footprint.version import Candidate, Origin
+
+SEARCHED: Origin = "search"
+WRITTEN: Origin = "schedule"
+# Candidates are timed on one core: times on more are modelled from these.
+THREADS = 1
+
+Schedules = Callable[[Any, Any], Sequence[Any]]
+
+log = logging.getLogger("veltair.search")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """How to search: `trials` candidates a structure, `batch` at a time, up to `repeats` cold runs each."""
+
+    trials: int = 128
+    seed: int = 1
+    population: int = 128
+    generations: int = 3
+    batch: int = 32
+    repeats: int = 10
+    build_timeout_s: float = 30.0
+    run_timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "seed", "population", "generations", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"search.{name} is {getattr(self, name)}; give 1 or more")
+        if self.population < self.batch:
+            raise ValueError(
+                f"search.population is {self.population}, below search.batch {self.batch}; a batch is "
+                "picked from the population: give a larger population or a smaller batch"
+            )
+        self.measuring()
+
+    def measuring(self) -> MeasureSettings:
+        """Return how a candidate is measured. Raises ValueError."""
+        return MeasureSettings(self.repeats, self.build_timeout_s, self.run_timeout_s)
+
+
+def search(
+    functions: Mapping[str, Any],
+    target: Any,
+    settings: SearchSettings,
+    folder: Path,
+    progress: Callable[[Progress], None],
+    schedules: Schedules | None = None,
+    rpc: RpcSettings | None = None,
+) -> dict[str, str]:
+    """Search each structure once, into its record in a folder; return why a structure has no candidate.
+
+    Only trials that a record lacks are made, so an interrupted search goes on where it was. `schedules` gives
+    the schedules of a function for a target that were written by hand; they are measured before all others. A
+    structure whose search fails leaves the others alone. Raises MeasureError if nothing can be measured.
+    """
+    with Runner(target, settings.measuring(), rpc) as runner:
+        task = _Task(target, settings, runner, schedules)
+        tally = _Tally(folder, list(functions), settings.trials, progress)
+        failures = {}
+        for structure, function in functions.items():
+            file = RecordFile(folder, _header(structure, target, settings))
+            if reason := _search_structure(task, function, file, tally):
+                failures[structure] = reason
+    return failures
+
+
+def continue_records(
+    packed: Path, folder: Path, structures: Iterable[str], target: Any, settings: SearchSettings
+) -> list[str]:
+    """Unpack the records of structures into a folder, so that a search goes on from them; return which.
+
+    Only those are that this very search would have written: for the same CPU, cores, seed and repeats.
+    """
+    same = []
+    for structure in structures:
+        record = read_record(packed / f"{structure}{PACKED_SUFFIX}")
+        if record is not None and record.header == _header(structure, target, settings):
+            same.append(structure)
+    return unpack(packed, folder, same)
+
+
+def read_candidates(structure: str, function: Any, folder: Path) -> Iterator[Candidate]:
+    """Yield every candidate of a structure's record, packed or not, in the order in which it was measured."""
+    record = find_record(structure, folder)
+    for index, trial in enumerate(record.trials if record else ()):
+        run_seconds, trace = trial.run_seconds, trial.trace
+        try:
+            tiling, traffic = analyse(replay(function, trace)["main"])
+        except REFUSED:
+            # Its trace does not apply to the layer: it cannot be built, so it counts as one that did not run.
+            (tiling, traffic), run_seconds, trace = analyse(function), (), None
+        yield Candidate(structure, index, tiling, run_seconds, trace, trial.origin, traffic, THREADS)
+
+
+def replay(function: Any, trace: Any) -> Any:
+    """Return the module of a function with a trace applied to it."""
+    return replayed(function, trace).mod
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What searching a structure needs besides the structure."""
+
+    target: Any
+    settings: SearchSettings
+    runner: Runner
+    schedules: Schedules | None
+
+
+class _Tally:
+    """Counts the trials that are left, for what is told of the progress."""
+
+    def __init__(
+        self, folder: Path, structures: Sequence[str], trials: int, progress: Callable[[Progress], None]
+    ) -> None:
+        self._structures, self._trials, self._progress = structures, trials, progress
+        self._left = {}
+        for structure in structures:
+            record = read_record(folder / f"{structure}{SUFFIX}")
+            self._left[structure] = trials - (len(record.trials) if record else 0)
+        self._measured, self._wall_s = 0, 0.0
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch."""
+        self._measured += len(batch.trials)
+        self._wall_s += batch.wall_s
+
+    def tell(self, file: RecordFile) -> None:
+        """Tell how far the search is, which is at a structure's record."""
+        structure, done = file.header.structure, len(file.record.trials)
+        self._left[structure] = 0 if _is_exhausted(file.record) else self._trials - done
+        left = sum(max(0, trials) for trials in self._left.values())
+        mean_s = self._wall_s / self._measured if self._measured else None
+        number = self._structures.index(structure) + 1
+        self._progress(Progress(structure, number, len(self._structures), done, self._trials, left, mean_s))
+
+
+def _search_structure(task: _Task, function: Any, file: RecordFile, tally: _Tally) -> str | None:
+    """Search a structure; return why it has no candidate that ran, None if it has one."""
+    tally.tell(file)
+    try:
+        _StructureSearch(task, function, file, tally).run()
+    except MeasureError:
+        raise
+    except Exception as error:
+        log.exception("the search of %s failed", file.header.structure)
+        file.end(Ending(FAILED, f"{type(error).__name__}: {error}".strip()[-ERROR_CHARACTERS:]))
+    return _why_none(file.record)
+
+
+def _header(structure: str, target: Any, settings: SearchSettings) -> Header:
+    cpu, cores = str(target.attrs["mcpu"]), int(target.attrs["num-cores"])
+    return Header(structure, cpu, cores, THREADS, settings.seed, settings.repeats)
+
+
+def _is_exhausted(record: Record) -> bool:
+    return record.ending is not None and record.ending.kind == EXHAUSTED
+
+
+def _why_none(record: Record) -> str | None:
+    """Return why a record has no candidate that ran; None if it has one."""
+    if any(trial.run_seconds for trial in record.trials):
+        return None
+    if record.ending is not None:
+        return record.ending.reason
+    first = record.trials[0].error if record.trials else "there were no trials"
+    return f"none of {len(record.trials)} candidates ran; the first: {first}"
+
+
+class _StructureSearch:
+    """The search of one structure: makes the trials that its record lacks, and writes each batch into it."""
+
+    def __init__(self, task: _Task, function: Any, file: RecordFile, tally: _Tally) -> None:
+        self._task, self._function, self._file, self._tally = task, function, file, tally
+        self._started_s = time.perf_counter()
+
+    def run(self) -> None:
+        """Search until the record has its trials or there are no more candidates."""
+        own = _own_schedules(self._task, self._function, self._file)
+        if not own and (self._missing() <= 0 or _is_exhausted(self._file.record)):
+            return
+        evolution = _evolution(self._task, self._function, self._file.record)
+        if own:
+            self._measure(evolution, own, WRITTEN)
+        if self._missing() <= 0:
+            return
+        evolution.start(self._missing())
+        while self._missing() > 0:
+            if not (proposed := evolution.propose()):
+                count = len(self._file.record.trials)
+                self._file.end(Ending(EXHAUSTED, f"there were no more candidates after {count}"))
+                break
+            self._measure(evolution, proposed, SEARCHED)
+
+    def _missing(self) -> int:
+        return self._task.settings.trials - len(self._file.record.trials)
+
+    def _measure(self, evolution: Evolution, candidates: Sequence[Any], origin: Origin) -> None:
+        measured = self._task.runner.measure(list(map(_build_item, candidates)), _best_s(self._file.record))
+        evolution.learn(candidates, [one.run_seconds for one in measured], origin == SEARCHED)
+        trials = (_trial(one, result, origin) for one, result in zip(candidates, measured, strict=True))
+        now_s = time.perf_counter()
+        batch = Batch(tuple(trials), now_s - self._started_s, host_cpu())
+        self._started_s = now_s
+        self._file.append(batch)
+        self._tally.add(batch)
+        self._tally.tell(self._file)
+
+
+def _own_schedules(task: _Task, function: Any, file: RecordFile) -> list[Any]:
+    """Return the candidates written by hand that the record lacks."""
+    if task.schedules is None:
+        return []
+    known = {_text(trial.trace) for trial in file.record.trials if trial.origin == WRITTEN}
+    try:
+        written = task.schedules(function, task.target)
+        fresh = {_text(plain(one.trace.as_json())): one for one in written}
+    except Exception as error:
+        log.warning("the schedules written for %s are left out: %s", file.header.structure, error)
+        return []
+    return [measurable(one) for text, one in fresh.items() if text not in known]
+
+
+def _evolution(task: _Task, function: Any, record: Record) -> Evolution:
+    """Return the evolution that has learned what the record holds."""
+    settings, done = task.settings, len(record.trials)
+    evolution = Evolution(
+        function,
+        task.target,
+        population=settings.population,
+        generations=settings.generations,
+        batch=settings.batch,
+        # A search that goes on must not propose once more what it did at its start.
+        seed=settings.seed + done,
+    )
+    candidates, run_seconds = [], []
+    for trial in record.trials:
+        try:
+            candidates.append(measurable(replayed(function, trial.trace)))
+        except REFUSED:
+            continue
+        run_seconds.append(trial.run_seconds)
+    if candidates:
+        evolution.learn(candidates, run_seconds, proposed=False)
+    return evolution
+
+
+def _build_item(candidate: Any) -> tuple[Any, list[tuple[str, tuple[int, ...]]]]:
+    arguments = [
+        (str(info.dtype), tuple(int(extent) for extent in info.shape)) for info in candidate.args_info
+    ]
+    return candidate.sch.mod, arguments
+
+
+def _trial(candidate: Any, measured: Measured, origin: Origin) -> Trial:
+    trace = plain(candidate.sch.trace.as_json())
+    return Trial(trace, measured.run_seconds, origin, measured.error)
+
+
+def _best_s(record: Record) -> float:
+    """Return the fastest median of a record in seconds; infinity if nothing ran."""
+    return min((median(one.run_seconds) for one in record.trials if one.run_seconds), default=float("inf"))
+
+
+def _text(trace: Any) -> str:
+    return json.dumps(trace, separators=(",", ":"))

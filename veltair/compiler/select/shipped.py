@@ -1,0 +1,77 @@
+"""Which stores of candidates serve this CPU, and which structure comes from which of them."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from veltair.compiler.select.store import FILES, damaged_structures, find_candidates
+from veltair.compiler.footprint.version import Candidate
+from veltair.provenance import CPU_INFO
+
+DATA = Path(__file__).parents[1] / "data"
+SHIPPED = DATA / "candidates"
+RECORDS = DATA / "search"
+AVX512, AVX2 = "avx512", "avx2"
+# By folder, the best first: what a CPU must have, as Linux names it, to run what was searched for there.
+INSTRUCTION_SETS = {
+    AVX512: frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+    AVX2: frozenset({"avx2", "fma"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Candidates by structure, the store that each comes from, and those structures that no store has.
+
+    `damaged` are structures whose traces in a store were not those that had been written: another store
+    served them, or they are missing.
+    """
+
+    candidates: dict[str, tuple[Candidate, ...]]
+    stores: dict[str, Path]
+    missing: tuple[str, ...]
+    damaged: tuple[str, ...]
+
+
+def shipped_stores(root: Path = SHIPPED, flags: Collection[str] | None = None) -> list[Path]:
+    """Return the stores below a folder that a CPU with these flags can run, the best first.
+
+    `flags` None means this CPU's. Schedules for AVX2 run on AVX-512 too, the other way round they do not.
+    """
+    here = host_flags() if flags is None else frozenset(flags)
+    folders = [root / name for name, needed in INSTRUCTION_SETS.items() if needed <= here]
+    return [folder for folder in folders if any((folder / name).is_file() for name in FILES)]
+
+
+def shipped_records(root: Path = RECORDS, flags: Collection[str] | None = None) -> list[Path]:
+    """Return the folders of packed records whose candidates a CPU with these flags can run."""
+    here = host_flags() if flags is None else frozenset(flags)
+    return [
+        root / name for name, needed in INSTRUCTION_SETS.items() if needed <= here and (root / name).is_dir()
+    ]
+
+
+def host_flags() -> frozenset[str]:
+    """Return what this CPU can do, in Linux's names."""
+    lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
+    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.split())
+
+
+def serve(stores: Sequence[Path], structures: Iterable[str]) -> Served:
+    """Return the candidates of the structures, each from the first store in which one of its candidates ran.
+
+    Raises StoreError for a store that cannot be read.
+    """
+    wanted = list(structures)
+    candidates: dict[str, tuple[Candidate, ...]] = {}
+    places: dict[str, Path] = {}
+    damaged: list[str] = []
+    for folder in stores:
+        rest = [structure for structure in wanted if structure not in candidates]
+        damaged += [structure for structure in damaged_structures(folder) if structure in rest]
+        for structure, group in find_candidates(folder, rest).items():
+            if any(one.run_seconds and one.trace is not None for one in group):
+                candidates[structure], places[structure] = group, folder
+    missing = tuple(structure for structure in wanted if structure not in candidates)
+    return Served(candidates, places, missing, tuple(dict.fromkeys(damaged)))

@@ -1,0 +1,117 @@
+"""How long a decision takes: policy and dispatcher, from an event to what follows from it."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from statistics import median
+from typing import cast
+
+from veltair.config import Config
+from veltair.evaluation.loadgen.arrivals import share_samples
+from veltair.evaluation.benchmarks.main import Figure
+from veltair.evaluation.benchmarks.workers import COMMAND, figure
+from veltair.evaluation.simulation.steps import policy_maker
+from veltair.evaluation.simulation.run import Site
+from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Dispatcher, Event, Outcome, Woken, serve
+from veltair.serving.loop.policy import Allocation, Context, Policy, Resize
+from veltair.serving.loop.query import Ending, Query
+
+PENDING = (10, 200)
+
+
+class Timing:
+    """A dispatcher whose decisions are timed: `seconds` holds how many queries waited, and what it took."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher, self._waiting = dispatcher, 0
+        self.seconds: list[tuple[int, float]] = []
+
+    def handle(self, event: Event, pressure: float, progress: Mapping[int, int]) -> Outcome:
+        """Decide."""
+        start_s = time.perf_counter()
+        outcome = self._dispatcher.handle(event, pressure, progress)
+        self.seconds.append((self._waiting, time.perf_counter() - start_s))
+        self._waiting += isinstance(event, Arrival)
+        self._waiting += isinstance(event, BlockEnd) and not any(
+            record.ending is Ending.SERVED for record in outcome.finished
+        )
+        self._waiting -= sum(isinstance(command, Allocation) for command in outcome.commands)
+        self._waiting -= sum(record.ending is Ending.REJECTED for record in outcome.finished)
+        return outcome
+
+    def check_drained(self) -> None:
+        """Raise PolicyError if queries are still open."""
+        self._dispatcher.check_drained()
+
+
+class Burst:
+    """A backend at which all queries arrive before the first block ends; blocks end in the order of starts.
+
+    Each is in its last layer, so a resize has no effect. Time stands still, but for wakes.
+    """
+
+    def __init__(self, queries: Sequence[Query]) -> None:
+        self._arrivals, self._wakes = deque(queries), list[float]()
+        self._running: dict[int, int] = {}
+
+    def start(self, allocation: Allocation) -> None:
+        """Run a block."""
+        self._running[allocation.query_id] = len(allocation.block) - 1
+
+    def resize(self, resize: Resize) -> None:
+        """Do nothing."""
+
+    def wake_at(self, time_s: float) -> None:
+        """Deliver Woken once nothing else happens."""
+        self._wakes.append(time_s)
+
+    def wait(self) -> Event | None:
+        """Return the next event."""
+        if self._arrivals:
+            return Arrival(0.0, self._arrivals.popleft())
+        if self._running:
+            query_id = next(iter(self._running))
+            del self._running[query_id]
+            return BlockEnd(0.0, query_id)
+        return Woken(self._wakes.pop()) if self._wakes else None
+
+    def pressure(self) -> float:
+        """Return 0: nothing runs beside anything."""
+        return 0.0
+
+    def progress(self) -> Mapping[int, int]:
+        """Return how many layers of each running block have ended."""
+        return self._running
+
+
+def decision_figures(config: Config, site: Site) -> dict[str, Figure]:
+    """Return the microseconds of policy and dispatcher for one event, by policy and of the slowest policy.
+
+    Blocks take no time, and about as many queries wait as the figure's name says.
+    """
+    figures = {}
+    for waiting in PENDING:
+        for policy in config.policies:
+            taken_us = decisions_us(policy_maker(config, policy), site, waiting)
+            unit = f"µs of policy and dispatcher an event, about {waiting} queries waiting, median"
+            figures[f"decision_us_{waiting}_{policy}"] = figure(taken_us, unit)
+            print(f"{policy}, {waiting} waiting: {median(taken_us):.1f} µs", flush=True)
+        medians = tuple(figures[f"decision_us_{waiting}_{policy}"].value for policy in config.policies)
+        figures[f"decision_us_{waiting}"] = Figure(
+            max(medians), f"{unit}, the slowest policy; samples: all", medians, COMMAND
+        )
+    return figures
+
+
+def decisions_us(make: Callable[[Context], Policy], site: Site, waiting: int) -> list[float]:
+    """Return the microseconds of each event at which so many queries wait, give or take a tenth."""
+    names = share_samples(site.weights)
+    burst = [
+        Query(number, names[number % len(names)], 0.0, site.qos_s[names[number % len(names)]])
+        for number in range(2 * waiting)
+    ]
+    timing = Timing(Dispatcher(make(site.context), site.context))
+    for _ in islice(serve(cast(Dispatcher, timing), Burst(burst)), len(burst)):
+        pass
+    return [1e6 * took_s for count, took_s in timing.seconds if abs(count - waiting) <= 0.1 * waiting]

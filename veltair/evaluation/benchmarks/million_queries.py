@@ -1,0 +1,87 @@
+"""Very many queries through the study's path, in a process of its own so that its memory is its own.
+
+Run as `python -m veltair.evaluation.benchmarks.million_queries` it reads an order from its input and writes the outcome
+to its output, both as JSON.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from veltair.config import Config, parse
+from veltair.evaluation.simulation.steps import simulation_settings, site_of
+from veltair.evaluation.simulation.run import policy_records
+from veltair.machine.costs.folder import read_tables
+from veltair.serving.policies.presets import make_policy
+
+MODULE = "veltair.evaluation.benchmarks.million_queries"
+SEED = 1
+# Where Linux keeps the peak of a process's resident memory since it began to run its program. The figure of
+# getrusage() will not do: it is inherited from the process that started this one.
+STATUS, PEAK = Path("/proc/self/status"), "VmHWM:"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a run took: wall seconds from the trace to the table of records, and peak resident memory."""
+
+    queries: int
+    seconds: float
+    rss_mb: float
+    satisfaction: float
+
+
+def serve_in_fresh_process(
+    config: Config, tables: Path, workload: str, policy: str, qps: float, queries: int
+) -> Served:
+    """Return what that many queries take at a rate. Raises RuntimeError, with its last words, if it fails.
+
+    `tables` is a folder of cost tables, `policy` an import path; its options are those of the preset `paper`.
+    """
+    order = {
+        "config": config.model_dump(mode="json"),
+        "tables": str(tables.resolve()),
+        "workload": workload,
+        "policy": policy,
+        "qps": qps,
+        "queries": queries,
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", MODULE], input=json.dumps(order), capture_output=True, text=True, check=False
+    )
+    if ended.returncode != 0:
+        said = ended.stderr.strip().splitlines()[-1:]
+        raise RuntimeError(f"serving {queries} queries failed ({ended.returncode}): {' '.join(said)}")
+    return Served(**json.loads(ended.stdout.splitlines()[-1]))
+
+
+def serve_order(order: dict[str, Any]) -> Served:
+    """Serve an order in this process."""
+    config = parse(order["config"])
+    site = site_of(config, read_tables(Path(order["tables"])), order["workload"])
+    settings = replace(simulation_settings(config), queries=order["queries"])
+    start_s = time.perf_counter()
+    records = policy_records(
+        site,
+        order["policy"],
+        lambda context: make_policy(order["policy"], context, "paper", {}),
+        settings,
+        [order["qps"]],
+        SEED,
+    )
+    satisfaction = float(records.loc[records["counted"], "on_time"].mean())
+    return Served(len(records), time.perf_counter() - start_s, peak_rss_mb(), satisfaction)
+
+
+def peak_rss_mb() -> float:
+    """Return the most memory that this process has had resident, in MiB."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(PEAK))
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(serve_order(json.load(sys.stdin)))))

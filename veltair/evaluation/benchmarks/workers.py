@@ -1,0 +1,222 @@
+"""What the gang itself costs: a grant, a kernel in a block, a whole model, and two tenants side by side."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
+
+from veltair.compiler.frontend.samples import random_samples
+from veltair.evaluation.benchmarks.main import Figure
+from veltair.machine.workers.call_tables import BoundCalls
+from veltair.machine.workers.pool import BlockRun, Bound, Ended, Gang, Grant, Runnable
+from veltair.machine.models.library import LoadedModel
+from veltair.machine.workers.native_pool import NativeGang, NullKernel
+from veltair.machine.workers.tvm_pool import PoolGang
+from veltair.machine.topology.topology import Machine
+
+COMMAND = "snakemake --cores all benchmarks_engine"
+ROUNDS = 15
+REST_S = 0.02  # threads of two pools share the cores: those of one fall asleep before the other's turn
+NULL_LAYERS, GRANTS, ADOPTING_LAYERS, STARTS = 1000, 2000, 100, 500
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A query's room of given calls: `calls[layer][version]`."""
+
+    calls: Sequence[Sequence[tuple[Any, tuple[Any, ...]]]]
+    inputs: Sequence[Any] = ()
+    outputs: Sequence[Any] = ()
+
+
+def figure(samples: Sequence[float], unit: str) -> Figure:
+    """Return the median of some samples as a figure of this benchmark."""
+    return Figure(median(samples), unit, tuple(samples), COMMAND)
+
+
+def gang_figures(
+    models: Mapping[str, LoadedModel],
+    solo: Mapping[str, tuple[int, ...]],
+    machine: Machine,
+    build_dir: Path,
+    rounds: int = ROUNDS,
+) -> dict[str, Figure]:
+    """Measure all figures; `solo` is the version of each layer of each model.
+
+    Of the ratios of several models the geometric mean is the figure, each model's is beside it.
+    """
+    with_all = machine.core_ids
+    gang, pool = NativeGang(with_all, build_dir), PoolGang(with_all)
+    try:
+        figures = null_figures(gang, machine, build_dir)
+        ratios = {
+            name: against(gang, pool, model, solo[name], with_all, rounds) for name, model in models.items()
+        }
+        figures |= ratio_figures("gang_vs_tvm", "block on our workers ÷ on TVM's pools, all cores", ratios)
+        if machine.cores > 1:
+            kept = {name: beside(gang, model, solo[name], with_all, rounds) for name, model in models.items()}
+            unit = "speed beside another tenant ÷ speed alone, half of the cores each, the slower one"
+            figures |= ratio_figures("co_tenancy_ratio", unit, kept)
+        else:
+            print("one core: no tenants beside each other", flush=True)
+        return figures
+    finally:
+        gang.stop()
+        pool.stop()
+
+
+def null_figures(gang: NativeGang, machine: Machine, build_dir: Path) -> dict[str, Figure]:
+    """Return what a kernel of no duration costs within a block, and what a grant of other cores costs."""
+    kernel = NullKernel(build_dir)
+    room = gang.bind(Room([[(kernel, ())]] * NULL_LAYERS), "null")
+    grant = Grant(machine.core_ids[:1], (0,) * NULL_LAYERS)
+    overheads = [
+        1e6 * run(gang, BlockRun(0, room, 0, NULL_LAYERS, grant)).busy_s / NULL_LAYERS for _ in range(ROUNDS)
+    ]
+    grants_us = [_grant_us(gang, room, machine.core_ids) for _ in range(ROUNDS)]
+    layer = NullKernel(build_dir, passes_time=True)
+    adoptions_us = [_adoption_us(gang, layer, machine.core_ids) for _ in range(ROUNDS)]
+    one_layer = BlockRun(0, gang.bind(Room([[(kernel, ())]]), "null"), 0, 1, Grant(machine.core_ids, (0,)))
+    starts_us = [_start_us(gang, one_layer) for _ in range(STARTS)]
+    return {
+        "kernel_overhead_us": figure(overheads, f"µs a kernel that does nothing, blocks of {NULL_LAYERS}"),
+        "grant_us": figure(
+            grants_us, f"µs a change of a running block's cores, mean of {GRANTS}, from Python"
+        ),
+        "resize_cost_us": figure(
+            adoptions_us, "µs that the adoption of other cores adds to a layer, kernels without loops"
+        ),
+        "start_cost_us": figure(starts_us, "µs from the call that starts a block to its first layer"),
+    }
+
+
+def run(gang: Gang, block: BlockRun) -> Ended:
+    """Run a block with nothing beside it and return its end. Raises the error of its kernels."""
+    gang.run(block)
+    return ends(gang, 1)[0]
+
+
+def ends(gang: Gang, count: int) -> list[Ended]:
+    """Return the next so many ends of blocks. Raises the error of the first that failed."""
+    found: list[Ended] = []
+    while len(found) < count:
+        found += [notice for notice in gang.wait(None) if isinstance(notice, Ended)]
+    for end in found:
+        if end.error is not None:
+            raise end.error
+    return found
+
+
+def bare_seconds(gang: Gang, runnable: Runnable, versions: Sequence[int], cores: tuple[int, ...]) -> float:
+    """Return what a list of kernels takes that a worker calls one after the other, and nothing more."""
+    calls = [layer[version] for layer, version in zip(runnable.calls, versions, strict=True)]
+
+    def call_all() -> None:
+        for kernel, arguments in calls:
+            kernel(*arguments)
+
+    bare = gang.bind(Room([[(call_all, ())]]), "bare")
+    return run(gang, BlockRun(0, bare, 0, 1, Grant(cores, (0,)))).busy_s
+
+
+def against(
+    gang: Gang,
+    pool: Gang,
+    model: LoadedModel,
+    versions: tuple[int, ...],
+    cores: tuple[int, ...],
+    rounds: int,
+) -> list[float]:
+    """Return what a whole model takes as a block of one gang ÷ of another, in turn, by round."""
+    grant = Grant(cores, versions)
+    blocks = [BlockRun(0, _room(one, model), 0, len(versions), grant) for one in (gang, pool)]
+    ratios = []
+    for _ in range(-1, rounds):  # the first one warms up
+        ours_s, theirs_s = (_rested(one, block) for one, block in zip((gang, pool), blocks, strict=True))
+        ratios.append(ours_s / theirs_s)
+    return ratios[1:]
+
+
+def _rested(gang: Gang, block: BlockRun) -> float:
+    time.sleep(REST_S)
+    return run(gang, block).busy_s
+
+
+def beside(
+    gang: Gang, model: LoadedModel, versions: tuple[int, ...], cores: tuple[int, ...], rounds: int
+) -> list[float]:
+    """Return what two tenants on half of the cores each keep of their speed alone, the slower, by round."""
+    half = len(cores) // 2
+    places = (cores[:half], cores[half : 2 * half])
+    rooms = [_room(gang, model) for _ in places]
+    blocks = [
+        BlockRun(number, room, 0, len(versions), Grant(place, versions))
+        for number, (room, place) in enumerate(zip(rooms, places, strict=True))
+    ]
+    kept = []
+    for _ in range(rounds):
+        alone = [run(gang, block).busy_s for block in blocks]
+        for block in blocks:
+            gang.run(block)
+        together = {end.block.query_id: end.busy_s for end in ends(gang, len(blocks))}
+        kept.append(min(alone_s / together[number] for number, alone_s in enumerate(alone)))
+    return kept
+
+
+def _room(gang: Gang, model: LoadedModel) -> Bound:
+    instance = model.instance()
+    # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
+    instance.set_inputs(random_samples(instance.model.plan.inputs, seed=0))
+    return gang.bind(instance, model.plan.model)
+
+
+def _grant_us(gang: NativeGang, room: BoundCalls, cores: tuple[int, ...]) -> float:
+    """Return the microseconds of a change between all cores and one, while a block runs."""
+    sleeps = gang.bind(Room([[(lambda: time.sleep(0.05), ())]] * 2), "sleeps")
+    grants = [Grant(cores, (0, 0)), Grant(cores[:1], (0, 0))]
+    block = BlockRun(0, sleeps, 0, 2, grants[0])
+    gang.run(block)
+    start_s, count = time.perf_counter(), 0
+    while count < GRANTS and time.perf_counter() - start_s < 0.04:
+        gang.resize(block, grants[count % 2])
+        count += 1
+    seconds = time.perf_counter() - start_s
+    ends(gang, 1)
+    return 1e6 * seconds / count
+
+
+def _adoption_us(gang: NativeGang, kernel: NullKernel, cores: tuple[int, ...]) -> float:
+    """Return the microseconds that a block loses where it adopts other cores, all of them or one, in turn."""
+    layers = (0,) * ADOPTING_LAYERS
+    room = gang.bind(Room([[(kernel, ())]] * ADOPTING_LAYERS), "null")
+    grants = [Grant(cores, layers), Grant(cores[:1], layers)]
+    plain_s = run(gang, BlockRun(0, room, 0, ADOPTING_LAYERS, grants[0])).busy_s
+    block = BlockRun(0, room, 0, ADOPTING_LAYERS, grants[0])
+    gang.run(block)
+    adopted = 0
+    gang.resize(block, grants[1])
+    while True:
+        for notice in gang.wait(None):
+            if isinstance(notice, Ended):
+                return 1e6 * (notice.busy_s - plain_s) / max(1, adopted)
+            adopted += 1
+            gang.resize(block, grants[(adopted + 1) % 2])
+
+
+def _start_us(gang: NativeGang, block: BlockRun) -> float:
+    """Return the microseconds from starting a block to its first layer; its worker has just become idle."""
+    start_s = time.monotonic()
+    end = run(gang, block)
+    return 1e6 * (end.monotonic_s - end.busy_s - start_s)
+
+
+def ratio_figures(name: str, unit: str, ratios: Mapping[str, Sequence[float]]) -> dict[str, Figure]:
+    """Return a ratio's median of each model, and the geometric mean of them."""
+    figures = {f"{name}_{model}": figure(samples, unit) for model, samples in ratios.items()}
+    values = tuple(one.value for one in figures.values())
+    figures[name] = Figure(geometric_mean(values), f"{unit}, geometric mean of models", values, COMMAND)
+    for key, one in figures.items():
+        print(f"{key}: {one.value:.3f}", flush=True)
+    return figures

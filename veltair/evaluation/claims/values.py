@@ -1,0 +1,282 @@
+"""What tables and benchmarks say of a claim: its number, its interval, and where its verdict changes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from veltair.evaluation.claims.rules import (
+    Benchmark,
+    CapacityRatio,
+    Claim,
+    GainQuotient,
+    LatencyRatio,
+    Site,
+    Verdict,
+    judge_claim,
+    point_verdict,
+)
+from veltair.evaluation.metrics.policies_table import MEASURED, at_site, is_closed, number
+from veltair.evaluation.metrics.confidence import SAME_RATE, BySeed
+from veltair.evaluation.metrics.intervals import Interval, mean_interval, paired_ratio
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimTables:
+    """The tables that claims are read from; None where a run has not written one.
+
+    `capacity` has a row a policy, workload, site and seed (`capacity_seeds.csv`), `rates` one a run,
+    `sensitivity` one an assumption, value, policy and seed. `benchmarks` are figures by file and name.
+    """
+
+    capacity: pd.DataFrame | None = None
+    rates: pd.DataFrame | None = None
+    sensitivity: pd.DataFrame | None = None
+    benchmarks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A claim with its verdict, the number that was found, what is printed beside it, and where it flips.
+
+    `tested` are the assumptions under which the verdict was tried; `flips` say at which values it changes.
+    `unexamined` are those that were varied for other workloads only, with these.
+    """
+
+    claim: Claim
+    site: Site
+    validated: bool
+    verdict: Verdict
+    reason: str
+    found: Interval
+    beside: Mapping[str, Interval]
+    tested: Sequence[str] = ()
+    unexamined: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    flips: Sequence[str] = ()
+
+    @property
+    def fragile(self) -> bool:
+        """Whether the verdict changes inside the plausible range of an assumption."""
+        return bool(self.flips)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fragility:
+    """What of `Judged` tells where a verdict changes."""
+
+    tested: Sequence[str] = ()
+    unexamined: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    flips: Sequence[str] = ()
+
+
+class _MissingError(LookupError):
+    """Tables lack what a claim needs."""
+
+
+def judge_from_tables(claim: Claim, site: Site, tables: ClaimTables) -> Judged:
+    """Return the verdict on a claim from the tables, NOT COMPUTED where they lack its number."""
+    validated = _validated(claim, site, tables)
+    try:
+        found, beside = _found(claim, site, tables)
+    except _MissingError as error:
+        nothing = mean_interval(())
+        return Judged(claim, site, validated, Verdict.NOT_COMPUTED, str(error), nothing, {})
+    verdict, reason = judge_claim(claim, found)
+    tried = _fragility(claim, site, tables)
+    return Judged(
+        *(claim, site, validated, verdict, reason, found, beside),
+        *(tried.tested, tried.unexamined, tried.flips),
+    )
+
+
+def _found(claim: Claim, site: Site, tables: ClaimTables) -> tuple[Interval, dict[str, Interval]]:
+    metric = claim.metric
+    if isinstance(metric, Benchmark):
+        return _benchmark(metric, tables)
+    capacity = _at(tables.capacity, site, "capacity_seeds.csv")
+    if isinstance(metric, GainQuotient):
+        return _quotient(metric, capacity), {}
+    if isinstance(metric, LatencyRatio):
+        rates = _at(tables.rates, site, "rates.csv")
+        found = _latency_ratio(metric, metric.to, rates, capacity)
+        others = {"to": lambda other: _latency_ratio(metric, other, rates, capacity)}
+    else:
+        found = _capacity_ratio(metric, metric.to, capacity)
+        others = {
+            "to": lambda other: _capacity_ratio(metric, other, capacity),
+            "minimum": lambda other: _capacity_ratio(metric, other, capacity, "qps_at_95_minimum"),
+        }
+    return found, dict(_beside(metric, others))
+
+
+def _beside(
+    metric: CapacityRatio | LatencyRatio, others: Mapping[str, Callable[[str], Interval]]
+) -> list[tuple[str, Interval]]:
+    """Return the numbers that are printed and not judged, those that the tables have."""
+    wanted = [(f"to {metric.beside}", "to", metric.beside)] if metric.beside else []
+    if "minimum" in others:
+        wanted.append(("minimum over models", "minimum", metric.to))
+    found = []
+    for name, kind, other in wanted:
+        try:
+            found.append((name, others[kind](str(other))))
+        except _MissingError:
+            continue
+    return found
+
+
+def _capacity_ratio(
+    metric: CapacityRatio | GainQuotient,
+    to: str,
+    capacity: pd.DataFrame,
+    column: str = "qps_at_95",
+) -> Interval:
+    return mean_interval(_ratios(metric.policy, to, metric.workload, capacity, column).values())
+
+
+def _ratios(policy: str, to: str, workload: str, capacity: pd.DataFrame, column: str = "qps_at_95") -> BySeed:
+    """Return the ratio of two policies' capacities by seed; a policy that serves nothing has ratio 0."""
+    upper = _capacities(policy, workload, capacity, column)
+    lower = _capacities(to, workload, capacity[is_closed(capacity)], column)
+    ratios = {seed: upper[seed] / lower[seed] for seed in upper if lower.get(seed, 0.0) > 0}
+    if not ratios:
+        raise _MissingError(
+            f"{to} serves no rate of {workload} that {policy} could be compared with, by seed"
+        )
+    return ratios
+
+
+def _capacities(policy: str, workload: str, capacity: pd.DataFrame, column: str = "qps_at_95") -> BySeed:
+    rows = capacity[(capacity["policy"] == policy) & (capacity["workload"] == workload)]
+    rows = rows[rows["invalid"].fillna("") == ""]
+    if rows.empty:
+        raise _MissingError(f"the tables have no capacity of {policy} on {workload}")
+    return {int(seed): float(value) for seed, value in zip(rows["seed"], rows[column], strict=True)}
+
+
+def _quotient(metric: GainQuotient, capacity: pd.DataFrame) -> Interval:
+    one = _ratios(metric.policy, metric.to, metric.workload, capacity)
+    other = _ratios(metric.policy, metric.to, metric.than, capacity)
+    found = paired_ratio(one, other)
+    if not found.count:
+        raise _MissingError(
+            f"{metric.policy} has no gain on {metric.workload} and {metric.than} with equal seeds"
+        )
+    return found
+
+
+def _latency_ratio(metric: LatencyRatio, to: str, rates: pd.DataFrame, capacity: pd.DataFrame) -> Interval:
+    """Return the ratio of mean latencies, both at the load as a share of the first denominator's capacity."""
+    loads = {
+        seed: metric.load * qps
+        for seed, qps in _capacities(metric.to, metric.workload, capacity).items()
+        if qps > 0
+    }
+    rows = rates[rates["workload"] == metric.workload]
+    if "invalid" in rows:
+        rows = rows[rows["invalid"].fillna("") == ""]
+    found = paired_ratio(
+        *(_latencies(rows[rows["policy"] == policy], loads) for policy in (metric.policy, to))
+    )
+    if not found.count:
+        raise _MissingError(
+            f"no seed has {metric.policy} and {to} on {metric.workload} at {metric.load:g} of "
+            f"{metric.to}'s capacity"
+        )
+    return found
+
+
+def _latencies(rows: pd.DataFrame, loads: BySeed) -> BySeed:
+    found = {}
+    for seed, qps in loads.items():
+        runs = rows[rows["seed"] == seed]
+        off = (runs["qps"] / qps - 1).abs()
+        if len(runs) and off.min() <= SAME_RATE:
+            found[seed] = float(runs["latency_mean_s"].iloc[int(off.to_numpy().argmin())])
+    return found
+
+
+def _benchmark(metric: Benchmark, tables: ClaimTables) -> tuple[Interval, dict[str, Interval]]:
+    figures = tables.benchmarks.get(metric.file, {})
+    if metric.figure not in figures:
+        raise _MissingError(f"benchmarks/{metric.file}.json has no {metric.figure}")
+    beside = {
+        name: _samples(figures[name]) for name in (metric.beside,) if name is not None and name in figures
+    }
+    return _samples(figures[metric.figure]), beside
+
+
+def _samples(figure: Mapping[str, Any]) -> Interval:
+    samples = [float(sample) for sample in figure["samples"]]
+    return mean_interval(samples if len(samples) > 1 else [float(figure["value"])])
+
+
+def _at(table: pd.DataFrame | None, site: Site, name: str) -> pd.DataFrame:
+    if table is None:
+        raise _MissingError(f"there is no {name}")
+    rows = table[at_site(table, (site.backend, site.machine))]
+    if rows.empty:
+        raise _MissingError(f"{name} has nothing of {site.machine} ({site.backend})")
+    return rows
+
+
+def _validated(claim: Claim, site: Site, tables: ClaimTables) -> bool:
+    """Return whether a measurement on such a machine stands behind a number."""
+    if isinstance(claim.metric, Benchmark) and not claim.metric.modelled:
+        return True
+    if tables.capacity is None:
+        return site.backend == MEASURED
+    rows = tables.capacity[at_site(tables.capacity, (site.backend, site.machine))]
+    return bool(len(rows)) and bool(rows["validated"].astype(bool).all())
+
+
+def _fragility(claim: Claim, site: Site, tables: ClaimTables) -> _Fragility:
+    """Return the assumptions that the verdict was tried under, and at which plausible values it changes.
+
+    Numbers stand for themselves here, without intervals: the grid has few seeds. What was varied for another
+    workload says nothing of this one.
+    """
+    metric, table = claim.metric, tables.sensitivity
+    if not isinstance(metric, CapacityRatio) or table is None:
+        return _Fragility()
+    rows = table[at_site(table, (site.backend, site.machine)) & table["plausible"].astype(bool)]
+    tested, flips = [], []
+    for assumption, group in rows[rows["workload"] == metric.workload].groupby("assumption", sort=False):
+        values = _varied(metric, group)
+        base = [value for _, is_default, value in values if is_default]
+        if not base or len(values) < 2:
+            continue
+        tested.append(str(assumption))
+        before = point_verdict(claim, base[0])
+        for label, _, value in values:
+            after = point_verdict(claim, value)
+            if after is not before:
+                flips.append(f"{assumption} {label}: {after} at {number(value)}")
+    return _Fragility(tuple(tested), _elsewhere(rows, tested), tuple(flips))
+
+
+def _elsewhere(rows: pd.DataFrame, tested: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the workloads that each assumption was varied for, of those that this claim was not tried under.
+
+    Where the workload itself is what varies there is nothing to try.
+    """
+    found: dict[str, list[str]] = {}
+    for (assumption, workload), group in rows.groupby(["assumption", "workload"], sort=False):
+        if group["value"].nunique() > 1 and assumption not in tested:
+            found.setdefault(str(assumption), []).append(str(workload))
+    return {assumption: tuple(workloads) for assumption, workloads in found.items()}
+
+
+def _varied(metric: CapacityRatio, group: pd.DataFrame) -> list[tuple[str, bool, float]]:
+    """Return label, whether it is the default, and ratio of each value of an assumption that has one."""
+    found = []
+    for _, rows in group.groupby("value", sort=True):
+        first = rows.iloc[0]
+        label = f"{first['label'] or number(float(first['value']))} {first['unit'] or ''}".strip()
+        try:
+            ratio = _capacity_ratio(metric, metric.to, rows).mean
+        except _MissingError:
+            continue
+        found.append((label, bool(first["is_default"]), ratio))
+    return found

@@ -1,0 +1,126 @@
+"""What must hold of every simulated run, whatever the policy: a run that breaks it shows a bug of ours.
+
+The fluid bound is asserted in its sharpest form. A query that ended on time needed core-seconds: at least
+those of the cheapest plan, in fractions of layers if need be, that brings *this* query home within its
+target, with the service factors drawn for it, in the versions, on the counts and at the levels at which its
+layers are profiled to be fastest. It cannot have held fewer. All of them held their cores between the first
+arrival and the last deadline, so together they cannot have needed more than C x (window + longest target).
+That is stronger than to compare rates: the bound on QPS sheds the costliest 5 % of the queries, this counts
+the very queries that were served on time. With the smallest factor that can be drawn in place of those that
+were it would hold as well, but be looser by as much as that one outlier: over the layers of a query, factors
+nearly average out.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veltair.evaluation.metrics.targets import ROUNDING, LeastPlan, least_plan
+from veltair.serving.simulator.noise import Part
+from veltair.serving.loop.policy import Context
+from veltair.serving.loop.query import Query, QueryRecord
+
+
+class InvariantError(RuntimeError):
+    """A run did what cannot be done; the message says what, with both numbers."""
+
+
+class LeastWork:
+    """The least core-seconds of a context's queries; what was worked out for one run is known for others."""
+
+    def __init__(self, context: Context) -> None:
+        self._costs = [context.costs.model(name) for name in context.models]
+        self._cores = context.costs.cores
+        self._plans: dict[int, LeastPlan] = {}
+        self._known: dict[bytes, NDArray[np.float64]] = {}
+
+    def of_each(self, parts: Iterable[Part]) -> Iterator[float]:
+        """Yield the least core-seconds of each query with its noise; inf where none is enough."""
+        for part in parts:
+            yield from self._of(part).tolist()
+
+    def _of(self, part: Part) -> NDArray[np.float64]:
+        qos_s = np.array([query.qos_s for query in part.queries])
+        key = blake2b(b"".join(values.tobytes() for values in (part.models, part.picks, qos_s))).digest()
+        if key not in self._known:
+            self._known[key] = self._work_out(part, qos_s)
+        return self._known[key]
+
+    def _work_out(self, part: Part, qos_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        least = np.empty(len(qos_s))
+        for model in np.unique(part.models).tolist():
+            rows, costs = np.flatnonzero(part.models == model), self._costs[model]
+            factors = costs.noise[part.picks[rows, : len(costs.seconds)]]
+            least[rows] = self._plan(model).core_s(factors, qos_s[rows])
+        return least
+
+    def _plan(self, model: int) -> LeastPlan:
+        if model not in self._plans:
+            # Repeats scatter: a layer may have been profiled faster under pressure than without.
+            seconds = cast(NDArray[np.float64], self._costs[model].seconds.min(axis=3))
+            self._plans[model] = least_plan(seconds, self._cores)
+        return self._plans[model]
+
+
+def checked(
+    records: Iterable[QueryRecord],
+    arrivals: Sequence[Query],
+    context: Context,
+    least_core_s: Iterable[float],
+) -> Iterator[QueryRecord]:
+    """Yield the records of a run without batching as they come, each checked before it is handed on.
+
+    `least_core_s` are the least core-seconds of each arrival, in order (`LeastWork`). Raises InvariantError
+    if a query ends twice or never, if one that is on time held fewer core-seconds than the least that it
+    needs, if those on time together needed more than there were, or if more were held than there were. A
+    consumer may stop early: what it has seen is checked.
+    """
+    cores, longest_s = context.machine.cores, max(model.qos_s for model in context.models.values())
+    first_s, last_s = (arrivals[0].arrival_s, arrivals[-1].arrival_s) if arrivals else (0.0, 0.0)
+    available = cores * (last_s - first_s + longest_s)
+    coming = zip(arrivals, least_core_s, strict=True)
+    open_core_s: dict[int, float] = {}
+    needed = held = 0.0
+    for record in records:
+        least = _take(record.query, open_core_s, coming)
+        held += record.core_s
+        if record.on_time:
+            needed += least
+            _check_query(record, least)
+            _check_total("the queries on time need", needed, available, last_s + longest_s)
+        _check_total("queries held", held, cores * (record.end_s - first_s), record.end_s)
+        yield record
+    never = len(open_core_s) + sum(1 for _ in coming)
+    if never:
+        raise InvariantError(f"the run ended, but {never} of its queries did not; each ends exactly once")
+
+
+def _take(query: Query, open_core_s: dict[int, float], coming: Iterator[tuple[Query, float]]) -> float:
+    """Return the least core-seconds of a query that ended, once; those passed on the way are open."""
+    while query.id not in open_core_s:
+        following = next(coming, None)
+        if following is None:
+            raise InvariantError(f"query {query.id} of {query.model} ended twice, or never arrived")
+        arrival, least = following
+        open_core_s[arrival.id] = least
+    return open_core_s.pop(query.id)
+
+
+def _check_query(record: QueryRecord, least_core_s: float) -> None:
+    if record.core_s < least_core_s * (1 - ROUNDING):
+        raise InvariantError(
+            f"query {record.query.id} of {record.query.model} was on time with {record.core_s:.6g} core-s, "
+            f"but needs {least_core_s:.6g} core-s at least to end within {record.query.qos_s} s: the "
+            "simulator charges less than the cost tables say, or books fewer cores than it runs on"
+        )
+
+
+def _check_total(what: str, core_s: float, available_core_s: float, until_s: float) -> None:
+    if core_s > available_core_s * (1 + ROUNDING):
+        raise InvariantError(
+            f"{what} {core_s:.6g} core-s, but all cores together have {available_core_s:.6g} core-s from the "
+            f"first arrival until {until_s:.6g} s: the run beats the fluid bound, so its harness has a bug"
+        )

@@ -1,0 +1,216 @@
+"""Where each result lies: the one place that knows the folders of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from veltair.compiler.select.shipped import INSTRUCTION_SETS, SHIPPED
+from veltair.compiler.select.store import FILES
+from veltair.config import Config, ConfigError
+from veltair.config.vary import is_usual
+from veltair.machine.costs.folder import COSTS, LAYERS
+
+DATA = Path(__file__).parents[1] / "data"
+SHIPPED_COSTS = DATA / "costs"
+# The metric tables of the study's full grid, from which its figures can be drawn anew in seconds.
+SHIPPED_STUDY = DATA / "study"
+HOST = "host"
+# The cell of the run as it is; no assumption can have this name.
+USUAL = "_usual"
+# Figures of the paper by the tables that they are drawn from.
+COMPARED = ("paper_qps", "paper_ratio", "paper_latency", "paper_efficiency", "paper_fluid")
+STUDIED = (
+    *("paper_granularity", "paper_core_need", "paper_conflicts", "paper_slowdown"),
+    *("paper_sensitivity", "paper_scale"),
+)
+# Of how far simulator and models are off what was measured.
+FIDELITY = ("paper_fidelity", "paper_cost_fit", "paper_corun_fit")
+TRAFFIC = "validation_traffic"
+
+
+def check_shipped(config: Config) -> None:
+    """Raise ConfigError if shipped tables are asked for that lack a model which is simulated."""
+    if config.profile.costs != "shipped":
+        return
+    served = {name for workload in config.simulated.workloads for name in config.workloads[workload]}
+    layers = pd.read_parquet(SHIPPED_COSTS / LAYERS, columns=["model"])
+    if lacking := sorted(served - set(layers["model"])):
+        there = ", ".join(dict.fromkeys(layers["model"]))
+        raise ConfigError(
+            f"profile.costs: the shipped cost tables lack {', '.join(lacking)} (they have {there}); "
+            "set `profile.costs: measured` to profile them here, or leave out of `simulated.workloads` what "
+            "serves them"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The files of a run with a configuration, relative to the folder that it runs in."""
+
+    config: Config
+
+    @property
+    def results(self) -> Path:
+        """The folder of all results."""
+        return Path(self.config.results.folder)
+
+    @property
+    def search(self) -> Path:
+        """The folder of the candidates that this run searches."""
+        return self.results / "search"
+
+    @property
+    def searches(self) -> bool:
+        """Whether this run searches: everything, or what is not shipped."""
+        return not self.config.search.reuse or self.config.search.missing == "search"
+
+    def shipped_candidates(self) -> list[Path]:
+        """Return the files of the shipped stores that are used, of all instruction sets."""
+        if not self.config.search.reuse:
+            return []
+        paths = [SHIPPED / name / file for name, file in product(INSTRUCTION_SETS, FILES)]
+        return [path for path in paths if path.is_file()]
+
+    def candidates(self) -> list[Path]:
+        """Return the files of all stores that versions are chosen from."""
+        return self.shipped_candidates() + [self.search / file for file in FILES if self.searches]
+
+    def tables(self, machine: str) -> Path:
+        """Return the folder of a machine's cost tables; `host` is this machine, or the shipped one."""
+        if machine == HOST and self.config.profile.costs == "shipped":
+            return SHIPPED_COSTS
+        return self.results / "costs" / machine
+
+    def costs(self, machine: str) -> Path:
+        """Return the file that completes a machine's tables."""
+        return self.tables(machine) / COSTS
+
+    @property
+    def native(self) -> Path:
+        """The folder of what was compiled here of our own C sources."""
+        return self.results / "native"
+
+    @property
+    def interference(self) -> Path:
+        """The fits of the sources of interference on this machine, made by a rule that no run asks for."""
+        return self.results / "machine" / "interference.json"
+
+    def simulated(self, machine: str, workload: str, policy: str) -> Path:
+        """Return the folder of a policy's simulated results."""
+        return self.results / "simulated" / machine / workload / policy
+
+    def measured(self, workload: str, policy: str) -> Path:
+        """Return the folder of a policy's measured results."""
+        return self.results / "measured" / workload / policy
+
+    @property
+    def compared(self) -> list[str]:
+        """The policies that are compared; others serve the study only."""
+        return list(self.config.policies if self.config.compared is None else self.config.compared)
+
+    def run_folders(self) -> list[Path]:
+        """Return the folders of all results, simulated and measured, by policy."""
+        config, folders = self.config, []
+        if config.measured.enabled:
+            folders += [self.measured(*key) for key in product(config.measured.workloads, self.compared)]
+        if config.simulated.enabled:
+            keys = product(config.simulated.machines, config.simulated.workloads, self.compared)
+            folders += [self.simulated(*key) for key in keys]
+        return folders
+
+    def machines(self) -> list[str]:
+        """Return the machines that results are about; the measured one is `host`."""
+        machines = [HOST] if self.config.measured.enabled else []
+        if self.config.simulated.enabled:
+            machines += [name for name in self.config.simulated.machines if name not in machines]
+        return machines
+
+    def figures(self) -> list[Path]:
+        """Return the files of all figures."""
+        return self._figure_files(("qps", "latency", "efficiency"))
+
+    @property
+    def describes(self) -> list[str]:
+        """The described machines that are simulated."""
+        config = self.config.simulated
+        return [name for name in config.machines if name != HOST] if config.enabled else []
+
+    def version_figures(self) -> list[Path]:
+        """Return the files of the figures about versions; none where nothing is built here."""
+        if self.config.profile.costs == "shipped":
+            return []
+        return self._figure_files(("versions_saturation", "versions_scatter", "versions_sets"))
+
+    @property
+    def metrics(self) -> Path:
+        """The folder of all metric tables."""
+        return self.results / "metrics"
+
+    def granularity(self) -> list[Path]:
+        """Return the cells of the granularity study: a policy each."""
+        names = self.config.study.granularity.policies
+        return [self.results / "study" / "granularity" / f"{name}.csv" for name in names]
+
+    def sensitivity(self) -> dict[tuple[str, int], Path]:
+        """Return the cell of each assumption and value of it; values that the run has anyway share one."""
+        folder = self.results / "study" / "sensitivity"
+        return {
+            (name, place): folder / USUAL / "0.csv"
+            if is_usual(self.config, name, place)
+            else folder / name / f"{place}.csv"
+            for name, variation in self.config.sensitivity.items()
+            for place in range(len(variation.values))
+        }
+
+    def scale(self) -> list[Path]:
+        """Return the cells of the scale: a machine each."""
+        return [self.results / "study" / "scale" / f"{machine}.csv" for machine in self.config.study.scale]
+
+    def cells(self) -> dict[str, list[Path]]:
+        """Return the cells that each table of the study is gathered from; a table without any is left out."""
+        if not self.config.study.enabled:
+            return {}
+        varied = list(dict.fromkeys(self.sensitivity().values()))
+        cells = {"granularity": self.granularity(), "sensitivity": varied, "scale": self.scale()}
+        return {name: paths for name, paths in cells.items() if paths}
+
+    def study_tables(self) -> list[Path]:
+        """Return the study's tables; none where there is no study."""
+        if not self.config.study.enabled:
+            return []
+        alone = ["conflicts"] if self.config.study.conflicts.policies else []
+        return [self.metrics / f"{name}.csv" for name in ("core_need", "slowdown", *alone, *self.cells())]
+
+    def paper_figures(self) -> list[str]:
+        """Return the names of the figures of the paper that the tables of this run suffice for."""
+        if not self.config.study.enabled:
+            return list(COMPARED) if self.config.measured.enabled else []
+        made = {f"paper_{path.stem}" for path in self.study_tables()}
+        return [*COMPARED, *(name for name in STUDIED if name in made)]
+
+    def paper_figure_files(self) -> list[Path]:
+        """Return the files of these figures."""
+        return self._figure_files(self.paper_figures())
+
+    def claims(self) -> list[Path]:
+        """Return the files that judge the paper's claims; none where there is no study."""
+        return (
+            [self.results / name for name in ("claims.md", "claims.json")]
+            if self.config.study.enabled
+            else []
+        )
+
+    def validation_figures(self) -> list[Path]:
+        """Return the files of the figures that compare what was measured with what was simulated."""
+        return self._figure_files(FIDELITY)
+
+    def traffic_figure(self) -> list[Path]:
+        """Return the files of the figure that compares modelled traffic with cachegrind's."""
+        return self._figure_files([TRAFFIC])
+
+    def _figure_files(self, names: Sequence[str]) -> list[Path]:
+        folder = Path(self.config.figures.folder)
+        return [folder / f"{name}.{form}" for name, form in product(names, self.config.figures.formats)]

@@ -1,0 +1,175 @@
+"""The paper's figures of what happens in runs: satisfaction over offered rate, and conflicts over time."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from veltair.evaluation.metrics.policies_table import SITE, number, valid_runs
+from veltair.evaluation.figures.style import SMALL, Look, fold, make_log, style, wide
+from veltair.evaluation.metrics.records import RUN_COLUMNS, check_columns
+from veltair.evaluation.figures.grid import at_place, sample_notes, sheet, with_models
+from veltair.evaluation.metrics.targets import SATISFACTION
+
+GRANULARITY_COLUMNS = (*RUN_COLUMNS, "queries", "satisfaction", "conflict_rate")
+CONFLICT_COLUMNS = (
+    *RUN_COLUMNS,
+    "begin_s",
+    "end_s",
+    "starts",
+    "conflicts",
+    "held_cores",
+    "cores",
+    "arrivals",
+)
+
+
+def paper_granularity_figure(runs: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+    """Return lines over the offered rate: queries on time and, under it, block starts in conflict.
+
+    `runs` has one row a run, as granularity.csv. Several seeds are drawn as their mean with a band from the
+    least to the largest.
+    """
+    check_columns(runs, GRANULARITY_COLUMNS, "granularity")
+    runs = valid_runs(runs)
+    with style():
+        drawn = sheet(runs, targets, (2.7, 4.0), ratios=(1.3, 1))
+        look = Look(runs["policy"])
+        for place, (upper, lower) in drawn.stacks.items():
+            here = at_place(runs, place)
+            _draw_lines(upper, look, here, "satisfaction")
+            _draw_lines(lower, look, here, "conflict_rate")
+            upper.axhline(100 * SATISFACTION, color="black", linestyle=":", linewidth=1)
+            upper.set_ylim(0, 103)
+            upper.tick_params(labelbottom=False)
+            # Below 0, so that lines without a conflict are seen.
+            lower.set_ylim(bottom=-0.04 * lower.get_ylim()[1])
+            if drawn.leftmost(place):
+                upper.set_ylabel("on time (% of queries)")
+                lower.set_ylabel("conflicts (% of starts)")
+            lower.set_xlabel("offered rate (queries/s)" if place[:2] == drawn.lowest else "")
+        lead = (
+            "Share of queries on time and of block starts with fewer cores than wanted, by offered rate. "
+            f"Dotted: {number(100 * SATISFACTION)} %. Bands: from the least to the largest seed."
+        )
+        return drawn.finish(look.line_handles(), [lead, *sample_notes(runs, targets, interval=False)])
+
+
+def paper_conflicts_figure(bins: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+    """Return the share of block starts in conflict over time: a strip for each policy, all at one rate.
+
+    `bins` has one row a run and stretch of time, as conflicts.csv: one seed, and one rate a workload.
+    `rates` names the models of a workload. The dotted line is the share of the cores that were held. Raises
+    ValueError where policies were offered different rates, or a policy has several seeds.
+    """
+    check_columns(bins, CONFLICT_COLUMNS, "conflicts")
+    _check_equal_load(bins)
+    look = Look(bins["policy"])
+    count = len(look.policies)
+    longest = max(len(line) for policy in look.policies for line in fold(policy).split("\n"))
+    with style():
+        drawn = sheet(
+            with_models(bins, rates),
+            targets,
+            (2.7, 0.45 + 0.62 * count),
+            0.4 + 0.08 * longest,
+            (1.0,) * count,
+        )
+        for place, stack in drawn.stacks.items():
+            here = at_place(bins, place)
+            for axis, policy in zip(stack, look.policies, strict=True):
+                _draw_strip(axis, here[here["policy"] == policy])
+                if drawn.leftmost(place):
+                    axis.set_ylabel(fold(policy), rotation=0, ha="right", va="center")
+                else:
+                    axis.tick_params(labelleft=False)
+                axis.set_xlim(here["begin_s"].min(), here["end_s"].max())
+                axis.tick_params(labelbottom=axis is stack[-1])
+            stack[0].annotate(
+                f"at {number(here['qps'].iloc[0])} queries/s",
+                (1, 1),
+                (0, 4),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                ha="right",
+                fontsize=SMALL,
+            )
+            stack[-1].set_xlabel("time since the run began (s)" if place[:2] == drawn.lowest else "")
+        handles = [
+            Patch(facecolor="0.55", edgecolor="black", label="block starts in conflict (%)"),
+            Line2D([], [], color="black", linestyle=":", label="cores held (%)"),
+        ]
+        lead = (
+            "Block starts with fewer cores than wanted, as a share of the starts in each stretch of time. At "
+            "the right the share over the whole run; a gap: no block started. Strips reach from 0 to 100 %."
+        )
+        return drawn.finish(handles, [lead, *sample_notes(bins, targets, interval=False)])
+
+
+def _draw_lines(axis: Axes, look: Look, here: pd.DataFrame, metric: str) -> None:
+    known = here.assign(drawn=100 * here[metric].astype("float64")).dropna(subset=["drawn"])
+    sns.lineplot(
+        data=known,
+        x="qps",
+        y="drawn",
+        hue="policy",
+        hue_order=look.policies,
+        palette=look.colours,
+        style="policy",
+        style_order=look.policies,
+        markers=look.markers,
+        dashes=look.dashes,
+        markersize=6,
+        markeredgewidth=0.4,
+        linewidth=1.4,
+        errorbar=("pi", 100) if known["seed"].nunique() > 1 else None,
+        legend=False,
+        ax=axis,
+    )
+    axis.set(xlabel="", ylabel="")
+    axis.grid(color="0.85", linewidth=0.6)
+    if wide(here["qps"]):
+        make_log(axis, "x")
+
+
+def _draw_strip(axis: Axes, bins: pd.DataFrame) -> None:
+    """Draw a policy's conflicts over time, or say that it was not run."""
+    axis.set_ylim(0, 100)
+    axis.set_yticks([0, 100])
+    axis.tick_params(axis="y", labelsize=SMALL - 1)
+    axis.grid(axis="y", color="0.85", linewidth=0.6)
+    if bins.empty:
+        axis.annotate(
+            "not run", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=SMALL
+        )
+        return
+    bins = bins.sort_values("begin_s")
+    edges = [*bins["begin_s"], bins["end_s"].iloc[-1]]
+    percent = 100 * (bins["conflicts"] / bins["starts"]).where(bins["starts"] > 0)
+    axis.stairs(percent, edges, fill=True, color="0.55", linewidth=0)
+    axis.stairs(percent, edges, color="black", linewidth=0.7)
+    axis.stairs(100 * bins["held_cores"] / bins["cores"], edges, baseline=None, color="black", ls=":", lw=0.9)
+    starts = int(bins["starts"].sum())
+    mean = f"{number(100 * bins['conflicts'].sum() / starts)} %" if starts else "no start"
+    axis.annotate(
+        mean,
+        (1, 0.5),
+        (4, 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="center",
+        fontsize=SMALL,
+    )
+
+
+def _check_equal_load(bins: pd.DataFrame) -> None:
+    for place, rows in bins.groupby(list(SITE), sort=False):
+        for column in ("qps", "seed"):
+            values = sorted(rows[column].unique().tolist())
+            if len(values) > 1:
+                raise ValueError(
+                    f"conflicts: {place} has the {column} {values}; give the runs of all policies at one "
+                    "rate with one seed"
+                )

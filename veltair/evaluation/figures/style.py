@@ -1,0 +1,277 @@
+"""What the panels of a figure share: sites, order and look of policies, titles, legend and caption."""
+
+import math
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from veltair.evaluation.metrics.policies_table import (
+    at_site,
+    check_capacity,
+    notes,
+    number,
+    order_policies,
+    relaxed_models,
+    site_name,
+    sites,
+)
+
+HATCHES = (
+    *("", "////", "....", "\\\\", "xxxx", "----", "++++", "oo", "||||", "**"),
+    *("//..", "OO", "\\--", "||oo"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "p", "<", ">", "h", "X", "P", "*", "d", "H")
+DASHES: tuple[Any, ...] = ("", (4, 1.5), (1, 1), (6, 1.5, 1, 1.5), (3, 1, 1, 1, 1, 1), (8, 2))
+SMALL = 7.5  # points
+LOG_FROM = 12  # an axis whose largest value is this many times its smallest is logarithmic
+LEGEND: dict[str, Any] = {
+    "loc": "lower center",
+    "frameon": False,
+    "fontsize": 8,
+    "handlelength": 3,
+    "borderpad": 0.1,
+}
+# Looks go by this order, so that a policy that is added later changes nobody's.
+LOOK_ORDER = (
+    *("FcfsMin", "LayerWise", "Planaria", "Veltair-AS", "Veltair-AC", "Veltair-FULL", "Planaria-aware"),
+    *("Veltair-FULL-shipped", "EdfMin", "FcfsAll", "FixedBlocks-20", "FixedBlocks-11", "FixedBlocks-6"),
+    "Veltair-Elastic",
+)
+DARKER = 0.6  # of a colour of the palette, for policies beyond its ten
+LABEL_WIDTH = 24  # characters of a policy's name on one line
+Site = tuple[str, str]
+
+
+def style() -> AbstractContextManager[None]:
+    """Return the context in which figures are drawn and saved, whatever the user's own settings are."""
+    return mpl.rc_context(
+        {
+            "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures agree everywhere
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "axes.grid": False,
+            "hatch.linewidth": 0.6,
+            "svg.hashsalt": "veltair",
+            "svg.fonttype": "path",
+            "savefig.dpi": 160,
+        }
+    )
+
+
+class Look:
+    """How policies look. Each keeps its colour, hatch and marker whichever others are shown."""
+
+    def __init__(self, policies: Iterable[str]) -> None:
+        self.policies = order_policies(policies)
+        ranks = list(dict.fromkeys([*LOOK_ORDER, *self.policies]))
+        self.rank = {policy: ranks.index(policy) for policy in self.policies}
+        self.colours = {policy: _colour(rank) for policy, rank in self.rank.items()}
+        self.hatches = {policy: HATCHES[rank % len(HATCHES)] for policy, rank in self.rank.items()}
+        self.markers = {policy: MARKERS[rank % len(MARKERS)] for policy, rank in self.rank.items()}
+        self.dashes = {policy: DASHES[rank % len(DASHES)] for policy, rank in self.rank.items()}
+
+    def rows(self, axis: Axes, named: bool) -> None:
+        """Give each policy a row of a panel, from the top; name the rows if they are at the left."""
+        axis.set_ylim(len(self.policies) - 0.5, -0.5)
+        axis.set_yticks(range(len(self.policies)), [fold(name) if named else "" for name in self.policies])
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x", color="0.85", linewidth=0.6)
+
+    def bars(self, axis: Axes, values: "pd.Series[float]", named: bool) -> None:
+        """Draw a horizontal bar for each policy that has a value; `values` is indexed by policy."""
+        for place, policy in enumerate(self.policies):
+            value = float(values.get(policy, math.nan))
+            if math.isfinite(value):
+                look: dict[str, Any] = {"color": self.colours[policy], "hatch": self.hatches[policy]}
+                axis.barh(place, value, height=0.72, edgecolor="black", linewidth=0.7, **look)
+        axis.set(xlabel="", ylabel="")
+        self.rows(axis, named)
+
+    def linestyle(self, policy: str) -> Any:
+        """Return a policy's line style as matplotlib takes it."""
+        return (0, self.dashes[policy]) if self.dashes[policy] else "-"
+
+    def handle(self, policy: str, **changes: Any) -> Line2D:
+        """Return the legend's line for a policy."""
+        line = {
+            "color": self.colours[policy],
+            "marker": self.markers[policy],
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.4,
+            "linestyle": self.linestyle(policy),
+            "label": fold(policy),
+        }
+        return Line2D([], [], **{**line, **changes})
+
+    def line_handles(self) -> list[Line2D]:
+        """Return what the legend of a line figure shows for each policy."""
+        return [self.handle(policy) for policy in self.policies]
+
+
+class Panels:
+    """The panels of one figure: its sites, workloads and policies, and what is said of them."""
+
+    def __init__(self, capacity: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> None:
+        self.capacity, self.rates, self.targets = check_capacity(capacity), rates, targets
+        self.sites: list[Site] = sites(capacity, rates)
+        self.workloads = list(dict.fromkeys([*capacity["workload"], *rates["workload"]]))
+        self.look = Look([*capacity["policy"], *rates["policy"]])
+        self.policies = self.look.policies
+        if not self.policies:
+            raise ValueError("there is nothing to draw: the tables of capacities and of rates are both empty")
+
+    def grid(self, per_site: int, column_in: float) -> tuple[Figure, Any]:
+        """Return a figure and its axes: workloads down; sites across, `per_site` panels each."""
+        columns = per_site * len(self.sites)
+        longest = max(len(line) for policy in self.policies for line in fold(policy).split("\n"))
+        lines = max(fold(policy).count("\n") for policy in self.policies) + 1
+        width_in = 0.4 + 0.08 * longest + column_in * columns
+        height_in = (0.75 + (0.22 + 0.1 * (lines - 1)) * len(self.policies)) * len(self.workloads) + 0.45
+        figure = Figure(figsize=(max(6.4, width_in), height_in), layout="constrained")
+        return figure, figure.subplots(len(self.workloads), columns, squeeze=False)
+
+    def title(self, axis: Axes, site: Site, workload: str, with_site: bool) -> None:
+        """Write the workload above a panel, over it the site; mark relaxed QoS and described machines."""
+        here = at_site(self.rates, site) & (self.rates["workload"] == workload)
+        models = ", ".join(self.rates.loc[here, "models"].unique()).split(", ")
+        relaxed = set(relaxed_models(self.targets, site[1])) & set(models)
+        name = site_name(site, self.capacity, self.rates)
+        label = workload + (" (* relaxed QoS)" if relaxed else "")
+        axis.annotate(label, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points")
+        if with_site:
+            heading = "\n".join(textwrap.fill(part, 38) for part in name.split(", ", 1))
+            axis.set_title(heading, loc="left", pad=18, weight="bold", fontsize=9)
+
+    def shade(self, axes: Sequence[Axes], site: Site) -> None:
+        """Tint the panels of a machine that is described, not validated."""
+        if site_name(site, self.capacity, self.rates).endswith("UNVALIDATED"):
+            for axis in axes:
+                axis.set_facecolor("0.95")
+
+    def finish(self, figure: Figure, handles: Sequence[Artist], lead: str) -> Figure:
+        """Add the legend and, under it, the caption: first `lead`, then what is to be known of each site."""
+        return finish(figure, handles, [lead, *self._sentences()])
+
+    def _sentences(self) -> list[str]:
+        """Return the caption: for each site a paragraph of its notes."""
+        return [
+            f"{site_name(site, self.capacity, self.rates)}: "
+            + " ".join(notes(site, self.capacity, self.rates, self.targets))
+            for site in self.sites
+        ]
+
+
+def finish(figure: Figure, handles: Sequence[Artist], paragraphs: Sequence[str]) -> Figure:
+    """Add a legend, if there are handles, and under it a caption: the figure grows downwards by both."""
+    width_in, panels_in = figure.get_size_inches()
+    lines = [line for text in paragraphs for line in textwrap.wrap(text, int(17.5 * width_in))]
+    labels = [str(handle.get_label()).split("\n") for handle in handles]
+    longest = max((len(line) for label in labels for line in label), default=0)
+    columns = max(1, min(len(handles), int(width_in / (0.65 + 0.075 * longest))))
+    rows = -(-len(handles) // columns)
+    legend_in = 0.1 + 0.19 * rows + 0.14 * min(rows, sum(len(label) > 1 for label in labels))
+    caption_in = 0.1 + 0.148 * len(lines)
+    height_in = panels_in + legend_in + caption_in
+    figure.set_size_inches(width_in, height_in)
+    bottom = (legend_in + caption_in) / height_in
+    figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), w_pad=0.08, h_pad=0.06)
+    if handles:
+        place = (0.5, caption_in / height_in)
+        figure.legend(handles=list(handles), bbox_to_anchor=place, ncols=columns, **LEGEND)
+    figure.text(
+        0.08 / width_in,
+        0.05 / height_in,
+        "\n".join(lines),
+        fontsize=SMALL,
+        va="bottom",
+        linespacing=1.25,
+        parse_math=False,
+    )
+    return figure
+
+
+def flow(
+    count: int, panel_in: tuple[float, float], columns: int, stack: int = 1
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure and `count` stacks of panels, side by side and then below.
+
+    `panel_in` is the width and height of a stack, which has `stack` panels from the top.
+    """
+    across = min(columns, count)
+    rows = -(-count // across)
+    size = (max(6.4, 0.5 + panel_in[0] * across), 0.3 + panel_in[1] * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows * stack, across, squeeze=False)
+    stacks = [
+        [axes[place // across * stack + part, place % across] for part in range(stack)]
+        for place in range(rows * across)
+    ]
+    for unused in stacks[count:]:
+        for axis in unused:
+            axis.set_visible(False)
+    return figure, stacks[:count]
+
+
+def name_outer(axes: Sequence[Axes], columns: int, x: str | None = None, y: str | None = None) -> None:
+    """Name the axes of panels that flow: y at the left, x where nothing is below."""
+    for place, axis in enumerate(axes):
+        if y is not None and place % columns == 0:
+            axis.set_ylabel(y)
+        if x is not None and place + columns >= len(axes):
+            axis.set_xlabel(x)
+
+
+def make_log(axis: Axes, which: str, base: int = 10, most: int = 7) -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5, at 1 and 3, or at the powers of its base.
+
+    It takes the densest of these with at most `most` labels between the limits that the axis has now.
+    """
+    (axis.set_xscale if which == "x" else axis.set_yscale)("log", base=base)
+    ticks = axis.xaxis if which == "x" else axis.yaxis
+    low, high = sorted(ticks.get_view_interval())
+    for subs in ((1, 2, 5), (1, 3), (1,)) if base == 10 else ((1,),):
+        ticks.set_major_locator(LogLocator(base=base, subs=subs, numticks=50))
+        if sum(low <= place <= high for place in ticks.get_major_locator().tick_values(low, high)) <= most:
+            break
+    ticks.set_minor_locator(NullLocator())
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+def wide(values: "pd.Series[float]") -> bool:
+    """Return whether values are so far apart that their axis is to be logarithmic."""
+    known = values[values > 0]
+    return len(known) > 0 and bool(known.max() > LOG_FROM * known.min())
+
+
+def _colour(rank: int) -> tuple[float, float, float]:
+    red, green, blue = sns.color_palette("colorblind", 10)[rank % 10]
+    share = DARKER ** (rank // 10)
+    return share * red, share * green, share * blue
+
+
+def fold(name: str) -> str:
+    """Return a policy's name on at most two lines, broken between words; too long a name loses its front."""
+    lines = [""]
+    for word in re.split(r"(?<=[.:_/\s-])|(?<=[a-z])(?=[A-Z])", name):
+        for start in range(0, len(word), LABEL_WIDTH):
+            part = word[start : start + LABEL_WIDTH]
+            if len(lines[-1]) + len(part) > LABEL_WIDTH:
+                lines.append("")
+            lines[-1] += part
+    shown = lines[-2:]
+    if len(lines) > len(shown):
+        shown[0] = "…" + shown[0]
+    return "\n".join(shown)

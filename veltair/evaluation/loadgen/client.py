@@ -1,0 +1,389 @@
+"""MLPerf LoadGen's Server scenario, in a process of its own, against whoever answers in this one.
+
+In its own process because a thread that holds the interpreter for 5 ms makes LoadGen's next query 5 ms late.
+The two talk in packets over a Unix socket that nobody else has: where one side dies, the other reads its end.
+
+    LoadGen's process                               this process
+    samples loaded       ── READY ──►               on_ready() warms the models up
+                         ◄── GO ──
+    issue_query          ── ARRIVAL ──►  reader     on_arrival(sequence, sample index, received_s)
+    QuerySamplesComplete ◄── sequences ──           complete(sequence)
+    flush_queries        ── FLUSH ──►    reader     on_flush(): no more arrivals
+    logs written, exit   ── end ──►                 wait() -> LoadGenSummary
+
+LoadGen's schedule is known, so a query that is long overdue tells that LoadGen hangs. Every time that is
+compared or waited for here is of the monotonic clock.
+"""
+
+import contextlib
+import json
+import math
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veltair.evaluation.loadgen.arrivals import Seeds, check_server_settings, server_schedule_ns
+from veltair.evaluation.loadgen.child import (
+    BATCH,
+    FLUSH,
+    GO,
+    MESSAGE,
+    PACKET_BYTES,
+    SEQUENCE,
+    ChildSettings,
+)
+from veltair.evaluation.loadgen.logs import (
+    DETAIL_FILE,
+    LOG_FILES,
+    TRACE_FILE,
+    LoadGenError,
+    LoadGenSummary,
+    Stamps,
+    read_trace,
+    read_verdict,
+    summarize,
+)
+
+OUTPUT_FILE = "loadgen_output.txt"
+START_TIMEOUT_S = 60.0
+
+_CHILD = "veltair.evaluation.loadgen.child"
+_STALL_S = 30.0  # LoadGen is seconds late on a machine that is far too busy, and only invalid for it
+_SEND_TIMEOUT_S = 10.0
+_EXIT_TIMEOUT_S = 10.0
+_TICK_S = 0.5  # how often a silent LoadGen's reader looks at the clock
+_TIMEVAL = struct.Struct("@ll")  # seconds, microseconds
+
+OnArrival = Callable[[int, int, float], None]
+OnFlush = Callable[[], None]
+OnFailure = Callable[[LoadGenError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRun:
+    """One run of LoadGen's Server scenario over one mixed query sample library.
+
+    `sample_models` names the model of each sample index. `target_latency_s` is the latency target of the
+    only model, or the tightest of several. `seed` gives LoadGen's three (`Seeds.derive`): `server_queries`
+    with the same settings returns the same queries. `outdir` is made; logs of an earlier run are replaced.
+    """
+
+    qps: float
+    min_duration_ms: int
+    min_query_count: int
+    seed: int
+    sample_models: tuple[str, ...]
+    target_latency_s: float
+    outdir: Path
+
+    def __post_init__(self) -> None:
+        check_server_settings(self.qps, self.min_duration_ms, self.min_query_count, self.seed)
+        if not self.sample_models:
+            raise ValueError("ServerRun: sample_models is empty; give the model of each sample")
+        if not (self.target_latency_s > 0 and math.isfinite(self.target_latency_s)):
+            raise ValueError(f"ServerRun: target_latency_s is {self.target_latency_s}; give seconds above 0")
+
+
+class LoadGenProcess:
+    """LoadGen running in a process of its own; a context that leaves no process behind.
+
+    The callbacks of arrivals, flush and failure run on a thread of this object and must return at once: put
+    what they are given on a queue. `complete` may be called from any thread.
+    """
+
+    def __init__(self, run: ServerRun) -> None:
+        self._run = run
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket, self._other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # The kernel's timeouts cost no further call a packet, and differ by direction.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_TICK_S))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SEND_TIMEOUT_S))
+        self._reader: threading.Thread | None = None
+        self._schedule_ns: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._began_s = 0.0
+        self._open: set[int] = set()
+        self._sent_ns: list[int] = []
+        self._received_s: list[float] = []
+        self._completed_ns: dict[int, int] = {}
+        self._flushed = False
+        self._closing = False
+        self._failure: LoadGenError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._closing = True
+        self._kill()
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join(_EXIT_TIMEOUT_S)
+        self._socket.close()
+        self._other_end.close()
+
+    def start(
+        self,
+        *,
+        on_ready: Callable[[], None],
+        on_arrival: OnArrival,
+        on_flush: OnFlush,
+        on_failure: OnFailure,
+    ) -> None:
+        """Start LoadGen, call `on_ready` here once its samples are loaded, then let its clock run.
+
+        `on_arrival` is given the query's sequence number (0, 1, ... in the order of issue), its sample index
+        and time.monotonic() when it was received; `on_flush` comes after the last one; `on_failure` at most
+        once, instead of `on_flush` or after it. Raises LoadGenError if LoadGen does not come up.
+        """
+        self.launch()
+        self.await_ready(START_TIMEOUT_S)
+        on_ready()
+        self.listen(on_arrival, on_flush, on_failure)
+        self.go()
+
+    def launch(self) -> None:
+        """Begin to start the process, the first of the four steps of `start`; several can start at once."""
+        if self._process is not None:
+            raise RuntimeError("this LoadGenProcess was started before; make a new one for each run")
+        run = self._run
+        self._spawn()
+        self._schedule_ns = server_schedule_ns(
+            run.qps, run.min_duration_ms, run.min_query_count, Seeds.derive(run.seed).schedule
+        )
+
+    def await_ready(self, timeout_s: float) -> None:
+        """Return once the samples are loaded and LoadGen waits for `go`: the second step."""
+        self._socket.settimeout(max(timeout_s, 1e-3))
+        try:
+            packet = self._socket.recv(PACKET_BYTES)
+        except TimeoutError:
+            self._kill()
+            raise LoadGenError(
+                f"LoadGen was not ready after {timeout_s:.3g} s; stop other programs and repeat the run; "
+                f"{self._output_tail()}"
+            ) from None
+        except ConnectionError:
+            packet = b""
+        if not packet:
+            raise self._ended()
+        self._socket.settimeout(None)
+
+    def listen(self, on_arrival: OnArrival, on_flush: OnFlush, on_failure: OnFailure) -> None:
+        """Hand what LoadGen sends from now on to the callbacks: the third step."""
+        self._began_s = time.monotonic()
+        self._reader = threading.Thread(
+            target=self._read, args=(on_arrival, on_flush, on_failure), name="loadgen-reader", daemon=True
+        )
+        self._reader.start()
+
+    def go(self) -> None:
+        """Let LoadGen's clock run: the last step."""
+        self._send(GO)
+
+    @property
+    def pid(self) -> int:
+        """Id of LoadGen's process, once started: to pin it to a core that serves no query."""
+        if self._process is None:
+            raise RuntimeError("this LoadGenProcess was not started; call start first")
+        return self._process.pid
+
+    def complete(self, *sequences: int) -> None:
+        """Tell LoadGen that these queries have ended, served or rejected: each exactly once.
+
+        Raises LookupError for a query that is not open, LoadGenError if LoadGen is gone.
+        """
+        for sequence in sequences:
+            if sequence not in self._open:
+                raise LookupError(f"query {sequence} is not open: it never arrived, or was completed before")
+            self._open.remove(sequence)
+            self._completed_ns[sequence] = time.monotonic_ns()
+        for start in range(0, len(sequences), BATCH):
+            batch = sequences[start : start + BATCH]
+            self._send(b"".join(SEQUENCE.pack(sequence) for sequence in batch))
+
+    def wait(self, timeout_s: float) -> LoadGenSummary:
+        """Return LoadGen's summary once it has seen every completion, written its logs and gone.
+
+        Raises LoadGenError if that takes longer than `timeout_s`, if LoadGen failed, or if its logs are not
+        those of the run that was seen here.
+        """
+        if self._reader is None:
+            raise RuntimeError("this LoadGenProcess was not started; call start first")
+        self._reader.join(timeout_s)
+        if self._reader.is_alive():
+            state = f"{len(self._sent_ns)} arrivals, {len(self._open)} of them not completed"
+            self._closing = True
+            self._kill()
+            raise LoadGenError(
+                f"LoadGen did not end within {timeout_s:g} s ({state}); complete every query or wait longer"
+            )
+        if self._failure is not None:
+            raise self._failure
+        return summarize(
+            read_trace(self._run.outdir / TRACE_FILE),
+            read_verdict(self._run.outdir / DETAIL_FILE, self._run.sample_models),
+            self._run.sample_models,
+            self._run.target_latency_s,
+            Stamps(
+                np.array(self._sent_ns, dtype=np.int64),
+                np.array(self._received_s, dtype=np.float64),
+                np.array([self._completed_ns[number] for number in sorted(self._completed_ns)]),
+            ),
+        )
+
+    def _spawn(self) -> None:
+        outdir = self._run.outdir
+        # LoadGen with a missing directory reports nothing and aborts at its exit.
+        outdir.mkdir(parents=True, exist_ok=True)
+        for name in LOG_FILES:
+            (outdir / name).unlink(missing_ok=True)
+        root = str(Path(__file__).resolve().parents[2])
+        search_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        end = self._other_end.fileno()
+        try:
+            with (outdir / OUTPUT_FILE).open("wb") as output:
+                self._process = subprocess.Popen(
+                    # -P, or a package of our name in the working directory would be run instead.
+                    [sys.executable, "-P", "-m", _CHILD, str(end), _settings_text(self._run)],
+                    pass_fds=[end],
+                    env={**os.environ, "PYTHONPATH": search_path},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+        except OSError as error:
+            raise LoadGenError(f"LoadGen's process cannot be started: {error}; repeat the run") from error
+        # Only the child may hold it now: otherwise its death would not end the stream.
+        self._other_end.close()
+
+    def _read(self, on_arrival: OnArrival, on_flush: OnFlush, on_failure: OnFailure) -> None:
+        """Hand packets on until LoadGen's end of the socket closes."""
+        try:
+            while packet := self._receive():
+                received_s = time.monotonic()
+                kind, sample, sequence, sent_ns = MESSAGE.unpack(packet)
+                if kind == FLUSH:
+                    self._flushed = True
+                    on_flush()
+                    continue
+                self._sent_ns.append(sent_ns)
+                self._received_s.append(received_s)
+                self._open.add(sequence)
+                on_arrival(sequence, sample, received_s)
+            if self._exit_code() != 0 or not self._flushed:
+                self._failure = self._ended()
+        except LoadGenError as error:
+            self._failure = error
+        except Exception as error:
+            self._failure = LoadGenError(f"taking an arrival over failed: {error!r}")
+            self._failure.__cause__ = error
+            self._kill()
+        if self._failure is not None and not self._closing:
+            on_failure(self._failure)
+
+    def _receive(self) -> bytes:
+        """Return the next packet, b"" at the end; raise LoadGenError where LoadGen hangs."""
+        while True:
+            try:
+                return self._socket.recv(PACKET_BYTES)
+            except BlockingIOError:
+                self._check_stall()
+            except ConnectionError:
+                # So the end looks where the other side died with packets unread.
+                return b""
+
+    def _check_stall(self) -> None:
+        """Stop a LoadGen whose next query, or whose flush after the last one, is long overdue."""
+        arrived = len(self._sent_ns)
+        due_ns = self._schedule_ns[min(arrived, len(self._schedule_ns) - 1)]
+        overdue_s = time.monotonic() - self._began_s - due_ns / 1e9
+        if self._flushed or overdue_s <= _STALL_S:
+            return
+        self._kill()
+        what = f"query {arrived} of" if arrived < len(self._schedule_ns) else "the end after"
+        raise LoadGenError(
+            f"LoadGen hangs: {what} {len(self._schedule_ns)} is {overdue_s:.1f} s overdue, and its process "
+            "was stopped; it was suspended or the system's clock set back: repeat the run"
+        )
+
+    def _send(self, packet: bytes) -> None:
+        try:
+            self._socket.send(packet)
+        except BlockingIOError:
+            self._closing = True
+            self._failure = LoadGenError(
+                f"LoadGen hangs: it took no completion for {_SEND_TIMEOUT_S:g} s after "
+                f"{len(self._sent_ns)} arrivals, and its process was stopped; repeat the run"
+            )
+            self._kill()
+            raise self._failure from None
+        except OSError as error:
+            raise self._ended() from error
+
+    def _exit_code(self) -> int | None:
+        """Return the child's exit code; None if it lives on though it closed the socket."""
+        if self._process is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_EXIT_TIMEOUT_S)
+        return self._process.returncode
+
+    def _kill(self) -> None:
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+
+    def _ended(self) -> LoadGenError:
+        """Return the error of a LoadGen that ended before its time; the same one to all who meet it."""
+        if self._failure is not None:
+            return self._failure
+        code = self._exit_code()
+        how = "closed its socket" if code is None else f"exited with status {code}"
+        if code is not None and code < 0:
+            how = f"was killed by signal {-code}"
+        return LoadGenError(
+            f"LoadGen's process {how} after {len(self._sent_ns)} arrivals, before the run's end; "
+            f"{self._output_tail()}"
+        )
+
+    def _output_tail(self) -> str:
+        path = self._run.outdir / OUTPUT_FILE
+        lines = path.read_text(errors="replace").strip().splitlines()[-5:] if path.exists() else []
+        return f"its output ({path}) ends: {' | '.join(lines)}" if lines else f"it printed nothing ({path})"
+
+
+def _settings_text(run: ServerRun) -> str:
+    seeds = Seeds.derive(run.seed)
+    settings = ChildSettings(
+        qps=float(run.qps),
+        min_duration_ms=run.min_duration_ms,
+        min_query_count=run.min_query_count,
+        schedule_seed=seeds.schedule,
+        sample_index_seed=seeds.sample_index,
+        qsl_seed=seeds.qsl,
+        samples=len(run.sample_models),
+        target_latency_ns=round(run.target_latency_s * 1e9),
+        outdir=str(run.outdir.resolve()),
+    )
+    return json.dumps(asdict(settings))
+
+
+def _timeval(seconds: float) -> bytes:
+    return _TIMEVAL.pack(int(seconds), round(seconds % 1 * 1e6))

@@ -1,0 +1,321 @@
+"""The measured study: LoadGen's Server scenario against the engine, real kernels on this machine's cores."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from veltair.compiler.frontend.samples import random_samples
+from veltair.evaluation.loadgen.arrivals import share_samples
+from veltair.evaluation.metrics.capacity import (
+    Capacity,
+    Criterion,
+    Satisfaction,
+    SearchSettings,
+    Trial,
+    find_capacity,
+    satisfaction_of,
+    warmup_s,
+)
+from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
+from veltair.evaluation.metrics.records import Run, to_frame, write_run
+from veltair.evaluation.simulation.run import MakePolicy, Site, capacity_columns, site_columns
+from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, verdict_rows
+from veltair.evaluation.figures.timeline_files import write_timeline
+from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary
+from veltair.machine.workers.pool import Launch, on_cores
+from veltair.machine.interference.source import InterferenceSource
+from veltair.machine.models.library import LoadedModel
+from veltair.machine.models.model_memory import ModelMemory
+from veltair.machine.topology.placement import PLACEMENTS
+from veltair.serving.loop.dispatcher import Backend, Dispatcher, serve
+from veltair.serving.engine.engine import Engine, Sample
+from veltair.serving.engine.on_demand import OnDemand
+from veltair.serving.loop.query import QueryRecord
+from veltair.serving.loop.timeline import Recorder
+
+SAMPLES_PER_MODEL = 4
+END_TIMEOUT_S = 60.0
+QUERIES, TIMELINE = "queries.parquet", "timeline"  # in the folder of each run
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSettings:
+    """How one rate is measured: for `seconds`, and how long unfinished queries may still run after it.
+
+    `validation` asks with a LoadGen for each model; `timeline` records which block ran where; `placement` is
+    a name of PLACEMENTS.
+    """
+
+    seconds: float
+    seed: int
+    drain_qos: float
+    validation: bool = False
+    timeline: bool = False
+    placement: str = "spread"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveStudy:
+    """One policy on this machine: what all of its runs share.
+
+    `samples` are a model and its input by LoadGen's sample index. `launch` starts the workers.
+    `interference` has been started; what it learnt from the blocks of one run it forgets before the next.
+    Without a `memory` all models are loaded.
+    """
+
+    site: Site
+    policy: str
+    make: MakePolicy
+    models: Mapping[str, LoadedModel]
+    samples: Sequence[tuple[str, Sample]]
+    settings: LiveSettings
+    launch: Launch
+    interference: InterferenceSource
+    memory: ModelMemory | None = None
+
+    def run_at(self, qps: float) -> Run:
+        """Return what the run at a rate is called."""
+        columns = site_columns(self.site, "engine", True)
+        return Run(**columns, policy=self.policy, qps=qps, seed=self.settings.seed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveRun:
+    """One rate as measured: its records by LoadGen's clock, LoadGen's own account, and wrong answers.
+
+    `engine_records` are the same queries from when the engine heard of them to when it had served them.
+    """
+
+    qps: float
+    records: tuple[QueryRecord, ...]
+    engine_records: tuple[QueryRecord, ...]
+    count_from_s: float
+    summary: LoadGenSummary | TenantsSummary
+    wrong_answers: int
+
+    @property
+    def problem(self) -> str:
+        """Why the run says nothing about the rate; empty if it is valid."""
+        if self.wrong_answers:
+            return f"{self.wrong_answers} wrong answers: build the models anew (rule `build`)"
+        return self.summary.problem
+
+    @property
+    def satisfaction(self) -> Satisfaction:
+        """The shares of queries on time."""
+        queries = [record.query for record in self.records]
+        shares = satisfaction_of(self.records, queries, self.count_from_s)
+        invalid = shares.invalid or bool(self.problem)
+        return Satisfaction(shares.pooled, shares.minimum, invalid=invalid, queries=shares.queries)
+
+
+def load_models(
+    builds: Mapping[str, Path], names: Iterable[str], budget_bytes: int | None
+) -> tuple[dict[str, LoadedModel], ModelMemory | None]:
+    """Return built models: all in memory, or with a budget none yet, and the memory that loads them."""
+    models = {name: LoadedModel(builds[name], load=budget_bytes is None) for name in names}
+    if budget_bytes is None:
+        return models, None
+    return models, ModelMemory(budget_bytes, {name: model.part() for name, model in models.items()})
+
+
+def make_samples(
+    models: Mapping[str, LoadedModel], site: Site, seed: int, memory: ModelMemory | None = None
+) -> list[tuple[str, Sample]]:
+    """Return inputs and right answers by sample index, the answers from runs of one query alone."""
+    sample_models = share_samples(site.weights, SAMPLES_PER_MODEL)
+    instances = {name: models[name].instance() for name in site.weights}
+    samples = []
+    with on_cores(site.context.machine.core_ids):
+        for number, name in enumerate(sample_models):
+            instance = instances[name]
+            values = random_samples(instance.model.plan.inputs, [seed, number])
+            instance.set_inputs(values)
+            solo = [int(version) for version in site.context.costs.model(name).solo]
+            with _in_memory(memory, name):
+                samples.append((name, Sample(values, tuple(instance.run(solo)))))
+    return samples
+
+
+def measure(study: LiveStudy, qps: float, folder: Path) -> LiveRun:
+    """Serve one rate and return what became of its queries, whose records and logs are in the folder.
+
+    Raises LoadGenError, EngineError or ModelMemoryError if the run failed.
+    """
+    study.interference.forget()
+    engine = _engine(study)
+    recorder = _recorder(study, engine) if study.settings.timeline else None
+    try:
+        records, summary = _ask(study, _server_run(study, qps, folder), engine, recorder)
+    finally:
+        engine.stop()
+        if study.memory is not None:  # the run may have been cut off
+            study.memory.settle()
+    joined = summary.join(records, engine.zero_s)
+    first_s, last_s = joined[0].query.arrival_s, joined[-1].query.arrival_s
+    begin_s = first_s + warmup_s(last_s - first_s, max(study.site.qos_s.values()))
+    named = study.run_at(qps)
+    write_run(to_frame(joined, named, begin_s), summary.verdicts, folder / QUERIES)
+    if recorder is not None:
+        write_timeline(recorder.timeline(), named, folder / TIMELINE)
+    by_issue = tuple(sorted(records, key=lambda record: record.query.id))
+    return LiveRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers)
+
+
+def _ask(
+    study: LiveStudy, server: ServerRun, engine: Engine, recorder: Recorder | None
+) -> tuple[list[QueryRecord], LoadGenSummary | TenantsSummary]:
+    """Let LoadGen ask until all queries have ended; return their records and LoadGen's account."""
+    records = []
+    validation = study.settings.validation
+    with TenantProcesses(server, study.site.qos_s) if validation else LoadGenProcess(server) as loadgen:
+        loadgen.start(
+            on_ready=partial(_warm_up, study, engine),
+            on_arrival=engine.arrive,
+            on_flush=engine.flush,
+            on_failure=engine.fail,
+        )
+        for record in _serve(study, engine, recorder):
+            loadgen.complete(record.query.id)
+            records.append(record)
+        return records, loadgen.wait(END_TIMEOUT_S)
+
+
+def _server_run(study: LiveStudy, qps: float, folder: Path) -> ServerRun:
+    return ServerRun(
+        qps=qps,
+        min_duration_ms=round(1000 * study.settings.seconds),
+        min_query_count=1,
+        seed=study.settings.seed,
+        sample_models=tuple(name for name, _ in study.samples),
+        target_latency_s=min(study.site.qos_s.values()),
+        outdir=folder,
+    )
+
+
+def _engine(study: LiveStudy) -> Engine:
+    context, settings = study.site.context, study.settings
+    return Engine(
+        study.models,
+        study.samples,
+        study.site.qos_s,
+        context.costs,
+        context.machine,
+        PLACEMENTS[settings.placement],
+        study.interference,
+        drain_s=settings.drain_qos * max(study.site.qos_s.values()),
+        launch=study.launch,
+    )
+
+
+def _recorder(study: LiveStudy, engine: Engine) -> Recorder:
+    placement = study.settings.placement
+    return Recorder(engine, study.site.context, placement, cores_of=engine.cores_of, now_s=engine.now_s)
+
+
+def _warm_up(study: LiveStudy, engine: Engine) -> None:
+    if study.memory is None:
+        engine.warm_up()
+        return
+    for name in study.models:
+        with study.memory.using(name):
+            engine.warm_up([name])
+
+
+def _in_memory(memory: ModelMemory | None, name: str) -> AbstractContextManager[None]:
+    return nullcontext() if memory is None else memory.using(name)
+
+
+def _serve(study: LiveStudy, engine: Engine, recorder: Recorder | None) -> Iterator[QueryRecord]:
+    """Yield the records; a block is on the timeline from when it starts, with its model in memory."""
+    backend: Backend = engine if recorder is None else recorder
+    if study.memory is not None:
+        backend = OnDemand(backend, study.memory, tuple(study.models), engine.do_aside)
+    for record in serve(Dispatcher(study.make(study.site.context), study.site.context), backend):
+        if recorder is not None:
+            recorder.end(record)
+        yield record
+
+
+def search(
+    study: LiveStudy, search_settings: SearchSettings, common_qps: float, estimate_qps: float, folder: Path
+) -> tuple[Capacity, Capacity, list[LiveRun]]:
+    """Return a policy's capacity, pooled and by the minimum over models, and every run.
+
+    The first rate, `common_qps`, is one that all policies are measured at; it counts towards `max_rates`.
+    The second is `estimate_qps`, unless the first one tells that it cannot be the answer. A rate at which
+    LoadGen fails is an invalid trial, not the end.
+    """
+    runs: list[LiveRun] = []
+
+    def trial(qps: float) -> Satisfaction:
+        try:
+            run = measure(study, qps, folder / f"{len(runs)}-{qps:.4g}qps")
+        except LoadGenError as error:
+            print(f"{qps:.4g} QPS failed: {error}", flush=True)
+            return Satisfaction(0.0, 0.0, invalid=True)
+        runs.append(run)
+        print(
+            f"{qps:.4g} QPS: {len(run.records)} queries, {run.satisfaction.pooled:.1%} on time, "
+            f"issue delay p99 {1e3 * run.summary.issue_delay_p99_s:.2f} ms {run.problem}",
+            flush=True,
+        )
+        return run.satisfaction
+
+    known = [Trial(common_qps, trial(common_qps))]
+    passed = known[0].satisfaction.pooled >= search_settings.target
+    if passed == (estimate_qps > common_qps) and search_settings.max_rates != 1:
+        known.append(Trial(estimate_qps, trial(estimate_qps)))
+    pooled = find_capacity(trial, estimate_qps, search_settings, known=known)
+    minimum = find_capacity(
+        trial, estimate_qps, search_settings, criterion=Criterion.MINIMUM, known=pooled.trials
+    )
+    return pooled, minimum, runs
+
+
+def live_frame(study: LiveStudy, runs: Sequence[LiveRun]) -> pd.DataFrame:
+    """Return the records of a policy's runs in one table."""
+    frames = [to_frame(run.records, study.run_at(run.qps), run.count_from_s) for run in runs]
+    return pd.concat(frames, ignore_index=True)
+
+
+def run_rows(policy: str, runs: Sequence[LiveRun]) -> list[dict[str, Any]]:
+    """Return how well LoadGen kept its schedule in each run, and whether the answers were right."""
+    return [
+        {
+            "policy": policy,
+            "qps": run.qps,
+            "problem": run.problem,
+            "queries": len(run.records),
+            "wrong_answers": run.wrong_answers,
+            "issue_delay_p50_s": run.summary.issue_delay_p50_s,
+            "issue_delay_p99_s": run.summary.issue_delay_p99_s,
+            "delivery_p99_s": run.summary.delivery_p99_s,
+        }
+        for run in runs
+    ]
+
+
+def policy_verdicts(policy: str, runs: Sequence[LiveRun]) -> list[dict[str, Any]]:
+    """Return LoadGen's verdict on each run beside ours, a row a tenant."""
+    return [
+        {"policy": policy, "qps": run.qps, **row}
+        for run in runs
+        for row in verdict_rows(run.summary, run.records)
+    ]
+
+
+def live_capacity_row(
+    site: Site, policy: str, seed: int, common_qps: float, pooled: Capacity, minimum: Capacity
+) -> dict[str, Any]:
+    """Return a row of the capacity table of measured runs; all policies were run at `common_qps`."""
+    return {
+        **site_columns(site, "engine", True),
+        **capacity_columns(site, policy, seed, pooled, minimum),
+        "common_qps": common_qps,
+    }

@@ -1,0 +1,146 @@
+"""The step in real time: policies measured on this machine, on which nothing else is measured meanwhile."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+
+from veltair.config import Config
+from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
+from veltair.evaluation.measurement.interference_steps import started_source
+from veltair.evaluation.experiment.layout import Layout
+from veltair.evaluation.measurement.run import (
+    LiveSettings,
+    LiveStudy,
+    live_capacity_row,
+    live_frame,
+    load_models,
+    make_samples,
+    policy_verdicts,
+    run_rows,
+    search,
+)
+from veltair.evaluation.simulation.steps import CAPACITY, RECORDS, policy_maker, site_of
+from veltair.evaluation.simulation.run import REFERENCE, Site, over_seeds
+from veltair.machine.workers.pool import Launch
+from veltair.machine.workers.launchers import launcher
+from veltair.machine.models.model_memory import ModelMemory
+from veltair.machine.costs.folder import COSTS, read_tables
+from veltair.provenance import check_made_here, read_provenance, write_parquet
+
+RUNS, VERDICTS = "runs.csv", "verdicts.csv"
+# Of the simulated capacity of the reference policy: a load that all policies are measured at.
+COMMON_LOAD = 0.7
+
+
+@contextmanager
+def machine_to_itself(lock: Path) -> Iterator[None]:
+    """Hold a lock that no second run on this machine can hold, while something is measured."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another measurement on this machine to end ({lock})", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def measuring_lock() -> Path:
+    """Return the lock that all runs of this user share."""
+    return Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp")) / f"veltair-{os.getuid()}.lock"
+
+
+def measure_policy(
+    config: Config,
+    tables: Path,
+    builds: dict[str, Path],
+    workload: str,
+    policy: str,
+    capacities: Sequence[Path],
+    folder: Path,
+    notes: Path | None = None,
+) -> None:
+    """Search a policy's QPS at 95 % QoS on this machine, from the simulated answers, and write all runs.
+
+    `notes` is where the workers write what they are at, should the process crash.
+    """
+    site = site_of(config, read_tables(tables), workload)
+    check_made_here(read_provenance(tables / COSTS))
+    models, memory = load_models(builds, site.weights, memory_bytes(config))
+    common_qps, estimate_qps = _first_rates(site, policy, capacities)
+    settings, make = live_settings(config), policy_maker(config, policy)
+    with machine_to_itself(measuring_lock()), started_source(config, site.context.machine) as (source, line):
+        samples = make_samples(models, site, settings.seed, memory)
+        launch = launch_of(config, notes)
+        study = LiveStudy(site, policy, make, models, samples, settings, launch, source, memory)
+        pooled, minimum, runs = search(
+            study, live_search(config), common_qps, estimate_qps, folder / "loadgen"
+        )
+    if not runs:
+        raise RuntimeError(f"{policy} on {workload}: no rate could be measured; see the lines above")
+    print(f"measured here, {workload}, {policy}: {pooled.describe()}", flush=True)
+    if memory is not None:
+        print(_loads_text(memory), flush=True)
+    fits = Layout(config).interference
+    inputs = [tables / COSTS, *([fits] if fits.exists() else [])]
+    provenance = provenance_of(config, inputs, seed=settings.seed, interference=line)
+    row = live_capacity_row(site, policy, settings.seed, common_qps, pooled, minimum)
+    write_parquet(folder / RECORDS, live_frame(study, runs), provenance)
+    write_csv(folder / RUNS, pd.DataFrame(run_rows(policy, runs)), provenance)
+    write_csv(folder / VERDICTS, pd.DataFrame(policy_verdicts(policy, runs)), provenance)
+    write_csv(folder / CAPACITY, pd.DataFrame([row]), provenance)
+
+
+def _loads_text(memory: ModelMemory) -> str:
+    """Return how often models were loaded, and how long it took."""
+    times = ", ".join(
+        f"{name} {len(seconds)} x {1e3 * median(seconds):.1f} ms"
+        for name, seconds in memory.load_seconds.items()
+        if seconds
+    )
+    return f"model memory: {memory.counts.loads} loads (median: {times}), {memory.counts.evictions} evictions"
+
+
+def _first_rates(site: Site, policy: str, capacities: Sequence[Path]) -> tuple[float, float]:
+    """Return the rate that all policies are measured at, and the policy's simulated capacity or a guess."""
+    simulated = over_seeds(pd.concat([read_csv(path) for path in capacities], ignore_index=True))
+    answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
+    reference = answers.get(REFERENCE) or max(answers.values()) or 0.1 * site.fluid_qps
+    return COMMON_LOAD * reference, answers[policy] or reference
+
+
+def live_settings(config: Config) -> LiveSettings:
+    """Return how one rate is measured."""
+    measured = config.measured
+    return LiveSettings(
+        measured.seconds,
+        measured.seed,
+        config.simulated.drain_qos,
+        measured.validation,
+        measured.timeline,
+        config.engine.placement,
+    )
+
+
+def launch_of(config: Config, notes: Path | None = None) -> Launch:
+    """Return what starts the workers of an engine, which write what they are at to `notes`."""
+    engine = config.engine
+    return launcher(engine.launcher, Layout(config).native, malleable=engine.malleable, notes=notes)
+
+
+def memory_bytes(config: Config) -> int | None:
+    """Return the budget for the weights of loaded models, if there is one."""
+    megabytes = config.engine.memory_mb
+    return None if megabytes is None else int(megabytes * 1e6)
+
+
+def live_search(config: Config) -> SearchSettings:
+    """Return how the highest rate is searched where rates are measured."""
+    measured = config.measured
+    return SearchSettings(measured.resolution, max_rates=measured.max_rates, target=config.qos.satisfaction)

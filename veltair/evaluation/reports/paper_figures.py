@@ -1,0 +1,77 @@
+"""The figures of the paper by name: which tables each is drawn from, and by which function."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from veltair.evaluation.claims.rules import published_gains
+from veltair.evaluation.metrics.policies_table import REFERENCE
+from veltair.evaluation.experiment.tables_io import read_csv
+from veltair.evaluation.figures.fidelity_plots import (
+    paper_corun_fit_figure,
+    paper_cost_fit_figure,
+    paper_fidelity_figure,
+)
+from veltair.evaluation.figures.layer_plots import paper_core_need_figure, paper_slowdown_figure
+from veltair.evaluation.figures.overview import save
+from veltair.evaluation.figures.policy_plots import (
+    WINNER,
+    paper_efficiency_figure,
+    paper_fluid_figure,
+    paper_latency_figure,
+    paper_qps_figure,
+    paper_ratio_figure,
+)
+from veltair.evaluation.figures.run_plots import paper_conflicts_figure, paper_granularity_figure
+from veltair.evaluation.figures.sensitivity_plots import paper_scale_figure, paper_sensitivity_figure
+
+
+class PaperFigure(NamedTuple):
+    """A figure: the function that draws it, and the names of the tables that it takes, in order."""
+
+    draw: Callable[..., Figure]
+    tables: tuple[str, ...]
+
+
+def _ratios_beside_the_paper(seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+    return paper_ratio_figure(seeds, rates, targets, published_gains(WINNER, REFERENCE))
+
+
+POLICY_TABLES = ("capacity_seeds", "rates", "targets")
+PAPER_FIGURES: Mapping[str, PaperFigure] = {
+    "paper_qps": PaperFigure(paper_qps_figure, POLICY_TABLES),
+    "paper_ratio": PaperFigure(_ratios_beside_the_paper, POLICY_TABLES),
+    "paper_latency": PaperFigure(paper_latency_figure, POLICY_TABLES),
+    "paper_efficiency": PaperFigure(paper_efficiency_figure, POLICY_TABLES),
+    "paper_fluid": PaperFigure(paper_fluid_figure, POLICY_TABLES),
+    "paper_granularity": PaperFigure(paper_granularity_figure, ("granularity", "targets")),
+    "paper_conflicts": PaperFigure(paper_conflicts_figure, ("conflicts", "rates", "targets")),
+    "paper_core_need": PaperFigure(paper_core_need_figure, ("core_need", "targets")),
+    "paper_slowdown": PaperFigure(paper_slowdown_figure, ("slowdown",)),
+    "paper_sensitivity": PaperFigure(paper_sensitivity_figure, ("sensitivity", "targets")),
+    "paper_scale": PaperFigure(paper_scale_figure, ("scale", "targets")),
+    "paper_fidelity": PaperFigure(paper_fidelity_figure, ("fidelity",)),
+    "paper_cost_fit": PaperFigure(paper_cost_fit_figure, ("cost_fit",)),
+    "paper_corun_fit": PaperFigure(paper_corun_fit_figure, ("corun_fit",)),
+}
+
+
+def draw_paper_figure(name: str, folder: Path, figures: Path, formats: Sequence[str]) -> list[Path]:
+    """Draw a figure from the tables NAME.csv in a folder, and return the files that were written.
+
+    Raises LookupError for an unknown figure and FileNotFoundError for a table that is not there.
+    """
+    if name not in PAPER_FIGURES:
+        raise LookupError(f"there is no figure {name!r}; choose from {', '.join(PAPER_FIGURES)}")
+    figure = PAPER_FIGURES[name]
+    return save(figure.draw(*(_table(folder, table) for table in figure.tables)), figures / name, formats)
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; run the rule that makes it and draw again")
+    return read_csv(path)

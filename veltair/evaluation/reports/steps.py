@@ -1,0 +1,119 @@
+"""The steps of reports: from the records of all runs to tables, figures, the summary, the golden summary."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from veltair.config import Config
+from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
+from veltair.evaluation.metrics.metrics import model_rates, rates
+from veltair.evaluation.figures.overview import efficiency_figure, latency_figure, qps_figure, save
+from veltair.evaluation.metrics.records import read_records
+from veltair.evaluation.simulation.steps import CAPACITY, RECORDS, read_assumed, site_of
+from veltair.evaluation.simulation.run import over_seeds, reference_qps
+from veltair.evaluation.reports.summary import summary_markdown
+from veltair.provenance import write_atomically
+
+RUNS = "runs.csv"
+CAPACITY_SEEDS, RATES, MODEL_RATES, TARGETS = (
+    "capacity_seeds.csv",
+    "rates.csv",
+    "model_rates.csv",
+    "targets.csv",
+)
+GOLDEN = (CAPACITY, RATES, TARGETS)
+
+
+def write_metrics(config: Config, tables: Sequence[Path], runs: Sequence[Path], folder: Path) -> None:
+    """Write the tables of targets, rates (of all models and of each) and capacities of all runs."""
+    by_machine = _machines(config, tables)
+    capacity = pd.concat([read_csv(run / CAPACITY) for run in runs], ignore_index=True)
+    all_rates, all_models = [], []
+    for run in runs:
+        records = read_records(run / RECORDS)
+        target, cores = by_machine[str(records["machine"].iloc[0])]
+        table = rates(records, target, cores)
+        if (run / RUNS).exists():
+            problems = read_csv(run / RUNS).set_index("qps")["problem"].fillna("")
+            table["invalid"] = table["qps"].map(problems)
+        all_rates.append(table)
+        all_models.append(model_rates(records, target))
+    rate_table = pd.concat(all_rates, ignore_index=True)
+    if "invalid" in rate_table:
+        rate_table["invalid"] = rate_table["invalid"].fillna("")
+    if config.study.enabled:
+        rate_table["load"] = _loads(rate_table, capacity)
+    written = {
+        TARGETS: pd.concat([target for target, _ in by_machine.values()]),
+        RATES: rate_table,
+        MODEL_RATES: pd.concat(all_models, ignore_index=True),
+        CAPACITY_SEEDS: capacity,
+        CAPACITY: over_seeds(capacity),
+    }
+    provenance = provenance_of(config, [run / RECORDS for run in runs])
+    for name, table in written.items():
+        write_csv(folder / name, table, provenance)
+
+
+def _machines(config: Config, tables: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, int]]:
+    """Return the targets of all models that are served on each machine, and its cores."""
+    by_machine: dict[str, tuple[pd.DataFrame, int]] = {}
+    for path in tables:
+        read = read_assumed(config, path)
+        for workload in config.workloads:
+            site = site_of(config, read, workload)
+            machine = site.context.machine
+            known, cores = by_machine.get(machine.name, (site.targets, machine.cores))
+            merged = pd.concat([known, site.targets]).drop_duplicates("model", ignore_index=True)
+            by_machine[machine.name] = (merged, cores)
+    return by_machine
+
+
+def _loads(rate_table: pd.DataFrame, capacity: pd.DataFrame) -> "pd.Series[float]":
+    """Return the offered rate of each run as a share of what its loads are shares of, by seed."""
+    keys = ["backend", "machine", "workload", "seed"]
+    references = {
+        key: reference_qps(
+            dict(zip(rows["policy"], rows["qps_at_95"], strict=True)), float(rows["fluid_qps"].iloc[0])
+        )
+        for key, rows in capacity.groupby(keys, sort=False)
+    }
+    runs = zip(*(rate_table[key] for key in keys), strict=True)
+    return rate_table["qps"] / [references[run] for run in runs]
+
+
+def draw_figures(folder: Path, figures: Path, formats: Sequence[str]) -> None:
+    """Draw all figures from the tables of metrics."""
+    capacity, rate_table, target = _metrics(folder)
+    draw = {"qps": qps_figure, "latency": latency_figure, "efficiency": efficiency_figure}
+    for name, function in draw.items():
+        save(function(capacity, rate_table, target), figures / name, formats)
+
+
+def write_summary(folder: Path, figures: Sequence[Path], output: Path) -> None:
+    """Write the summary that a person reads."""
+    capacity, rate_table, target = _metrics(folder)
+    text = summary_markdown(capacity, rate_table, target, figures=[str(path) for path in figures])
+    write_atomically({output: text.encode()})
+
+
+def write_golden(folder: Path, output: Path) -> None:
+    """Write all metrics of simulated runs as one text whose every digit is meant."""
+    parts = [f"# {name}\n{(folder / name).read_text()}" for name in GOLDEN]
+    write_atomically({output: "\n".join(parts).encode()})
+
+
+def check_golden(made: Path, golden: Path) -> None:
+    """Raise ValueError at the first line in which a result differs from the committed one."""
+    lines = list(zip(made.read_text().splitlines(), golden.read_text().splitlines(), strict=False))
+    for number, (ours, theirs) in enumerate(lines, start=1):
+        if ours != theirs:
+            raise ValueError(f"{made}:{number} differs from {golden}:\n  now: {ours}\n  was: {theirs}")
+    if made.read_text() != golden.read_text():
+        raise ValueError(f"{made} has not as many lines as {golden}")
+
+
+def _metrics(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    capacity, rate_table, target = (read_csv(folder / name) for name in GOLDEN)
+    return capacity, rate_table, target

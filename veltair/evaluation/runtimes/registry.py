@@ -1,0 +1,110 @@
+"""Other runtimes that serve the same models on the same cores, set up as their users set them up today.
+
+A rival is a line of `rivals`; what runs it is a backend of `BACKENDS`. To add a runtime, write a backend and
+name it in both.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from veltair.compiler.frontend.samples import Samples
+
+# A query's number, when it was started (time.monotonic()), and why it failed, None if it did not.
+Done = Callable[[int, float, Exception | None], None]
+Made = TypeVar("Made")
+
+BACKENDS = {
+    "onnxruntime": "veltair.evaluation.runtimes.onnx_server:OnnxServer",
+    "openvino": "veltair.evaluation.runtimes.openvino_server:OpenVinoServer",
+}
+
+
+class Backend(Protocol):
+    """Answers queries in this process, on the cores that the process may use."""
+
+    def answers(self, sample: int) -> list[list[NDArray[Any]]]:
+        """Return the answer to a sample of each session of its model, one after the other."""
+
+    def submit(self, query: int, sample: int) -> None:
+        """Take in a query and return at once; `done` is called when it ended, on any thread."""
+
+    def stop(self) -> None:
+        """Let what runs end, and drop what waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A way to serve: a backend (a package's name) with its options, counted in the ratio `figure`."""
+
+    name: str
+    figure: str
+    backend: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"rival {self.name}: backend {self.backend}; give one of {', '.join(BACKENDS)}")
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package that it needs can be imported."""
+        return find_spec(self.backend) is not None
+
+
+def rivals(cores: int) -> list[Rival]:
+    """Return all rivals on so many cores.
+
+    ONNX Runtime by default: one session a model, and as many threads that call it as Python's own pool has.
+    Its best settings: k sessions a model, each pinned to cores of its own, for every k that divides the
+    cores; the pool that all sessions share; and sessions on all cores whose threads never spin, for the
+    shared pool cannot be told not to from Python. OpenVINO: its throughput mode.
+    """
+    best, runtime = "served_vs_ort_pinned", "onnxruntime"
+    pinned = [
+        Rival(f"{runtime} {n}x{cores // n}", best, runtime, {"sessions": n, "pinned": True, "spin": "runs"})
+        for n in range(1, cores + 1)
+        if cores % n == 0
+    ]
+    return [
+        Rival(f"{runtime} default", "served_vs_ort_default", runtime, {"callers": min(32, cores + 4)}),
+        *pinned,
+        Rival(f"{runtime} shared pool", best, runtime, {"callers": cores, "shared_pool": True}),
+        Rival(f"{runtime} no spinning", best, runtime, {"callers": cores, "spin": "never"}),
+        Rival("openvino throughput", "served_vs_openvino", "openvino"),
+    ]
+
+
+def open_backend(
+    backend: str,
+    options: Mapping[str, Any],
+    models: Mapping[str, Path],
+    samples: Sequence[tuple[str, Samples]],
+    cores: Sequence[int],
+    done: Done,
+) -> Backend:
+    """Load ONNX files into a backend. `samples` maps a sample index to a model and its inputs."""
+    module, name = BACKENDS[backend].split(":")
+    make: Callable[..., Backend] = getattr(import_module(module), name)
+    return make(models, samples, cores, done, **options)
+
+
+def step_back() -> None:
+    """Give this thread, and those it will start, the scheduling class of our own kernels: SCHED_IDLE.
+
+    Whoever issues queries must get a core at once, also where kernels fill them all.
+    """
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def stepped_back(make: Callable[[], Made]) -> Made:
+    """Return what `make` returns, called on a thread that stepped back, as the threads that it starts do."""
+    with ThreadPoolExecutor(1, initializer=step_back) as builder:
+        return builder.submit(make).result()

@@ -1,0 +1,116 @@
+"""Tables of a machine under other assumptions than those that were written down: for sensitivity.
+
+Nothing here is measured. Each function returns tables in which one thing is taken to be otherwise and all
+else follows from it, what policies see and what the simulator charges alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from veltair.compiler.footprint.traffic import Tiling
+from veltair.config.study_keys import Simulated
+from veltair.machine.costs.table import CostTable
+from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.topology.topology import Machine
+from veltair.serving.policies.blocks import core_needs, qos_budgets
+from veltair.serving.loop.policy import Context
+
+# Halvings of the search for a budget share: to a millionth.
+HALVINGS = 20
+
+
+def changes_machine(simulated: Simulated) -> bool:
+    """Return whether the tables of a described machine have to be derived anew."""
+    unlike = (simulated.core_unit is not None, not simulated.clock, not simulated.links)
+    return any(unlike) or simulated.steepness != 1.0
+
+
+def derive_assumed(host: Tables, machine: Machine, simulated: Simulated) -> Tables:
+    """Return the tables of a described machine under the assumptions of the configuration.
+
+    Raises ValueError for a core unit that does not divide the machine's cores.
+    """
+    if simulated.core_unit is not None:
+        machine = replace(machine, core_unit=simulated.core_unit)
+    if not simulated.clock:
+        machine = replace(machine, clock_factors=((1, 1.0),))
+    if not simulated.links:
+        machine = replace(machine, link_groups=len(machine.cache_groups), link_bytes_per_s=float("inf"))
+    return derive(replace(host, tilings=_steepened(host, simulated.steepness)), machine)
+
+
+def _steepened(host: Tables, steepness: float) -> Mapping[str, tuple[tuple[Tiling, ...], ...]]:
+    return {
+        model: tuple(
+            tuple(replace(tiling, steepness=steepness) for tiling in versions) for versions in layers
+        )
+        for model, layers in host.tilings.items()
+    }
+
+
+def fewer_versions(costs: CostTable, count: int) -> CostTable:
+    """Return the table of at most `count` versions a layer: the solo one, and others evenly spaced.
+
+    Versions are ordered from the most local to the most parallel one, and both ends are kept first. They keep
+    their numbers.
+    """
+    if count < 1:
+        raise ValueError(f"{count} versions; give 1 or more")
+    rows = costs.repeats
+    numbers = rows[["model", "layer", "version"]].drop_duplicates()
+    kept = {
+        (str(model), int(str(layer)), version)
+        for (model, layer), group in numbers.groupby(["model", "layer"], sort=False)
+        for version in _kept(
+            sorted(group["version"]), int(costs.model(str(model)).solo[int(str(layer))]), count
+        )
+    }
+    keys = zip(rows["model"], rows["layer"], rows["version"], strict=True)
+    return CostTable(rows[[key in kept for key in keys]], costs.machine)
+
+
+def _kept(versions: list[int], solo: int, count: int) -> list[int]:
+    if count >= len(versions):
+        return versions
+    others = [version for version in versions if version != solo]
+    places = np.linspace(0, len(others) - 1, count - 1).round().astype(int).tolist()
+    return sorted({solo, *(others[place] for place in places)})
+
+
+def equal_headroom_alpha(context: Context, described_unit: int) -> float:
+    """Return the share of the QoS that budgets may use so that rounding leaves as much headroom as ever.
+
+    A core need is rounded up to the core unit, so its layer ends before its budget: headroom that nobody
+    asked for, and the more the larger the unit. Headroom here is 1 - (time of all layers on their needs) /
+    QoS, the mean over models, at level 0. The share returned gives the context's own core unit the headroom
+    that `described_unit` has with the whole QoS; 1 where the own one is as large.
+    """
+    counts = context.costs.cores
+    described = [place for place, cores in enumerate(counts) if cores % described_unit == 0]
+    own = [place for place, cores in enumerate(counts) if cores % context.machine.core_unit == 0]
+    if not described:
+        raise ValueError(
+            f"no core count of {context.machine.name} is a multiple of {described_unit} cores; "
+            "give core units that divide the described one"
+        )
+    wanted, low, high = _used(context, described, 1.0), 0.0, 1.0
+    if _used(context, own, high) <= wanted:
+        return high
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _used(context, own, middle) <= wanted else (low, middle)
+    return low or high
+
+
+def _used(context: Context, places: list[int], alpha: float) -> float:
+    """Return the share of the QoS that layers take on their needs among some core counts."""
+    counts = [context.costs.cores[place] for place in places]
+    shares = []
+    for name, model in context.models.items():
+        seconds = context.costs.solo_seconds(name)[:, places]
+        needs = core_needs(seconds, qos_budgets(model, context, alpha), counts)
+        taken = seconds[np.arange(len(needs)), np.searchsorted(counts, needs)]
+        shares.append(float(taken.sum()) / model.qos_s)
+    return float(np.mean(shares))

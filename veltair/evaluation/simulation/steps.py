@@ -1,0 +1,151 @@
+"""The steps in virtual time, one a rule; and what a configuration says of a run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from veltair.config import Config
+from veltair.config.study_keys import MEASURED, Simulated
+from veltair.evaluation.simulation.assumptions import (
+    changes_machine,
+    derive_assumed,
+    equal_headroom_alpha,
+    fewer_versions,
+)
+from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
+from veltair.evaluation.experiment.layout import HOST, Layout
+from veltair.evaluation.simulation.run import (
+    MakePolicy,
+    SimulationSettings,
+    Site,
+    capacity_row,
+    find_policy_capacity,
+    make_site,
+    offered_rates,
+    policy_records,
+)
+from veltair.machine.costs.block_costs import BlockCosts
+from veltair.machine.topology.described import described
+from veltair.machine.costs.folder import Tables, read_tables, table_files
+from veltair.provenance import write_parquet
+from veltair.serving.loop.policy import Context, Policy
+from veltair.serving.policies.presets import check_policy, make_policy, preset_options
+
+CAPACITY, RECORDS = "capacity.csv", "records.parquet"
+
+
+def site_of(config: Config, tables: Tables, workload: str) -> Site:
+    """Return a workload of the configuration on the machine of some tables."""
+    qos_s = {name: model.qos_ms / 1e3 for name, model in config.models.items()}
+    return make_site(
+        tables, qos_s, config.qos.relax, workload, config.workloads[workload], config.qos.satisfaction
+    )
+
+
+def policy_maker(config: Config, policy: str) -> MakePolicy:
+    """Return what makes a fresh policy for a run."""
+    served = config.policies[policy]
+    preset = served.preset or config.preset
+
+    def make(context: Context) -> Policy:
+        return make_policy(served.path, context, preset, _options(config, policy, context))
+
+    return make
+
+
+def _options(config: Config, policy: str, context: Context) -> Mapping[str, object]:
+    served = config.policies[policy]
+    preset = served.preset or config.preset
+    if config.simulated.core_unit is None or not config.simulated.equal_headroom:
+        return served.options
+    usual = {**preset_options(served.path, preset), **served.options}.get("alpha", 1.0)
+    share = equal_headroom_alpha(context, described(context.machine.name).core_unit)
+    options = {**served.options, "alpha": share * float(str(usual))}
+    try:
+        check_policy(served.path, options, preset)
+    except ValueError:
+        return served.options  # it has no budgets that could be lowered
+    return options
+
+
+def simulation_settings(config: Config, tables: Tables | None = None) -> SimulationSettings:
+    """Return how one rate is simulated on the machine of some tables.
+
+    Costs of blocks that are to be the measured ones are the keys' defaults where the tables have none.
+    """
+    simulated, blocks = config.simulated, None if tables is None else tables.block_costs
+    costs_s = {name: _cost_s(simulated, name, blocks) for name in ("start", "resize", "grant", "join")}
+    return SimulationSettings(
+        simulated.queries,
+        costs_s["start"],
+        costs_s["resize"],
+        simulated.drain_qos,
+        costs_s["grant"],
+        costs_s["join"],
+        simulated.placement,
+        simulated.contention,
+        simulated.proxy_error,
+        blocks.starts_s if blocks is not None and simulated.start_cost_us == MEASURED else {},
+    )
+
+
+def _cost_s(simulated: Simulated, name: str, blocks: BlockCosts | None) -> float:
+    key = f"{name}_cost_us"
+    given_us = getattr(simulated, key)
+    if given_us == MEASURED and blocks is not None:
+        return float(getattr(blocks, f"{name}_s"))
+    return float(Simulated.model_fields[key].default if given_us == MEASURED else given_us) * 1e-6
+
+
+def simulated_search(config: Config) -> SearchSettings:
+    """Return how the highest rate is searched where rates are simulated."""
+    return SearchSettings(config.simulated.resolution, target=config.qos.satisfaction)
+
+
+def read_assumed(config: Config, folder: Path) -> Tables:
+    """Return the tables of a folder under the assumptions of the configuration.
+
+    What was derived for a described machine is derived anew where an assumption is about the machine itself.
+    Raises LookupError if there are no tables.
+    """
+    tables, simulated = read_tables(folder), config.simulated
+    if tables.law is not None and changes_machine(simulated):
+        host = read_tables(Layout(config).tables(HOST))
+        tables = derive_assumed(host, described(tables.machine.name), simulated)
+    if simulated.versions is None:
+        return tables
+    return replace(tables, costs=fewer_versions(tables.costs, simulated.versions))
+
+
+def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, output: Path) -> None:
+    """Write the QPS at 95 % QoS of a policy on a machine, a row a seed."""
+    known = read_assumed(config, tables)
+    site, settings = site_of(config, known, workload), simulation_settings(config, known)
+    rows = []
+    for seed in config.simulated.seeds:
+        pooled, minimum = find_policy_capacity(
+            site, policy_maker(config, policy), settings, simulated_search(config), seed
+        )
+        rows.append(capacity_row(site, policy, seed, pooled, minimum))
+        print(
+            f"{site.context.machine.name}, {workload}, {policy}, seed {seed}: {pooled.describe()}", flush=True
+        )
+    write_csv(output, pd.DataFrame(rows), provenance_of(config, table_files(tables)))
+
+
+def simulate_loads(
+    config: Config, tables: Path, workload: str, policy: str, capacities: Sequence[Path], output: Path
+) -> None:
+    """Write the records of a policy at loads that all policies share, and at its own capacity."""
+    known = read_assumed(config, tables)
+    site = site_of(config, known, workload)
+    make, settings = policy_maker(config, policy), simulation_settings(config, known)
+    capacity = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
+    frames = []
+    for seed, rows in capacity.groupby("seed"):
+        offered = offered_rates(rows, policy, site.fluid_qps, config.simulated.loads)
+        frames.append(policy_records(site, policy, make, settings, offered, int(str(seed))))
+    write_parquet(output, pd.concat(frames, ignore_index=True), provenance_of(config, capacities))

@@ -1,0 +1,112 @@
+"""The timeline of one simulated run, from a configuration to a trace and a picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from veltair.config import Config
+from veltair.evaluation.experiment.tables_io import read_csv
+from veltair.evaluation.experiment.layout import HOST, Layout
+from veltair.evaluation.metrics.records import Run
+from veltair.evaluation.simulation.steps import CAPACITY, policy_maker, simulation_settings, site_of
+from veltair.evaluation.simulation.run import SIMULATOR_VALIDATED, MakePolicy, SimulationSettings, Site, simulate
+from veltair.evaluation.figures.timeline_files import busy_window, write_timeline
+from veltair.machine.topology.described import described
+from veltair.machine.costs.folder import COSTS, Tables, derive, read_tables
+from veltair.provenance import collect
+from veltair.serving.loop.dispatcher import Dispatcher
+from veltair.serving.loop.timeline import LIMIT, Recorder, Timeline, serve_recorded
+
+# Where nobody searched for the policy's capacity: a load at which policies differ, as a share of the bound.
+UNKNOWN_LOAD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineRequest:
+    """Which run is drawn: None stands for what the configuration says first, or for a choice that is printed.
+
+    `window_s` are begin and end of the picture, in seconds since the run began.
+    """
+
+    policy: str
+    workload: str | None = None
+    machine: str | None = None
+    qps: float | None = None
+    seed: int | None = None
+    window_s: tuple[float, float] | None = None
+    placement: str = "pinned"
+    limit: int = LIMIT
+
+
+def draw_timeline(config: Config, request: TimelineRequest, folder: Path) -> list[Path]:
+    """Simulate a run and write its trace and its picture into a folder; return their paths.
+
+    Raises LookupError for a policy, workload, machine or table that is not there, ValueError on a window in
+    which nothing ran.
+    """
+    workload = request.workload or config.simulated.workloads[0]
+    machine = request.machine or config.simulated.machines[0]
+    seed = config.simulated.seeds[0] if request.seed is None else request.seed
+    for name, known in ((request.policy, config.policies), (workload, config.workloads)):
+        if name not in known:
+            raise LookupError(f"the configuration has no {name!r}; choose from {', '.join(known)}")
+    tables, source = find_tables(Layout(config), machine)
+    site = site_of(config, tables, workload)
+    qps = request.qps or _known_rate(config, site, (machine, workload, request.policy), seed)
+    make, settings = policy_maker(config, request.policy), simulation_settings(config, tables)
+    timeline = record_simulation(site, make, settings, qps, seed, request.placement, request.limit)
+    validated = site.context.machine.validated and SIMULATOR_VALIDATED
+    run = Run("simulator", machine_name(site), validated, workload, request.policy, qps, seed)
+    stem = folder / f"{machine_name(site)}-{workload}-{request.policy}"
+    provenance = collect(config.model_dump(mode="json"), inputs=[source], seed=seed)
+    # Asked for by name, so a run without any block is an error here.
+    window_s = request.window_s or busy_window(timeline)
+    return write_timeline(timeline, run, stem, window_s, provenance)
+
+
+def machine_name(site: Site) -> str:
+    """Return the name of the machine that a site is on."""
+    return site.context.machine.name
+
+
+def record_simulation(
+    site: Site,
+    make: MakePolicy,
+    settings: SimulationSettings,
+    qps: float,
+    seed: int,
+    placement: str = "pinned",
+    limit: int = LIMIT,
+) -> Timeline:
+    """Return the timeline of one simulated run; core ids are assigned by the placement."""
+    _, _, simulator = simulate(site, make, settings, qps, seed)
+    recorder = Recorder(simulator, site.context, placement, limit=limit)
+    for _ in serve_recorded(Dispatcher(make(site.context), site.context), recorder):
+        pass
+    return recorder.timeline()
+
+
+def find_tables(layout: Layout, machine: str) -> tuple[Tables, Path]:
+    """Return a machine's cost tables and the file that they come from.
+
+    Those of a described machine are derived here where no run wrote them yet. Raises LookupError if there are
+    none to derive them from.
+    """
+    folder = layout.tables(machine)
+    if machine == HOST or (folder / COSTS).exists():
+        return read_tables(folder), folder / COSTS
+    source = layout.tables(HOST)
+    return derive(read_tables(source), described(machine)), source / COSTS
+
+
+def _known_rate(config: Config, site: Site, run: tuple[str, str, str], seed: int) -> float:
+    """Return the policy's capacity if it was searched, else a share of what no policy can pass."""
+    path = Layout(config).simulated(*run) / CAPACITY
+    if path.exists():
+        rows = read_csv(path)
+        found = rows.loc[(rows["seed"] == seed) & (rows["qps_at_95"] > 0), "qps_at_95"]
+        if len(found):
+            print(f"at its QPS at 95 % QoS, {found.iloc[0]:.4g} queries/s ({path})")
+            return float(found.iloc[0])
+    qps = UNKNOWN_LOAD * site.fluid_qps
+    print(f"at {qps:.4g} queries/s, {UNKNOWN_LOAD:.0%} of the bound for all policies; --qps sets another")
+    return qps

@@ -1,0 +1,164 @@
+"""How many jobs a configuration is and how long they take, from tables, before anything starts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, log2
+
+from veltair.compiler.search.progress import SECONDS_PER_TRIAL
+from veltair.config import Config
+from veltair.evaluation.experiment.layout import HOST, SHIPPED_COSTS, Layout
+from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
+from veltair.evaluation.simulation.run import LEAST_RUN_QOS
+from veltair.machine.topology.described import described
+from veltair.machine.costs.folder import Tables, read_tables
+
+# What one unit of each kind of work took on the machine of the shipped tables (2 cores, with LLVM's compile
+# time and the simulator's events as `snakemake --cores all benchmarks_main` and the logs of a run tell them).
+BUILD_S_PER_VERSION = 0.35
+LAYER_ENDS_PER_S = 1_300_000.0  # of policies that have a plan
+OWN_LAYER_ENDS_PER_S = 25_000.0  # of a user's policy, which decides in Python
+CELL_S = 3.0  # a job of a simulation comes up and reads its tables
+DRAWING_S = 60.0  # all figures of the study
+MINIMUM_RATES = 6
+START_S = 4.0  # Python, TVM and LoadGen come up
+# Layers and versions of a model that has no tables yet: those of ResNet-50.
+UNKNOWN = "resnet50"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Jobs of one kind: how many, how long all of them take on one core, and whether they need it alone."""
+
+    kind: str
+    jobs: int
+    seconds: float
+    exclusive: bool
+
+
+def estimate(config: Config) -> list[Work]:
+    """Return the work of a configuration by kind, as if nothing were done yet."""
+    tables = read_tables(SHIPPED_COSTS)
+    return [*_compile(config, tables), *_simulate(config, tables), *_measure(config, tables)]
+
+
+def hours(work: list[Work], cores: int) -> float:
+    """Return the hours of all work on some cores: exclusive jobs one by one, the others side by side."""
+    alone = sum(part.seconds for part in work if part.exclusive)
+    shared = sum(part.seconds for part in work if not part.exclusive)
+    return (alone + shared / cores) / 3600.0
+
+
+def _like(tables: Tables, model: str) -> str:
+    return model if model in tables.layers else UNKNOWN
+
+
+def _compile(config: Config, tables: Tables) -> Iterator[Work]:
+    if config.profile.costs == "shipped":
+        return
+    names = [_like(tables, name) for name in config.models]
+    structures = {layer.structure: layer for name in names for layer in tables.layers[name]}
+    versions = len(structures) * config.select.count
+    if not config.search.reuse:
+        seconds = len(structures) * config.search.trials * SECONDS_PER_TRIAL
+        yield Work("search", 1, seconds, exclusive=True)
+    yield Work("build", len(names), versions * BUILD_S_PER_VERSION, exclusive=False)
+    latency_s = {name: tables.costs.isolated_latency_s(name) for name in set(names)}
+    runs = sum(len(tables.layers[name]) * config.select.count * latency_s[name] for name in names)
+    yield Work("compare with ONNX Runtime", len(names), runs + START_S * len(names), exclusive=False)
+    counts = len(config.profile.cores) if config.profile.cores != "all" else tables.machine.cores
+    cells = counts * len(config.profile.levels) * config.select.count
+    passes = sum(latency_s[name] * tables.machine.cores for name in names) * config.profile.repeats
+    yield Work("profile", 1, cells * passes + START_S, exclusive=True)
+
+
+def _simulate(config: Config, tables: Tables) -> Iterator[Work]:
+    if not config.simulated.enabled and not config.measured.enabled:
+        return
+    simulated, policies = config.simulated, Layout(config).compared
+    sites = [(machine, name) for machine in simulated.machines for name in simulated.workloads]
+    jobs = len(policies) * len(sites)
+    run_s = sum(_run_s(config, tables, policy, *site) for policy in policies for site in sites)
+    seconds = len(simulated.seeds) * run_s
+    # The minimum over models reuses most rates of the pooled search.
+    rates = _rates(simulated.resolution) + MINIMUM_RATES
+    yield Work("simulate: QPS at 95 % QoS", jobs, jobs * CELL_S + rates * seconds, exclusive=False)
+    loads = len(simulated.loads) + 1
+    yield Work("simulate: shared loads", jobs, jobs * CELL_S + loads * seconds, exclusive=False)
+    if config.study.enabled:
+        yield from _study(config, tables)
+
+
+def _study(config: Config, tables: Tables) -> Iterator[Work]:
+    study, simulated = config.study, config.simulated
+    site = (study.machine, study.workload)
+
+    def seconds(policies: Sequence[str], machine: str = site[0], workload: str = site[1]) -> float:
+        return sum(_run_s(config, tables, policy, machine, workload) for policy in policies)
+
+    asked = study.granularity
+    if asked.policies:
+        runs = len(asked.loads) * len(simulated.seeds)
+        jobs = len(asked.policies)
+        yield Work(
+            "study: granularity", jobs, jobs * CELL_S + runs * seconds(asked.policies), exclusive=False
+        )
+    # Fewer or more queries than in the comparison of policies.
+    part = (study.queries or simulated.queries) / simulated.queries
+    runs_s = part * len(study.seeds or simulated.seeds) * _rates(study.resolution or simulated.resolution)
+    cells = {path: cell for cell, path in sensitivity_cells(config).items()}
+    if cells:
+        work_s = runs_s * sum(
+            seconds(config.sensitivity[cell.assumption].policies or study.policies, workload=cell.workload)
+            for cell in cells.values()
+        )
+        yield Work("study: sensitivity", len(cells), len(cells) * CELL_S + work_s, exclusive=False)
+    if study.scale:
+        work_s = runs_s * sum(seconds(study.policies, machine) for machine in study.scale)
+        yield Work("study: scale", len(study.scale), len(study.scale) * CELL_S + work_s, exclusive=False)
+    others = len(study.conflicts.policies) * _run_s(config, tables, "", *site)
+    yield Work(
+        "study: conflicts, layers, tables, figures", 4, 4 * CELL_S + others + DRAWING_S, exclusive=False
+    )
+
+
+def _rates(resolution: float) -> int:
+    """Return the rates of a search: the bracket by doubling, its halvings, the checks."""
+    return ceil(log2(1.0 / resolution)) + 7
+
+
+def _run_s(config: Config, tables: Tables, policy: str, machine_name: str, workload: str) -> float:
+    """Return the seconds that one rate takes: its layer ends at the speed of the policy.
+
+    A run has at least so many queries, and lasts `LEAST_RUN_QOS` x the longest target at least.
+    """
+    weights, simulated = config.workloads[workload], config.simulated
+    like = {name: _like(tables, name) for name in weights}
+    machine = tables.machine if machine_name == HOST else described(machine_name)
+    faster = machine.cores * machine.core_peak_flops / (tables.machine.cores * tables.machine.core_peak_flops)
+    latency_s = {name: tables.costs.isolated_latency_s(like[name]) / faster for name in weights}
+    total = sum(weights.values())
+    mean_s = sum(latency_s[name] * weight for name, weight in weights.items()) / total
+    longest_s = max(
+        max(config.models[name].qos_ms / 1e3, config.qos.relax * latency_s[name]) for name in weights
+    )
+    queries = max(simulated.queries, LEAST_RUN_QOS * longest_s / mean_s)
+    layers = sum(len(tables.layers[like[name]]) * weight for name, weight in weights.items()) / total
+    path = config.policies[policy].path if policy else ""
+    ours = path.partition(":")[0].partition(".")[0] in ("veltair", "baselines")
+    return queries * layers / (LAYER_ENDS_PER_S if ours else OWN_LAYER_ENDS_PER_S)
+
+
+def _measure(config: Config, tables: Tables) -> Iterator[Work]:
+    if not config.measured.enabled:
+        return
+    slowest_s = max(
+        max(
+            config.models[name].qos_ms / 1e3,
+            config.qos.relax * tables.costs.isolated_latency_s(_like(tables, name)),
+        )
+        for name in config.models
+    )
+    jobs = len(Layout(config).compared) * len(config.measured.workloads)
+    drain_s = slowest_s * config.simulated.drain_qos
+    seconds = jobs * (START_S + config.measured.max_rates * (config.measured.seconds + drain_s + START_S))
+    yield Work("measure on this machine", jobs, seconds, exclusive=True)

@@ -1,0 +1,384 @@
+"""The steps of a validation: measuring co-runs and traces, then comparing both with what is modelled."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from pathlib import Path
+
+import pandas as pd
+
+from veltair.config import Config
+from veltair.evaluation.benchmarks.main import Figure, write_benchmark
+from veltair.evaluation.experiment.tables_io import read_csv, write_csv
+from veltair.evaluation.measurement.interference_steps import started_source
+from veltair.evaluation.experiment.layout import SHIPPED_COSTS
+from veltair.evaluation.measurement.run import (
+    LiveRun,
+    LiveStudy,
+    live_frame,
+    load_models,
+    make_samples,
+    measure,
+    run_rows,
+)
+from veltair.evaluation.metrics.records import read_records
+from veltair.evaluation.simulation.steps import policy_maker, simulation_settings, site_of
+from veltair.evaluation.measurement.steps import (
+    RUNS,
+    launch_of,
+    live_settings,
+    machine_to_itself,
+    measuring_lock,
+    memory_bytes,
+)
+from veltair.evaluation.simulation.run import SimulationSettings, Site
+from veltair.evaluation.loadgen.logs import LoadGenError
+from veltair.evaluation.validation.goals import (
+    GOALS,
+    METRIC_OF,
+    Finding,
+    Verdict,
+    by_policy,
+    co_run_finding,
+    cost_finding,
+    may_be_validated,
+    trace_findings,
+)
+from veltair.evaluation.validation.anchors import (
+    GOOGLENET,
+    LAYER_WISE,
+    RESNET,
+    Anchor,
+    AnchorStudy,
+    anchors,
+)
+from veltair.evaluation.validation.co_run_errors import (
+    co_run_table,
+    fit_demand,
+    held_out,
+    measured_co_runs,
+    predict_pairs,
+    tenants_of,
+)
+from veltair.evaluation.validation.replay import replays, runs_of
+from veltair.evaluation.validation.report import Evidence, validation_markdown, verdict_lines
+from veltair.evaluation.validation.trace_errors import PairOrder, TraceError, pair_orders, run_metrics, trace_errors
+from veltair.evaluation.validation.traffic_errors import traffic_figures
+from veltair.evaluation.validation.co_runs import draw_pairs, measure_pairs, tenants
+from veltair.evaluation.validation.cost_model_errors import cost_errors
+from veltair.machine.models.library import LoadedModel
+from veltair.machine.topology.placement import PLACEMENTS
+from veltair.machine.costs.folder import COSTS, Tables, derive, read_tables, table_files
+from veltair.provenance import (
+    check_made_here,
+    collect,
+    file_digest,
+    read_provenance,
+    write_atomically,
+    write_parquet,
+)
+
+# Of one machine that serves one query at a time, each as fast as it can: policies neither idle nor drown.
+TRACE_LOADS = (0.3, 0.6)
+# At each load: queries that count, about, as a shorter trace cannot tell policies apart; and tries, should
+# LoadGen be late.
+TRACE_QUERIES, TRACE_ATTEMPTS = 200, 2
+COUNTED_SHARE = 0.9  # the rest warms up: `capacity.warmup_s`
+ANCHOR_QOS_S = 0.015
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationFiles:
+    """What is compared: this machine's tables, its co-runs, records of measured runs by policy and workload.
+
+    `described` are the tables of the machine that the published anchors are about, `traffic` the table of
+    rule `traffic`; None leaves them out.
+    """
+
+    tables: Path
+    co_runs: Path
+    records: Sequence[Path]
+    described: Path | None = None
+    traffic: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationResults:
+    """Where the outcome goes: the numbers, the report, and the folder of the tables that figures draw."""
+
+    figures: Path
+    report: Path
+    tables: Path
+
+
+def measure_co_runs(config: Config, tables: Path, builds: Mapping[str, Path], output: Path) -> None:
+    """Time pairs of models beside each other on this machine, and write every sample.
+
+    Raises ProvenanceError if the tables are another machine's.
+    """
+    check_made_here(read_provenance(tables / COSTS))
+    known = read_tables(tables)
+    pairs = draw_pairs(tenants(known), known.machine.cores, config.measured.seed)
+    models = {name: LoadedModel(path) for name, path in builds.items()}
+    print(f"{len(pairs)} pairs beside each other, {known.machine.cores} cores", flush=True)
+    with machine_to_itself(measuring_lock()):
+        gang = launch_of(config)(known.machine.core_ids)
+        try:
+            samples = measure_pairs(gang, models, pairs, known.machine, PLACEMENTS[config.engine.placement])
+        finally:
+            gang.stop()
+    plans = [folder / "plan.json" for folder in builds.values()]
+    provenance = collect(
+        config.model_dump(mode="json"), inputs=[tables / COSTS, *plans], seed=config.measured.seed
+    )
+    write_parquet(output, samples, provenance)
+
+
+def measure_trace(
+    config: Config, tables: Path, builds: Mapping[str, Path], workload: str, policy: str, output: Path
+) -> None:
+    """Record what becomes of a trace under a policy on this machine, at two loads that all policies share.
+
+    Writes the records by the engine's clock, and beside them how well LoadGen kept its schedule. Raises
+    RuntimeError if no rate could be measured.
+    """
+    check_made_here(read_provenance(tables / COSTS))
+    site = site_of(config, read_tables(tables), workload)
+    models, memory = load_models(builds, site.weights, memory_bytes(config))
+    runs: list[LiveRun] = []
+    with machine_to_itself(measuring_lock()), started_source(config, site.context.machine) as (source, line):
+        given, make = live_settings(config), policy_maker(config, policy)
+        samples = make_samples(models, site, given.seed, memory)
+        for load in TRACE_LOADS:
+            qps = trace_qps(site, load)
+            settings = replace(given, seconds=max(given.seconds, TRACE_QUERIES / COUNTED_SHARE / qps))
+            study = LiveStudy(
+                site, policy, make, models, samples, settings, launch_of(config), source, memory
+            )
+            run = recorded_run(study, qps, output.parent / "loadgen")
+            runs += [] if run is None else [run]
+    if not runs:
+        raise RuntimeError(f"{policy} on {workload}: no rate could be measured; see the lines above")
+    provenance = collect(
+        config.model_dump(mode="json"), inputs=[tables / COSTS], seed=given.seed, interference=line
+    )
+    by_engine = [replace(run, records=run.engine_records) for run in runs]
+    write_parquet(output, live_frame(study, by_engine), provenance)
+    write_csv(output.parent / RUNS, pd.DataFrame(run_rows(policy, runs)), provenance)
+
+
+def recorded_run(study: LiveStudy, qps: float, folder: Path) -> LiveRun | None:
+    """Return the first run at a rate whose answers are right; else the last, and None where all failed.
+
+    That LoadGen issued late spoils no trace: queries are replayed as they came.
+    """
+    run = None
+    for attempt in range(1, 1 + TRACE_ATTEMPTS):
+        try:
+            run = measure(study, qps, folder / f"{qps:.4g}qps-{attempt}")
+        except LoadGenError as error:
+            print(f"{study.policy} at {qps:.4g} QPS failed: {error}", flush=True)
+            continue
+        print(f"{study.policy} at {qps:.4g} QPS: {len(run.records)} queries {run.problem}", flush=True)
+        if not run.wrong_answers:
+            break
+    return run
+
+
+def trace_qps(site: Site, load: float) -> float:
+    """Return the rate at which queries, served one at a time on as many cores as suit each, fill `load`."""
+    alone_s = dict(zip(site.targets["model"], site.targets["isolated_latency_s"], strict=True))
+    total = sum(site.weights.values())
+    return load / sum(weight / total * float(alone_s[name]) for name, weight in site.weights.items())
+
+
+def write_validation(
+    config: Config, files: ValidationFiles, results: ValidationResults, command: str
+) -> list[str]:
+    """Compare what was measured with what is modelled, write all of it, and return a verdict line a goal.
+
+    Raises TraceError for runs that were measured with other tables, or cannot be replayed.
+    """
+    tables = read_tables(files.tables)
+    cells = cost_errors(tables).assign(level=0.0)
+    # On one core the law's input is the measured time itself.
+    cells["held_out"] = cells["cores"] > 1
+    co_runs, scale = compare_co_runs(config, tables, pd.read_parquet(files.co_runs))
+    errors, pairs = compare_traces(config, files)
+    found = Evidence(
+        tables.machine.name,
+        tables.machine.cores,
+        [cost_finding(cells), co_run_finding(co_runs), *trace_findings(errors, pairs)],
+        errors,
+        by_policy(errors),
+        pairs,
+        co_runs,
+        scale,
+        _published(config, files.described),
+        None if files.traffic is None else read_csv(files.traffic),
+    )
+    inputs = [*table_files(files.tables), files.co_runs, *files.records]
+    inputs += [] if files.described is None else [files.described / COSTS, SHIPPED_COSTS / COSTS]
+    inputs += [] if files.traffic is None else [files.traffic]
+    provenance = collect(config.model_dump(mode="json"), inputs=inputs)
+    allowed = may_be_validated(found.findings, found.cores)[0]
+    for name, table in (("cost_fit", cells), ("corun_fit", co_runs), ("fidelity", errors)):
+        named = table.assign(machine=tables.machine.name, validated=allowed)
+        write_csv(results.tables / f"{name}.csv", named, provenance)
+    write_atomically({results.report: validation_markdown(found).encode()})
+    figures = figures_of(found, command) | charged_figures(simulation_settings(config, tables), command)
+    write_benchmark(results.figures, figures, config, inputs)
+    return verdict_lines(found.findings)
+
+
+def compare_co_runs(config: Config, tables: Tables, samples: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """Return measured and predicted slowdowns, and the scale of demand fitted on every second pair."""
+    measured, pairs = measured_co_runs(samples), tenants_of(samples, tables)
+    placement = config.engine.placement
+
+    def fitted_on(scale: float) -> Mapping[int, Sequence[float]]:
+        return predict_pairs(tables, pairs, placement, scale, lambda corun: not held_out(corun))
+
+    scale = fit_demand(measured, fitted_on)
+    fitted, plain = (predict_pairs(tables, pairs, placement, value) for value in (scale, 1.0))
+    return co_run_table(measured, pairs, fitted, plain), scale
+
+
+def compare_traces(config: Config, files: ValidationFiles) -> tuple[pd.DataFrame, list[PairOrder]]:
+    """Return the errors of every valid measured run, replayed, and all pairs of policies on one trace."""
+    tables = read_tables(files.tables)
+    # The engine's placement, not that of other simulations: what is replayed is the engine.
+    settings = replace(simulation_settings(config, tables), placement=config.engine.placement)
+    metrics: list[pd.DataFrame] = []
+    frames: list[pd.DataFrame] = []
+    simulated, flat = _Replays(), _Replays()
+    for records in _valid_records(files):
+        workload, policy = str(records["workload"].iloc[0]), str(records["policy"].iloc[0])
+        if policy not in config.policies or workload not in config.workloads:
+            raise TraceError(
+                f"{policy} on {workload} was measured, but the configuration has no such policy or workload; "
+                "validate with the configuration of the measurement"
+            )
+        site = site_of(config, tables, workload)
+        frames.append(records)
+        metrics.append(run_metrics(records, site.targets, site.context.machine.cores))
+        for run in runs_of(records):
+            again, null = replays(run, site, policy_maker(config, policy), settings)
+            simulated.add(again, site)
+            flat.add(null, site)
+    measured = pd.concat(frames, ignore_index=True)
+    errors = trace_errors(pd.concat(metrics, ignore_index=True), simulated.metrics(), flat.metrics())
+    return errors, pair_orders(measured, simulated.records(), flat.records())
+
+
+class _Replays:
+    """The replays of many runs, by number: the first of each run together, the second, ..."""
+
+    def __init__(self) -> None:
+        self._records: dict[int, list[pd.DataFrame]] = {}
+        self._metrics: dict[int, list[pd.DataFrame]] = {}
+
+    def add(self, frames: Sequence[pd.DataFrame], site: Site) -> None:
+        """Take the replays of one run."""
+        for number, frame in enumerate(frames):
+            self._records.setdefault(number, []).append(frame)
+            row = run_metrics(frame, site.targets, site.context.machine.cores)
+            self._metrics.setdefault(number, []).append(row)
+
+    def records(self) -> list[pd.DataFrame]:
+        """Return the records of all runs, a table a replay."""
+        return [pd.concat(frames, ignore_index=True) for frames in self._records.values()]
+
+    def metrics(self) -> list[pd.DataFrame]:
+        """Return the metrics of all runs, a table a replay."""
+        return [pd.concat(rows, ignore_index=True) for rows in self._metrics.values()]
+
+
+def _valid_records(files: ValidationFiles) -> list[pd.DataFrame]:
+    """Return the records of each file without the runs that a wrong answer spoilt."""
+    tables, kept = file_digest(files.tables / COSTS), []
+    for path in files.records:
+        if tables not in read_provenance(path).inputs.values():
+            raise TraceError(
+                f"{path} was measured with other cost tables than those in {files.tables}; measure it again"
+            )
+        records = read_records(path)
+        wrong = read_csv(path.parent / RUNS).set_index("qps")["wrong_answers"]
+        spoilt = records["qps"].map(wrong).fillna(0) > 0
+        for qps in sorted(records.loc[spoilt, "qps"].unique()):
+            print(f"{path}: the run at {qps:.4g} QPS is left out: {wrong[qps]} wrong answers", flush=True)
+        if not spoilt.all():
+            kept.append(records[~spoilt].reset_index(drop=True))
+    if not kept:
+        raise TraceError("no measured run gave right answers; build the models anew (rule `build`)")
+    return kept
+
+
+def _published(config: Config, described: Path | None) -> list[Anchor]:
+    if described is None:
+        return []
+    simulated, policy, tables = config.simulated, config.policies.get(LAYER_WISE), read_tables(described)
+    settings: SimulationSettings = simulation_settings(config, tables)
+    qos_s = config.models[RESNET].qos_ms / 1e3 if RESNET in config.models else ANCHOR_QOS_S
+    make = None if policy is None else policy_maker(config, LAYER_WISE)
+    study = AnchorStudy(make, settings, qos_s, config.qos.relax, simulated.resolution, simulated.seeds)
+    return anchors(tables, study, _shipped(tables))
+
+
+def _shipped(tables: Tables) -> Tables | None:
+    """Return tables of the same machine from the shipped profile, if models of an anchor are missing."""
+    if {RESNET, GOOGLENET} <= tables.layers.keys():
+        return None
+    return derive(read_tables(SHIPPED_COSTS), tables.machine)
+
+
+def figures_of(found: Evidence, command: str) -> dict[str, Figure]:
+    """Return all numbers as a benchmark has them; those not computed are counted and named in one of them."""
+    made: dict[str, Figure] = {}
+    for one in found.findings:
+        made |= _finding_figures(one, command)
+    for row in found.policies.to_dict("records"):
+        for name in METRIC_OF:
+            if not isnan(row[name]):
+                unit = f"{GOALS[name].unit}; {row['policy']}, mean of {row['runs']} runs"
+                made[f"{name}_{row['policy']}"] = Figure(row[name], unit, (row[name],), command)
+    for anchor in found.published:
+        if anchor.value is not None:
+            unit = f"{anchor.unit}; {anchor.statement}; published: {anchor.published:g}, not fitted to"
+            made[f"anchor_{anchor.name}"] = Figure(anchor.value, unit, (anchor.value,), command)
+    made["corun_demand_scale"] = Figure(
+        found.demand_scale, "times the modelled demand; fitted", (found.demand_scale,), command
+    )
+    if found.traffic is not None:
+        made |= traffic_figures(found.traffic, command)
+    missing = {one.goal.name: one.note for one in found.findings if one.verdict is Verdict.NOT_COMPUTED}
+    missing |= {anchor.name: anchor.reason for anchor in found.published if anchor.value is None}
+    unit = f"numbers; {'; '.join(f'{name}: {why}' for name, why in missing.items()) or 'none'}"
+    made["not_computed"] = Figure(float(len(missing)), unit, (float(len(missing)),), command)
+    allowed, why = may_be_validated(found.findings, found.cores)
+    label = Figure(float(allowed), f"1: may be labelled validated; {why or 'all goals met'}", (), command)
+    return made | {"may_be_labelled_validated": label}
+
+
+def charged_figures(settings: SimulationSettings, command: str) -> dict[str, Figure]:
+    """Return what the simulator of the traces charged for a block beside its kernels."""
+    charged = {
+        name: 1e6 * getattr(settings, f"{name}_cost_s") for name in ("start", "resize", "grant", "join")
+    }
+    charged |= {f"start_{model}": 1e6 * start_s for model, start_s in settings.start_costs_s.items()}
+    return {
+        f"charged_{name}_us": Figure(value, "µs, see `simulated.*_cost_us`", (value,), command)
+        for name, value in charged.items()
+    }
+
+
+def _finding_figures(one: Finding, command: str) -> dict[str, Figure]:
+    if one.verdict is Verdict.NOT_COMPUTED:
+        return {}
+    name, unit = one.goal.name, one.goal.unit
+    text = f"{unit}; {one.goal.meaning}; goal {one.goal.text}: {one.verdict}; samples: {one.of}"
+    made = {name: Figure(one.value, text, one.samples, command)}
+    if not isnan(one.null):
+        text = f"{unit}; the same of the null model without contention"
+        made[f"{name}_null"] = Figure(one.null, text, (one.null,), command)
+    return made

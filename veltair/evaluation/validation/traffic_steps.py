@@ -1,0 +1,31 @@
+"""The step that compares modelled traffic with cachegrind's."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from veltair.compiler.build.build import LIBRARY, PLAN
+from veltair.config import Config
+from veltair.evaluation.experiment.tables_io import provenance_of, write_csv
+from veltair.evaluation.validation.cachegrind import COLUMNS, CachegrindError, check_traffic
+
+# What valgrind simulates in minutes: caches as large as an L2, and layers that are larger than these.
+CACHES_BYTES = (2**18, 2**20)
+LAYERS = 8
+MOST_MACS = 60_000_000
+
+
+def write_traffic(config: Config, builds: Mapping[str, Path], native: Path, output: Path) -> None:
+    """Simulate a sample of the layers of some built models and write it as a table of `COLUMNS`.
+
+    `native` is the folder of what is compiled of our C sources. Where valgrind is missing, or cannot run the
+    kernels, the table is empty and a line that is printed says why.
+    """
+    try:
+        table = check_traffic(builds, CACHES_BYTES, LAYERS, MOST_MACS, native)
+    except CachegrindError as error:
+        print(f"traffic is not compared with cachegrind: {error}", flush=True)
+        table = pd.DataFrame(columns=COLUMNS)
+    inputs = [folder / name for folder in builds.values() for name in (PLAN, LIBRARY)]
+    write_csv(output, table, provenance_of(config, inputs))

@@ -1,0 +1,40 @@
+"""What candidates would cost on a described machine, by which its versions are chosen."""
+
+from collections.abc import Callable, Sequence
+from math import inf
+
+from veltair.compiler.select.select import doubling
+from veltair.compiler.footprint.version import Candidate
+from veltair.machine.costs.cost_model import LayerLaw, MachineLaw, block_bytes_per_s, block_l3_bytes, law_seconds
+from veltair.machine.topology.topology import Machine
+
+# Candidates were timed on one core by the search; how much of that was memory time nobody measured.
+_LAW = MachineLaw(inf, {})
+
+
+def modelled_costs(machine: Machine, core_peak_flops: float) -> Callable[[Candidate], Sequence[float]]:
+    """Return a candidate's modelled seconds, alone, on doubling core counts of a machine.
+
+    `core_peak_flops` is the peak of the core that measured the candidates; where it is not known (0), that of
+    the machine is taken. The model is the law of derived tables, with the longer of computing and moving
+    data; computing is all of the measured time on one core, by peak.
+    """
+    ratio = core_peak_flops / machine.core_peak_flops if core_peak_flops else 1.0
+    counts = doubling(machine.cores, machine.core_unit)
+
+    def seconds(candidate: Candidate) -> Sequence[float]:
+        law = LayerLaw(ratio * candidate.seconds_on(1), candidate.tiling)
+        return [
+            law_seconds(
+                law,
+                _LAW,
+                machine,
+                cores,
+                block_l3_bytes(machine, cores),
+                block_bytes_per_s(machine, cores),
+                cores,
+            )
+            for cores in counts
+        ]
+
+    return seconds

@@ -1,0 +1,317 @@
+"""A machine's tables in one folder: what was profiled, of which layers, on which machine."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from veltair.compiler.frontend.model import Layer
+from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
+from veltair.machine.costs.block_costs import BlockCosts, block_costs
+from veltair.machine.costs.table import CostTable
+from veltair.machine.topology.described import format_machine, read_machine
+from veltair.machine.costs.cost_model import LayerLaw, MachineLaw, block_bytes_per_s, block_l3_bytes, law_seconds
+from veltair.machine.costs.cost_model_fit import Cell, compute_seconds, fit_law
+from veltair.machine.topology.topology import Machine
+from veltair.provenance import Provenance, write_atomically, write_parquet
+
+COSTS = "costs.parquet"
+LAYERS = "layers.parquet"
+VERSIONS = "versions.parquet"
+MACHINE = "machine.yaml"
+BLOCKS = "block_costs.parquet"
+# Levels of a derived table; the formula is smooth in between.
+DERIVED_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+_VERSION = ["model", "layer", "version"]
+_TILING = ["parallelism", "blocking_bytes", "compulsory_bytes", "fetched_bytes"]
+Tilings = Mapping[str, tuple[tuple[Tiling, ...], ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """The layers and the tilings of their versions, by model, and what they cost on a machine.
+
+    `law` is the formula behind modelled costs; None where they were measured. `block_samples` are those of
+    `block_costs.py`; None where blocks were not measured.
+    """
+
+    machine: Machine
+    layers: Mapping[str, tuple[Layer, ...]]
+    tilings: Tilings
+    costs: CostTable
+    law: MachineLaw | None = None
+    block_samples: pd.DataFrame | None = None
+
+    @property
+    def block_costs(self) -> BlockCosts | None:
+        """What the engine adds to the layers of a block; None where nobody measured it."""
+        return None if self.block_samples is None else block_costs(self.block_samples)
+
+
+def table_files(folder: Path) -> list[Path]:
+    """Return the files of a folder of tables that results depend on."""
+    return [folder / COSTS, *(path for path in (folder / BLOCKS,) if path.exists())]
+
+
+def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
+    """Write a folder of tables; the costs come last, so a folder with costs is whole."""
+    layers = [
+        (model, place, layer.name, layer.structure, layer.macs)
+        for model, group in tables.layers.items()
+        for place, layer in enumerate(group)
+    ]
+    versions = [
+        (model, place, number, *(getattr(tiling, name) for name in _TILING))
+        for model, group in tables.tilings.items()
+        for place, tilings in enumerate(group)
+        for number, tiling in enumerate(tilings)
+    ]
+    frame = pd.DataFrame(versions, columns=[*_VERSION, *_TILING])
+    if tables.law is not None:
+        frame = frame.assign(compute_s=_compute_times(tables.law), combine=tables.law.combine)
+    write_atomically(
+        {
+            folder / LAYERS: _parquet(
+                pd.DataFrame(layers, columns=["model", "layer", "name", "structure", "macs"])
+            ),
+            folder / VERSIONS: _parquet(frame),
+            folder / MACHINE: format_machine(tables.machine).encode(),
+        }
+    )
+    if tables.block_samples is not None:
+        write_parquet(folder / BLOCKS, tables.block_samples, provenance)
+    write_parquet(folder / COSTS, tables.costs.repeats, provenance)
+
+
+def read_tables(folder: Path) -> Tables:
+    """Return the tables of a folder. Raises LookupError if one is missing or cannot be read."""
+    try:
+        machine = read_machine(folder / MACHINE)
+        layers = pd.read_parquet(folder / LAYERS)
+        versions = pd.read_parquet(folder / VERSIONS)
+        repeats = pd.read_parquet(folder / COSTS)
+        blocks = pd.read_parquet(folder / BLOCKS) if (folder / BLOCKS).exists() else None
+    except (OSError, ValueError, KeyError) as error:
+        raise LookupError(
+            f"the cost tables in {folder} cannot be read: {error}; rerun rule `profile`"
+        ) from error
+    tilings = {
+        str(model): tuple(_read_tilings(group) for _, group in rows.groupby("layer"))
+        for model, rows in versions.groupby("model", sort=False)
+    }
+    return Tables(
+        machine,
+        {
+            str(model): tuple(
+                Layer(row["name"], row["structure"], row["macs"]) for row in rows.to_dict("records")
+            )
+            for model, rows in layers.groupby("model", sort=False)
+        },
+        tilings,
+        CostTable(repeats, machine.name),
+        _read_law(versions, tilings),
+        blocks,
+    )
+
+
+def cells(tables: Tables) -> list[Cell]:
+    """Return a cell for each version and core count that was measured alone, from medians over repeats.
+
+    Raises LookupError for tables without times on one core.
+    """
+    alone = _median_alone(tables)
+    solo = alone[alone["cores"] == 1].set_index(_VERSION)["seconds"].to_dict()
+    return [
+        Cell(
+            row["model"],
+            row["layer"],
+            row["version"],
+            tables.tilings[row["model"]][row["layer"]][row["version"]],
+            tables.layers[row["model"]][row["layer"]].macs,
+            solo[row["model"], row["layer"], row["version"]],
+            row["cores"],
+            row["seconds"],
+        )
+        for row in alone.to_dict("records")
+        if (row["model"], row["layer"], row["version"]) in solo
+    ]
+
+
+def derive(host: Tables, machine: Machine) -> Tables:
+    """Return modelled tables of a described machine, from those measured on another one.
+
+    They are `law_seconds` of each version: its computing time is the measured one on a core there, net of its
+    modelled memory time there, x (peak of a core there / peak of a core here, at the width of vectors that
+    was run there). The exponent that combines both is fitted on the measured times on several cores there. A
+    block of c of C cores at pressure p gets the share max(1 - p, c / C) of the L3 and of the DRAM bandwidth,
+    and c + p (C - c) cores are at work. Repeats spread as they did there. Nothing measured on such a machine
+    stands behind this: it is unvalidated.
+
+    Raises LookupError for tables without times on one core.
+    """
+    measured = cells(host)
+    exponent = fit_law(measured, host.machine).exponent
+    law = machine_law(host, measured, exponent, peak_ratio(host.machine, machine))
+    alone = _alone(host)
+    alone = alone[alone["cores"] == 1]
+    spread = alone["seconds"] / alone.groupby(_VERSION)["seconds"].transform("median")
+    keys = [key for key, _ in _versions(law)]
+    rows = pd.MultiIndex.from_tuples(keys).get_indexer(pd.MultiIndex.from_frame(alone[_VERSION]))
+    parts = [
+        _derived_part(alone, rows, spread.to_numpy(), law, machine, cores, level)
+        for cores in machine.core_counts
+        for level in DERIVED_LEVELS
+        if level == 0 or cores < machine.cores
+    ]
+    costs = CostTable(pd.concat(parts, ignore_index=True), machine.name)
+    return Tables(machine, host.layers, host.tilings, costs, law)
+
+
+def peak_ratio(host: Machine, machine: Machine) -> float:
+    """Return how much longer a core of a machine computes than one of the host, running the same kernels.
+
+    Kernels of narrower vectors than a machine has reach that part of its peak. Kernels of wider ones cannot
+    run there: their times count as if others reached the same part of the peak, see `derivation_notes`.
+    """
+    width = min(1.0, host.vector_bits / machine.vector_bits)
+    return host.core_peak_flops / (machine.core_peak_flops * width)
+
+
+def derivation_notes(host: Machine, machine: Machine) -> list[str]:
+    """Return what a reader must know of tables derived from one machine for another."""
+    notes = [f"every time of {machine.name} is modelled from times on one core of {host.name}"]
+    if host.vector_bits > machine.vector_bits:
+        notes.append(
+            f"the kernels measured on {host.name} use vectors of up to {host.vector_bits} bits; "
+            f"{machine.name} is described with {machine.vector_bits}, so that it may be unable to run them: "
+            "times were scaled by the peak, as if kernels built for it reached the same part of its own"
+        )
+    if not (host.launch_s or host.join_s):
+        notes.append(
+            f"launch and join of {host.name} were not probed, so its times on several cores hold them unknown"
+        )
+    return notes
+
+
+def machine_law(host: Tables, measured: Sequence[Cell], exponent: float, ratio: float) -> MachineLaw:
+    """Return the laws of all versions of the host's tables, with computing times multiplied by a ratio.
+
+    Raises LookupError for a version that was not measured.
+    """
+    solo = {(cell.model, cell.layer, cell.version): cell for cell in measured}
+
+    def law(model: str, layer: int, version: int) -> LayerLaw:
+        cell = solo.get((model, layer, version))
+        if cell is None:
+            raise LookupError(
+                f"version {version} of layer {layer} of {model} has no time on 1 core of "
+                f"{host.machine.name}; rerun rule `profile`"
+            )
+        compute_s = compute_seconds(cell.tiling, cell.macs, cell.solo_s, host.machine, exponent)
+        return LayerLaw(ratio * compute_s, cell.tiling)
+
+    return MachineLaw(
+        exponent,
+        {
+            model: tuple(
+                tuple(law(model, layer, version) for version in range(len(tilings)))
+                for layer, tilings in enumerate(layers)
+            )
+            for model, layers in host.tilings.items()
+        },
+    )
+
+
+def _alone(tables: Tables) -> pd.DataFrame:
+    """Return the repeats at level 0. Raises LookupError if none is of one core."""
+    alone = tables.costs.repeats
+    alone = alone[alone["level"] == 0]
+    if not (alone["cores"] == 1).any():
+        raise LookupError(
+            f"the tables of {tables.machine.name} have no times on 1 core; add 1 to `profile.cores` "
+            "and rerun `profile`"
+        )
+    return alone
+
+
+def _median_alone(tables: Tables) -> pd.DataFrame:
+    return _alone(tables).groupby([*_VERSION, "cores"], sort=False)["seconds"].median().reset_index()
+
+
+def _derived_part(
+    alone: pd.DataFrame,
+    rows: NDArray[np.intp],
+    spread: NDArray[np.float64],
+    law: MachineLaw,
+    machine: Machine,
+    cores: int,
+    level: float,
+) -> pd.DataFrame:
+    """Return the rows of a core count and a level.
+
+    `rows` are the places of the repeats' versions in the law, `spread` the repeats relative to their median.
+    """
+    share = max(1.0 - level, cores / machine.cores)
+    l3_bytes, bytes_per_s = block_l3_bytes(machine, cores, share), block_bytes_per_s(machine, cores, share)
+    active = round(cores + level * (machine.cores - cores))
+    seconds = [
+        law_seconds(one, law, machine, cores, l3_bytes, bytes_per_s, active) for _, one in _versions(law)
+    ]
+    traffic = [traffic_bytes(one.tiling, cores, l3_bytes) for _, one in _versions(law)]
+    return alone.assign(
+        cores=cores,
+        level=level,
+        seconds=np.array(seconds)[rows] * spread,
+        traffic_bytes=np.array(traffic)[rows],
+    )
+
+
+def _versions(law: MachineLaw) -> Iterator[tuple[tuple[str, int, int], LayerLaw]]:
+    """Yield model, layer and version of each law, and the law."""
+    for model, layers in law.layers.items():
+        for layer, versions in enumerate(layers):
+            for version, one in enumerate(versions):
+                yield (model, layer, version), one
+
+
+def _read_tilings(rows: pd.DataFrame) -> tuple[Tiling, ...]:
+    return tuple(
+        Tiling(
+            row["parallelism"],
+            row["blocking_bytes"],
+            row["compulsory_bytes"],
+            # Tables of an earlier program have no such column.
+            fetched_bytes=tuple(map(int, row.get("fetched_bytes", ()))),
+        )
+        for row in rows.sort_values("version").to_dict("records")
+    )
+
+
+def _compute_times(law: MachineLaw) -> list[float]:
+    return [one.compute_s for _, one in _versions(law)]
+
+
+def _read_law(versions: pd.DataFrame, tilings: Tilings) -> MachineLaw | None:
+    """Return the law of tables that were modelled; measured ones have no such columns."""
+    if "compute_s" not in versions.columns:
+        return None
+    times = versions.set_index(_VERSION)["compute_s"].to_dict()
+    layers = {
+        model: tuple(
+            tuple(LayerLaw(times[model, layer, version], tiling) for version, tiling in enumerate(group))
+            for layer, group in enumerate(groups)
+        )
+        for model, groups in tilings.items()
+    }
+    return MachineLaw(float(versions["combine"].iloc[0]), layers)
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()

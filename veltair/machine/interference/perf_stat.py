@@ -1,0 +1,298 @@
+"""Pressure from the last-level cache's counters, which `perf stat` reads for the whole machine.
+
+What is scored: bytes that misses bring from DRAM over the machine's DRAM bandwidth, the DRAM half of
+pressure. What is not: the L3 half. No event of perf tells how much of an L3 others occupy; how much they
+read from it is a feature that a fit on co-runs may use (`interference_fit.py`), and without a fit the L3 half
+stays unscored. Where the kernel shows no such counters (`<not supported>`) nothing is scored and the source
+refuses to start.
+
+`LLC-load-misses` leaves out stores and, on some processors, prefetches: its traffic is a lower bound. Counts
+that perf scaled, because counters took turns, are used as they are. Blocks of our own count as well as
+others': the reading is the pressure on whoever starts next, not on a block that runs.
+
+Lines are those of `perf stat -I -x`, described under CSV FORMAT in perf-stat(1).
+"""
+
+import math
+import os
+import re
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from veltair.machine.interference.source import (
+    InterferenceUnavailableError,
+    PressureFit,
+    Reading,
+    RecentReadings,
+    check_fit,
+)
+from veltair.machine.topology.topology import Machine
+
+# Misses and accesses of the last level. The generic pair; then AMD's of Zen 4 and later, and of Zen 1 to 3
+# (tools/perf/pmu-events/arch/x86/amdzen*/ in Linux). `cache-misses` is no choice: which cache it means
+# depends on the processor.
+EVENT_PAIRS = (
+    ("LLC-load-misses", "LLC-loads"),
+    ("l3_lookup_state.l3_miss", "l3_lookup_state.all_coherent_accesses_to_l3"),
+    ("l3_comb_clstr_state.request_miss", "l3_lookup_state.all_l3_req_typs"),
+)
+# perf-stat(1) warns of the overhead of intervals below 100 ms.
+INTERVAL_S = 0.1
+LINE_BYTES = 64
+SEPARATOR = ";"  # names of events may hold commas
+TRIAL_TIMEOUT_S = 10.0
+FIRST_READING_TIMEOUT_S = 10.0
+PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One line: the events counted in the interval that ended `at_s` after the start.
+
+    `value` is None where perf gives a reason in place of a number; `problem` is that reason, else empty.
+    """
+
+    at_s: float
+    event: str
+    value: float | None
+    problem: str
+
+
+def parse_line(line: str) -> Count | None:
+    """Return what a line of `perf stat -I -x ';'` says, None if it is no count (a comment, a metric alone).
+
+    The event's name loses its modifiers: perf adds `:u` by itself where it may not see the kernel.
+    """
+    fields = [field.strip() for field in line.split(SEPARATOR)]
+    if len(fields) < 6 or not fields[3]:
+        return None
+    try:
+        at_s = float(fields[0])
+        value = None if fields[1].startswith("<") else float(fields[1])
+    except ValueError:
+        return None
+    if not math.isfinite(at_s + (value or 0.0)):
+        return None
+    event = re.sub(r":[a-zA-Z]+$", "", fields[3])
+    return Count(at_s, event, value, fields[1] if value is None else "")
+
+
+class Intervals:
+    """Puts counts together: of each interval, in order, one rate an event."""
+
+    def __init__(self, events: tuple[str, ...]) -> None:
+        self._events = events
+        self._begin_s = 0.0
+        self._counts: dict[str, float | None] = {}
+
+    def feed(self, count: Count) -> Reading | None:
+        """Return each event's count per second when its interval is complete, else None.
+
+        An interval in which one of them was not counted gives nothing: a missing count is no zero.
+        """
+        if count.event not in self._events:
+            return None
+        self._counts[count.event] = count.value
+        if len(self._counts) < len(self._events):
+            return None
+        seconds, self._begin_s = count.at_s - self._begin_s, count.at_s
+        values = [self._counts[event] for event in self._events]
+        self._counts = {}
+        if seconds <= 0:
+            return None
+        rates = tuple(value / seconds for value in values if value is not None)
+        return rates if len(rates) == len(values) else None
+
+
+def refusal(complaint: str, status: int, paranoid: str) -> str | None:
+    """Return why perf may not count at all, from its stderr; None if only the events were wrong.
+
+    `paranoid` is the setting kernel.perf_event_paranoid, or empty where it cannot be read.
+    """
+    if re.search(r"Access to performance|No permission|Permission denied|Operation not permitted", complaint):
+        return (
+            f"perf may not count the whole machine (kernel.perf_event_paranoid is {paranoid or 'unknown'}); "
+            "set it to 0 (`sysctl kernel.perf_event_paranoid=0`) or give perf CAP_PERFMON"
+        )
+    if status != 0 and "event syntax error" not in complaint:
+        said = " ".join(complaint.split())[:200] or "nothing"
+        return f"perf failed (exit status {status}) and said: {said}; try `perf stat -a -e LLC-loads true`"
+    return None
+
+
+def find_events(program: str = "perf") -> tuple[str, str]:
+    """Return the first pair of EVENT_PAIRS that this machine counts.
+
+    Raises InterferenceUnavailableError if perf is missing or not permitted, or the machine counts none.
+    """
+    tried = []
+    for pair in EVENT_PAIRS:
+        done = _try(program, pair)
+        reason = refusal(done.stderr, done.returncode, _paranoid())
+        if reason:
+            raise InterferenceUnavailableError(reason)
+        counts = [count for line in done.stdout.splitlines() if (count := parse_line(line))]
+        if {count.event for count in counts if count.value is not None}.issuperset(pair):
+            return pair
+        problem = next((count.problem for count in counts if count.problem), "unknown to this perf")
+        tried.append(f"{pair[0]} is {problem}")
+    raise InterferenceUnavailableError(
+        f"this machine shows no counters of its last-level cache ({', '.join(tried)}), as most virtual "
+        "machines and containers; use a bare machine, or the probe"
+    )
+
+
+class PerfStat:
+    """Reads misses and accesses of the last-level cache, a reading an interval, from a perf of its own."""
+
+    name = "perf"
+    features: tuple[str, ...] = (
+        "L3 misses (share of the DRAM bandwidth)",
+        "L3 accesses (share of the DRAM bandwidth)",
+    )
+
+    def __init__(
+        self,
+        machine: Machine,
+        interval_s: float = INTERVAL_S,
+        fit: PressureFit | None = None,
+        program: str = "perf",
+    ) -> None:
+        """Check the values. Raises ValueError if the interval is below 1 ms or the fit another source's."""
+        if not interval_s >= 0.001:
+            raise ValueError(f"PerfStat: interval_s is {interval_s}; perf takes 0.001 or more")
+        check_fit(fit, self.name, self.features)
+        self.fit = fit
+        self._machine, self._interval_s, self._program = machine, interval_s, program
+        self._recent = RecentReadings()
+        self._process: subprocess.Popen[str] | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._parsing_s = 0.0
+
+    def start(self) -> None:
+        """Start perf, wait for its first interval. Raises InterferenceUnavailableError if there is none."""
+        events = find_events(self._program)
+        self._recent, self._stopping = RecentReadings(), False
+        self._process = subprocess.Popen(
+            _command(self._program, events, self._interval_s),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=_environment(),
+        )
+        self._thread = threading.Thread(
+            target=self._read, args=(self._process, Intervals(events)), name="perf", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._recent.wait_for(1, self._interval_s + FIRST_READING_TIMEOUT_S)
+        except RuntimeError as error:
+            self.stop()
+            raise InterferenceUnavailableError(f"perf gave no reading: {error}") from error
+
+    def stop(self) -> None:
+        """End perf; harmless if it is not running."""
+        self._stopping = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._recent = RecentReadings()
+
+    def observe(self, measured_s: float, alone_s: float, pressed_s: float) -> None:
+        """Do nothing: the counters tell."""
+
+    def forget(self) -> None:
+        """Do nothing: blocks teach it nothing."""
+
+    def reading(self) -> Reading:
+        """Return bytes/s missed in and read from the L3, over the DRAM bandwidth; not clipped."""
+        return self._recent.middle()
+
+    def pressure(self) -> float:
+        """Return the share of the DRAM bandwidth in use, or what the fit makes of the reading."""
+        reading = self._recent.middle()
+        return min(1.0, reading[0]) if self.fit is None else self.fit.pressure(reading)
+
+    def seconds_per_reading(self, readings: int) -> float:
+        """Return the processor time of perf and of parsing for an interval, the mean of the next so many."""
+        first, begin_s = self._recent.count, self._spent_s()
+        self._recent.wait_for(first + readings, readings * self._interval_s + FIRST_READING_TIMEOUT_S)
+        return (self._spent_s() - begin_s) / (self._recent.count - first)
+
+    def _read(self, process: "subprocess.Popen[str]", intervals: Intervals) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                count = parse_line(line)
+                rates = intervals.feed(count) if count else None
+                if rates is not None:
+                    share = LINE_BYTES / self._machine.dram_bytes_per_s
+                    self._recent.add(tuple(rate * share for rate in rates))
+                self._parsing_s = time.thread_time()
+        if not self._stopping:
+            self._recent.fail(
+                f"perf ended by itself (exit status {process.wait()}), so pressure is not known any more; "
+                "run again, or with another source of interference"
+            )
+
+    def _spent_s(self) -> float:
+        """Return the processor time of perf so far and of the thread that parses."""
+        if self._process is None:
+            raise RuntimeError("perf does not run; start the source of interference first")
+        # Nanoseconds on a processor; the clock ticks of /proc/PID/stat are longer than what a reading takes.
+        ran = Path(f"/proc/{self._process.pid}/schedstat").read_text(encoding="ascii")
+        return 1e-9 * int(ran.split()[0]) + self._parsing_s
+
+
+def _command(program: str, events: tuple[str, ...], interval_s: float) -> list[str]:
+    interval_ms = round(1000 * interval_s)
+    return [
+        *(program, "stat", "--all-cpus", "--log-fd", "1", "-x", SEPARATOR),
+        *("-I", str(interval_ms), "-e", ",".join(events)),
+    ]
+
+
+def _try(program: str, events: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
+    command = [*_command(program, events, INTERVAL_S), "--", "true"]
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=TRIAL_TIMEOUT_S,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError as error:
+        raise InterferenceUnavailableError(
+            f"{program} was not found on PATH; install it (Debian: apt-get install linux-perf; Ubuntu: "
+            "apt-get install linux-tools-generic; Fedora: dnf install perf)"
+        ) from error
+    except PermissionError as error:
+        raise InterferenceUnavailableError(f"{program} may not be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise InterferenceUnavailableError(
+            f"{program} did not end within {TRIAL_TIMEOUT_S:g} s of counting nothing; free the machine"
+        ) from error
+
+
+def _environment() -> dict[str, str]:
+    """Return this process' environment with numbers written the C way."""
+    return {**os.environ, "LC_ALL": "C"}
+
+
+def _paranoid() -> str:
+    try:
+        return PARANOID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

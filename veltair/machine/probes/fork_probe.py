@@ -1,0 +1,92 @@
+"""What a kernel pays to start on several cores and to end on them, measured through the gang."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veltair.machine.workers.pool import BlockRun, Ended, Grant
+from veltair.machine.c_build import FLAGS, compile_c
+from veltair.machine.workers.native_pool import NativeGang
+
+SOURCE = Path(__file__).with_name("fork_kernel.c")
+KERNELS = 2000
+WARM = 200
+TIMEOUT_S = 30.0
+
+_FORK = np.dtype(
+    [
+        ("header", "<u8", (3,)),
+        ("safe_call", "<u8"),
+        ("launch_ns", "<u8"),
+        ("join_ns", "<u8"),
+        ("met_ns", "<u8"),
+        ("tasks", "<u4"),
+        ("arrived", "<u4"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ForkCost:
+    """Seconds from a kernel's start until its last core works, and from that core's end until its own."""
+
+    launch_s: float
+    join_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """One of the kernels, as a function object of TVM's looks to a gang."""
+
+    address: int
+
+    def __chandle__(self) -> int:
+        return self.address
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    calls: Sequence[Sequence[tuple[Any, tuple[Any, ...]]]]
+    inputs: Sequence[Any] = ()
+    outputs: Sequence[Any] = ()
+
+
+def measure_fork(core_ids: Sequence[int], build_dir: Path, kernels: int = KERNELS) -> ForkCost:
+    """Return the medians over the kernels of one block on these cores; nothing is forked on one core.
+
+    Raises NativeBuildError without gcc, RuntimeError if the block does not end.
+    """
+    if len(core_ids) == 1:
+        return ForkCost(0.0, 0.0)
+    library = ctypes.CDLL(str(compile_c(SOURCE, build_dir, (*FLAGS, "-shared", "-fPIC"))))
+    forks = np.zeros(WARM + kernels, _FORK)
+    forks["safe_call"] = ctypes.cast(library.fork_and_join, ctypes.c_void_p).value
+    forks["tasks"] = len(core_ids)
+    _run(forks, tuple(core_ids), build_dir)
+    measured = forks[WARM:]
+    return ForkCost(
+        1e-9 * float(np.median(measured["launch_ns"])), 1e-9 * float(np.median(measured["join_ns"]))
+    )
+
+
+def _run(forks: NDArray[Any], cores: tuple[int, ...], build_dir: Path) -> None:
+    start, step = forks.ctypes.data, _FORK.itemsize
+    room = _Room([[(_Kernel(start + place * step), ())] for place in range(len(forks))])
+    gang = NativeGang(cores, build_dir)
+    try:
+        bound = gang.bind(room, "fork probe")
+        gang.run(BlockRun(0, bound, 0, len(forks), Grant(cores, (0,) * len(forks))))
+        notices = gang.wait(TIMEOUT_S)
+    finally:
+        left = gang.stop()
+    ended = [notice for notice in notices if isinstance(notice, Ended)]
+    if left or not ended or ended[0].error is not None:
+        raise RuntimeError(
+            f"the probe of launch and join did not end on cores {cores} within {TIMEOUT_S:g} s "
+            f"({ended[0].error if ended else 'no notice'}); give it cores that nothing else runs on"
+        )

@@ -1,0 +1,139 @@
+"""How fast this machine is: peaks and bandwidths of one core and of all, latency, clock; by a probe in C."""
+
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+from veltair.machine.topology.cpulist import format_cpu_list
+from veltair.machine.c_build import compile_c
+from veltair.machine.topology.topology import Topology
+
+SOURCE = Path(__file__).with_name("probe.c")
+REPEATS = 5
+SECONDS = 0.15
+# Read bytes that do not fit the L3, and not what a hypervisor hides of it.
+L3_MULTIPLE = 4
+MINIMUM_BYTES = 16 * 2**20
+
+Repeats = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpeeds:
+    """The repeats of the probe; what was not measured is empty.
+
+    FLOP/s of one core, and DRAM bytes/s read by one core and by all together; by cores at work, the FLOP/s of
+    all of those; bytes/s read from the L2 and from the L3, by one core and by all; dependent reads of DRAM a
+    second. `vector_bits` is the width of the vectors that the FLOP/s were reached with.
+    """
+
+    core_flops: Repeats
+    core_dram_bytes_per_s_repeats: Repeats
+    dram_bytes_per_s_repeats: Repeats
+    flops_by_cores: tuple[tuple[int, Repeats], ...] = ()
+    core_l2: Repeats = ()
+    all_l2: Repeats = ()
+    core_l3: Repeats = ()
+    all_l3: Repeats = ()
+    dram_reads: Repeats = ()
+    vector_bits: int = 256
+
+    @property
+    def core_peak_flops(self) -> float:
+        """The most one core did while all were at work, or alone if only that is known: a peak is a bound."""
+        if not self.flops_by_cores:
+            return max(self.core_flops)
+        cores, rates = self.flops_by_cores[-1]
+        return max(rates) / cores
+
+    @property
+    def clock_factors(self) -> tuple[tuple[int, float], ...]:
+        """Points (cores at work, speed of each relative to all at work).
+
+        No core is faster for having more of them at work: what looks so is noise, and counts as equal.
+        """
+        points: list[tuple[int, float]] = []
+        for cores, rates in reversed(self.flops_by_cores):
+            factor = max(rates) / cores / self.core_peak_flops
+            points.append((cores, max(factor, points[-1][1] if points else 1.0)))
+        return tuple(reversed(points)) or ((1, 1.0),)
+
+    @property
+    def core_dram_bytes_per_s(self) -> float:
+        """The median of one core's DRAM reads."""
+        return statistics.median(self.core_dram_bytes_per_s_repeats)
+
+    @property
+    def dram_bytes_per_s(self) -> float:
+        """The median of all cores' DRAM reads together; at least one core's, whatever the noise."""
+        return max(statistics.median(self.dram_bytes_per_s_repeats), self.core_dram_bytes_per_s)
+
+    @property
+    def dram_latency_s(self) -> float:
+        """The median time of a read that the next one waits for; 0 if it was not measured."""
+        return 1.0 / statistics.median(self.dram_reads) if self.dram_reads else 0.0
+
+
+def known(rates: Repeats) -> float:
+    """Return the median of some rates; infinity, no limit, if there are none."""
+    return statistics.median(rates) if rates else inf
+
+
+def probe(build_dir: Path, topology: Topology) -> HostSpeeds:
+    """Return this machine's speeds, measured in about ten seconds with all its cores.
+
+    Raises NativeBuildError if the probe cannot be compiled, RuntimeError if it fails.
+    """
+    program = compile_c(SOURCE, build_dir)
+    cores = [core for group in topology.cache_groups for core in group]
+    size = len(topology.cache_groups[0])
+    alone = max(L3_MULTIPLE * topology.l3_bytes, MINIMUM_BYTES)
+    together = max(alone // size, MINIMUM_BYTES)
+    in_l2 = topology.l2_bytes // 2
+    in_l3 = max(topology.l3_bytes // (2 * size), 2 * topology.l2_bytes)
+    vector_bits, _ = run(program, "fma", 0, cores[:1])  # warms the clock up, too
+    flops = [(count, run(program, "fma", 0, cores[:count])[1]) for count in _doubling(len(cores))]
+    return HostSpeeds(
+        core_flops=flops[0][1],
+        core_dram_bytes_per_s_repeats=run(program, "read", alone, cores[:1])[1],
+        dram_bytes_per_s_repeats=run(program, "read", together, cores)[1],
+        flops_by_cores=tuple(flops),
+        core_l2=run(program, "read", in_l2, cores[:1])[1],
+        all_l2=run(program, "read", in_l2, cores)[1],
+        core_l3=run(program, "read", in_l3, cores[:1])[1],
+        all_l3=run(program, "read", in_l3, cores)[1],
+        dram_reads=run(program, "chase", alone, cores[:1])[1],
+        vector_bits=vector_bits,
+    )
+
+
+def run(program: Path, mode: str, buffer_bytes: int, cores: Sequence[int]) -> tuple[int, Repeats]:
+    """Return the bits of the probe's vectors, and the rate of each repeat, on some cores.
+
+    Raises RuntimeError if it fails.
+    """
+    numbers = (SECONDS, REPEATS, buffer_bytes, *cores)
+    done = subprocess.run(
+        [str(program), mode, *(str(number) for number in numbers)],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(
+            f"the probe failed on cores {format_cpu_list(cores)} (exit status {done.returncode}): "
+            f"{done.stderr.strip()}; it needs {buffer_bytes * len(cores) >> 20} MiB of memory and these cores"
+        )
+    bits, *rates = done.stdout.split()
+    return int(bits), tuple(float(rate) for rate in rates)
+
+
+def _doubling(cores: int) -> list[int]:
+    """Return 1, 2, 4, … and the number of cores itself."""
+    counts = [1]
+    while 2 * counts[-1] < cores:
+        counts.append(2 * counts[-1])
+    return sorted({*counts, cores})

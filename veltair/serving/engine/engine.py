@@ -1,0 +1,347 @@
+"""The backend in real time: real kernels on pinned cores.
+
+One thread, the one that calls wait(), decides and keeps all books. Workers tell what happened through the
+gang, LoadGen's reader and whoever works aside through a queue; all of them end the wait.
+"""
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from veltair.compiler.frontend.model import LayerBlock
+from veltair.machine.costs.table import CostTable
+from veltair.machine.workers.pool import (
+    STOP_S,
+    BlockRun,
+    Bound,
+    CoreLostError,
+    Ended,
+    Grant,
+    Launch,
+    Notice,
+    Sample,
+    Servable,
+)
+from veltair.machine.interference.source import InterferenceSource
+from veltair.machine.topology.placement import Placement, remember
+from veltair.machine.workers.tvm_pool import PoolGang
+from veltair.machine.topology.topology import Machine
+from veltair.serving.engine.background import Aside, Work
+from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized, Woken
+from veltair.serving.loop.policy import Allocation, Resize
+from veltair.serving.loop.query import Query
+from veltair.serving.engine.messages import Arrived, Done, Failed, Flushed, Told
+from veltair.serving.engine.running_blocks import Progress, Started
+from veltair.serving.engine.warm_up import warm_up
+from veltair.serving.engine.watchdog import EngineError, Watch
+
+__all__ = ["Engine", "EngineError", "Sample"]
+
+BLOCKS_REMEMBERED = 4096
+HUNG_STOP_S = 0.1  # what ends by then is not what hangs
+_NOTHING_HELD: frozenset[int] = frozenset()
+
+
+class Engine:
+    """Runs blocks on the cores of this machine.
+
+    Every answer is compared with the right one; `wrong_answers` counts those that differ by more than 1e-4
+    relative. Times are seconds since the engine was made, on the monotonic clock (`zero_s`).
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Servable],
+        samples: Sequence[tuple[str, Sample]],
+        qos_s: Mapping[str, float],
+        costs: CostTable,
+        machine: Machine,
+        placement: Placement,
+        interference: InterferenceSource,
+        drain_s: float,
+        launch: Launch = PoolGang,
+    ) -> None:
+        """Start the workers with `launch`. `samples` maps LoadGen's sample index to a model and its input.
+
+        Raises EngineError if the cost table is another machine's.
+        """
+        if costs.machine != machine.name:
+            raise EngineError(
+                f"the cost table is of {costs.machine}, this machine is {machine.name}; measure it here "
+                "(`profile.costs: measured`) or only simulate (`measured.enabled: false`)"
+            )
+        self.zero_s = time.monotonic()
+        self.wrong_answers = 0
+        self._models, self._samples, self._qos_s = models, samples, qos_s
+        self._costs, self._machine, self._place = costs, machine, remember(placement, machine)
+        self._interference, self._drain_s = interference, drain_s
+        self._told: deque[Told] = deque()
+        self._happened: deque[Notice] = deque()
+        # The next block waits for what is done at the end of one, and blocks repeat.
+        self._profiled_s = lru_cache(BLOCKS_REMEMBERED)(self._sum_profiled)
+        self._gang = launch(machine.core_ids)
+        self._idle = {name: [self._room(name) for _ in machine.core_ids] for name in models}
+        self._free = set(machine.core_ids)
+        self._held: dict[int, set[int]] = {}
+        self._blocks: dict[int, Started] = {}
+        self._rooms: dict[int, Bound] = {}
+        self._query_samples: dict[int, Sample] = {}
+        self._progress = Progress(self._blocks, self._gang)
+        self._wakes: list[float] = []
+        self._close_at_s: float | None = None
+        self._closed = False
+        self._watch = Watch(self._gang, costs, machine.core_ids)
+        self._aside = Aside(lambda then: self._tell(Done(then)), self.fail)
+        self._open_aside = 0
+
+    # What other threads call.
+
+    def arrive(self, query_id: int, sample: int, monotonic_s: float) -> None:
+        """Take in a query, from any thread."""
+        self._tell(Arrived(query_id, sample, monotonic_s - self.zero_s))
+
+    def flush(self) -> None:
+        """No more queries will arrive."""
+        self._tell(Flushed(self.now_s()))
+
+    def fail(self, error: Exception) -> None:
+        """End the run with an error, from any thread."""
+        self._tell(Failed(error))
+
+    def now_s(self) -> float:
+        """Return seconds since the engine was made."""
+        return time.monotonic() - self.zero_s
+
+    def _tell(self, what: Told) -> None:
+        self._told.append(what)
+        self._gang.poke()
+
+    # What serve() calls.
+
+    def wait(self) -> Event | None:
+        """Return the next event; None once arrivals are flushed, nothing runs and nothing is due.
+
+        Raises EngineError if a kernel failed or hangs, or a core was taken away, and the error that `fail`
+        was given.
+        """
+        while not self._closed:
+            if self._told and not self._happened:
+                self._happened.extend(self._gang.wait(0.0))
+            if self._happened:  # first, since it frees cores
+                event = self._heed(self._happened.popleft())
+            elif self._told:
+                event = self._book(self._told.popleft())
+            elif self._is_over():
+                return None
+            else:
+                event = self._look()
+            if event is not None:
+                return event
+        return None
+
+    def start(self, allocation: Allocation) -> None:
+        """Run a block on cores that the placement picks."""
+        query_id, block = allocation.query_id, allocation.block
+        cores = self._place(allocation.cores, frozenset(self._free), _NOTHING_HELD)
+        self._hold(query_id, cores)
+        first = block.start == 0
+        if first:
+            idle = self._idle[block.model]
+            self._rooms[query_id] = idle.pop() if idle else self._room(block.model)
+        room = self._rooms[query_id]
+        last = block.stop == len(room.runnable.calls)
+        sample = self._query_samples[query_id]
+        grant = Grant(cores, allocation.versions)
+        run = BlockRun(
+            query_id,
+            room,
+            block.start,
+            block.stop,
+            grant,
+            put_in=sample if first else None,
+            check=sample if last else None,
+        )
+        self._blocks[query_id] = Started(allocation, run, grant)
+        self._gang.run(run)
+
+    def resize(self, resize: Resize) -> None:
+        """Grant a running block other cores; it adopts them at its next layer end."""
+        run = self._blocks[resize.query_id].run
+        cores = run.grant.cores
+        if resize.cores > len(cores):
+            held = self._held[resize.query_id]
+            # Cores that an earlier grant has yet to give back are its own still.
+            own = [core for core in sorted(held) if core not in cores][: resize.cores - len(cores)]
+            cores = (*cores, *own)
+            if missing := resize.cores - len(cores):
+                gained = self._place(missing, frozenset(self._free), frozenset(held))
+                self._hold(resize.query_id, gained)
+                cores = (*cores, *gained)
+        self._gang.resize(run, Grant(cores[: resize.cores], resize.versions or run.grant.versions))
+
+    def wake_at(self, time_s: float) -> None:
+        """Deliver Woken at that time."""
+        heapq.heappush(self._wakes, time_s)
+
+    def pressure(self) -> float:
+        """Return the pressure that a block started now would meet: none where nothing runs."""
+        return self._interference.pressure() if self._blocks else 0.0
+
+    def progress(self) -> Mapping[int, int]:
+        """Return how many layers of each running block have ended; a live view."""
+        return self._progress
+
+    def cores_of(self, query_id: int) -> tuple[int, ...]:
+        """Return the cores that a query's block holds, those of its last grant first; none if none runs."""
+        if query_id not in self._blocks:
+            return ()
+        granted = self._blocks[query_id].run.grant.cores
+        return (*granted, *sorted(self._held[query_id].difference(granted)))
+
+    def do_aside(self, work: Work, then: Work) -> None:
+        """Do some work on another thread, after what was asked before, then call `then` on this one.
+
+        The run is not over before that. An error of `work` ends it.
+        """
+        self._open_aside += 1
+        self._aside.do(work, then)
+
+    def stop(self) -> None:
+        """Let running kernels and the work aside that has begun end, and stop the threads.
+
+        Raises EngineError if one does not end: only the end of the process will.
+        """
+        timeout_s = HUNG_STOP_S if self._watch.found_hang else STOP_S
+        is_gone = self._aside.stop(timeout_s)
+        left = self._gang.stop(timeout_s)
+        if self._watch.found_hang:
+            return
+        if left:
+            raise EngineError(
+                f"{left} workers do not end: a kernel hangs; build the models anew (rule `build`)"
+            )
+        if not is_gone:
+            raise EngineError(
+                f"the load of a model has not ended in {timeout_s:g} s: see that the disk of the builds "
+                "answers, or build the model anew (rule `build`)"
+            )
+
+    def warm_up(self, names: Collection[str] | None = None) -> None:
+        """Run every idle instance of some models, or of all, once, so that no query pays for first touches.
+
+        The models are in memory. Raises EngineError if one fails or hangs.
+        """
+        for name, rooms in self._idle.items():
+            if names is not None and name not in names:
+                continue
+            solo = tuple(int(version) for version in self._costs.model(name).solo)
+            cores, block = self._machine.core_ids, LayerBlock(name, 0, len(solo))
+            sample = next(sample for model, sample in self._samples if model == name)
+            whole = Allocation(-1, block, solo, len(cores))
+            warm_up(self._gang, self._watch, whole, rooms, cores, sample)
+
+    # Books.
+
+    def _room(self, model: str) -> Bound:
+        return self._gang.bind(self._models[model].instance(), model)
+
+    def _is_over(self) -> bool:
+        is_idle = not self._blocks and not self._wakes and not self._open_aside
+        return self._close_at_s is not None and is_idle
+
+    def _look(self) -> Event | None:
+        """Wait for what happens or is due next."""
+        due = self._wakes[:1] if self._close_at_s is None else [*self._wakes[:1], self._close_at_s]
+        timeout_s = max(0.0, min(due) - self.now_s()) if due else None
+        if self._blocks:
+            self._watch.look(self._blocks.values())
+            period_s = self._watch.period_s
+            timeout_s = period_s if timeout_s is None else min(timeout_s, period_s)
+        self._happened.extend(self._gang.wait(timeout_s))
+        if self._happened or self._told or not due or min(due) > self.now_s():
+            return None
+        return self._due()
+
+    def _due(self) -> Event:
+        if self._wakes and (self._close_at_s is None or self._wakes[0] <= self._close_at_s):
+            return Woken(max(heapq.heappop(self._wakes), self.now_s()))
+        self._closed = True
+        return Closed(self.now_s())
+
+    def _book(self, told: Told) -> Event | None:
+        match told:
+            case Arrived():
+                model, sample = self._samples[told.sample]
+                self._query_samples[told.query_id] = sample
+                query = Query(told.query_id, model, told.time_s, self._qos_s[model])
+                return Arrival(told.time_s, query)
+            case Flushed():
+                self._close_at_s = told.time_s + self._drain_s
+                return None
+            case Done(then=then):
+                self._open_aside -= 1
+                then()
+                return None
+            case Failed(error=error):
+                raise error
+
+    def _heed(self, notice: Notice) -> Event | None:
+        if isinstance(notice, Ended):
+            return self._end(notice)
+        block, grant = notice.block, notice.grant
+        if grant is not block.grant:
+            return None  # a newer one is on its way or in use: only the last frees cores for sure
+        self._release(block.query_id, self._held[block.query_id].difference(grant.cores))
+        return Resized(notice.monotonic_s - self.zero_s, block.query_id, len(grant.cores))
+
+    def _end(self, ended: Ended) -> Event:
+        query_id = ended.block.query_id
+        started = self._blocks.pop(query_id)
+        self._raise(ended, started.allocation)
+        self._release(query_id, set(self._held[query_id]))
+        self._observe(started, ended.busy_s)
+        if ended.block.check is not None:
+            self.wrong_answers += ended.wrong_outputs
+            self._idle[started.allocation.block.model].append(self._rooms.pop(query_id))
+            del self._query_samples[query_id]
+        return BlockEnd(ended.monotonic_s - self.zero_s, query_id)
+
+    def _raise(self, ended: Ended, allocation: Allocation) -> None:
+        if isinstance(ended.error, CoreLostError):
+            raise EngineError(f"{allocation.block}: {ended.error}") from ended.error
+        if ended.error is not None:
+            self._watch.check_allowance()  # where that is why, it must not be put on the kernel
+            raise EngineError(
+                f"a kernel of {allocation.block} failed after {ended.ended_layers} layers: {ended.error}; "
+                "build the model anew (rule `build`)"
+            ) from ended.error
+
+    def _observe(self, started: Started, busy_s: float) -> None:
+        run, allocation = started.run, started.allocation
+        if run.grant is not started.first_grant:
+            return  # changed under way: no profiled time to compare with
+        alone_s, pressed_s = self._profiled_s(allocation.block, run.grant.versions, allocation.cores)
+        self._interference.observe(busy_s, alone_s, pressed_s)
+
+    def _sum_profiled(self, block: LayerBlock, versions: tuple[int, ...], cores: int) -> tuple[float, float]:
+        """Return what the layers of a block took together, alone and at the highest level, when profiled."""
+        layers = np.arange(block.start, block.stop)
+        costs, at = self._costs.model(block.model), self._costs.core_index(cores)
+        seconds = costs.seconds[layers, versions, at]
+        return float(seconds[:, 0].sum()), float(seconds[:, -1].sum())
+
+    def _hold(self, query_id: int, cores: Sequence[int]) -> None:
+        if not self._free.issuperset(cores):
+            raise EngineError(f"cores {sorted(set(cores) - self._free)} would be used by two blocks at once")
+        self._free.difference_update(cores)
+        self._held.setdefault(query_id, set()).update(cores)
+
+    def _release(self, query_id: int, cores: set[int]) -> None:
+        self._held[query_id] -= cores
+        if not self._held[query_id]:
+            del self._held[query_id]
+        self._free |= cores

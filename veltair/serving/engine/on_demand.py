@@ -1,0 +1,111 @@
+"""A backend whose models are loaded when a block needs them, within a budget of memory."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from veltair.machine.models.model_memory import Loading, ModelMemory, ModelMemoryError
+from veltair.serving.engine.background import DoAside
+from veltair.serving.loop.dispatcher import Backend, BlockEnd, Closed, Event, Resized
+from veltair.serving.loop.policy import Allocation, Resize
+
+
+class OnDemand:
+    """Passes everything on to another backend, but a block only once its model is in memory.
+
+    A model is in use while a block of it runs. It is loaded aside, while decisions go on: one load at a time,
+    in the order in which blocks were given cores. Until then a block waits on the cores that it was given;
+    later ones whose models are in memory run meanwhile. Where those in use leave no room for the next load,
+    later blocks wait too, lest a model in constant use keep another one out for ever. Some block always runs
+    then, so the wait ends.
+    """
+
+    def __init__(
+        self, backend: Backend, memory: ModelMemory, models: tuple[str, ...], do_aside: DoAside
+    ) -> None:
+        """Begin. `do_aside` is where models are loaded.
+
+        Raises ModelMemoryError if one of the models is larger than the whole budget.
+        """
+        for name in models:
+            if name not in memory.resident and (refused := memory.refusal(name)) and refused.is_final:
+                raise ModelMemoryError(f"{refused} (`engine.memory_mb`)")
+        self._backend, self._memory, self._do_aside = backend, memory, do_aside
+        self._waiting: dict[int, Allocation] = {}
+        self._running: dict[int, str] = {}  # the model of each query's block
+        # Changes of blocks that wait, of each the last one: only that frees cores for sure.
+        self._changed: dict[int, int] = {}
+        self._adopted: dict[int, Resized] = {}
+
+    def start(self, allocation: Allocation) -> None:
+        """Run a block as soon as its model is in memory."""
+        self._waiting[allocation.query_id] = allocation
+        self._start_waiting()
+
+    def resize(self, resize: Resize) -> None:
+        """Change a running block at its next layer end, one that waits at the next event."""
+        waiting = self._waiting.get(resize.query_id)
+        if waiting is None:
+            self._backend.resize(resize)
+            return
+        versions = waiting.versions if resize.versions is None else resize.versions
+        self._waiting[resize.query_id] = replace(waiting, cores=resize.cores, versions=versions)
+        self._adopted.pop(resize.query_id, None)
+        self._changed[resize.query_id] = resize.cores
+
+    def wake_at(self, time_s: float) -> None:
+        """Deliver Woken at that time."""
+        self._backend.wake_at(time_s)
+
+    def wait(self) -> Event | None:
+        """Return the backend's next event, and after it the changes of blocks that wait.
+
+        Raises ModelMemoryError if loading a model failed.
+        """
+        if self._adopted:
+            return self._adopted.pop(next(iter(self._adopted)))
+        event = self._backend.wait()
+        if event is not None and not isinstance(event, Closed):
+            # Not before an event: a policy that changes a block at each call would be called for ever.
+            changes = self._changed.items()
+            self._adopted = {query_id: Resized(event.time_s, query_id, cores) for query_id, cores in changes}
+            self._changed = {}
+        if isinstance(event, BlockEnd):
+            self._adopted.pop(event.query_id, None)  # it ended before it could be told
+            self._memory.release(self._running.pop(event.query_id))
+            self._start_waiting()
+        return event
+
+    def pressure(self) -> float:
+        """Return the backend's pressure."""
+        return self._backend.pressure()
+
+    def progress(self) -> Mapping[int, int]:
+        """Return how many layers of each block have ended: none of one that waits."""
+        progress = self._backend.progress()
+        return {**progress, **dict.fromkeys(self._waiting, 0)} if self._waiting else progress
+
+    def _start_waiting(self) -> None:
+        for query_id, allocation in list(self._waiting.items()):
+            model = allocation.block.model
+            if model in self._memory.resident:
+                self._memory.acquire(model)
+                del self._waiting[query_id]
+                self._running[query_id] = model
+                self._backend.start(allocation)
+            elif not self._memory.loading and not self._load(model):
+                return
+
+    def _load(self, model: str) -> bool:
+        """Begin to load a model, and return whether there is room for it."""
+        loading = self._memory.refusal(model) or self._memory.begin(model)
+        if isinstance(loading, Loading):
+            self._do_aside(loading.run, partial(self._end_load, loading))
+            return True
+        if not self._running:
+            raise ModelMemoryError(str(loading))  # nobody's end will make room
+        return False
+
+    def _end_load(self, loading: Loading) -> None:
+        self._memory.end(loading)
+        self._start_waiting()

@@ -1,0 +1,33 @@
+"""The blocks that run on real cores, and how far they are."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from veltair.machine.workers.pool import BlockRun, Gang, Grant
+from veltair.serving.loop.policy import Allocation
+
+
+@dataclass(slots=True)
+class Started:
+    """A block under way: what was allocated, as what it runs, and the grant that it began with."""
+
+    allocation: Allocation
+    run: BlockRun
+    first_grant: Grant
+
+
+class Progress(Mapping[int, int]):
+    """The ended layers of running blocks by query, read when asked for: most decisions do not ask."""
+
+    def __init__(self, blocks: Mapping[int, Started], gang: Gang) -> None:
+        """Take the running blocks, which may change, and who runs them."""
+        self._blocks, self._gang = blocks, gang
+
+    def __getitem__(self, query_id: int) -> int:
+        return self._gang.ended_layers(self._blocks[query_id].run)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)

@@ -1,0 +1,72 @@
+"""What must not go on unseen while blocks run: a layer that hangs, and cores that are taken away."""
+
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from veltair.machine.topology.cpu_limits import allowance
+from veltair.machine.costs.table import CostTable
+from veltair.machine.workers.pool import Gang
+from veltair.serving.engine.running_blocks import Started
+
+WATCH_S = 0.25  # how often is looked
+HANG_FACTOR = 10.0
+# Workers give way to everything else on the machine: a layer may wait for its core longer than it takes.
+HANG_S = 1.0
+
+
+class EngineError(RuntimeError):
+    """A run on real cores failed; the message says where and what to do."""
+
+
+class Watch:
+    """Looks now and then at the blocks under way and at what the system allows.
+
+    `found_hang` tells that a worker will never end.
+    """
+
+    def __init__(self, gang: Gang, costs: CostTable, core_ids: Sequence[int]) -> None:
+        """Begin; what this thread may use now it must keep."""
+        self._gang, self._costs, self._core_ids = gang, costs, core_ids
+        self._allowed = allowance()
+        self._looked_s = time.monotonic()
+        self.found_hang = False
+
+    @property
+    def period_s(self) -> float:
+        """How long to wait at most before the next look."""
+        return WATCH_S
+
+    def look(self, blocks: Iterable[Started]) -> None:
+        """Look, unless it was just done.
+
+        Raises EngineError for a layer that takes far longer than it ever did, and as `check_allowance`.
+        """
+        now_s = time.monotonic()
+        if now_s - self._looked_s < WATCH_S:
+            return
+        self._looked_s = now_s
+        self.check_allowance()
+        for started in blocks:
+            self._check_layer(started, now_s - self._gang.layer_started_s(started.run))
+
+    def check_allowance(self) -> None:
+        """Raise EngineError if cores, or time on them, were taken away since the begin."""
+        if taken := self._allowed.taken(allowance(), self._core_ids):
+            raise EngineError(taken)
+
+    def _check_layer(self, started: Started, layer_s: float) -> None:
+        if layer_s <= HANG_S:
+            return
+        block = started.allocation.block
+        layer = min(block.start + self._gang.ended_layers(started.run), block.stop - 1)
+        seconds = self._costs.model(block.model).seconds[layer]
+        profiled_s = float(seconds[np.isfinite(seconds)].max())  # infinite where there is no version
+        if layer_s > HANG_FACTOR * profiled_s:
+            self.found_hang = True
+            raise EngineError(
+                f"layer {layer} of {block} has been running for {layer_s:.1f} s, but took "
+                f"{1e3 * profiled_s:.3g} ms at most when it was profiled: its kernel hangs; build the "
+                "model anew (rule `build`)"
+            )

@@ -1,0 +1,339 @@
+"""The one loop of a run: events in, commands out, and the only mutable state of serving."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from veltair.serving.loop.queues import PendingQueue, SeenIds, ValuesView
+from veltair.serving.loop.policy import (
+    Allocation,
+    Context,
+    Pending,
+    Policy,
+    Rejection,
+    Resize,
+    Running,
+    Snapshot,
+    Wake,
+)
+from veltair.serving.loop.query import Ending, Query, QueryRecord
+
+UNFINISHED_REASON = "the run ended first"
+
+
+class PolicyError(RuntimeError):
+    """A policy broke its contract; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A query arrived."""
+
+    time_s: float
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class BlockEnd:
+    """The running block of a query ended; its cores are free."""
+
+    time_s: float
+    query_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """A running block adopted its new core count at a layer end; cores it gave up are free."""
+
+    time_s: float
+    query_id: int
+    cores: int
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """A time that the policy asked for has come."""
+
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The run is over: whatever is still open counts as unfinished."""
+
+    time_s: float
+
+
+Event = Arrival | BlockEnd | Resized | Woken | Closed
+Command = Allocation | Resize | Wake
+
+
+class Backend(Protocol):
+    """Where time comes from. It never decides.
+
+    Events come in the order of their times; at equal times cores are freed (BlockEnd, Resized) before
+    queries arrive, then wakes; ties go by sequence.
+    """
+
+    def start(self, allocation: Allocation) -> None:
+        """Run a block from now on."""
+
+    def resize(self, resize: Resize) -> None:
+        """Change a running block at its next layer end (no effect, and no event, in its last layer)."""
+
+    def wake_at(self, time_s: float) -> None:
+        """Deliver Woken at that time."""
+
+    def wait(self) -> Event | None:
+        """Return the next event, or None once nothing is left to arrive, to run or to wake for."""
+
+    def pressure(self) -> float:
+        """Return the pressure in [0, 1] that a block started now would meet."""
+
+    def progress(self) -> Mapping[int, int]:
+        """Return how many layers of each running block have ended; a live view."""
+
+
+class Outcome(NamedTuple):
+    """What follows from one event: commands for the backend, and queries that ended."""
+
+    commands: Sequence[Command] = ()
+    finished: Sequence[QueryRecord] = ()
+
+
+@dataclass(slots=True)
+class _Account:
+    """A query in the system: its place in the queue (None while it runs), and what it has used so far."""
+
+    query: Query
+    layers: int
+    waiting: Pending | None
+    start_s: float | None = None
+    blocks: int = 0
+    conflicts: int = 0
+    core_s: float = 0.0
+    held_since_s: float = 0.0
+
+    def charge(self, cores: int, time_s: float) -> None:
+        """Add what it has held since it was last charged."""
+        self.core_s += cores * (time_s - self.held_since_s)
+        self.held_since_s = time_s
+
+
+@dataclass
+class Dispatcher:
+    """Keeps the books of a run and guards the contract once for all policies and backends.
+
+    Raises PolicyError, naming the policy, when it gives cores that are not free, names an unknown query,
+    starts layers out of order, or leaves queries waiting while nothing runs and nothing is due.
+    """
+
+    policy: Policy
+    context: Context
+    free_cores: int = field(init=False)
+    _seen: SeenIds = field(init=False, default_factory=SeenIds)
+    _accounts: dict[int, _Account] = field(init=False, default_factory=dict)
+    _pending: PendingQueue = field(init=False, default_factory=PendingQueue)
+    _running: dict[int, Running] = field(init=False, default_factory=dict)
+    _running_view: Sequence[Running] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.free_cores = self.context.machine.cores
+        self._running_view = ValuesView(self._running)
+
+    def handle(self, event: Event, pressure: float, progress: Mapping[int, int]) -> Outcome:
+        """Book an event, ask the policy, and return the commands and the queries that ended."""
+        finished: list[QueryRecord] = []
+        time_s = event.time_s
+        if isinstance(event, BlockEnd):
+            self._end_block(event, finished)
+        elif isinstance(event, Arrival):
+            self._admit(event.query)
+        elif isinstance(event, Resized):
+            self._adopt(event)
+        elif isinstance(event, Closed):
+            return Outcome(finished=self._abandon(time_s))
+        snapshot = Snapshot(time_s, self.free_cores, pressure, self._pending, self._running_view, progress)
+        commands: list[Command] = []
+        # A copy, since an answer that is made on the way would see books that have changed.
+        for answer in tuple(self.policy.allocate(snapshot)):
+            match answer:
+                case Allocation():
+                    self._start(answer, time_s)
+                    commands.append(answer)
+                case Resize():
+                    self._resize(answer, time_s)
+                    commands.append(answer)
+                case Wake():
+                    self._check_wake(answer, time_s)
+                    commands.append(answer)
+                case Rejection():
+                    account, _ = self._call(answer.query_id)
+                    finished.append(self._close(account, Ending.REJECTED, time_s, answer.reason))
+                case _:
+                    raise PolicyError(
+                        f"{self._name} answered {answer!r}; return Allocation, Resize, Rejection or Wake"
+                    )
+        return Outcome(commands, finished)
+
+    def check_drained(self) -> None:
+        """Raise PolicyError if queries are still open although no event is due any more."""
+        if self._pending and not self._running:
+            raise stall(self.policy, len(self._pending), self._pending[0].query, self.free_cores)
+        if self._running:
+            raise RuntimeError(f"the run of {self._name} ended while queries {sorted(self._running)[:5]} ran")
+
+    @property
+    def _name(self) -> str:
+        return type(self.policy).__name__
+
+    def _admit(self, query: Query) -> None:
+        if not self._seen.add(query.id):
+            raise ValueError(f"query {query.id} arrived twice")
+        model = self.context.models.get(query.model)
+        if model is None:
+            raise LookupError(f"query {query.id} asks for {query.model}, which this run does not serve")
+        entry = Pending(query, 0)
+        self._accounts[query.id] = _Account(query, len(model.layers), entry)
+        self._pending.add(entry)
+
+    def _end_block(self, event: BlockEnd, finished: list[QueryRecord]) -> None:
+        query_id = event.query_id
+        running, account = self._running.pop(query_id), self._accounts[query_id]
+        reserved_cores = running.reserved_cores
+        account.charge(reserved_cores, event.time_s)
+        self.free_cores += reserved_cores
+        stop = running.block.stop
+        if stop == account.layers:
+            finished.append(self._close(account, Ending.SERVED, event.time_s))
+        else:
+            account.waiting = Pending(account.query, stop)
+            self._pending.add(account.waiting)
+
+    def _adopt(self, event: Resized) -> None:
+        running = self._running[event.query_id]
+        self._book(running, event.cores, running.target_cores, running.versions, event.time_s)
+
+    def _start(self, allocation: Allocation, time_s: float) -> None:
+        block, cores = allocation.block, allocation.cores
+        account, next_layer = self._call(allocation.query_id)
+        query, layers = account.query, account.layers
+        if block.model != query.model or block.start != next_layer or block.stop > layers:
+            raise PolicyError(
+                f"{self._name} starts {block} for query {query.id}, whose next layer is "
+                f"{next_layer} of "
+                f"{layers} of {query.model}"
+            )
+        self._take(cores, query.id)
+        wanted = allocation.wanted_cores or cores
+        if account.start_s is None:
+            account.start_s = time_s
+        account.held_since_s = time_s
+        account.blocks += 1
+        account.conflicts += cores < wanted
+        self._running[query.id] = Running(query, block, allocation.versions, cores, cores, wanted, time_s)
+
+    def _resize(self, resize: Resize, time_s: float) -> None:
+        running = self._running.get(resize.query_id)
+        if running is None:
+            raise PolicyError(f"{self._name} resizes query {resize.query_id}, which is not running")
+        if resize.cores < running.target_cores and running.target_cores > running.cores:
+            # The block may have grown already, with its Resized still on the way.
+            raise PolicyError(
+                f"{self._name} takes back cores from query {resize.query_id}, which is growing from "
+                f"{running.cores} to {running.target_cores}; wait for its Resized event"
+            )
+        versions = running.versions if resize.versions is None else resize.versions
+        if len(versions) != len(running.block):
+            raise PolicyError(
+                f"{self._name} resizes query {resize.query_id} with {len(versions)} versions for "
+                f"{len(running.block)} layers"
+            )
+        self._book(running, running.cores, resize.cores, versions, time_s)
+
+    def _book(
+        self, before: Running, cores: int, target_cores: int, versions: tuple[int, ...], time_s: float
+    ) -> None:
+        query, reserved_cores = before.query, before.reserved_cores
+        after = Running(
+            query, before.block, versions, cores, target_cores, before.wanted_cores, before.start_s
+        )
+        self._accounts[query.id].charge(reserved_cores, time_s)
+        gained = after.reserved_cores - reserved_cores
+        if gained > 0:
+            self._take(gained, query.id)
+        else:
+            self.free_cores -= gained
+        self._running[query.id] = after
+
+    def _take(self, cores: int, query_id: int) -> None:
+        if cores > self.free_cores:
+            raise PolicyError(
+                f"{self._name} gives {cores} cores to query {query_id}, but {self.free_cores} of "
+                f"{self.context.machine.cores} are free"
+            )
+        self.free_cores -= cores
+
+    def _call(self, query_id: int) -> tuple[_Account, int]:
+        """Take a query out of the queue; return its account and its next layer."""
+        account = self._accounts.get(query_id)
+        entry = account.waiting if account is not None else None
+        if account is None or entry is None:
+            raise PolicyError(f"{self._name} answers for query {query_id}, which is not waiting")
+        self._pending.remove(entry)
+        account.waiting = None
+        return account, entry.next_layer
+
+    def _check_wake(self, wake: Wake, time_s: float) -> None:
+        if not wake.time_s > time_s:
+            raise PolicyError(
+                f"{self._name} asks at {time_s} s to be woken at {wake.time_s} s; name a later time"
+            )
+
+    def _abandon(self, time_s: float) -> list[QueryRecord]:
+        for query_id, running in self._running.items():
+            self._accounts[query_id].charge(running.reserved_cores, time_s)
+        queries = [entry.query for entry in self._pending]
+        queries.extend(running.query for running in self._running.values())
+        self._pending.clear()
+        self._running.clear()
+        return [
+            self._close(self._accounts[query.id], Ending.UNFINISHED, time_s, UNFINISHED_REASON)
+            for query in queries
+        ]
+
+    def _close(self, account: _Account, ending: Ending, time_s: float, reason: str = "") -> QueryRecord:
+        query = account.query
+        del self._accounts[query.id]
+        start_s = time_s if account.start_s is None else account.start_s
+        return QueryRecord(
+            query, ending, start_s, time_s, account.blocks, account.conflicts, account.core_s, reason
+        )
+
+
+def stall(policy: Policy, waiting: int, oldest: Query, free_cores: int) -> PolicyError:
+    """Return the error of a policy that leaves queries waiting for good."""
+    return PolicyError(
+        f"{type(policy).__name__} stalls: {waiting} queries wait (the oldest is {oldest.id}, a "
+        f"{oldest.model}), {free_cores} cores are free, and nothing is due; "
+        "allocate cores, reject the query or return a Wake"
+    )
+
+
+def serve(dispatcher: Dispatcher, backend: Backend) -> Iterator[QueryRecord]:
+    """Run to the end and yield each query's record once: the same loop in virtual and in real time."""
+    while (event := backend.wait()) is not None:
+        outcome = dispatcher.handle(event, backend.pressure(), backend.progress())
+        for command in outcome.commands:
+            _send(command, backend)
+        yield from outcome.finished
+    dispatcher.check_drained()
+
+
+def _send(command: Command, backend: Backend) -> None:
+    if isinstance(command, Allocation):
+        backend.start(command)
+    elif isinstance(command, Resize):
+        backend.resize(command)
+    else:
+        backend.wake_at(command.time_s)

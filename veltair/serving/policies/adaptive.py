@@ -1,0 +1,185 @@
+"""Veltair's policies: adaptive scheduling (AS), adaptive compilation (AC), and both (FULL).
+
+Source: Liu et al., VELTAIR, ASPLOS 2022. Slack feedback, coalescing, growth and priced versions are options
+that go beyond it; preset `paper` has none of them.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from veltair.serving.policies.blocks import BlockFormer, BudgetRule, Budgets, BudgetShare, CoalesceLayers, Threshold
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
+from veltair.serving.policies.elastic import ElasticPolicy
+from veltair.serving.policies.growth import fill
+from veltair.serving.policies.native_spec import Asks, Plan
+from veltair.serving.loop.policy import Allocation, Answer, Context, Pending, Snapshot
+from veltair.serving.policies.latency_tables import FixedVersion, Reading, Timetables, VersionChoice
+
+
+class AdaptiveBlocks:
+    """Runs layer blocks whose size follows the load: the shared part of AS and FULL.
+
+    At each decision a waiting query's remaining layers are formed into blocks anew, under the current
+    threshold, level and budgets; the first of them is what it asks cores for.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        reading: Reading | FixedVersion,
+        *,
+        alpha: BudgetShare,
+        budgets: BudgetRule,
+        threshold: Threshold,
+        coalesce_layers: CoalesceLayers,
+        growth: bool,
+        order: Order,
+        conflict: Conflict,
+        drop_late: DropLate,
+    ) -> None:
+        self._tables = Timetables(context, reading)
+        self._budgets = Budgets(context, alpha, budgets)
+        self._former = BlockFormer(
+            context, self._tables, self._budgets, coalesce_layers=coalesce_layers, threshold=threshold
+        )
+        self._grows = growth
+        self._order, self._conflict, self._drop_late = order, conflict, drop_late
+
+    def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
+        """Return rejections of the late, the blocks that start now, and growth into what is left."""
+        tables = self._tables
+        if snapshot.free_cores < tables.counts[0] and self._drop_late is DropLate.NEVER:
+            return ()
+        level = tables.level(snapshot.pressure)
+        waiting, late = admit(
+            snapshot,
+            self._order,
+            self._drop_late,
+            lambda entry: tables.least_remaining_s(entry.query.model, entry.next_layer, level),
+        )
+        starts = self._starts(snapshot, waiting, level)
+        if not self._grows or len(starts) < len(waiting):
+            return [*late, *starts] if late else starts
+        return [*late, *fill(snapshot, starts, tables, level)]
+
+    def plan(self) -> Plan:
+        """Return how it decides, as data."""
+        return Plan(
+            Asks.BLOCKS,
+            self._tables,
+            self._order,
+            self._drop_late,
+            self._conflict,
+            former=self._former,
+            budgets=self._budgets,
+            grows=self._grows,
+        )
+
+    def _starts(self, snapshot: Snapshot, waiting: Sequence[Pending], level: int) -> list[Allocation]:
+        tables, former, budgets = self._tables, self._former, self._budgets
+        if not waiting or snapshot.free_cores < tables.counts[0]:
+            return []
+        total_average = former.total_average(_active_models(snapshot, waiting), level)
+
+        def propose(entry: Pending) -> Proposal:
+            query, first = entry.query, entry.next_layer
+            limit = former.limit(query.model, total_average, level)
+            step = budgets.step(query, first, snapshot.time_s)
+            return former.next_block(query.model, first, limit, level, step)
+
+        return start_in_turn(
+            waiting,
+            snapshot.free_cores,
+            tables.counts,
+            self._conflict,
+            propose=propose,
+            versions=lambda block, cores: tables.versions(block, level, cores),
+        )
+
+
+class VeltairAS(AdaptiveBlocks):
+    """Adaptive blocks, each layer in its solo version."""
+
+    plan = AdaptiveBlocks.plan
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        alpha: BudgetShare,
+        budgets: BudgetRule,
+        threshold: Threshold,
+        coalesce_layers: CoalesceLayers,
+        growth: bool,
+        order: Order,
+        conflict: Conflict,
+        drop_late: DropLate,
+    ) -> None:
+        super().__init__(
+            context,
+            Reading.SOLO_AT_LEVEL,
+            alpha=alpha,
+            budgets=budgets,
+            threshold=threshold,
+            coalesce_layers=coalesce_layers,
+            growth=growth,
+            order=order,
+            conflict=conflict,
+            drop_late=drop_late,
+        )
+
+
+class VeltairAC(ElasticPolicy):
+    """Elastic core shares on the tables of the current level, each layer in a version chosen for it."""
+
+    plan = ElasticPolicy.plan
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        versions: VersionChoice,
+        order: Order,
+        conflict: Conflict,
+        drop_late: DropLate,
+    ) -> None:
+        super().__init__(context, versions.reading, order, conflict, drop_late)
+
+
+class VeltairFULL(AdaptiveBlocks):
+    """Adaptive blocks, each layer in a version chosen for the current level and the cores it gets."""
+
+    plan = AdaptiveBlocks.plan
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        alpha: BudgetShare,
+        budgets: BudgetRule,
+        threshold: Threshold,
+        coalesce_layers: CoalesceLayers,
+        growth: bool,
+        versions: VersionChoice,
+        order: Order,
+        conflict: Conflict,
+        drop_late: DropLate,
+    ) -> None:
+        super().__init__(
+            context,
+            versions.reading,
+            alpha=alpha,
+            budgets=budgets,
+            threshold=threshold,
+            coalesce_layers=coalesce_layers,
+            growth=growth,
+            order=order,
+            conflict=conflict,
+            drop_late=drop_late,
+        )
+
+
+def _active_models(snapshot: Snapshot, waiting: Sequence[Pending]) -> Iterator[str]:
+    for running in snapshot.running:
+        yield running.query.model
+    for entry in waiting:
+        yield entry.query.model

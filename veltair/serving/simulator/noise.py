@@ -1,0 +1,71 @@
+"""Service noise: which measured repeat stretches each layer of each query.
+
+It is drawn for whole queries, in the order in which they arrive and from one stream. So a trace and a seed
+give each query the same factors under every policy and at every rate: common random numbers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veltair.serving.loop.policy import Context
+from veltair.serving.loop.query import Query
+
+# Queries that are drawn for at a time: enough to pay for the call, few enough to stay in a cache.
+PART = 512
+
+
+class Draw(Protocol):
+    """As much of a random generator as noise needs: `numpy.random.Generator` has it."""
+
+    def integers(self, high: NDArray[np.int64], /) -> NDArray[Any]:
+        """Return an integer in [0, bound) for each bound, as draws one after the other would be."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Some queries that arrive one after the other, and the noise of their layers.
+
+    `models`, shape (queries,), are the places of their models in the context. `picks`, shape (queries, most
+    layers of a model), are places in the `noise` of the model's costs; they are 0 beyond its layers.
+    """
+
+    queries: Sequence[Query]
+    models: NDArray[np.int32]
+    picks: NDArray[np.uint32]
+
+
+def noise_parts(arrivals: Sequence[Query], context: Context, rng: Draw) -> Iterator[Part]:
+    """Yield the noise of a trace, `PART` queries at a time. Raises LookupError for a model not served."""
+    places = {name: place for place, name in enumerate(context.models)}
+    layers = np.array([len(model.layers) for model in context.models.values()])
+    repeats = np.array([len(context.costs.model(name).noise) for name in context.models])
+    for first in range(0, len(arrivals), PART):
+        queries = arrivals[first : first + PART]
+        models = np.fromiter((places[query.model] for query in queries), np.int32, len(queries))
+        drawn = np.arange(layers.max()) < layers[models, None]
+        picks = np.zeros(drawn.shape, np.uint32)
+        picks[drawn] = rng.integers(np.repeat(repeats[models], layers[models]))
+        yield Part(queries, models, picks)
+
+
+def noise_rows(parts: Iterator[Part], context: Context) -> Iterator[NDArray[np.uint32]]:
+    """Yield the picks of each query, shape (layers,)."""
+    return (picks for _, picks in _rows(parts, context))
+
+
+def service_factors(parts: Iterator[Part], context: Context) -> Iterator[NDArray[np.float64]]:
+    """Yield what the times of each query's layers are multiplied by, shape (layers,)."""
+    noise = [context.costs.model(name).noise for name in context.models]
+    return (noise[model][picks] for model, picks in _rows(parts, context))
+
+
+def _rows(parts: Iterator[Part], context: Context) -> Iterator[tuple[int, NDArray[np.uint32]]]:
+    """Yield the place of each query's model, and its picks."""
+    layers = [len(model.layers) for model in context.models.values()]
+    for part in parts:
+        for model, picks in zip(part.models.tolist(), part.picks, strict=True):
+            yield model, picks[: layers[model]]

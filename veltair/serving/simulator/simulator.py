@@ -1,0 +1,295 @@
+"""The simulator: a backend in virtual time. Unvalidated until its co-runs are compared with measured ones.
+
+The model. A block runs layer by layer. How long a layer takes beside others says `machine/contention.py`; the
+inner loop that re-times layers is `simulator_core.c`, with `python_core.py` as its oracle and where there is
+no gcc. This file deals with what comes in and goes out: the trace, noise, placement, wakes.
+
+The costs of starting a block and of changing its cores are waits before the layer that follows; they are
+neither noisy nor stretched by pressure, and during them the block already presses on the others.
+
+Noise is drawn for all layers of a query (`noise.py`), whatever is decided about it.
+
+Time is a number: the same inputs give the same events, bit for bit. At equal times layers end (and
+cores are freed) first, in the order in which their blocks were started; then queries arrive; then wakes.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veltair.machine.contention.contention import Contention, make_contention
+from veltair.machine.costs.cost_model import MachineLaw
+from veltair.machine.c_build import NativeBuildError
+from veltair.machine.topology.placement import Holdings, pinned
+from veltair.machine.contention.sharing import Seat, groups_of, seat_of
+from veltair.serving.simulator.agenda import Agenda
+from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized
+from veltair.serving.simulator.native_core import NativeCore
+from veltair.serving.simulator.noise import Draw, Part, noise_parts, noise_rows
+from veltair.serving.loop.policy import Allocation, Context, Resize
+from veltair.serving.simulator.pressure_sensor import Proxy, ProxyError
+from veltair.serving.simulator.python_core import Core, Delays, PythonCore
+from veltair.serving.loop.query import Query
+
+__all__ = ["ProxyError", "Simulator"]
+
+CORES = ("c", "python")
+
+
+class CoreChange(IntEnum):
+    """What becomes of a block's cores; the numbers are those of serving_loop.c."""
+
+    HOLD = 0
+    """It starts on them."""
+    RESERVE = 1
+    """It is to have so many: those it gains are kept for it."""
+    ADOPT = 2
+    """From now on it has so many."""
+    RELEASE = 3
+    """It ended."""
+
+
+class Simulator:
+    """Runs blocks in virtual time by the cost table or a machine's law, and the contention model.
+
+    `events` counts layer ends: the simulator's work, of which only block ends and adopted resizes leave it,
+    beside arrivals and wakes. The run is cut off `drain_s` seconds after the last arrival: if anything
+    still runs or is due then, Closed is the last event.
+    """
+
+    def __init__(
+        self,
+        arrivals: Sequence[Query],
+        context: Context,
+        rng: Draw,
+        *,
+        start_cost_s: float,
+        resize_cost_s: float,
+        drain_s: float,
+        start_costs_s: Mapping[str, float] | None = None,
+        grant_cost_s: float = 0.0,
+        join_cost_s: float = 0.0,
+        placement: str = "spread",
+        law: MachineLaw | None = None,
+        contention_scale: float = 1.0,
+        proxy: ProxyError | None = None,
+        core: str = "c",
+        build_dir: Path | None = None,
+    ) -> None:
+        """Take the trace, ordered by arrival, and what it runs on.
+
+        `start_costs_s` are those of single models, in place of `start_cost_s`. `grant_cost_s` is how long it
+        takes until a running block knows of a resize, `join_cost_s` what a block that grows waits for on top
+        of `resize_cost_s`. `law` is that of a described machine; None: the cost table's times. `proxy` is
+        the error of the pressure that is told; None: exact. `core` is the inner loop, `c` (compiled into
+        `build_dir`, by default the user's cache folder) or `python`.
+
+        Raises ValueError if the trace is out of order, a time is negative or no number, or the cost table has
+        not the layers of a model; LookupError if a query asks for a model that is not served or was not
+        profiled.
+        """
+        delays = Delays(start_cost_s, resize_cost_s, grant_cost_s, join_cost_s, start_costs_s or {})
+        _check_models(arrivals, context)
+        self._agenda = Agenda(arrivals, drain_s)
+        self._layers = {name: len(model.layers) for name, model in context.models.items()}
+        self._cores = context.machine.cores
+        contention = make_contention(context.costs, context.machine, placement, law, contention_scale)
+        noise = {name: context.costs.model(name).noise for name in context.models}
+        self._core = _make_core(core, contention, noise, delays, build_dir)
+        self._groups = groups_of(context.machine)
+        self._proxy_error = proxy
+        self._arrivals = arrivals
+        self._holdings = Holdings(context.machine, pinned) if contention.seated else None
+        self._proxy = Proxy(proxy) if proxy else None
+        self._parts = noise_parts(arrivals, context, rng)
+        self._rows = noise_rows(self._parts, context)
+        self._now_s = 0.0
+        self._picks: dict[int, bytes] = {}
+        self._running: set[int] = set()
+
+    @property
+    def events(self) -> int:
+        """Layer ends so far."""
+        return self._core.events
+
+    # What serving_loop.c is given in place of events: a run belongs to it or to wait(), never to both.
+
+    @property
+    def core(self) -> Core:
+        """The inner loop."""
+        return self._core
+
+    @property
+    def arrivals(self) -> Sequence[Query]:
+        """The whole trace."""
+        return self._arrivals
+
+    @property
+    def close_s(self) -> float:
+        """When the run is cut off."""
+        return self._agenda.close_s
+
+    @property
+    def seated(self) -> bool:
+        """Whether blocks have cores of their own, so that whoever runs them has to `hold` these."""
+        return self._holdings is not None
+
+    @property
+    def proxy_error(self) -> ProxyError | None:
+        """The error of the pressure that is told; None: it is exact."""
+        return self._proxy_error
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        """The trace with its noise, in parts."""
+        return self._parts
+
+    def next_proxy_errors(self) -> NDArray[np.float64]:
+        """Return the proxy's errors of the events to come, shape (events, 2). ValueError: there is none."""
+        if self._proxy is None:
+            raise ValueError("pressure is told exactly; make the simulator with a ProxyError")
+        return self._proxy.next_errors()
+
+    def hold(self, change: CoreChange, block: int, cores: int) -> Seat | None:
+        """Keep account of the cores of a block, under any number of its own; return a new seat."""
+        assert self._holdings is not None
+        holdings = self._holdings
+        if change is CoreChange.HOLD:
+            holdings.take(block, cores)
+        elif change is CoreChange.RESERVE:
+            holdings.resize(block, cores)
+            return None
+        elif change is CoreChange.ADOPT:
+            holdings.adopt(block, cores)
+        else:
+            holdings.release(block)
+            return None
+        # Cores beyond those in use are reserved for a growth that is on its way.
+        return seat_of(holdings.of(block)[:cores], self._groups)
+
+    def start(self, allocation: Allocation) -> None:
+        """Run a block from now on. Raises LookupError if it was not profiled so."""
+        block, query_id, cores = allocation.block, allocation.query_id, allocation.cores
+        picks = self._picks.get(query_id)
+        if picks is None or query_id in self._running:
+            raise LookupError(f"query {query_id} has not arrived, has ended or runs already; start others")
+        if len(self._running) == self._cores:
+            raise ValueError(
+                f"query {query_id} is to start, but {len(self._running)} blocks run on {self._cores} cores; "
+                "wait until one ends"
+            )
+        self._core.start(query_id, block, allocation.versions, cores, picks, self._now_s)
+        self._running.add(query_id)
+        if block.stop == self._layers[block.model]:
+            del self._picks[query_id]
+        if self._holdings is not None:
+            self._hold(CoreChange.HOLD, query_id, cores)
+
+    def resize(self, resize: Resize) -> None:
+        """Change a running block at its next layer end (no effect, and no event, in its last layer)."""
+        self._core.resize(resize.query_id, resize.cores, resize.versions, self._now_s)
+        if self._holdings is not None:
+            self._hold(CoreChange.RESERVE, resize.query_id, resize.cores)
+
+    def wake_at(self, time_s: float) -> None:
+        """Deliver Woken at that time. Raises ValueError if it is past or no number."""
+        if not self._now_s <= time_s:
+            raise ValueError(f"asked at {self._now_s} s to wake at {time_s} s; name a later time")
+        self._agenda.wake_at(time_s)
+
+    def wait(self) -> Event | None:
+        """Return the next event, or None once nothing is left to arrive, to run or to wake for."""
+        agenda = self._agenda
+        due_s, close_s = agenda.next_s, agenda.close_s
+        if self._proxy is not None:
+            self._proxy.next_event()
+        event = self._core.advance(due_s if due_s < close_s else close_s)
+        if event is not None:
+            self._now_s = event.time_s
+            self._book(event)
+            return event
+        if due_s <= close_s:
+            return self._take_due()
+        if due_s == math.inf and not self._running:
+            return None
+        return self._close()
+
+    def pressure(self) -> float:
+        """Return the pressure in [0, 1] that a block started now would meet, as it is told."""
+        pressure = self._core.pressure()
+        return pressure if self._proxy is None else self._proxy.tell(pressure)
+
+    def progress(self) -> Mapping[int, int]:
+        """Return how many layers of each running block have ended; a live view."""
+        return self._core.progress()
+
+    def _book(self, event: BlockEnd | Resized) -> None:
+        query_id = event.query_id
+        if isinstance(event, BlockEnd):
+            self._running.remove(query_id)
+            if self._holdings is not None:
+                self._hold(CoreChange.RELEASE, query_id, 0)
+        elif self._holdings is not None:
+            self._hold(CoreChange.ADOPT, query_id, event.cores)
+
+    def _hold(self, change: CoreChange, query_id: int, cores: int) -> None:
+        seat = self.hold(change, query_id, cores)
+        if seat is not None:
+            self._core.seat(query_id, seat)
+
+    def _take_due(self) -> Event:
+        event = self._agenda.pop()
+        self._now_s = event.time_s
+        if isinstance(event, Arrival):
+            self._picks[event.query.id] = next(self._rows).tobytes()
+        return event
+
+    def _close(self) -> Closed:
+        self._now_s = self._agenda.close_s
+        self._agenda = Agenda((), 0.0)
+        self._core.clear()
+        self._running.clear()
+        self._picks.clear()
+        return Closed(self._now_s)
+
+
+def _make_core(
+    core: str,
+    contention: Contention,
+    noise: Mapping[str, NDArray[np.float64]],
+    delays: Delays,
+    build_dir: Path | None,
+) -> Core:
+    if core not in CORES:
+        raise ValueError(f"the simulator's core is {core!r}; give one of {', '.join(CORES)}")
+    if core == "c":
+        try:
+            return NativeCore(contention, noise, delays, build_dir)
+        except NativeBuildError as error:
+            warnings.warn(
+                f"simulating in Python, with the same results but slowly: {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+    return PythonCore(contention, noise, delays)
+
+
+def _check_models(arrivals: Sequence[Query], context: Context) -> None:
+    for name, model in context.models.items():
+        profiled = len(context.costs.model(name).solo)
+        if profiled != len(model.layers):
+            raise ValueError(
+                f"{name} has {len(model.layers)} layers, but {profiled} were profiled on "
+                f"{context.costs.machine}; rerun rule `profile`"
+            )
+    for query in arrivals:
+        if query.model not in context.models:
+            raise LookupError(
+                f"query {query.id} asks for {query.model}, which is not served "
+                f"({', '.join(context.models)} are)"
+            )
