@@ -7,10 +7,10 @@ co-location. "All" cores are those on which the model is fastest: tables are not
 from collections.abc import Sequence
 
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.serving.policies.discipline import DropLate, Order, admit
-from veltair.serving.policies.native_spec import Asks, Plan
 from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
+from veltair.serving.policies.discipline import DropLate, Order, admit
 from veltair.serving.policies.latency_tables import Reading, Timetables
+from veltair.serving.policies.native_spec import Asks, Plan
 
 
 class FcfsAll:

@@ -4,9 +4,9 @@ Source: model-wise scheduling in the published artifact of Liu et al., VELTAIR, 
 """
 
 from baselines.fixed_blocks import FixedBlocks
+from veltair.serving.loop.policy import Context
 from veltair.serving.policies.blocks import BudgetRule, BudgetShare
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
-from veltair.serving.loop.policy import Context
 
 
 class FcfsMin(FixedBlocks):

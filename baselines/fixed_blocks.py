@@ -10,11 +10,11 @@ from typing import Annotated
 from pydantic import Field
 
 from veltair.compiler.frontend.model import LayerBlock
+from veltair.serving.loop.policy import Answer, Context, Pending, Snapshot
 from veltair.serving.policies.blocks import UNSCALED, BudgetRule, Budgets, BudgetShare, core_needs
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
-from veltair.serving.policies.native_spec import Asks, Plan
-from veltair.serving.loop.policy import Answer, Context, Pending, Snapshot
 from veltair.serving.policies.latency_tables import Reading, Timetables
+from veltair.serving.policies.native_spec import Asks, Plan
 
 
 class FixedBlocks:

@@ -8,11 +8,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from veltair.serving.loop.policy import Context
 from veltair.serving.policies.adaptive import AdaptiveBlocks
 from veltair.serving.policies.blocks import BudgetRule, BudgetShare, CoalesceLayers, Threshold
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
 from veltair.serving.policies.elastic import ElasticPolicy
-from veltair.serving.loop.policy import Context
 from veltair.serving.policies.latency_tables import FixedVersion
 
 VersionNumber = Annotated[int, Field(ge=0)]

@@ -5,9 +5,9 @@ reading of what Planaria (Ghodrati et al., MICRO 2020) is on a CPU.
 """
 
 from baselines.fixed_blocks import FixedBlocks
+from veltair.serving.loop.policy import Context
 from veltair.serving.policies.blocks import BudgetRule, BudgetShare
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
-from veltair.serving.loop.policy import Context
 
 
 class LayerWise(FixedBlocks):

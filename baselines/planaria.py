@@ -1,12 +1,12 @@
 """Planaria's elastic shares of the machine, on cores instead of systolic subarrays.
 
-Source: Ghodrati et al., Planaria, MICRO 2020, and its public scheduler; `veltair.serving.policies.elastic` says
-what the port changes.
+Source: Ghodrati et al., Planaria, MICRO 2020, and its public scheduler; what the port
+changes is said in `veltair.serving.policies.elastic`.
 """
 
+from veltair.serving.loop.policy import Context
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
 from veltair.serving.policies.elastic import ElasticPolicy
-from veltair.serving.loop.policy import Context
 from veltair.serving.policies.latency_tables import Reading
 
 

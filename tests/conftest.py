@@ -1,13 +1,10 @@
-"""Lets test files import the shared builders (`from builders import ...`), and no test assert a time."""
+"""Fixtures that tests of several rooms share; no test asserts a time."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -26,7 +23,6 @@ def tiny_imported() -> Any:
     """The tiny network, imported."""
     # TVM takes a second to import: only tests that need it pay.
     from tests.support.tiny import tiny  # noqa: PLC0415
-
     from veltair.compiler.frontend.importer import import_model  # noqa: PLC0415
 
     return import_model("tiny", tiny(), 0.01)

@@ -1,8 +1,8 @@
 """A configuration with one key changed."""
 
 import pytest
-from tests.support.table_builders import make_config
 
+from tests.support.table_builders import make_config
 from veltair.config import Config, ConfigError
 from veltair.config.vary import assume, is_usual, vary
 

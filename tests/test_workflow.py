@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tests.support.table_builders import config_values, write_made_up_tables
 
 ROOT = Path(__file__).parents[1]

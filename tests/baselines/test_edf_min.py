@@ -1,5 +1,4 @@
 from tests.support.builders import linear_seconds, make_context, make_model, pending, snapshot
-
 from veltair.serving.loop.policy import Allocation, Rejection
 from veltair.serving.policies.presets import make_policy
 

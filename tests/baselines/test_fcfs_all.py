@@ -2,6 +2,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+
+from baselines.fcfs_all import FcfsAll
 from tests.support.builders import (
     make_context,
     make_machine,
@@ -13,11 +15,9 @@ from tests.support.builders import (
     running,
     snapshot,
 )
-
-from baselines.fcfs_all import FcfsAll
-from veltair.serving.policies.discipline import DropLate, Order
 from veltair.serving.loop.policy import Allocation, Rejection
 from veltair.serving.loop.query import Ending
+from veltair.serving.policies.discipline import DropLate, Order
 
 NET = make_model(macs=(1, 1), qos_s=0.010)
 # Fastest on 2 of 4 cores.

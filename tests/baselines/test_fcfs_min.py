@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+
+from baselines.fcfs_min import FcfsMin
 from tests.support.builders import (
     linear_context,
     linear_seconds,
@@ -13,10 +15,8 @@ from tests.support.builders import (
     running,
     snapshot,
 )
-
-from baselines.fcfs_min import FcfsMin
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
 from veltair.serving.loop.query import Ending
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
 
 COUNTS = tuple(range(1, 9))
 

@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+
+from baselines.fixed_blocks import FixedBlocks
+from baselines.layer_wise import LayerWise
 from tests.support.builders import (
     linear_context,
     make_context,
@@ -11,12 +14,9 @@ from tests.support.builders import (
     run_to_end,
     snapshot,
 )
-
-from baselines.fixed_blocks import FixedBlocks
-from baselines.layer_wise import LayerWise
+from veltair.serving.loop.query import Ending
 from veltair.serving.policies.blocks import BudgetRule
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
-from veltair.serving.loop.query import Ending
 
 COMMON = {
     "alpha": 1.0,

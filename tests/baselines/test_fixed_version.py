@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from tests.support.builders import make_context, make_machine, make_model, pending, snapshot
 
+from tests.support.builders import make_context, make_machine, make_model, pending, snapshot
 from veltair.serving.loop.policy import Allocation, Context
 from veltair.serving.policies.presets import check_policy, make_policy
 

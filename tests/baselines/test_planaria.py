@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+
+from baselines.planaria import Planaria, PlanariaAware
 from tests.support.builders import (
     linear_seconds,
     make_context,
@@ -11,11 +13,9 @@ from tests.support.builders import (
     run_to_end,
     snapshot,
 )
-
-from baselines.planaria import Planaria, PlanariaAware
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
 from veltair.serving.loop.policy import Allocation
 from veltair.serving.loop.query import Ending
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
 
 COUNTS = tuple(range(1, 17))
 COMMON = {"order": Order.FCFS, "conflict": Conflict.SHRINK, "drop_late": DropLate.NEVER}

@@ -11,15 +11,14 @@ import pandas as pd
 import pytest
 from conftest import TINY_STORE
 from onnx import TensorProto, helper
-from tests.support.onnx_builders import make_onnx, node
-from tests.support.tiny import tiny
 
 from models.graph import GraphRecorder
+from tests.support.onnx_builders import make_onnx, node
+from tests.support.tiny import tiny
 from veltair.compiler.__main__ import main
 from veltair.compiler.check import CheckedLayer, Report, check
 from veltair.compiler.frontend.onnx_passes import ModelError
-from veltair.compiler.search.progress import SECONDS_PER_TRIAL
-from veltair.compiler.select.store import StoreError
+from veltair.compiler.select.store import SECONDS_PER_TRIAL, StoreError
 
 ROOT = Path(__file__).parents[2]
 ROW = {"x": (1, 3)}

@@ -5,13 +5,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+
 from tests.support.onnx_builders import make_onnx, node
 from tests.support.tiny import tiny
-
 from veltair.compiler.build.build import ModelPlan
 from veltair.compiler.frontend.onnx_passes import ModelError
 from veltair.compiler.search.runner import RpcSettings
 from veltair.compiler.select.select import Selection
+from veltair.compiler.select.store import (
+    SearchInfo,
+    StoreError,
+    find_candidates,
+    read_info,
+    read_store,
+    write_store,
+)
 from veltair.compiler.steps import (
     SearchOrder,
     build_model,
@@ -22,7 +30,6 @@ from veltair.compiler.steps import (
     versions_table,
     write_model,
 )
-from veltair.compiler.select.store import SearchInfo, StoreError, find_candidates, read_info, read_store, write_store
 from veltair.evaluation.experiment.script import logged
 
 STORE = Path(__file__).parents[1] / "data" / "tiny"

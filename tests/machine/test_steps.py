@@ -8,23 +8,23 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from tests.support.builders import make_machine
 from onnx import numpy_helper
+
+from tests.support.builders import make_machine
 from tests.support.table_builders import write_made_up_tables
 from tests.support.tiny import tiny
-
 from veltair.compiler.oracle.oracle import OracleError
 from veltair.machine import steps
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
 from veltair.machine.costs.block_costs import BlockCosts
+from veltair.machine.costs.folder import Tables, read_tables
 from veltair.machine.costs.table import COLUMNS
-from veltair.machine.topology.described import described, format_machine, read_machine
-from veltair.machine.probes.fork_probe import ForkCost
-from veltair.machine.workers.pool import Launch
 from veltair.machine.models.library import LoadedModel
+from veltair.machine.probes.fork_probe import ForkCost
 from veltair.machine.profile.profile import Profile, ProfileSettings, tiling_of
 from veltair.machine.steps import check_oracle, derive_tables, host_cores, measure_machine, profile_models
-from veltair.machine.costs.folder import Tables, read_tables
+from veltair.machine.topology.described import described, format_machine, read_machine
+from veltair.machine.workers.pool import Launch
 from veltair.provenance import read_provenance
 
 

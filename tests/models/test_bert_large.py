@@ -5,10 +5,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from tests.support.onnx_builders import relative_error, run_onnx
-from tests.support.unscheduled import run_unscheduled
 
 from models.bert_large import LARGE, Size, bert_large
+from tests.support.onnx_builders import relative_error, run_onnx
+from tests.support.unscheduled import run_unscheduled
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.samples import Input
 

@@ -10,7 +10,6 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from tests.support.onnx_builders import relative_error, run_onnx
 
 from models.efficientnet_b0 import efficientnet_b0
 from models.googlenet import googlenet
@@ -18,6 +17,7 @@ from models.graph import GraphRecorder
 from models.mobilenet_v2 import mobilenet_v2
 from models.resnet50 import resnet50
 from models.tiny_yolov2 import tiny_yolov2
+from tests.support.onnx_builders import relative_error, run_onnx
 from veltair.compiler.frontend.onnx_passes import check_static, rewrite, runtime_inputs
 
 README = Path(__file__).parents[2] / "models" / "README.md"
@@ -178,7 +178,6 @@ def test_the_readme_states_the_numbers_that_are_tested_here(known: Published) ->
 @every_model
 def test_a_whole_model_agrees_with_onnx_runtime(make: Make) -> None:
     from tests.support.unscheduled import run_unscheduled  # noqa: PLC0415
-
     from veltair.compiler.frontend.importer import import_model  # noqa: PLC0415
     from veltair.compiler.search.intrinsics import vectorise_math  # noqa: PLC0415
 

@@ -10,7 +10,16 @@ import pandas as pd
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.topology import Machine
-from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Dispatcher, Event, Resized, Woken, serve
+from veltair.serving.loop.dispatcher import (
+    Arrival,
+    BlockEnd,
+    Closed,
+    Dispatcher,
+    Event,
+    Resized,
+    Woken,
+    serve,
+)
 from veltair.serving.loop.policy import Allocation, Context, Pending, Policy, Resize, Running, Snapshot
 from veltair.serving.loop.query import Query, QueryRecord
 

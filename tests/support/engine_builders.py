@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tests.support.builders import linear_context
 
-from veltair.machine.workers.pool import Adopted, BlockRun, Bound, Ended, Grant, Launch, Notice, Runnable
+from tests.support.builders import linear_context
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.topology.placement import spread
-from veltair.machine.workers.tvm_pool import PoolGang
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.pool import Adopted, BlockRun, Bound, Ended, Grant, Launch, Notice, Runnable
+from veltair.machine.workers.tvm_pool import PoolGang
 from veltair.serving.engine.engine import Engine, Sample
 from veltair.serving.loop.policy import Context
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from veltair.machine.workers.pool import Adopted, BlockRun, Ended, Gang, Grant, Notice, Sample
 from veltair.machine.workers.native_pool import NativeGang
+from veltair.machine.workers.pool import Adopted, BlockRun, Ended, Gang, Grant, Notice, Sample
 from veltair.machine.workers.tvm_pool import PoolGang
 
 TIMEOUT_S = 60.0

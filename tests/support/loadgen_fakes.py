@@ -11,8 +11,8 @@ import pytest
 
 from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
-from veltair.evaluation.loadgen.per_model import TenantProcesses
 from veltair.evaluation.loadgen.logs import LoadGenError
+from veltair.evaluation.loadgen.per_model import TenantProcesses
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 MIXED_SAMPLES = share_samples({"a": 1, "b": 3}, copies=4)

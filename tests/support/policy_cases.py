@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from tests.support.builders import FakeBackend, random_context
 
+from tests.support.builders import FakeBackend, random_context
 from veltair.compiler.frontend.model import Model
 from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.dispatcher import BlockEnd, Closed, Dispatcher, Event, Resized, serve

@@ -1,4 +1,4 @@
-"""What veltair.evaluation.versions.interference_sensitivity measures, made up with an effect of known size."""
+"""What `interference_sensitivity` measures, made up with an effect of known size."""
 
 import numpy as np
 import pandas as pd

@@ -5,10 +5,10 @@ from math import inf
 import numpy as np
 import pandas as pd
 
-from veltair.compiler.frontend.model import Layer, Model
 from veltair.compiler.footprint.traffic import Tiling
-from veltair.machine.costs.table import COLUMNS, CostTable
+from veltair.compiler.frontend.model import Layer, Model
 from veltair.machine.costs.cost_model import LayerLaw, MachineLaw
+from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
 from veltair.serving.loop.policy import Context
 

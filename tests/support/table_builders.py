@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tests.support.builders import make_machine
 
-from veltair.compiler.frontend.model import Layer
+from tests.support.builders import make_machine
 from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.frontend.model import Layer
 from veltair.config import Config, parse
-from veltair.machine.costs.table import CostTable
 from veltair.machine.costs.folder import Tables, write_tables
+from veltair.machine.costs.table import CostTable
 from veltair.provenance import collect
 
 # Core-seconds of each layer: 3 ms and 12 ms of work a query.

@@ -5,17 +5,26 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
-from tests.support.builders import make_context, make_model, random_queries
 from hypothesis import strategies as st
 
+from tests.support.builders import make_context, make_model, random_queries
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.topology.placement import PLACEMENTS
 from veltair.machine.topology.topology import Machine
 from veltair.serving.loop.dispatcher import Dispatcher
-from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, Resize, Running, Snapshot, Wake
+from veltair.serving.loop.policy import (
+    Allocation,
+    Answer,
+    Context,
+    Rejection,
+    Resize,
+    Running,
+    Snapshot,
+    Wake,
+)
 from veltair.serving.loop.query import QueryRecord
-from veltair.serving.simulator.simulator import Simulator
 from veltair.serving.loop.timeline import LIMIT, Recorder, Timeline, serve_recorded
+from veltair.serving.simulator.simulator import Simulator
 
 GROUPS = {1: (1, 1), 3: (1, 3), 8: (2, 4), 64: (16, 4)}
 

@@ -11,9 +11,9 @@ from tvm.ir import IRModule
 from tvm.target import Target
 from tvm.tirx import build
 
-from veltair.compiler.frontend.importer import ImportedModel, Source
 from veltair.compiler.footprint.tiling import read_tiling
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.frontend.importer import ImportedModel, Source
 
 
 def run_unscheduled(imported: ImportedModel, samples: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

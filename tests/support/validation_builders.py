@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
-from tests.support.table_builders import make_tables
 
+from tests.support.table_builders import make_tables
 from veltair.evaluation.metrics.records import Run, to_frame
-from veltair.machine.costs.table import CostTable
 from veltair.machine.costs.folder import Tables
+from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 QOS_S = 0.1

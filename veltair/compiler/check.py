@@ -16,11 +16,10 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.onnx_passes import ModelError, load_onnx
 from veltair.compiler.frontend.operators import check_operators
-from veltair.compiler.search.progress import SECONDS_PER_TRIAL
 from veltair.compiler.frontend.samples import Input
 from veltair.compiler.select.shipped import Served, serve
+from veltair.compiler.select.store import SECONDS_PER_TRIAL, read_info
 from veltair.compiler.steps import ANY_QOS_S
-from veltair.compiler.select.store import read_info
 
 
 @dataclass(frozen=True, slots=True)

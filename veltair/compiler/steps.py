@@ -13,9 +13,10 @@ import onnx
 import pandas as pd
 
 from veltair.compiler.build.build import ModelPlan, build
+from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.onnx_passes import load_onnx
-from veltair.compiler.search.progress import SECONDS_PER_TRIAL, in_words, reporting
+from veltair.compiler.search.progress import in_words, reporting
 from veltair.compiler.search.records import find_record, seconds_per_trial
 from veltair.compiler.search.runner import RpcSettings
 from veltair.compiler.search.search import (
@@ -25,11 +26,17 @@ from veltair.compiler.search.search import (
     read_candidates,
     search,
 )
+from veltair.compiler.search.target import cpu_target, host_cpu
 from veltair.compiler.select.select import Selection, doubling, rounds_costs
 from veltair.compiler.select.shipped import Served, serve
-from veltair.compiler.select.store import SearchInfo, StoreError, choose, read_info, write_store
-from veltair.compiler.search.target import cpu_target, host_cpu
-from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.select.store import (
+    SECONDS_PER_TRIAL,
+    SearchInfo,
+    StoreError,
+    choose,
+    read_info,
+    write_store,
+)
 from veltair.provenance import write_atomically
 
 # Layers are the same whatever the target of their queries is.

@@ -10,8 +10,9 @@ from pydantic import JsonValue
 
 from veltair.config.keys import Config
 from veltair.config.load import ConfigError
+from veltair.data import shipped
 
-MACHINES = Path(__file__).parents[1] / "data" / "machines"
+MACHINES = shipped("machines")
 HOST = "host"
 
 PolicyCheck = Callable[[str, Mapping[str, JsonValue], str], object]

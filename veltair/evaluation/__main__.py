@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from veltair.config import ConfigError, load
-from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Site, load_claims
 from veltair.evaluation.claims.report import counts, write_claims
-from veltair.evaluation.simulation.work_estimate import estimate, hours
-from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
+from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Site, load_claims
 from veltair.evaluation.regression.read import PARTS, compare
+from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
 from veltair.evaluation.reports.steps import write_golden
 from veltair.evaluation.simulation.timeline_steps import TimelineRequest, draw_timeline
+from veltair.evaluation.simulation.work_estimate import estimate, hours
 from veltair.machine.topology.placement import PLACEMENTS
 from veltair.provenance import collect
 from veltair.serving.loop.timeline import LIMIT

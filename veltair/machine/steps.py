@@ -12,17 +12,9 @@ from numpy.typing import NDArray
 
 from veltair.compiler.build.build import read_plan
 from veltair.compiler.frontend.model import Layer
-from veltair.compiler.oracle.oracle import ask, compare
 from veltair.compiler.frontend.samples import Samples
-from veltair.machine.costs.table import CostTable
-from veltair.machine.topology.described import described, format_machine, read_machine
-from veltair.machine.probes.fork_probe import measure_fork
-from veltair.machine.workers.pool import Launch, on_cores
-from veltair.machine.probes.host import host
-from veltair.machine.workers.launchers import launcher
+from veltair.compiler.oracle.oracle import ask, compare
 from veltair.machine.costs.cost_model_fit import fits_by_exponent
-from veltair.machine.models.library import LoadedModel
-from veltair.machine.profile.profile import ProfileSettings, profile, tiling_of
 from veltair.machine.costs.folder import (
     COSTS,
     Tables,
@@ -33,6 +25,14 @@ from veltair.machine.costs.folder import (
     read_tables,
     write_tables,
 )
+from veltair.machine.costs.table import CostTable
+from veltair.machine.models.library import LoadedModel
+from veltair.machine.probes.fork_probe import measure_fork
+from veltair.machine.probes.host import host
+from veltair.machine.profile.profile import ProfileSettings, profile, tiling_of
+from veltair.machine.topology.described import described, format_machine, read_machine
+from veltair.machine.workers.launchers import launcher
+from veltair.machine.workers.pool import Launch, on_cores
 from veltair.provenance import collect, write_atomically
 
 ORACLE_SEED = 0

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.experiment.script import logged
 from veltair.evaluation.benchmarks.simulator import Machines, write_simulator
+from veltair.evaluation.experiment.script import logged
 from veltair.evaluation.measurement.steps import machine_to_itself, measuring_lock
 
 with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from veltair.evaluation.reports.steps import draw_figures
 from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.reports.steps import draw_figures
 
 with logged(snakemake.log[0]):
     figures = snakemake.params.figures

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.reports.steps import write_metrics
 from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.reports.steps import write_metrics
 
 with logged(snakemake.log[0]):
     tables = [Path(path).parent for path in snakemake.input.costs]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from veltair.evaluation.reports.paper_figures import draw_paper_figure
 from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.reports.paper_figures import draw_paper_figure
 
 with logged(snakemake.log[0]):
     figures, folder = snakemake.params.figures, Path(snakemake.params.folder)

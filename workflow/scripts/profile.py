@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from veltair.evaluation.measurement.block_costs import sample_blocks
 from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.measurement.block_costs import sample_blocks
 from veltair.evaluation.measurement.steps import machine_to_itself, measuring_lock
 from veltair.machine.steps import profile_models
 

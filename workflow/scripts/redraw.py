@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veltair.evaluation.claims.report import counts_line, write_claims
-from veltair.evaluation.reports.paper_figures import draw_paper_figure
 from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.reports.paper_figures import draw_paper_figure
 
 with logged(snakemake.log[0]):
     params = snakemake.params

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from veltair.evaluation.reports.steps import check_golden, write_golden
 from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.reports.steps import check_golden, write_golden
 
 with logged(snakemake.log[0]):
     made = Path(snakemake.output[0])

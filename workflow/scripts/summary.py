@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from veltair.evaluation.reports.steps import write_summary
 from veltair.evaluation.experiment.script import logged
+from veltair.evaluation.reports.steps import write_summary
 
 with logged(snakemake.log[0]):
     figures = [Path(path) for path in snakemake.input.figures]

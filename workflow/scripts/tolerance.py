@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from veltair.config import parse
-from veltair.evaluation.versions.premise_report import measure
 from veltair.evaluation.experiment.script import logged
 from veltair.evaluation.measurement.steps import machine_to_itself, measuring_lock
+from veltair.evaluation.versions.premise_report import measure
 
 with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
     builds = [Path(plan).parent for plan in snakemake.input.plans]

@@ -6,15 +6,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
+
 from tests.support.onnx_builders import make_onnx, node, relative_error, run_onnx
 from tests.support.tiny import tiny, tiny_words
 from tests.support.unscheduled import unscheduled_versions
-
 from veltair.compiler.build.build import CONSTANTS, LIBRARY, PLAN, ModelPlan, build, read_plan
+from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.samples import random_samples
 from veltair.compiler.search.target import cpu_target
-from veltair.compiler.footprint.version import Candidate
 from veltair.machine.models.library import LoadedModel
 
 TOLERANCE = 1e-4

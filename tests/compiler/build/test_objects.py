@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from veltair.compiler.build.build import ModelPlan, build
-from veltair.compiler.frontend.importer import ImportedModel
 from veltair.compiler.build.objects import find_version, version_key
-from veltair.compiler.search.target import GENERIC_X86, cpu_target
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.frontend.importer import ImportedModel
+from veltair.compiler.search.target import GENERIC_X86, cpu_target
 from veltair.machine.models.library import LoadedModel
 
 ONE = Candidate("conv-1", 0, Tiling(2, 4, 8), (1.0,), [["instruction", 1], [2]])

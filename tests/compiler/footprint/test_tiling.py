@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import s_tir, te, tirx, topi
 
-from veltair.compiler.frontend.importer import ImportedModel
 from veltair.compiler.footprint.tiling import count_macs, count_outputs, looks_up, read_tiling
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
+from veltair.compiler.frontend.importer import ImportedModel
 
 MIB = 2**20
 Access = tuple[str, tuple[int, ...]]

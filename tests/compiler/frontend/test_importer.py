@@ -8,15 +8,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
+
 from tests.support.onnx_builders import make_onnx, node
 from tests.support.tiny import tiny_words
-
 from veltair.compiler.frontend import importer
 from veltair.compiler.frontend.importer import ImportedModel, Source, import_model
 from veltair.compiler.frontend.onnx_passes import ModelError
 from veltair.compiler.frontend.samples import Input
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ROW = {"x": (1, 3)}
 
 

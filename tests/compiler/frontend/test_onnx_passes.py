@@ -5,9 +5,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
 from tests.support.onnx_builders import make_onnx, node, relative_error, run_onnx
 from tests.support.tiny import tiny
-
 from veltair.compiler.frontend.onnx_passes import (
     PASSES,
     ModelError,

@@ -2,9 +2,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
 from tests.support.onnx_builders import make_onnx, node
 from tests.support.tiny import tiny
-
 from veltair.compiler.frontend.onnx_passes import ModelError
 from veltair.compiler.frontend.operators import Unsupported, check_operators, unsupported_operators
 

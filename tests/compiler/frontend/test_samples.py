@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+
 from tests.support.onnx_builders import make_onnx, node
 from tests.support.tiny import tiny, tiny_words
-
 from veltair.compiler.frontend.onnx_passes import ModelError
 from veltair.compiler.frontend.samples import Input, random_samples, read_inputs, relative_error
 

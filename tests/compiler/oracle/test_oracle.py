@@ -4,11 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from tests.support.onnx_builders import run_onnx
 from tests.support.tiny import tiny
-
-from veltair.compiler.oracle.oracle import Oracle, OracleError, ask, compare
 from veltair.compiler.frontend.samples import Input, Samples, random_samples
+from veltair.compiler.oracle.oracle import Oracle, OracleError, ask, compare
 from veltair.machine.models.library import LoadedModel
 
 Array = NDArray[np.float32]

@@ -15,17 +15,17 @@ from tvm import s_tir, te
 from tvm.ir import IRModule
 from tvm_ffi import structural_equal
 
-from veltair.compiler.search.search import search as search_module
-from veltair.compiler.search.evolution import measurable, module_of
+from veltair.compiler.footprint.tiling import read_tiling
+from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.importer import ImportedModel
+from veltair.compiler.search.evolution import measurable, module_of
 from veltair.compiler.search.progress import Progress
 from veltair.compiler.search.records import Batch, Header, RecordFile, Trial, pack, read_record
 from veltair.compiler.search.runner import Measured, MeasureError
 from veltair.compiler.search.search import SearchSettings, continue_records, read_candidates, replay, search
+from veltair.compiler.search.search import search as search_module
 from veltair.compiler.search.target import cpu_target
-from veltair.compiler.footprint.tiling import read_tiling
 from veltair.compiler.search.traces import plain
-from veltair.compiler.footprint.traffic import Tiling
 
 HEADER = Header("sum-1", target="x86-64-v3", cores=4, threads=1, seed=1, repeats=10)
 SETTINGS = SearchSettings(trials=8, seed=1, population=4, batch=3)
@@ -446,7 +446,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import test_search
+from tests.compiler.search import test_search
 from veltair.compiler.search.target import cpu_target
 functions = {f"sum-{n}": test_search.total(2 ** (4 + n)) for n in range(3)}
 target = cpu_target(4, "x86-64-v3")
@@ -457,7 +457,7 @@ test_search.search(functions, target, test_search.REAL, Path(sys.argv[1]), lambd
 def killed_after(lines: int, delay_s: float, folder: Path) -> bool:
     """Run a search, kill it with its children some time after a line of progress; return whether it lived."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder), str(Path(__file__).parent)],
+        [sys.executable, "-c", SCRIPT, str(folder), str(Path(__file__).parents[3])],
         stdout=subprocess.PIPE,
         start_new_session=True,
     )

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.compiler.select.select import Selection, doubling, locality, pareto_front, ratios, rounds_costs
-from veltair.compiler.select.select import select as select_at
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.select.select import Selection, doubling, locality, pareto_front, ratios, rounds_costs
+from veltair.compiler.select.select import select as select_at
 
 
 def candidate(index: int, parallelism: int, blocking_bytes: int, seconds: float | None) -> Candidate:

@@ -3,10 +3,17 @@ from pathlib import Path
 import pytest
 from test_store import FOUND, INFO, tamper
 
-from veltair.compiler.select.shipped import SHIPPED, Served, host_flags, serve, shipped_records, shipped_stores
-from veltair.compiler.select.store import StoreError, write_store
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.select.shipped import (
+    SHIPPED,
+    Served,
+    host_flags,
+    serve,
+    shipped_records,
+    shipped_stores,
+)
+from veltair.compiler.select.store import StoreError, write_store
 
 AVX2 = {"avx2", "fma"}
 AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
+from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select.select import Selection, doubling, rounds_costs, select
 from veltair.compiler.select.store import (
     CANDIDATES,
@@ -23,8 +25,6 @@ from veltair.compiler.select.store import (
     read_store,
     write_store,
 )
-from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
-from veltair.compiler.footprint.version import Candidate
 
 INFO = SearchInfo("x86-64-v3", cores=64, measured_cores=1, slack=1.5, seed=3, core_peak_flops=1e11)
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import onnx
 import pytest
+
 from tests.support.builders import make_machine
 from tests.support.tiny import tiny
-
 from veltair.compiler.search.records import Batch, Header, RecordFile, Trial
 from veltair.evaluation.benchmarks.compiler import (
     compare_with_itself,
@@ -17,8 +17,8 @@ from veltair.evaluation.benchmarks.compiler import (
     pass_figures,
     trial_figures,
 )
-from veltair.evaluation.runtimes.paired_latency import Comparison
 from veltair.evaluation.benchmarks.search_ablation import PassComparison
+from veltair.evaluation.runtimes.paired_latency import Comparison
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from tests.support.gang_builders import python_room
 from tests.support.table_builders import make_config, write_made_up_tables
-
 from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.benchmarks.decisions import decision_figures, decisions_us
 from veltair.evaluation.benchmarks.engine import (
@@ -17,16 +17,15 @@ from veltair.evaluation.benchmarks.engine import (
     idle_figure,
 )
 from veltair.evaluation.benchmarks.workers import gang_figures, ratio_figures
+from veltair.evaluation.experiment.scenario import Scenario, make_scenario, policy_maker, scenario_of
 from veltair.evaluation.measurement.run import make_samples
-from veltair.evaluation.simulation.steps import policy_maker, site_of
-from veltair.evaluation.simulation.run import Site, make_site
-from veltair.machine.costs.table import COLUMNS, CostTable
-from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch, Sample
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
-from veltair.machine.models.library import LoadedModel
-from veltair.machine.workers.tvm_pool import BoundPython
 from veltair.machine.costs.folder import Tables, read_tables
+from veltair.machine.costs.table import COLUMNS, CostTable
+from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch, Sample
+from veltair.machine.workers.tvm_pool import BoundPython
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 
@@ -42,7 +41,7 @@ def machine() -> Machine:
 
 
 @pytest.fixture(scope="module")
-def site(tiny_loaded: LoadedModel, machine: Machine) -> Site:
+def scenario(tiny_loaded: LoadedModel, machine: Machine) -> Scenario:
     """The tiny network on the cores there are, with a table made up."""
     rows = [
         ("tiny", layer, version, cores, 0.0, 0, 1e-4 * (1 + version) / cores, 1.0, 1.0)
@@ -52,7 +51,9 @@ def site(tiny_loaded: LoadedModel, machine: Machine) -> Site:
     ]
     layers = tuple(Layer(layer.name, layer.structure, layer.macs) for layer in tiny_loaded.plan.layers)
     costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "toy")
-    return make_site(Tables(machine, {"tiny": layers}, {}, costs), {"tiny": 10.0}, 1.0, "mix", {"tiny": 1})
+    return make_scenario(
+        Tables(machine, {"tiny": layers}, {}, costs), {"tiny": 10.0}, 1.0, "mix", {"tiny": 1}
+    )
 
 
 def end_of(core: int, end_s: float, busy_s: float, put_in: Sample | None = None) -> Ended:
@@ -82,12 +83,12 @@ def test_the_next_block_starts_after_the_end_of_the_one_before(
 
 
 def test_gaps_are_found_while_loadgen_keeps_every_core_busy(
-    site: Site, tiny_loaded: LoadedModel, c_build: Path
+    scenario: Scenario, tiny_loaded: LoadedModel, c_build: Path
 ) -> None:
     models = {"tiny": tiny_loaded}
-    samples = make_samples(models, site, seed=1)
+    samples = make_samples(models, scenario, seed=1)
     config = make_config()
-    figures = busy_figures(config, site, models, samples, launcher("gang", c_build), seconds=0.2)
+    figures = busy_figures(config, scenario, models, samples, launcher("gang", c_build), seconds=0.2)
     assert set(figures) == {"dispatch_busy_p50_us", "dispatch_busy_p99_us"}
     assert figures["dispatch_busy_p99_us"].value > 0
 
@@ -103,10 +104,12 @@ def test_the_gang_has_all_of_its_figures(tiny_loaded: LoadedModel, machine: Mach
 
 
 def test_a_query_through_the_engine_is_compared_with_bare_kernels(
-    site: Site, tiny_loaded: LoadedModel, launch: Launch
+    scenario: Scenario, tiny_loaded: LoadedModel, launch: Launch
 ) -> None:
     models = {"tiny": tiny_loaded}
-    figures = block_figures(models, make_samples(models, site, seed=1), site.context, launch, rounds=2)
+    figures = block_figures(
+        models, make_samples(models, scenario, seed=1), scenario.context, launch, rounds=2
+    )
     assert len(figures["block_ratio_tiny"].samples) == 2
     assert figures["block_ratio"].value == pytest.approx(figures["block_ratio_tiny"].value)
 
@@ -117,20 +120,20 @@ def test_the_figure_of_several_models_is_their_geometric_mean() -> None:
 
 
 @pytest.fixture(scope="module")
-def made_up(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
     """Two made-up models on four cores."""
     tables = write_made_up_tables(tmp_path_factory.mktemp("tables"))
-    return site_of(make_config(), read_tables(tables), "mix")
+    return scenario_of(make_config(), read_tables(tables), "mix")
 
 
-def test_decisions_are_timed_while_as_many_queries_wait_as_named(made_up: Site) -> None:
+def test_decisions_are_timed_while_as_many_queries_wait_as_named(made_up: Scenario) -> None:
     taken_us = decisions_us(policy_maker(make_config(), "FcfsMin"), made_up, 10)
     # Of a burst of 20, nine to eleven wait at three arrivals, and again while they are served.
     assert len(taken_us) >= 6
     assert all(took_us > 0 for took_us in taken_us)
 
 
-def test_the_slowest_policy_gives_the_figure_of_a_decision(made_up: Site) -> None:
+def test_the_slowest_policy_gives_the_figure_of_a_decision(made_up: Scenario) -> None:
     figures = decision_figures(make_config(), made_up)
     for waiting in (10, 200):
         by_policy = [figures[f"decision_us_{waiting}_{name}"].value for name in ("FcfsMin", "Planaria")]

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.support.table_builders import make_config, write_made_up_tables
 
-from veltair.evaluation.benchmarks.main import Figure, write_benchmark, write_main
+from tests.support.table_builders import make_config, write_made_up_tables
+from veltair.evaluation.benchmarks.main import write_main
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
 from veltair.provenance import read_provenance
 
 
@@ -44,7 +45,7 @@ def test_the_error_of_a_model_is_its_worst(document: dict) -> None:
 
 def test_a_benchmark_file_holds_figures_and_where_they_come_from(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
-    write_benchmark(path, {"speed": Figure(2.0, "m/s", (1.0, 2.0, 3.0), "walk")}, make_config(), [])
+    write_benchmark(path, {"speed": BenchmarkResult(2.0, "m/s", (1.0, 2.0, 3.0), "walk")}, make_config(), [])
     document = json.loads(path.read_text())
     assert document["figures"] == {
         "speed": {"value": 2.0, "unit": "m/s", "samples": [1.0, 2.0, 3.0], "command": "walk"}

@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
-from veltair.compiler.search.target import cpu_target
 from veltair.compiler.footprint.version import Candidate
-from veltair.evaluation.benchmarks.search_ablation import CHOOSING_ROUNDS, PassComparison, compare_passes, loss
+from veltair.compiler.search.target import cpu_target
+from veltair.evaluation.benchmarks.search_ablation import (
+    CHOOSING_ROUNDS,
+    PassComparison,
+    compare_passes,
+    loss,
+)
 from veltair.machine.topology.topology import Machine
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))

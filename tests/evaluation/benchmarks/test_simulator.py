@@ -4,13 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.table_builders import make_config, make_tables, noisy, write_made_up_tables
 
+from tests.support.table_builders import make_config, make_tables, noisy, write_made_up_tables
 from veltair.evaluation.benchmarks.main import million_queries
-from veltair.evaluation.metrics.capacity import SearchSettings
 from veltair.evaluation.benchmarks.million_queries import peak_rss_mb, serve_in_fresh_process, serve_order
 from veltair.evaluation.benchmarks.simpy_queue import simpy_ends_s
-from veltair.evaluation.simulation.steps import simulation_settings, site_of
 from veltair.evaluation.benchmarks.simulator import (
     FCFS,
     FULL,
@@ -26,7 +24,10 @@ from veltair.evaluation.benchmarks.simulator import (
     undisturbed,
     write_simulator,
 )
+from veltair.evaluation.experiment.scenario import scenario_of
+from veltair.evaluation.metrics.capacity import SearchSettings
 from veltair.evaluation.simulation.run import find_pooled_capacity
+from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.serving.simulator.noise import noise_parts, service_factors
 
 BUILDER = {"builder": "models.resnet50:resnet50"}
@@ -48,7 +49,7 @@ FIGURES = {
 
 def bench(policy: str, **options) -> Bench:
     settings = replace(simulation_settings(CONFIG), start_cost_s=0.0, resize_cost_s=0.0)
-    return Bench(site_of(CONFIG, make_tables(**options), "mix"), policy, settings)
+    return Bench(scenario_of(CONFIG, make_tables(**options), "mix"), policy, settings)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_the_many_queries_are_served_in_a_process_of_their_own(document: dict) -
 def test_simpy_and_the_simulator_agree_to_the_last_bit_on_a_first_come_first_served_queue() -> None:
     fcfs = bench(FCFS, cores=8, noise=noisy())
     trace = fcfs.arrivals(800.0)
-    context = fcfs.site.context
+    context = fcfs.scenario.context
     factors = service_factors(noise_parts(trace, context, np.random.default_rng(1)), context)
     records = fcfs.run(trace).records
     ends_s = simpy_ends_s(trace, services(fcfs), factors, 8)
@@ -91,9 +92,9 @@ def test_the_cores_in_c_and_in_python_give_equal_records() -> None:
 
 
 def test_nobody_slows_anybody_down_on_an_undisturbed_site() -> None:
-    site = undisturbed(bench(FCFS).site)
-    assert site.law is None
-    assert not site.context.costs.repeats[["traffic_bytes", "footprint_bytes"]].to_numpy().any()
+    scenario = undisturbed(bench(FCFS).scenario)
+    assert scenario.law is None
+    assert not scenario.context.costs.repeats[["traffic_bytes", "footprint_bytes"]].to_numpy().any()
 
 
 def test_the_services_of_a_policy_that_cuts_models_are_refused() -> None:
@@ -108,7 +109,8 @@ def test_the_load_of_a_policy_that_serves_no_rate_is_planarias() -> None:
     planaria = replace(dear, policy=PLANARIA)
     search = SearchSettings(RESOLUTION)
     capacities = [
-        find_pooled_capacity(one.site, one.make, one.settings, search, SEED).qps for one in (dear, planaria)
+        find_pooled_capacity(one.scenario, one.make, one.settings, search, SEED).qps
+        for one in (dear, planaria)
     ]
     assert capacities[0] == 0.0 < capacities[1]
     assert dear.loaded_qps() == planaria.loaded_qps() == LOAD * capacities[1]
@@ -116,11 +118,11 @@ def test_the_load_of_a_policy_that_serves_no_rate_is_planarias() -> None:
 
 def test_without_a_policy_that_serves_any_rate_there_is_no_load_to_measure_at() -> None:
     none = bench(FCFS)
-    hasty = {name: replace(model, qos_s=1e-9) for name, model in none.site.context.models.items()}
-    targets = none.site.targets.assign(qos_s=1e-9)
-    site = replace(none.site, context=replace(none.site.context, models=hasty), targets=targets)
+    hasty = {name: replace(model, qos_s=1e-9) for name, model in none.scenario.context.models.items()}
+    targets = none.scenario.targets.assign(qos_s=1e-9)
+    scenario = replace(none.scenario, context=replace(none.scenario.context, models=hasty), targets=targets)
     with pytest.raises(ValueError, match=r"FcfsMin and .*Planaria serve no rate of mix at 95 % QoS on toy"):
-        replace(none, site=site).loaded_qps()
+        replace(none, scenario=scenario).loaded_qps()
 
 
 def test_as_many_queries_wait_at_first_as_the_figure_says() -> None:

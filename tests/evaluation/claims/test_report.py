@@ -4,15 +4,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from tests.support.claim_tables import SITE, capacities, capacity_ratio, claim, rates, sensitivity
 
+from tests.support.claim_tables import SITE, capacities, capacity_ratio, claim, rates, sensitivity
 from veltair.evaluation.__main__ import main
-from veltair.evaluation.claims.values import Judged
-from veltair.evaluation.claims.rules import Claim, Verdict
 from veltair.evaluation.claims.report import claims_markdown, counts, write_claims
+from veltair.evaluation.claims.rules import Claim, Verdict
+from veltair.evaluation.claims.values import Judged
 from veltair.provenance import read_provenance
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "claims.md"
+GOLDEN = Path(__file__).parents[2] / "golden" / "claims.md"
 
 
 @pytest.fixture

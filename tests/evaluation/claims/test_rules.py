@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.claim_tables import capacity_ratio, claim
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.claim_tables import capacity_ratio, claim
 from veltair.evaluation.claims.rules import (
     ClaimsError,
     Verdict,

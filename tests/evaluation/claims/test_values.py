@@ -2,10 +2,10 @@ from math import inf, isnan
 
 import pandas as pd
 import pytest
-from tests.support.claim_tables import SITE, capacities, capacity_ratio, claim, rates, sensitivity
 
-from veltair.evaluation.claims.values import ClaimTables, Judged, judge_from_tables
+from tests.support.claim_tables import SITE, capacities, capacity_ratio, claim, rates, sensitivity
 from veltair.evaluation.claims.rules import Site, Verdict
+from veltair.evaluation.claims.values import ClaimTables, Judged, judge_from_tables
 
 FULL, PLANARIA, LAYERS = ("mix", "Veltair-FULL"), ("mix", "Planaria"), ("mix", "LayerWise")
 LATENCY = {

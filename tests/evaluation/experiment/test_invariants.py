@@ -3,18 +3,18 @@ from itertools import cycle
 
 import numpy as np
 import pytest
-from tests.support.builders import make_context, make_machine, make_model, random_queries
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.policy_cases import POLICIES, traffic_context
 
+from tests.support.builders import make_context, make_machine, make_model, random_queries
+from tests.support.policy_cases import POLICIES, traffic_context
 from veltair.evaluation.experiment.invariants import InvariantError, LeastWork, checked
 from veltair.evaluation.metrics.targets import least_plan, work_optimal_core_s
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.simulator.noise import noise_parts, service_factors
 from veltair.serving.loop.policy import Context
-from veltair.serving.policies.presets import PRESETS, make_policy
 from veltair.serving.loop.query import Ending, Query, QueryRecord
+from veltair.serving.policies.presets import PRESETS, make_policy
+from veltair.serving.simulator.noise import noise_parts, service_factors
 from veltair.serving.simulator.simulator import Simulator
 
 FACTORS = (0.8, 1.0, 1.0, 1.3)

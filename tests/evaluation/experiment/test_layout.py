@@ -1,15 +1,15 @@
 from pathlib import Path
 
 import pytest
-from tests.support.table_builders import make_config, write_made_up_tables
 
+from tests.support.table_builders import make_config, write_made_up_tables
 from veltair.compiler.select.shipped import SHIPPED
 from veltair.compiler.select.store import FILES
 from veltair.config import ConfigError, load, parse
 from veltair.evaluation.experiment import layout as layout_module
 from veltair.evaluation.experiment.layout import SHIPPED_COSTS, Layout, check_shipped
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIMULATED = {"machines": ["host", "threadripper-3990x"], "workloads": ["mix"]}
 MEASURED = {"enabled": True, "workloads": ["mix"]}
 

@@ -3,10 +3,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from tests.support.figure_texts import overlaps, texts
 from matplotlib.figure import Figure
-from tests.support.plot_tables import corun_table, cost_table, fidelity_table
 
+from tests.support.figure_texts import overlaps, texts
+from tests.support.plot_tables import corun_table, cost_table, fidelity_table
 from veltair.evaluation.figures.fidelity_plots import (
     paper_corun_fit_figure,
     paper_cost_fit_figure,

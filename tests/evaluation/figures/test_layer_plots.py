@@ -1,9 +1,9 @@
 import pandas as pd
 import pytest
-from tests.support.figure_texts import overlaps, texts
 from matplotlib.patches import StepPatch
-from tests.support.plot_tables import need_table, slowdown_table, target_table
 
+from tests.support.figure_texts import overlaps, texts
+from tests.support.plot_tables import need_table, slowdown_table, target_table
 from veltair.evaluation.figures.layer_plots import paper_core_need_figure, paper_slowdown_figure
 
 

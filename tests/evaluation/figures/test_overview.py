@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from tests.support.figure_texts import overlaps, texts
 from tests.support.plot_tables import SIX
-
-from veltair.evaluation.metrics.metrics import RATE_COLUMNS
-from veltair.evaluation.figures.style import LABEL_WIDTH, Panels, fold
 from veltair.evaluation.figures.overview import efficiency_figure, latency_figure, qps_figure, save
+from veltair.evaluation.figures.style import LABEL_WIDTH, Panels, fold
+from veltair.evaluation.metrics.metrics import RATE_COLUMNS
 from veltair.evaluation.reports.summary import summary_markdown
 
 Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
@@ -185,11 +185,10 @@ def test_the_same_figure_has_the_same_bytes(tmp_path: Path) -> None:
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     here = save(latency_figure(*tables(["Planaria"], [ENGINE])), tmp_path / "here")
     program = (
-        "import sys; from pathlib import Path; import test_plots as t\n"
+        "import sys; from pathlib import Path; from tests.evaluation.figures import test_overview as t\n"
         "t.save(t.latency_figure(*t.tables(['Planaria'], [t.ENGINE])), Path(sys.argv[1]))"
     )
-    search = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, *Path(__file__).parents[1:3]))
-    environment = os.environ | {"PYTHONPATH": search, "PYTHONHASHSEED": "7"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "there")], check=True, env=environment)
     for path in here:
         assert path.read_bytes() == path.with_name(f"there{path.suffix}").read_bytes()

@@ -3,10 +3,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tests.support.figure_texts import overlaps, texts
 from matplotlib.figure import Figure
-from tests.support.plot_tables import ENGINE, SIX, WORKLOADS, rate_table, seed_table, target_table, unservable
 
+from tests.support.figure_texts import overlaps, texts
+from tests.support.plot_tables import ENGINE, SIX, WORKLOADS, rate_table, seed_table, target_table, unservable
 from veltair.evaluation.figures.policy_plots import (
     paper_efficiency_figure,
     paper_fluid_figure,

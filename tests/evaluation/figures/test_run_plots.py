@@ -1,11 +1,18 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tests.support.figure_texts import overlaps, texts
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
-from tests.support.plot_tables import SIX, conflict_table, granularity_table, rate_table, seed_table, target_table
 
+from tests.support.figure_texts import overlaps, texts
+from tests.support.plot_tables import (
+    SIX,
+    conflict_table,
+    granularity_table,
+    rate_table,
+    seed_table,
+    target_table,
+)
 from veltair.evaluation.figures.run_plots import paper_conflicts_figure, paper_granularity_figure
 
 

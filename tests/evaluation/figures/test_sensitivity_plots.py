@@ -2,12 +2,12 @@ import math
 
 import pandas as pd
 import pytest
-from tests.support.figure_texts import overlaps, texts
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
-from tests.support.plot_tables import scale_table, sensitivity_table, target_table, unservable
 
+from tests.support.figure_texts import overlaps, texts
+from tests.support.plot_tables import scale_table, sensitivity_table, target_table, unservable
 from veltair.evaluation.figures.sensitivity_plots import (
     BAND,
     crossings,

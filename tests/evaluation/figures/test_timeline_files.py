@@ -2,10 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.timeline_builders import recorded_run
 
-from veltair.evaluation.metrics.records import Run
+from tests.support.timeline_builders import recorded_run
 from veltair.evaluation.figures.timeline_files import BLOCKS_SHOWN, busy_window, write_timeline
+from veltair.evaluation.metrics.records import Run
 
 NAME = Run("engine", "server", True, "mix", "Planaria", 50.0, 7)
 

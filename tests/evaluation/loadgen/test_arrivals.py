@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.evaluation.loadgen.client import arrivals
 from veltair.evaluation.loadgen.arrivals import (
     Seeds,
     queries,
@@ -21,6 +20,7 @@ from veltair.evaluation.loadgen.arrivals import (
     server_schedule_ns,
     share_samples,
 )
+from veltair.evaluation.loadgen.client import arrivals
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 # When LoadGen 6.0.17 scheduled queries at 200 QPS for 2000 ms, at least 100, with schedule_rng_seed 12345.
@@ -51,7 +51,7 @@ def test_the_schedule_does_not_depend_on_the_vector_instructions_of_the_cpu():
         "import hashlib; from veltair.evaluation.loadgen.arrivals import server_schedule_ns\n"
         f"print(hashlib.sha256(server_schedule_ns(*{GOLDEN}).astype('<i8').tobytes()).hexdigest())"
     )
-    root = Path(arrivals.__file__).parents[2]
+    root = Path(arrivals.__file__).parents[3]
     environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found), "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
     assert done.stdout.decode().strip() == GOLDEN_SHA256

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.loadgen_fakes import MIXED_SAMPLES, QOS_S, FakeEngine, is_gone, script_loadgen, server_run
 
+from tests.support.loadgen_fakes import MIXED_SAMPLES, QOS_S, FakeEngine, is_gone, script_loadgen, server_run
 from veltair.evaluation.loadgen.arrivals import server_queries
-from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, split, verdict_rows
 from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary, Trace, Verdict
+from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, split, verdict_rows
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 QOS_IN_TIME_S = {"a": 60.0, "b": 120.0}

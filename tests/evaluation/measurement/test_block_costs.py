@@ -4,19 +4,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.support.gang_builders import python_room
 
+from tests.support.gang_builders import python_room
 from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.measurement.block_costs import Starts, add_starts, sample_blocks
 from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, GROW, SHRINK, START, block_costs
+from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS as COST_COLUMNS
 from veltair.machine.costs.table import CostTable
-from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
 from veltair.machine.models.library import LoadedModel
-from veltair.machine.workers.tvm_pool import BoundPython
-from veltair.machine.costs.folder import Tables
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch
+from veltair.machine.workers.tvm_pool import BoundPython
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 

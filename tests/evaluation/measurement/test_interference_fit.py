@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veltair.machine.profile.corunner import AchievedPressure, Load
-from veltair.machine.interference.source import ObservedSlowdown
 from veltair.evaluation.measurement.interference_fit import (
     COLUMNS,
     CoRun,
@@ -21,6 +19,8 @@ from veltair.evaluation.measurement.interference_fit import (
     presser,
     quality,
 )
+from veltair.machine.interference.source import ObservedSlowdown
+from veltair.machine.profile.corunner import AchievedPressure, Load
 from veltair.machine.topology.topology import Machine
 
 CORE = max(os.sched_getaffinity(0))

@@ -5,9 +5,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from veltair.evaluation.measurement.interference_fit import CoRun, fit_pressure
 from veltair.evaluation.measurement.interference_plots import fit_figure
 from veltair.machine.interference.source import PressureFit
-from veltair.evaluation.measurement.interference_fit import CoRun, fit_pressure
 
 
 def reports(*sources: str) -> tuple[pd.DataFrame, list[PressureFit]]:

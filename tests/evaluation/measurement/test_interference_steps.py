@@ -7,9 +7,10 @@ from typing import Any, Self
 
 import pandas as pd
 import pytest
-from tests.support.table_builders import make_config, make_tables, write_made_up_tables
 
+from tests.support.table_builders import make_config, make_tables, write_made_up_tables
 from veltair.config import Config
+from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.measurement import interference_steps
 from veltair.evaluation.measurement.interference_steps import (
     FitSettings,
@@ -18,8 +19,6 @@ from veltair.evaluation.measurement.interference_steps import (
     started_source,
     write_fits,
 )
-from veltair.evaluation.experiment.layout import Layout
-from veltair.machine.profile.corunner import Load
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.interference.source import (
     InterferenceUnavailableError,
@@ -27,6 +26,7 @@ from veltair.machine.interference.source import (
     PressureFit,
     Reading,
 )
+from veltair.machine.profile.corunner import Load
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import collect, read_provenance, write_json
 

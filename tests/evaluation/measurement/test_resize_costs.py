@@ -3,8 +3,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.gang_builders import open_gang, python_room
 
+from tests.support.gang_builders import open_gang, python_room
 from veltair.evaluation.measurement.resize_costs import adoptions
 from veltair.machine.costs.block_costs import GROW, SHRINK
 from veltair.machine.workers.pool import KernelError

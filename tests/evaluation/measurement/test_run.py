@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
+from baselines.fcfs_min import FcfsMin
 from tests.support.onnx_builders import run_onnx
 from tests.support.tiny import tiny, tiny_words
 from tests.support.unscheduled import unscheduled_versions
-
-from baselines.fcfs_min import FcfsMin
 from veltair.compiler.build.build import build
 from veltair.compiler.frontend.importer import import_model
 from veltair.compiler.frontend.model import Layer
 from veltair.compiler.search.target import cpu_target
-from veltair.evaluation.measurement import run as live
+from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario
 from veltair.evaluation.loadgen.arrivals import server_queries
-from veltair.evaluation.metrics.capacity import SearchSettings, Status
+from veltair.evaluation.loadgen.client import LoadGenProcess
+from veltair.evaluation.loadgen.logs import MIXED, LoadGenError
+from veltair.evaluation.measurement import run as live
 from veltair.evaluation.measurement.run import (
     QUERIES,
     SAMPLES_PER_MODEL,
@@ -36,21 +38,19 @@ from veltair.evaluation.measurement.run import (
     run_rows,
     search,
 )
-from veltair.evaluation.loadgen.client import LoadGenProcess
+from veltair.evaluation.metrics.capacity import SearchSettings, Status
 from veltair.evaluation.metrics.records import read_records, to_records
-from veltair.evaluation.simulation.run import MakePolicy, Site, make_site
-from veltair.evaluation.loadgen.logs import MIXED, LoadGenError
+from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.interference.source import ObservedSlowdown
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
-from veltair.machine.workers.tvm_pool import PoolGang
-from veltair.machine.costs.folder import Tables
 from veltair.machine.topology.topology import Machine
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.tvm_pool import PoolGang
 from veltair.serving.loop.policy import Answer, Context, Rejection, Snapshot
 from veltair.serving.loop.query import Ending
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 QOS_S = 10.0  # so wide that no machine misses it
@@ -78,12 +78,12 @@ def models(tiny_loaded: LoadedModel) -> dict[str, LoadedModel]:
 
 
 @pytest.fixture(scope="module")
-def site(models: dict[str, LoadedModel]) -> Site:
+def scenario(models: dict[str, LoadedModel]) -> Scenario:
     """Return the tiny network, served alone on the cores there are."""
-    return site_of(models)
+    return scenario_of(models)
 
 
-def site_of(models: dict[str, LoadedModel]) -> Site:
+def scenario_of(models: dict[str, LoadedModel]) -> Scenario:
     """Return a machine of the cores there are that serves the models alike, with a table made up."""
     rows = [
         (name, layer, version, cores, 0.0, 0, 1e-4 * (1 + version) / cores, 1.0, 1.0)
@@ -99,16 +99,16 @@ def site_of(models: dict[str, LoadedModel]) -> Site:
     }
     costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "toy")
     shares = dict.fromkeys(models, 1)
-    return make_site(Tables(machine, layers, {}, costs), dict.fromkeys(models, QOS_S), 1.0, "mix", shares)
+    return make_scenario(Tables(machine, layers, {}, costs), dict.fromkeys(models, QOS_S), 1.0, "mix", shares)
 
 
 def study_of(
-    site: Site, models: dict[str, LoadedModel], make: MakePolicy = fcfs, **settings: Any
+    scenario: Scenario, models: dict[str, LoadedModel], make: MakePolicy = fcfs, **settings: Any
 ) -> LiveStudy:
     """Return a study of a policy on freshly made samples."""
-    samples = make_samples(models, site, SETTINGS.seed)
+    samples = make_samples(models, scenario, SETTINGS.seed)
     return LiveStudy(
-        site, "Fcfs", make, models, samples, replace(SETTINGS, **settings), PoolGang, ObservedSlowdown()
+        scenario, "Fcfs", make, models, samples, replace(SETTINGS, **settings), PoolGang, ObservedSlowdown()
     )
 
 
@@ -119,10 +119,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measured(site: Site, models: dict[str, LoadedModel], folders: Path) -> Callable[[MakePolicy], LiveRun]:
+def measured(
+    scenario: Scenario, models: dict[str, LoadedModel], folders: Path
+) -> Callable[[MakePolicy], LiveRun]:
     """Return one second of the real LoadGen against a policy; measured once for each."""
     runs: dict[MakePolicy, LiveRun] = {}
-    study = study_of(site, models)
+    study = study_of(scenario, models)
 
     def run(make: MakePolicy) -> LiveRun:
         if make not in runs:
@@ -150,8 +152,8 @@ def both(tiny_loaded: LoadedModel, words_folder: Path) -> dict[str, LoadedModel]
     return {"tiny": tiny_loaded, "words": LoadedModel(words_folder)}
 
 
-def test_samples_have_the_right_answers(site: Site, models: dict[str, LoadedModel]) -> None:
-    samples = make_samples(models, site, seed=3)
+def test_samples_have_the_right_answers(scenario: Scenario, models: dict[str, LoadedModel]) -> None:
+    samples = make_samples(models, scenario, seed=3)
     assert [name for name, _ in samples] == ["tiny"] * SAMPLES_PER_MODEL
     for _, sample in samples:
         assert np.allclose(sample.answer[0], run_onnx(tiny(), *sample.values)[0], atol=1e-4)
@@ -161,7 +163,7 @@ def test_samples_have_the_right_answers(site: Site, models: dict[str, LoadedMode
 def test_models_of_words_and_of_images_are_served_side_by_side(
     both: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
-    study = study_of(site_of(both), both)
+    study = study_of(scenario_of(both), both)
     for name, sample in study.samples:
         if name == "words":
             assert np.allclose(sample.answer[0], run_onnx(tiny_words(), *sample.values)[0], atol=1e-5)
@@ -175,7 +177,7 @@ def test_models_of_words_and_of_images_are_served_side_by_side(
 def test_validation_gives_each_model_a_verdict_of_its_own(
     both: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
-    study = study_of(site_of(both), both, validation=True)
+    study = study_of(scenario_of(both), both, validation=True)
     run = measure(study, 2 * QPS, tmp_path)
     rows = policy_verdicts("Fcfs", [run])
     assert [(row["policy"], row["qps"], row["tenant"]) for row in rows] == [
@@ -197,9 +199,9 @@ def test_a_run_leaves_its_records_as_one_table(measured: Measured, folders: Path
 
 @pytest.mark.parametrize(("make", "pictures"), [(fcfs, 1), (RejectAll, 0)])
 def test_a_run_can_leave_a_trace_of_its_blocks_and_a_picture_where_any_ran(
-    site: Site, models: dict[str, LoadedModel], tmp_path: Path, make: MakePolicy, pictures: int
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, make: MakePolicy, pictures: int
 ) -> None:
-    run = measure(study_of(site, models, make, seconds=0.2, timeline=True), QPS, tmp_path)
+    run = measure(study_of(scenario, models, make, seconds=0.2, timeline=True), QPS, tmp_path)
     trace = json.loads((tmp_path / "timeline.trace.json").read_text())
     assert trace["otherData"]["core ids"] == "granted by the backend"
     blocks = {event["args"]["query"] for event in trace["traceEvents"] if "query" in event.get("args", {})}
@@ -211,13 +213,13 @@ def test_a_run_can_leave_a_trace_of_its_blocks_and_a_picture_where_any_ran(
 def test_models_that_do_not_fit_together_are_loaded_when_a_query_needs_them(
     both: dict[str, LoadedModel], tiny_folder: Path, words_folder: Path, tmp_path: Path, name: str
 ) -> None:
-    site = site_of(both)
+    scenario = scenario_of(both)
     largest = max(model.bytes_needed() for model in both.values())
-    models, memory = load_models({"tiny": tiny_folder, "words": words_folder}, site.weights, largest)
+    models, memory = load_models({"tiny": tiny_folder, "words": words_folder}, scenario.weights, largest)
     assert memory is not None
-    samples, launch = make_samples(models, site, 7, memory), launcher(name, tmp_path)
+    samples, launch = make_samples(models, scenario, 7, memory), launcher(name, tmp_path)
     settings = replace(SETTINGS, seconds=0.5)
-    study = LiveStudy(site, "Fcfs", fcfs, models, samples, settings, launch, ObservedSlowdown(), memory)
+    study = LiveStudy(scenario, "Fcfs", fcfs, models, samples, settings, launch, ObservedSlowdown(), memory)
     run = measure(study, QPS, tmp_path / "run")
     assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
     assert memory.counts.evictions > 4
@@ -225,11 +227,11 @@ def test_models_that_do_not_fit_together_are_loaded_when_a_query_needs_them(
 
 
 def test_no_run_leaves_a_model_in_use_for_the_next(
-    tiny_folder: Path, models: dict[str, LoadedModel], site: Site, tmp_path: Path
+    tiny_folder: Path, models: dict[str, LoadedModel], scenario: Scenario, tmp_path: Path
 ) -> None:
-    loaded, memory = load_models({"tiny": tiny_folder}, site.weights, models["tiny"].bytes_needed())
+    loaded, memory = load_models({"tiny": tiny_folder}, scenario.weights, models["tiny"].bytes_needed())
     assert memory is not None
-    study = replace(study_of(site, models, RejectAll, seconds=0.1), models=loaded, memory=memory)
+    study = replace(study_of(scenario, models, RejectAll, seconds=0.1), models=loaded, memory=memory)
     memory.acquire("tiny")  # as a block that runs when the time is up
     measure(study, QPS, tmp_path)
     with pytest.raises(LookupError, match="nobody uses it"):
@@ -238,10 +240,10 @@ def test_no_run_leaves_a_model_in_use_for_the_next(
 
 @pytest.mark.parametrize("malleable", [False, True])
 def test_workers_in_c_serve_right_answers_too(
-    site: Site, models: dict[str, LoadedModel], tmp_path: Path, malleable: bool
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, malleable: bool
 ) -> None:
     launch = launcher("gang", tmp_path, malleable=malleable)
-    run = measure(replace(study_of(site, models, seconds=0.2), launch=launch), QPS, tmp_path / "run")
+    run = measure(replace(study_of(scenario, models, seconds=0.2), launch=launch), QPS, tmp_path / "run")
     assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
 
 
@@ -257,18 +259,18 @@ class Placed:
 
 
 def test_cores_are_placed_as_the_configuration_says(
-    site: Site, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     placed = Placed()
     monkeypatch.setattr(live, "PLACEMENTS", {"mine": placed})
-    run = measure(study_of(site, models, seconds=0.1, placement="mine"), QPS, tmp_path)
+    run = measure(study_of(scenario, models, seconds=0.1, placement="mine"), QPS, tmp_path)
     assert 0 < placed.asked <= sum(record.blocks for record in run.records)
 
 
 def test_what_one_run_taught_of_the_pressure_is_forgotten_before_the_next(
-    site: Site, models: dict[str, LoadedModel], tmp_path: Path
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
-    study = study_of(site, models, seconds=0.1)
+    study = study_of(scenario, models, seconds=0.1)
     study.interference.observe(2.0, 1.0, 2.0)
     assert study.interference.pressure() > 0
     # No block of this table can teach anything: pressure has no effect in it.
@@ -276,9 +278,13 @@ def test_what_one_run_taught_of_the_pressure_is_forgotten_before_the_next(
     assert study.interference.pressure() == 0.0
 
 
-def test_every_query_of_loadgen_has_one_record_in_the_order_of_issue(measured: Measured, site: Site) -> None:
+def test_every_query_of_loadgen_has_one_record_in_the_order_of_issue(
+    measured: Measured, scenario: Scenario
+) -> None:
     run = measured(fcfs)
-    planned = server_queries(QPS, 1000, 1, 7, sample_models=("tiny",) * SAMPLES_PER_MODEL, qos_s=site.qos_s)
+    planned = server_queries(
+        QPS, 1000, 1, 7, sample_models=("tiny",) * SAMPLES_PER_MODEL, qos_s=scenario.qos_s
+    )
     assert len(run.records) == len(run.summary.trace) == run.summary.verdict.query_count == len(planned) > 1
     assert [record.query.id for record in run.records] == list(range(len(planned)))
     arrivals_s = np.array([record.query.arrival_s for record in run.records])
@@ -302,10 +308,10 @@ def test_warm_up_is_a_tenth_of_the_time_from_the_first_arrival_to_the_last(measu
 
 
 def test_records_are_on_the_clock_of_the_engine(
-    site: Site, models: dict[str, LoadedModel], tmp_path: Path
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
     begin_s = time.monotonic()
-    run = measure(study_of(site, models, seconds=0.1), QPS, tmp_path)
+    run = measure(study_of(scenario, models, seconds=0.1), QPS, tmp_path)
     took_s = time.monotonic() - begin_s
     assert all(0 < record.query.arrival_s < record.end_s < took_s for record in run.records)
 
@@ -340,10 +346,10 @@ def test_runs_are_told_with_what_loadgen_said(measured: Measured) -> None:
 
 
 def test_records_of_several_runs_make_one_table(
-    measured: Measured, site: Site, models: dict[str, LoadedModel]
+    measured: Measured, scenario: Scenario, models: dict[str, LoadedModel]
 ) -> None:
     run = measured(fcfs)
-    frame = live_frame(study_of(site, models), [run, replace(run, qps=80.0)])
+    frame = live_frame(study_of(scenario, models), [run, replace(run, qps=80.0)])
     assert frame.groupby("qps").size().to_dict() == {40.0: len(run.records), 80.0: len(run.records)}
     assert set(frame["backend"]) == {"engine"}
     counted = sum(record.query.arrival_s >= run.count_from_s for record in run.records)
@@ -359,11 +365,11 @@ class Killed(LoadGenProcess):
 
 
 def test_a_loadgen_that_dies_is_a_loadgen_error(
-    site: Site, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "LoadGenProcess", Killed)
     with pytest.raises(LoadGenError, match="killed by signal 9"):
-        measure(study_of(site, models), QPS, tmp_path)
+        measure(study_of(scenario, models), QPS, tmp_path)
 
 
 class Rates:
@@ -384,19 +390,19 @@ class Rates:
 
 
 def search_with(
-    rates: Rates, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
+    rates: Rates, scenario: Scenario, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
 ) -> Any:
     monkeypatch.setattr(live, "measure", rates)
     limits = SearchSettings(0.05, max_rates=max_rates)
-    return search(study_of(site, models), limits, 30.0, 50.0, Path("loadgen"))
+    return search(study_of(scenario, models), limits, 30.0, 50.0, Path("loadgen"))
 
 
 @pytest.mark.parametrize("max_rates", [1, 4])
 def test_the_common_rate_comes_first_and_counts_towards_the_rates(
-    measured: Measured, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
+    measured: Measured, scenario: Scenario, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
 ) -> None:
     rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0)
-    pooled, minimum, runs = search_with(rates, site, models, monkeypatch, max_rates)
+    pooled, minimum, runs = search_with(rates, scenario, models, monkeypatch, max_rates)
     assert rates.asked[0] == 30.0
     assert len(rates.asked) == max_rates
     assert [run.qps for run in runs] == [trial.qps for trial in minimum.trials] == rates.asked
@@ -404,10 +410,10 @@ def test_the_common_rate_comes_first_and_counts_towards_the_rates(
 
 
 def test_a_rate_at_which_loadgen_fails_is_an_invalid_trial_not_the_end(
-    measured: Measured, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch
+    measured: Measured, scenario: Scenario, models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0, failures=1)
-    pooled, _, runs = search_with(rates, site, models, monkeypatch, max_rates=3)
+    pooled, _, runs = search_with(rates, scenario, models, monkeypatch, max_rates=3)
     assert pooled.trials[0].satisfaction.invalid
     assert [run.qps for run in runs] == rates.asked[1:]
     assert len(runs) == 2
@@ -415,8 +421,8 @@ def test_a_rate_at_which_loadgen_fails_is_an_invalid_trial_not_the_end(
 
 
 def test_each_rate_has_a_folder_of_its_own(
-    measured: Measured, site: Site, models: Any, monkeypatch: pytest.MonkeyPatch
+    measured: Measured, scenario: Scenario, models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0, failures=1)
-    search_with(rates, site, models, monkeypatch, max_rates=4)
+    search_with(rates, scenario, models, monkeypatch, max_rates=4)
     assert len(set(rates.folders)) == 4

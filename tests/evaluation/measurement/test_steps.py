@@ -6,22 +6,23 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.support.table_builders import make_config
 
+from tests.support.table_builders import make_config
 from veltair.compiler.frontend.model import Layer
 from veltair.config import Config
 from veltair.config.keys import ServedModel
-from veltair.evaluation.measurement import steps
-from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.experiment.layout import Layout
+from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS
+from veltair.evaluation.experiment.tables_io import read_csv
+from veltair.evaluation.measurement import steps
 from veltair.evaluation.measurement.run import QUERIES
-from veltair.evaluation.metrics.records import read_records
-from veltair.evaluation.simulation.steps import CAPACITY, RECORDS, simulate_capacity
 from veltair.evaluation.measurement.steps import RUNS, VERDICTS, measure_policy
+from veltair.evaluation.metrics.records import read_records
+from veltair.evaluation.simulation.steps import simulate_capacity
+from veltair.machine.costs.folder import Tables, write_tables
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.interference.source import ObservedSlowdown, PressureFit
 from veltair.machine.models.library import LoadedModel
-from veltair.machine.costs.folder import Tables, write_tables
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import collect, read_provenance, write_json
 

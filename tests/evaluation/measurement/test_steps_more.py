@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.table_builders import make_config, make_tables, noisy, write_made_up_tables
 
+from tests.support.table_builders import make_config, make_tables, noisy, write_made_up_tables
 from veltair.config import Config
+from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS, policy_maker, scenario_of
 from veltair.evaluation.experiment.tables_io import read_csv, write_csv
+from veltair.evaluation.measurement.steps import RUNS, machine_to_itself, measuring_lock
 from veltair.evaluation.reports.steps import (
     check_golden,
     draw_figures,
@@ -21,16 +23,7 @@ from veltair.evaluation.reports.steps import (
     write_metrics,
     write_summary,
 )
-from veltair.evaluation.simulation.steps import (
-    CAPACITY,
-    RECORDS,
-    policy_maker,
-    simulate_capacity,
-    simulate_loads,
-    simulation_settings,
-    site_of,
-)
-from veltair.evaluation.measurement.steps import RUNS, machine_to_itself, measuring_lock
+from veltair.evaluation.simulation.steps import simulate_capacity, simulate_loads, simulation_settings
 from veltair.machine.costs.block_costs import COLUMNS
 from veltair.machine.costs.folder import BLOCKS, read_tables, write_tables
 from veltair.provenance import collect, read_provenance
@@ -305,13 +298,13 @@ def test_a_simulation_charges_the_costs_of_its_tables(tables: Path, tmp_path: Pa
 
 
 def test_a_site_has_the_targets_of_the_configuration_in_seconds(config: Config, tables: Path) -> None:
-    assert site_of(config, read_tables(tables), "mix").qos_s == {"small": 0.020, "large": 0.040}
+    assert scenario_of(config, read_tables(tables), "mix").qos_s == {"small": 0.020, "large": 0.040}
 
 
 def test_a_policy_gets_the_options_of_the_configuration(config: Config, tables: Path) -> None:
     layers = {"Blocks": {"path": "baselines.fixed_blocks:FixedBlocks", "options": {"layers": 1}}}
     changed = make_config(policies=layers)
-    context = site_of(config, read_tables(tables), "mix").context
+    context = scenario_of(config, read_tables(tables), "mix").context
     first, second = (policy_maker(changed, "Blocks")(context) for _ in range(2))
     assert first is not second
     assert type(first).__name__ == "FixedBlocks"

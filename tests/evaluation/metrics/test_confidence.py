@@ -3,8 +3,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tests.support.plot_tables import ENGINE, rate_table, seed_table, unservable
 
+from tests.support.plot_tables import ENGINE, rate_table, seed_table, unservable
 from veltair.evaluation.metrics.confidence import at_load, capacities, ratios, shares_of_bound
 
 POLICIES = ["LayerWise", "Planaria", "Veltair-FULL"]

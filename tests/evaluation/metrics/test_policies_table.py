@@ -3,6 +3,7 @@ import math
 import pandas as pd
 import pytest
 
+from veltair.evaluation.metrics.metrics import RATE_COLUMNS
 from veltair.evaluation.metrics.policies_table import (
     at_loads,
     capacity_text,
@@ -17,7 +18,6 @@ from veltair.evaluation.metrics.policies_table import (
     span,
     valid_runs,
 )
-from veltair.evaluation.metrics.metrics import RATE_COLUMNS
 
 SITE = ("simulator", "bench")
 

@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veltair.evaluation.metrics.records import (
-    DTYPES,
-    Run,
-    read_records,
-    to_frame,
-    to_records,
-    write_records,
-    write_run,
-)
 from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, Verdict
+from veltair.evaluation.measurement.write_run import write_run
+from veltair.evaluation.metrics.records import DTYPES, Run, read_records, to_frame, to_records, write_records
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
+
 from tests.support.regression_builders import (
     capacity_rows,
     origin,
@@ -12,12 +14,10 @@ from tests.support.regression_builders import (
     write_benchmark_run,
     write_metrics,
 )
-from rich.console import Console
-
 from veltair.evaluation.__main__ import main
 from veltair.evaluation.regression.judge import Change, Outcome
-from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
 from veltair.evaluation.regression.read import Comparison, ComparisonError, compare, made_in_turns, read_runs
+from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
 from veltair.provenance import ProvenanceError, provenance_path, write_result
 
 PAIRS = 6

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
+
 from tests.support.plot_tables import (
     conflict_table,
     corun_table,
@@ -16,7 +17,6 @@ from tests.support.plot_tables import (
     slowdown_table,
     target_table,
 )
-
 from veltair.evaluation.reports import paper_figures
 from veltair.evaluation.reports.paper_figures import PAPER_FIGURES, draw_paper_figure
 

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.support.figure_texts import overlaps
 
+from tests.support.figure_texts import overlaps
 from veltair.config import load
 from veltair.evaluation.claims.report import write_claims
-from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.experiment.layout import SHIPPED_STUDY, Layout
+from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.reports.paper_figures import PAPER_FIGURES
 from veltair.provenance import read_provenance
 
-CONFIGS = Path(__file__).parents[2] / "workflow" / "config"
+CONFIGS = Path(__file__).parents[3] / "workflow" / "config"
 CONFIG = load([CONFIGS / "many_core.yaml", CONFIGS / "paper_sim.yaml"])
 LAYOUT = Layout(CONFIG)
 TABLES = sorted(SHIPPED_STUDY.glob("*.csv"))

@@ -7,12 +7,12 @@ from typing import Any
 import onnx
 import pandas as pd
 import pytest
-from tests.support.tiny import tiny
 
+from tests.support.tiny import tiny
 from veltair.compiler.frontend.model import Layer
 from veltair.config import Config, load
 from veltair.config.keys import ServedModel
-from veltair.evaluation.runtimes import capacity as served
+from veltair.evaluation.experiment.scenario import Scenario
 from veltair.evaluation.metrics.capacity import (
     Capacity,
     Criterion,
@@ -22,13 +22,13 @@ from veltair.evaluation.metrics.capacity import (
     Trial,
     find_capacity,
 )
-from veltair.evaluation.runtimes.query_tracker import Outcome
+from veltair.evaluation.runtimes import capacity as served
 from veltair.evaluation.runtimes.capacity import OURS, installed, rate_figures, ratio_figures, search_in_turn
-from veltair.evaluation.simulation.run import Site
-from veltair.machine.costs.table import COLUMNS, CostTable
-from veltair.machine.models.library import LoadedModel
+from veltair.evaluation.runtimes.query_tracker import Outcome
 from veltair.evaluation.runtimes.registry import Rival
 from veltair.machine.costs.folder import Tables
+from veltair.machine.costs.table import COLUMNS, CostTable
+from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
@@ -133,7 +133,7 @@ def test_a_figure_without_its_package_is_left_out_with_one_line(
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """The default configuration, but for its results: fits of this machine may lie there."""
-    default = load([Path(served.__file__).parents[2] / "workflow" / "config" / "config.yaml"])
+    default = load([Path(served.__file__).parents[3] / "workflow" / "config" / "config.yaml"])
     folder = default.results.model_copy(update={"folder": str(tmp_path / "results")})
     return default.model_copy(update={"results": folder})
 
@@ -151,9 +151,9 @@ def test_all_seeds_are_searched_from_the_answers_of_the_seed_before(
 ) -> None:
     log: list[tuple[float, int, str]] = []
     machine = SimpleNamespace(cores=2)
-    site = SimpleNamespace(context=SimpleNamespace(machine=machine), fluid_qps=50.0, workload="mix")
+    scenario = SimpleNamespace(context=SimpleNamespace(machine=machine), fluid_qps=50.0, workload="mix")
     monkeypatch.setattr(served, "read_tables", lambda path: None)
-    monkeypatch.setattr(served, "site_of", lambda *given: site)
+    monkeypatch.setattr(served, "scenario_of", lambda *given: scenario)
     monkeypatch.setattr(served, "rivals", lambda cores: [DEFAULT])
 
     def contenders(*given: Any) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def test_veltair_and_onnx_runtime_serve_the_same_queries_of_the_tiny_network(
     monkeypatch.setattr(served, "rivals", lambda cores: [DEFAULT])
     monkeypatch.setattr(served, "FIRST_LOAD", 1.0)
     monkeypatch.setattr(served, "SEEDS", 1)
-    monkeypatch.setattr(Site, "fluid_qps", 60.0)
+    monkeypatch.setattr(Scenario, "fluid_qps", 60.0)
     changes = {
         "models": {"tiny": ServedModel(qos_ms=10_000, onnx="tiny.onnx")},
         "workloads": {"mix": {"tiny": 1}},

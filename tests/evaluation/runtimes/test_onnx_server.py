@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+
 from tests.support.onnx_builders import run_onnx
 from tests.support.tiny import tiny, tiny_words
-
 from veltair.compiler.frontend.samples import random_samples, read_inputs
 from veltair.evaluation.runtimes import onnx_server
 from veltair.evaluation.runtimes.onnx_server import OnnxServer, Setup

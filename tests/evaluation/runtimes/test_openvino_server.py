@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+
 from tests.support.onnx_builders import run_onnx
 from tests.support.tiny import tiny, tiny_words
-
 from veltair.compiler.frontend.samples import random_samples, read_inputs
 from veltair.evaluation.runtimes.openvino_server import OpenVinoServer, import_quietly
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+
 from tests.support.onnx_builders import run_onnx
 from tests.support.tiny import tiny
-
 from veltair.compiler.frontend.samples import random_samples, read_inputs
 from veltair.evaluation.runtimes import process as rival_process
 from veltair.evaluation.runtimes.process import (

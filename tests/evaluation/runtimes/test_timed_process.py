@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from tests.support.tiny import tiny
 
+from tests.support.tiny import tiny
 from veltair.compiler.frontend.samples import random_samples, relative_error
 from veltair.evaluation.runtimes.timed_process import (
     ONNX_RUNTIME,

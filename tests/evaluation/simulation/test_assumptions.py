@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from tests.support.table_builders import make_tables
 
+from tests.support.table_builders import make_tables
 from veltair.config.study_keys import Simulated
+from veltair.evaluation.experiment.scenario import Scenario, make_scenario
 from veltair.evaluation.simulation.assumptions import (
     changes_machine,
     derive_assumed,
     equal_headroom_alpha,
     fewer_versions,
 )
-from veltair.evaluation.simulation.run import Site, make_site
-from veltair.machine.topology.described import described
 from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.topology.described import described
 
 QOS_S = {"small": 0.02, "large": 0.04}
 
@@ -77,10 +77,10 @@ def test_another_core_unit_gives_other_counts() -> None:
     assert assumed.costs.cores == (16, 32, 48, 64)
 
 
-def headroom_site(unit: int) -> Site:
+def headroom_site(unit: int) -> Scenario:
     tables = make_tables(cores=8)
     tables = replace(tables, machine=replace(tables.machine, core_unit=unit))
-    return make_site(tables, QOS_S, 0.0, "mix", {"small": 1, "large": 1})
+    return make_scenario(tables, QOS_S, 0.0, "mix", {"small": 1, "large": 1})
 
 
 def test_equal_headroom_needs_no_lower_share_at_the_described_unit() -> None:

@@ -6,27 +6,24 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.table_builders import make_tables, noisy
 
+from tests.support.table_builders import make_tables, noisy
+from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario, over_seeds
 from veltair.evaluation.metrics.capacity import Capacity, SearchSettings
 from veltair.evaluation.metrics.records import DTYPES
 from veltair.evaluation.simulation.run import (
-    MakePolicy,
     SimulationSettings,
-    Site,
     capacity_row,
     count_from_s,
     find_policy_capacity,
-    make_site,
     offered_rates,
-    over_seeds,
     policy_records,
     simulate,
 )
 from veltair.machine.costs.folder import Tables
 from veltair.serving.policies.presets import make_policy
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LOADS = (0.3, 0.5, 0.7, 0.9, 1.1)
 QOS_S = {"small": 0.020, "large": 0.040}
 SHARES = {"small": 1, "large": 1}
@@ -39,8 +36,8 @@ POLICIES = {
 }
 
 
-def site_of(tables: Tables | None = None, relax: float = 1.0) -> Site:
-    return make_site(tables or make_tables(), QOS_S, relax, "mix", SHARES)
+def scenario_of(tables: Tables | None = None, relax: float = 1.0) -> Scenario:
+    return make_scenario(tables or make_tables(), QOS_S, relax, "mix", SHARES)
 
 
 def maker(path: str) -> MakePolicy:
@@ -50,8 +47,8 @@ def maker(path: str) -> MakePolicy:
 FCFS_MIN, PLANARIA = maker(POLICIES["FcfsMin"]), maker(POLICIES["Planaria"])
 
 
-def records_of(site: Site, path: str, qps: float, seed: int = 1):
-    arrivals, records, _ = simulate(site, maker(path), SETTINGS, qps, seed)
+def records_of(scenario: Scenario, path: str, qps: float, seed: int = 1):
+    arrivals, records, _ = simulate(scenario, maker(path), SETTINGS, qps, seed)
     return arrivals, list(records)
 
 
@@ -61,55 +58,55 @@ def capacities(**qps: float) -> pd.DataFrame:
 
 def test_a_target_that_the_machine_cannot_meet_is_raised_and_another_is_kept() -> None:
     # Alone on 4 cores: 3 ms / 4 and 12 ms / 4; 10 times 3 ms is below 40 ms, 20 times is above.
-    assert site_of(relax=10.0).qos_s == QOS_S
-    assert site_of(relax=20.0).qos_s == pytest.approx({"small": 0.020, "large": 0.060})
+    assert scenario_of(relax=10.0).qos_s == QOS_S
+    assert scenario_of(relax=20.0).qos_s == pytest.approx({"small": 0.020, "large": 0.060})
 
 
 def test_the_models_that_policies_see_have_the_raised_targets() -> None:
-    assert site_of(relax=20.0).context.models["large"].qos_s == pytest.approx(0.060)
+    assert scenario_of(relax=20.0).context.models["large"].qos_s == pytest.approx(0.060)
 
 
 def test_a_model_without_tables_is_named_with_what_to_do() -> None:
     with pytest.raises(LookupError, match=r"toy lack vgg \(they have small, large\); profile here"):
-        make_site(make_tables(), QOS_S | {"vgg": 1.0}, 1.0, "mix", {"small": 1, "vgg": 1})
+        make_scenario(make_tables(), QOS_S | {"vgg": 1.0}, 1.0, "mix", {"small": 1, "vgg": 1})
 
 
 def test_a_workload_has_its_own_models_only() -> None:
-    site = make_site(make_tables(), QOS_S, 1.0, "light", {"small": 1})
-    assert list(site.context.models) == ["small"]
-    assert site.context.costs.models == ("small",)
+    scenario = make_scenario(make_tables(), QOS_S, 1.0, "light", {"small": 1})
+    assert list(scenario.context.models) == ["small"]
+    assert scenario.context.costs.models == ("small",)
 
 
 def test_the_fluid_bound_is_all_cores_over_the_least_work_of_the_cheapest_95_percent() -> None:
     # Half the queries take 3 ms of one core, 45 % take 12 ms, 5 % are shed: 4 / 6.9 ms = 579.7 QPS.
-    assert site_of().fluid_qps == pytest.approx(4 / (0.5 * 0.003 + 0.45 * 0.012))
+    assert scenario_of().fluid_qps == pytest.approx(4 / (0.5 * 0.003 + 0.45 * 0.012))
 
 
 def test_the_fluid_bound_follows_the_shares_of_the_workload() -> None:
     # 3 : 1, and 5 % of the queries, all large, are shed.
-    site = make_site(make_tables(), QOS_S, 1.0, "mix", {"small": 3, "large": 1})
-    assert site.fluid_qps == pytest.approx(4 / (0.75 * 0.003 + 0.20 * 0.012))
+    scenario = make_scenario(make_tables(), QOS_S, 1.0, "mix", {"small": 3, "large": 1})
+    assert scenario.fluid_qps == pytest.approx(4 / (0.75 * 0.003 + 0.20 * 0.012))
 
 
 @pytest.mark.parametrize("path", POLICIES.values(), ids=POLICIES)
 def test_a_run_is_the_same_to_the_last_bit_each_time(path: str) -> None:
-    site = site_of(make_tables(noise=noisy()))
-    assert records_of(site, path, 300.0) == records_of(site, path, 300.0)
+    scenario = scenario_of(make_tables(noise=noisy()))
+    assert records_of(scenario, path, 300.0) == records_of(scenario, path, 300.0)
 
 
 def test_all_policies_meet_the_same_arrivals() -> None:
-    site = site_of(make_tables(noise=noisy()))
-    arrivals = [records_of(site, path, 300.0)[0] for path in POLICIES.values()]
+    scenario = scenario_of(make_tables(noise=noisy()))
+    arrivals = [records_of(scenario, path, 300.0)[0] for path in POLICIES.values()]
     assert arrivals == [arrivals[0]] * len(arrivals)
 
 
 def test_another_seed_gives_other_arrivals() -> None:
-    first, second = (records_of(site_of(), POLICIES["FcfsMin"], 300.0, seed)[0] for seed in (1, 2))
+    first, second = (records_of(scenario_of(), POLICIES["FcfsMin"], 300.0, seed)[0] for seed in (1, 2))
     assert [query.arrival_s for query in first] != [query.arrival_s for query in second]
 
 
 def test_the_same_seed_at_twice_the_rate_has_the_same_path_at_half_the_times() -> None:
-    slow, fast = (records_of(site_of(), POLICIES["FcfsMin"], qps)[0] for qps in (100.0, 200.0))
+    slow, fast = (records_of(scenario_of(), POLICIES["FcfsMin"], qps)[0] for qps in (100.0, 200.0))
     assert [query.model for query in slow] == [query.model for query in fast]
     # LoadGen cuts each gap to whole nanoseconds.
     assert [query.arrival_s for query in slow] == pytest.approx(
@@ -118,7 +115,7 @@ def test_the_same_seed_at_twice_the_rate_has_the_same_path_at_half_the_times() -
 
 
 def test_every_arrival_has_one_record() -> None:
-    arrivals, records = records_of(site_of(), POLICIES["Planaria"], 2000.0)
+    arrivals, records = records_of(scenario_of(), POLICIES["Planaria"], 2000.0)
     assert sorted(record.query.id for record in records) == [query.id for query in arrivals]
 
 
@@ -127,31 +124,31 @@ def test_every_arrival_has_one_record() -> None:
 @given(load=st.floats(0.05, 3.0), seed=st.integers(0, 2**32 - 1))
 def test_no_run_is_better_than_the_fluid_bound_of_its_own_queries(path: str, load: float, seed: int) -> None:
     # Without noise or pressure: what the on-time queries need at least fits into cores x time.
-    site = site_of()
-    arrivals, records = records_of(site, path, load * site.fluid_qps, seed)
-    least = dict(zip(site.targets["model"], site.targets["work_optimal_core_s"], strict=True))
+    scenario = scenario_of()
+    arrivals, records = records_of(scenario, path, load * scenario.fluid_qps, seed)
+    least = dict(zip(scenario.targets["model"], scenario.targets["work_optimal_core_s"], strict=True))
     needed = sum(least[record.query.model] for record in records if record.on_time)
-    available = site.context.machine.cores * (arrivals[-1].arrival_s + max(site.qos_s.values()))
+    available = scenario.context.machine.cores * (arrivals[-1].arrival_s + max(scenario.qos_s.values()))
     assert needed <= available * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("path", POLICIES.values(), ids=POLICIES)
 def test_no_policy_serves_95_percent_at_twice_the_fluid_bound(path: str) -> None:
     # Twice as much work arrives as can be done, over a window of hundreds of latencies.
-    site = site_of()
+    scenario = scenario_of()
     settings_of_long = SimulationSettings(2000, 0.0, 0.0, 10.0)
-    _, records, _ = simulate(site, maker(path), settings_of_long, 2 * site.fluid_qps, 1)
+    _, records, _ = simulate(scenario, maker(path), settings_of_long, 2 * scenario.fluid_qps, 1)
     on_time = [record.on_time for record in records]
     assert sum(on_time) / len(on_time) < 0.95
 
 
 def test_starts_and_resizes_cost_what_the_settings_say() -> None:
     # One block a query: at a rate without queues each latency grows by the cost of one start.
-    site, costly = site_of(), SimulationSettings(50, 0.001, 0.0, 10.0)
+    scenario, costly = scenario_of(), SimulationSettings(50, 0.001, 0.0, 10.0)
     free = SimulationSettings(50, 0.0, 0.0, 10.0)
 
     def latencies(chosen: SimulationSettings) -> list[float]:
-        _, records, _ = simulate(site, maker(POLICIES["FcfsMin"]), chosen, 1.0, 1)
+        _, records, _ = simulate(scenario, maker(POLICIES["FcfsMin"]), chosen, 1.0, 1)
         return [record.latency_s for record in sorted(records, key=lambda one: one.query.id)]
 
     assert latencies(costly) == pytest.approx([latency + 0.001 for latency in latencies(free)])
@@ -159,7 +156,7 @@ def test_starts_and_resizes_cost_what_the_settings_say() -> None:
 
 @functools.cache
 def found_capacity(make: MakePolicy) -> tuple[Capacity, Capacity]:
-    return find_policy_capacity(site_of(), make, SETTINGS, SearchSettings(0.1), 1)
+    return find_policy_capacity(scenario_of(), make, SETTINGS, SearchSettings(0.1), 1)
 
 
 def test_a_capacity_is_a_rate_that_passes_below_one_that_does_not() -> None:
@@ -170,8 +167,8 @@ def test_a_capacity_is_a_rate_that_passes_below_one_that_does_not() -> None:
 
 
 def test_a_row_of_the_capacity_table_says_where_and_how_sure() -> None:
-    site, (pooled, minimum) = site_of(), found_capacity(PLANARIA)
-    row = capacity_row(site, "Planaria", 7, pooled, minimum)
+    scenario, (pooled, minimum) = scenario_of(), found_capacity(PLANARIA)
+    row = capacity_row(scenario, "Planaria", 7, pooled, minimum)
     wanted = {
         "backend": "simulator",
         "machine": "toy",
@@ -180,7 +177,7 @@ def test_a_row_of_the_capacity_table_says_where_and_how_sure() -> None:
         "policy": "Planaria",
         "seed": 7,
         "queries": pooled.queries,
-        "fluid_qps": site.fluid_qps,
+        "fluid_qps": scenario.fluid_qps,
         "qps_at_95": pooled.qps,
         "high_qps": pooled.high_qps,
         "qps_at_95_minimum": minimum.qps,
@@ -195,16 +192,16 @@ def test_a_row_of_the_capacity_table_says_where_and_how_sure() -> None:
 
 def test_a_policy_that_no_rate_suits_is_unservable() -> None:
     # The start alone takes 100 ms, the targets are 20 and 40 ms.
-    site = site_of()
+    scenario = scenario_of()
     slow = SimulationSettings(200, start_cost_s=0.1, resize_cost_s=0.0, drain_qos=10.0)
-    pooled, minimum = find_policy_capacity(site, FCFS_MIN, slow, SearchSettings(0.1), 1)
-    row = capacity_row(site, "FcfsMin", 1, pooled, minimum)
+    pooled, minimum = find_policy_capacity(scenario, FCFS_MIN, slow, SearchSettings(0.1), 1)
+    row = capacity_row(scenario, "FcfsMin", 1, pooled, minimum)
     assert (row["qps_at_95"], row["unservable"]) == (0.0, True)
 
 
 def test_over_seeds_means_are_means_and_brackets_the_widest() -> None:
-    site = site_of()
-    rows = [capacity_row(site, "Planaria", seed, *found_capacity(PLANARIA)) for seed in (1, 2)]
+    scenario = scenario_of()
+    rows = [capacity_row(scenario, "Planaria", seed, *found_capacity(PLANARIA)) for seed in (1, 2)]
     rows[0] |= {"qps_at_95": 100.0, "high_qps": 110.0, "resolution": 0.1, "cut": False, "unservable": True}
     rows[1] |= {"qps_at_95": 104.0, "high_qps": 106.0, "resolution": 0.02, "cut": True, "unservable": False}
     merged = over_seeds(pd.DataFrame(rows))
@@ -217,9 +214,9 @@ def test_over_seeds_means_are_means_and_brackets_the_widest() -> None:
 
 
 def test_over_seeds_keeps_policies_and_machines_apart_and_in_order() -> None:
-    site = site_of()
+    scenario = scenario_of()
     rows = [
-        capacity_row(site, policy, seed, *found_capacity(PLANARIA)) | {"machine": machine}
+        capacity_row(scenario, policy, seed, *found_capacity(PLANARIA)) | {"machine": machine}
         for machine in ("b", "a")
         for policy in ("Z", "A")
         for seed in (1, 2)
@@ -254,7 +251,7 @@ def test_where_nobody_serves_anything_loads_are_shares_of_the_fluid_bound() -> N
 
 
 def test_records_of_a_policy_have_the_declared_columns_and_a_run_for_each_rate() -> None:
-    frame = policy_records(site_of(), "FcfsMin", FCFS_MIN, SETTINGS, [50.0, 80.0], 3)
+    frame = policy_records(scenario_of(), "FcfsMin", FCFS_MIN, SETTINGS, [50.0, 80.0], 3)
     assert list(frame.columns) == list(DTYPES)
     assert list(frame["qps"].drop_duplicates()) == [50.0, 80.0]
     assert frame[["backend", "machine", "policy", "seed"]].drop_duplicates().values.tolist() == [
@@ -263,9 +260,9 @@ def test_records_of_a_policy_have_the_declared_columns_and_a_run_for_each_rate()
 
 
 def test_queries_of_the_warm_up_are_kept_but_not_counted() -> None:
-    site = site_of()
-    frame = policy_records(site, "FcfsMin", FCFS_MIN, SETTINGS, [50.0], 3)
-    from_s = count_from_s(simulate(site, FCFS_MIN, SETTINGS, 50.0, 3)[0], site.qos_s)
+    scenario = scenario_of()
+    frame = policy_records(scenario, "FcfsMin", FCFS_MIN, SETTINGS, [50.0], 3)
+    from_s = count_from_s(simulate(scenario, FCFS_MIN, SETTINGS, 50.0, 3)[0], scenario.qos_s)
     assert from_s > 0
     assert list(frame["counted"]) == list(frame["arrival_s"] >= from_s)
 
@@ -275,7 +272,7 @@ def test_the_policy_of_the_documentation_is_a_file_that_runs_as_it_is(
     monkeypatch: pytest.MonkeyPatch, folder: str, path: str
 ) -> None:
     monkeypatch.chdir(ROOT / folder)
-    _, records = records_of(site_of(), path, 100.0)
+    _, records = records_of(scenario_of(), path, 100.0)
     assert len(records) == SETTINGS.queries
     assert all(record.blocks == 1 for record in records)
     # It serves the oldest first: starts are in the order of arrivals.

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from tests.support.table_builders import make_config
 
+from tests.support.table_builders import make_config
 from veltair.config import Config, ConfigError
 from veltair.evaluation.simulation.sensitivity_cells import at_workload, sensitivity_cells
 

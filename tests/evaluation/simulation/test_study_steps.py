@@ -5,14 +5,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tests.support.table_builders import make_config, write_made_up_tables
 
+from tests.support.table_builders import make_config, write_made_up_tables
 from veltair.config import Config
 from veltair.evaluation.experiment import layout as layout_module
-from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.experiment.layout import USUAL, Layout
+from veltair.evaluation.experiment.scenario import CAPACITY
+from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
-from veltair.evaluation.simulation.steps import CAPACITY, simulate_capacity
+from veltair.evaluation.simulation.steps import simulate_capacity
 from veltair.evaluation.simulation.study_steps import (
     gather,
     write_conflicts,

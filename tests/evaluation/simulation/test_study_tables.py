@@ -1,11 +1,11 @@
 """Core needs, slowdowns and conflicts over time."""
 
 import pytest
-from tests.support.table_builders import make_config, make_tables
 
+from tests.support.table_builders import make_config, make_tables
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.evaluation.simulation.steps import policy_maker
-from veltair.evaluation.simulation.run import SimulationSettings, Site, make_site, site_arrivals
+from veltair.evaluation.experiment.scenario import Scenario, make_scenario, policy_maker
+from veltair.evaluation.simulation.run import SimulationSettings, scenario_arrivals
 from veltair.evaluation.simulation.study_tables import binned, conflict_table, core_need_table, slowdown_table
 from veltair.serving.loop.query import Query
 from veltair.serving.loop.timeline import BlockSpan, Tenure
@@ -13,8 +13,10 @@ from veltair.serving.loop.timeline import BlockSpan, Tenure
 SETTINGS = SimulationSettings(100, 0.0, 0.0, 10.0)
 
 
-def site_of(qos_s: float = 0.04) -> Site:
-    return make_site(make_tables(), {"small": qos_s, "large": qos_s}, 0.0, "mix", {"small": 1, "large": 1})
+def scenario_of(qos_s: float = 0.04) -> Scenario:
+    return make_scenario(
+        make_tables(), {"small": qos_s, "large": qos_s}, 0.0, "mix", {"small": 1, "large": 1}
+    )
 
 
 def span(start_s: float, end_s: float, cores: int, wanted_cores: int) -> BlockSpan:
@@ -39,19 +41,19 @@ def test_a_run_without_blocks_holds_no_core() -> None:
 
 
 def test_conflicts_of_a_run_are_those_of_its_records() -> None:
-    site, config = site_of(), make_config()
+    scenario, config = scenario_of(), make_config()
     makers = {name: policy_maker(config, name) for name in ("FcfsMin", "Planaria")}
-    table = conflict_table(site, makers, SETTINGS, 200.0, 1, 10)
+    table = conflict_table(scenario, makers, SETTINGS, 200.0, 1, 10)
     assert table["policy"].tolist() == ["FcfsMin"] * 10 + ["Planaria"] * 10
     # Whole models: every query starts once, but what arrives last may start after the last bin.
-    arrivals = len(site_arrivals(site, SETTINGS, 200.0, 1))
+    arrivals = len(scenario_arrivals(scenario, SETTINGS, 200.0, 1))
     assert arrivals - 4 <= table.loc[table["policy"] == "FcfsMin", "starts"].sum() <= arrivals
     assert (table["held_cores"] <= table["cores"] + 1e-9).all()
 
 
 def test_a_layer_needs_the_fewest_cores_within_its_budget() -> None:
     # `large`: 2, 4 and 6 ms of work, equal MACs, so a third of 6 ms each: 1, 2 and 3 cores.
-    table = core_need_table(site_of(0.006), [0.0])
+    table = core_need_table(scenario_of(0.006), [0.0])
     large = table[table["model"] == "large"]
     assert large["needed_cores"].tolist() == [1, 2, 3]
     assert large["budget_s"].tolist() == pytest.approx([0.002] * 3)
@@ -60,7 +62,7 @@ def test_a_layer_needs_the_fewest_cores_within_its_budget() -> None:
 
 
 def test_a_layer_that_no_count_brings_within_its_budget_says_so() -> None:
-    table = core_need_table(site_of(0.003), [0.0])
+    table = core_need_table(scenario_of(0.003), [0.0])
     assert table.loc[table["model"] == "large", "met"].tolist() == [True, True, False]
 
 

@@ -4,13 +4,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from tests.support.table_builders import config_values, make_config, make_tables, write_made_up_tables
 
+from tests.support.table_builders import config_values, make_config, make_tables, write_made_up_tables
 from veltair.evaluation.__main__ import main
-from veltair.evaluation.experiment.tables_io import write_csv
 from veltair.evaluation.experiment.layout import Layout
-from veltair.evaluation.simulation.steps import CAPACITY, policy_maker, simulation_settings, site_of
+from veltair.evaluation.experiment.scenario import CAPACITY, policy_maker, scenario_of
+from veltair.evaluation.experiment.tables_io import write_csv
 from veltair.evaluation.simulation.run import simulate
+from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.evaluation.simulation.timeline_steps import (
     TimelineRequest,
     draw_timeline,
@@ -47,11 +48,11 @@ def test_a_picture_and_a_trace_are_written_with_where_they_come_from(
 
 def test_the_recorded_run_is_the_one_that_the_study_simulates() -> None:
     config = make_config()
-    site = site_of(config, make_tables(slowdown=0.5), "mix")
+    scenario = scenario_of(config, make_tables(slowdown=0.5), "mix")
     make, settings = policy_maker(config, "Planaria"), simulation_settings(config)
-    _, records, _ = simulate(site, make, settings, 150.0, 1)
+    _, records, _ = simulate(scenario, make, settings, 150.0, 1)
     ends = {record.query.id: record.end_s for record in records}
-    spans = record_simulation(site, make, settings, 150.0, 1).spans
+    spans = record_simulation(scenario, make, settings, 150.0, 1).spans
     assert {span.query.id: span.end_s for span in sorted(spans, key=lambda span: span.end_s)} == ends
 
 
@@ -72,7 +73,7 @@ def test_without_a_rate_and_without_a_search_half_of_the_bound_is_taken_and_said
 ) -> None:
     config = make_config(**values)
     draw_timeline(config, TimelineRequest("Planaria"), tmp_path / "out")
-    half_qps = site_of(config, make_tables(), "mix").fluid_qps / 2
+    half_qps = scenario_of(config, make_tables(), "mix").fluid_qps / 2
     assert f"at {half_qps:.4g} queries/s, 50% of the bound" in capsys.readouterr().out
 
 

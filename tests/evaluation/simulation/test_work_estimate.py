@@ -1,14 +1,14 @@
 from pathlib import Path
 
 import pytest
-from tests.support.table_builders import make_config, write_made_up_tables
 
+from tests.support.table_builders import make_config, write_made_up_tables
 from veltair.config import load
-from veltair.evaluation.simulation import work_estimate as estimate_module
 from veltair.evaluation.__main__ import main
+from veltair.evaluation.simulation import work_estimate as estimate_module
 from veltair.evaluation.simulation.work_estimate import Work, estimate, hours
 
-CONFIGS = Path(__file__).parents[2] / "workflow" / "config"
+CONFIGS = Path(__file__).parents[3] / "workflow" / "config"
 MEASURED = {"enabled": True, "workloads": ["mix"], "seconds": 10, "max_rates": 4}
 
 

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from tests.support.builders import make_costs, make_machine
 from tests.support.table_builders import make_tables
 from tests.support.validation_builders import pressing_tables
-
-from veltair.compiler.frontend.model import Layer
 from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.simulation.run import SimulationSettings
 from veltair.evaluation.validation.anchors import (
     Anchor,
@@ -17,8 +17,8 @@ from veltair.evaluation.validation.anchors import (
     layer_wise,
     whole_cpu,
 )
-from veltair.machine.costs.table import CostTable
 from veltair.machine.costs.folder import Tables
+from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.policies.presets import make_policy
 

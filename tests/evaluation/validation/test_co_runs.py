@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.table_builders import make_tables
 
+from tests.support.table_builders import make_tables
 from veltair.evaluation.validation.co_runs import (
     ALONE,
     BESIDE,
@@ -17,11 +17,11 @@ from veltair.evaluation.validation.co_runs import (
     tenants,
 )
 from veltair.machine.costs.table import CostTable
-from veltair.machine.workers.pool import BlockRun, Ended, Grant, Notice
 from veltair.machine.models.library import LoadedModel
-from veltair.machine.workers.native_pool import NativeGang
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.native_pool import NativeGang
+from veltair.machine.workers.pool import BlockRun, Ended, Grant, Notice
 
 
 class FakeGang:

@@ -3,13 +3,13 @@ from math import isnan
 import pandas as pd
 import pytest
 
-from veltair.compiler.frontend.model import Layer
 from veltair.compiler.footprint.traffic import Tiling
-from veltair.evaluation.validation.goals import cost_model_errors as cost_model
-from veltair.machine.costs.table import COLUMNS, CostTable
+from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.validation.cost_model_errors import cost_error_median, cost_errors
+from veltair.evaluation.validation.goals import cost_model_errors as cost_model
 from veltair.machine.costs.cost_model_fit import Cell, Fit
 from veltair.machine.costs.folder import Tables
+from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
 
 HOST = Machine("host", 1, ((0, 1),), 2**18, 10**6, 1e9, 1e9, validated=True)

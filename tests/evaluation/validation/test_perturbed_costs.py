@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from tests.support.table_builders import make_tables, noisy
 
+from tests.support.table_builders import make_tables, noisy
 from veltair.evaluation.validation.perturbed_costs import with_demand, without_noise
 
 

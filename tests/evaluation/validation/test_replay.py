@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+
 from tests.support.table_builders import make_config
 from tests.support.validation_builders import make_run, pressing_tables
-
-from veltair.evaluation.simulation.steps import policy_maker, site_of
-from veltair.evaluation.simulation.run import SimulationSettings, Site
+from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
+from veltair.evaluation.simulation.run import SimulationSettings
 from veltair.evaluation.validation.replay import replayed, replays, runs_of
 from veltair.evaluation.validation.trace_errors import TraceError
 
@@ -15,8 +15,8 @@ CONFIG = make_config()
 
 
 @pytest.fixture(scope="module")
-def site() -> Site:
-    return site_of(CONFIG, pressing_tables(), "mix")
+def scenario() -> Scenario:
+    return scenario_of(CONFIG, pressing_tables(), "mix")
 
 
 def recorded(count: int = 4, **changes: object) -> pd.DataFrame:
@@ -25,22 +25,22 @@ def recorded(count: int = 4, **changes: object) -> pd.DataFrame:
     return make_run([0.5] * count, **(given | changes))  # type: ignore[arg-type]
 
 
-def test_the_recorded_queries_come_again_at_the_same_times(site: Site) -> None:
+def test_the_recorded_queries_come_again_at_the_same_times(scenario: Scenario) -> None:
     run = recorded(warm_up=2)
-    again = replayed(run, site, policy_maker(CONFIG, "FcfsMin"), SETTINGS, seed=1)
+    again = replayed(run, scenario, policy_maker(CONFIG, "FcfsMin"), SETTINGS, seed=1)
     assert again["arrival_s"].to_list() == pytest.approx((run["arrival_s"] - 5.0).to_list())
     assert again["query_id"].to_list() == run["query_id"].to_list()
     assert again["counted"].to_list() == [False, False, True, True]
     assert set(again["backend"]) == {"simulator"} and not again["validated"].any()
 
 
-def test_without_contention_queries_beside_each_other_are_served_as_fast_as_alone(site: Site) -> None:
-    (contended,), (flat,) = replays(recorded(), site, policy_maker(CONFIG, "FcfsMin"), SETTINGS, count=1)
+def test_without_contention_queries_beside_each_other_are_served_as_fast_as_alone(scenario: Scenario) -> None:
+    (contended,), (flat,) = replays(recorded(), scenario, policy_maker(CONFIG, "FcfsMin"), SETTINGS, count=1)
     assert flat["latency_s"].mean() < contended["latency_s"].mean()
 
 
-def test_each_replay_draws_its_own_noise_and_the_null_model_the_same(site: Site) -> None:
-    simulated, flat = replays(recorded(), site, policy_maker(CONFIG, "FcfsMin"), SETTINGS, count=3)
+def test_each_replay_draws_its_own_noise_and_the_null_model_the_same(scenario: Scenario) -> None:
+    simulated, flat = replays(recorded(), scenario, policy_maker(CONFIG, "FcfsMin"), SETTINGS, count=3)
     assert len(simulated) == len(flat) == 3
 
 
@@ -61,13 +61,13 @@ def test_the_runs_of_a_table_are_checked_one_by_one() -> None:
     ],
 )
 def test_runs_of_another_machine_workload_or_backend_are_refused(
-    site: Site, changes: dict[str, object], text: str
+    scenario: Scenario, changes: dict[str, object], text: str
 ) -> None:
     with pytest.raises(TraceError, match=text):
-        replayed(recorded(**changes), site, policy_maker(CONFIG, "FcfsMin"), SETTINGS, seed=1)
+        replayed(recorded(**changes), scenario, policy_maker(CONFIG, "FcfsMin"), SETTINGS, seed=1)
 
 
-def test_a_settings_placement_is_the_simulators(site: Site) -> None:
+def test_a_settings_placement_is_the_simulators(scenario: Scenario) -> None:
     pinned = replace(SETTINGS, placement="nowhere")
     with pytest.raises(ValueError, match="nowhere"):
-        replayed(recorded(), site, policy_maker(CONFIG, "FcfsMin"), pinned, seed=1)
+        replayed(recorded(), scenario, policy_maker(CONFIG, "FcfsMin"), pinned, seed=1)

@@ -3,12 +3,12 @@ from math import nan
 
 import pandas as pd
 import pytest
+
 from tests.support.traffic_tables import traffic_table
 from tests.support.validation_builders import make_run, make_targets
-
 from veltair.evaluation.metrics.policies_table import NONE
-from veltair.evaluation.validation.goals import GOALS, Finding, by_policy
 from veltair.evaluation.validation.anchors import Anchor
+from veltair.evaluation.validation.goals import GOALS, Finding, by_policy
 from veltair.evaluation.validation.report import Evidence, validation_markdown, verdict_lines
 from veltair.evaluation.validation.trace_errors import PairOrder, run_metrics, trace_errors
 

@@ -8,19 +8,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from tests.support.table_builders import make_config
 from tests.support.traffic_tables import traffic_table
 from tests.support.validation_builders import pressing_tables
-
 from veltair.config import Config
-from veltair.evaluation.validation.goals import steps as validation_steps
+from veltair.evaluation.experiment.scenario import RECORDS, policy_maker, scenario_of
 from veltair.evaluation.experiment.tables_io import write_csv
-from veltair.evaluation.metrics.records import Run, to_frame
-from veltair.evaluation.simulation.steps import RECORDS, policy_maker, simulation_settings, site_of
-from veltair.evaluation.measurement.steps import RUNS
-from veltair.evaluation.simulation.run import make_simulator, site_arrivals
 from veltair.evaluation.loadgen.logs import LoadGenError
+from veltair.evaluation.measurement.steps import RUNS
+from veltair.evaluation.metrics.records import Run, to_frame
+from veltair.evaluation.simulation.run import make_simulator, scenario_arrivals
+from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.evaluation.validation.co_run_errors import predict_pairs
+from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, draw_pairs, tenants
+from veltair.evaluation.validation.goals import steps as validation_steps
 from veltair.evaluation.validation.steps import (
     ValidationFiles,
     ValidationResults,
@@ -30,7 +32,6 @@ from veltair.evaluation.validation.steps import (
 )
 from veltair.evaluation.validation.trace_errors import TraceError
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
-from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, draw_pairs, tenants
 from veltair.machine.costs.folder import BLOCKS, COSTS, Tables, write_tables
 from veltair.provenance import collect, write_parquet
 from veltair.serving.loop.dispatcher import Dispatcher, serve
@@ -76,10 +77,12 @@ class Folder:
     def run(self, policy: str) -> pd.DataFrame:
         """Return the records of one policy, as if an engine had served them."""
         config: Config = self.config
-        site, settings = site_of(config, self.tables, "mix"), simulation_settings(config)
-        arrivals = site_arrivals(site, settings, QPS, seed=1)
-        simulator = make_simulator(site, settings, arrivals, seed=1)
-        served = serve(Dispatcher(policy_maker(config, policy)(site.context), site.context), simulator)
+        scenario, settings = scenario_of(config, self.tables, "mix"), simulation_settings(config)
+        arrivals = scenario_arrivals(scenario, settings, QPS, seed=1)
+        simulator = make_simulator(scenario, settings, arrivals, seed=1)
+        served = serve(
+            Dispatcher(policy_maker(config, policy)(scenario.context), scenario.context), simulator
+        )
         return to_frame(served, Run("engine", "toy", True, "mix", policy, QPS, 1))
 
     def validate(self, files: ValidationFiles) -> tuple[list[str], dict[str, Any], str]:
@@ -255,6 +258,6 @@ def test_the_simulator_charges_what_blocks_cost_on_the_machine_of_the_trace(fold
 
 
 def test_a_trace_is_asked_at_a_share_of_what_one_at_a_time_can_be_served(folder: Folder) -> None:
-    site = site_of(folder.config, folder.tables, "mix")
+    scenario = scenario_of(folder.config, folder.tables, "mix")
     # On 4 cores a small query takes 0.75 ms alone and a large one 3 ms.
-    assert trace_qps(site, 0.5) == pytest.approx(0.5 / np.mean([0.00075, 0.003]))
+    assert trace_qps(scenario, 0.5) == pytest.approx(0.5 / np.mean([0.00075, 0.003]))

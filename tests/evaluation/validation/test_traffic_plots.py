@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
+
 from tests.support.figure_texts import overlaps, texts
 from tests.support.traffic_tables import traffic_table
-
 from veltair.evaluation.validation.traffic_plots import validation_traffic_figure
 
 TABLE = pd.concat(

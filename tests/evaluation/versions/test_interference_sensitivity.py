@@ -5,9 +5,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from veltair.evaluation.versions.interference_sensitivity import (
+    PASSES,
+    ROUNDS,
+    measure_process,
+    measure_tolerance,
+)
 from veltair.machine.profile.corunner import ALONE, conditions
 from veltair.machine.topology.described import format_machine
-from veltair.evaluation.versions.interference_sensitivity import PASSES, ROUNDS, measure_process, measure_tolerance
 from veltair.machine.topology.topology import Machine
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))

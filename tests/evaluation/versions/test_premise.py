@@ -1,8 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tests.support.premise_tables import made_up_times
 
+from tests.support.premise_tables import made_up_times
 from veltair.evaluation.versions.premise import (
     CELL,
     Effect,

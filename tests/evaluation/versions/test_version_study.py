@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.support.table_builders import make_tables, write_made_up_tables
 
+from tests.support.table_builders import make_tables, write_made_up_tables
 from veltair.compiler.build.build import FORMAT, PLAN, LayerPlan, ModelPlan
+from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select.select import Selection, rounds_costs
 from veltair.compiler.select.shipped import AVX2
 from veltair.compiler.select.store import SearchInfo, StoreError, write_store
-from veltair.compiler.footprint.traffic import Tiling
-from veltair.compiler.footprint.version import Candidate
 from veltair.evaluation.figures.version_plots import saturation_figure, scatter_figure, sets_figure
+from veltair.evaluation.versions.predicted_costs import modelled_costs
 from veltair.evaluation.versions.version_steps import (
     TABLES,
     described_stores,
@@ -28,7 +29,6 @@ from veltair.evaluation.versions.version_study import (
     version_sets,
 )
 from veltair.machine.topology.described import described
-from veltair.evaluation.versions.predicted_costs import modelled_costs
 from veltair.machine.topology.topology import Machine
 
 SELECTION = Selection(1.5, 5)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.compiler.frontend.model import LayerBlock
 from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.contention.contention import Contention, LawContention, Neighbours, make_contention
-from veltair.machine.costs.table import COLUMNS, CostTable
-from veltair.machine.costs.cost_model import LayerLaw, MachineLaw, law_seconds
 from veltair.machine.contention.sharing import Seat
+from veltair.machine.costs.cost_model import LayerLaw, MachineLaw, law_seconds
+from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
 
 COUNTS = tuple(range(1, 9))

@@ -4,7 +4,13 @@ from math import inf, isnan
 import pytest
 
 from veltair.compiler.footprint.traffic import Tiling
-from veltair.machine.costs.cost_model import LayerLaw, MachineLaw, block_bytes_per_s, block_l3_bytes, law_seconds
+from veltair.machine.costs.cost_model import (
+    LayerLaw,
+    MachineLaw,
+    block_bytes_per_s,
+    block_l3_bytes,
+    law_seconds,
+)
 from veltair.machine.costs.cost_model_fit import (
     EXPONENTS,
     Cell,

@@ -4,11 +4,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from veltair.compiler.frontend.model import Layer
 from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.frontend.model import Layer
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.costs.folder import (
     BLOCKS,
     COSTS,
@@ -25,6 +24,7 @@ from veltair.machine.costs.folder import (
     table_files,
     write_tables,
 )
+from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import collect
 

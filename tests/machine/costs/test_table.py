@@ -1,8 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tests.support.builders import make_costs
 
+from tests.support.builders import make_costs
 from veltair.machine.costs.table import COLUMNS, CostTable
 
 NAN = float("nan")

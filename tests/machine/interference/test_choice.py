@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from veltair.machine.interference.choice import choose, sources, start_source
 from veltair.machine.interference.source import (
     InterferenceSource,
     InterferenceUnavailableError,
     ObservedSlowdown,
     PressureFit,
 )
-from veltair.machine.interference.choice import choose, sources, start_source
 from veltair.machine.topology.topology import Machine
 
 MACHINE = Machine("made-up", 1, ((0, 1),), 2**20, 2**25, 1e11, 1e10, validated=False)

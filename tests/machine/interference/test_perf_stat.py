@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.machine.interference.source import perf_stat
-from veltair.machine.interference.source import InterferenceUnavailableError, PressureFit
 from veltair.machine.interference.perf_stat import (
     EVENT_PAIRS,
     Count,
@@ -20,10 +18,11 @@ from veltair.machine.interference.perf_stat import (
     parse_line,
     refusal,
 )
+from veltair.machine.interference.source import InterferenceUnavailableError, PressureFit, perf_stat
 from veltair.machine.topology.topology import Machine
 
 # Recorded; the folder's README says where and how.
-RECORDED = Path(__file__).parents[1] / "data" / "perf"
+RECORDED = Path(__file__).parents[2] / "data" / "perf"
 MISSES, ACCESSES = EVENT_PAIRS[0]
 MACHINE = Machine("made-up", 1, ((0, 1),), 2**20, 2**25, 1e11, 64e6, validated=False)
 

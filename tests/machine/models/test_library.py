@@ -9,19 +9,19 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from models.graph import GraphRecorder
 from tests.support.onnx_builders import relative_error, run_onnx
 from tests.support.tiny import tiny, tiny_words
 from tests.support.unscheduled import unscheduled_versions
-
-from models.graph import GraphRecorder
 from veltair.compiler.build.build import CONSTANTS, PLAN, LayerPlan, ModelPlan, build, read_plan
+from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.samples import Input, random_samples
 from veltair.compiler.search.schedules import own_schedules
 from veltair.compiler.search.target import cpu_target
 from veltair.compiler.search.traces import plain
-from veltair.compiler.footprint.traffic import Tiling
-from veltair.compiler.footprint.version import Candidate
 from veltair.machine.models.library import Instance, LoadedModel, NotLoaded
 from veltair.machine.models.model_memory import Counts, ModelMemory
 

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from veltair.machine.models.model_memory import Counts, Loading, ModelMemory, ModelMemoryError
 from veltair.machine.models.memory_budget import Refusal
+from veltair.machine.models.model_memory import Counts, Loading, ModelMemory, ModelMemoryError
 
 
 @dataclass

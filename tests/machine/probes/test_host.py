@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veltair.machine.topology.cpulist import format_cpu_list, parse_cpu_list
 from veltair.machine.probes.host import (
     ASSUMED_L3_BYTES,
     core_unit,
@@ -16,6 +15,7 @@ from veltair.machine.probes.host import (
     read_topology,
 )
 from veltair.machine.probes.probe import HostSpeeds
+from veltair.machine.topology.cpulist import format_cpu_list, parse_cpu_list
 
 SPEEDS = HostSpeeds(
     (1e11, 1.2e11),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from veltair.machine.profile.corunner import SOURCE, AchievedPressure, CoRunner, Load, load_at
 from veltair.machine.c_build import FLAGS, NativeBuildError, compile_c
+from veltair.machine.profile.corunner import SOURCE, AchievedPressure, CoRunner, Load, load_at
 from veltair.machine.topology.topology import Machine
 
 L3_BYTES = 4 * 2**20
@@ -106,7 +106,8 @@ def test_it_dies_with_its_parent(build_dir: Path, tmp_path: Path) -> None:
     machine = make_machine()
     script = (
         "import os, signal\nfrom pathlib import Path\n"
-        "from veltair.machine.profile.corunner import CoRunner\nfrom veltair.machine.topology.topology import Machine\n"
+        "from veltair.machine.profile.corunner import CoRunner\n"
+        "from veltair.machine.topology.topology import Machine\n"
         f"machine = Machine('made-up', 1, {machine.cache_groups}, 1, {L3_BYTES}, 1.0, 1e9, validated=False)\n"
         f"with CoRunner(0.25, {CORE}, machine, Path({str(build_dir)!r})) as corunner:\n"
         f"    Path({str(tmp_path / 'pid')!r}).write_text(str(corunner._process.pid))\n"

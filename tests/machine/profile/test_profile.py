@@ -3,14 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.gang_builders import python_room
 
+from tests.support.gang_builders import python_room
 from veltair.compiler.build.build import VersionPlan
-from veltair.compiler.frontend.samples import random_samples
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
+from veltair.compiler.frontend.samples import random_samples
 from veltair.machine.costs.table import COLUMNS, CostTable
-from veltair.machine.workers.pool import Grant
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.profile.profile import (
     Profile,
@@ -22,6 +20,8 @@ from veltair.machine.profile.profile import (
     time_layers,
 )
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.pool import Grant
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 L3_BYTES = 2**20

@@ -5,7 +5,7 @@
 #define GANG_UNPINNED  // more workers than the machine has cores
 #define GANG_PAUSE() hold_up()
 static void hold_up(void);
-#include "../../veltair/machine/workers/gang.c"
+#include "../../../veltair/machine/workers/gang.c"
 
 static void hold_up(void) {
     static _Thread_local uint32_t times;

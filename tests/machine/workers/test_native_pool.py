@@ -13,20 +13,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.gang_builders import TIMEOUT_S, Room, block_of, end_of, kinds, next_end, notices, python_room
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tests.support.threads import threads_named
 
+from tests.support.gang_builders import (
+    TIMEOUT_S,
+    Room,
+    block_of,
+    end_of,
+    kinds,
+    next_end,
+    notices,
+    python_room,
+)
+from tests.support.threads import threads_named
 from veltair.compiler.frontend.samples import relative_error
-from veltair.machine.workers.call_tables import BoundCalls
-from veltair.machine.workers.pool import BlockRun, CoreLostError, Gang, Grant, KernelError, Sample
-from veltair.machine.models.library import LoadedModel
 from veltair.machine.c_build import FLAGS, compile_c
-from veltair.machine.workers.native_pool import NativeGang
-from veltair.machine.workers.tvm_pool import PoolGang
+from veltair.machine.models.library import LoadedModel
+from veltair.machine.workers.call_tables import BoundCalls
 from veltair.machine.workers.crash_notes import read_notes
+from veltair.machine.workers.native_pool import NativeGang
+from veltair.machine.workers.pool import BlockRun, CoreLostError, Gang, Grant, KernelError, Sample
+from veltair.machine.workers.tvm_pool import PoolGang
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 ONE, TWO = CORES[:1], CORES[:2]

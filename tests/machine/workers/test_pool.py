@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from tvm.driver import build
+from tvm.ir import IRModule
+from tvm.script import tirx as T  # noqa: N812 - what TVMScript calls it
+
 from tests.support.gang_builders import (
     TIMEOUT_S,
     Room,
@@ -24,13 +28,9 @@ from tests.support.gang_builders import (
 from tests.support.onnx_builders import relative_error, run_onnx
 from tests.support.threads import threads_named
 from tests.support.tiny import tiny
-from tvm.driver import build
-from tvm.ir import IRModule
-from tvm.script import tirx as T  # noqa: N812 - what TVMScript calls it
-
 from veltair.compiler.search.target import cpu_target
-from veltair.machine.workers.pool import Adopted, Ended, Gang, Grant, KernelError, Sample, on_cores
 from veltair.machine.models.library import LoadedModel
+from veltair.machine.workers.pool import Adopted, Ended, Gang, Grant, KernelError, Sample, on_cores
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 ONE, TWO = CORES[:1], CORES[:2]

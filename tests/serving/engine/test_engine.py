@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.builders import make_costs
-from tests.support.engine_builders import NEVER_S, FakeGang, python_context, python_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.support.builders import make_costs
+from tests.support.engine_builders import NEVER_S, FakeGang, python_context, python_engine
 from tests.support.onnx_builders import run_onnx
 from tests.support.tiny import tiny
-
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
-from veltair.machine.workers.pool import Grant, Launch
 from veltair.machine.interference.source import NEWEST, ObservedSlowdown
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.pool import Grant, Launch
+from veltair.serving.engine.engine import Engine, EngineError, Sample
 from veltair.serving.engine.engine import watchdog as watch
 from veltair.serving.loop.dispatcher import (
     Arrival,
@@ -34,10 +35,9 @@ from veltair.serving.loop.dispatcher import (
     Woken,
     serve,
 )
-from veltair.serving.engine.engine import Engine, EngineError, Sample
 from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot, Wake
-from veltair.serving.policies.presets import make_policy
 from veltair.serving.loop.query import Ending, QueryRecord
+from veltair.serving.policies.presets import make_policy
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 FOUR = (10, 11, 12, 13)  # for the fake gang, which runs on no core

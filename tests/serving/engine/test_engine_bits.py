@@ -9,19 +9,19 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from tests.support.builders import make_costs
-from tests.support.engine_builders import NEVER_S
 from numpy.typing import NDArray
 
+from tests.support.builders import make_costs
+from tests.support.engine_builders import NEVER_S
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
-from veltair.machine.workers.pool import Ended, Gang, Launch, Notice, on_cores
 from veltair.machine.interference.source import ObservedSlowdown
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
-from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.pool import Ended, Gang, Launch, Notice, on_cores
 from veltair.serving.engine.engine import Engine, Sample
+from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot
 from veltair.serving.loop.query import Ending
 

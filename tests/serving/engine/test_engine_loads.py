@@ -6,22 +6,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from tests.support.builders import linear_seconds, make_context, make_model
 from tests.support.engine_builders import NEVER_S, ZERO, PythonModel
 from tests.support.threads import aside_threads
-
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.model_memory import ModelMemory, ModelMemoryError
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
-from veltair.serving.engine.engine import watchdog as watch
-from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.engine.engine import Engine, EngineError
+from veltair.serving.engine.engine import watchdog as watch
 from veltair.serving.engine.on_demand import OnDemand
+from veltair.serving.engine.watchdog import Watch
+from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Snapshot
 from veltair.serving.loop.query import Ending, QueryRecord
-from veltair.serving.engine.watchdog import Watch
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 NAMES = ("a", "b", "c")

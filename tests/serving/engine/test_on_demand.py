@@ -4,16 +4,25 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from tests.support.builders import random_queries
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.support.builders import random_queries
 from tests.support.sim_builders import allocation
 from tests.support.timeline_builders import GROUPS, Whimsical, server_context
-
 from veltair.machine.models.model_memory import ModelMemory, ModelMemoryError
 from veltair.serving.engine.background import Work
-from veltair.serving.loop.dispatcher import Backend, BlockEnd, Closed, Dispatcher, Event, Resized, Woken, serve
 from veltair.serving.engine.on_demand import OnDemand
+from veltair.serving.loop.dispatcher import (
+    Backend,
+    BlockEnd,
+    Closed,
+    Dispatcher,
+    Event,
+    Resized,
+    Woken,
+    serve,
+)
 from veltair.serving.loop.policy import Allocation, Resize
 from veltair.serving.loop.query import QueryRecord
 from veltair.serving.simulator.simulator import Simulator

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from tests.support.builders import random_queries
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.policy_cases import POLICIES, audited, scaled_queries, traffic_context
 
+from tests.support.builders import random_queries
+from tests.support.policy_cases import POLICIES, audited, scaled_queries, traffic_context
 from veltair.serving.loop.policy import Allocation, Answer, Policy, Resize, Snapshot
-from veltair.serving.policies.presets import PRESETS, make_policy
 from veltair.serving.loop.query import Ending
+from veltair.serving.policies.presets import PRESETS, make_policy
 
 EVERY = [
     pytest.param(path, preset, options, id=f"{name}, {preset}")

@@ -1,10 +1,10 @@
 import random
 
 import pytest
-from tests.support.builders import FakeBackend, linear_context, random_context, random_queries, run_to_end
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.builders import FakeBackend, linear_context, random_context, random_queries, run_to_end
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.dispatcher import (
     Arrival,

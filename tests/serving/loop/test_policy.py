@@ -1,6 +1,6 @@
 import pytest
-from tests.support.builders import make_model, running
 
+from tests.support.builders import make_model, running
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Allocation, Resize
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.serving.loop.queues import PendingQueue, SeenIds, ValuesView
 from veltair.serving.loop.policy import Pending
 from veltair.serving.loop.query import Query
+from veltair.serving.loop.queues import PendingQueue, SeenIds, ValuesView
 
 
 def entry(query_id: int, arrival_s: float = 0.0, next_layer: int = 0) -> Pending:

@@ -6,15 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import given, settings
+
 from tests.support.sim_builders import Cost, Greedy, allocation, context, trace
 from tests.support.timeline_builders import RUNS, recorded_run
-
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Dispatcher, Event, serve
-from veltair.serving.simulator.null import NullBackend
 from veltair.serving.loop.policy import Allocation, Answer, Context, Policy, Rejection, Resize, Snapshot
 from veltair.serving.loop.query import Ending, Query
-from veltair.serving.simulator.simulator import Simulator
 from veltair.serving.loop.timeline import (
     BlockSpan,
     GivenUp,
@@ -25,6 +23,8 @@ from veltair.serving.loop.timeline import (
     Timeline,
     serve_recorded,
 )
+from veltair.serving.simulator.null import NullBackend
+from veltair.serving.simulator.simulator import Simulator
 
 LAYERS = {"a": [[Cost(1.0)], [Cost(1.0)]]}
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from tests.support.builders import (
     linear_context,
     make_context,
@@ -12,13 +13,12 @@ from tests.support.builders import (
     running,
     snapshot,
 )
-
 from veltair.machine.costs.table import CostTable
+from veltair.serving.loop.policy import Allocation, Context, Policy, Resize
+from veltair.serving.loop.query import Ending
 from veltair.serving.policies.adaptive import VeltairAC, VeltairAS, VeltairFULL
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
-from veltair.serving.loop.policy import Allocation, Context, Policy, Resize
 from veltair.serving.policies.presets import PAPER, make_policy
-from veltair.serving.loop.query import Ending
 
 
 def make(policy_class: type[Policy], context: Context, **options: object) -> Policy:

@@ -2,6 +2,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.support.builders import (
     linear_context,
     linear_seconds,
@@ -11,10 +14,9 @@ from tests.support.builders import (
     make_model,
     random_context,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from veltair.compiler.frontend.model import LayerBlock
+from veltair.serving.loop.policy import Context
+from veltair.serving.loop.query import Query
 from veltair.serving.policies.blocks import (
     SCALES,
     UNSCALED,
@@ -28,8 +30,6 @@ from veltair.serving.policies.blocks import (
     form_blocks,
     qos_budgets,
 )
-from veltair.serving.loop.policy import Context
-from veltair.serving.loop.query import Query
 from veltair.serving.policies.latency_tables import Reading, Timetables
 
 COUNTS = tuple(range(1, 9))

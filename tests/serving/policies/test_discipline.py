@@ -1,9 +1,10 @@
 import pytest
-from tests.support.builders import make_model, pending, snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.builders import make_model, pending, snapshot
 from veltair.compiler.frontend.model import LayerBlock
+from veltair.serving.loop.policy import Allocation, Pending
 from veltair.serving.policies.discipline import (
     Conflict,
     DropLate,
@@ -14,7 +15,6 @@ from veltair.serving.policies.discipline import (
     round_down,
     start_in_turn,
 )
-from veltair.serving.loop.policy import Allocation, Pending
 
 COUNTS = (2, 4, 8)
 NET = make_model(macs=(1, 1, 1), qos_s=0.010)

@@ -1,4 +1,5 @@
 import pytest
+
 from tests.support.builders import (
     linear_context,
     linear_seconds,
@@ -12,12 +13,11 @@ from tests.support.builders import (
     running,
     snapshot,
 )
-
 from veltair.machine import c_build as native
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
-from veltair.serving.policies.elastic import ElasticPolicy
 from veltair.serving.loop.policy import Allocation, Context, Rejection, Resize
 from veltair.serving.loop.query import Ending
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.elastic import ElasticPolicy
 from veltair.serving.policies.latency_tables import Reading
 
 

@@ -1,10 +1,18 @@
 import numpy as np
 import pytest
-from tests.support.builders import linear_context, make_context, make_machine, make_model, pending, running, snapshot
 
+from tests.support.builders import (
+    linear_context,
+    make_context,
+    make_machine,
+    make_model,
+    pending,
+    running,
+    snapshot,
+)
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.serving.policies.growth import busy, fill, grow, pressure_on
 from veltair.serving.loop.policy import Allocation, Resize
+from veltair.serving.policies.growth import busy, fill, grow, pressure_on
 from veltair.serving.policies.latency_tables import Reading, Timetables
 
 # Four layers that speed up linearly on 8 cores.

@@ -1,13 +1,26 @@
 import numpy as np
 import pytest
-from tests.support.builders import linear_context, linear_seconds, make_context, make_machine, make_model, random_context
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.builders import (
+    linear_context,
+    linear_seconds,
+    make_context,
+    make_machine,
+    make_model,
+    random_context,
+)
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.policy import Context
-from veltair.serving.policies.latency_tables import FixedVersion, Reading, Timetables, VersionChoice, priced_versions
+from veltair.serving.policies.latency_tables import (
+    FixedVersion,
+    Reading,
+    Timetables,
+    VersionChoice,
+    priced_versions,
+)
 
 WORK_CORE_S = (0.002, 0.006, 0.001, 0.002, 0.004)
 

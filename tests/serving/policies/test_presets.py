@@ -2,11 +2,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.builders import linear_context, pending, random_context, random_queries, run_to_end, snapshot
-from tests.support.policy_cases import POLICIES
 
 from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
+from tests.support.builders import (
+    linear_context,
+    pending,
+    random_context,
+    random_queries,
+    run_to_end,
+    snapshot,
+)
+from tests.support.policy_cases import POLICIES
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
 from veltair.serving.policies.presets import (
     PRESETS,

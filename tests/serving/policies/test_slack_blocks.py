@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
-from tests.support.builders import linear_context, make_context, make_machine, make_model, pending, running, snapshot
 
+from tests.support.builders import (
+    linear_context,
+    make_context,
+    make_machine,
+    make_model,
+    pending,
+    running,
+    snapshot,
+)
 from veltair.serving.loop.policy import Allocation, Context, Resize
 from veltair.serving.policies.presets import make_policy
 
@@ -52,5 +60,7 @@ def test_a_doomed_query_asks_for_the_count_on_which_its_rest_is_fastest():
 
 @pytest.mark.parametrize(("growth", "answers"), [(False, []), (True, [Resize(1, 8)])])
 def test_it_grows_into_spare_cores_if_the_option_says_so(growth, answers):
-    policy = make_policy("veltair.serving.policies.slack_blocks:VeltairElastic", CONTEXT, "paper", {"growth": growth})
+    policy = make_policy(
+        "veltair.serving.policies.slack_blocks:VeltairElastic", CONTEXT, "paper", {"growth": growth}
+    )
     assert list(policy.allocate(snapshot(6, [], [running(1, NET, 2)]))) == answers

@@ -1,7 +1,7 @@
-from tests.support.builders import make_model, pending
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.builders import make_model, pending
 from veltair.serving.policies.waiting_columns import Roster
 
 NETS = {"a": make_model("a", (1, 1), qos_s=0.010), "b": make_model("b", (1, 1, 1), qos_s=0.020)}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.serving.random_builders import LAYERS, VERSIONS, random_context, random_law
-from tests.serving.sim_builders import Cost, allocation, context, trace
+from tests.support.random_builders import LAYERS, VERSIONS, random_context, random_law
+from tests.support.sim_builders import Cost, allocation, context, trace
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine import c_build as native
 from veltair.machine.costs.cost_model import MachineLaw

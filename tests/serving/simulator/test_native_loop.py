@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
-from tests.serving.random_builders import random_context, random_law
-from tests.serving.sim_builders import Cost, Greedy, context, trace
-from veltair.serving.policies.adaptive import VeltairFULL
+from tests.support.random_builders import random_context, random_law
+from tests.support.sim_builders import Cost, Greedy, context, trace
 from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
-from veltair.serving.simulator.native_loop import serve_simulated
-from veltair.serving.policies.native_spec import Asks, Plan, plan_of
 from veltair.serving.loop.policy import Context, Policy
-from veltair.serving.policies.presets import make_policy
 from veltair.serving.loop.query import Ending, Query, QueryRecord
+from veltair.serving.policies.adaptive import VeltairFULL
+from veltair.serving.policies.native_spec import Asks, Plan, plan_of
+from veltair.serving.policies.presets import make_policy
+from veltair.serving.simulator.native_loop import serve_simulated
 from veltair.serving.simulator.simulator import ProxyError, Simulator
 
 BY_BLOCKS = {
@@ -50,7 +50,11 @@ POLICIES: Mapping[str, Mapping[str, list[Any]]] = {
     "veltair.serving.policies.adaptive:VeltairAS": ADAPTIVE,
     "veltair.serving.policies.adaptive:VeltairAC": {**BY_BLOCKS, "versions": ["fastest", "priced"]},
     "veltair.serving.policies.adaptive:VeltairFULL": {**ADAPTIVE, "versions": ["fastest", "priced"]},
-    "veltair.serving.policies.slack_blocks:VeltairElastic": {**FIXED, "growth": [False, True], "layers": [1, 3]},
+    "veltair.serving.policies.slack_blocks:VeltairElastic": {
+        **FIXED,
+        "growth": [False, True],
+        "layers": [1, 3],
+    },
 }
 COSTS = {"start_cost_s": 0.0, "resize_cost_s": 0.0, "drain_s": 100.0}
 
@@ -106,7 +110,8 @@ def test_the_loop_gives_the_records_of_dispatcher_and_policy(chosen, seed, gap_s
 
 
 @pytest.mark.parametrize(
-    "path", ["veltair.serving.policies.adaptive:VeltairFULL", "veltair.serving.policies.slack_blocks:VeltairElastic"]
+    "path",
+    ["veltair.serving.policies.adaptive:VeltairFULL", "veltair.serving.policies.slack_blocks:VeltairElastic"],
 )
 @pytest.mark.parametrize("gap_s", [0.5, 2.0])
 def test_running_blocks_grow_into_the_same_cores(path, gap_s):

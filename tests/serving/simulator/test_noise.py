@@ -5,19 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from tests.support.builders import make_context, make_machine, make_model, random_queries
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.policy_cases import traffic_context
 
+from tests.support.builders import make_context, make_machine, make_model, random_queries
+from tests.support.policy_cases import traffic_context
 from veltair.machine.costs.table import CostTable
-from veltair.serving.simulator.simulator import noise
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.simulator.noise import noise_parts, noise_rows, service_factors
 from veltair.serving.loop.policy import Context
-from veltair.serving.policies.presets import make_policy
 from veltair.serving.loop.query import Query
-from veltair.serving.simulator.simulator import Simulator
+from veltair.serving.policies.presets import make_policy
+from veltair.serving.simulator.noise import noise_parts, noise_rows, service_factors
+from veltair.serving.simulator.simulator import Simulator, noise
 
 FACTORS = (0.8, 1.0, 1.0, 1.3)
 

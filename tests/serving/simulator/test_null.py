@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.serving.sim_builders import Cost, Greedy, allocation, context, trace
+from tests.support.sim_builders import Cost, Greedy, allocation, context, trace
 from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Dispatcher, Woken, serve
-from veltair.serving.simulator.null import NullBackend
 from veltair.serving.loop.policy import Resize
+from veltair.serving.simulator.null import NullBackend
 
 
 def test_a_block_ends_when_it_starts():

@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.serving.sim_builders import Cost, Greedy, allocation, context, machine, trace
+from tests.support.sim_builders import Cost, Greedy, allocation, context, machine, trace
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
-from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Dispatcher, Event, Resized, Woken, serve
+from veltair.serving.loop.dispatcher import (
+    Arrival,
+    BlockEnd,
+    Closed,
+    Dispatcher,
+    Event,
+    Resized,
+    Woken,
+    serve,
+)
 from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.simulator.simulator import CORES, ProxyError, Simulator

@@ -11,13 +11,13 @@ from tvm import relax
 from tvm.support import cc
 
 from veltair.compiler.build.constants import ConstantPlan, write_constants
-from veltair.compiler.frontend.importer import ImportedModel, Source
 from veltair.compiler.build.objects import CompiledVersion, compile_version, find_version, version_key
-from veltair.compiler.frontend.samples import Input
-from veltair.compiler.search.search import replay
 from veltair.compiler.footprint.tiling import count_outputs, looks_up
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.frontend.importer import ImportedModel, Source
+from veltair.compiler.frontend.samples import Input
+from veltair.compiler.search.search import replay
 from veltair.provenance import write_atomically
 
 LIBRARY = "kernels.so"

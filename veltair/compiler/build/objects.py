@@ -12,8 +12,8 @@ import tvm
 from tvm.ir import IRModule
 from tvm.tirx import build as tvm_build
 
-from veltair.compiler.search.intrinsics import vectorise_math
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.search.intrinsics import vectorise_math
 from veltair.provenance import write_atomically
 
 # Of what is kept and of how it is made; raise it when either changes.

@@ -13,12 +13,12 @@ from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
 from tvm_ffi import structural_hash
 
+from veltair.compiler.footprint.tiling import count_macs
 from veltair.compiler.frontend.model import Layer, Model
 from veltair.compiler.frontend.onnx_passes import ModelError, check_static, one_line, rewrite
 from veltair.compiler.frontend.operators import check_operators
 from veltair.compiler.frontend.relax_passes import fuse, number_inputs
 from veltair.compiler.frontend.samples import Input, read_inputs
-from veltair.compiler.footprint.tiling import count_macs
 
 RELAX_VARIABLE = re.compile(r'"([lg]v\d*)(?=["_])')
 

@@ -10,10 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-# What a trial took where the shipped candidates were searched, on two cores of an AMD EPYC; for estimates
-# before a first trial is measured.
-SECONDS_PER_TRIAL = 0.35
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:

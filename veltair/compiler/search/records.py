@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from veltair.compiler.search.traces import TraceTable
 from veltair.compiler.footprint.version import Origin
+from veltair.compiler.search.traces import TraceTable
 from veltair.provenance import write_atomically
 
 FORMAT = 1

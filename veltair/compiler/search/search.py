@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from veltair.compiler.footprint.tiling import analyse
+from veltair.compiler.footprint.version import Candidate, Origin
 from veltair.compiler.search.evolution import REFUSED, Evolution, measurable, replayed
 from veltair.compiler.search.progress import Progress
 from veltair.compiler.search.records import (
@@ -29,9 +31,7 @@ from veltair.compiler.search.records import (
 )
 from veltair.compiler.search.runner import Measured, MeasureError, MeasureSettings, RpcSettings, Runner
 from veltair.compiler.search.target import host_cpu
-from veltair.compiler.footprint.tiling import analyse
 from veltair.compiler.search.traces import plain
-from veltair.compiler.footprint.version import Candidate, Origin
 
 SEARCHED: Origin = "search"
 WRITTEN: Origin = "schedule"

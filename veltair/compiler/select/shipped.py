@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from veltair.compiler.select.store import FILES, damaged_structures, find_candidates
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.select.store import FILES, damaged_structures, find_candidates
+from veltair.data import shipped
 from veltair.provenance import CPU_INFO
 
-DATA = Path(__file__).parents[1] / "data"
-SHIPPED = DATA / "candidates"
-RECORDS = DATA / "search"
+SHIPPED = shipped("candidates")
+RECORDS = shipped("search")
 AVX512, AVX2 = "avx512", "avx2"
 # By folder, the best first: what a CPU must have, as Linux names it, to run what was searched for there.
 INSTRUCTION_SETS = {

@@ -17,10 +17,9 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from veltair.compiler.search.progress import SECONDS_PER_TRIAL
-from veltair.compiler.select.select import Costs, Metric, Selection, doubling, rounds_costs, select
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.select.select import Costs, Metric, Selection, doubling, rounds_costs, select
 from veltair.provenance import write_atomically
 
 CANDIDATES = "candidates.parquet"
@@ -29,6 +28,9 @@ STORE_INFO = "search.json"
 FILES = (CANDIDATES, TRACES, STORE_INFO)
 MOST_VERSIONS = 8  # the saturation study keeps up to this many
 ONE_CORE = rounds_costs((1,))
+# What a trial took where the shipped candidates were searched, on two cores of an AMD EPYC; for estimates
+# before a first trial is measured.
+SECONDS_PER_TRIAL = 0.35
 
 
 class StoreError(ValueError):

@@ -11,22 +11,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from veltair.compiler.build.build import read_plan
+from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel
+from veltair.compiler.frontend.samples import random_samples, relative_error
 from veltair.compiler.search.progress import Progress
 from veltair.compiler.search.records import SUFFIX, read_record
-from veltair.compiler.frontend.samples import random_samples, relative_error
 from veltair.compiler.search.schedules import own_schedules
 from veltair.compiler.search.search import SearchSettings, read_candidates, search
+from veltair.compiler.search.target import cpu_target
 from veltair.compiler.select.select import Selection, doubling, rounds_costs, select
 from veltair.compiler.steps import build_model, read_model
-from veltair.compiler.search.target import cpu_target
-from veltair.compiler.footprint.version import Candidate
 from veltair.config import Config
-from veltair.evaluation.benchmarks.main import Figure, write_benchmark
+from veltair.evaluation.benchmarks.search_ablation import Choose, PassComparison, compare_passes
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
+from veltair.evaluation.runtimes.paired_latency import Comparison, compare
 from veltair.evaluation.runtimes.timed_process import ONNX_RUNTIME, OURS, Contestant, write_samples
 from veltair.machine.topology.described import read_machine
-from veltair.evaluation.runtimes.paired_latency import Comparison, compare
-from veltair.evaluation.benchmarks.search_ablation import Choose, PassComparison, compare_passes
 from veltair.machine.topology.topology import Machine
 
 COMMAND = "snakemake --cores all benchmarks_compiler --configfile workflow/config/compiler.yaml"
@@ -55,7 +55,7 @@ def write_compiler(config: Config, files: CompilerFiles, output: Path) -> None:
         same = compare_with_itself(files.builds[first], cores)
         figures[f"ratio_self_{label}_{first}"] = _figure(same.ratios, "ours ÷ ours, median of rounds")
     imports = tuple(_timed(read_model, path) for path in files.models.values())
-    figures["import_s"] = Figure(max(imports), "s, longest of models", imports, COMMAND)
+    figures["import_s"] = BenchmarkResult(max(imports), "s, longest of models", imports, COMMAND)
     built = BUILT if BUILT in files.models else first
     with TemporaryDirectory() as folder:
         selection = Selection(**config.select.model_dump())
@@ -118,29 +118,31 @@ def compare_with_itself(build: Path, cores: Sequence[int], budget_s: float = COM
             return compare(one, other, budget_s)
 
 
-def kernel_figures(comparisons: Mapping[tuple[str, str], Comparison]) -> dict[str, Figure]:
+def kernel_figures(comparisons: Mapping[tuple[str, str], Comparison]) -> dict[str, BenchmarkResult]:
     """Return each model's ratio and latencies, the geometric mean of ratios by cores, and the least ratio.
 
     Samples of a model's figures are its rounds, those of a mean and of the least the models' ratios.
     """
-    figures: dict[str, Figure] = {}
+    figures: dict[str, BenchmarkResult] = {}
     for (label, name), one in comparisons.items():
         figures[f"ratio_{label}_{name}"] = _figure(one.ratios, "ONNX Runtime ÷ ours")
         figures[f"latency_{label}_{name}"] = _figure([1e3 * second for second in one.ours_s], "ms")
         figures[f"latency_onnxruntime_{label}_{name}"] = _figure([1e3 * s for s in one.theirs_s], "ms")
     for label in dict.fromkeys(label for label, _ in comparisons):
         ratios = tuple(one.ratio for (cores, _), one in comparisons.items() if cores == label)
-        figures[f"kernel_ratio_{label}_geomean"] = Figure(
+        figures[f"kernel_ratio_{label}_geomean"] = BenchmarkResult(
             geometric_mean(ratios), "ONNX Runtime ÷ ours, geometric mean of models", ratios, COMMAND
         )
     ratios = tuple(one.ratio for one in comparisons.values())
-    figures["kernel_ratio_min"] = Figure(min(ratios), "ONNX Runtime ÷ ours, least of models", ratios, COMMAND)
+    figures["kernel_ratio_min"] = BenchmarkResult(
+        min(ratios), "ONNX Runtime ÷ ours, least of models", ratios, COMMAND
+    )
     return figures
 
 
 def search_figures(
     config: Config, imported: ImportedModel, machine: Machine, folder: Path
-) -> dict[str, Figure]:
+) -> dict[str, BenchmarkResult]:
     """Search the heaviest layers of a model for real, alone and as `compare_passes` does.
 
     On a machine of one core the comparison of passes is left out, as a co-runner has no core there.
@@ -167,7 +169,9 @@ def search_figures(
     return figures | pass_figures(compared, unit)
 
 
-def trial_figures(functions: Mapping[str, Any], wall_s: float, records: Path, unit: str) -> dict[str, Figure]:
+def trial_figures(
+    functions: Mapping[str, Any], wall_s: float, records: Path, unit: str
+) -> dict[str, BenchmarkResult]:
     """Return the seconds of a trial, and the milliseconds to analyse a candidate, of a search of `wall_s`.
 
     The value is of the whole search, its samples are of batches. The analysis replays a candidate's trace and
@@ -183,20 +187,22 @@ def trial_figures(functions: Mapping[str, Any], wall_s: float, records: Path, un
         analysis_ms.append(1e3 * (time.perf_counter() - start_s) / count)
         trials += count
     return {
-        "seconds_per_trial": Figure(wall_s / trials, f"s, {unit}, mean", tuple(batches), COMMAND),
+        "seconds_per_trial": BenchmarkResult(wall_s / trials, f"s, {unit}, mean", tuple(batches), COMMAND),
         "analysis_ms_per_candidate": _figure(analysis_ms, f"ms, {unit}"),
     }
 
 
-def pass_figures(compared: Sequence[PassComparison], unit: str) -> dict[str, Figure]:
+def pass_figures(compared: Sequence[PassComparison], unit: str) -> dict[str, BenchmarkResult]:
     """Return the ratio of wall times, all structures together, and the largest and the median loss."""
     single_s, separate_s = sum(one.single_s for one in compared), sum(sum(one.separate_s) for one in compared)
     losses = tuple(loss for one in compared for loss in one.losses)
     ratios = tuple(one.ratio for one in compared)
     at = f"share of time, {unit}, {len(compared[0].losses)} levels"
     return {
-        "single_pass_ratio": Figure(single_s / separate_s, f"wall time ÷ wall time, {unit}", ratios, COMMAND),
-        "single_pass_loss": Figure(max(losses), f"{at}, largest", losses, COMMAND),
+        "single_pass_ratio": BenchmarkResult(
+            single_s / separate_s, f"wall time ÷ wall time, {unit}", ratios, COMMAND
+        ),
+        "single_pass_loss": BenchmarkResult(max(losses), f"{at}, largest", losses, COMMAND),
         "single_pass_loss_median": _figure(losses, f"{at}, median"),
     }
 
@@ -237,8 +243,8 @@ def _tell(progress: Progress) -> None:
     print(progress, flush=True)
 
 
-def _figure(samples: Sequence[float], unit: str) -> Figure:
-    return Figure(median(samples), unit, tuple(samples), COMMAND)
+def _figure(samples: Sequence[float], unit: str) -> BenchmarkResult:
+    return BenchmarkResult(median(samples), unit, tuple(samples), COMMAND)
 
 
 def _timed(work: Callable[..., object], *arguments: object) -> float:

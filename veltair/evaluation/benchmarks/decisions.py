@@ -8,11 +8,10 @@ from statistics import median
 from typing import cast
 
 from veltair.config import Config
-from veltair.evaluation.loadgen.arrivals import share_samples
-from veltair.evaluation.benchmarks.main import Figure
 from veltair.evaluation.benchmarks.workers import COMMAND, figure
-from veltair.evaluation.simulation.steps import policy_maker
-from veltair.evaluation.simulation.run import Site
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult
+from veltair.evaluation.experiment.scenario import Scenario, policy_maker
+from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Dispatcher, Event, Outcome, Woken, serve
 from veltair.serving.loop.policy import Allocation, Context, Policy, Resize
 from veltair.serving.loop.query import Ending, Query
@@ -85,7 +84,7 @@ class Burst:
         return self._running
 
 
-def decision_figures(config: Config, site: Site) -> dict[str, Figure]:
+def decision_figures(config: Config, scenario: Scenario) -> dict[str, BenchmarkResult]:
     """Return the microseconds of policy and dispatcher for one event, by policy and of the slowest policy.
 
     Blocks take no time, and about as many queries wait as the figure's name says.
@@ -93,25 +92,25 @@ def decision_figures(config: Config, site: Site) -> dict[str, Figure]:
     figures = {}
     for waiting in PENDING:
         for policy in config.policies:
-            taken_us = decisions_us(policy_maker(config, policy), site, waiting)
+            taken_us = decisions_us(policy_maker(config, policy), scenario, waiting)
             unit = f"µs of policy and dispatcher an event, about {waiting} queries waiting, median"
             figures[f"decision_us_{waiting}_{policy}"] = figure(taken_us, unit)
             print(f"{policy}, {waiting} waiting: {median(taken_us):.1f} µs", flush=True)
         medians = tuple(figures[f"decision_us_{waiting}_{policy}"].value for policy in config.policies)
-        figures[f"decision_us_{waiting}"] = Figure(
+        figures[f"decision_us_{waiting}"] = BenchmarkResult(
             max(medians), f"{unit}, the slowest policy; samples: all", medians, COMMAND
         )
     return figures
 
 
-def decisions_us(make: Callable[[Context], Policy], site: Site, waiting: int) -> list[float]:
+def decisions_us(make: Callable[[Context], Policy], scenario: Scenario, waiting: int) -> list[float]:
     """Return the microseconds of each event at which so many queries wait, give or take a tenth."""
-    names = share_samples(site.weights)
+    names = share_samples(scenario.weights)
     burst = [
-        Query(number, names[number % len(names)], 0.0, site.qos_s[names[number % len(names)]])
+        Query(number, names[number % len(names)], 0.0, scenario.qos_s[names[number % len(names)]])
         for number in range(2 * waiting)
     ]
-    timing = Timing(Dispatcher(make(site.context), site.context))
+    timing = Timing(Dispatcher(make(scenario.context), scenario.context))
     for _ in islice(serve(cast(Dispatcher, timing), Burst(burst)), len(burst)):
         pass
     return [1e6 * took_s for count, took_s in timing.seconds if abs(count - waiting) <= 0.1 * waiting]

@@ -6,14 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
 from veltair.config import Config
-from veltair.evaluation.benchmarks.main import Figure, write_benchmark
 from veltair.evaluation.benchmarks.decisions import decision_figures
 from veltair.evaluation.benchmarks.workers import (
     COMMAND,
@@ -24,22 +22,23 @@ from veltair.evaluation.benchmarks.workers import (
     gang_figures,
     ratio_figures,
 )
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
 from veltair.evaluation.experiment.layout import Layout
+from veltair.evaluation.experiment.scenario import Scenario, scenario_of
+from veltair.evaluation.measurement.pool_recorder import noting
 from veltair.evaluation.measurement.run import LiveStudy, make_samples, measure
-from veltair.evaluation.runtimes.capacity import ServedFiles, served_figures
-from veltair.evaluation.simulation.steps import site_of
 from veltair.evaluation.measurement.steps import launch_of, live_settings
-from veltair.evaluation.simulation.run import Site
+from veltair.evaluation.runtimes.capacity import ServedFiles, served_figures
+from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.costs.table import COLUMNS, CostTable
-from veltair.machine.workers.pool import Ended, Gang, Launch, Notice, Sample, Servable
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
-from veltair.machine.workers.native_pool import NullKernel
 from veltair.machine.topology.placement import spread
-from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.topology.topology import Machine
-from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.machine.workers.native_pool import NullKernel
+from veltair.machine.workers.pool import Ended, Gang, Launch, Sample, Servable
 from veltair.serving.engine.engine import Engine
+from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
 from veltair.serving.policies.presets import make_policy
 
@@ -67,46 +66,24 @@ def write_engine(config: Config, files: EngineFiles, output: Path) -> None:
     write_benchmark(output, figures, config, [files.tables / COSTS, *plans, files.machine])
 
 
-def engine_figures(config: Config, files: EngineFiles) -> dict[str, Figure]:
+def engine_figures(config: Config, files: EngineFiles) -> dict[str, BenchmarkResult]:
     """Measure what needs the engine only: on this machine, with the workers that the configuration names."""
     launch, native = launch_of(config), Layout(config).native
-    site = site_of(config, read_tables(files.tables), next(iter(config.workloads)))
-    context = site.context
-    models = {name: LoadedModel(files.builds[name]) for name in site.weights}
+    scenario = scenario_of(config, read_tables(files.tables), next(iter(config.workloads)))
+    context = scenario.context
+    models = {name: LoadedModel(files.builds[name]) for name in scenario.weights}
     solo = {name: tuple(map(int, context.costs.model(name).solo)) for name in models}
-    samples = make_samples(models, site, config.measured.seed)
+    samples = make_samples(models, scenario, config.measured.seed)
     figures = dispatch_figures(launch, context.machine, native)
-    figures |= busy_figures(config, site, models, samples, launch)
+    figures |= busy_figures(config, scenario, models, samples, launch)
     figures |= gang_figures(models, solo, context.machine, native)
     figures |= block_figures(models, samples, context, launch)
-    figures |= decision_figures(config, site)
+    figures |= decision_figures(config, scenario)
     figures["idle_core_fraction"] = idle_figure(launch, context.machine, native)
     return figures
 
 
 # Dispatch.
-
-
-class Noting:
-    """A gang that keeps the ends of all blocks."""
-
-    def __init__(self, gang: Gang, ends: list[Ended]) -> None:
-        self._gang, self._ends = gang, ends
-
-    def wait(self, timeout_s: float | None) -> Sequence[Notice]:
-        """Return what has happened."""
-        notices = self._gang.wait(timeout_s)
-        self._ends += [notice for notice in notices if isinstance(notice, Ended)]
-        return notices
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the gang has."""
-        return getattr(self._gang, name)
-
-
-def noting(launch: Launch, ends: list[Ended]) -> Launch:
-    """Return a launch whose gang writes all ends of blocks down."""
-    return lambda core_ids: cast(Gang, Noting(launch(core_ids), ends))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +99,7 @@ class NullModel:
 
 def dispatch_figures(
     launch: Launch, machine: Machine, build_dir: Path, queries: int = DISPATCHES
-) -> dict[str, Figure]:
+) -> dict[str, BenchmarkResult]:
     """Return the time from the end of a block to the start of the next, with one query waiting.
 
     Blocks hold all cores and compute nothing, for longer than a decision takes: the query that waits next
@@ -178,34 +155,43 @@ class OneCoreEach:
 
 def busy_figures(
     config: Config,
-    site: Site,
+    scenario: Scenario,
     models: Mapping[str, LoadedModel],
     samples: Sequence[tuple[str, Sample]],
     launch: Launch,
     seconds: float = BUSY_S,
-) -> dict[str, Figure]:
+) -> dict[str, BenchmarkResult]:
     """Return the time from an end to the next start while real kernels keep every core and LoadGen asks."""
     ends: list[Ended] = []
     settings = replace(
         live_settings(config), seconds=seconds, drain_qos=1.0, validation=False, timeline=False
     )
     study = LiveStudy(
-        site, "OneCoreEach", OneCoreEach, models, samples, settings, noting(launch, ends), ObservedSlowdown()
+        scenario,
+        "OneCoreEach",
+        OneCoreEach,
+        models,
+        samples,
+        settings,
+        noting(launch, ends),
+        ObservedSlowdown(),
     )
     with TemporaryDirectory() as folder:
-        measure(study, OVERLOAD * site.fluid_qps, Path(folder))
+        measure(study, OVERLOAD * scenario.fluid_qps, Path(folder))
     gaps = gaps_us(ends)
     unit = f"µs from an end to the next start, every core busy, LoadGen beside, {len(gaps)} blocks of a layer"
     return _percentiles("dispatch_busy", gaps, unit)
 
 
-def _percentiles(name: str, gaps: Sequence[float], unit: str) -> dict[str, Figure]:
+def _percentiles(name: str, gaps: Sequence[float], unit: str) -> dict[str, BenchmarkResult]:
     quarters = np.array_split(np.array(gaps), 4)
     figures = {}
     for share in (50, 99):
         samples = tuple(float(np.percentile(part, share)) for part in quarters)
         value = float(np.percentile(gaps, share))
-        figures[f"{name}_p{share}_us"] = Figure(value, f"{unit}; samples: its quarters", samples, COMMAND)
+        figures[f"{name}_p{share}_us"] = BenchmarkResult(
+            value, f"{unit}; samples: its quarters", samples, COMMAND
+        )
         print(f"{name}, p{share}: {value:.1f} µs", flush=True)
     return figures
 
@@ -235,7 +221,7 @@ def block_figures(
     context: Context,
     launch: Launch,
     rounds: int = ROUNDS,
-) -> dict[str, Figure]:
+) -> dict[str, BenchmarkResult]:
     """Return a query's latency through the engine ÷ its bare list of kernels, on all cores, by model.
 
     The engine copies the sample in and compares the answer; the bare list does neither.
@@ -270,14 +256,16 @@ def _block_ratios(
             yield latency_s / bare_s
 
 
-def idle_figure(launch: Launch, machine: Machine, build_dir: Path, seconds: float = IDLE_S) -> Figure:
+def idle_figure(
+    launch: Launch, machine: Machine, build_dir: Path, seconds: float = IDLE_S
+) -> BenchmarkResult:
     """Return the CPU time of this process, its workers included, over the time that its engine waits."""
     with null_engine(launch, machine, build_dir) as (engine, _):
         engine.wake_at(engine.now_s() + seconds)
         cpu_s, start_s = time.process_time(), time.monotonic()
         engine.wait()
         share = (time.process_time() - cpu_s) / (time.monotonic() - start_s)
-    return Figure(share, "cores busy while nothing runs", (share,), COMMAND)
+    return BenchmarkResult(share, "cores busy while nothing runs", (share,), COMMAND)
 
 
 @contextmanager
@@ -302,8 +290,8 @@ def _engine(
     launch: Launch,
 ) -> Iterator[Engine]:
     qos_s = {name: context.models[name].qos_s for name in models}
-    site = (context.costs, context.machine, spread, ObservedSlowdown())
-    engine = Engine(models, samples, qos_s, *site, NEVER_S, launch)
+    scenario = (context.costs, context.machine, spread, ObservedSlowdown())
+    engine = Engine(models, samples, qos_s, *scenario, NEVER_S, launch)
     try:
         yield engine
     finally:

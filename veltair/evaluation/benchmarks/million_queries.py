@@ -1,7 +1,7 @@
 """Very many queries through the study's path, in a process of its own so that its memory is its own.
 
-Run as `python -m veltair.evaluation.benchmarks.million_queries` it reads an order from its input and writes the outcome
-to its output, both as JSON.
+Run as `python -m veltair.evaluation.benchmarks.million_queries` it reads an order from its input
+and writes the outcome to its output, both as JSON.
 """
 
 import json
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from veltair.config import Config, parse
-from veltair.evaluation.simulation.steps import simulation_settings, site_of
+from veltair.evaluation.experiment.scenario import scenario_of
 from veltair.evaluation.simulation.run import policy_records
+from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.machine.costs.folder import read_tables
 from veltair.serving.policies.presets import make_policy
 
@@ -62,11 +63,11 @@ def serve_in_fresh_process(
 def serve_order(order: dict[str, Any]) -> Served:
     """Serve an order in this process."""
     config = parse(order["config"])
-    site = site_of(config, read_tables(Path(order["tables"])), order["workload"])
+    scenario = scenario_of(config, read_tables(Path(order["tables"])), order["workload"])
     settings = replace(simulation_settings(config), queries=order["queries"])
     start_s = time.perf_counter()
     records = policy_records(
-        site,
+        scenario,
         order["policy"],
         lambda context: make_policy(order["policy"], context, "paper", {}),
         settings,

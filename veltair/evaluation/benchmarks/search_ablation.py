@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from veltair.compiler.search.kernel import cold_kernel
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.search.kernel import cold_kernel
 from veltair.machine.profile.corunner import CoRunner
-from veltair.machine.workers.pool import on_cores
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.pool import on_cores
 
 # Searches a structure in a folder of its own and returns its candidates.
 Search = Callable[[str, Any, Path], Sequence[Candidate]]

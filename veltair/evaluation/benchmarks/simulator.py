@@ -15,20 +15,21 @@ from statistics import median
 import numpy as np
 
 from veltair.config import Config
-from veltair.evaluation.loadgen.arrivals import server_queries, share_samples
-from veltair.evaluation.benchmarks.main import Figure, write_benchmark
-from veltair.evaluation.metrics.capacity import SearchSettings
 from veltair.evaluation.benchmarks.million_queries import Served, serve_in_fresh_process
 from veltair.evaluation.benchmarks.simpy_queue import Service, simpy_ends_s
-from veltair.evaluation.simulation.steps import simulation_settings, site_of
-from veltair.evaluation.simulation.run import SimulationSettings, Site, find_pooled_capacity, make_site
-from veltair.machine.costs.table import CostTable
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
+from veltair.evaluation.experiment.scenario import Scenario, make_scenario, scenario_of
+from veltair.evaluation.loadgen.arrivals import server_queries, share_samples
+from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.simulation.run import SimulationSettings, find_pooled_capacity
+from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.machine.costs.folder import COSTS, read_tables
+from veltair.machine.costs.table import CostTable
+from veltair.serving.loop.policy import Allocation, Context, Pending, Policy, Snapshot
+from veltair.serving.loop.query import Query, QueryRecord
+from veltair.serving.policies.presets import make_policy
 from veltair.serving.simulator.native_loop import serve_simulated
 from veltair.serving.simulator.noise import noise_parts, service_factors
-from veltair.serving.loop.policy import Allocation, Context, Pending, Policy, Snapshot
-from veltair.serving.policies.presets import make_policy
-from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.simulator.simulator import Simulator
 
 COMMAND = "snakemake --cores all benchmarks_simulator"
@@ -83,9 +84,9 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A policy on a site, and what a start and a resize cost there: all that is the same in all its runs."""
+    """A policy in a scenario, and what a start and a resize cost there: what all its runs share."""
 
-    site: Site
+    scenario: Scenario
     policy: str
     settings: SimulationSettings
 
@@ -100,13 +101,13 @@ class Bench:
         """
         search = SearchSettings(RESOLUTION)
         for bench in (self, replace(self, policy=PLANARIA)):
-            capacity = find_pooled_capacity(self.site, bench.make, self.settings, search, SEED)
+            capacity = find_pooled_capacity(self.scenario, bench.make, self.settings, search, SEED)
             if capacity.qps > 0:
                 return LOAD * capacity.qps
         raise ValueError(
-            f"{self.policy} and {PLANARIA} serve no rate of {self.site.workload} at 95 % QoS on "
-            f"{self.site.context.machine.name}, so there is no load to measure at; name a lighter workload "
-            "first"
+            f"{self.policy} and {PLANARIA} serve no rate of {self.scenario.workload} at 95 % QoS on "
+            f"{self.scenario.context.machine.name}, so there is no load to measure at; name a lighter "
+            "workload first"
         )
 
     def arrivals(self, qps: float) -> tuple[Query, ...]:
@@ -116,13 +117,13 @@ class Bench:
             min_duration_ms=1,
             min_query_count=self.settings.queries,
             seed=SEED,
-            sample_models=share_samples(self.site.weights),
-            qos_s=self.site.qos_s,
+            sample_models=share_samples(self.scenario.weights),
+            qos_s=self.scenario.qos_s,
         )
 
     def run(self, arrivals: Sequence[Query], core: str = "c") -> Pace:
         """Return the pace of a run, in C or all in Python."""
-        context = self.site.context
+        context = self.scenario.context
         simulator = Simulator(
             arrivals,
             context,
@@ -131,7 +132,7 @@ class Bench:
             start_costs_s=self.settings.start_costs_s,
             resize_cost_s=self.settings.resize_cost_s,
             drain_s=DRAIN_S,
-            law=self.site.law,
+            law=self.scenario.law,
             core=core,
         )
         start_s = time.perf_counter()
@@ -145,13 +146,13 @@ def write_simulator(config: Config, machines: Machines, output: Path, size: Size
     """Measure all figures for the first workload of a configuration, and write them."""
     size = size or Size()
     workload = next(iter(config.workloads))
-    site = site_of(config, read_tables(machines.many), workload)
+    scenario = scenario_of(config, read_tables(machines.many), workload)
     settings = replace(simulation_settings(config), queries=size.queries)
-    full = Bench(site, FULL, settings)
+    full = Bench(scenario, FULL, settings)
     qps = full.loaded_qps()
     figures = {
-        **speed_figures(full, Bench(site, LAYER_WISE, settings), qps, size.samples),
-        **simpy_figures(site, settings, size.samples),
+        **speed_figures(full, Bench(scenario, LAYER_WISE, settings), qps, size.samples),
+        **simpy_figures(scenario, settings, size.samples),
         **growth_figures(config, machines, workload, settings, size.samples),
         "growth_pending": pending_figure(full, size.pending, size.samples),
     }
@@ -163,7 +164,7 @@ def write_simulator(config: Config, machines: Machines, output: Path, size: Size
     write_benchmark(output, figures, config, [folder / COSTS for folder in folders])
 
 
-def speed_figures(full: Bench, layer_wise: Bench, qps: float, samples: int) -> dict[str, Figure]:
+def speed_figures(full: Bench, layer_wise: Bench, qps: float, samples: int) -> dict[str, BenchmarkResult]:
     """Return layer ends/s of one policy, decisions/s of another on its queries, and what the C core gains."""
     arrivals = full.arrivals(qps)
     events, decisions, gains = [], [], []
@@ -184,19 +185,21 @@ def speed_figures(full: Bench, layer_wise: Bench, qps: float, samples: int) -> d
     }
 
 
-def simpy_figures(site: Site, settings: SimulationSettings, samples: int) -> dict[str, Figure]:
+def simpy_figures(
+    scenario: Scenario, settings: SimulationSettings, samples: int
+) -> dict[str, BenchmarkResult]:
     """Return how many times as fast as SimPy ours is on one first-come-first-served queue for cores.
 
-    The queue has the site's models and noise, but neither interference nor costs of a start, since SimPy
+    The queue has the scenario's models and noise, but neither interference nor costs of a start, since SimPy
     has none. Raises RuntimeError if the two do not agree on when each query ends, to the last bit.
     """
     costless = replace(
         settings, start_cost_s=0.0, start_costs_s={}, resize_cost_s=0.0, grant_cost_s=0.0, join_cost_s=0.0
     )
-    bench = Bench(undisturbed(site), FCFS, costless)
-    context = bench.site.context
+    bench = Bench(undisturbed(scenario), FCFS, costless)
+    context = bench.scenario.context
     planned = services(bench)
-    weights, cores = bench.site.weights, context.machine.cores
+    weights, cores = bench.scenario.weights, context.machine.cores
     core_s = sum(weights[name] * service.core_s for name, service in planned.items()) / sum(weights.values())
     arrivals = bench.arrivals(LOAD * cores / core_s)
     parts = noise_parts(arrivals, context, np.random.default_rng(SEED))
@@ -213,16 +216,18 @@ def simpy_figures(site: Site, settings: SimulationSettings, samples: int) -> dic
     return {"vs_simpy": _figure(ratios, f"SimPy's time ÷ ours, FcfsMin, {events} layer ends, equal ends")}
 
 
-def undisturbed(site: Site) -> Site:
-    """Return the site with layers that move no bytes and fill no cache: nobody slows anybody down."""
-    context = site.context
+def undisturbed(scenario: Scenario) -> Scenario:
+    """Return the scenario with layers that move no bytes and fill no cache: nobody slows anybody down."""
+    context = scenario.context
     silent = context.costs.repeats.assign(traffic_bytes=0.0, footprint_bytes=0.0)
-    return replace(site, context=replace(context, costs=CostTable(silent, context.costs.machine)), law=None)
+    return replace(
+        scenario, context=replace(context, costs=CostTable(silent, context.costs.machine)), law=None
+    )
 
 
 def services(bench: Bench) -> Mapping[str, Service]:
     """Return how a policy of whole models serves each: on the cores and in the versions of its allocation."""
-    context, policy = bench.site.context, bench.make(bench.site.context)
+    context, policy = bench.scenario.context, bench.make(bench.scenario.context)
     planned = {}
     for name, model in context.models.items():
         alone = Pending(Query(0, name, 0.0, model.qos_s), 0)
@@ -239,28 +244,28 @@ def services(bench: Bench) -> Mapping[str, Service]:
 
 def growth_figures(
     config: Config, machines: Machines, workload: str, settings: SimulationSettings, samples: int
-) -> dict[str, Figure]:
+) -> dict[str, BenchmarkResult]:
     """Return the time a layer end on 1024 cores over that on 8.
 
     Equal targets and as many times the rate as cores: so a query gets the same cores on both, and as large a
     part of them is busy.
     """
-    small = Bench(site_of(config, read_tables(machines.small), workload), FULL, settings)
+    small = Bench(scenario_of(config, read_tables(machines.small), workload), FULL, settings)
     tables, share = read_tables(machines.large), config.qos.satisfaction
-    targets, weights = small.site.qos_s, small.site.weights
-    large = Bench(make_site(tables, targets, config.qos.relax, workload, weights, share), FULL, settings)
-    times = large.site.context.machine.cores / small.site.context.machine.cores
+    targets, weights = small.scenario.qos_s, small.scenario.weights
+    large = Bench(make_scenario(tables, targets, config.qos.relax, workload, weights, share), FULL, settings)
+    times = large.scenario.context.machine.cores / small.scenario.context.machine.cores
     qps = small.loaded_qps()
     few, many = small.arrivals(qps), large.arrivals(times * qps)
     ratios = [large.run(many).event_us / small.run(few).event_us for _ in range(samples)]
-    cores = f"{large.site.context.machine.cores} cores ÷ on {small.site.context.machine.cores}"
+    cores = f"{large.scenario.context.machine.cores} cores ÷ on {small.scenario.context.machine.cores}"
     return {"growth_1024": _figure(ratios, f"time a layer end on {cores}, Veltair-FULL")}
 
 
-def pending_figure(bench: Bench, pending: int, samples: int) -> Figure:
+def pending_figure(bench: Bench, pending: int, samples: int) -> BenchmarkResult:
     """Return the time a layer end while ten times as many queries wait, over that with `pending`."""
-    qos_s = bench.site.qos_s
-    models = share_samples(bench.site.weights)
+    qos_s = bench.scenario.qos_s
+    models = share_samples(bench.scenario.weights)
     burst = [
         Query(number, models[number % len(models)], 0.0, qos_s[models[number % len(models)]])
         for number in range(10 * pending)
@@ -269,7 +274,7 @@ def pending_figure(bench: Bench, pending: int, samples: int) -> Figure:
     return _figure(ratios, f"time a layer end, {10 * pending} queries at once ÷ {pending}, Veltair-FULL")
 
 
-def many_figures(served: Served) -> dict[str, Figure]:
+def many_figures(served: Served) -> dict[str, BenchmarkResult]:
     """Return time and memory of very many queries, from the trace to the table of records."""
     what = f"{served.queries} queries, Veltair-FULL, {100 * served.satisfaction:.1f} % on time"
     return {
@@ -278,5 +283,5 @@ def many_figures(served: Served) -> dict[str, Figure]:
     }
 
 
-def _figure(samples: Sequence[float], unit: str) -> Figure:
-    return Figure(median(samples), unit, tuple(samples), COMMAND)
+def _figure(samples: Sequence[float], unit: str) -> BenchmarkResult:
+    return BenchmarkResult(median(samples), unit, tuple(samples), COMMAND)

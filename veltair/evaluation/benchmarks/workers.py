@@ -8,13 +8,13 @@ from statistics import geometric_mean, median
 from typing import Any
 
 from veltair.compiler.frontend.samples import random_samples
-from veltair.evaluation.benchmarks.main import Figure
-from veltair.machine.workers.call_tables import BoundCalls
-from veltair.machine.workers.pool import BlockRun, Bound, Ended, Gang, Grant, Runnable
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult
 from veltair.machine.models.library import LoadedModel
-from veltair.machine.workers.native_pool import NativeGang, NullKernel
-from veltair.machine.workers.tvm_pool import PoolGang
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.call_tables import BoundCalls
+from veltair.machine.workers.native_pool import NativeGang, NullKernel
+from veltair.machine.workers.pool import BlockRun, Bound, Ended, Gang, Grant, Runnable
+from veltair.machine.workers.tvm_pool import PoolGang
 
 COMMAND = "snakemake --cores all benchmarks_engine"
 ROUNDS = 15
@@ -31,9 +31,9 @@ class Room:
     outputs: Sequence[Any] = ()
 
 
-def figure(samples: Sequence[float], unit: str) -> Figure:
+def figure(samples: Sequence[float], unit: str) -> BenchmarkResult:
     """Return the median of some samples as a figure of this benchmark."""
-    return Figure(median(samples), unit, tuple(samples), COMMAND)
+    return BenchmarkResult(median(samples), unit, tuple(samples), COMMAND)
 
 
 def gang_figures(
@@ -42,7 +42,7 @@ def gang_figures(
     machine: Machine,
     build_dir: Path,
     rounds: int = ROUNDS,
-) -> dict[str, Figure]:
+) -> dict[str, BenchmarkResult]:
     """Measure all figures; `solo` is the version of each layer of each model.
 
     Of the ratios of several models the geometric mean is the figure, each model's is beside it.
@@ -67,7 +67,7 @@ def gang_figures(
         pool.stop()
 
 
-def null_figures(gang: NativeGang, machine: Machine, build_dir: Path) -> dict[str, Figure]:
+def null_figures(gang: NativeGang, machine: Machine, build_dir: Path) -> dict[str, BenchmarkResult]:
     """Return what a kernel of no duration costs within a block, and what a grant of other cores costs."""
     kernel = NullKernel(build_dir)
     room = gang.bind(Room([[(kernel, ())]] * NULL_LAYERS), "null")
@@ -212,11 +212,13 @@ def _start_us(gang: NativeGang, block: BlockRun) -> float:
     return 1e6 * (end.monotonic_s - end.busy_s - start_s)
 
 
-def ratio_figures(name: str, unit: str, ratios: Mapping[str, Sequence[float]]) -> dict[str, Figure]:
+def ratio_figures(name: str, unit: str, ratios: Mapping[str, Sequence[float]]) -> dict[str, BenchmarkResult]:
     """Return a ratio's median of each model, and the geometric mean of them."""
     figures = {f"{name}_{model}": figure(samples, unit) for model, samples in ratios.items()}
     values = tuple(one.value for one in figures.values())
-    figures[name] = Figure(geometric_mean(values), f"{unit}, geometric mean of models", values, COMMAND)
+    figures[name] = BenchmarkResult(
+        geometric_mean(values), f"{unit}, geometric mean of models", values, COMMAND
+    )
     for key, one in figures.items():
         print(f"{key}: {one.value:.3f}", flush=True)
     return figures

@@ -8,11 +8,11 @@ from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
-from veltair.evaluation.claims.values import ClaimTables, Judged, judge_from_tables
 from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Claim, Site, Verdict, load_claims
-from veltair.evaluation.metrics.policies_table import NONE, number
+from veltair.evaluation.claims.values import ClaimTables, Judged, judge_from_tables
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.metrics.intervals import Interval
+from veltair.evaluation.metrics.policies_table import NONE, number
 from veltair.provenance import collect, write_atomically, write_json
 
 CAPACITY, RATES, SENSITIVITY = "capacity_seeds.csv", "rates.csv", "sensitivity.csv"

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from veltair.evaluation.metrics.policies_table import number
+from veltair.data import shipped
 from veltair.evaluation.metrics.intervals import Interval
+from veltair.evaluation.metrics.policies_table import number
 
-SHIPPED_CLAIMS = Path(__file__).parents[1] / "data" / "claims.yaml"
+SHIPPED_CLAIMS = shipped("claims.yaml")
 NO_EFFECT = 1.0  # of a ratio
 
 

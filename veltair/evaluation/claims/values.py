@@ -17,9 +17,9 @@ from veltair.evaluation.claims.rules import (
     judge_claim,
     point_verdict,
 )
-from veltair.evaluation.metrics.policies_table import MEASURED, at_site, is_closed, number
 from veltair.evaluation.metrics.confidence import SAME_RATE, BySeed
 from veltair.evaluation.metrics.intervals import Interval, mean_interval, paired_ratio
+from veltair.evaluation.metrics.policies_table import MEASURED, at_site, is_closed, number
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.evaluation.metrics.targets import ROUNDING, LeastPlan, least_plan
-from veltair.serving.simulator.noise import Part
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query, QueryRecord
+from veltair.serving.simulator.noise import Part
 
 
 class InvariantError(RuntimeError):

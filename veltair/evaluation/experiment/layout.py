@@ -11,12 +11,12 @@ from veltair.compiler.select.shipped import INSTRUCTION_SETS, SHIPPED
 from veltair.compiler.select.store import FILES
 from veltair.config import Config, ConfigError
 from veltair.config.vary import is_usual
+from veltair.data import shipped
 from veltair.machine.costs.folder import COSTS, LAYERS
 
-DATA = Path(__file__).parents[1] / "data"
-SHIPPED_COSTS = DATA / "costs"
+SHIPPED_COSTS = shipped("costs")
 # The metric tables of the study's full grid, from which its figures can be drawn anew in seconds.
-SHIPPED_STUDY = DATA / "study"
+SHIPPED_STUDY = shipped("study")
 HOST = "host"
 # The cell of the run as it is; no assumption can have this name.
 USUAL = "_usual"

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from veltair.evaluation.metrics.policies_table import number
-from veltair.evaluation.figures.style import Look, finish, flow, make_log, name_outer, style, wide
-from veltair.evaluation.metrics.records import check_columns
 from veltair.evaluation.figures.grid import UNVALIDATED, sample_text
+from veltair.evaluation.figures.style import Look, finish, flow, make_log, name_outer, style, wide
+from veltair.evaluation.metrics.policies_table import number
+from veltair.evaluation.metrics.records import check_columns
 
 FIDELITY_COLUMNS = (
     *("machine", "validated", "workload", "policy", "seed", "queries"),

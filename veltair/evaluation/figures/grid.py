@@ -9,10 +9,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from veltair.evaluation.metrics.policies_table import at_site, number, site_name, sites, span
+from veltair.evaluation.figures.style import Site, finish
 from veltair.evaluation.metrics.confidence import relaxed_changes
 from veltair.evaluation.metrics.intervals import CONFIDENCE
-from veltair.evaluation.figures.style import Site, finish
+from veltair.evaluation.metrics.policies_table import at_site, number, site_name, sites, span
 from veltair.evaluation.metrics.records import check_columns
 
 Place = tuple[str, str, str]  # backend, machine, workload

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from veltair.evaluation.metrics.policies_table import number
-from veltair.evaluation.figures.style import MARKERS, SMALL, finish, flow, make_log, name_outer, style
-from veltair.evaluation.metrics.records import check_columns
 from veltair.evaluation.figures.grid import UNVALIDATED, machine_title, relaxed_text
+from veltair.evaluation.figures.style import MARKERS, SMALL, finish, flow, make_log, name_outer, style
+from veltair.evaluation.metrics.policies_table import number
+from veltair.evaluation.metrics.records import check_columns
 
 NEED_COLUMNS = (
     *("machine", "validated", "model", "qos_s", "relaxed", "level", "layer"),

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from veltair.evaluation.figures.style import SMALL, Panels, Site, make_log, style, wide
 from veltair.evaluation.metrics.policies_table import (
     EQUAL_LOAD,
     REFERENCE,
@@ -31,7 +32,6 @@ from veltair.evaluation.metrics.policies_table import (
     span,
     valid_runs,
 )
-from veltair.evaluation.figures.style import SMALL, Panels, Site, make_log, style, wide
 from veltair.evaluation.metrics.targets import SATISFACTION
 from veltair.provenance import write_atomically
 

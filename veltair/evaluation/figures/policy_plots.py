@@ -11,10 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from veltair.evaluation.metrics.policies_table import EQUAL_LOAD, REFERENCE, Row, number
-from veltair.evaluation.metrics.confidence import at_load, capacities, ratios, shares_of_bound
+from veltair.evaluation.figures.grid import (
+    INTERVAL_NOTE,
+    Place,
+    Sheet,
+    at_place,
+    sample_notes,
+    sheet,
+    with_models,
+)
 from veltair.evaluation.figures.style import SMALL, Look, fold, make_log, style, wide
-from veltair.evaluation.figures.grid import INTERVAL_NOTE, Place, Sheet, at_place, sample_notes, sheet, with_models
+from veltair.evaluation.metrics.confidence import at_load, capacities, ratios, shares_of_bound
+from veltair.evaluation.metrics.policies_table import EQUAL_LOAD, REFERENCE, Row, number
 
 SECOND_REFERENCE = "LayerWise"
 LOADS = (0.5, 0.7, 0.9)  # of Planaria's capacity; the paper names no load

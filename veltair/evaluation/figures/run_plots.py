@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from veltair.evaluation.metrics.policies_table import SITE, number, valid_runs
-from veltair.evaluation.figures.style import SMALL, Look, fold, make_log, style, wide
-from veltair.evaluation.metrics.records import RUN_COLUMNS, check_columns
 from veltair.evaluation.figures.grid import at_place, sample_notes, sheet, with_models
+from veltair.evaluation.figures.style import SMALL, Look, fold, make_log, style, wide
+from veltair.evaluation.metrics.policies_table import SITE, number, valid_runs
+from veltair.evaluation.metrics.records import RUN_COLUMNS, check_columns
 from veltair.evaluation.metrics.targets import SATISFACTION
 
 GRANULARITY_COLUMNS = (*RUN_COLUMNS, "queries", "satisfaction", "conflict_rate")

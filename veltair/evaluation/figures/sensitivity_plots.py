@@ -11,10 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from veltair.evaluation.metrics.policies_table import REFERENCE, number, site_name
-from veltair.evaluation.metrics.confidence import SEED_COLUMNS, capacities, ratios
-from veltair.evaluation.figures.style import SMALL, Look, finish, flow, make_log, name_outer, style
-from veltair.evaluation.metrics.records import check_columns
 from veltair.evaluation.figures.grid import (
     INTERVAL_NOTE,
     RELAXED_NOTE,
@@ -24,6 +20,10 @@ from veltair.evaluation.figures.grid import (
     sample_notes,
     sheet,
 )
+from veltair.evaluation.figures.style import SMALL, Look, finish, flow, make_log, name_outer, style
+from veltair.evaluation.metrics.confidence import SEED_COLUMNS, capacities, ratios
+from veltair.evaluation.metrics.policies_table import REFERENCE, number, site_name
+from veltair.evaluation.metrics.records import check_columns
 
 SENSITIVITY_COLUMNS = (
     *("backend", "machine", "validated", "workload", "assumption", "unit", "kind", "value", "label"),

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from veltair.evaluation.figures.perfetto import trace_json
 from veltair.evaluation.figures.overview import save
-from veltair.evaluation.metrics.records import Run
+from veltair.evaluation.figures.perfetto import trace_json
 from veltair.evaluation.figures.timeline_plots import gantt_figure
+from veltair.evaluation.metrics.records import Run
 from veltair.provenance import Provenance, write_atomically, write_result
 from veltair.serving.loop.timeline import Timeline
 

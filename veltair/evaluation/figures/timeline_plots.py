@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from veltair.evaluation.figures.style import HATCHES, SMALL, style
 from veltair.evaluation.figures.perfetto import layers_text, left_out_text
+from veltair.evaluation.figures.style import HATCHES, SMALL, style
 from veltair.evaluation.metrics.records import Run
 from veltair.machine.topology.cpulist import format_cpu_list
 from veltair.machine.topology.topology import Machine

@@ -12,8 +12,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from veltair.evaluation.figures.style import (
+    DASHES,
+    HATCHES,
+    MARKERS,
+    SMALL,
+    finish,
+    flow,
+    fold,
+    name_outer,
+    style,
+)
 from veltair.evaluation.metrics.policies_table import number
-from veltair.evaluation.figures.style import DASHES, HATCHES, MARKERS, SMALL, finish, flow, fold, name_outer, style
 
 COLUMNS = 4  # panels side by side
 CEILING = 4.0  # ratio to the best at which colours end

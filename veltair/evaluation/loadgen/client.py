@@ -27,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -253,7 +254,7 @@ class LoadGenProcess:
         outdir.mkdir(parents=True, exist_ok=True)
         for name in LOG_FILES:
             (outdir / name).unlink(missing_ok=True)
-        root = str(Path(__file__).resolve().parents[2])
+        root = str(Path(str(files("veltair"))).resolve().parent)
         search_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         end = self._other_end.fileno()
         try:

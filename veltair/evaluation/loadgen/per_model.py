@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from veltair.evaluation.loadgen.child import TARGET_PERCENTILE
 from veltair.evaluation.loadgen.client import (
     START_TIMEOUT_S,
     LoadGenProcess,
@@ -25,7 +26,6 @@ from veltair.evaluation.loadgen.client import (
     OnFlush,
     ServerRun,
 )
-from veltair.evaluation.loadgen.child import TARGET_PERCENTILE
 from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, LoadGenSummary, Verdict, delay_problem
 from veltair.serving.loop.query import Ending, QueryRecord
 

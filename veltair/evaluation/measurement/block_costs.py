@@ -13,16 +13,16 @@ import pandas as pd
 
 from veltair.compiler.frontend.model import LayerBlock, Model
 from veltair.compiler.frontend.samples import random_samples
-from veltair.evaluation.benchmarks.engine import noting
+from veltair.evaluation.measurement.pool_recorder import noting
 from veltair.evaluation.measurement.resize_costs import adoptions
 from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, START
-from veltair.machine.workers.pool import Ended, Launch, Sample, on_cores
+from veltair.machine.costs.folder import Tables
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
-from veltair.machine.costs.folder import Tables
-from veltair.serving.loop.dispatcher import Dispatcher, Event, serve
+from veltair.machine.workers.pool import Ended, Launch, Sample, on_cores
 from veltair.serving.engine.engine import Engine
+from veltair.serving.loop.dispatcher import Dispatcher, Event, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, Resize, Snapshot
 
 # Of each model: starts on each count of cores, grants, and changes of cores each way, at least.

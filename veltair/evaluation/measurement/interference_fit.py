@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
-from veltair.machine.profile.corunner import AchievedPressure, CoRunner, Load, load_at
 from veltair.machine.interference.source import InterferenceSource, PressureFit, Reading
+from veltair.machine.profile.corunner import AchievedPressure, CoRunner, Load, load_at
 from veltair.machine.topology.topology import Machine
 
 # A co-run is held out whole, so at least two must be left to draw a line through.

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from veltair.evaluation.figures.style import MARKERS, SMALL, style
-from veltair.machine.interference.source import PressureFit
 from veltair.evaluation.measurement.interference_fit import COLUMNS
+from veltair.machine.interference.source import PressureFit
 
 PANEL_IN = 2.9
 TITLE_IN = 0.35

@@ -12,18 +12,8 @@ import pandas as pd
 
 from veltair.compiler.frontend.samples import random_samples
 from veltair.config import Config
-from veltair.evaluation.measurement.interference_plots import fit_figure
 from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.figures.overview import save
-from veltair.machine.costs.table import CostTable
-from veltair.machine.workers.pool import on_cores
-from veltair.machine.interference.source import (
-    InterferenceSource,
-    InterferenceUnavailableError,
-    ObservedSlowdown,
-    PressureFit,
-)
-from veltair.machine.interference.choice import AUTO, choose
 from veltair.evaluation.measurement.interference_fit import (
     CoRun,
     FitReport,
@@ -32,11 +22,21 @@ from veltair.evaluation.measurement.interference_fit import (
     measure_coruns,
     presser,
 )
-from veltair.machine.models.library import LoadedModel
+from veltair.evaluation.measurement.interference_plots import fit_figure
+from veltair.machine.costs.folder import COSTS, read_tables
+from veltair.machine.costs.table import CostTable
+from veltair.machine.interference.choice import AUTO, choose
 from veltair.machine.interference.perf_stat import PerfStat
 from veltair.machine.interference.pressure_probe import ProbePair
-from veltair.machine.costs.folder import COSTS, read_tables
+from veltair.machine.interference.source import (
+    InterferenceSource,
+    InterferenceUnavailableError,
+    ObservedSlowdown,
+    PressureFit,
+)
+from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.pool import on_cores
 from veltair.provenance import check_made_here, collect, read_provenance, write_json
 
 SAMPLES_SEED = 0

@@ -10,7 +10,13 @@ from typing import Any
 import pandas as pd
 
 from veltair.compiler.frontend.samples import random_samples
+from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, capacity_columns, scenario_columns
+from veltair.evaluation.figures.timeline_files import write_timeline
 from veltair.evaluation.loadgen.arrivals import share_samples
+from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary
+from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, verdict_rows
+from veltair.evaluation.measurement.write_run import write_run
 from veltair.evaluation.metrics.capacity import (
     Capacity,
     Criterion,
@@ -21,20 +27,15 @@ from veltair.evaluation.metrics.capacity import (
     satisfaction_of,
     warmup_s,
 )
-from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
-from veltair.evaluation.metrics.records import Run, to_frame, write_run
-from veltair.evaluation.simulation.run import MakePolicy, Site, capacity_columns, site_columns
-from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, verdict_rows
-from veltair.evaluation.figures.timeline_files import write_timeline
-from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary
-from veltair.machine.workers.pool import Launch, on_cores
+from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.machine.interference.source import InterferenceSource
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.models.model_memory import ModelMemory
 from veltair.machine.topology.placement import PLACEMENTS
-from veltair.serving.loop.dispatcher import Backend, Dispatcher, serve
+from veltair.machine.workers.pool import Launch, on_cores
 from veltair.serving.engine.engine import Engine, Sample
 from veltair.serving.engine.on_demand import OnDemand
+from veltair.serving.loop.dispatcher import Backend, Dispatcher, serve
 from veltair.serving.loop.query import QueryRecord
 from veltair.serving.loop.timeline import Recorder
 
@@ -68,7 +69,7 @@ class LiveStudy:
     Without a `memory` all models are loaded.
     """
 
-    site: Site
+    scenario: Scenario
     policy: str
     make: MakePolicy
     models: Mapping[str, LoadedModel]
@@ -80,7 +81,7 @@ class LiveStudy:
 
     def run_at(self, qps: float) -> Run:
         """Return what the run at a rate is called."""
-        columns = site_columns(self.site, "engine", True)
+        columns = scenario_columns(self.scenario, "engine", True)
         return Run(**columns, policy=self.policy, qps=qps, seed=self.settings.seed)
 
 
@@ -125,18 +126,18 @@ def load_models(
 
 
 def make_samples(
-    models: Mapping[str, LoadedModel], site: Site, seed: int, memory: ModelMemory | None = None
+    models: Mapping[str, LoadedModel], scenario: Scenario, seed: int, memory: ModelMemory | None = None
 ) -> list[tuple[str, Sample]]:
     """Return inputs and right answers by sample index, the answers from runs of one query alone."""
-    sample_models = share_samples(site.weights, SAMPLES_PER_MODEL)
-    instances = {name: models[name].instance() for name in site.weights}
+    sample_models = share_samples(scenario.weights, SAMPLES_PER_MODEL)
+    instances = {name: models[name].instance() for name in scenario.weights}
     samples = []
-    with on_cores(site.context.machine.core_ids):
+    with on_cores(scenario.context.machine.core_ids):
         for number, name in enumerate(sample_models):
             instance = instances[name]
             values = random_samples(instance.model.plan.inputs, [seed, number])
             instance.set_inputs(values)
-            solo = [int(version) for version in site.context.costs.model(name).solo]
+            solo = [int(version) for version in scenario.context.costs.model(name).solo]
             with _in_memory(memory, name):
                 samples.append((name, Sample(values, tuple(instance.run(solo)))))
     return samples
@@ -158,7 +159,7 @@ def measure(study: LiveStudy, qps: float, folder: Path) -> LiveRun:
             study.memory.settle()
     joined = summary.join(records, engine.zero_s)
     first_s, last_s = joined[0].query.arrival_s, joined[-1].query.arrival_s
-    begin_s = first_s + warmup_s(last_s - first_s, max(study.site.qos_s.values()))
+    begin_s = first_s + warmup_s(last_s - first_s, max(study.scenario.qos_s.values()))
     named = study.run_at(qps)
     write_run(to_frame(joined, named, begin_s), summary.verdicts, folder / QUERIES)
     if recorder is not None:
@@ -173,7 +174,7 @@ def _ask(
     """Let LoadGen ask until all queries have ended; return their records and LoadGen's account."""
     records = []
     validation = study.settings.validation
-    with TenantProcesses(server, study.site.qos_s) if validation else LoadGenProcess(server) as loadgen:
+    with TenantProcesses(server, study.scenario.qos_s) if validation else LoadGenProcess(server) as loadgen:
         loadgen.start(
             on_ready=partial(_warm_up, study, engine),
             on_arrival=engine.arrive,
@@ -193,29 +194,29 @@ def _server_run(study: LiveStudy, qps: float, folder: Path) -> ServerRun:
         min_query_count=1,
         seed=study.settings.seed,
         sample_models=tuple(name for name, _ in study.samples),
-        target_latency_s=min(study.site.qos_s.values()),
+        target_latency_s=min(study.scenario.qos_s.values()),
         outdir=folder,
     )
 
 
 def _engine(study: LiveStudy) -> Engine:
-    context, settings = study.site.context, study.settings
+    context, settings = study.scenario.context, study.settings
     return Engine(
         study.models,
         study.samples,
-        study.site.qos_s,
+        study.scenario.qos_s,
         context.costs,
         context.machine,
         PLACEMENTS[settings.placement],
         study.interference,
-        drain_s=settings.drain_qos * max(study.site.qos_s.values()),
+        drain_s=settings.drain_qos * max(study.scenario.qos_s.values()),
         launch=study.launch,
     )
 
 
 def _recorder(study: LiveStudy, engine: Engine) -> Recorder:
     placement = study.settings.placement
-    return Recorder(engine, study.site.context, placement, cores_of=engine.cores_of, now_s=engine.now_s)
+    return Recorder(engine, study.scenario.context, placement, cores_of=engine.cores_of, now_s=engine.now_s)
 
 
 def _warm_up(study: LiveStudy, engine: Engine) -> None:
@@ -236,7 +237,7 @@ def _serve(study: LiveStudy, engine: Engine, recorder: Recorder | None) -> Itera
     backend: Backend = engine if recorder is None else recorder
     if study.memory is not None:
         backend = OnDemand(backend, study.memory, tuple(study.models), engine.do_aside)
-    for record in serve(Dispatcher(study.make(study.site.context), study.site.context), backend):
+    for record in serve(Dispatcher(study.make(study.scenario.context), study.scenario.context), backend):
         if recorder is not None:
             recorder.end(record)
         yield record
@@ -311,11 +312,11 @@ def policy_verdicts(policy: str, runs: Sequence[LiveRun]) -> list[dict[str, Any]
 
 
 def live_capacity_row(
-    site: Site, policy: str, seed: int, common_qps: float, pooled: Capacity, minimum: Capacity
+    scenario: Scenario, policy: str, seed: int, common_qps: float, pooled: Capacity, minimum: Capacity
 ) -> dict[str, Any]:
     """Return a row of the capacity table of measured runs; all policies were run at `common_qps`."""
     return {
-        **site_columns(site, "engine", True),
-        **capacity_columns(site, policy, seed, pooled, minimum),
+        **scenario_columns(scenario, "engine", True),
+        **capacity_columns(scenario, policy, seed, pooled, minimum),
         "common_qps": common_qps,
     }

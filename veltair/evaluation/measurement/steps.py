@@ -10,10 +10,18 @@ from statistics import median
 import pandas as pd
 
 from veltair.config import Config
-from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.experiment.layout import Layout
+from veltair.evaluation.experiment.scenario import (
+    CAPACITY,
+    RECORDS,
+    REFERENCE,
+    Scenario,
+    over_seeds,
+    policy_maker,
+    scenario_of,
+)
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
 from veltair.evaluation.measurement.interference_steps import started_source
-from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.measurement.run import (
     LiveSettings,
     LiveStudy,
@@ -25,12 +33,11 @@ from veltair.evaluation.measurement.run import (
     run_rows,
     search,
 )
-from veltair.evaluation.simulation.steps import CAPACITY, RECORDS, policy_maker, site_of
-from veltair.evaluation.simulation.run import REFERENCE, Site, over_seeds
-from veltair.machine.workers.pool import Launch
-from veltair.machine.workers.launchers import launcher
-from veltair.machine.models.model_memory import ModelMemory
+from veltair.evaluation.metrics.capacity import SearchSettings
 from veltair.machine.costs.folder import COSTS, read_tables
+from veltair.machine.models.model_memory import ModelMemory
+from veltair.machine.workers.launchers import launcher
+from veltair.machine.workers.pool import Launch
 from veltair.provenance import check_made_here, read_provenance, write_parquet
 
 RUNS, VERDICTS = "runs.csv", "verdicts.csv"
@@ -70,15 +77,18 @@ def measure_policy(
 
     `notes` is where the workers write what they are at, should the process crash.
     """
-    site = site_of(config, read_tables(tables), workload)
+    scenario = scenario_of(config, read_tables(tables), workload)
     check_made_here(read_provenance(tables / COSTS))
-    models, memory = load_models(builds, site.weights, memory_bytes(config))
-    common_qps, estimate_qps = _first_rates(site, policy, capacities)
+    models, memory = load_models(builds, scenario.weights, memory_bytes(config))
+    common_qps, estimate_qps = _first_rates(scenario, policy, capacities)
     settings, make = live_settings(config), policy_maker(config, policy)
-    with machine_to_itself(measuring_lock()), started_source(config, site.context.machine) as (source, line):
-        samples = make_samples(models, site, settings.seed, memory)
+    with (
+        machine_to_itself(measuring_lock()),
+        started_source(config, scenario.context.machine) as (source, line),
+    ):
+        samples = make_samples(models, scenario, settings.seed, memory)
         launch = launch_of(config, notes)
-        study = LiveStudy(site, policy, make, models, samples, settings, launch, source, memory)
+        study = LiveStudy(scenario, policy, make, models, samples, settings, launch, source, memory)
         pooled, minimum, runs = search(
             study, live_search(config), common_qps, estimate_qps, folder / "loadgen"
         )
@@ -90,7 +100,7 @@ def measure_policy(
     fits = Layout(config).interference
     inputs = [tables / COSTS, *([fits] if fits.exists() else [])]
     provenance = provenance_of(config, inputs, seed=settings.seed, interference=line)
-    row = live_capacity_row(site, policy, settings.seed, common_qps, pooled, minimum)
+    row = live_capacity_row(scenario, policy, settings.seed, common_qps, pooled, minimum)
     write_parquet(folder / RECORDS, live_frame(study, runs), provenance)
     write_csv(folder / RUNS, pd.DataFrame(run_rows(policy, runs)), provenance)
     write_csv(folder / VERDICTS, pd.DataFrame(policy_verdicts(policy, runs)), provenance)
@@ -107,11 +117,11 @@ def _loads_text(memory: ModelMemory) -> str:
     return f"model memory: {memory.counts.loads} loads (median: {times}), {memory.counts.evictions} evictions"
 
 
-def _first_rates(site: Site, policy: str, capacities: Sequence[Path]) -> tuple[float, float]:
+def _first_rates(scenario: Scenario, policy: str, capacities: Sequence[Path]) -> tuple[float, float]:
     """Return the rate that all policies are measured at, and the policy's simulated capacity or a guess."""
     simulated = over_seeds(pd.concat([read_csv(path) for path in capacities], ignore_index=True))
     answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
-    reference = answers.get(REFERENCE) or max(answers.values()) or 0.1 * site.fluid_qps
+    reference = answers.get(REFERENCE) or max(answers.values()) or 0.1 * scenario.fluid_qps
     return COMMON_LOAD * reference, answers[policy] or reference
 
 

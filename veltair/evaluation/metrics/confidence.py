@@ -7,8 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from veltair.evaluation.metrics.policies_table import EQUAL_LOAD, REFERENCE, SITE, is_closed, number, valid_runs
 from veltair.evaluation.metrics.intervals import Interval, mean_interval, paired_ratio
+from veltair.evaluation.metrics.policies_table import (
+    EQUAL_LOAD,
+    REFERENCE,
+    SITE,
+    is_closed,
+    number,
+    valid_runs,
+)
 from veltair.evaluation.metrics.records import check_columns
 
 SEED_COLUMNS = (

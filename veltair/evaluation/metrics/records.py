@@ -1,7 +1,7 @@
 """Query records as a tidy table: the one thing that every metric is computed from."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from operator import attrgetter
@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from veltair.evaluation.loadgen.logs import MIXED, Verdict, check_latencies
 from veltair.provenance import write_atomically
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
@@ -111,7 +110,7 @@ def to_frame(records: Iterable[QueryRecord], run: Run, count_from_s: float = 0.0
 def to_records(frame: pd.DataFrame) -> list[QueryRecord]:
     """Return the records of one run, in the order of the frame's rows. Raises ValueError on several runs."""
     check_columns(frame, DTYPES, "query records")
-    _check_one_run(frame)
+    check_one_run(frame)
     return [
         QueryRecord(
             Query(row["query_id"], row["model"], row["arrival_s"], row["qos_s"]),
@@ -129,27 +128,7 @@ def to_records(frame: pd.DataFrame) -> list[QueryRecord]:
 
 def write_records(frame: pd.DataFrame, path: Path) -> None:
     """Write records as Parquet: whole or not at all. Raises ValueError on missing columns."""
-    write_atomically({path: _parquet(frame)})
-
-
-def write_run(frame: pd.DataFrame, verdicts: Mapping[str, Verdict], path: Path) -> None:
-    """Write the records of one run of LoadGen as Parquet, once they add up to its detail log.
-
-    `verdicts` are those of the run's summary. Count, mean, p95 and number of late queries of each tenant are
-    those of the bytes to be written, read back. Raises LoadGenError, which names the quantity and both
-    values, where one differs, and ValueError on several runs, missing columns or a model without a verdict;
-    then no file is written.
-    """
-    content = _parquet(frame)
-    written = pd.read_parquet(io.BytesIO(content))
-    _check_one_run(written)
-    unjudged = [] if MIXED in verdicts else sorted({*written["model"]}.difference(verdicts))
-    if unjudged:
-        raise ValueError(f"no verdict on {', '.join(unjudged)}; give the verdicts of the run's own summary")
-    for tenant, verdict in verdicts.items():
-        own = written if tenant == MIXED else written[written["model"] == tenant]
-        check_latencies(own["latency_s"].to_numpy(), verdict, f"{path}, tenant {tenant}")
-    write_atomically({path: content})
+    write_atomically({path: to_parquet(frame)})
 
 
 def read_records(path: Path) -> pd.DataFrame:
@@ -166,14 +145,16 @@ def check_columns(frame: pd.DataFrame, columns: Iterable[str], name: str) -> Non
         raise ValueError(f"{name}: columns {missing} are missing; see results/README.md")
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
+def to_parquet(frame: pd.DataFrame) -> bytes:
+    """Return records as the bytes of a Parquet file. Raises ValueError on missing columns."""
     check_columns(frame, DTYPES, "query records")
     content = io.BytesIO()
     frame[list(DTYPES)].to_parquet(content, index=False)
     return content.getvalue()
 
 
-def _check_one_run(frame: pd.DataFrame) -> None:
+def check_one_run(frame: pd.DataFrame) -> None:
+    """Raise ValueError if a table holds several runs."""
     if len(frame[list(RUN_COLUMNS)].drop_duplicates()) > 1:
         raise ValueError("the table holds several runs, whose query ids repeat; select one run first")
 

@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from veltair.evaluation.claims.rules import published_gains
-from veltair.evaluation.metrics.policies_table import REFERENCE
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.figures.fidelity_plots import (
     paper_corun_fit_figure,
@@ -27,6 +26,7 @@ from veltair.evaluation.figures.policy_plots import (
 )
 from veltair.evaluation.figures.run_plots import paper_conflicts_figure, paper_granularity_figure
 from veltair.evaluation.figures.sensitivity_plots import paper_scale_figure, paper_sensitivity_figure
+from veltair.evaluation.metrics.policies_table import REFERENCE
 
 
 class PaperFigure(NamedTuple):

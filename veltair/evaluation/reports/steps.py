@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from veltair.config import Config
+from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS, over_seeds, reference_qps, scenario_of
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
-from veltair.evaluation.metrics.metrics import model_rates, rates
 from veltair.evaluation.figures.overview import efficiency_figure, latency_figure, qps_figure, save
+from veltair.evaluation.metrics.metrics import model_rates, rates
 from veltair.evaluation.metrics.records import read_records
-from veltair.evaluation.simulation.steps import CAPACITY, RECORDS, read_assumed, site_of
-from veltair.evaluation.simulation.run import over_seeds, reference_qps
 from veltair.evaluation.reports.summary import summary_markdown
+from veltair.evaluation.simulation.steps import read_assumed
 from veltair.provenance import write_atomically
 
 RUNS = "runs.csv"
@@ -62,10 +62,10 @@ def _machines(config: Config, tables: Sequence[Path]) -> dict[str, tuple[pd.Data
     for path in tables:
         read = read_assumed(config, path)
         for workload in config.workloads:
-            site = site_of(config, read, workload)
-            machine = site.context.machine
-            known, cores = by_machine.get(machine.name, (site.targets, machine.cores))
-            merged = pd.concat([known, site.targets]).drop_duplicates("model", ignore_index=True)
+            scenario = scenario_of(config, read, workload)
+            machine = scenario.context.machine
+            known, cores = by_machine.get(machine.name, (scenario.targets, machine.cores))
+            merged = pd.concat([known, scenario.targets]).drop_duplicates("model", ignore_index=True)
             by_machine[machine.name] = (merged, cores)
     return by_machine
 

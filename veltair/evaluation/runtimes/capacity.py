@@ -13,7 +13,12 @@ from tempfile import TemporaryDirectory
 
 from veltair.compiler.frontend.samples import Samples
 from veltair.config import Config
-from veltair.evaluation.benchmarks.main import Figure
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult
+from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
+from veltair.evaluation.loadgen.logs import LoadGenError
+from veltair.evaluation.measurement.interference_steps import started_source
+from veltair.evaluation.measurement.run import LiveStudy, load_models, make_samples, measure
+from veltair.evaluation.measurement.steps import launch_of, live_search, live_settings, memory_bytes
 from veltair.evaluation.metrics.capacity import (
     Capacity,
     Satisfaction,
@@ -22,17 +27,11 @@ from veltair.evaluation.metrics.capacity import (
     find_capacity,
     next_rate,
 )
-from veltair.evaluation.measurement.interference_steps import started_source
-from veltair.evaluation.measurement.run import LiveStudy, load_models, make_samples, measure
-from veltair.evaluation.runtimes.query_tracker import Outcome
 from veltair.evaluation.runtimes.process import Field, measure_rival, write_field_samples
-from veltair.evaluation.simulation.steps import policy_maker, site_of
-from veltair.evaluation.measurement.steps import launch_of, live_search, live_settings, memory_bytes
-from veltair.evaluation.simulation.run import Site
-from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.machine.interference.source import InterferenceSource
+from veltair.evaluation.runtimes.query_tracker import Outcome
 from veltair.evaluation.runtimes.registry import Rival, rivals
 from veltair.machine.costs.folder import read_tables
+from veltair.machine.interference.source import InterferenceSource
 
 COMMAND = "snakemake --cores all benchmarks_engine"
 OURS = "Veltair-FULL-shipped"  # what a user would run: the reading of the paper leaves no room for costs
@@ -52,7 +51,7 @@ class ServedFiles:
     tables: Path
 
 
-def served_figures(config: Config, files: ServedFiles) -> dict[str, Figure]:
+def served_figures(config: Config, files: ServedFiles) -> dict[str, BenchmarkResult]:
     """Measure our policy and all rivals that are installed, and return the ratios and every QPS.
 
     The workload is the first one that the configuration measures. Raises LookupError if the configuration
@@ -60,17 +59,17 @@ def served_figures(config: Config, files: ServedFiles) -> dict[str, Figure]:
     """
     if OURS not in config.policies:
         raise LookupError(f"the configuration has no policy {OURS}, which is compared; add it to `policies`")
-    site = site_of(config, read_tables(files.tables), config.measured.workloads[0])
-    present = installed(rivals(site.context.machine.cores))
+    scenario = scenario_of(config, read_tables(files.tables), config.measured.workloads[0])
+    present = installed(rivals(scenario.context.machine.cores))
     search = live_search(config)
-    estimates = dict.fromkeys([OURS, *(rival.name for rival in present)], FIRST_LOAD * site.fluid_qps)
+    estimates = dict.fromkeys([OURS, *(rival.name for rival in present)], FIRST_LOAD * scenario.fluid_qps)
     found: list[dict[str, Capacity]] = []
-    with TemporaryDirectory() as name, started_source(config, site.context.machine) as (source, _):
-        serving = _contenders(config, files, site, present, source, Path(name))
+    with TemporaryDirectory() as name, started_source(config, scenario.context.machine) as (source, _):
+        serving = _contenders(config, files, scenario, present, source, Path(name))
         for seed in range(config.measured.seed, config.measured.seed + SEEDS):
             found.append(search_in_turn(serving, estimates, search, seed, Path(name) / str(seed)))
             estimates = {who: one.qps or estimates[who] for who, one in found[-1].items()}
-    return ratio_figures(found, present) | rate_figures(found, site.workload)
+    return ratio_figures(found, present) | rate_figures(found, scenario.workload)
 
 
 def installed(known: Sequence[Rival]) -> list[Rival]:
@@ -108,7 +107,9 @@ def search_in_turn(
     }
 
 
-def ratio_figures(found: Sequence[Mapping[str, Capacity]], present: Sequence[Rival]) -> dict[str, Figure]:
+def ratio_figures(
+    found: Sequence[Mapping[str, Capacity]], present: Sequence[Rival]
+) -> dict[str, BenchmarkResult]:
     """Return ours ÷ the best rival of each figure; samples are of the seeds.
 
     A seed at which no rival of a figure served any rate in time gives no ratio; without any the figure is
@@ -123,47 +124,47 @@ def ratio_figures(found: Sequence[Mapping[str, Capacity]], present: Sequence[Riv
             print(f"{figure} is left out: {', '.join(names)} served no rate in time", flush=True)
             continue
         unit = f"QPS at 95 % QoS, {OURS} ÷ {'the best of ' if len(names) > 1 else ''}{', '.join(names)}"
-        figures[figure] = Figure(median(ratios), unit, ratios, COMMAND)
+        figures[figure] = BenchmarkResult(median(ratios), unit, ratios, COMMAND)
     return figures
 
 
-def rate_figures(found: Sequence[Mapping[str, Capacity]], workload: str) -> dict[str, Figure]:
+def rate_figures(found: Sequence[Mapping[str, Capacity]], workload: str) -> dict[str, BenchmarkResult]:
     """Return everybody's QPS at 95 % QoS, with each seed's answer in words; 0 where no rate passed."""
     figures = {}
     for name in found[0]:
         rates = tuple(one[name].qps for one in found)
         answers = "; ".join(one[name].describe() for one in found)
         unit = f"QPS at 95 % QoS, workload {workload}: {answers}"
-        figures[f"served_qps_{name.replace(' ', '_')}"] = Figure(median(rates), unit, rates, COMMAND)
+        figures[f"served_qps_{name.replace(' ', '_')}"] = BenchmarkResult(median(rates), unit, rates, COMMAND)
     return figures
 
 
 def _contenders(
     config: Config,
     files: ServedFiles,
-    site: Site,
+    scenario: Scenario,
     present: Sequence[Rival],
     source: InterferenceSource,
     folder: Path,
 ) -> dict[str, Serve]:
     """Return whoever takes part, ours first: all are given the same samples, cores and targets."""
-    models, memory = load_models(files.builds, site.weights, memory_bytes(config))
-    samples = make_samples(models, site, config.measured.seed, memory)
+    models, memory = load_models(files.builds, scenario.weights, memory_bytes(config))
+    samples = make_samples(models, scenario, config.measured.seed, memory)
     settings = live_settings(config)
     inputs: list[tuple[Samples, Samples]] = [(sample.values, sample.answer) for _, sample in samples]
     write_field_samples(folder / "samples", inputs)
     field = Field(
-        models={name: files.models[name].resolve() for name in site.weights},
+        models={name: files.models[name].resolve() for name in scenario.weights},
         samples=folder / "samples",
         sample_models=tuple(name for name, _ in samples),
-        qos_s=site.qos_s,
-        cores=site.context.machine.core_ids,
+        qos_s=scenario.qos_s,
+        cores=scenario.context.machine.core_ids,
         seconds=settings.seconds,
-        drain_s=settings.drain_qos * max(site.qos_s.values()),
+        drain_s=settings.drain_qos * max(scenario.qos_s.values()),
         tolerance=config.oracle.tolerance,
     )
     make, launch = policy_maker(config, OURS), launch_of(config)
-    study = LiveStudy(site, OURS, make, models, samples, settings, launch, source, memory)
+    study = LiveStudy(scenario, OURS, make, models, samples, settings, launch, source, memory)
     return {
         OURS: partial(_measure_ours, study),
         **{rival.name: partial(measure_rival, field, rival) for rival in present},

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from veltair.compiler.frontend.samples import Samples, relative_error
 from veltair.evaluation.loadgen.client import ServerRun
-from veltair.evaluation.runtimes.query_tracker import END_TIMEOUT_S, Outcome, serve_rate
 from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.evaluation.runtimes.timed_process import read_samples, write_samples
+from veltair.evaluation.runtimes.query_tracker import END_TIMEOUT_S, Outcome, serve_rate
 from veltair.evaluation.runtimes.registry import Backend, Rival, open_backend
+from veltair.evaluation.runtimes.timed_process import read_samples, write_samples
 
 ORDER_FILE, OUTCOME_FILE, OUTPUT_FILE = "order.json", "outcome.json", "rival_output.txt"
 MODULE = "veltair.evaluation.runtimes.process"

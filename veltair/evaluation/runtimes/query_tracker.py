@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 
-from veltair.evaluation.metrics.capacity import Satisfaction, satisfaction_of, warmup_s
 from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
+from veltair.evaluation.metrics.capacity import Satisfaction, satisfaction_of, warmup_s
 from veltair.evaluation.runtimes.registry import Backend, Done
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 

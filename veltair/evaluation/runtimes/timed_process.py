@@ -1,7 +1,7 @@
 """A network in a process of its own, that is told over a pipe when to run: ours, or ONNX Runtime's.
 
-Run as `python -m veltair.evaluation.runtimes.timed_process KIND PATH SAMPLES CORES`, it reads JSON requests from its
-standard input, one a line, and answers each with a line.
+Run as `python -m veltair.evaluation.runtimes.timed_process KIND PATH SAMPLES CORES`, it reads JSON
+requests from its standard input, one a line, and answers each with a line.
 """
 
 import json
@@ -39,9 +39,9 @@ class OurNetwork:
     def __init__(self, build: Path, samples: Samples, cores: Sequence[int]) -> None:
         """Load the model, with the first version of every layer."""
         # Only this process needs TVM, which takes seconds to import.
-        from veltair.machine.workers.pool import use_cores  # noqa: PLC0415
         from veltair.machine.models.library import LoadedModel  # noqa: PLC0415
         from veltair.machine.profile.profile import time_layers  # noqa: PLC0415
+        from veltair.machine.workers.pool import use_cores  # noqa: PLC0415
 
         model = LoadedModel(build, spins=True)  # as ONNX Runtime does
         use_cores(tuple(sorted(os.sched_getaffinity(0))))  # TVM's pool keeps the size of its first use

@@ -10,12 +10,15 @@ from dataclasses import replace
 import numpy as np
 
 from veltair.compiler.footprint.traffic import Tiling
+from veltair.config import Config
 from veltair.config.study_keys import Simulated
-from veltair.machine.costs.table import CostTable
 from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.costs.table import CostTable
+from veltair.machine.topology.described import described, is_described
 from veltair.machine.topology.topology import Machine
-from veltair.serving.policies.blocks import core_needs, qos_budgets
 from veltair.serving.loop.policy import Context
+from veltair.serving.policies.blocks import core_needs, qos_budgets
+from veltair.serving.policies.presets import check_policy, preset_options
 
 # Halvings of the search for a budget share: to a millionth.
 HALVINGS = 20
@@ -77,6 +80,25 @@ def _kept(versions: list[int], solo: int, count: int) -> list[int]:
     others = [version for version in versions if version != solo]
     places = np.linspace(0, len(others) - 1, count - 1).round().astype(int).tolist()
     return sorted({solo, *(others[place] for place in places)})
+
+
+def assumed_options(config: Config, policy: str, context: Context) -> Mapping[str, object]:
+    """Return a policy's options on a machine, whose core unit may be assumed to be another one.
+
+    Only a described machine's unit is assumed; on any other the options are those of the configuration.
+    """
+    served, name = config.policies[policy], context.machine.name
+    if config.simulated.core_unit is None or not config.simulated.equal_headroom or not is_described(name):
+        return served.options
+    preset = served.preset or config.preset
+    baseline = {**preset_options(served.path, preset), **served.options}.get("alpha", 1.0)
+    share = equal_headroom_alpha(context, described(name).core_unit)
+    options = {**served.options, "alpha": share * float(str(baseline))}
+    try:
+        check_policy(served.path, options, preset)
+    except ValueError:
+        return served.options  # it has no budgets that could be lowered
+    return options
 
 
 def equal_headroom_alpha(context: Context, described_unit: int) -> float:

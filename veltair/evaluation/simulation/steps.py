@@ -1,74 +1,40 @@
 """The steps in virtual time, one a rule; and what a configuration says of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from veltair.config import Config
 from veltair.config.study_keys import MEASURED, Simulated
+from veltair.evaluation.experiment.layout import HOST, Layout
+from veltair.evaluation.experiment.scenario import MakePolicy, policy_maker, scenario_of
+from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
+from veltair.evaluation.metrics.capacity import SearchSettings
 from veltair.evaluation.simulation.assumptions import (
+    assumed_options,
     changes_machine,
     derive_assumed,
-    equal_headroom_alpha,
     fewer_versions,
 )
-from veltair.evaluation.metrics.capacity import SearchSettings
-from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
-from veltair.evaluation.experiment.layout import HOST, Layout
 from veltair.evaluation.simulation.run import (
-    MakePolicy,
     SimulationSettings,
-    Site,
     capacity_row,
     find_policy_capacity,
-    make_site,
     offered_rates,
     policy_records,
 )
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.machine.topology.described import described
 from veltair.machine.costs.folder import Tables, read_tables, table_files
+from veltair.machine.topology.described import described
 from veltair.provenance import write_parquet
-from veltair.serving.loop.policy import Context, Policy
-from veltair.serving.policies.presets import check_policy, make_policy, preset_options
-
-CAPACITY, RECORDS = "capacity.csv", "records.parquet"
 
 
-def site_of(config: Config, tables: Tables, workload: str) -> Site:
-    """Return a workload of the configuration on the machine of some tables."""
-    qos_s = {name: model.qos_ms / 1e3 for name, model in config.models.items()}
-    return make_site(
-        tables, qos_s, config.qos.relax, workload, config.workloads[workload], config.qos.satisfaction
-    )
-
-
-def policy_maker(config: Config, policy: str) -> MakePolicy:
-    """Return what makes a fresh policy for a run."""
-    served = config.policies[policy]
-    preset = served.preset or config.preset
-
-    def make(context: Context) -> Policy:
-        return make_policy(served.path, context, preset, _options(config, policy, context))
-
-    return make
-
-
-def _options(config: Config, policy: str, context: Context) -> Mapping[str, object]:
-    served = config.policies[policy]
-    preset = served.preset or config.preset
-    if config.simulated.core_unit is None or not config.simulated.equal_headroom:
-        return served.options
-    usual = {**preset_options(served.path, preset), **served.options}.get("alpha", 1.0)
-    share = equal_headroom_alpha(context, described(context.machine.name).core_unit)
-    options = {**served.options, "alpha": share * float(str(usual))}
-    try:
-        check_policy(served.path, options, preset)
-    except ValueError:
-        return served.options  # it has no budgets that could be lowered
-    return options
+def simulated_policy_maker(config: Config, policy: str) -> MakePolicy:
+    """Return what makes a fresh policy for a simulated run, under the assumptions of the configuration."""
+    return policy_maker(config, policy, partial(assumed_options, config, policy))
 
 
 def simulation_settings(config: Config, tables: Tables | None = None) -> SimulationSettings:
@@ -123,15 +89,16 @@ def read_assumed(config: Config, folder: Path) -> Tables:
 def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, output: Path) -> None:
     """Write the QPS at 95 % QoS of a policy on a machine, a row a seed."""
     known = read_assumed(config, tables)
-    site, settings = site_of(config, known, workload), simulation_settings(config, known)
+    scenario, settings = scenario_of(config, known, workload), simulation_settings(config, known)
     rows = []
     for seed in config.simulated.seeds:
         pooled, minimum = find_policy_capacity(
-            site, policy_maker(config, policy), settings, simulated_search(config), seed
+            scenario, simulated_policy_maker(config, policy), settings, simulated_search(config), seed
         )
-        rows.append(capacity_row(site, policy, seed, pooled, minimum))
+        rows.append(capacity_row(scenario, policy, seed, pooled, minimum))
         print(
-            f"{site.context.machine.name}, {workload}, {policy}, seed {seed}: {pooled.describe()}", flush=True
+            f"{scenario.context.machine.name}, {workload}, {policy}, seed {seed}: {pooled.describe()}",
+            flush=True,
         )
     write_csv(output, pd.DataFrame(rows), provenance_of(config, table_files(tables)))
 
@@ -141,11 +108,11 @@ def simulate_loads(
 ) -> None:
     """Write the records of a policy at loads that all policies share, and at its own capacity."""
     known = read_assumed(config, tables)
-    site = site_of(config, known, workload)
-    make, settings = policy_maker(config, policy), simulation_settings(config, known)
+    scenario = scenario_of(config, known, workload)
+    make, settings = simulated_policy_maker(config, policy), simulation_settings(config, known)
     capacity = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
     frames = []
     for seed, rows in capacity.groupby("seed"):
-        offered = offered_rates(rows, policy, site.fluid_qps, config.simulated.loads)
-        frames.append(policy_records(site, policy, make, settings, offered, int(str(seed))))
+        offered = offered_rates(rows, policy, scenario.fluid_qps, config.simulated.loads)
+        frames.append(policy_records(scenario, policy, make, settings, offered, int(str(seed))))
     write_parquet(output, pd.concat(frames, ignore_index=True), provenance_of(config, capacities))

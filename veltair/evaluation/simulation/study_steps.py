@@ -9,26 +9,24 @@ import pandas as pd
 
 from veltair.config import Config
 from veltair.config.vary import assume, is_usual
+from veltair.evaluation.experiment.layout import USUAL, Layout
+from veltair.evaluation.experiment.scenario import (
+    Scenario,
+    capacity_columns,
+    reference_qps,
+    scenario_columns,
+    scenario_of,
+)
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
 from veltair.evaluation.metrics.confidence import relaxed_changes
-from veltair.evaluation.experiment.layout import USUAL, Layout
 from veltair.evaluation.metrics.metrics import rates
+from veltair.evaluation.simulation.run import SIMULATOR_VALIDATED, find_pooled_capacity, policy_records
 from veltair.evaluation.simulation.sensitivity_cells import Cell, at_workload, sensitivity_cells
 from veltair.evaluation.simulation.steps import (
-    policy_maker,
     read_assumed,
+    simulated_policy_maker,
     simulated_search,
     simulation_settings,
-    site_of,
-)
-from veltair.evaluation.simulation.run import (
-    SIMULATOR_VALIDATED,
-    Site,
-    capacity_columns,
-    find_pooled_capacity,
-    policy_records,
-    reference_qps,
-    site_columns,
 )
 from veltair.evaluation.simulation.study_tables import conflict_table, core_need_table, slowdown_table
 from veltair.machine.costs.folder import COSTS
@@ -37,14 +35,14 @@ from veltair.machine.costs.folder import COSTS
 def write_granularity(config: Config, policy: str, capacities: Sequence[Path], output: Path) -> None:
     """Write a policy's metrics at rates that all policies and seeds of the study share."""
     tables = Layout(config).tables(config.study.machine)
-    site = _site(config, config)
-    shared = [load * _reference_qps(site, capacities) for load in config.study.granularity.loads]
-    make, settings = policy_maker(config, policy), simulation_settings(config)
+    scenario = _scenario(config, config)
+    shared = [load * _reference_qps(scenario, capacities) for load in config.study.granularity.loads]
+    make, settings = simulated_policy_maker(config, policy), simulation_settings(config)
     found = []
     for seed in config.simulated.seeds:
-        records = policy_records(site, policy, make, settings, shared, seed)
-        found.append(rates(records, site.targets, site.context.machine.cores))
-        print(f"{site.workload}, {policy}, seed {seed}: {len(shared)} rates", flush=True)
+        records = policy_records(scenario, policy, make, settings, shared, seed)
+        found.append(rates(records, scenario.targets, scenario.context.machine.cores))
+        print(f"{scenario.workload}, {policy}, seed {seed}: {len(shared)} rates", flush=True)
     write_csv(
         output, pd.concat(found, ignore_index=True), provenance_of(config, [tables / COSTS, *capacities])
     )
@@ -52,11 +50,11 @@ def write_granularity(config: Config, policy: str, capacities: Sequence[Path], o
 
 def write_conflicts(config: Config, capacities: Sequence[Path], output: Path) -> None:
     """Write conflicts over time of one run of each policy, with the first seed, all at one rate."""
-    site, asked = _site(config, config), config.study.conflicts
-    qps = asked.load * _reference_qps(site, capacities)
-    makers = {policy: policy_maker(config, policy) for policy in asked.policies}
+    scenario, asked = _scenario(config, config), config.study.conflicts
+    qps = asked.load * _reference_qps(scenario, capacities)
+    makers = {policy: simulated_policy_maker(config, policy) for policy in asked.policies}
     seed, settings = config.simulated.seeds[0], replace(simulation_settings(config), queries=asked.queries)
-    table = conflict_table(site, makers, settings, qps, seed, asked.bins)
+    table = conflict_table(scenario, makers, settings, qps, seed, asked.bins)
     write_csv(output, table, provenance_of(config, capacities, seed))
 
 
@@ -65,7 +63,7 @@ def write_layer_tables(config: Config, folder: Path) -> None:
     path = Layout(config).tables(config.study.machine)
     tables, levels = read_assumed(config, path), config.study.levels
     needs = pd.concat(
-        [core_need_table(site_of(config, tables, name), levels) for name in config.simulated.workloads]
+        [core_need_table(scenario_of(config, tables, name), levels) for name in config.simulated.workloads]
     )
     provenance = provenance_of(config, [path / COSTS])
     write_csv(folder / "core_need.csv", needs.drop_duplicates(["model", "level", "layer"]), provenance)
@@ -83,11 +81,14 @@ def write_sensitivity(config: Config, name: str, place: int, output: Path) -> No
     if name != USUAL:
         policies = config.sensitivity[name].policies or policies
         varied = assume(varied, name, place)
-    site, rows = _site(varied, config), []
+    scenario, rows = _scenario(varied, config), []
     for policy in policies:
         for seed in varied.simulated.seeds:
-            rows.append(_pooled_row(varied, site, policy, seed))
-            print(f"{name} {place}, {site.workload}, {policy}, seed {seed}: {rows[-1]['answer']}", flush=True)
+            rows.append(_pooled_row(varied, scenario, policy, seed))
+            print(
+                f"{name} {place}, {scenario.workload}, {policy}, seed {seed}: {rows[-1]['answer']}",
+                flush=True,
+            )
     inputs = [Layout(config).costs(varied.study.machine)]
     write_csv(output, pd.DataFrame(rows), provenance_of(varied, inputs))
 
@@ -95,12 +96,12 @@ def write_sensitivity(config: Config, name: str, place: int, output: Path) -> No
 def write_scale(config: Config, machine: str, output: Path) -> None:
     """Write the QPS at 95 % QoS of each policy on the study's machine with another number of cores."""
     varied, path = _study_grid(config), Layout(config).tables(machine)
-    site, rows = site_of(varied, read_assumed(varied, path), config.study.workload), []
-    cores = site.context.machine.cores
-    family = {"machine": f"{config.study.machine}, scaled", "cores": cores, **_relaxation(site)}
+    scenario, rows = scenario_of(varied, read_assumed(varied, path), config.study.workload), []
+    cores = scenario.context.machine.cores
+    family = {"machine": f"{config.study.machine}, scaled", "cores": cores, **_relaxation(scenario)}
     for policy in config.study.policies:
         for seed in varied.simulated.seeds:
-            row = _pooled_row(varied, site, policy, seed)
+            row = _pooled_row(varied, scenario, policy, seed)
             rows.append({**row, **family})
             print(f"{cores} cores, {policy}, seed {seed}: {row['answer']}", flush=True)
     write_csv(output, pd.DataFrame(rows), provenance_of(varied, [path / COSTS]))
@@ -142,11 +143,11 @@ def _assumption(config: Config, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _site(config: Config, unvaried: Config) -> Site:
+def _scenario(config: Config, unvaried: Config) -> Scenario:
     """Return the study's workload on its machine; a varied configuration finds the tables of the run."""
     study = config.study
     tables = read_assumed(config, Layout(unvaried).tables(study.machine))
-    return site_of(config, tables, study.workload)
+    return scenario_of(config, tables, study.workload)
 
 
 def _study_grid(config: Config) -> Config:
@@ -157,27 +158,27 @@ def _study_grid(config: Config) -> Config:
     return config.model_copy(update={"simulated": config.simulated.model_copy(update=given)})
 
 
-def _pooled_row(config: Config, site: Site, policy: str, seed: int) -> dict[str, Any]:
+def _pooled_row(config: Config, scenario: Scenario, policy: str, seed: int) -> dict[str, Any]:
     """Return a row of a capacity table without the capacity of the minimum over models."""
-    make, settings = policy_maker(config, policy), simulation_settings(config)
-    pooled = find_pooled_capacity(site, make, settings, simulated_search(config), seed)
-    columns = capacity_columns(site, policy, seed, pooled, pooled)
+    make, settings = simulated_policy_maker(config, policy), simulation_settings(config)
+    pooled = find_pooled_capacity(scenario, make, settings, simulated_search(config), seed)
+    columns = capacity_columns(scenario, policy, seed, pooled, pooled)
     return {
-        **site_columns(site, "simulator", SIMULATOR_VALIDATED),
-        "models": ", ".join(site.weights),
+        **scenario_columns(scenario, "simulator", SIMULATOR_VALIDATED),
+        "models": ", ".join(scenario.weights),
         **columns,
         "qps_at_95_minimum": float("nan"),
     }
 
 
-def _relaxation(site: Site) -> dict[str, Any]:
+def _relaxation(scenario: Scenario) -> dict[str, Any]:
     """Return how many targets the machine could not meet, and each model's old and new one, in words."""
-    relaxed = site.targets[site.targets["relaxed"].astype(bool)]
+    relaxed = scenario.targets[scenario.targets["relaxed"].astype(bool)]
     return {"relaxed": len(relaxed), "relaxed_targets": ", ".join(relaxed_changes(relaxed))}
 
 
-def _reference_qps(site: Site, capacities: Sequence[Path]) -> float:
+def _reference_qps(scenario: Scenario, capacities: Sequence[Path]) -> float:
     """Return the rate that loads are shares of: the mean over seeds of Planaria's QPS at 95 % QoS."""
     table = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
     answers = table.groupby("policy", sort=False)["qps_at_95"].mean()
-    return reference_qps({str(name): float(qps) for name, qps in answers.items()}, site.fluid_qps)
+    return reference_qps({str(name): float(qps) for name, qps in answers.items()}, scenario.fluid_qps)

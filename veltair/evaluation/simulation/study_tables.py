@@ -6,27 +6,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, scenario_columns
 from veltair.evaluation.simulation.run import (
     SIMULATOR_VALIDATED,
-    MakePolicy,
     SimulationSettings,
-    Site,
     make_simulator,
-    site_arrivals,
-    site_columns,
+    scenario_arrivals,
 )
-from veltair.machine.costs.table import CostTable
 from veltair.machine.costs.folder import Tables
-from veltair.serving.policies.blocks import core_needs, qos_budgets
+from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.dispatcher import Dispatcher
 from veltair.serving.loop.timeline import BlockSpan, Recorder, serve_recorded
+from veltair.serving.policies.blocks import core_needs, qos_budgets
 from veltair.serving.policies.latency_tables import Reading, Timetables
 
 # More blocks than any run of the study starts: the picture of conflicts leaves none out.
 ALL_BLOCKS = 10_000_000
 
 
-def core_need_table(site: Site, levels: Sequence[float]) -> pd.DataFrame:
+def core_need_table(scenario: Scenario, levels: Sequence[float]) -> pd.DataFrame:
     """Return the cores that each layer needs to stay within its budget, a row a model, level and layer.
 
     Columns: `machine`, `validated`, `model`, `qos_s`, `relaxed`, `level`, `layer`, `name`, `cores` (of the
@@ -34,9 +32,9 @@ def core_need_table(site: Site, levels: Sequence[float]) -> pd.DataFrame:
     `average_cores` (over the model's layers), `budget_s`. Budgets are those of preset `paper`, versions solo.
     Raises ValueError for a level that was not profiled.
     """
-    context = site.context
+    context = scenario.context
     timetables = Timetables(context, Reading.SOLO_AT_LEVEL)
-    relaxed = dict(zip(site.targets["model"], site.targets["relaxed"], strict=True))
+    relaxed = dict(zip(scenario.targets["model"], scenario.targets["relaxed"], strict=True))
     rows: list[dict[str, Any]] = []
     for name, model in context.models.items():
         budgets_s = qos_budgets(model, context, 1.0)
@@ -115,7 +113,7 @@ def _named(table: pd.DataFrame, machine: str, validated: bool) -> pd.DataFrame:
 
 
 def conflict_table(
-    site: Site,
+    scenario: Scenario,
     makers: Mapping[str, MakePolicy],
     settings: SimulationSettings,
     qps: float,
@@ -130,19 +128,19 @@ def conflict_table(
     """
     tables = []
     for policy, make in makers.items():
-        arrivals = site_arrivals(site, settings, qps, seed)
-        simulator = make_simulator(site, settings, arrivals, seed)
-        recorder = Recorder(simulator, site.context, settings.placement, limit=ALL_BLOCKS)
-        for _ in serve_recorded(Dispatcher(make(site.context), site.context), recorder):
+        arrivals = scenario_arrivals(scenario, settings, qps, seed)
+        simulator = make_simulator(scenario, settings, arrivals, seed)
+        recorder = Recorder(simulator, scenario.context, settings.placement, limit=ALL_BLOCKS)
+        for _ in serve_recorded(Dispatcher(make(scenario.context), scenario.context), recorder):
             pass
         table = binned(recorder.timeline().spans, arrivals[-1].arrival_s, bins)
         run = {
-            **site_columns(site, "simulator", SIMULATOR_VALIDATED),
+            **scenario_columns(scenario, "simulator", SIMULATOR_VALIDATED),
             "policy": policy,
             "qps": qps,
             "seed": seed,
         }
-        sizes = {"cores": site.context.machine.cores, "arrivals": len(arrivals)}
+        sizes = {"cores": scenario.context.machine.cores, "arrivals": len(arrivals)}
         tables.append(table.assign(**run, **sizes)[[*run, *table.columns, *sizes]])
     return pd.concat(tables, ignore_index=True)
 

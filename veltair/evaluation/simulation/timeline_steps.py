@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from veltair.config import Config
-from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.experiment.layout import HOST, Layout
-from veltair.evaluation.metrics.records import Run
-from veltair.evaluation.simulation.steps import CAPACITY, policy_maker, simulation_settings, site_of
-from veltair.evaluation.simulation.run import SIMULATOR_VALIDATED, MakePolicy, SimulationSettings, Site, simulate
+from veltair.evaluation.experiment.scenario import CAPACITY, MakePolicy, Scenario, scenario_of
+from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.figures.timeline_files import busy_window, write_timeline
-from veltair.machine.topology.described import described
+from veltair.evaluation.metrics.records import Run
+from veltair.evaluation.simulation.run import SIMULATOR_VALIDATED, SimulationSettings, simulate
+from veltair.evaluation.simulation.steps import simulated_policy_maker, simulation_settings
 from veltair.machine.costs.folder import COSTS, Tables, derive, read_tables
+from veltair.machine.topology.described import described
 from veltair.provenance import collect
 from veltair.serving.loop.dispatcher import Dispatcher
 from veltair.serving.loop.timeline import LIMIT, Recorder, Timeline, serve_recorded
@@ -50,26 +51,26 @@ def draw_timeline(config: Config, request: TimelineRequest, folder: Path) -> lis
         if name not in known:
             raise LookupError(f"the configuration has no {name!r}; choose from {', '.join(known)}")
     tables, source = find_tables(Layout(config), machine)
-    site = site_of(config, tables, workload)
-    qps = request.qps or _known_rate(config, site, (machine, workload, request.policy), seed)
-    make, settings = policy_maker(config, request.policy), simulation_settings(config, tables)
-    timeline = record_simulation(site, make, settings, qps, seed, request.placement, request.limit)
-    validated = site.context.machine.validated and SIMULATOR_VALIDATED
-    run = Run("simulator", machine_name(site), validated, workload, request.policy, qps, seed)
-    stem = folder / f"{machine_name(site)}-{workload}-{request.policy}"
+    scenario = scenario_of(config, tables, workload)
+    qps = request.qps or _known_rate(config, scenario, (machine, workload, request.policy), seed)
+    make, settings = simulated_policy_maker(config, request.policy), simulation_settings(config, tables)
+    timeline = record_simulation(scenario, make, settings, qps, seed, request.placement, request.limit)
+    validated = scenario.context.machine.validated and SIMULATOR_VALIDATED
+    run = Run("simulator", machine_name(scenario), validated, workload, request.policy, qps, seed)
+    stem = folder / f"{machine_name(scenario)}-{workload}-{request.policy}"
     provenance = collect(config.model_dump(mode="json"), inputs=[source], seed=seed)
     # Asked for by name, so a run without any block is an error here.
     window_s = request.window_s or busy_window(timeline)
     return write_timeline(timeline, run, stem, window_s, provenance)
 
 
-def machine_name(site: Site) -> str:
-    """Return the name of the machine that a site is on."""
-    return site.context.machine.name
+def machine_name(scenario: Scenario) -> str:
+    """Return the name of the machine that a scenario is on."""
+    return scenario.context.machine.name
 
 
 def record_simulation(
-    site: Site,
+    scenario: Scenario,
     make: MakePolicy,
     settings: SimulationSettings,
     qps: float,
@@ -78,9 +79,9 @@ def record_simulation(
     limit: int = LIMIT,
 ) -> Timeline:
     """Return the timeline of one simulated run; core ids are assigned by the placement."""
-    _, _, simulator = simulate(site, make, settings, qps, seed)
-    recorder = Recorder(simulator, site.context, placement, limit=limit)
-    for _ in serve_recorded(Dispatcher(make(site.context), site.context), recorder):
+    _, _, simulator = simulate(scenario, make, settings, qps, seed)
+    recorder = Recorder(simulator, scenario.context, placement, limit=limit)
+    for _ in serve_recorded(Dispatcher(make(scenario.context), scenario.context), recorder):
         pass
     return recorder.timeline()
 
@@ -98,7 +99,7 @@ def find_tables(layout: Layout, machine: str) -> tuple[Tables, Path]:
     return derive(read_tables(source), described(machine)), source / COSTS
 
 
-def _known_rate(config: Config, site: Site, run: tuple[str, str, str], seed: int) -> float:
+def _known_rate(config: Config, scenario: Scenario, run: tuple[str, str, str], seed: int) -> float:
     """Return the policy's capacity if it was searched, else a share of what no policy can pass."""
     path = Layout(config).simulated(*run) / CAPACITY
     if path.exists():
@@ -107,6 +108,6 @@ def _known_rate(config: Config, site: Site, run: tuple[str, str, str], seed: int
         if len(found):
             print(f"at its QPS at 95 % QoS, {found.iloc[0]:.4g} queries/s ({path})")
             return float(found.iloc[0])
-    qps = UNKNOWN_LOAD * site.fluid_qps
+    qps = UNKNOWN_LOAD * scenario.fluid_qps
     print(f"at {qps:.4g} queries/s, {UNKNOWN_LOAD:.0%} of the bound for all policies; --qps sets another")
     return qps

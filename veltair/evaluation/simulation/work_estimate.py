@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
 
-from veltair.compiler.search.progress import SECONDS_PER_TRIAL
+from veltair.compiler.select.store import SECONDS_PER_TRIAL
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import HOST, SHIPPED_COSTS, Layout
-from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
 from veltair.evaluation.simulation.run import LEAST_RUN_QOS
-from veltair.machine.topology.described import described
+from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
 from veltair.machine.costs.folder import Tables, read_tables
+from veltair.machine.topology.described import described
 
 # What one unit of each kind of work took on the machine of the shipped tables (2 cores, with LLVM's compile
 # time and the simulator's events as `snakemake --cores all benchmarks_main` and the logs of a run tell them).

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from veltair.compiler.frontend.model import LayerBlock, Model
-from veltair.evaluation.validation.perturbed_costs import with_demand, without_noise
 from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, Tenant
-from veltair.machine.costs.table import CostTable
+from veltair.evaluation.validation.perturbed_costs import with_demand, without_noise
 from veltair.machine.costs.folder import Tables
+from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
 from veltair.serving.loop.query import Query, QueryRecord

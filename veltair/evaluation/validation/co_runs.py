@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from veltair.compiler.frontend.samples import random_samples
+from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import CostTable
-from veltair.machine.workers.pool import BlockRun, Bound, Ended, Gang, Grant
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import Placement
-from veltair.machine.costs.folder import Tables
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.pool import BlockRun, Bound, Ended, Gang, Grant
 
 PAIRS, ROUNDS = 24, 7
 ALONE, BESIDE = "alone", "beside"

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pandas as pd
 
+from veltair.evaluation.experiment.scenario import MakePolicy, Scenario
 from veltair.evaluation.loadgen.arrivals import replay
 from veltair.evaluation.metrics.policies_table import MEASURED
 from veltair.evaluation.metrics.records import Run, to_frame, to_records
-from veltair.evaluation.simulation.run import MakePolicy, SimulationSettings, Site, make_simulator
+from veltair.evaluation.simulation.run import SimulationSettings, make_simulator
 from veltair.evaluation.validation.trace_errors import RUN_KEY, TraceError, check_trace
 from veltair.serving.simulator.native_loop import serve_simulated
 
@@ -26,7 +27,7 @@ def runs_of(records: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def replayed(
-    recorded: pd.DataFrame, site: Site, make: MakePolicy, settings: SimulationSettings, seed: int
+    recorded: pd.DataFrame, scenario: Scenario, make: MakePolicy, settings: SimulationSettings, seed: int
 ) -> pd.DataFrame:
     """Return the records of one measured run's queries in the simulator, with one draw of the noise.
 
@@ -34,16 +35,16 @@ def replayed(
     Raises TraceError for the records of another machine or workload, or of a run that was not measured.
     """
     check_trace(recorded)
-    _check_site(recorded, site)
+    _check_site(recorded, scenario)
     arrivals = replay(to_records(recorded))
-    simulator = make_simulator(site, settings, arrivals, seed)
-    records = serve_simulated(make(site.context), site.context, simulator)
+    simulator = make_simulator(scenario, settings, arrivals, seed)
+    records = serve_simulated(make(scenario.context), scenario.context, simulator)
     first = recorded.iloc[0]
     run = Run(
         "simulator",
-        site.context.machine.name,
+        scenario.context.machine.name,
         validated=False,
-        workload=site.workload,
+        workload=scenario.workload,
         policy=str(first["policy"]),
         qps=float(first["qps"]),
         seed=int(first["seed"]),
@@ -54,18 +55,22 @@ def replayed(
 
 
 def replays(
-    recorded: pd.DataFrame, site: Site, make: MakePolicy, settings: SimulationSettings, count: int = REPLAYS
+    recorded: pd.DataFrame,
+    scenario: Scenario,
+    make: MakePolicy,
+    settings: SimulationSettings,
+    count: int = REPLAYS,
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     """Return several replays of a run, and as many without contention from the same draws of noise."""
     flat = replace(settings, contention=0.0)
     return (
-        [replayed(recorded, site, make, settings, seed) for seed in range(1, count + 1)],
-        [replayed(recorded, site, make, flat, seed) for seed in range(1, count + 1)],
+        [replayed(recorded, scenario, make, settings, seed) for seed in range(1, count + 1)],
+        [replayed(recorded, scenario, make, flat, seed) for seed in range(1, count + 1)],
     )
 
 
-def _check_site(recorded: pd.DataFrame, site: Site) -> None:
-    first, machine = recorded.iloc[0], site.context.machine.name
+def _check_site(recorded: pd.DataFrame, scenario: Scenario) -> None:
+    first, machine = recorded.iloc[0], scenario.context.machine.name
     if first["backend"] != MEASURED:
         raise TraceError(
             f"the run of {first['policy']} comes from backend {first['backend']}; give measured runs (rule "
@@ -76,5 +81,7 @@ def _check_site(recorded: pd.DataFrame, site: Site) -> None:
             f"the run of {first['policy']} was measured on {first['machine']}, the cost tables are of "
             f"{machine}; give tables and runs of one machine (rules `profile` and `measure`)"
         )
-    if first["workload"] != site.workload:
-        raise TraceError(f"a run of workload {first['workload']} was given for {site.workload}; give its own")
+    if first["workload"] != scenario.workload:
+        raise TraceError(
+            f"a run of workload {first['workload']} was given for {scenario.workload}; give its own"
+        )

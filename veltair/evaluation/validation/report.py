@@ -7,8 +7,8 @@ from math import isnan
 import pandas as pd
 
 from veltair.evaluation.metrics.policies_table import NONE, number
-from veltair.evaluation.validation.goals import METRIC_OF, Finding, may_be_validated
 from veltair.evaluation.validation.anchors import Anchor
+from veltair.evaluation.validation.goals import METRIC_OF, Finding, may_be_validated
 from veltair.evaluation.validation.trace_errors import PairOrder, significant
 from veltair.evaluation.validation.traffic_errors import traffic_lines
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from veltair.config import Config
-from veltair.evaluation.benchmarks.main import Figure, write_benchmark
-from veltair.evaluation.experiment.tables_io import read_csv, write_csv
-from veltair.evaluation.measurement.interference_steps import started_source
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
 from veltair.evaluation.experiment.layout import SHIPPED_COSTS
+from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
+from veltair.evaluation.experiment.tables_io import read_csv, write_csv
+from veltair.evaluation.loadgen.logs import LoadGenError
+from veltair.evaluation.measurement.interference_steps import started_source
 from veltair.evaluation.measurement.run import (
     LiveRun,
     LiveStudy,
@@ -21,8 +23,6 @@ from veltair.evaluation.measurement.run import (
     measure,
     run_rows,
 )
-from veltair.evaluation.metrics.records import read_records
-from veltair.evaluation.simulation.steps import policy_maker, simulation_settings, site_of
 from veltair.evaluation.measurement.steps import (
     RUNS,
     launch_of,
@@ -31,19 +31,9 @@ from veltair.evaluation.measurement.steps import (
     measuring_lock,
     memory_bytes,
 )
-from veltair.evaluation.simulation.run import SimulationSettings, Site
-from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.evaluation.validation.goals import (
-    GOALS,
-    METRIC_OF,
-    Finding,
-    Verdict,
-    by_policy,
-    co_run_finding,
-    cost_finding,
-    may_be_validated,
-    trace_findings,
-)
+from veltair.evaluation.metrics.records import read_records
+from veltair.evaluation.simulation.run import SimulationSettings
+from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.evaluation.validation.anchors import (
     GOOGLENET,
     LAYER_WISE,
@@ -60,15 +50,32 @@ from veltair.evaluation.validation.co_run_errors import (
     predict_pairs,
     tenants_of,
 )
-from veltair.evaluation.validation.replay import replays, runs_of
-from veltair.evaluation.validation.report import Evidence, validation_markdown, verdict_lines
-from veltair.evaluation.validation.trace_errors import PairOrder, TraceError, pair_orders, run_metrics, trace_errors
-from veltair.evaluation.validation.traffic_errors import traffic_figures
 from veltair.evaluation.validation.co_runs import draw_pairs, measure_pairs, tenants
 from veltair.evaluation.validation.cost_model_errors import cost_errors
+from veltair.evaluation.validation.goals import (
+    GOALS,
+    METRIC_OF,
+    Finding,
+    Verdict,
+    by_policy,
+    co_run_finding,
+    cost_finding,
+    may_be_validated,
+    trace_findings,
+)
+from veltair.evaluation.validation.replay import replays, runs_of
+from veltair.evaluation.validation.report import Evidence, validation_markdown, verdict_lines
+from veltair.evaluation.validation.trace_errors import (
+    PairOrder,
+    TraceError,
+    pair_orders,
+    run_metrics,
+    trace_errors,
+)
+from veltair.evaluation.validation.traffic_errors import traffic_figures
+from veltair.machine.costs.folder import COSTS, Tables, derive, read_tables, table_files
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import PLACEMENTS
-from veltair.machine.costs.folder import COSTS, Tables, derive, read_tables, table_files
 from veltair.provenance import (
     check_made_here,
     collect,
@@ -143,17 +150,20 @@ def measure_trace(
     RuntimeError if no rate could be measured.
     """
     check_made_here(read_provenance(tables / COSTS))
-    site = site_of(config, read_tables(tables), workload)
-    models, memory = load_models(builds, site.weights, memory_bytes(config))
+    scenario = scenario_of(config, read_tables(tables), workload)
+    models, memory = load_models(builds, scenario.weights, memory_bytes(config))
     runs: list[LiveRun] = []
-    with machine_to_itself(measuring_lock()), started_source(config, site.context.machine) as (source, line):
+    with (
+        machine_to_itself(measuring_lock()),
+        started_source(config, scenario.context.machine) as (source, line),
+    ):
         given, make = live_settings(config), policy_maker(config, policy)
-        samples = make_samples(models, site, given.seed, memory)
+        samples = make_samples(models, scenario, given.seed, memory)
         for load in TRACE_LOADS:
-            qps = trace_qps(site, load)
+            qps = trace_qps(scenario, load)
             settings = replace(given, seconds=max(given.seconds, TRACE_QUERIES / COUNTED_SHARE / qps))
             study = LiveStudy(
-                site, policy, make, models, samples, settings, launch_of(config), source, memory
+                scenario, policy, make, models, samples, settings, launch_of(config), source, memory
             )
             run = recorded_run(study, qps, output.parent / "loadgen")
             runs += [] if run is None else [run]
@@ -185,11 +195,11 @@ def recorded_run(study: LiveStudy, qps: float, folder: Path) -> LiveRun | None:
     return run
 
 
-def trace_qps(site: Site, load: float) -> float:
+def trace_qps(scenario: Scenario, load: float) -> float:
     """Return the rate at which queries, served one at a time on as many cores as suit each, fill `load`."""
-    alone_s = dict(zip(site.targets["model"], site.targets["isolated_latency_s"], strict=True))
-    total = sum(site.weights.values())
-    return load / sum(weight / total * float(alone_s[name]) for name, weight in site.weights.items())
+    alone_s = dict(zip(scenario.targets["model"], scenario.targets["isolated_latency_s"], strict=True))
+    total = sum(scenario.weights.values())
+    return load / sum(weight / total * float(alone_s[name]) for name, weight in scenario.weights.items())
 
 
 def write_validation(
@@ -259,13 +269,13 @@ def compare_traces(config: Config, files: ValidationFiles) -> tuple[pd.DataFrame
                 f"{policy} on {workload} was measured, but the configuration has no such policy or workload; "
                 "validate with the configuration of the measurement"
             )
-        site = site_of(config, tables, workload)
+        scenario = scenario_of(config, tables, workload)
         frames.append(records)
-        metrics.append(run_metrics(records, site.targets, site.context.machine.cores))
+        metrics.append(run_metrics(records, scenario.targets, scenario.context.machine.cores))
         for run in runs_of(records):
-            again, null = replays(run, site, policy_maker(config, policy), settings)
-            simulated.add(again, site)
-            flat.add(null, site)
+            again, null = replays(run, scenario, policy_maker(config, policy), settings)
+            simulated.add(again, scenario)
+            flat.add(null, scenario)
     measured = pd.concat(frames, ignore_index=True)
     errors = trace_errors(pd.concat(metrics, ignore_index=True), simulated.metrics(), flat.metrics())
     return errors, pair_orders(measured, simulated.records(), flat.records())
@@ -278,11 +288,11 @@ class _Replays:
         self._records: dict[int, list[pd.DataFrame]] = {}
         self._metrics: dict[int, list[pd.DataFrame]] = {}
 
-    def add(self, frames: Sequence[pd.DataFrame], site: Site) -> None:
+    def add(self, frames: Sequence[pd.DataFrame], scenario: Scenario) -> None:
         """Take the replays of one run."""
         for number, frame in enumerate(frames):
             self._records.setdefault(number, []).append(frame)
-            row = run_metrics(frame, site.targets, site.context.machine.cores)
+            row = run_metrics(frame, scenario.targets, scenario.context.machine.cores)
             self._metrics.setdefault(number, []).append(row)
 
     def records(self) -> list[pd.DataFrame]:
@@ -332,21 +342,21 @@ def _shipped(tables: Tables) -> Tables | None:
     return derive(read_tables(SHIPPED_COSTS), tables.machine)
 
 
-def figures_of(found: Evidence, command: str) -> dict[str, Figure]:
+def figures_of(found: Evidence, command: str) -> dict[str, BenchmarkResult]:
     """Return all numbers as a benchmark has them; those not computed are counted and named in one of them."""
-    made: dict[str, Figure] = {}
+    made: dict[str, BenchmarkResult] = {}
     for one in found.findings:
         made |= _finding_figures(one, command)
     for row in found.policies.to_dict("records"):
         for name in METRIC_OF:
             if not isnan(row[name]):
                 unit = f"{GOALS[name].unit}; {row['policy']}, mean of {row['runs']} runs"
-                made[f"{name}_{row['policy']}"] = Figure(row[name], unit, (row[name],), command)
+                made[f"{name}_{row['policy']}"] = BenchmarkResult(row[name], unit, (row[name],), command)
     for anchor in found.published:
         if anchor.value is not None:
             unit = f"{anchor.unit}; {anchor.statement}; published: {anchor.published:g}, not fitted to"
-            made[f"anchor_{anchor.name}"] = Figure(anchor.value, unit, (anchor.value,), command)
-    made["corun_demand_scale"] = Figure(
+            made[f"anchor_{anchor.name}"] = BenchmarkResult(anchor.value, unit, (anchor.value,), command)
+    made["corun_demand_scale"] = BenchmarkResult(
         found.demand_scale, "times the modelled demand; fitted", (found.demand_scale,), command
     )
     if found.traffic is not None:
@@ -354,31 +364,33 @@ def figures_of(found: Evidence, command: str) -> dict[str, Figure]:
     missing = {one.goal.name: one.note for one in found.findings if one.verdict is Verdict.NOT_COMPUTED}
     missing |= {anchor.name: anchor.reason for anchor in found.published if anchor.value is None}
     unit = f"numbers; {'; '.join(f'{name}: {why}' for name, why in missing.items()) or 'none'}"
-    made["not_computed"] = Figure(float(len(missing)), unit, (float(len(missing)),), command)
+    made["not_computed"] = BenchmarkResult(float(len(missing)), unit, (float(len(missing)),), command)
     allowed, why = may_be_validated(found.findings, found.cores)
-    label = Figure(float(allowed), f"1: may be labelled validated; {why or 'all goals met'}", (), command)
+    label = BenchmarkResult(
+        float(allowed), f"1: may be labelled validated; {why or 'all goals met'}", (), command
+    )
     return made | {"may_be_labelled_validated": label}
 
 
-def charged_figures(settings: SimulationSettings, command: str) -> dict[str, Figure]:
+def charged_figures(settings: SimulationSettings, command: str) -> dict[str, BenchmarkResult]:
     """Return what the simulator of the traces charged for a block beside its kernels."""
     charged = {
         name: 1e6 * getattr(settings, f"{name}_cost_s") for name in ("start", "resize", "grant", "join")
     }
     charged |= {f"start_{model}": 1e6 * start_s for model, start_s in settings.start_costs_s.items()}
     return {
-        f"charged_{name}_us": Figure(value, "µs, see `simulated.*_cost_us`", (value,), command)
+        f"charged_{name}_us": BenchmarkResult(value, "µs, see `simulated.*_cost_us`", (value,), command)
         for name, value in charged.items()
     }
 
 
-def _finding_figures(one: Finding, command: str) -> dict[str, Figure]:
+def _finding_figures(one: Finding, command: str) -> dict[str, BenchmarkResult]:
     if one.verdict is Verdict.NOT_COMPUTED:
         return {}
     name, unit = one.goal.name, one.goal.unit
     text = f"{unit}; {one.goal.meaning}; goal {one.goal.text}: {one.verdict}; samples: {one.of}"
-    made = {name: Figure(one.value, text, one.samples, command)}
+    made = {name: BenchmarkResult(one.value, text, one.samples, command)}
     if not isnan(one.null):
         text = f"{unit}; the same of the null model without contention"
-        made[f"{name}_null"] = Figure(one.null, text, (one.null,), command)
+        made[f"{name}_null"] = BenchmarkResult(one.null, text, (one.null,), command)
     return made

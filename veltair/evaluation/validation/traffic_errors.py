@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from veltair.evaluation.benchmarks.main import Figure
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult
 from veltair.evaluation.metrics.policies_table import number
 
 MIB = 2**20
@@ -46,7 +46,7 @@ def traffic_ratios(table: pd.DataFrame) -> TrafficRatios | None:
     return TrafficRatios(tuple(map(float, known["ratio"])), factor, null_factor)
 
 
-def traffic_figures(table: pd.DataFrame, command: str) -> dict[str, Figure]:
+def traffic_figures(table: pd.DataFrame, command: str) -> dict[str, BenchmarkResult]:
     """Return the numbers as a benchmark has them; none if nothing was simulated."""
     found = traffic_ratios(table)
     if found is None:
@@ -56,13 +56,17 @@ def traffic_figures(table: pd.DataFrame, command: str) -> dict[str, Figure]:
     values = {"median": middle, "low_quartile": low, "high_quartile": high}
     values |= {"min": min(found.ratios), "max": max(found.ratios)}
     made = {
-        f"traffic_ratio_{name}": Figure(value, f"{unit}; {name.replace('_', ' ')}", found.ratios, command)
+        f"traffic_ratio_{name}": BenchmarkResult(
+            value, f"{unit}; {name.replace('_', ' ')}", found.ratios, command
+        )
         for name, value in values.items()
     }
     text = "times too much or too little, median"
-    made["traffic_factor"] = Figure(found.factor, text, found.ratios, command)
+    made["traffic_factor"] = BenchmarkResult(found.factor, text, found.ratios, command)
     null = f"{text}; if each byte were fetched once"
-    return made | {"traffic_factor_null": Figure(found.null_factor, null, (found.null_factor,), command)}
+    return made | {
+        "traffic_factor_null": BenchmarkResult(found.null_factor, null, (found.null_factor,), command)
+    }
 
 
 def traffic_lines(table: pd.DataFrame | None) -> list[str]:

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from veltair.evaluation.metrics.policies_table import number
 from veltair.evaluation.figures.style import MARKERS, finish, flow, make_log, name_outer, style
+from veltair.evaluation.metrics.policies_table import number
 from veltair.evaluation.metrics.records import check_columns
 from veltair.evaluation.validation.traffic_errors import MIB, size_text, traffic_ratios
 

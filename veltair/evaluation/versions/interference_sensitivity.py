@@ -1,6 +1,7 @@
 """How much longer versions take beside co-runners of several kinds, measured in fresh processes.
 
-Run as `python -m veltair.evaluation.versions.interference_sensitivity MACHINE BUILD_DIR SEED OUTPUT MODEL...`, it is one of them.
+Run as `python -m veltair.evaluation.versions.interference_sensitivity MACHINE BUILD_DIR SEED OUTPUT
+MODEL...`, it is one of them.
 """
 
 import subprocess
@@ -14,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from veltair.compiler.frontend.samples import random_samples
-from veltair.machine.profile.corunner import CoRunner, Load, conditions
-from veltair.machine.topology.described import read_machine
-from veltair.machine.workers.pool import on_cores, use_cores
 from veltair.machine.models.library import Instance, LoadedModel
+from veltair.machine.profile.corunner import CoRunner, Load, conditions
 from veltair.machine.profile.profile import time_layers
+from veltair.machine.topology.described import read_machine
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.pool import on_cores, use_cores
 
 ROUNDS, WARM_PASSES, PASSES = 3, 1, 2
 COLUMNS = ["condition", "model", "layer", "version", "round", "seconds"]

@@ -3,9 +3,15 @@
 from collections.abc import Callable, Sequence
 from math import inf
 
-from veltair.compiler.select.select import doubling
 from veltair.compiler.footprint.version import Candidate
-from veltair.machine.costs.cost_model import LayerLaw, MachineLaw, block_bytes_per_s, block_l3_bytes, law_seconds
+from veltair.compiler.select.select import doubling
+from veltair.machine.costs.cost_model import (
+    LayerLaw,
+    MachineLaw,
+    block_bytes_per_s,
+    block_l3_bytes,
+    law_seconds,
+)
 from veltair.machine.topology.topology import Machine
 
 # Candidates were timed on one core by the search; how much of that was memory time nobody measured.

@@ -1,6 +1,6 @@
 """Whether parallel versions tolerate interference better than local ones, as statistics.
 
-Everything here is a function of the table that `veltair.evaluation.versions.interference_sensitivity` measures. Layers of one structure
+Everything here is a function of the table that `interference_sensitivity` measures. Layers of one structure
 share their versions and count as one; layers and processes are averaged before structures are compared.
 """
 

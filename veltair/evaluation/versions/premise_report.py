@@ -11,10 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from veltair.config import Config
-from veltair.evaluation.figures.style import SMALL, style
 from veltair.evaluation.figures.overview import save
-from veltair.evaluation.versions.premise import CELL, CONFIDENCE, SMALLEST, Effect, Finding, analyse, ends, overall
+from veltair.evaluation.figures.style import SMALL, style
 from veltair.evaluation.versions.interference_sensitivity import measure_tolerance
+from veltair.evaluation.versions.premise import (
+    CELL,
+    CONFIDENCE,
+    SMALLEST,
+    Effect,
+    Finding,
+    analyse,
+    ends,
+    overall,
+)
 from veltair.provenance import collect, read_provenance, write_atomically, write_parquet
 
 KINDS = {

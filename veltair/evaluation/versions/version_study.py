@@ -8,11 +8,11 @@ from statistics import geometric_mean
 import pandas as pd
 
 from veltair.compiler.build.build import LayerPlan, ModelPlan
+from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select.select import Costs, Selection, pareto_front, ratios, select
 from veltair.compiler.select.store import MOST_VERSIONS
-from veltair.compiler.footprint.version import Candidate
-from veltair.machine.costs.table import CostTable
 from veltair.machine.costs.folder import Tilings
+from veltair.machine.costs.table import CostTable
 
 Candidates = Mapping[str, Sequence[Candidate]]
 MODELLED, MEASURED = "modelled", "measured"

@@ -27,12 +27,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from veltair.compiler.frontend.model import LayerBlock
 from veltair.compiler.footprint.traffic import traffic_bytes
-from veltair.machine.costs.table import CostTable
-from veltair.machine.costs.cost_model import MachineLaw, block_bytes_per_s, law_seconds
+from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.contention.layer_demand import LayerLoad, ModelCurves, make_curves
-from veltair.machine.topology.placement import PLACEMENTS
 from veltair.machine.contention.sharing import (
     Seat,
     Use,
@@ -43,6 +40,9 @@ from veltair.machine.contention.sharing import (
     spread_l3_bytes,
     use_of,
 )
+from veltair.machine.costs.cost_model import MachineLaw, block_bytes_per_s, law_seconds
+from veltair.machine.costs.table import CostTable
+from veltair.machine.topology.placement import PLACEMENTS
 from veltair.machine.topology.topology import Machine
 
 _ALL_OF_DRAM: Use = ((0, 1.0),)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.machine.costs.table import CostTable
 from veltair.machine.costs.cost_model import LayerLaw
+from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.topology import Machine
 
 

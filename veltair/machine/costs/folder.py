@@ -9,13 +9,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from veltair.compiler.frontend.model import Layer
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
+from veltair.compiler.frontend.model import Layer
 from veltair.machine.costs.block_costs import BlockCosts, block_costs
+from veltair.machine.costs.cost_model import (
+    LayerLaw,
+    MachineLaw,
+    block_bytes_per_s,
+    block_l3_bytes,
+    law_seconds,
+)
+from veltair.machine.costs.cost_model_fit import Cell, compute_seconds, fit_law
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.described import format_machine, read_machine
-from veltair.machine.costs.cost_model import LayerLaw, MachineLaw, block_bytes_per_s, block_l3_bytes, law_seconds
-from veltair.machine.costs.cost_model_fit import Cell, compute_seconds, fit_law
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import Provenance, write_atomically, write_parquet
 

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from veltair.machine.interference.perf_stat import PerfStat
+from veltair.machine.interference.pressure_probe import ProbePair
 from veltair.machine.interference.source import (
     InterferenceSource,
     InterferenceUnavailableError,
     ObservedSlowdown,
     PressureFit,
 )
-from veltair.machine.interference.perf_stat import PerfStat
-from veltair.machine.interference.pressure_probe import ProbePair
 from veltair.machine.topology.topology import Machine
 
 AUTO = "auto"

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from veltair.machine.c_build import FLAGS, NativeBuildError, compile_c
 from veltair.machine.interference.source import (
     WINDOW,
     InterferenceUnavailableError,
@@ -29,7 +30,6 @@ from veltair.machine.interference.source import (
     RecentReadings,
     check_fit,
 )
-from veltair.machine.c_build import FLAGS, NativeBuildError, compile_c
 from veltair.machine.topology.topology import Machine
 
 SOURCE = Path(__file__).with_name("pressure_probe.c")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.machine.workers.pool import BlockRun, Ended, Grant
 from veltair.machine.c_build import FLAGS, compile_c
 from veltair.machine.workers.native_pool import NativeGang
+from veltair.machine.workers.pool import BlockRun, Ended, Grant
 
 SOURCE = Path(__file__).with_name("fork_kernel.c")
 KERNELS = 2000

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from veltair.machine.topology.cpulist import format_cpu_list, parse_cpu_list
 from veltair.machine.probes.probe import HostSpeeds, known, probe
+from veltair.machine.topology.cpulist import format_cpu_list, parse_cpu_list
 from veltair.machine.topology.topology import Machine, Topology
 
 SYSFS_CPUS = Path("/sys/devices/system/cpu")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from veltair.machine.topology.cpulist import format_cpu_list
 from veltair.machine.c_build import compile_c
+from veltair.machine.topology.cpulist import format_cpu_list
 from veltair.machine.topology.topology import Topology
 
 SOURCE = Path(__file__).with_name("probe.c")

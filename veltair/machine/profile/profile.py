@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from veltair.compiler.build.build import VersionPlan
-from veltair.compiler.frontend.samples import random_samples
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
-from veltair.machine.profile.corunner import AchievedPressure, CoRunner
-from veltair.machine.workers.pool import BlockRun, Bound, Ended, Gang, Grant, Launch
+from veltair.compiler.frontend.samples import random_samples
 from veltair.machine.models.library import Instance, LoadedModel
+from veltair.machine.profile.corunner import AchievedPressure, CoRunner
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers.pool import BlockRun, Bound, Ended, Gang, Grant, Launch
 
 WARM_PASSES = 1
 

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from veltair.data import shipped
 from veltair.machine.topology.cpulist import format_cpu_list, parse_cpu_list
 from veltair.machine.topology.topology import Machine
 
-FOLDER = Path(__file__).parent.parent / "data" / "machines"
+FOLDER = shipped("machines")
 SCALED = "scaled"
 
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -86,6 +87,11 @@ def described(name: str, folder: Path = FOLDER) -> Machine:
     if machine.name != name:
         raise ValueError(f"{folder / name}.yaml calls its machine {machine.name!r}; name it {name!r}")
     return machine
+
+
+def is_described(name: str, folder: Path = FOLDER) -> bool:
+    """Return whether a machine of this name is described."""
+    return (folder / f"{name}.yaml").is_file()
 
 
 def read_machine(path: Path) -> Machine:

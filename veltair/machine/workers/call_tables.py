@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.machine.workers.pool import BlockRun, Grant, Runnable, Sample, check_alike, view
 from veltair.machine.workers.crash_notes import NAME_BYTES
+from veltair.machine.workers.pool import BlockRun, Grant, Runnable, Sample, check_alike, view
 
 MOST_VERSIONS = 256  # a grant has one byte for the version of a layer
 KINDS = {"float32": 0, "float64": 1, "int8": 2, "uint8": 3, "bool": 3, "int32": 4, "int64": 5}

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from veltair.machine.workers.pool import Gang, Launch
 from veltair.machine.workers.native_pool import NativeGang
+from veltair.machine.workers.pool import Gang, Launch
 from veltair.machine.workers.tvm_pool import PoolGang
 
 LAUNCHERS = ("gang", "tvm")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from veltair.machine.c_build import FLAGS, compile_c
 from veltair.machine.workers.call_tables import BoundCalls, BoundSample, Led
 from veltair.machine.workers.pool import (
     OUTPUT_TOLERANCE,
@@ -31,7 +32,6 @@ from veltair.machine.workers.pool import (
     Sample,
     check_cores,
 )
-from veltair.machine.c_build import FLAGS, compile_c
 
 SOURCE = Path(__file__).parent / "gang.c"
 

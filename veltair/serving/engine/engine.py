@@ -14,6 +14,9 @@ import numpy as np
 
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.costs.table import CostTable
+from veltair.machine.interference.source import InterferenceSource
+from veltair.machine.topology.placement import Placement, remember
+from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.pool import (
     STOP_S,
     BlockRun,
@@ -26,18 +29,15 @@ from veltair.machine.workers.pool import (
     Sample,
     Servable,
 )
-from veltair.machine.interference.source import InterferenceSource
-from veltair.machine.topology.placement import Placement, remember
 from veltair.machine.workers.tvm_pool import PoolGang
-from veltair.machine.topology.topology import Machine
 from veltair.serving.engine.background import Aside, Work
-from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized, Woken
-from veltair.serving.loop.policy import Allocation, Resize
-from veltair.serving.loop.query import Query
 from veltair.serving.engine.messages import Arrived, Done, Failed, Flushed, Told
 from veltair.serving.engine.running_blocks import Progress, Started
 from veltair.serving.engine.warm_up import warm_up
 from veltair.serving.engine.watchdog import EngineError, Watch
+from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized, Woken
+from veltair.serving.loop.policy import Allocation, Resize
+from veltair.serving.loop.query import Query
 
 __all__ = ["Engine", "EngineError", "Sample"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from veltair.machine.workers.pool import BlockRun, Bound, CoreLostError, Ended, Gang, Grant, Sample
-from veltair.serving.loop.policy import Allocation
 from veltair.serving.engine.running_blocks import Started
 from veltair.serving.engine.watchdog import EngineError, Watch
+from veltair.serving.loop.policy import Allocation
 
 
 def warm_up(

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from veltair.machine.topology.cpu_limits import allowance
 from veltair.machine.costs.table import CostTable
+from veltair.machine.topology.cpu_limits import allowance
 from veltair.machine.workers.pool import Gang
 from veltair.serving.engine.running_blocks import Started
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from veltair.serving.loop.queues import PendingQueue, SeenIds, ValuesView
 from veltair.serving.loop.policy import (
     Allocation,
     Context,
@@ -17,6 +16,7 @@ from veltair.serving.loop.policy import (
     Wake,
 )
 from veltair.serving.loop.query import Ending, Query, QueryRecord
+from veltair.serving.loop.queues import PendingQueue, SeenIds, ValuesView
 
 UNFINISHED_REASON = "the run ended first"
 

@@ -6,13 +6,20 @@ that go beyond it; preset `paper` has none of them.
 
 from collections.abc import Iterator, Sequence
 
-from veltair.serving.policies.blocks import BlockFormer, BudgetRule, Budgets, BudgetShare, CoalesceLayers, Threshold
+from veltair.serving.loop.policy import Allocation, Answer, Context, Pending, Snapshot
+from veltair.serving.policies.blocks import (
+    BlockFormer,
+    BudgetRule,
+    Budgets,
+    BudgetShare,
+    CoalesceLayers,
+    Threshold,
+)
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
 from veltair.serving.policies.elastic import ElasticPolicy
 from veltair.serving.policies.growth import fill
-from veltair.serving.policies.native_spec import Asks, Plan
-from veltair.serving.loop.policy import Allocation, Answer, Context, Pending, Snapshot
 from veltair.serving.policies.latency_tables import FixedVersion, Reading, Timetables, VersionChoice
+from veltair.serving.policies.native_spec import Asks, Plan
 
 
 class AdaptiveBlocks:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from veltair.compiler.frontend.model import LayerBlock, Model
-from veltair.serving.policies.discipline import Proposal, round_down
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query
+from veltair.serving.policies.discipline import Proposal, round_down
 from veltair.serving.policies.latency_tables import Timetables
 
 # Sums of times and of budgets that are equal on paper differ in their last bits.

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from itertools import compress
 
 from veltair.compiler.frontend.model import LayerBlock
+from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Running, Snapshot
 from veltair.serving.policies.core_shares import share_tables
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, admit, round_down
 from veltair.serving.policies.growth import busy, pressure_on
+from veltair.serving.policies.latency_tables import FixedVersion, Reading, Timetables
 from veltair.serving.policies.native_shares import make_shares
 from veltair.serving.policies.native_spec import Asks, Plan
-from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Running, Snapshot
 from veltair.serving.policies.waiting_columns import Roster
-from veltair.serving.policies.latency_tables import FixedVersion, Reading, Timetables
 
 
 class ElasticPolicy:

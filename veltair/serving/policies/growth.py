@@ -7,8 +7,8 @@ conflict (a shrunk block never recovers) and of a need that was worked out when 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from veltair.serving.policies.discipline import round_down
 from veltair.serving.loop.policy import Allocation, Answer, Resize, Running, Snapshot
+from veltair.serving.policies.discipline import round_down
 from veltair.serving.policies.latency_tables import Timetables
 
 

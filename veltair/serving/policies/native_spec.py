@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from veltair.serving.loop.policy import Policy
 from veltair.serving.policies.blocks import BlockFormer, Budgets
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal
-from veltair.serving.loop.policy import Policy
 from veltair.serving.policies.latency_tables import Timetables
 
 FormBlock = Callable[[str, int, int], Proposal]

@@ -11,9 +11,9 @@ from typing import Any, cast, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.policies.blocks import BudgetRule, Threshold
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
-from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.policies.latency_tables import VersionChoice
 
 PAPER, SHIPPED = "paper", "shipped"

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "block_forming.h"
-#include "core_shares.h"
+#include "../policies/block_forming.h"
+#include "../policies/core_shares.h"
 #include "simulator_core.h"
 
 enum { NEED_ARRIVALS = 1, NEED_BLOCK, NEED_SEAT, NEED_ERRORS, RECORDS, DONE };  // what loop_run() returns

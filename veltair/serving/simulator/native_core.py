@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.compiler.frontend.model import LayerBlock
 from veltair.compiler.footprint.traffic import CACHE_BYTES
-from veltair.machine.contention.contention import Contention
-from veltair.machine.costs.cost_model import block_bytes_per_s
+from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.c_build import EXACT_LIBRARY, compile_c, default_build_dir
+from veltair.machine.contention.contention import Contention
 from veltair.machine.contention.sharing import Seat, pinned_bytes_per_s, use_of
+from veltair.machine.costs.cost_model import block_bytes_per_s
 from veltair.serving.loop.dispatcher import BlockEnd, Resized
 from veltair.serving.simulator.python_core import Delays
 

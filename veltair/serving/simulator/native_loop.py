@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.serving.policies.blocks import SCALES, TOLERANCE, UNSCALED
-from veltair.serving.loop.queues import SeenIds
-from veltair.serving.policies.discipline import Conflict, DropLate, Order, late_reason
 from veltair.serving.loop.dispatcher import UNFINISHED_REASON, Dispatcher, serve, stall
-from veltair.serving.simulator.native_core import NativeCore, Pointers
-from veltair.serving.policies.native_spec import Asks, Plan, plan_of
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.loop.query import Ending, QueryRecord
+from veltair.serving.loop.queues import SeenIds
+from veltair.serving.policies.blocks import SCALES, TOLERANCE, UNSCALED
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, late_reason
+from veltair.serving.policies.native_spec import Asks, Plan, plan_of
+from veltair.serving.simulator.native_core import NativeCore, Pointers
 from veltair.serving.simulator.simulator import CoreChange, Simulator
 
 # What loop_run() returns.

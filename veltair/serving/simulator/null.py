@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from veltair.serving.simulator.agenda import Agenda
 from veltair.serving.loop.dispatcher import BlockEnd, Closed, Event
 from veltair.serving.loop.policy import Allocation, Resize
 from veltair.serving.loop.query import Query
+from veltair.serving.simulator.agenda import Agenda
 
 
 class NullBackend:

@@ -22,19 +22,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.machine.contention.contention import Contention, make_contention
-from veltair.machine.costs.cost_model import MachineLaw
 from veltair.machine.c_build import NativeBuildError
-from veltair.machine.topology.placement import Holdings, pinned
+from veltair.machine.contention.contention import Contention, make_contention
 from veltair.machine.contention.sharing import Seat, groups_of, seat_of
-from veltair.serving.simulator.agenda import Agenda
+from veltair.machine.costs.cost_model import MachineLaw
+from veltair.machine.topology.placement import Holdings, pinned
 from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized
+from veltair.serving.loop.policy import Allocation, Context, Resize
+from veltair.serving.loop.query import Query
+from veltair.serving.simulator.agenda import Agenda
 from veltair.serving.simulator.native_core import NativeCore
 from veltair.serving.simulator.noise import Draw, Part, noise_parts, noise_rows
-from veltair.serving.loop.policy import Allocation, Context, Resize
 from veltair.serving.simulator.pressure_sensor import Proxy, ProxyError
 from veltair.serving.simulator.python_core import Core, Delays, PythonCore
-from veltair.serving.loop.query import Query
 
 __all__ = ["ProxyError", "Simulator"]
 

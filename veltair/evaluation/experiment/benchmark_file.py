@@ -1,0 +1,30 @@
+"""The file that every benchmark of this project writes: numbers with unit, samples and command."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from veltair.config import Config
+from veltair.provenance import collect, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkResult:
+    """One number: the median of its samples, in a unit, and the command that measures it again."""
+
+    value: float
+    unit: str
+    samples: tuple[float, ...]
+    command: str
+
+
+def write_benchmark(
+    path: Path, figures: Mapping[str, BenchmarkResult], config: Config, inputs: Sequence[Path]
+) -> None:
+    """Write {"figures": {name: {value, unit, samples, command}}, "provenance": ...}."""
+    provenance = collect(config.model_dump(mode="json"), inputs=inputs)
+    document = {
+        "figures": {name: asdict(figure) for name, figure in figures.items()},
+        "provenance": provenance.as_dict(),
+    }
+    write_json(path, document, provenance)

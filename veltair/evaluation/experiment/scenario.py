@@ -1,0 +1,177 @@
+"""What simulated and measured runs share: models and targets on a machine, a workload, and a policy."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import nan
+from typing import Any
+
+import pandas as pd
+
+from veltair.compiler.frontend.model import Model
+from veltair.config import Config
+from veltair.evaluation.experiment.common_random_numbers import Draws
+from veltair.evaluation.experiment.invariants import LeastWork
+from veltair.evaluation.metrics.capacity import Capacity, Status
+from veltair.evaluation.metrics.targets import SATISFACTION, fluid_bound, targets
+from veltair.machine.costs.cost_model import MachineLaw
+from veltair.machine.costs.folder import Tables
+from veltair.serving.loop.policy import Context, Policy
+from veltair.serving.policies.presets import make_policy
+
+MakePolicy = Callable[[Context], Policy]
+OptionsOf = Callable[[Context], Mapping[str, object]]
+CAPACITY, RECORDS = "capacity.csv", "records.parquet"
+REFERENCE = "Planaria"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is compared on one machine: the models with their targets there, its tables, and a workload.
+
+    `law` is that of a described machine, which policies do not see; None where its costs were measured.
+    `satisfaction` is the share of queries that must be on time.
+    """
+
+    context: Context
+    targets: pd.DataFrame
+    workload: str
+    weights: Mapping[str, int]
+    law: MachineLaw | None = None
+    satisfaction: float = SATISFACTION
+    draws: Draws = field(default_factory=Draws, compare=False, repr=False)
+    least_work: LeastWork = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "least_work", LeastWork(self.context))
+
+    @property
+    def qos_s(self) -> dict[str, float]:
+        """Latency targets by model."""
+        return {name: self.context.models[name].qos_s for name in self.weights}
+
+    @property
+    def fluid_qps(self) -> float:
+        """A bound that no policy passes: the rate at which on-time queries alone fill all cores."""
+        total = sum(self.weights.values())
+        work = dict(zip(self.targets["model"], self.targets["work_optimal_core_s"], strict=True))
+        shares = {name: weight / total for name, weight in self.weights.items()}
+        bound = fluid_bound(
+            {name: work[name] for name in shares},
+            shares,
+            self.context.machine.cores,
+            satisfaction=self.satisfaction,
+        )
+        return bound.pooled_qps
+
+
+def make_scenario(
+    tables: Tables,
+    qos_s: Mapping[str, float],
+    relax: float,
+    workload: str,
+    weights: Mapping[str, int],
+    satisfaction: float = SATISFACTION,
+) -> Scenario:
+    """Return a workload on a machine, its targets raised to what the machine can meet.
+
+    `qos_s` are the targets asked for. Raises LookupError for a model without tables.
+    """
+    missing = [name for name in weights if name not in tables.layers]
+    if missing:
+        raise LookupError(
+            f"the cost tables of {tables.machine.name} lack {', '.join(missing)} (they have "
+            f"{', '.join(tables.layers)}); profile here (`profile.costs: measured`)"
+        )
+    asked = [Model(name, tables.layers[name], qos_s[name]) for name in weights]
+    table = targets(asked, tables.costs, relax)
+    given = dict(zip(table["model"], table["qos_s"], strict=True))
+    models = {model.name: Model(model.name, model.layers, given[model.name]) for model in asked}
+    # Indexing a table anew takes seconds, so it is done only where some models are left out.
+    costs = tables.costs if models.keys() == set(tables.costs.models) else tables.costs.select(list(models))
+    context = Context(models, costs, tables.machine)
+    return Scenario(context, table, workload, dict(weights), tables.law, satisfaction)
+
+
+def scenario_of(config: Config, tables: Tables, workload: str) -> Scenario:
+    """Return a workload of the configuration on the machine of some tables."""
+    qos_s = {name: model.qos_ms / 1e3 for name, model in config.models.items()}
+    return make_scenario(
+        tables, qos_s, config.qos.relax, workload, config.workloads[workload], config.qos.satisfaction
+    )
+
+
+def policy_maker(config: Config, policy: str, options_of: OptionsOf | None = None) -> MakePolicy:
+    """Return what makes a fresh policy for a run.
+
+    `options_of` gives its options in a context, where they are not those of the configuration.
+    """
+    served = config.policies[policy]
+    preset = served.preset or config.preset
+
+    def make(context: Context) -> Policy:
+        options = served.options if options_of is None else options_of(context)
+        return make_policy(served.path, context, preset, options)
+
+    return make
+
+
+def scenario_columns(scenario: Scenario, backend: str, validated: bool) -> dict[str, Any]:
+    """Return what every row about a scenario says of it; `validated` is the backend's part of that claim."""
+    machine = scenario.context.machine
+    return {
+        "backend": backend,
+        "machine": machine.name,
+        "validated": machine.validated and validated,
+        "workload": scenario.workload,
+    }
+
+
+def capacity_columns(
+    scenario: Scenario, policy: str, seed: int, pooled: Capacity, minimum: Capacity
+) -> dict[str, Any]:
+    """Return what the capacity table says of a policy's search on either backend."""
+    return {
+        "policy": policy,
+        "seed": seed,
+        "queries": pooled.queries,
+        "fluid_qps": scenario.fluid_qps,
+        "qps_at_95": pooled.qps,
+        "high_qps": pooled.high_qps,
+        "qps_at_95_minimum": minimum.qps,
+        "resolution": pooled.resolution,
+        "cut": pooled.status is Status.CUT,
+        "unservable": pooled.status is Status.UNSERVABLE,
+        "invalid": "the rate above it gave no valid run" if pooled.status is Status.INVALID else "",
+        "answer": pooled.describe(),
+    }
+
+
+def over_seeds(capacity: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per policy: the mean over seeds, the widest bracket, and the spread of the seeds."""
+    keys = ["backend", "machine", "validated", "workload", "policy"]
+    if "common_qps" not in capacity:
+        capacity = capacity.assign(common_qps=nan)
+    groups = capacity.groupby(keys, sort=False)
+    merged = groups.agg(
+        qps_at_95=("qps_at_95", "mean"),
+        qps_at_95_std=("qps_at_95", "std"),
+        high_qps=("high_qps", "max"),
+        qps_at_95_minimum=("qps_at_95_minimum", "mean"),
+        fluid_qps=("fluid_qps", "first"),
+        common_qps=("common_qps", "first"),
+        resolution=("resolution", "max"),
+        cut=("cut", "any"),
+        unservable=("unservable", "all"),
+        invalid=("invalid", "max"),
+        answer=("answer", "first"),
+        seeds=("seed", "nunique"),
+    )
+    return merged.reset_index()
+
+
+def reference_qps(answers: Mapping[str, float], fluid_qps: float) -> float:
+    """Return the rate that loads are shares of: Planaria's QPS at 95 % QoS.
+
+    Where it serves nothing, or does not take part, it is the best policy's, and at last the fluid bound.
+    """
+    return answers.get(REFERENCE) or max(answers.values()) or fluid_qps
