@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from conftest import TINY_STORE
 from onnx import TensorProto, helper
 
 from models.graph import GraphRecorder
+from tests.conftest import TINY_STORE
 from tests.support.onnx_builders import make_onnx, node
 from tests.support.tiny import tiny
 from veltair.compiler.__main__ import main

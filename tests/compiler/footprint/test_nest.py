@@ -6,9 +6,9 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tiling import blocked, blur_in_tiles, matmul, run_accesses
 from tvm import s_tir
 
+from tests.compiler.footprint.test_tiling import blocked, blur_in_tiles, matmul, run_accesses
 from veltair.compiler.footprint.bounds import UNKNOWN, compile_bounds
 from veltair.compiler.footprint.nest import read_nest
 from veltair.compiler.footprint.tiling import analyse, nest_traffic_bytes, read_tiling

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tvm import te
 from tvm.rpc.base import RPC_TRACKER_MAGIC
 
+from veltair.compiler.search import runner as runner_module
 from veltair.compiler.search.evolution import module_of
 from veltair.compiler.search.runner import (
     BUDGET_S,
@@ -28,7 +29,6 @@ from veltair.compiler.search.runner import (
     check_tracker,
     repeats_left,
 )
-from veltair.compiler.search.search import runner as runner_module
 from veltair.compiler.search.target import cpu_target
 
 UNKNOWN_S = float("inf")

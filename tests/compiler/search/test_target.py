@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from veltair.compiler.search.search import target
+from veltair.compiler.search import target
 from veltair.compiler.search.target import (
     GENERIC_X86,
     cpu_target,

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from test_store import FOUND, INFO, tamper
 
+from tests.compiler.select.test_store import FOUND, INFO, tamper
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select.shipped import (

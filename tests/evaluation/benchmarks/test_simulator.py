@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.table_builders import make_config, make_tables, noisy, write_made_up_tables
-from veltair.evaluation.benchmarks.main import million_queries
+from veltair.evaluation.benchmarks import million_queries
 from veltair.evaluation.benchmarks.million_queries import peak_rss_mb, serve_in_fresh_process, serve_order
 from veltair.evaluation.benchmarks.simpy_queue import simpy_ends_s
 from veltair.evaluation.benchmarks.simulator import (

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from veltair.evaluation.loadgen import arrivals
 from veltair.evaluation.loadgen.arrivals import (
     Seeds,
     queries,
@@ -20,7 +21,6 @@ from veltair.evaluation.loadgen.arrivals import (
     server_schedule_ns,
     share_samples,
 )
-from veltair.evaluation.loadgen.client import arrivals
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 # When LoadGen 6.0.17 scheduled queries at 200 QPS for 2000 ms, at least 100, with schedule_rng_seed 12345.

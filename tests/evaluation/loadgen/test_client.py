@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.loadgen_fakes import MIXED_SAMPLES, QOS_S, FakeEngine, is_gone, server_run
+from veltair.evaluation.loadgen import client as loadgen_module
 from veltair.evaluation.loadgen.arrivals import Seeds, sample_indices, server_queries
 from veltair.evaluation.loadgen.client import LoadGenProcess
-from veltair.evaluation.loadgen.client import client as loadgen_module
 from veltair.evaluation.loadgen.logs import LoadGenError
 from veltair.serving.loop.query import Ending
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.loadgen_fakes import FakeEngine, is_gone, script_loadgen, server_run
+from veltair.evaluation.loadgen import client as loadgen_module
 from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
-from veltair.evaluation.loadgen.client import client as loadgen_module
 from veltair.evaluation.loadgen.logs import DETAIL_FILE, TRACE_FILE, LoadGenError, read_trace
 
 ROOT = Path(__file__).parents[3]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from veltair.compiler.build.build import LIBRARY, ModelPlan, read_plan
+from veltair.evaluation.validation import cachegrind
 from veltair.evaluation.validation.cachegrind import (
     CachegrindError,
     check_traffic,
@@ -14,7 +15,6 @@ from veltair.evaluation.validation.cachegrind import (
     simulated_bytes,
     tensors,
 )
-from veltair.evaluation.validation.goals import cachegrind
 
 # The form that valgrind's manual gives of an output file (chapter on Cachegrind, output file format), cut.
 OUTPUT = """\

@@ -5,8 +5,8 @@ import pytest
 
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.model import Layer
+from veltair.evaluation.validation import cost_model_errors as cost_model
 from veltair.evaluation.validation.cost_model_errors import cost_error_median, cost_errors
-from veltair.evaluation.validation.goals import cost_model_errors as cost_model
 from veltair.machine.costs.cost_model_fit import Cell, Fit
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable

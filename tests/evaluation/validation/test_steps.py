@@ -20,9 +20,9 @@ from veltair.evaluation.measurement.steps import RUNS
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.evaluation.simulation.run import make_simulator, scenario_arrivals
 from veltair.evaluation.simulation.steps import simulation_settings
+from veltair.evaluation.validation import steps as validation_steps
 from veltair.evaluation.validation.co_run_errors import predict_pairs
 from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, draw_pairs, tenants
-from veltair.evaluation.validation.goals import steps as validation_steps
 from veltair.evaluation.validation.steps import (
     ValidationFiles,
     ValidationResults,

@@ -8,8 +8,8 @@ from tests.support.table_builders import make_config
 from tests.support.traffic_tables import traffic_table
 from veltair.compiler.build.build import LIBRARY, PLAN
 from veltair.evaluation.experiment.tables_io import read_csv
+from veltair.evaluation.validation import traffic_steps
 from veltair.evaluation.validation.cachegrind import COLUMNS, CachegrindError
-from veltair.evaluation.validation.goals import traffic_steps
 from veltair.evaluation.validation.traffic_steps import write_traffic
 from veltair.provenance import read_provenance
 

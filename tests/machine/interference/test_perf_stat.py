@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from veltair.machine.interference import perf_stat
 from veltair.machine.interference.perf_stat import (
     EVENT_PAIRS,
     Count,
@@ -18,7 +19,7 @@ from veltair.machine.interference.perf_stat import (
     parse_line,
     refusal,
 )
-from veltair.machine.interference.source import InterferenceUnavailableError, PressureFit, perf_stat
+from veltair.machine.interference.source import InterferenceUnavailableError, PressureFit
 from veltair.machine.topology.topology import Machine
 
 # Recorded; the folder's README says where and how.

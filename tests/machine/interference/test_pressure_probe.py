@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veltair.machine.c_build import FLAGS, compile_c
+from veltair.machine.interference import pressure_probe
 from veltair.machine.interference.pressure_probe import (
     SOURCE,
     ProbePair,
@@ -18,7 +19,7 @@ from veltair.machine.interference.pressure_probe import (
     probe_sizes,
     quiet_seconds,
 )
-from veltair.machine.interference.source import InterferenceUnavailableError, PressureFit, pressure_probe
+from veltair.machine.interference.source import InterferenceUnavailableError, PressureFit
 from veltair.machine.topology.topology import Machine
 
 CORE = min(os.sched_getaffinity(0))

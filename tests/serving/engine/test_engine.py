@@ -22,8 +22,8 @@ from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.launchers import LAUNCHERS, launcher
 from veltair.machine.workers.pool import Grant, Launch
+from veltair.serving.engine import watchdog as watch
 from veltair.serving.engine.engine import Engine, EngineError, Sample
-from veltair.serving.engine.engine import watchdog as watch
 from veltair.serving.loop.dispatcher import (
     Arrival,
     BlockEnd,

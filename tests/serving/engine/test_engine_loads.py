@@ -15,8 +15,8 @@ from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.model_memory import ModelMemory, ModelMemoryError
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
+from veltair.serving.engine import watchdog as watch
 from veltair.serving.engine.engine import Engine, EngineError
-from veltair.serving.engine.engine import watchdog as watch
 from veltair.serving.engine.on_demand import OnDemand
 from veltair.serving.engine.watchdog import Watch
 from veltair.serving.loop.dispatcher import Dispatcher, serve

@@ -12,8 +12,8 @@ from tests.support.engine_builders import NEVER_S, python_context, python_engine
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.topology.cpu_limits import Allowance
 from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.serving.engine import watchdog as watch
 from veltair.serving.engine.engine import Engine, EngineError
-from veltair.serving.engine.engine import watchdog as watch
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Snapshot
 

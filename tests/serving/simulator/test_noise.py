@@ -15,8 +15,9 @@ from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query
 from veltair.serving.policies.presets import make_policy
+from veltair.serving.simulator import noise
 from veltair.serving.simulator.noise import noise_parts, noise_rows, service_factors
-from veltair.serving.simulator.simulator import Simulator, noise
+from veltair.serving.simulator.simulator import Simulator
 
 FACTORS = (0.8, 1.0, 1.0, 1.3)
 
