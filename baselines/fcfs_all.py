@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
 from veltair.serving.policies.discipline import DropLate, Order, admit
-from veltair.serving.policies.latency_tables import Reading, Timetables
-from veltair.serving.policies.native_spec import Asks, Plan
+from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
+from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec
 
 
 class FcfsAll:
     """Nobody meets interference, nobody conflicts, and most cores work at their least efficient."""
 
     def __init__(self, context: Context, *, order: Order, drop_late: DropLate) -> None:
-        self._tables = Timetables(context, Reading.SOLO_ALONE)
+        self._tables = LatencyTables(context, VersionRule.SOLO_ALONE)
         self._models = context.models
         self._order, self._drop_late = order, drop_late
 
@@ -37,6 +37,6 @@ class FcfsAll:
         cores = self._tables.best_cores(model.name, 0)
         return [*late, Allocation(entry.query.id, block, self._tables.versions(block, 0, cores), cores)]
 
-    def plan(self) -> Plan:
+    def plan(self) -> NativePolicySpec:
         """Return how it decides, as data."""
-        return Plan(Asks.ALL_CORES, self._tables, self._order, self._drop_late)
+        return NativePolicySpec(DecisionKind.ALL_CORES, self._tables, self._order, self._drop_late)

@@ -13,8 +13,8 @@ from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Answer, Context, Pending, Snapshot
 from veltair.serving.policies.blocks import UNSCALED, BudgetRule, Budgets, BudgetShare, core_needs
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
-from veltair.serving.policies.latency_tables import Reading, Timetables
-from veltair.serving.policies.native_spec import Asks, Plan
+from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
+from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec
 
 
 class FixedBlocks:
@@ -36,7 +36,7 @@ class FixedBlocks:
     ) -> None:
         if layers < 1:
             raise ValueError(f"layers is {layers}; give the length of a block, 1 or more")
-        self._tables = Timetables(context, Reading.SOLO_ALONE)
+        self._tables = LatencyTables(context, VersionRule.SOLO_ALONE)
         self._budgets = Budgets(context, alpha, budgets)
         self._layers = layers
         self._models = context.models
@@ -65,10 +65,10 @@ class FixedBlocks:
         )
         return [*late, *starts]
 
-    def plan(self) -> Plan:
+    def plan(self) -> NativePolicySpec:
         """Return how it decides, as data."""
-        return Plan(
-            Asks.BLOCKS,
+        return NativePolicySpec(
+            DecisionKind.BLOCKS,
             self._tables,
             self._order,
             self._drop_late,

@@ -7,7 +7,7 @@ changes is said in `veltair.serving.policies.elastic`.
 from veltair.serving.loop.policy import Context
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
 from veltair.serving.policies.elastic import ElasticPolicy
-from veltair.serving.policies.latency_tables import Reading
+from veltair.serving.policies.latency_tables import VersionRule
 
 
 class Planaria(ElasticPolicy):
@@ -16,7 +16,7 @@ class Planaria(ElasticPolicy):
     plan = ElasticPolicy.plan
 
     def __init__(self, context: Context, *, order: Order, conflict: Conflict, drop_late: DropLate) -> None:
-        super().__init__(context, Reading.SOLO_ALONE, order, conflict, drop_late)
+        super().__init__(context, VersionRule.SOLO_ALONE, order, conflict, drop_late)
 
 
 class PlanariaAware(ElasticPolicy):
@@ -25,4 +25,4 @@ class PlanariaAware(ElasticPolicy):
     plan = ElasticPolicy.plan
 
     def __init__(self, context: Context, *, order: Order, conflict: Conflict, drop_late: DropLate) -> None:
-        super().__init__(context, Reading.SOLO_AT_LEVEL, order, conflict, drop_late)
+        super().__init__(context, VersionRule.SOLO_AT_LEVEL, order, conflict, drop_late)

@@ -130,9 +130,9 @@ def _backbone(graph: GraphRecorder, size: Size) -> str:
 def _extra_blocks(graph: GraphRecorder, source: str, width: int) -> list[tuple[str, int]]:
     """Append the blocks behind the backbone; return the six maps that the heads read, and their channels."""
     sources = [(source, 4 * width)]
-    for place, (inner, outer, stride, padding) in enumerate(EXTRA_BLOCKS, start=1):
+    for index, (inner, outer, stride, padding) in enumerate(EXTRA_BLOCKS, start=1):
         x, channels = sources[-1]
-        name = f"extra{place}"
+        name = f"extra{index}"
         hidden, made = inner * width, outer * width
         x = graph.biased_conv(x, f"{name}.reduce", (channels, hidden), kernel=1, gain=RELU_GAIN)
         x = graph.node("Relu", [x], f"{name}.reduce.relu")
@@ -165,8 +165,8 @@ def _basic_block(graph: GraphRecorder, source: str, name: str, channels: tuple[i
 def _head(graph: GraphRecorder, sources: Sequence[tuple[str, int]], name: str, values: int) -> str:
     """Append a 3x3 convolution on each map; return their outputs as one (1, anchors, values)."""
     parts = []
-    for place, ((source, inner), ratios) in enumerate(zip(sources, ASPECT_RATIOS, strict=True)):
-        label = f"{name}{place}"
+    for index, ((source, inner), ratios) in enumerate(zip(sources, ASPECT_RATIOS, strict=True)):
+        label = f"{name}{index}"
         channels = (inner, values * (2 + 2 * len(ratios)))
         x = graph.biased_conv(source, label, channels, kernel=3, stride=HEAD_STRIDE, gain=HEAD_GAIN)
         # Channels last, as the layers run anyway: then this moves no data.
@@ -183,8 +183,8 @@ def _decode(graph: GraphRecorder, deltas: str, anchors: NDArray[np.float32]) -> 
     parts = []
     for part, start in (("xy", 0), ("wh", 2)):
         bounds = [
-            graph.constant(f"decode.{part}.{end}", np.array([place], dtype=np.int64))
-            for end, place in (("start", start), ("stop", start + 2))
+            graph.constant(f"decode.{part}.{end}", np.array([index], dtype=np.int64))
+            for end, index in (("start", start), ("stop", start + 2))
         ]
         parts.append(graph.node("Slice", [deltas, *bounds, axis], f"decode.{part}"))
     xy, wh = parts

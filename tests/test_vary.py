@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.table_builders import make_config
 from veltair.config import Config, ConfigError
-from veltair.config.vary import assume, is_usual, vary
+from veltair.config.vary import assume, is_baseline, vary
 
 
 def with_assumption(**changes: object) -> Config:
@@ -47,12 +47,12 @@ def test_a_value_that_the_key_does_not_take_is_refused_like_in_a_file() -> None:
 def test_the_value_that_the_run_has_anyway_is_the_usual_one() -> None:
     config = with_assumption()
     assert config.simulated.start_cost_us == 55
-    assert [is_usual(config, "start", place) for place in (0, 1)] == [False, True]
+    assert [is_baseline(config, "start", index) for index in (0, 1)] == [False, True]
 
 
 def test_a_preset_s_value_is_the_usual_one_if_the_assumption_says_so() -> None:
     config = with_assumption(key="policies.*.options.alpha", values=[0.8, 1.0], default=1.0)
-    assert [is_usual(config, "start", place) for place in (0, 1)] == [False, True]
+    assert [is_baseline(config, "start", index) for index in (0, 1)] == [False, True]
 
 
 @pytest.mark.parametrize(

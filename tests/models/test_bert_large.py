@@ -31,8 +31,8 @@ def text(seed: int, length: int) -> tuple[Array, Array, Array]:
     """Return random tokens, the mask of a text of `length` tokens and segments whose second half is 1."""
     random = np.random.default_rng(seed)
     tokens = random.integers(0, SMALL.vocabulary, (1, SMALL.sequence))
-    places = np.arange(SMALL.sequence)[None]
-    return tokens, (places < length).astype(np.int64), (places >= length // 2).astype(np.int64)
+    indices = np.arange(SMALL.sequence)[None]
+    return tokens, (indices < length).astype(np.int64), (indices >= length // 2).astype(np.int64)
 
 
 def parameters(size: Size) -> int:

@@ -26,7 +26,7 @@ from veltair.serving.loop.query import Query, QueryRecord
 
 def make_model(name: str = "net", macs: Sequence[int] = (1, 1, 1), qos_s: float = 0.010) -> Model:
     """Return a model with one layer for each number of MACs."""
-    layers = tuple(Layer(f"{name}_{place}", f"{name}_{place}", count) for place, count in enumerate(macs))
+    layers = tuple(Layer(f"{name}_{index}", f"{name}_{index}", count) for index, count in enumerate(macs))
     return Model(name, layers, qos_s)
 
 
@@ -229,8 +229,8 @@ def random_queries(context: Context, count: int, seed: int, gap_s: float = 0.004
     rng = np.random.default_rng(seed)
     models = list(context.models.values())
     arrivals = rng.exponential(gap_s, count).cumsum().tolist()
-    picks = rng.integers(len(models), size=count).tolist()
+    noise_index = rng.integers(len(models), size=count).tolist()
     return [
         Query(number, models[pick].name, arrival_s, models[pick].qos_s)
-        for number, (pick, arrival_s) in enumerate(zip(picks, arrivals, strict=True))
+        for number, (pick, arrival_s) in enumerate(zip(noise_index, arrivals, strict=True))
     ]

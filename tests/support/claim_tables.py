@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from veltair.evaluation.claims.rules import Claim, Site
+from veltair.evaluation.claims.rules import Claim, Source
 
-SITE = Site(backend="simulator", machine="threadripper-3990x")
+SITE = Source(backend="simulator", machine="threadripper-3990x")
 Capacities = Mapping[tuple[str, str], Sequence[float]]  # by workload and policy, a value a seed
 
 

@@ -11,8 +11,17 @@ from tests.support.builders import linear_context
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.pool import Adopted, BlockRun, Bound, Ended, Grant, Launch, Notice, Runnable
-from veltair.machine.workers.tvm_pool import PoolGang
+from veltair.machine.workers.pool import (
+    Adopted,
+    BlockRun,
+    Ended,
+    Grant,
+    Launch,
+    Notice,
+    QueryBuffers,
+    Runnable,
+)
+from veltair.machine.workers.tvm_pool import TvmPool
 from veltair.serving.engine.engine import Engine, Sample
 from veltair.serving.loop.policy import Context
 
@@ -55,7 +64,7 @@ def python_engine(
     context: Context,
     kernels: Sequence[Callable[[], object]],
     drain_s: float = NEVER_S,
-    launch: Launch = PoolGang,
+    launch: Launch = TvmPool,
 ) -> Engine:
     """Return an engine that serves "net" with these kernels, one a layer."""
     return Engine(
@@ -87,7 +96,7 @@ class FakeGang:
         self.adopted: dict[int, Grant] = {}
         self.notices: list[Notice] = []
 
-    def bind(self, runnable: Runnable, name: str) -> Bound:
+    def bind(self, runnable: Runnable, name: str) -> QueryBuffers:
         """Return a query's room as blocks name it."""
         return FakeBound(runnable)
 

@@ -31,6 +31,6 @@ def overlaps(figure: Figure) -> list[tuple[str, str]]:
         figure.set_dpi(mpl.rcParams["savefig.dpi"])
         FigureCanvasAgg(figure).draw()
     shown = [(text.get_text(), text.get_window_extent().shrunk(0.98, 0.9)) for text in written_texts(figure)]
-    pairs = ((one, two) for place, one in enumerate(shown) for two in shown[:place])
+    pairs = ((one, two) for index, one in enumerate(shown) for two in shown[:index])
     outside = [(name, "edge") for name, box in shown if figure.bbox.count_contains(box.corners()) != 4]
     return outside + [(one[0], two[0]) for one, two in pairs if one[1].overlaps(two[1])]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from veltair.machine.workers.native_pool import NativeGang
-from veltair.machine.workers.pool import Adopted, BlockRun, Ended, Gang, Grant, Notice, Sample
-from veltair.machine.workers.tvm_pool import PoolGang
+from veltair.machine.workers.native_pool import NativePool
+from veltair.machine.workers.pool import Adopted, BlockRun, Ended, Grant, Notice, Sample, WorkerPool
+from veltair.machine.workers.tvm_pool import TvmPool
 
 TIMEOUT_S = 60.0
 
@@ -30,13 +30,13 @@ def python_room(*kernels: Kernel, **tensors: Any) -> Room:
     return Room([[(kernel, ())] for kernel in kernels], **tensors)
 
 
-def open_gang(kind: str, cores: Sequence[int], build_dir: Path, **options: Any) -> Gang:
+def open_gang(kind: str, cores: Sequence[int], build_dir: Path, **options: Any) -> WorkerPool:
     """Start a gang by its name in a configuration."""
-    return NativeGang(cores, build_dir, **options) if kind == "gang" else PoolGang(cores)
+    return NativePool(cores, build_dir, **options) if kind == "gang" else TvmPool(cores)
 
 
 def block_of(
-    gang: Gang,
+    pool: WorkerPool,
     room: Room | Any,
     cores: tuple[int, ...],
     *,
@@ -47,41 +47,41 @@ def block_of(
     """Return a block of all layers of a room, in their first versions unless others are named."""
     layers = len(room.calls)
     grant = Grant(cores, versions or (0,) * layers)
-    return BlockRun(1, gang.bind(room, "net"), 0, layers, grant, put_in=put_in, check=check)
+    return BlockRun(1, pool.bind(room, "net"), 0, layers, grant, put_in=put_in, check=check)
 
 
-def notices(gang: Gang, count: int) -> list[Notice]:
+def notices(pool: WorkerPool, count: int) -> list[Notice]:
     """Return the next so many notices."""
     found: list[Notice] = []
     until_s = time.monotonic() + TIMEOUT_S
     while len(found) < count:
         assert time.monotonic() < until_s, f"only {found} came"
-        found += gang.wait(1.0)
+        found += pool.wait(1.0)
     assert len(found) == count
     return found
 
 
-def next_end(gang: Gang) -> Ended:
+def next_end(pool: WorkerPool) -> Ended:
     """Return the next end of a block, past grants that were adopted."""
     until_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < until_s:
-        found = gang.wait(1.0)
+        found = pool.wait(1.0)
         if found and isinstance(found[-1], Ended):
             return found[-1]
     raise AssertionError("no block ended")
 
 
-def end_of(gang: Gang, block: BlockRun) -> Ended:
+def end_of(pool: WorkerPool, block: BlockRun) -> Ended:
     """Run a block alone and return its end."""
-    gang.run(block)
-    (end,) = notices(gang, 1)
+    pool.run(block)
+    (end,) = notices(pool, 1)
     assert isinstance(end, Ended) and end.block is block
     return end
 
 
-def run_kernels(gang: Gang, *kernels: Kernel, cores: tuple[int, ...]) -> Ended:
+def run_kernels(pool: WorkerPool, *kernels: Kernel, cores: tuple[int, ...]) -> Ended:
     """Run Python kernels as the layers of a block and return its end."""
-    return end_of(gang, block_of(gang, python_room(*kernels), cores))
+    return end_of(pool, block_of(pool, python_room(*kernels), cores))
 
 
 def kinds(found: Sequence[Notice]) -> list[str]:

@@ -116,12 +116,12 @@ def conflict_table(policies: Sequence[str] = SIX, workloads: Sequence[str] = ("m
     rows = []
     for workload in workloads:
         for rank, policy in enumerate(policies):
-            for place in range(60):
-                starts = 0 if place < 2 else 200
-                share = (0.1 + 0.12 * rank) * (1 + math.sin(place / 3 + rank)) / 2
+            for index in range(60):
+                starts = 0 if index < 2 else 200
+                share = (0.1 + 0.12 * rank) * (1 + math.sin(index / 3 + rank)) / 2
                 rows.append(
                     _named(SIMULATOR, workload, policy)
-                    | {"qps": 60.0, "seed": 1, "begin_s": 0.1 * place, "end_s": 0.1 * (place + 1)}
+                    | {"qps": 60.0, "seed": 1, "begin_s": 0.1 * index, "end_s": 0.1 * (index + 1)}
                     | {"starts": starts, "conflicts": int(starts * share), "cores": 64}
                     | {"held_cores": 64 * min(1.0, 0.5 + share), "arrivals": 500}
                 )
@@ -172,8 +172,8 @@ def sensitivity_table(seeds: Sequence[int] = (1, 2, 3)) -> pd.DataFrame:
         (
             *("workload", "", "category"),
             [
-                (place, name, 1.1 + 0.1 * place)
-                for place, name in enumerate(("mix", *WORKLOADS["light"], "bert_large"))
+                (index, name, 1.1 + 0.1 * index)
+                for index, name in enumerate(("mix", *WORKLOADS["light"], "bert_large"))
             ],
             0,
         ),

@@ -7,7 +7,7 @@ import pandas as pd
 
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.model import Layer, Model
-from veltair.machine.costs.cost_model import LayerLaw, MachineLaw
+from veltair.machine.costs.cost_model import LayerCostModel, MachineCostModel
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
 from veltair.serving.loop.policy import Context
@@ -52,7 +52,7 @@ def random_context(rng: np.random.Generator, qos_s: float = 100.0) -> Context:
                     for repeat, factor in enumerate((0.9, 1.0, 1.25))
                 ]
     models = {
-        name: Model(name, tuple(Layer(f"{name}{place}", "s", 1) for place in range(count)), qos_s)
+        name: Model(name, tuple(Layer(f"{name}{index}", "s", 1) for index in range(count)), qos_s)
         for name, count in LAYERS.items()
     }
     return Context(
@@ -60,10 +60,10 @@ def random_context(rng: np.random.Generator, qos_s: float = 100.0) -> Context:
     )
 
 
-def random_law(rng: np.random.Generator) -> MachineLaw:
+def random_law(rng: np.random.Generator) -> MachineCostModel:
     """Return laws of those models' layers."""
 
-    def layer() -> LayerLaw:
+    def layer() -> LayerCostModel:
         blocking = int(rng.integers(1, 300))
         parallelism = int(rng.integers(1, 20))
         compulsory = int(rng.integers(1, parallelism * blocking + 1))
@@ -75,10 +75,10 @@ def random_law(rng: np.random.Generator) -> MachineLaw:
             steepness=float(rng.choice([1.0, 0.35])),
             fetched_bytes=falling if rng.random() < 0.5 else (),
         )
-        return LayerLaw(float(rng.uniform(0.1, 5.0)), tiling)
+        return LayerCostModel(float(rng.uniform(0.1, 5.0)), tiling)
 
     layers = {
         name: tuple(tuple(layer() for _ in range(VERSIONS)) for _ in range(count))
         for name, count in LAYERS.items()
     }
-    return MachineLaw(float(rng.choice([1.0, 1.7, inf])), layers)
+    return MachineCostModel(float(rng.choice([1.0, 1.7, inf])), layers)

@@ -69,9 +69,9 @@ def write_benchmark_run(path: Path, figures: dict[str, tuple[float, str]], prove
 def write_benchmark_pairs(folder: Path, before: Sequence[float], after: Sequence[float]) -> tuple[Path, Path]:
     """Write the latency of a benchmark of pairs that were measured in turns; return both folders."""
     for pair, (old, new) in enumerate(zip(before, after, strict=True)):
-        for place, (side, value) in enumerate((("A", old), ("B", new))):
+        for index, (side, value) in enumerate((("A", old), ("B", new))):
             figures = {"event_us": (value, "µs/event")}
-            write_benchmark_run(folder / side / f"{pair}.json", figures, origin(2 * pair + place))
+            write_benchmark_run(folder / side / f"{pair}.json", figures, origin(2 * pair + index))
     return folder / "A", folder / "B"
 
 

@@ -79,7 +79,7 @@ def context(
 ) -> Context:
     """Return models, their table and a machine with the largest of the core counts."""
     served = {
-        name: Model(name, tuple(Layer(f"{name}{place}", "s", 1) for place in range(len(layers))), 100.0)
+        name: Model(name, tuple(Layer(f"{name}{index}", "s", 1) for index in range(len(layers))), 100.0)
         for name, layers in models.items()
     }
     return Context(served, cost_table(models, cores, factors), machine(max(cores)))
@@ -87,7 +87,7 @@ def context(
 
 def trace(*arrivals: tuple[float, str]) -> list[Query]:
     """Return queries 0, 1, … of these arrival times and models, with a target of 100 s."""
-    return [Query(place, model, arrival_s, 100.0) for place, (arrival_s, model) in enumerate(arrivals)]
+    return [Query(index, model, arrival_s, 100.0) for index, (arrival_s, model) in enumerate(arrivals)]
 
 
 def allocation(query_id: int, model: str, layers: tuple[int, int], cores: int) -> Allocation:

@@ -38,7 +38,7 @@ def make_tables(cores: int = 4, slowdown: float = 0.0, noise: Sequence[float] = 
     columns = ["model", "layer", "version", "cores", "level", "repeat", "seconds"]
     frame = pd.DataFrame(rows, columns=[*columns, "traffic_bytes", "footprint_bytes"])
     layers = {
-        model: tuple(Layer(f"{model}-{place}", f"{model}-{place}", 1000) for place in range(len(group)))
+        model: tuple(Layer(f"{model}-{index}", f"{model}-{index}", 1000) for index in range(len(group)))
         for model, group in WORK.items()
     }
     tilings = {

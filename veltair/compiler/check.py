@@ -17,7 +17,7 @@ from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.onnx_passes import ModelError, load_onnx
 from veltair.compiler.frontend.operators import check_operators
 from veltair.compiler.frontend.samples import Input
-from veltair.compiler.select.shipped import Served, serve
+from veltair.compiler.select.shipped import ServedStores, serve
 from veltair.compiler.select.store import SECONDS_PER_TRIAL, read_info
 from veltair.compiler.steps import ANY_QOS_S
 
@@ -81,7 +81,7 @@ def check(path: Path, stores: Sequence[Path]) -> Report:
     return _report(imported, serve(stores, imported.functions()), seconds)
 
 
-def _report(imported: ImportedModel, served: Served, seconds_per_trial: float) -> Report:
+def _report(imported: ImportedModel, served: ServedStores, seconds_per_trial: float) -> Report:
     ran = {
         structure: sum(bool(one.run_seconds) for one in group)
         for structure, group in served.candidates.items()

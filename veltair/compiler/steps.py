@@ -28,7 +28,7 @@ from veltair.compiler.search.search import (
 )
 from veltair.compiler.search.target import cpu_target, host_cpu
 from veltair.compiler.select.select import Selection, doubling, rounds_costs
-from veltair.compiler.select.shipped import Served, serve
+from veltair.compiler.select.shipped import ServedStores, serve
 from veltair.compiler.select.store import (
     SECONDS_PER_TRIAL,
     SearchInfo,
@@ -106,9 +106,9 @@ def search_models(
     functions = {structure: functions[structure] for structure in missing}
     with reporting() as report:
         target = cpu_target(order.cores, order.cpu)
-        for place in earlier:
-            continued = continue_records(place, work, functions, target, settings)
-            print(f"the searches of {len(continued)} layer structures go on from {place}", flush=True)
+        for index in earlier:
+            continued = continue_records(index, work, functions, target, settings)
+            print(f"the searches of {len(continued)} layer structures go on from {index}", flush=True)
         failed = search(functions, target, settings, work, report, schedules, rpc) if functions else {}
     for structure, reason in failed.items():
         print(f"{structure} has no candidate, so its models cannot be built: {reason}", flush=True)
@@ -184,8 +184,8 @@ def versions_table(imported: ImportedModel, plan: ModelPlan) -> pd.DataFrame:
             version.blocking_bytes,
             layers[structure]
             * sum(
-                prod(shape) * constants[structure][place].itemsize
-                for place, shape in zip(version.packed, version.packed_shapes, strict=True)
+                prod(shape) * constants[structure][index].itemsize
+                for index, shape in zip(version.packed, version.packed_shapes, strict=True)
             ),
         )
         for structure, versions in plan.versions.items()
@@ -199,18 +199,18 @@ def _constant_dtypes(imported: ImportedModel) -> Mapping[str, dict[int, Any]]:
     """Return the dtypes of the constants of each structure, by their places among its inputs."""
     return {
         layer.structure: {
-            place: value.dtype for place, value in enumerate(call.inputs) if isinstance(value, np.ndarray)
+            index: value.dtype for index, value in enumerate(call.inputs) if isinstance(value, np.ndarray)
         }
         for layer, call in zip(imported.model.layers, imported.calls, strict=True)
     }
 
 
-def _report_stores(model: str, served: Served) -> None:
+def _report_stores(model: str, served: ServedStores) -> None:
     """Say which store serves which structures, for its candidates may have been measured elsewhere."""
     for structure in served.damaged:
         print(f"{model}: the traces of {structure} in a store were damaged; they were left out", flush=True)
     for store, count in Counter(served.stores.values()).items():
-        names = [structure for structure, place in served.stores.items() if place == store]
+        names = [structure for structure, index in served.stores.items() if index == store]
         print(
             f"{model}: {count} of {len(served.stores)} structures from candidates measured on "
             f"{read_info(store).cpu} ({store}), built anew for {host_cpu()}: {', '.join(names)}",

@@ -209,7 +209,7 @@ class Engine(Section):
 
     launcher: Annotated[
         Literal["gang", "tvm"],
-        key("who runs kernels: `gang`, a pinned worker a core; `tvm`: TVM's own threads, to compare with"),
+        key("who runs kernels: `pool`, a pinned worker a core; `tvm`: TVM's own threads, to compare with"),
     ] = "gang"
     malleable: Annotated[
         bool, key("whether a running block takes in a core that becomes free; the paper's blocks do not")

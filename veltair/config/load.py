@@ -58,11 +58,11 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key_node, _ in node.value:
             name = self.construct_object(key_node, deep=True)
-            place = f"line {key_node.start_mark.line + 1}"
+            index = f"line {key_node.start_mark.line + 1}"
             if not isinstance(name, str):
-                raise ConfigError(f"{place}: the key {name!r} is not text; put it in quotes")
+                raise ConfigError(f"{index}: the key {name!r} is not text; put it in quotes")
             if name in seen:
-                raise ConfigError(f"{place}: the key `{name}` is there twice; keep one of them")
+                raise ConfigError(f"{index}: the key `{name}` is there twice; keep one of them")
             seen.add(name)
         return super().construct_mapping(node, deep)
 
@@ -104,24 +104,24 @@ class _Place(NamedTuple):
 
 def _explain(detail: ErrorDetails, values: Mapping[str, Any]) -> Iterator[str]:
     location = detail["loc"]
-    place = _locate(location)
+    index = _locate(location)
     match detail["type"]:
-        case _ if place.members:
+        case _ if index.members:
             value: Any = values
-            for part in location[: -len(place.members)]:
+            for part in location[: -len(index.members)]:
                 value = value[part]
-            yield f"{place.path}: {value!r} is refused; {_expected(place)}"
+            yield f"{index.path}: {value!r} is refused; {_expected(index)}"
         case "extra_forbidden":
-            yield f"{place.path}: unknown key{_nearest(place)}"
+            yield f"{index.path}: unknown key{_nearest(index)}"
         case "value_error":
-            prefix = f"{place.path}: " if place.path else ""
+            prefix = f"{index.path}: " if index.path else ""
             yield from (prefix + line for line in str(detail["ctx"]["error"]).splitlines())
         case "missing":
-            yield f"{place.path}: is missing; {_expected(place)}"
+            yield f"{index.path}: is missing; {_expected(index)}"
         case "string_pattern_mismatch" if location[-1] == "[key]":
-            yield f"{place.path}: the name is not made of letters, digits, '.', '_' and '-'; rename it"
+            yield f"{index.path}: the name is not made of letters, digits, '.', '_' and '-'; rename it"
         case _:
-            yield f"{place.path}: {detail['input']!r} is refused: {_problem(detail)}; {_expected(place)}"
+            yield f"{index.path}: {detail['input']!r} is refused: {_problem(detail)}; {_expected(index)}"
 
 
 def _problem(detail: ErrorDetails) -> str:
@@ -143,18 +143,18 @@ def _problem(detail: ErrorDetails) -> str:
     return problems.get(detail["type"], f"it should be {text[0].lower()}{text[1:]}")
 
 
-def _expected(place: _Place) -> str:
-    if place.field is None:
+def _expected(index: _Place) -> str:
+    if index.field is None:
         return f"see {KEYS_PAGE}"
-    extra = place.field.json_schema_extra
+    extra = index.field.json_schema_extra
     unit = extra["unit"] if isinstance(extra, dict) else NO_UNIT
-    return f"expected: {place.field.description}" + ("" if unit == NO_UNIT else f", in {unit}")
+    return f"expected: {index.field.description}" + ("" if unit == NO_UNIT else f", in {unit}")
 
 
-def _nearest(place: _Place) -> str:
-    assert place.group is not None  # only groups refuse keys
-    name = place.path.rpartition(".")[2]
-    known = list(place.group.model_fields)
+def _nearest(index: _Place) -> str:
+    assert index.group is not None  # only groups refuse keys
+    name = index.path.rpartition(".")[2]
+    known = list(index.group.model_fields)
     if near := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
         return f"; did you mean `{near[0]}`?"
     # Of several keys with this last name the first is meant.
@@ -178,7 +178,7 @@ def key_paths(group: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
 
 
 def _locate(location: tuple[int | str, ...]) -> _Place:
-    place = _Place("", None, None)
+    index = _Place("", None, None)
     annotation: Any = Config
     for depth, part in enumerate(location):
         annotation = _plain(annotation)
@@ -186,17 +186,17 @@ def _locate(location: tuple[int | str, ...]) -> _Place:
             break
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             field = annotation.model_fields.get(str(part))
-            place = _Place(f"{place.path}.{part}".lstrip("."), field, annotation)
+            index = _Place(f"{index.path}.{part}".lstrip("."), field, annotation)
             annotation = None if field is None else field.annotation
         elif get_origin(annotation) is dict:
-            place = place._replace(path=f"{place.path}.{part}")
+            index = index._replace(path=f"{index.path}.{part}")
             annotation = get_args(annotation)[1]
         elif get_origin(annotation) is tuple:
-            place = place._replace(path=f"{place.path}[{part}]")
+            index = index._replace(path=f"{index.path}[{part}]")
             annotation = get_args(annotation)[0]
         else:
-            return place._replace(members=location[depth:])
-    return place
+            return index._replace(members=location[depth:])
+    return index
 
 
 def _plain(annotation: Any) -> Any:

@@ -23,20 +23,20 @@ def vary(config: Config, path: str, value: Any, policies: Sequence[str] = ()) ->
     return parse(values, f"the run with {path} = {value!r}")
 
 
-def assume(config: Config, name: str, place: int) -> Config:
+def assume(config: Config, name: str, index: int) -> Config:
     """Return the configuration under one of the values of an assumption of its `sensitivity`."""
     variation = config.sensitivity[name]
     changed = variation.changed or variation.policies or config.study.policies
-    return vary(config, variation.key, variation.values[place], changed)
+    return vary(config, variation.key, variation.values[index], changed)
 
 
-def is_usual(config: Config, name: str, place: int) -> bool:
+def is_baseline(config: Config, name: str, index: int) -> bool:
     """Return whether a value of an assumption is the one that the run has anyway."""
     variation = config.sensitivity[name]
-    value = variation.values[place]
+    value = variation.values[index]
     if variation.default is not None:
         return bool(value == variation.default)
-    return assume(config, name, place) == config
+    return assume(config, name, index) == config
 
 
 def _set(values: dict[str, Any], parts: Sequence[str], value: Any, path: str) -> None:

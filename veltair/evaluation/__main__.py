@@ -11,7 +11,7 @@ from rich.table import Table
 
 from veltair.config import ConfigError, load
 from veltair.evaluation.claims.report import counts, write_claims
-from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Site, load_claims
+from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Source, load_claims
 from veltair.evaluation.regression.read import PARTS, compare
 from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
 from veltair.evaluation.reports.steps import write_golden
@@ -142,7 +142,7 @@ def _add_claims(command: argparse.ArgumentParser) -> None:
 
 def _judge_claims(given: argparse.Namespace) -> None:
     named = load_claims(given.claims).site
-    site = Site(backend=given.backend or named.backend, machine=given.machine or named.machine)
+    site = Source(backend=given.backend or named.backend, machine=given.machine or named.machine)
     output = given.output or given.results / "claims.md"
     judged = write_claims(given.results / "metrics", given.benchmarks, output, given.claims, site)
     print(", ".join(f"{count} {name}" for name, count in counts(judged).items()))

@@ -135,9 +135,9 @@ def derive_tables(source: Path, machine: str, config: Mapping[str, Any], folder:
     """Write modelled tables of a described machine, and what they are modelled from beside them."""
     here = read_tables(source)
     tables = derive(here, described(machine))
-    assert tables.law is not None
-    law = {
-        "combine": f"{tables.law.combine:g}",
+    assert tables.cost_model is not None
+    cost_model = {
+        "combine": f"{tables.cost_model.combine:g}",
         "fitted_on": here.machine.name,
         "median_log_error_by_exponent": {
             f"{exponent:g}": fit.error
@@ -148,7 +148,7 @@ def derive_tables(source: Path, machine: str, config: Mapping[str, Any], folder:
     notes = derivation_notes(here.machine, tables.machine)
     for note in notes:
         print(note, flush=True)
-    provenance = collect(config, inputs=[source / COSTS], modelled=True, law=law, notes=notes)
+    provenance = collect(config, inputs=[source / COSTS], modelled=True, cost_model=cost_model, notes=notes)
     write_tables(folder, tables, provenance)
 
 

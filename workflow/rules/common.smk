@@ -37,4 +37,4 @@ wildcard_constraints:
     workload="[A-Za-z0-9._-]+",
     policy="[A-Za-z0-9._-]+",
     variation="[A-Za-z0-9._-]+",
-    place="[0-9]+",
+    index="[0-9]+",

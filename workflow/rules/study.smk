@@ -75,7 +75,7 @@ rule sensitivity:
         # A described machine is derived anew where an assumption is about it.
         costs=[LAYOUT.costs(machine) for machine in (STUDY.machine, HOST)],
     output:
-        R / "study" / "sensitivity" / "{variation}" / "{place}.csv",
+        R / "study" / "sensitivity" / "{variation}" / "{index}.csv",
     params:
         settings=VALUES,
         code=list(POLICY_CODE.values()),
@@ -83,11 +83,11 @@ rule sensitivity:
         # An assumption, and another workload than the study's.
         variation="[A-Za-z0-9._-]+(@[A-Za-z0-9._-]+)?",
     log:
-        LOGS / "sensitivity" / "{variation}-{place}.log",
+        LOGS / "sensitivity" / "{variation}-{index}.log",
     conda:
         ENVIRONMENT
     message:
-        "Simulating under another assumption: {wildcards.variation}, value {wildcards.place}"
+        "Simulating under another assumption: {wildcards.variation}, value {wildcards.index}"
     script:
         "../scripts/sensitivity.py"
 

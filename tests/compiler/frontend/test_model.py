@@ -4,7 +4,7 @@ from veltair.compiler.frontend.model import Layer, LayerBlock, Model, structures
 
 
 def make(name: str, *layer_structures: str) -> Model:
-    layers = tuple(Layer(f"{place}", structure, 2) for place, structure in enumerate(layer_structures))
+    layers = tuple(Layer(f"{index}", structure, 2) for index, structure in enumerate(layer_structures))
     return Model(name, layers, 0.01)
 
 

@@ -65,7 +65,7 @@ def test_a_projection_to_heads_is_one_layer(bias_first: bool) -> None:
 
 def test_the_weights_of_a_projection_to_heads_may_be_packed() -> None:
     (call,) = import_checked(projection((0, 2, 1, 3))).calls
-    assert [int(place) for place in call.function.attrs["layout_free_buffers"]] == [1, 2]
+    assert [int(index) for index in call.function.attrs["layout_free_buffers"]] == [1, 2]
 
 
 def test_a_projection_to_keys_transposes_heads_alone() -> None:

@@ -16,7 +16,7 @@ from veltair.compiler.search.records import (
     Header,
     Record,
     RecordFile,
-    Trial,
+    SearchTrial,
     pack,
     parse,
     read_record,
@@ -27,9 +27,9 @@ from veltair.compiler.search.records import (
 HEADER = Header("conv2d-1", target="x86-64-v3", cores=64, threads=1, seed=1, repeats=10)
 
 
-def trial(number: int) -> Trial:
+def trial(number: int) -> SearchTrial:
     trace = [[["GetSBlock", [], [f"block{number}", "main"], ["b0"]]], []]
-    return Trial(trace, (number / 1e6, number / 5e5), "search")
+    return SearchTrial(trace, (number / 1e6, number / 5e5), "search")
 
 
 def batch(*numbers: int) -> Batch:
@@ -76,7 +76,7 @@ def test_a_record_grows_by_one_line_a_batch_and_never_changes_what_it_has(tmp_pa
 
 
 def test_a_failed_trial_keeps_the_end_of_its_error(tmp_path: Path) -> None:
-    failed = Trial([[], []], (), "schedule", "x" * 1000 + "LLVM ERROR")
+    failed = SearchTrial([[], []], (), "schedule", "x" * 1000 + "LLVM ERROR")
     (read,) = parse(written(tmp_path, Batch((failed,), 1.0, "znver3")).path.read_bytes()).trials
     assert read.error is not None
     assert (read.run_seconds, read.origin, len(read.error)) == ((), "schedule", 300)
@@ -101,10 +101,10 @@ def test_a_record_cut_anywhere_keeps_its_whole_lines(content: bytes, data: Any) 
 
 @given(st.data())
 def test_a_record_changed_anywhere_keeps_what_is_before(content: bytes, data: Any) -> None:
-    place = data.draw(st.integers(0, len(content) - 1))
-    other = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[place]))
-    record = parse(content[:place] + bytes([other]) + content[place + 1 :])
-    intact = content[:place].count(b"\n")
+    index = data.draw(st.integers(0, len(content) - 1))
+    other = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[index]))
+    record = parse(content[:index] + bytes([other]) + content[index + 1 :])
+    intact = content[:index].count(b"\n")
     assert record.damage is not None
     assert record.good_bytes == len(b"".join(content.splitlines(keepends=True)[:intact]))
     assert record.batches == ALL[: max(0, intact - 1)]
@@ -175,8 +175,8 @@ def test_an_ending_is_written_once_and_lasts_until_the_next_batch(tmp_path: Path
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Trial([], (), "search"), "0 times and error None; give one of both"),
-        (lambda: Trial([], (1e-6,), "search", "it crashed"), "1 times and error 'it crashed'"),
+        (lambda: SearchTrial([], (), "search"), "0 times and error None; give one of both"),
+        (lambda: SearchTrial([], (1e-6,), "search", "it crashed"), "1 times and error 'it crashed'"),
         (lambda: Batch((), 1.0, "znver3"), "no trials; give 1 or more"),
         (lambda: Ending("bored", "no reason"), f"kind is 'bored'; give '{EXHAUSTED}' or '{FAILED}'"),
     ],

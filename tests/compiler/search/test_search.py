@@ -20,7 +20,7 @@ from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.importer import ImportedModel
 from veltair.compiler.search.evolution import measurable, module_of
 from veltair.compiler.search.progress import Progress
-from veltair.compiler.search.records import Batch, Header, RecordFile, Trial, pack, read_record
+from veltair.compiler.search.records import Batch, Header, RecordFile, SearchTrial, pack, read_record
 from veltair.compiler.search.runner import Measured, MeasureError
 from veltair.compiler.search.search import SearchSettings, continue_records, read_candidates, replay, search
 from veltair.compiler.search.search import search as search_module
@@ -59,7 +59,7 @@ def sums_in(parts: int, function: Any) -> Any:
 
 
 def write_records(folder: Path, *records: tuple[Any, tuple[float, ...]]) -> None:
-    trials = [Trial(trace, times, "search", None if times else "it failed") for trace, times in records]
+    trials = [SearchTrial(trace, times, "search", None if times else "it failed") for trace, times in records]
     RecordFile(folder, HEADER).append(Batch(tuple(trials), 1.0, "znver3"))
 
 
@@ -474,7 +474,7 @@ def killed_after(lines: int, delay_s: float, folder: Path) -> bool:
 @pytest.mark.long
 def test_a_search_killed_at_ten_random_moments_loses_at_most_a_batch_each_time(tmp_path: Path) -> None:
     chance = random.Random(1)
-    done: list[Trial] = []
+    done: list[SearchTrial] = []
     for _ in range(10):
         alive = killed_after(chance.randint(1, 2), chance.uniform(0.0, 2.0), tmp_path)
         records = [record for path in sorted(tmp_path.glob("*.jsonl")) if (record := read_record(path))]

@@ -7,7 +7,7 @@ from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select.shipped import (
     SHIPPED,
-    Served,
+    ServedStores,
     host_flags,
     serve,
     shipped_records,
@@ -59,7 +59,7 @@ def test_what_this_cpu_can_do_is_read() -> None:
 def test_each_structure_comes_from_the_first_store_that_has_it(root: Path) -> None:
     stores = shipped_stores(root, AVX512)
     served = serve(stores, FOUND)
-    assert served == Served(FOUND, {"conv-1": root / "avx512", "dense-2": root / "avx2"}, (), ())
+    assert served == ServedStores(FOUND, {"conv-1": root / "avx512", "dense-2": root / "avx2"}, (), ())
 
 
 def test_what_no_store_has_is_missing(root: Path) -> None:

@@ -179,9 +179,9 @@ def test_a_corrupt_file_is_named_with_what_to_do(
 def test_a_flipped_byte_anywhere_in_the_traces_is_found(folder: Path) -> None:
     whole = (folder / TRACES).read_bytes()
     # The header's time, flags and system (bytes 4 to 9) mean nothing to the content.
-    for place in (*range(4), *range(10, len(whole))):
+    for index in (*range(4), *range(10, len(whole))):
         changed = bytearray(whole)
-        changed[place] ^= 0xFF
+        changed[index] ^= 0xFF
         (folder / TRACES).write_bytes(changed)
         with pytest.raises(StoreError):
             read_store(folder, FOUND)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.builders import make_machine
 from tests.support.tiny import tiny
-from veltair.compiler.search.records import Batch, Header, RecordFile, Trial
+from veltair.compiler.search.records import Batch, Header, RecordFile, SearchTrial
 from veltair.evaluation.benchmarks.compiler import (
     compare_with_itself,
     compare_with_onnx_runtime,
@@ -18,7 +18,7 @@ from veltair.evaluation.benchmarks.compiler import (
     trial_figures,
 )
 from veltair.evaluation.benchmarks.search_ablation import PassComparison
-from veltair.evaluation.runtimes.paired_latency import Comparison
+from veltair.evaluation.runtimes.paired_latency import PairedLatencies
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 
@@ -28,10 +28,10 @@ def figures() -> dict[str, Any]:
     """Of two models: ratios 2 and 0.5 on one core, 0.8 and 0.2 on all."""
     return kernel_figures(
         {
-            ("1core", "a"): Comparison((0.001, 0.002, 0.003), (0.002, 0.004, 0.003)),
-            ("1core", "b"): Comparison((0.002,), (0.001,)),
-            ("allcores", "a"): Comparison((0.001,), (0.0008,)),
-            ("allcores", "b"): Comparison((0.001,), (0.0002,)),
+            ("1core", "a"): PairedLatencies((0.001, 0.002, 0.003), (0.002, 0.004, 0.003)),
+            ("1core", "b"): PairedLatencies((0.002,), (0.001,)),
+            ("allcores", "a"): PairedLatencies((0.001,), (0.0008,)),
+            ("allcores", "b"): PairedLatencies((0.001,), (0.0002,)),
         }
     )
 
@@ -102,7 +102,7 @@ def test_a_trial_takes_its_share_of_the_search_and_each_batch_is_a_sample(
 ) -> None:
     functions = heaviest(tiny_imported, 1)
     (structure,) = functions
-    trial = Trial(tiny_chosen[structure][0].trace, (0.001,), "search")
+    trial = SearchTrial(tiny_chosen[structure][0].trace, (0.001,), "search")
     record = RecordFile(tmp_path, Header(structure, "x86-64-v3", 64, 1, 1, 10))
     record.append(Batch((trial,) * 2, 0.5, "made up"))
     record.append(Batch((trial,), 0.75, "made up"))

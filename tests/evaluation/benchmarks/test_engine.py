@@ -25,7 +25,7 @@ from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.launchers import LAUNCHERS, launcher
 from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch, Sample
-from veltair.machine.workers.tvm_pool import BoundPython
+from veltair.machine.workers.tvm_pool import PythonBuffers
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 
@@ -57,7 +57,7 @@ def scenario(tiny_loaded: LoadedModel, machine: Machine) -> Scenario:
 
 
 def end_of(core: int, end_s: float, busy_s: float, put_in: Sample | None = None) -> Ended:
-    block = BlockRun(0, BoundPython(python_room(print)), 0, 1, Grant((core,), (0,)), put_in=put_in)
+    block = BlockRun(0, PythonBuffers(python_room(print)), 0, 1, Grant((core,), (0,)), put_in=put_in)
     return Ended(block, None, 1, end_s, busy_s, 0)
 
 

@@ -28,7 +28,7 @@ from veltair.evaluation.experiment.scenario import scenario_of
 from veltair.evaluation.metrics.capacity import SearchSettings
 from veltair.evaluation.simulation.run import find_pooled_capacity
 from veltair.evaluation.simulation.steps import simulation_settings
-from veltair.serving.simulator.noise import noise_parts, service_factors
+from veltair.serving.simulator.noise import noise_batches, service_factors
 
 BUILDER = {"builder": "models.resnet50:resnet50"}
 CONFIG = make_config(
@@ -78,7 +78,7 @@ def test_simpy_and_the_simulator_agree_to_the_last_bit_on_a_first_come_first_ser
     fcfs = bench(FCFS, cores=8, noise=noisy())
     trace = fcfs.arrivals(800.0)
     context = fcfs.scenario.context
-    factors = service_factors(noise_parts(trace, context, np.random.default_rng(1)), context)
+    factors = service_factors(noise_batches(trace, context, np.random.default_rng(1)), context)
     records = fcfs.run(trace).records
     ends_s = simpy_ends_s(trace, services(fcfs), factors, 8)
     assert ends_s == {record.query.id: record.end_s for record in records}
@@ -93,7 +93,7 @@ def test_the_cores_in_c_and_in_python_give_equal_records() -> None:
 
 def test_nobody_slows_anybody_down_on_an_undisturbed_site() -> None:
     scenario = undisturbed(bench(FCFS).scenario)
-    assert scenario.law is None
+    assert scenario.cost_model is None
     assert not scenario.context.costs.repeats[["traffic_bytes", "footprint_bytes"]].to_numpy().any()
 
 

@@ -9,7 +9,7 @@ from tests.support.claim_tables import SITE, capacities, capacity_ratio, claim, 
 from veltair.evaluation.__main__ import main
 from veltair.evaluation.claims.report import claims_markdown, counts, write_claims
 from veltair.evaluation.claims.rules import Claim, Verdict
-from veltair.evaluation.claims.values import Judged
+from veltair.evaluation.claims.values import JudgedClaim
 from veltair.provenance import read_provenance
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "claims.md"
@@ -64,7 +64,7 @@ def made_up_claims() -> list[Claim]:
     ]
 
 
-def judge(run: Path) -> list[Judged]:
+def judge(run: Path) -> list[JudgedClaim]:
     return write_claims(run / "metrics", run / "benchmarks", run / "claims.md", run / "claims.yaml")
 
 

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from tests.support.claim_tables import SITE, capacities, capacity_ratio, claim, rates, sensitivity
-from veltair.evaluation.claims.rules import Site, Verdict
-from veltair.evaluation.claims.values import ClaimTables, Judged, judge_from_tables
+from veltair.evaluation.claims.rules import Source, Verdict
+from veltair.evaluation.claims.values import ClaimTables, JudgedClaim, judge_from_tables
 
 FULL, PLANARIA, LAYERS = ("mix", "Veltair-FULL"), ("mix", "Planaria"), ("mix", "LayerWise")
 LATENCY = {
@@ -26,11 +26,11 @@ SINGLE_PASS = {
 }
 
 
-def judged(tables: ClaimTables, **changes: object) -> Judged:
+def judged(tables: ClaimTables, **changes: object) -> JudgedClaim:
     return judge_from_tables(claim(**changes), SITE, tables)
 
 
-def of_capacities(values: dict[tuple[str, str], list[float]], **changes: object) -> Judged:
+def of_capacities(values: dict[tuple[str, str], list[float]], **changes: object) -> JudgedClaim:
     return judged(ClaimTables(capacities(values)), **changes)
 
 
@@ -143,12 +143,12 @@ def test_a_benchmark_about_the_modelled_machine_is_as_unvalidated_as_it() -> Non
     metric = {"kind": "benchmark", "file": "validation", "figure": "anchor", "modelled": True}
     tables = ClaimTables(benchmarks={"validation": {"anchor": {"value": 1.5, "samples": [1.5]}}})
     found = judge_from_tables(
-        claim(**SINGLE_PASS | {"metric": metric}), Site(backend="simulator", machine="x"), tables
+        claim(**SINGLE_PASS | {"metric": metric}), Source(backend="simulator", machine="x"), tables
     )
     assert not found.validated
 
 
-def with_sensitivity(ratio: float, table: pd.DataFrame) -> Judged:
+def with_sensitivity(ratio: float, table: pd.DataFrame) -> JudgedClaim:
     capacity = capacities({FULL: [100 * ratio] * 2, PLANARIA: [100.0, 100.0]})
     return judged(ClaimTables(capacity, sensitivity=table))
 
@@ -193,8 +193,8 @@ def test_an_assumption_that_was_varied_for_several_workloads_is_tried_by_the_cla
 
 def test_where_the_workload_itself_varies_there_is_nothing_to_examine() -> None:
     parts = [
-        sensitivity({place: 1.6}, default=0, assumption="workload", workload=name)
-        for place, name in enumerate(("mix", "heavy"))
+        sensitivity({index: 1.6}, default=0, assumption="workload", workload=name)
+        for index, name in enumerate(("mix", "heavy"))
     ]
     found = with_sensitivity(1.6, pd.concat(parts))
     assert (found.tested, dict(found.unexamined)) == ((), {})

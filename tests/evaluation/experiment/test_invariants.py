@@ -14,7 +14,7 @@ from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.policies.presets import PRESETS, make_policy
-from veltair.serving.simulator.noise import noise_parts, service_factors
+from veltair.serving.simulator.noise import noise_batches, service_factors
 from veltair.serving.simulator.simulator import Simulator
 
 FACTORS = (0.8, 1.0, 1.0, 1.3)
@@ -42,7 +42,7 @@ def test_no_policy_breaks_an_invariant_under_contention_and_noise(name, preset, 
     site, (path, options) = traffic_context(seed, factors=FACTORS), POLICIES[name]
     arrivals = random_queries(site, 60, seed, gap_s)
     records = run(site, arrivals, path, preset, options, seed)
-    least = LeastWork(site).of_each(noise_parts(arrivals, site, np.random.default_rng(seed)))
+    least = LeastWork(site).of_each(noise_batches(arrivals, site, np.random.default_rng(seed)))
     assert len(list(checked(records, arrivals, site, least))) == len(arrivals)
 
 
@@ -57,12 +57,12 @@ def uneven_queries(site: Context, count: int, seed: int) -> list[Query]:
 def test_the_least_work_of_each_query_is_that_of_its_model_its_factors_and_its_target() -> None:
     site = traffic_context(3, factors=FACTORS)
     arrivals = uneven_queries(site, 40, 3)
-    factors = service_factors(noise_parts(arrivals, site, np.random.default_rng(5)), site)
+    factors = service_factors(noise_batches(arrivals, site, np.random.default_rng(5)), site)
     expected = []
     for query, drawn in zip(arrivals, factors, strict=True):
         plan = least_plan(site.costs.model(query.model).seconds.min(axis=3), site.costs.cores)
         expected.append(float(plan.core_s(drawn[None], np.array([query.qos_s]))[0]))
-    least = LeastWork(site).of_each(noise_parts(arrivals, site, np.random.default_rng(5)))
+    least = LeastWork(site).of_each(noise_batches(arrivals, site, np.random.default_rng(5)))
     assert list(least) == pytest.approx(expected)
 
 
@@ -77,10 +77,10 @@ def test_what_is_known_of_one_trace_is_not_taken_for_another(changed) -> None:
     }[changed]
     seed = 6 if changed == "noise" else 5
     known = LeastWork(site)
-    list(known.of_each(noise_parts(arrivals, site, np.random.default_rng(5))))
-    again = list(known.of_each(noise_parts(others, site, np.random.default_rng(seed))))
-    assert again == list(LeastWork(site).of_each(noise_parts(others, site, np.random.default_rng(seed))))
-    assert again != list(LeastWork(site).of_each(noise_parts(arrivals, site, np.random.default_rng(5))))
+    list(known.of_each(noise_batches(arrivals, site, np.random.default_rng(5))))
+    again = list(known.of_each(noise_batches(others, site, np.random.default_rng(seed))))
+    assert again == list(LeastWork(site).of_each(noise_batches(others, site, np.random.default_rng(seed))))
+    assert again != list(LeastWork(site).of_each(noise_batches(arrivals, site, np.random.default_rng(5))))
 
 
 def test_a_factor_of_two_doubles_what_a_query_needs_and_halves_its_time():

@@ -236,8 +236,8 @@ def rows_of(text: str, start: str) -> list[str]:
 def test_the_summary_has_a_section_a_site_and_a_row_a_policy_in_order() -> None:
     text = summary_markdown(*tables(), figures=["figures/qps.png"])
     assert text.index("## host, measured here") < text.index("## threadripper-3990x, simulated: UNVALIDATED")
-    places = [text.index(f"| {policy} ") for policy in SIX]
-    assert places == sorted(places)
+    indices = [text.index(f"| {policy} ") for policy in SIX]
+    assert indices == sorted(indices)
     assert "- figures/qps.png" in text
 
 

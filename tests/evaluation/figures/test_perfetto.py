@@ -11,7 +11,7 @@ from veltair.compiler.frontend.model import LayerBlock
 from veltair.evaluation.figures.perfetto import CORES, RUN, layers_text, trace, trace_json, versions_text
 from veltair.evaluation.metrics.records import Run
 from veltair.serving.loop.query import Query
-from veltair.serving.loop.timeline import BlockSpan, GivenUp, Resizing, Sample, Tenure, Timeline
+from veltair.serving.loop.timeline import BlockSpan, GivenUp, Resizing, StateSample, Tenure, Timeline
 
 NAME = Run("simulator", "server", False, "mix", "Planaria", 123.456, 7)
 REQUIRED = {
@@ -43,7 +43,7 @@ def one_block(**changes: Any) -> Timeline:
         "layers": {"large": 8},
         "cores_from": "assigned",
         "spans": (span,),
-        "samples": (Sample(1.0, 0.25, 3),),
+        "samples": (StateSample(1.0, 0.25, 3),),
         "given_up": (),
         "end_s": 2.0,
         "left_out": {"blocks": 0},

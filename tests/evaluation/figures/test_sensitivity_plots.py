@@ -146,7 +146,7 @@ def test_crossings_lie_on_straight_lines_between_values(means: list[float], expe
 
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=12))
 def test_a_line_that_ends_on_the_other_side_crosses_an_odd_number_of_times(means: list[float]) -> None:
-    count = len(crossings([float(place) for place in range(len(means))], means))
+    count = len(crossings([float(index) for index in range(len(means))], means))
     if (means[0] - 1) * (means[-1] - 1) < 0:
         assert count % 2 == 1
     if (means[0] - 1) * (means[-1] - 1) > 0:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from veltair.evaluation.loadgen.logs import (
     MIXED,
     LoadGenError,
+    LoadGenResult,
     Stamps,
     Trace,
-    Verdict,
     _join,
     check_latencies,
     delay_problem,
@@ -139,7 +139,7 @@ def verdict_of(latencies_ns, target_ns=10_000_000, **changes):
     ordered = sorted(latencies_ns)
     late = sum(latency > target_ns for latency in ordered)
     p95 = ordered[int(len(ordered) * 0.95)]
-    verdict = Verdict(True, "", len(ordered), late, target_ns, sum(ordered) // len(ordered), p95)
+    verdict = LoadGenResult(True, "", len(ordered), late, target_ns, sum(ordered) // len(ordered), p95)
     return replace(verdict, **changes)
 
 
@@ -211,7 +211,7 @@ LATENCIES_NS = [1_000_000, 2_000_000, 12_000_001]  # mean 5 000 000 1/3; at floo
 
 
 def test_latencies_that_add_up_to_loadgens_sums_are_accepted():
-    verdict = Verdict(False, "", 3, 1, 10_000_000, 5_000_000, 12_000_001)
+    verdict = LoadGenResult(False, "", 3, 1, 10_000_000, 5_000_000, 12_000_001)
     check_latencies([latency / 1e9 for latency in LATENCIES_NS], verdict, "here")
 
 

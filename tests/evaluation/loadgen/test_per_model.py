@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.loadgen_fakes import MIXED_SAMPLES, QOS_S, FakeEngine, is_gone, script_loadgen, server_run
 from veltair.evaluation.loadgen.arrivals import server_queries
-from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary, Trace, Verdict
+from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenResult, LoadGenSummary, Trace
 from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, split, verdict_rows
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
@@ -201,7 +201,7 @@ def summary_of(delay_ns: int, origin_s: float, valid: bool = True) -> LoadGenSum
     delays = np.full(2, delay_ns)
     trace = Trace(np.array([0, 1_000_000]), np.zeros(2, np.int64), delays, np.array([8_000_000, 12_000_000]))
     reason = "" if valid else "too few"
-    verdict = Verdict(valid, reason, 2, 1, 10_000_000, 10_000_000, 12_000_000)
+    verdict = LoadGenResult(valid, reason, 2, 1, 10_000_000, 10_000_000, 12_000_000)
     return LoadGenSummary(trace, verdict, ("a",), origin_s, delay_ns / 1e9, delay_ns / 1e9, 1e-4, 2e-4, "")
 
 

@@ -16,7 +16,7 @@ from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.launchers import LAUNCHERS, launcher
 from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch
-from veltair.machine.workers.tvm_pool import BoundPython
+from veltair.machine.workers.tvm_pool import PythonBuffers
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 
@@ -42,7 +42,7 @@ def tiny_tables(model: LoadedModel, cores: tuple[int, ...]) -> Tables:
 
 
 def ended(end_s: float, busy_s: float) -> Ended:
-    block = BlockRun(0, BoundPython(python_room(print)), 0, 1, Grant((0,), (0,)))
+    block = BlockRun(0, PythonBuffers(python_room(print)), 0, 1, Grant((0,), (0,)))
     return Ended(block, None, 1, end_s, busy_s, 0)
 
 

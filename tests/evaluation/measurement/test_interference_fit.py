@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from veltair.evaluation.measurement.interference_fit import (
     COLUMNS,
-    CoRun,
     Pressing,
+    SourceReadings,
     fit_loads,
     fit_pressure,
     measure_coruns,
@@ -20,7 +20,7 @@ from veltair.evaluation.measurement.interference_fit import (
     quality,
 )
 from veltair.machine.interference.source import ObservedSlowdown
-from veltair.machine.profile.corunner import AchievedPressure, Load
+from veltair.machine.profile.corunner import AchievedPressure, CoRunnerLoad
 from veltair.machine.topology.topology import Machine
 
 CORE = max(os.sched_getaffinity(0))
@@ -31,7 +31,7 @@ LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 def test_an_exact_line_is_found_and_predicts_what_it_has_not_seen() -> None:
     # pressure = 0.1 + 0.5 a + 0.25 b
     readings = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.2)]
-    coruns = [CoRun(f"both {a}", 0.1 + 0.5 * a + 0.25 * b, ((a, b),)) for a, b in readings]
+    coruns = [SourceReadings(f"both {a}", 0.1 + 0.5 * a + 0.25 * b, ((a, b),)) for a, b in readings]
     report = fit_pressure("probe", ("a", "b"), coruns)
     assert report.fit.intercept == pytest.approx(0.1)
     assert report.fit.coefficients == pytest.approx((0.5, 0.25))
@@ -43,9 +43,9 @@ def test_a_corun_is_predicted_without_any_of_its_own_readings() -> None:
     # Two co-runs on the line p = x, one far off with two readings. Without it the line is exact: both of
     # its readings are predicted on that line, at 0.5.
     coruns = [
-        CoRun("alone", 0.0, ((0.0,),)),
-        CoRun("both 1", 1.0, ((1.0,),)),
-        CoRun("cache 1", 0.9, ((0.5,),) * 2),
+        SourceReadings("alone", 0.0, ((0.0,),)),
+        SourceReadings("both 1", 1.0, ((1.0,),)),
+        SourceReadings("cache 1", 0.9, ((0.5,),) * 2),
     ]
     report = fit_pressure("probe", ("x",), coruns)
     off = report.table[report.table["load"] == "cache 1"]
@@ -56,9 +56,9 @@ def test_a_corun_is_predicted_without_any_of_its_own_readings() -> None:
 
 def test_r_squared_and_error_are_those_of_the_held_out_predictions() -> None:
     coruns = [
-        CoRun("alone", 0.0, ((0.0,),)),
-        CoRun("both 1", 1.0, ((1.0,),)),
-        CoRun("cache 1", 0.9, ((0.5,),)),
+        SourceReadings("alone", 0.0, ((0.0,),)),
+        SourceReadings("both 1", 1.0, ((1.0,),)),
+        SourceReadings("cache 1", 0.9, ((0.5,),)),
     ]
     report = fit_pressure("probe", ("x",), coruns)
     expected = quality(report.table["known"].to_numpy(), report.table["predicted"].to_numpy())
@@ -74,12 +74,12 @@ def test_quality_by_hand() -> None:
 
 
 def test_readings_that_tell_nothing_explain_nothing() -> None:
-    coruns = [CoRun(f"both {level:g}", level, ((0.3,),)) for level in LEVELS]
+    coruns = [SourceReadings(f"both {level:g}", level, ((0.3,),)) for level in LEVELS]
     assert fit_pressure("probe", ("x",), coruns).fit.r_squared <= 0.0
 
 
 def test_a_reading_that_falls_with_pressure_gets_no_weight() -> None:
-    coruns = [CoRun(f"both {level:g}", level, ((1.0 - level,),)) for level in LEVELS]
+    coruns = [SourceReadings(f"both {level:g}", level, ((1.0 - level,),)) for level in LEVELS]
     assert fit_pressure("probe", ("x",), coruns).fit.coefficients == pytest.approx((0.0,), abs=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_a_reading_that_falls_with_pressure_gets_no_weight() -> None:
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=12))
 def test_predictions_are_pressures_whatever_was_read(rows: list[tuple[float, float, float]]) -> None:
     pressures = [0.0, 1.0, *(row[0] for row in rows[2:])]
-    coruns = [CoRun("both", p, (row[1:],)) for p, row in zip(pressures, rows, strict=True)]
+    coruns = [SourceReadings("both", p, (row[1:],)) for p, row in zip(pressures, rows, strict=True)]
     table = fit_pressure("probe", ("a", "b"), coruns).table
     assert table["predicted"].between(0.0, 1.0).all()
 
@@ -95,7 +95,7 @@ def test_predictions_are_pressures_whatever_was_read(rows: list[tuple[float, flo
 @pytest.mark.parametrize("pressures", [(0.0, 1.0), (0.5, 0.5, 0.5)])
 def test_too_few_coruns_or_one_pressure_are_refused(pressures: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="at least 3 at two or more pressures"):
-        fit_pressure("probe", ("x",), [CoRun("both", pressure, ((0.1,),)) for pressure in pressures])
+        fit_pressure("probe", ("x",), [SourceReadings("both", pressure, ((0.1,),)) for pressure in pressures])
 
 
 @pytest.mark.parametrize(
@@ -104,16 +104,16 @@ def test_too_few_coruns_or_one_pressure_are_refused(pressures: tuple[float, ...]
 )
 def test_a_corun_that_cannot_be_is_refused(pressure: float, readings: tuple[tuple[float, ...], ...]) -> None:
     with pytest.raises(ValueError, match="CoRun both"):
-        CoRun("both", pressure, readings)
+        SourceReadings("both", pressure, readings)
 
 
 def test_loads_press_on_cache_and_memory_together_and_each_alone() -> None:
     loads = fit_loads(MACHINE, [0.5])
     assert loads == {
         "alone": None,
-        "both 0.5": Load(2**21, 5e8, 0.5),
-        "cache 0.5": Load(2**21, 0.0, 0.5),
-        "reads 0.5": Load(0, 5e8),
+        "both 0.5": CoRunnerLoad(2**21, 5e8, 0.5),
+        "cache 0.5": CoRunnerLoad(2**21, 0.0, 0.5),
+        "reads 0.5": CoRunnerLoad(0, 5e8),
     }
 
 
@@ -121,17 +121,17 @@ def test_each_load_is_read_in_each_round_with_what_it_achieved() -> None:
     source = ObservedSlowdown()
 
     @contextmanager
-    def pressing(load: Load | None) -> Iterator[Pressing]:
+    def pressing(load: CoRunnerLoad | None) -> Iterator[Pressing]:
         share = 0.0 if load is None else load.footprint_bytes / MACHINE.l3_bytes
         slow_s.append(1.0 + share)
         yield SimpleNamespace(achieved=AchievedPressure(0.0, share))  # type: ignore[misc]
         slow_s.pop()
 
-    def press(load: Load | None) -> AbstractContextManager[Pressing]:
+    def press(load: CoRunnerLoad | None) -> AbstractContextManager[Pressing]:
         return pressing(load)
 
     slow_s: list[float] = []
-    loads = {"alone": None, "cache 1": Load(MACHINE.l3_bytes, 0.0)}
+    loads = {"alone": None, "cache 1": CoRunnerLoad(MACHINE.l3_bytes, 0.0)}
     coruns = measure_coruns(
         source, loads, press, rounds=2, readings=3, pause_s=0.0,
         exercise=lambda: source.observe(slow_s[-1], 1.0, 2.0),
@@ -144,7 +144,7 @@ def test_each_load_is_read_in_each_round_with_what_it_achieved() -> None:
 
 def test_a_real_corunner_gives_a_known_pressure(tmp_path: Path) -> None:
     press = presser(CORE, MACHINE, tmp_path)
-    loads = {"alone": None, "cache 0.5": Load(2**21, 0.0, 0.5)}
+    loads = {"alone": None, "cache 0.5": CoRunnerLoad(2**21, 0.0, 0.5)}
     coruns = measure_coruns(ObservedSlowdown(), loads, press, rounds=1, readings=1, pause_s=0.05)
     assert coruns[0].pressure == 0.0
     assert 0.0 < coruns[1].pressure <= 0.5

@@ -5,7 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from veltair.evaluation.measurement.interference_fit import CoRun, fit_pressure
+from veltair.evaluation.measurement.interference_fit import SourceReadings, fit_pressure
 from veltair.evaluation.measurement.interference_plots import fit_figure
 from veltair.machine.interference.source import PressureFit
 
@@ -13,13 +13,15 @@ from veltair.machine.interference.source import PressureFit
 def reports(*sources: str) -> tuple[pd.DataFrame, list[PressureFit]]:
     """Fits of made-up readings: the first source follows the pressure, each further one less."""
     tables, fits = [], []
-    for place, source in enumerate(sources):
+    for index, source in enumerate(sources):
         coruns = [
-            CoRun(f"{kind} {level:g}", level, tuple((level + 0.1 * place * wave,) for wave in (-1, 1, 2)))
+            SourceReadings(
+                f"{kind} {level:g}", level, tuple((level + 0.1 * index * wave,) for wave in (-1, 1, 2))
+            )
             for kind in ("both", "cache", "reads")
             for level in (0.25, 0.5, 1.0)
         ]
-        report = fit_pressure(source, ("x",), [CoRun("alone", 0.0, ((0.0,),)), *coruns])
+        report = fit_pressure(source, ("x",), [SourceReadings("alone", 0.0, ((0.0,),)), *coruns])
         tables.append(report.table)
         fits.append(report.fit)
     return pd.concat(tables, ignore_index=True), fits

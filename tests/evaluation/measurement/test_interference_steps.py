@@ -26,7 +26,7 @@ from veltair.machine.interference.source import (
     PressureFit,
     Reading,
 )
-from veltair.machine.profile.corunner import Load
+from veltair.machine.profile.corunner import CoRunnerLoad
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import collect, read_provenance, write_json
 
@@ -74,7 +74,7 @@ class Missing(Exact):
 class Presses:
     """A co-runner that puts the pressure of its load on the world."""
 
-    def __init__(self, load: Load | None) -> None:
+    def __init__(self, load: CoRunnerLoad | None) -> None:
         self.pressure = 0.0 if load is None else load.footprint_bytes / MACHINE.l3_bytes
 
     @property

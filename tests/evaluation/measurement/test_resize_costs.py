@@ -18,21 +18,21 @@ def wait() -> None:
 
 @pytest.mark.skipif(len(CORES) < 2, reason="one core has no others to change to")
 def test_every_layer_but_the_first_adopts_a_change_each_way(c_build: Path) -> None:
-    gang = open_gang("gang", CORES, c_build)
+    pool = open_gang("gang", CORES, c_build)
     try:
-        room = gang.bind(python_room(wait, wait, wait), "net")
-        found = [name for name, _ in adoptions(gang, room, (0, 0, 0), CORES)]
+        room = pool.bind(python_room(wait, wait, wait), "net")
+        found = [name for name, _ in adoptions(pool, room, (0, 0, 0), CORES)]
     finally:
-        gang.stop()
+        pool.stop()
     assert found == [SHRINK, SHRINK, GROW, GROW]
 
 
 def test_one_core_has_nothing_to_adopt(c_build: Path) -> None:
-    gang = open_gang("gang", CORES[:1], c_build)
+    pool = open_gang("gang", CORES[:1], c_build)
     try:
-        assert list(adoptions(gang, gang.bind(python_room(wait, wait), "net"), (0, 0), CORES[:1])) == []
+        assert list(adoptions(pool, pool.bind(python_room(wait, wait), "net"), (0, 0), CORES[:1])) == []
     finally:
-        gang.stop()
+        pool.stop()
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="one core has no others to change to")
@@ -40,10 +40,10 @@ def test_a_kernel_that_fails_ends_the_sampling(c_build: Path) -> None:
     def fail() -> None:
         raise RuntimeError("no good")
 
-    gang = open_gang("gang", CORES, c_build)
+    pool = open_gang("gang", CORES, c_build)
     try:
-        room = gang.bind(python_room(wait, fail), "net")
+        room = pool.bind(python_room(wait, fail), "net")
         with pytest.raises((RuntimeError, KernelError), match="no good"):
-            list(adoptions(gang, room, (0, 0), CORES))
+            list(adoptions(pool, room, (0, 0), CORES))
     finally:
-        gang.stop()
+        pool.stop()

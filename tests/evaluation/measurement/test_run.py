@@ -27,9 +27,9 @@ from veltair.evaluation.measurement import run as live
 from veltair.evaluation.measurement.run import (
     QUERIES,
     SAMPLES_PER_MODEL,
-    LiveRun,
-    LiveSettings,
-    LiveStudy,
+    MeasuredRun,
+    Measurement,
+    MeasurementSettings,
     live_frame,
     load_models,
     make_samples,
@@ -47,14 +47,14 @@ from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.launchers import LAUNCHERS, launcher
-from veltair.machine.workers.tvm_pool import PoolGang
+from veltair.machine.workers.tvm_pool import TvmPool
 from veltair.serving.loop.policy import Answer, Context, Rejection, Snapshot
 from veltair.serving.loop.query import Ending
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 QOS_S = 10.0  # so wide that no machine misses it
-SETTINGS = LiveSettings(seconds=1.0, seed=7, drain_qos=4.0)
+SETTINGS = MeasurementSettings(seconds=1.0, seed=7, drain_qos=4.0)
 QPS = 40.0
 
 
@@ -104,11 +104,11 @@ def scenario_of(models: dict[str, LoadedModel]) -> Scenario:
 
 def study_of(
     scenario: Scenario, models: dict[str, LoadedModel], make: MakePolicy = fcfs, **settings: Any
-) -> LiveStudy:
+) -> Measurement:
     """Return a study of a policy on freshly made samples."""
     samples = make_samples(models, scenario, SETTINGS.seed)
-    return LiveStudy(
-        scenario, "Fcfs", make, models, samples, replace(SETTINGS, **settings), PoolGang, ObservedSlowdown()
+    return Measurement(
+        scenario, "Fcfs", make, models, samples, replace(SETTINGS, **settings), TvmPool, ObservedSlowdown()
     )
 
 
@@ -121,12 +121,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def measured(
     scenario: Scenario, models: dict[str, LoadedModel], folders: Path
-) -> Callable[[MakePolicy], LiveRun]:
+) -> Callable[[MakePolicy], MeasuredRun]:
     """Return one second of the real LoadGen against a policy; measured once for each."""
-    runs: dict[MakePolicy, LiveRun] = {}
+    runs: dict[MakePolicy, MeasuredRun] = {}
     study = study_of(scenario, models)
 
-    def run(make: MakePolicy) -> LiveRun:
+    def run(make: MakePolicy) -> MeasuredRun:
         if make not in runs:
             runs[make] = measure(replace(study, make=make), QPS, folders / make.__name__)
         return runs[make]
@@ -134,7 +134,7 @@ def measured(
     return run
 
 
-Measured = Callable[[MakePolicy], LiveRun]
+Measured = Callable[[MakePolicy], MeasuredRun]
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def test_models_that_do_not_fit_together_are_loaded_when_a_query_needs_them(
     assert memory is not None
     samples, launch = make_samples(models, scenario, 7, memory), launcher(name, tmp_path)
     settings = replace(SETTINGS, seconds=0.5)
-    study = LiveStudy(scenario, "Fcfs", fcfs, models, samples, settings, launch, ObservedSlowdown(), memory)
+    study = Measurement(scenario, "Fcfs", fcfs, models, samples, settings, launch, ObservedSlowdown(), memory)
     run = measure(study, QPS, tmp_path / "run")
     assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
     assert memory.counts.evictions > 4
@@ -302,7 +302,7 @@ def test_every_query_is_served_right_and_on_time(measured: Measured) -> None:
 def test_warm_up_is_a_tenth_of_the_time_from_the_first_arrival_to_the_last(measured: Measured) -> None:
     # The engine's clock ran while LoadGen started: that time is none of the run's.
     run = measured(fcfs)
-    first_s, last_s = (run.records[place].query.arrival_s for place in (0, -1))
+    first_s, last_s = (run.records[index].query.arrival_s for index in (0, -1))
     assert first_s > 0
     assert run.count_from_s == pytest.approx(first_s + 0.1 * (last_s - first_s))
 
@@ -375,12 +375,12 @@ def test_a_loadgen_that_dies_is_a_loadgen_error(
 class Rates:
     """Stands for `measure`: every rate up to a limit is served in full, the first `failures` runs fail."""
 
-    def __init__(self, run: LiveRun, rejected: LiveRun, limit_qps: float, failures: int = 0) -> None:
+    def __init__(self, run: MeasuredRun, rejected: MeasuredRun, limit_qps: float, failures: int = 0) -> None:
         self.run, self.rejected, self.limit_qps, self.failures = run, rejected, limit_qps, failures
         self.asked: list[float] = []
         self.folders: list[Path] = []
 
-    def __call__(self, study: LiveStudy, qps: float, folder: Path) -> LiveRun:
+    def __call__(self, study: Measurement, qps: float, folder: Path) -> MeasuredRun:
         self.asked.append(qps)
         self.folders.append(folder)
         if len(self.asked) <= self.failures:

@@ -178,10 +178,10 @@ def test_a_changed_last_digit_differs_from_the_golden_summary(metrics: Path, tmp
     write_golden(metrics, golden)
     lines = golden.read_text().splitlines()
     value = str(read_csv(metrics / CAPACITY)["qps_at_95"].iloc[0])
-    place = next(number for number, line in enumerate(lines) if value in line)
+    index = next(number for number, line in enumerate(lines) if value in line)
     changed = value[:-1] + ("1" if value[-1] != "1" else "2")
     made.write_text(golden.read_text().replace(value, changed, 1))
-    with pytest.raises(ValueError, match=f"made.csv:{place + 1} differs from .*golden.csv"):
+    with pytest.raises(ValueError, match=f"made.csv:{index + 1} differs from .*golden.csv"):
         check_golden(made, golden)
 
 

@@ -216,7 +216,7 @@ def record(query, latency_s=0.5, ending=Ending.SERVED):
 
 
 def test_late_rejected_unfinished_and_missing_queries_are_misses():
-    queries = [query(place) for place in range(5)]
+    queries = [query(index) for index in range(5)]
     records = [
         record(queries[0]),
         record(queries[1], latency_s=1.5),
@@ -244,13 +244,13 @@ def test_a_run_without_counted_queries_is_invalid():
 
 def test_a_hopeless_run_is_stopped_at_the_miss_that_decides_it():
     # Of 40 queries 2 may miss 95 %: the third miss decides, the rest is not drawn.
-    queries = [query(place) for place in range(40)]
+    queries = [query(index) for index in range(40)]
     records = iter([record(query, latency_s=2.0) for query in queries])
     found = satisfaction_of(records, queries, 0.0, stop_below=0.95)
     assert (found.complete, found.pooled, len(list(records))) == (False, 37 / 40, 37)
 
 
 def test_a_run_that_just_reaches_the_target_is_not_stopped():
-    queries = [query(place) for place in range(40)]
+    queries = [query(index) for index in range(40)]
     records = [record(query, latency_s=2.0 if query.id < 2 else 0.5) for query in queries]
     assert satisfaction_of(records, queries, 0.0, stop_below=0.95) == Satisfaction(0.95, 0.95)

@@ -86,7 +86,7 @@ def test_average_latency_leaves_rejections_out_and_counts_unfinished_queries_unt
 
 
 def test_percentiles_are_latencies_that_queries_had() -> None:
-    spread = measured([record(place, "light", 0.0, (place + 1) / 100) for place in range(100)])
+    spread = measured([record(index, "light", 0.0, (index + 1) / 100) for index in range(100)])
     found = [spread[name] for name in ("latency_p50_s", "latency_p95_s", "latency_p99_s")]
     assert found == pytest.approx([0.50, 0.95, 0.99])
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, Verdict
+from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, LoadGenResult
 from veltair.evaluation.measurement.write_run import write_run
 from veltair.evaluation.metrics.records import DTYPES, Run, read_records, to_frame, to_records, write_records
 from veltair.serving.loop.query import Ending, Query, QueryRecord
@@ -28,7 +28,7 @@ def record_lists(draw: st.DrawFn) -> list[QueryRecord]:
     return [
         QueryRecord(
             Query(
-                place, draw(st.sampled_from(["resnet50", "bert"])), draw(seconds), draw(st.floats(1e-6, 10))
+                index, draw(st.sampled_from(["resnet50", "bert"])), draw(seconds), draw(st.floats(1e-6, 10))
             ),
             draw(st.sampled_from(Ending)),
             draw(seconds),
@@ -38,7 +38,7 @@ def record_lists(draw: st.DrawFn) -> list[QueryRecord]:
             draw(seconds),
             draw(st.text(alphabet="ab é,\n", max_size=8)),
         )
-        for place in sorted(ids)
+        for index in sorted(ids)
     ]
 
 
@@ -108,16 +108,16 @@ def test_chunks_of_records_make_the_table_that_all_of_them_at_once_make(
     models = ("resnet50", "bert", "bert")
     records = [
         QueryRecord(
-            Query(place, models[place % 3], 0.1 * place, 0.5),
-            tuple(Ending)[place % 2],
-            0.1 * place,
+            Query(index, models[index % 3], 0.1 * index, 0.5),
+            tuple(Ending)[index % 2],
+            0.1 * index,
             1.0,
-            place,
+            index,
             0,
             0.5,
-            f"reason {place % 4}",
+            f"reason {index % 4}",
         )
-        for place in reversed(range(count))
+        for index in reversed(range(count))
     ]
     whole = to_frame(records, RUN, count_from_s=0.3)
     monkeypatch.setattr("veltair.evaluation.metrics.records.CHUNK", 8)
@@ -178,7 +178,7 @@ def test_a_run_at_no_rate_is_refused() -> None:
 
 # One query of 400 ms and one of 600 ms, over a target of 500 ms.
 SERVED = [record(0, arrival_s=1.0, end_s=1.4), record(1, arrival_s=1.0, end_s=1.6)]
-VERDICT = Verdict(False, "", 2, 1, 500_000_000, 500_000_000, 600_000_000)
+VERDICT = LoadGenResult(False, "", 2, 1, 500_000_000, 500_000_000, 600_000_000)
 
 
 @pytest.mark.parametrize("tenant", ["resnet50", MIXED])

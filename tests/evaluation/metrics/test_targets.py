@@ -19,8 +19,8 @@ times = st.floats(1e-3, 1.0)
 def table(seconds: np.ndarray) -> CostTable:
     """Cost table of model "net": `seconds` is (layers, versions, core counts), level 1 is twice as slow."""
     rows = [
-        ("net", layer, version, CORES[place], level, 0, value * (1 + level), 0.0, 0.0)
-        for (layer, version, place), value in np.ndenumerate(seconds)
+        ("net", layer, version, CORES[index], level, 0, value * (1 + level), 0.0, 0.0)
+        for (layer, version, index), value in np.ndenumerate(seconds)
         for level in (0.0, 1.0)
         if np.isfinite(value)
     ]
@@ -42,7 +42,7 @@ def cost_arrays(draw: st.DrawFn) -> np.ndarray:
 def least_work(seconds: np.ndarray, qos_s: float) -> float:
     """Brute force: every core count and version of every layer."""
     options = [
-        [(value, value * CORES[place]) for (_, place), value in np.ndenumerate(layer)] for layer in seconds
+        [(value, value * CORES[index]) for (_, index), value in np.ndenumerate(layer)] for layer in seconds
     ]
     plans = (tuple(map(sum, zip(*plan, strict=True))) for plan in itertools.product(*options))
     return min((work for time, work in plans if time <= qos_s), default=math.inf)
@@ -173,8 +173,8 @@ def test_a_model_that_gets_no_queries_does_not_count() -> None:
 @given(st.lists(st.tuples(times, times), min_size=1, max_size=4), st.floats(0.5, 1.0))
 def test_the_pooled_bound_equals_the_linear_programme(pairs: list[tuple[float, float]], share: float) -> None:
     total = sum(weight for _, weight in pairs)
-    work = {f"m{place}": cost for place, (cost, _) in enumerate(pairs)}
-    shares = {f"m{place}": weight / total for place, (_, weight) in enumerate(pairs)}
+    work = {f"m{index}": cost for index, (cost, _) in enumerate(pairs)}
+    shares = {f"m{index}": weight / total for index, (_, weight) in enumerate(pairs)}
     solved = linprog(
         list(work.values()), A_ub=[[-1] * len(work)], b_ub=[-share], bounds=[(0, w) for w in shares.values()]
     )

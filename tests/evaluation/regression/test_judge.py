@@ -11,7 +11,7 @@ from veltair.evaluation.regression.judge import (
     LEAST_PAIRS,
     Better,
     Change,
-    Outcome,
+    ChangeKind,
     Quantity,
     better_of,
     compare_exactly,
@@ -66,20 +66,22 @@ def test_a_slow_down_is_found_through_a_drift_of_the_machine() -> None:
 
 
 def test_a_slow_down_below_3_percent_is_no_alarm_however_sure_it_is() -> None:
-    assert changed([1.0] * 8, [1.03] * 8).outcome is Outcome.NO_CHANGE
+    assert changed([1.0] * 8, [1.03] * 8).outcome is ChangeKind.NO_CHANGE
 
 
 @pytest.mark.parametrize(
     ("better", "factor", "outcome"),
     [
-        ("lower", 1.05, Outcome.REGRESSION),
-        ("lower", 0.95, Outcome.IMPROVEMENT),
-        ("higher", 0.95, Outcome.REGRESSION),
-        ("higher", 1.05, Outcome.IMPROVEMENT),
-        ("neither", 1.05, Outcome.CHANGED),
+        ("lower", 1.05, ChangeKind.REGRESSION),
+        ("lower", 0.95, ChangeKind.IMPROVEMENT),
+        ("higher", 0.95, ChangeKind.REGRESSION),
+        ("higher", 1.05, ChangeKind.IMPROVEMENT),
+        ("neither", 1.05, ChangeKind.CHANGED),
     ],
 )
-def test_which_direction_is_worse_is_the_quantity_s(better: Better, factor: float, outcome: Outcome) -> None:
+def test_which_direction_is_worse_is_the_quantity_s(
+    better: Better, factor: float, outcome: ChangeKind
+) -> None:
     values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     found = changed(values, [factor * value for value in values], Quantity("box", "x", better))
     assert found.outcome is outcome
@@ -89,7 +91,7 @@ def test_an_interval_that_holds_1_is_no_alarm_however_large_the_change() -> None
     found = changed([1.0] * 6, [0.5, 0.6, 1.2, 1.3, 1.4, 1.5])
     assert found.ratio == pytest.approx(1.25)
     assert found.low < 1 < found.high
-    assert found.outcome is Outcome.NO_CHANGE
+    assert found.outcome is ChangeKind.NO_CHANGE
 
 
 def test_the_ratio_is_the_median_of_the_pairs_not_that_of_the_medians() -> None:
@@ -99,27 +101,27 @@ def test_the_ratio_is_the_median_of_the_pairs_not_that_of_the_medians() -> None:
 
 def test_five_pairs_are_not_judged_and_six_are() -> None:
     few, enough = ([1.0] * count for count in (LEAST_PAIRS - 1, LEAST_PAIRS))
-    assert changed(few, [2.0] * len(few)).outcome is Outcome.NOT_JUDGED
-    assert changed(enough, [2.0] * len(enough)).outcome is Outcome.REGRESSION
+    assert changed(few, [2.0] * len(few)).outcome is ChangeKind.NOT_JUDGED
+    assert changed(enough, [2.0] * len(enough)).outcome is ChangeKind.REGRESSION
 
 
 def test_runs_that_were_not_made_in_turns_are_not_judged() -> None:
     (found,) = judge({LATENCY: ([1.0] * 6, [2.0] * 6)}, interleaved=False)
-    assert found.outcome is Outcome.NOT_JUDGED
+    assert found.outcome is ChangeKind.NOT_JUDGED
     assert "in turns" in found.reason
 
 
 def test_pairs_without_a_ratio_are_left_out() -> None:
     found = changed([1.0] * 6 + [0.0, nan], [2.0] * 6 + [1.0, 1.0])
-    assert (found.pairs, found.outcome) == (6, Outcome.REGRESSION)
+    assert (found.pairs, found.outcome) == (6, ChangeKind.REGRESSION)
 
 
 def test_a_policy_that_serves_nothing_any_more_is_a_regression() -> None:
-    assert changed([5.0] * 6, [0.0] * 6, QPS).outcome is Outcome.REGRESSION
+    assert changed([5.0] * 6, [0.0] * 6, QPS).outcome is ChangeKind.REGRESSION
 
 
 def test_nothing_but_pairs_without_a_ratio_is_not_judged() -> None:
-    assert changed([0.0] * 6, [1.0] * 6).outcome is Outcome.NOT_JUDGED
+    assert changed([0.0] * 6, [1.0] * 6).outcome is ChangeKind.NOT_JUDGED
 
 
 def test_unlike_numbers_of_values_are_refused() -> None:
@@ -157,12 +159,12 @@ def simulated(qps: str = "417.2", policy: str = "Planaria") -> pd.DataFrame:
 
 def test_simulated_tables_that_are_equal_are_told_equal_by_policy() -> None:
     found = compare_exactly("capacity.csv", simulated(), simulated())
-    assert [change.outcome for change in found] == [Outcome.EQUAL, Outcome.EQUAL]
+    assert [change.outcome for change in found] == [ChangeKind.EQUAL, ChangeKind.EQUAL]
 
 
 def test_the_last_digit_of_a_simulated_result_that_differs_is_an_alarm_of_its_policy() -> None:
     found = compare_exactly("capacity.csv", simulated("417.2"), simulated("417.20000000000005"))
-    assert [change.outcome for change in found] == [Outcome.DIFFERS, Outcome.EQUAL]
+    assert [change.outcome for change in found] == [ChangeKind.DIFFERS, ChangeKind.EQUAL]
     assert "qps_at_95 was 417.2, is 417.20000000000005" in found[0].reason
     assert found[0].alarm
 

@@ -15,7 +15,7 @@ from tests.support.regression_builders import (
     write_metrics,
 )
 from veltair.evaluation.__main__ import main
-from veltair.evaluation.regression.judge import Change, Outcome
+from veltair.evaluation.regression.judge import Change, ChangeKind
 from veltair.evaluation.regression.read import Comparison, ComparisonError, compare, made_in_turns, read_runs
 from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
 from veltair.provenance import ProvenanceError, provenance_path, write_result
@@ -27,7 +27,7 @@ def noisy(seed: int, slower: float = 1.0) -> list[float]:
     return (slower * np.exp(0.01 * np.random.default_rng(seed).standard_normal(PAIRS))).tolist()
 
 
-def outcomes(comparison: Comparison) -> dict[tuple[str, str], Outcome]:
+def outcomes(comparison: Comparison) -> dict[tuple[str, str], ChangeKind]:
     return {
         (change.quantity.subject, change.quantity.metric): change.outcome for change in comparison.changes
     }
@@ -49,27 +49,27 @@ def served_pairs(folder: Path, slower: float = 1.0) -> tuple[Path, Path]:
 
 def test_a_benchmark_that_got_5_percent_slower_is_found(tmp_path: Path) -> None:
     sides = write_benchmark_pairs(tmp_path, noisy(1), noisy(2, slower=1.05))
-    assert only(compare(*sides)).outcome is Outcome.REGRESSION
+    assert only(compare(*sides)).outcome is ChangeKind.REGRESSION
 
 
 def test_a_benchmark_with_noise_alone_is_not(tmp_path: Path) -> None:
     sides = write_benchmark_pairs(tmp_path, noisy(1), noisy(2))
-    assert only(compare(*sides)).outcome is Outcome.NO_CHANGE
+    assert only(compare(*sides)).outcome is ChangeKind.NO_CHANGE
 
 
 def test_measured_capacities_that_fell_are_found_pair_by_pair(tmp_path: Path) -> None:
     found = outcomes(compare(*served_pairs(tmp_path, slower=1.05)))
     assert found == {
-        ("box, mix, Planaria", "qps_at_95"): Outcome.REGRESSION,
-        ("box, mix, Planaria", "qps_at_95_minimum"): Outcome.REGRESSION,
+        ("box, mix, Planaria", "qps_at_95"): ChangeKind.REGRESSION,
+        ("box, mix, Planaria", "qps_at_95_minimum"): ChangeKind.REGRESSION,
     }
 
 
 def test_a_run_of_several_seeds_is_a_pair_for_each(tmp_path: Path) -> None:
     rows = capacity_rows("engine", [1.0, 2.0, 3.0])
     for pair in range(2):
-        for place, side in enumerate("AB"):
-            write_metrics(tmp_path / side / str(pair), rows, origin(2 * pair + place))
+        for index, side in enumerate("AB"):
+            write_metrics(tmp_path / side / str(pair), rows, origin(2 * pair + index))
     assert {change.pairs for change in compare(tmp_path / "A", tmp_path / "B").changes} == {6}
 
 
@@ -78,7 +78,7 @@ def test_two_single_runs_are_shown_and_not_judged(tmp_path: Path) -> None:
     b = write_benchmark_run(tmp_path / "b.json", {"x": (2.0, "s")}, origin(1))
     found = compare(a, b)
     assert found.changes[0].ratio == 2.0
-    assert found.changes[0].outcome is Outcome.NOT_JUDGED
+    assert found.changes[0].outcome is ChangeKind.NOT_JUDGED
 
 
 def test_runs_one_side_after_the_other_are_not_judged(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_unlike_numbers_of_runs_are_refused(tmp_path: Path) -> None:
 def test_simulated_results_are_compared_for_equality_on_any_machine(tmp_path: Path) -> None:
     a = write_metrics(tmp_path / "a", capacity_rows("simulator", [417.2]), origin())
     b = write_metrics(tmp_path / "b", capacity_rows("simulator", [417.3]), origin(cpu="another CPU"))
-    assert {*outcomes(compare(a, a)).values()} == {Outcome.EQUAL}
-    assert {*outcomes(compare(a, b)).values()} == {Outcome.DIFFERS}
+    assert {*outcomes(compare(a, a)).values()} == {ChangeKind.EQUAL}
+    assert {*outcomes(compare(a, b)).values()} == {ChangeKind.DIFFERS}
 
 
 def test_results_hold_their_metrics_in_a_folder(tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ def test_a_path_without_results_is_refused_with_what_to_give(tmp_path: Path, nam
 def test_a_part_can_be_left_out(tmp_path: Path) -> None:
     rows = [*capacity_rows("simulator", [417.2]), *capacity_rows("engine", [7.0])]
     folder = write_metrics(tmp_path, rows, origin())
-    assert {change.outcome for change in compare(folder, folder, ["simulated"]).changes} == {Outcome.EQUAL}
+    assert {change.outcome for change in compare(folder, folder, ["simulated"]).changes} == {ChangeKind.EQUAL}
     assert {change.outcome for change in compare(folder, folder, ["measured"]).changes} == {
-        Outcome.NOT_JUDGED
+        ChangeKind.NOT_JUDGED
     }
 
 

@@ -24,7 +24,7 @@ from veltair.evaluation.metrics.capacity import (
 )
 from veltair.evaluation.runtimes import capacity as served
 from veltair.evaluation.runtimes.capacity import OURS, installed, rate_figures, ratio_figures, search_in_turn
-from veltair.evaluation.runtimes.query_tracker import Outcome
+from veltair.evaluation.runtimes.query_tracker import RateResult
 from veltair.evaluation.runtimes.registry import Rival
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable
@@ -37,13 +37,13 @@ DEFAULT = Rival("default", "served_vs_ort_default", "onnxruntime")
 PINNED = [Rival(name, "served_vs_ort_pinned", "onnxruntime") for name in ("1x2", "2x1")]
 
 
-def server(limit_qps: float, log: list[tuple[float, int, str]]) -> Callable[[float, int, Path], Outcome]:
+def server(limit_qps: float, log: list[tuple[float, int, str]]) -> Callable[[float, int, Path], RateResult]:
     """Return one that serves rates up to a limit in time, and none above it."""
 
-    def serve(qps: float, seed: int, folder: Path) -> Outcome:
+    def serve(qps: float, seed: int, folder: Path) -> RateResult:
         log.append((qps, seed, folder.name))
         share = 1.0 if qps <= limit_qps else 0.5
-        return Outcome(qps, 100, share, share, 0.0, "")
+        return RateResult(qps, 100, share, share, 0.0, "")
 
     return serve
 

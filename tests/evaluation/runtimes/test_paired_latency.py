@@ -6,7 +6,7 @@ from veltair.evaluation.runtimes.paired_latency import (
     MINIMUM_ROUNDS,
     MOST_ROUNDS,
     MOST_RUNS,
-    Comparison,
+    PairedLatencies,
     block_runs,
     compare,
     rounds_within,
@@ -24,7 +24,7 @@ class Network:
         return [2 * self.run_s] + [self.run_s] * (runs - 1)
 
 
-def compared(ours_s: float, theirs_s: float, budget_s: float = 1.0) -> tuple[Comparison, list[str]]:
+def compared(ours_s: float, theirs_s: float, budget_s: float = 1.0) -> tuple[PairedLatencies, list[str]]:
     asked: list[str] = []
     networks = Network("ours", ours_s, asked), Network("theirs", theirs_s, asked)
     return compare(*networks, budget_s, sleep=lambda seconds: asked.append("pause")), asked
@@ -86,9 +86,9 @@ def test_rounds_fit_the_budget_unless_that_is_too_few(budget_s: float, round_s: 
 
 def test_a_comparison_of_unlike_lengths_is_refused() -> None:
     with pytest.raises(ValueError, match="2 and 1 rounds; give both equally many"):
-        Comparison((1.0, 1.0), (1.0,))
+        PairedLatencies((1.0, 1.0), (1.0,))
 
 
 def test_a_latency_of_0_is_refused() -> None:
     with pytest.raises(ValueError, match="a latency is not above 0"):
-        Comparison((1.0,), (0.0,))
+        PairedLatencies((1.0,), (0.0,))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.evaluation.loadgen.client import ServerRun
-from veltair.evaluation.runtimes.query_tracker import Outcome, Reception, serve_rate
+from veltair.evaluation.runtimes.query_tracker import QueryTracker, RateResult, serve_rate
 from veltair.evaluation.runtimes.registry import Done
 from veltair.serving.loop.query import Ending
 
@@ -18,8 +18,8 @@ MODELS = share_samples({"a": 1, "b": 1})
 QOS_S = {"a": 10.0, "b": 10.0}
 
 
-def reception(complete: Callable[[int], None] = lambda number: None) -> Reception:
-    return Reception(complete, MODELS, QOS_S)
+def reception(complete: Callable[[int], None] = lambda number: None) -> QueryTracker:
+    return QueryTracker(complete, MODELS, QOS_S)
 
 
 class FakeBackend:
@@ -43,7 +43,7 @@ class FakeBackend:
         self.stopped = True
 
 
-def serve(folder: Path, drain_s: float = 10.0, **options: Any) -> tuple[Outcome, FakeBackend]:
+def serve(folder: Path, drain_s: float = 10.0, **options: Any) -> tuple[RateResult, FakeBackend]:
     """Serve a quarter of a second of the real LoadGen."""
     run = ServerRun(200.0, 250, 1, 3, MODELS, 10.0, folder)
     made: list[FakeBackend] = []
@@ -144,6 +144,6 @@ def test_a_completion_that_cannot_be_told_ends_the_run() -> None:
 
 
 def test_an_outcome_with_a_problem_is_an_invalid_trial() -> None:
-    outcome = Outcome(10.0, 5, 1.0, 1.0, 0.001, "issued late")
+    outcome = RateResult(10.0, 5, 1.0, 1.0, 0.001, "issued late")
     assert outcome.satisfaction.invalid
     assert outcome.describe() == ("10 QPS: 5 queries, 100.0% on time, issue delay p99 1.00 ms issued late")

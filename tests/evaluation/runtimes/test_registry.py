@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from veltair.evaluation.runtimes import registry as rivals_module
-from veltair.evaluation.runtimes.registry import BACKENDS, Rival, open_backend, rivals, stepped_back
+from veltair.evaluation.runtimes.registry import BACKENDS, Rival, at_idle_priority, open_backend, rivals
 
 
 def test_each_ratio_of_the_comparison_has_a_rival() -> None:
@@ -51,5 +51,5 @@ def test_threads_started_by_one_that_stepped_back_yield_to_all_others() -> None:
         thread.join()
         return seen[0]
 
-    assert stepped_back(start) == os.SCHED_IDLE
+    assert at_idle_priority(start) == os.SCHED_IDLE
     assert os.sched_getscheduler(0) != os.SCHED_IDLE

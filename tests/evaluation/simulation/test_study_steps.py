@@ -9,7 +9,7 @@ import pytest
 from tests.support.table_builders import make_config, write_made_up_tables
 from veltair.config import Config
 from veltair.evaluation.experiment import layout as layout_module
-from veltair.evaluation.experiment.layout import USUAL, Layout
+from veltair.evaluation.experiment.layout import BASELINE, Layout
 from veltair.evaluation.experiment.scenario import CAPACITY
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
@@ -103,7 +103,7 @@ def sensitivity(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("sensitivity")
     config = config_of(results={"folder": str(folder)})
     layout = Layout(config)
-    write_sensitivity(config, USUAL, 0, layout.sensitivity()["start", 0])
+    write_sensitivity(config, BASELINE, 0, layout.sensitivity()["start", 0])
     write_sensitivity(config, "start", 1, layout.sensitivity()["start", 1])
     gather(config, {"sensitivity": layout.cells()["sensitivity"]}, folder)
     return read_csv(folder / "sensitivity.csv")

@@ -59,8 +59,8 @@ def test_a_kernel_is_given_its_inputs_its_packed_weights_and_its_outputs(plan: M
             texts = tensors(plan, layer, version)
             assert len(texts) == len(called.inputs) + len(called.outputs)
             assert texts[-1] == f"2,32:{','.join(map(str, called.outputs[-1]))}"
-            for place, shape in zip(chosen.packed, chosen.packed_shapes, strict=True):
-                assert texts[place] == f"2,32:{','.join(map(str, shape))}"
+            for index, shape in zip(chosen.packed, chosen.packed_shapes, strict=True):
+                assert texts[index] == f"2,32:{','.join(map(str, shape))}"
 
 
 def test_a_sample_has_the_first_and_last_version_of_unlike_layers_that_are_not_too_large(

@@ -17,11 +17,11 @@ from veltair.evaluation.validation.co_run_errors import (
     slowdown_error,
     tenants_of,
 )
-from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, Tenant
+from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, CoRunModel
 
-SMALL = Tenant("small", "local", (0, 0), 1)
-LARGE = Tenant("large", "local", (0, 0, 0), 1)
-TOLERANT = Tenant("large", "parallel", (1, 1, 1), 1)
+SMALL = CoRunModel("small", "local", (0, 0), 1)
+LARGE = CoRunModel("large", "local", (0, 0, 0), 1)
+TOLERANT = CoRunModel("large", "parallel", (1, 1, 1), 1)
 
 
 def samples(*rows: tuple[int, int, str, str, float]) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def test_tenants_are_read_back_from_the_samples() -> None:
     table = samples(*one_pair(4, 1.0, 1.4))
     table["versions"] = ["solo", "solo", "parallel", "parallel"]
     assert tenants_of(table, tables) == {
-        4: (Tenant("small", "solo", (0, 0), 1), Tenant("small", "parallel", (1, 1), 1))
+        4: (CoRunModel("small", "solo", (0, 0), 1), CoRunModel("small", "parallel", (1, 1), 1))
     }
 
 
@@ -112,7 +112,7 @@ def test_the_noise_of_the_tables_does_not_reach_a_prediction() -> None:
 
 def test_tenants_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"need 6 cores, but toy has 4"):
-        predicted_slowdowns(pressing_tables(), [Tenant("small", "local", (0, 0), 3)] * 2)
+        predicted_slowdowns(pressing_tables(), [CoRunModel("small", "local", (0, 0), 3)] * 2)
 
 
 @pytest.mark.parametrize(("scale", "slowdown"), [(0.5, 1.25), (1.0, 1.5), (2.0, 2.0)])

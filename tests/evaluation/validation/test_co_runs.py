@@ -10,7 +10,7 @@ from veltair.evaluation.validation.co_runs import (
     ALONE,
     BESIDE,
     COLUMNS,
-    Tenant,
+    CoRunModel,
     beside_each_other,
     draw_pairs,
     measure_pairs,
@@ -20,7 +20,7 @@ from veltair.machine.costs.table import CostTable
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.native_pool import NativeGang
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import BlockRun, Ended, Grant, Notice
 
 
@@ -59,7 +59,7 @@ def test_a_tenant_is_each_model_in_each_choice_of_versions_on_half_and_a_quarter
         for choice in ("solo", "parallel")
         for cores in (1, 2)
     }
-    assert Tenant("large", "parallel", (1, 1, 1), 2) in found
+    assert CoRunModel("large", "parallel", (1, 1, 1), 2) in found
 
 
 def test_on_one_core_there_are_no_tenants() -> None:
@@ -90,28 +90,28 @@ def test_the_same_seed_draws_the_same_pairs_in_another_order_than_the_next() -> 
 
 def test_a_tenant_without_cores_or_versions_is_refused() -> None:
     with pytest.raises(ValueError, match="0 versions on 1 cores"):
-        Tenant("net", "solo", (), 1)
+        CoRunModel("net", "solo", (), 1)
     with pytest.raises(ValueError, match="1 versions on 0 cores"):
-        Tenant("net", "solo", (0,), 0)
+        CoRunModel("net", "solo", (0,), 0)
 
 
 def test_the_short_one_runs_again_until_the_long_one_has_ended_once() -> None:
-    gang = FakeGang([3.0, 10.0])
-    assert beside_each_other(gang, blocks(2)) == [[3.0, 3.0, 3.0], [10.0]]  # type: ignore[arg-type]
+    pool = FakeGang([3.0, 10.0])
+    assert beside_each_other(pool, blocks(2)) == [[3.0, 3.0, 3.0], [10.0]]  # type: ignore[arg-type]
     # The run that begins at 9 s ends beside nobody: it is waited for, and does not count.
-    assert gang.log[-2:] == ["end 1", "end 0"]
+    assert pool.log[-2:] == ["end 1", "end 0"]
 
 
 def test_two_of_equal_length_run_once_each() -> None:
-    gang = FakeGang([2.0, 2.0])
-    counts = [len(seconds) for seconds in beside_each_other(gang, blocks(2))]  # type: ignore[arg-type]
+    pool = FakeGang([2.0, 2.0])
+    counts = [len(seconds) for seconds in beside_each_other(pool, blocks(2))]  # type: ignore[arg-type]
     assert counts in ([1, 1], [2, 1])
 
 
 def test_nothing_is_left_running() -> None:
-    gang = FakeGang([1.0, 2.5, 7.0])
-    beside_each_other(gang, blocks(3))  # type: ignore[arg-type]
-    starts, ends = (sum(word in line for line in gang.log) for word in ("start", "end"))
+    pool = FakeGang([1.0, 2.5, 7.0])
+    beside_each_other(pool, blocks(3))  # type: ignore[arg-type]
+    starts, ends = (sum(word in line for line in pool.log) for word in ("start", "end"))
     assert starts == ends
 
 
@@ -130,15 +130,15 @@ def test_real_kernels_are_timed_alone_and_beside_each_other(tiny_loaded: LoadedM
     if len(cores) < 2:
         pytest.skip("two tenants need two cores")
     layers = len(tiny_loaded.plan.layers)
-    tenant = Tenant("tiny", "local", (0,) * layers, 1)
+    tenant = CoRunModel("tiny", "local", (0,) * layers, 1)
     machine = Machine("here", 1, (cores,), 2**19, 2**24, 1e11, 1e11, validated=True)
-    gang = NativeGang(cores, c_build)
+    pool = NativePool(cores, c_build)
     try:
         samples = measure_pairs(
-            gang, {"tiny": tiny_loaded}, [(tenant, tenant), (tenant, tenant)], machine, spread, rounds=2
+            pool, {"tiny": tiny_loaded}, [(tenant, tenant), (tenant, tenant)], machine, spread, rounds=2
         )
     finally:
-        gang.stop()
+        pool.stop()
     assert list(samples.columns) == list(COLUMNS) and (samples["seconds"] > 0).all()
     counts = samples[samples["kind"] == ALONE].groupby(["corun", "side"]).size()
     assert counts.to_dict() == {(0, 0): 2, (0, 1): 2, (1, 0): 2, (1, 1): 2}

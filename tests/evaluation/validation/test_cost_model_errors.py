@@ -7,7 +7,7 @@ from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.validation import cost_model_errors as cost_model
 from veltair.evaluation.validation.cost_model_errors import cost_error_median, cost_errors
-from veltair.machine.costs.cost_model_fit import Cell, Fit
+from veltair.machine.costs.cost_model_fit import Fit, ScaledLayer
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
@@ -28,7 +28,7 @@ def tables(*models: str, layers: tuple[Tiling, ...] = (PARALLEL, SERIAL), two_co
     return Tables(
         HOST,
         {
-            model: tuple(Layer(f"conv{place}", f"s{place}", 0) for place in range(len(layers)))
+            model: tuple(Layer(f"conv{index}", f"s{index}", 0) for index in range(len(layers)))
             for model in models
         },
         {model: tuple((tiling,) for tiling in layers) for model in models},
@@ -55,7 +55,7 @@ def test_every_measured_version_and_core_count_has_a_row() -> None:
 def test_what_a_layer_is_tested_with_was_fitted_on_other_structures(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[tuple[str, int]]] = []
 
-    def fit(cells: list[Cell], _: Machine) -> Fit:
+    def fit(cells: list[ScaledLayer], _: Machine) -> Fit:
         seen.append({(cell.model, cell.layer) for cell in cells})
         return Fit(1.0, {}, 0.0)
 

@@ -9,7 +9,7 @@ from veltair.evaluation.validation.goals import (
     LEAST_CORES,
     Finding,
     Goal,
-    Verdict,
+    GoalStatus,
     by_policy,
     co_run_finding,
     cost_finding,
@@ -42,15 +42,15 @@ def errors_of(*policies: str, simulated_s: float = 0.012) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("goal", "value", "verdict"),
     [
-        (LOW, 0.1, Verdict.MET),
-        (LOW, 0.1001, Verdict.MISSED),
-        (HIGH, 0.9, Verdict.MET),
-        (HIGH, 0.8999, Verdict.MISSED),
-        (LOW, nan, Verdict.NOT_COMPUTED),
-        (HIGH, nan, Verdict.NOT_COMPUTED),
+        (LOW, 0.1, GoalStatus.MET),
+        (LOW, 0.1001, GoalStatus.MISSED),
+        (HIGH, 0.9, GoalStatus.MET),
+        (HIGH, 0.8999, GoalStatus.MISSED),
+        (LOW, nan, GoalStatus.NOT_COMPUTED),
+        (HIGH, nan, GoalStatus.NOT_COMPUTED),
     ],
 )
-def test_a_goal_is_met_up_to_its_limit(goal: Goal, value: float, verdict: Verdict) -> None:
+def test_a_goal_is_met_up_to_its_limit(goal: Goal, value: float, verdict: GoalStatus) -> None:
     assert goal.verdict(value) is verdict
 
 
@@ -89,7 +89,7 @@ def test_the_cost_models_error_is_the_median_over_held_out_cells() -> None:
 def test_a_profile_of_one_core_count_tests_no_cost_model() -> None:
     cells = pd.DataFrame({"measured_s": [1.0], "modelled_s": [1.0], "null_s": [1.0], "held_out": [False]})
     found = cost_finding(cells)
-    assert found.verdict is Verdict.NOT_COMPUTED and "profile more than one core count" in found.note
+    assert found.verdict is GoalStatus.NOT_COMPUTED and "profile more than one core count" in found.note
 
 
 def test_the_error_of_co_runs_is_the_median_over_those_held_out() -> None:
@@ -100,7 +100,7 @@ def test_the_error_of_co_runs_is_the_median_over_those_held_out() -> None:
     assert (found.value, found.null, found.verdict) == (
         pytest.approx(0.2),
         pytest.approx(0.5),
-        Verdict.MISSED,
+        GoalStatus.MISSED,
     )
 
 
@@ -108,12 +108,12 @@ def test_errors_of_traces_come_with_their_null_models_and_samples() -> None:
     found = {one.goal.name: one for one in trace_findings(errors_of("Ours", "Theirs"), [])}
     median = found["p50_error"]
     assert (median.value, median.null) == (pytest.approx(0.2), pytest.approx(0.5))
-    assert len(median.samples) == 2 and median.verdict is Verdict.MISSED
+    assert len(median.samples) == 2 and median.verdict is GoalStatus.MISSED
 
 
 def test_runs_that_served_nothing_leave_no_error_and_say_so() -> None:
     errors = errors_of("Ours").assign(error=nan)
-    assert {one.verdict for one in trace_findings(errors, [])} == {Verdict.NOT_COMPUTED}
+    assert {one.verdict for one in trace_findings(errors, [])} == {GoalStatus.NOT_COMPUTED}
 
 
 def test_the_order_of_policies_counts_significant_pairs_only() -> None:

@@ -5,8 +5,8 @@ import pytest
 from tests.support.premise_tables import made_up_times
 from veltair.evaluation.versions.premise import (
     CELL,
+    CoRunnerEffect,
     Effect,
-    Finding,
     analyse,
     local_less_parallel,
     overall,
@@ -17,9 +17,9 @@ from veltair.evaluation.versions.premise import (
 from veltair.machine.profile.corunner import ALONE
 
 
-def finding(difference: tuple[float, float], gain: tuple[float, float]) -> Finding:
+def finding(difference: tuple[float, float], gain: tuple[float, float]) -> CoRunnerEffect:
     middle = Effect(0.0, 0.0, 0.0, 5)
-    return Finding("reads", middle, Effect(0, *difference, 5), Effect(0, *gain, 5), middle)
+    return CoRunnerEffect("reads", middle, Effect(0, *difference, 5), Effect(0, *gain, 5), middle)
 
 
 def split(table: pd.DataFrame, condition: str) -> "tuple[pd.DataFrame, pd.Series[float]]":

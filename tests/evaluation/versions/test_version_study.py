@@ -22,7 +22,7 @@ from veltair.evaluation.versions.version_steps import (
     write_version_tables,
 )
 from veltair.evaluation.versions.version_study import (
-    Judged,
+    CostedMachine,
     measured_saturation,
     modelled_saturation,
     scatter,
@@ -129,7 +129,7 @@ def test_a_candidate_is_shown_with_its_time_its_front_and_whether_it_was_built()
 
 def test_what_another_machine_chooses_is_compared_with_what_this_one_does() -> None:
     one = Selection(1.0, 1)
-    machines = [Judged("here", rounds_costs([1])), Judged("there", rounds_costs([64]))]
+    machines = [CostedMachine("here", rounds_costs([1])), CostedMachine("there", rounds_costs([64]))]
     table = version_sets(PLANS, FOUND, one, machines)
     assert list(
         zip(table["machine"], table["structure"], table["candidate"], table["shared"], strict=True)
@@ -142,7 +142,7 @@ def test_what_another_machine_chooses_is_compared_with_what_this_one_does() -> N
 
 
 def test_a_structure_without_candidates_counts_nowhere() -> None:
-    table = version_sets(PLANS, {"pool": POOL}, SELECTION, [Judged("here", rounds_costs([1]))])
+    table = version_sets(PLANS, {"pool": POOL}, SELECTION, [CostedMachine("here", rounds_costs([1]))])
     assert list(table["structure"]) == ["pool"]
 
 

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 from tests.support.sim_builders import Cost, cost_table, machine
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.contention.contention import Contention, pressure, pressures
-from veltair.machine.contention.layer_demand import LayerLoad
+from veltair.machine.contention.layer_demand import LayerDemand
 
 shares = st.floats(0.0, 3.0)
 
 
-def load(dram_share: float = 0.0, l3_share: float = 0.0) -> LayerLoad:
-    return LayerLoad((0.0,), (1.0,), (0.0,), dram_share, l3_share)
+def load(dram_share: float = 0.0, l3_share: float = 0.0) -> LayerDemand:
+    return LayerDemand((0.0,), (1.0,), (0.0,), dram_share, l3_share)
 
 
-def loads(*layers: Cost, cores: int = 1) -> list[LayerLoad]:
+def loads(*layers: Cost, cores: int = 1) -> list[LayerDemand]:
     table = cost_table({"m": [[cost] for cost in layers]})
     block = LayerBlock("m", 0, len(layers))
     return Contention(table, machine()).loads(block, [0] * len(layers), cores)
@@ -60,7 +60,7 @@ def test_a_newcomer_meets_what_was_announced(running, newcomer):
 
 def test_time_is_linear_between_profiled_levels_and_constant_beyond():
     # 2 s at level 0, 3 s at 0.25, 5 s at 0.5: slopes 4 and 8.
-    curve = LayerLoad((0.0, 0.25, 0.5), (2.0, 3.0, 5.0), (4.0, 8.0, 0.0), 0.0, 0.0)
+    curve = LayerDemand((0.0, 0.25, 0.5), (2.0, 3.0, 5.0), (4.0, 8.0, 0.0), 0.0, 0.0)
     assert [curve.seconds_at(p) for p in (0.0, 0.125, 0.25, 0.375, 0.5, 1.0)] == [
         2.0,
         2.5,

@@ -10,9 +10,14 @@ from hypothesis import strategies as st
 
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.machine.contention.contention import Contention, LawContention, Neighbours, make_contention
-from veltair.machine.contention.sharing import Seat
-from veltair.machine.costs.cost_model import LayerLaw, MachineLaw, law_seconds
+from veltair.machine.contention.contention import (
+    Contention,
+    ModelledContention,
+    RunningLayers,
+    make_contention,
+)
+from veltair.machine.contention.sharing import CacheGroupShare
+from veltair.machine.costs.cost_model import LayerCostModel, MachineCostModel, predicted_seconds
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
 
@@ -24,9 +29,9 @@ def machine(**changes) -> Machine:
     return Machine("toy", 1, ((0, 1), (2, 3), (4, 5), (6, 7)), 1, 100, 1.0, 100.0, False, **changes)
 
 
-def moving(compute_s: float, traffic_bytes: int) -> LayerLaw:
+def moving(compute_s: float, traffic_bytes: int) -> LayerCostModel:
     """Return a layer that moves so many bytes, up to 100, whatever its share of the L3."""
-    return LayerLaw(compute_s, Tiling(1, traffic_bytes, traffic_bytes))
+    return LayerCostModel(compute_s, Tiling(1, traffic_bytes, traffic_bytes))
 
 
 def table(count: int, slowdown: float = 1.0, footprint_bytes: float = 200.0) -> CostTable:
@@ -41,19 +46,19 @@ def table(count: int, slowdown: float = 1.0, footprint_bytes: float = 200.0) -> 
 
 
 def times(
-    layers: list[LayerLaw],
+    layers: list[LayerCostModel],
     cores: list[int],
     *,
-    seats: list[Seat] | None = None,
+    seats: list[CacheGroupShare] | None = None,
     combine: float = inf,
     scale: float = 1.0,
     **changes,
 ) -> list[float]:
     """Return the times of layers side by side; a list of seats pins them."""
-    law = MachineLaw(combine, {"m": tuple((layer,) for layer in layers)})
+    cost_model = MachineCostModel(combine, {"m": tuple((layer,) for layer in layers)})
     placement = "spread" if seats is None else "pinned"
-    contention = make_contention(table(len(layers)), machine(**changes), placement, law, scale)
-    blocks = [(LayerBlock("m", place, place + 1), 0, count) for place, count in enumerate(cores)]
+    contention = make_contention(table(len(layers)), machine(**changes), placement, cost_model, scale)
+    blocks = [(LayerBlock("m", index, index + 1), 0, count) for index, count in enumerate(cores)]
     return contention.corun_seconds(blocks, seats or ())
 
 
@@ -79,9 +84,9 @@ def test_layers_that_ask_for_too_much_take_as_long_as_their_bytes_at_a_fair_part
     st.floats(1.0, 9.0),
 )
 def test_nobody_is_faster_beside_others_and_memory_carries_no_more_than_it_can(layers, combine):
-    laws = [moving(compute_s, moved) for compute_s, moved in layers]
-    together = times(laws, [1] * len(laws), combine=combine)
-    alone = [times([law], [1], combine=combine)[0] for law in laws]
+    cost_models = [moving(compute_s, moved) for compute_s, moved in layers]
+    together = times(cost_models, [1] * len(cost_models), combine=combine)
+    alone = [times([cost_model], [1], combine=combine)[0] for cost_model in cost_models]
     assert all(pressed >= single * (1 - 1e-12) for pressed, single in zip(together, alone, strict=True))
     drawn = sum(moved / seconds for (_, moved), seconds in zip(layers, together, strict=True))
     assert drawn <= 100.0 * (1 + 1e-9)
@@ -90,20 +95,20 @@ def test_nobody_is_faster_beside_others_and_memory_carries_no_more_than_it_can(l
 def test_a_spread_layer_re_fetches_when_others_take_part_of_its_l3():
     # 4 cores alone have all 400 bytes: the 300 come once. Beside 4 others they have 200, and the 4 blocks of
     # 100 come again and again: the square root of 400 / 200 times.
-    layer, quiet = LayerLaw(0.01, Tiling(4, 100, 300)), moving(9.0, 0)
+    layer, quiet = LayerCostModel(0.01, Tiling(4, 100, 300)), moving(9.0, 0)
     assert times([layer], [4]) == [3.0]
     assert times([layer, quiet], [4, 4])[0] == pytest.approx(400 * sqrt(2) / 100)
 
 
 def test_a_pinned_layer_keeps_the_l3_of_its_own_groups():
-    layer, quiet = LayerLaw(0.01, Tiling(4, 100, 200)), moving(9.0, 0)
+    layer, quiet = LayerCostModel(0.01, Tiling(4, 100, 200)), moving(9.0, 0)
     assert times([layer], [4], seats=[((0, 2), (1, 2))]) == [2.0]
     assert times([layer, quiet], [4, 4], seats=[((0, 2), (1, 2)), ((2, 2), (3, 2))]) == [2.0, 9.0]
 
 
 def test_a_pinned_layer_shares_the_l3_of_groups_where_another_has_cores():
     # It has 100 bytes of group 0 and half of group 1's: three blocks of 75 at work do not fit into 150.
-    layer, quiet = LayerLaw(0.01, Tiling(4, 75, 200)), moving(9.0, 0)
+    layer, quiet = LayerCostModel(0.01, Tiling(4, 75, 200)), moving(9.0, 0)
     seats = [((0, 2), (1, 1)), ((1, 1), (2, 2))]
     assert times([layer, quiet], [3, 3], seats=seats)[0] == pytest.approx(300 * sqrt(3 * 75 / 150) / 100)
 
@@ -139,17 +144,17 @@ def test_the_scale_multiplies_what_contention_adds():
 def test_alone_the_contention_charges_just_the_formula_of_the_derived_table(
     compute_s, parallelism, blocking, compulsory, cores, combine
 ):
-    layer = LayerLaw(compute_s, Tiling(parallelism, blocking, compulsory))
-    law = MachineLaw(combine, {"m": ((layer,),)})
+    layer = LayerCostModel(compute_s, Tiling(parallelism, blocking, compulsory))
+    cost_model = MachineCostModel(combine, {"m": ((layer,),)})
     l3_bytes = cores * min(100, 400 / cores)
-    alone_s = law_seconds(layer, law, machine(), cores, l3_bytes, 100.0, cores)
+    alone_s = predicted_seconds(layer, cost_model, machine(), cores, l3_bytes, 100.0, cores)
     assert times([layer], [cores], combine=combine) == [pytest.approx(alone_s)]
 
 
-def pinned_pressures(*blocks: Seat) -> tuple[list[float], float]:
+def pinned_pressures(*blocks: CacheGroupShare) -> tuple[list[float], float]:
     """Return what pinned layers meet, each with half of the L3 as footprint, and what a new one would."""
     contention = Contention(table(1, 2.0), machine(), "pinned")
-    running = Neighbours()
+    running = RunningLayers()
     for seat in blocks:
         cores = sum(count for _, count in seat)
         (load,) = contention.loads(LayerBlock("m", 0, 1), (0,), cores)
@@ -171,7 +176,7 @@ def test_by_the_table_a_pinned_block_meets_what_lies_in_its_groups():
 def test_pinned_blocks_over_all_groups_meet_what_spread_ones_do():
     everywhere = tuple((group, 1) for group in range(4))
     contention = Contention(table(1, 2.0), machine())
-    running = Neighbours()
+    running = RunningLayers()
     for _ in range(2):
         running.append(contention.loads(LayerBlock("m", 0, 1), (0,), 4)[0], 4, ())
     assert pinned_pressures(everywhere, everywhere)[0] == contention.conditions(running) == [0.5, 0.5]
@@ -189,8 +194,8 @@ def test_a_table_with_bytes_that_are_no_number_is_refused():
 
 
 def test_a_law_without_a_version_of_the_table_is_refused():
-    law = MachineLaw(inf, {"m": ((moving(1.0, 1),),)})
-    contention = LawContention(table(2), machine(), law)
+    cost_model = MachineCostModel(inf, {"m": ((moving(1.0, 1),),)})
+    contention = ModelledContention(table(2), machine(), cost_model)
     with pytest.raises(LookupError, match="has no version 0 of layer 1 of m, which its table has"):
         contention.loads(LayerBlock("m", 0, 1), (0,), 1)
 

@@ -6,20 +6,20 @@ from hypothesis import strategies as st
 
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.machine.costs.cost_model import (
-    LayerLaw,
-    MachineLaw,
+    LayerCostModel,
+    MachineCostModel,
     block_bytes_per_s,
     block_l3_bytes,
     combined,
-    law_seconds,
     net_of_memory,
+    predicted_seconds,
 )
 from veltair.machine.topology.topology import Machine
 
-SUM, LONGER = MachineLaw(1.0, {}), MachineLaw(inf, {})
+SUM, LONGER = MachineCostModel(1.0, {}), MachineCostModel(inf, {})
 # 6 iterations; all 600 bytes fit a cache of 1000 and come once.
-LAYER = LayerLaw(6.0, Tiling(parallelism=6, blocking_bytes=100, compulsory_bytes=600))
-SERIAL = LayerLaw(6.0, Tiling(parallelism=1, blocking_bytes=600, compulsory_bytes=600))
+LAYER = LayerCostModel(6.0, Tiling(parallelism=6, blocking_bytes=100, compulsory_bytes=600))
+SERIAL = LayerCostModel(6.0, Tiling(parallelism=1, blocking_bytes=600, compulsory_bytes=600))
 
 seconds = st.floats(1e-9, 1e3)
 exponents = st.sampled_from([1.0, 1.5, 2.0, 8.0, inf])
@@ -32,31 +32,31 @@ def machine(**changes: object) -> Machine:
 
 def test_computing_takes_the_rounds_of_the_busiest_core() -> None:
     # 6 iterations of 1 s on 4 cores: two rounds. 600 bytes at 600 bytes/s take 1 s.
-    assert law_seconds(LAYER, LONGER, machine(), 4, 1000, 600.0, 4) == 2.0
-    assert law_seconds(LAYER, SUM, machine(), 4, 1000, 600.0, 4) == 3.0
+    assert predicted_seconds(LAYER, LONGER, machine(), 4, 1000, 600.0, 4) == 2.0
+    assert predicted_seconds(LAYER, SUM, machine(), 4, 1000, 600.0, 4) == 3.0
 
 
 def test_memory_time_counts_where_it_is_the_longer() -> None:
-    assert law_seconds(LAYER, LONGER, machine(), 6, 1000, 100.0, 6) == 6.0
+    assert predicted_seconds(LAYER, LONGER, machine(), 6, 1000, 100.0, 6) == 6.0
 
 
 def test_what_does_not_fit_its_cache_is_fetched_again() -> None:
     # Blocks of 6 iterations at work hold 600 bytes, four times the cache: each of 600 bytes twice, 1200.
-    assert law_seconds(LAYER, LONGER, machine(), 6, 150, 100.0, 6) == pytest.approx(12.0)
+    assert predicted_seconds(LAYER, LONGER, machine(), 6, 150, 100.0, 6) == pytest.approx(12.0)
 
 
 def test_a_faster_clock_shortens_computing_and_not_memory() -> None:
     boosted = machine(clock_factors=((2, 1.5), (8, 1.0)))
-    assert law_seconds(LAYER, SUM, boosted, 2, 1000, 600.0, 2) == pytest.approx(3.0 / 1.5 + 1.0)
+    assert predicted_seconds(LAYER, SUM, boosted, 2, 1000, 600.0, 2) == pytest.approx(3.0 / 1.5 + 1.0)
     # Half way between 2 and 8 cores at work the clock is half way, too.
-    assert law_seconds(LAYER, SUM, boosted, 2, 1000, 600.0, 5) == pytest.approx(3.0 / 1.25 + 1.0)
+    assert predicted_seconds(LAYER, SUM, boosted, 2, 1000, 600.0, 5) == pytest.approx(3.0 / 1.25 + 1.0)
 
 
 def test_launch_and_join_are_paid_once_by_a_kernel_that_forks() -> None:
     costly = machine(launch_s=0.25, join_s=0.5)
-    assert law_seconds(LAYER, LONGER, costly, 2, 1000, 600.0, 2) == 3.75
-    assert law_seconds(LAYER, LONGER, costly, 1, 1000, 600.0, 1) == 6.0
-    assert law_seconds(SERIAL, LONGER, costly, 8, 1000, 600.0, 8) == 6.0
+    assert predicted_seconds(LAYER, LONGER, costly, 2, 1000, 600.0, 2) == 3.75
+    assert predicted_seconds(LAYER, LONGER, costly, 1, 1000, 600.0, 1) == 6.0
+    assert predicted_seconds(SERIAL, LONGER, costly, 8, 1000, 600.0, 8) == 6.0
 
 
 @given(seconds, seconds, exponents)
@@ -99,10 +99,10 @@ def test_a_block_that_is_spread_has_the_l3_of_the_groups_that_it_reaches() -> No
 @pytest.mark.parametrize("compute_s", [-1.0, float("nan"), inf])
 def test_a_computing_time_that_is_none_is_refused(compute_s: float) -> None:
     with pytest.raises(ValueError, match="give a finite time, 0 or more"):
-        LayerLaw(compute_s, LAYER.tiling)
+        LayerCostModel(compute_s, LAYER.tiling)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 0.0, float("nan")])
 def test_an_exponent_below_1_would_take_longer_than_the_sum_and_is_refused(exponent: float) -> None:
     with pytest.raises(ValueError, match="give 1 or more"):
-        MachineLaw(exponent, {})
+        MachineCostModel(exponent, {})

@@ -5,16 +5,16 @@ import pytest
 
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.machine.costs.cost_model import (
-    LayerLaw,
-    MachineLaw,
+    LayerCostModel,
+    MachineCostModel,
     block_bytes_per_s,
     block_l3_bytes,
-    law_seconds,
+    predicted_seconds,
 )
 from veltair.machine.costs.cost_model_fit import (
     EXPONENTS,
-    Cell,
     Fit,
+    ScaledLayer,
     compute_seconds,
     fit_law,
     fits_by_exponent,
@@ -27,16 +27,16 @@ MACHINE = Machine(
 )
 
 
-def cells_of(exponent: float, cores: int = 4) -> list[Cell]:
+def cells_of(exponent: float, cores: int = 4) -> list[ScaledLayer]:
     """Return cells whose times are the law's with an exponent; computing and moving take about as long."""
     found = []
     for number in range(8):
         tiling = Tiling(parallelism=8, blocking_bytes=50_000, compulsory_bytes=100_000 * (number + 1))
-        law = LayerLaw(0.4, tiling)
+        cost_model = LayerCostModel(0.4, tiling)
         solo_s, there_s = (
-            law_seconds(
-                law,
-                MachineLaw(exponent, {}),
+            predicted_seconds(
+                cost_model,
+                MachineCostModel(exponent, {}),
                 MACHINE,
                 count,
                 block_l3_bytes(MACHINE, count),
@@ -45,7 +45,7 @@ def cells_of(exponent: float, cores: int = 4) -> list[Cell]:
             )
             for count in (1, cores)
         )
-        found.append(Cell("net", number, 0, tiling, 0, solo_s, cores, there_s))
+        found.append(ScaledLayer("net", number, 0, tiling, 0, solo_s, cores, there_s))
     return found
 
 
@@ -67,7 +67,7 @@ def test_the_cost_of_a_fork_is_found_beside_the_exponent() -> None:
 
 def test_a_layer_of_one_iteration_pays_no_fork() -> None:
     serial = Tiling(parallelism=1, blocking_bytes=1, compulsory_bytes=1)
-    cell = Cell("net", 0, 0, serial, 0, 1.0, 4, 1.0)
+    cell = ScaledLayer("net", 0, 0, serial, 0, 1.0, 4, 1.0)
     assert modelled_seconds(cell, MACHINE, Fit(1.0, {4: 0.5}, 0.0)) == pytest.approx(1.0, rel=1e-5)
 
 

@@ -101,9 +101,9 @@ def test_tables_are_read_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_models_and_their_layers_keep_their_order(tmp_path: Path) -> None:
     layers = {
-        name: tuple(Layer(f"{name}{place}", f"s{place}", place) for place in range(12)) for name in ("z", "a")
+        name: tuple(Layer(f"{name}{index}", f"s{index}", index) for index in range(12)) for name in ("z", "a")
     }
-    tilings = {name: tuple((Tiling(place + 1, 2, 3),) for place in range(12)) for name in layers}
+    tilings = {name: tuple((Tiling(index + 1, 2, 3),) for index in range(12)) for name in layers}
     rows = [(name, layer, 0, 1, 0.0, 0, 1.0, 1.0, 1.0) for name in layers for layer in range(12)]
     costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "host")
     write_tables(tmp_path, Tables(HOST, layers, tilings, costs), collect())
@@ -200,23 +200,23 @@ def test_what_a_core_moved_while_it_was_timed_is_not_computed_anew() -> None:
     rows = [(0, 1, 0.0, 0, 4.0), (0, 2, 0.0, 0, 3.5), (1, 1, 0.0, 0, 3.5), (1, 2, 0.0, 0, 3.25)]
     source = replace(make_tables(*rows, versions=(MEMORY, MEMORY)), machine=slow)
     tables = derive(source, replace(THERE, l3_bytes=10**6))
-    assert tables.law is not None
-    assert tables.law.combine == 1.0
-    assert tables.law.layers["net"][0][0].compute_s == pytest.approx(2.0)
+    assert tables.cost_model is not None
+    assert tables.cost_model.combine == 1.0
+    assert tables.cost_model.layers["net"][0][0].compute_s == pytest.approx(2.0)
     assert tables.costs.model("net").seconds[0, 0, 0, 0] == pytest.approx(5.0)
 
 
 def test_the_law_behind_derived_tables_is_read_back(tmp_path: Path) -> None:
     written = derive(make_tables((0, 1, 0.0, 0, 1.5), (1, 1, 0.0, 0, 2.0), versions=(COMPUTE, MEMORY)), THERE)
     write_tables(tmp_path, written, collect())
-    law = read_tables(tmp_path).law
-    assert law is not None and written.law is not None
-    assert (law.combine, law.layers) == (written.law.combine, written.law.layers)
+    cost_model = read_tables(tmp_path).cost_model
+    assert cost_model is not None and written.cost_model is not None
+    assert (cost_model.combine, cost_model.layers) == (written.cost_model.combine, written.cost_model.layers)
 
 
 def test_measured_tables_have_no_law(tmp_path: Path) -> None:
     write_tables(tmp_path, make_tables((0, 1, 0.0, 0, 1.5)), collect())
-    assert read_tables(tmp_path).law is None
+    assert read_tables(tmp_path).cost_model is None
 
 
 def test_a_cell_is_the_median_of_its_repeats_alone_beside_that_on_one_core() -> None:

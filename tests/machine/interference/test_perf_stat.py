@@ -112,7 +112,7 @@ def test_rates_are_per_second_of_each_interval() -> None:
 def test_an_interval_in_which_nothing_was_counted_gives_nothing_but_has_passed() -> None:
     intervals = Intervals(("context-switches", "page-faults"))
     found = [intervals.feed(count) for count in counts("not_counted.txt")]
-    assert [place for place, rates in enumerate(found) if rates] == [1, 7]
+    assert [index for index, rates in enumerate(found) if rates] == [1, 7]
     assert found[7] == pytest.approx((0.0, 1 / (0.353221726 - 0.302006835)))
 
 

@@ -207,19 +207,19 @@ def test_the_dram_read_moves_through_its_buffer_and_stays_inside(build_dir: Path
 
     class Library:
         @staticmethod
-        def read_lines(place: int, size: int) -> float:
-            reads.append((place, size))
+        def read_lines(index: int, size: int) -> float:
+            reads.append((index, size))
             return 1.0
 
     # A buffer of two and a half reads: the third one begins earlier, so that it ends with the buffer.
     source = ProbePair(make_machine(), build_dir, period_s=1e-6, sizes=ProbeSizes(100, 10, 25))
-    places = itertools.cycle(range(0, 25, 10))
-    visits = source._visits(Library, [5000, 1000], places)  # type: ignore[arg-type]
+    indices = itertools.cycle(range(0, 25, 10))
+    visits = source._visits(Library, [5000, 1000], indices)  # type: ignore[arg-type]
     thread = threading.Thread(target=lambda: list(itertools.islice(visits, 4)))
     thread.start()
     thread.join()
     assert reads[:3] == [(5000, 100), (5000, 100), (1000, 10)]
-    assert [place for place, size in reads if size == 10] == [1000, 1010, 1015, 1000]
+    assert [index for index, size in reads if size == 10] == [1000, 1010, 1015, 1000]
 
 
 def test_the_source_compiles_without_warnings_for_any_64_bit_processor(tmp_path: Path) -> None:

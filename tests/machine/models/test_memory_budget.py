@@ -2,7 +2,7 @@
 
 import pytest
 
-from veltair.machine.models.memory_budget import Refusal, Residency
+from veltair.machine.models.memory_budget import CannotLoad, Residency
 
 
 def with_resident(budget_bytes: int, **sizes: int) -> Residency:
@@ -72,7 +72,7 @@ def test_a_model_that_those_in_use_leave_no_room_for_is_refused_and_they_are_nam
     books = with_resident(10_000_000, idle=1_000_000, busy=8_000_000)
     books.acquire("busy")
     refused = books.refusal("new", 3_000_000)
-    assert refused == Refusal("new", 3_000_000, 10_000_000, {"busy": 8_000_000})
+    assert refused == CannotLoad("new", 3_000_000, 10_000_000, {"busy": 8_000_000})
     assert not refused.is_final
     assert str(refused) == (
         "new needs up to 3.0 MB, but of the budget of 10.0 MB are in use by queries: busy (8.0 MB); wait for "

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from veltair.machine.models.memory_budget import Refusal
+from veltair.machine.models.memory_budget import CannotLoad
 from veltair.machine.models.model_memory import Counts, Loading, ModelMemory, ModelMemoryError
 
 
@@ -100,7 +100,7 @@ def test_a_load_ahead_that_cannot_fit_is_refused_and_changes_nothing() -> None:
     memory.acquire("busy")
     with memory.using("idle"):
         pass
-    assert memory.begin("new") == memory.refusal("new") == Refusal("new", 5, 10, {"busy": 6})
+    assert memory.begin("new") == memory.refusal("new") == CannotLoad("new", 5, 10, {"busy": 6})
     assert idle.loaded
     assert memory.counts == Counts(loads=2, refusals=1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from veltair.machine.c_build import FLAGS, NativeBuildError, compile_c
-from veltair.machine.profile.corunner import SOURCE, AchievedPressure, CoRunner, Load, load_at
+from veltair.machine.profile.corunner import SOURCE, AchievedPressure, CoRunner, CoRunnerLoad, load_at
 from veltair.machine.topology.topology import Machine
 
 L3_BYTES = 4 * 2**20
@@ -166,7 +166,7 @@ def test_the_sources_compile_without_warnings_for_any_64_bit_processor(name: str
     assert compile_c(SOURCE.with_name(name), tmp_path, (*flags, "-Werror")).exists()
 
 
-def achieved_by(load: Load, build_dir: Path) -> AchievedPressure:
+def achieved_by(load: CoRunnerLoad, build_dir: Path) -> AchievedPressure:
     """What a co-runner does of a load in 50 ms of its processor's time."""
     with CoRunner(1.0, CORE, make_machine(), build_dir, load) as corunner:
         assert corunner._process is not None
@@ -177,18 +177,18 @@ def achieved_by(load: Load, build_dir: Path) -> AchievedPressure:
 
 
 def test_a_level_is_that_share_of_the_cache_and_of_the_bandwidth() -> None:
-    assert load_at(0.25, make_machine(dram_bytes_per_s=8e8)) == Load(L3_BYTES // 4, 2e8, 0.25)
+    assert load_at(0.25, make_machine(dram_bytes_per_s=8e8)) == CoRunnerLoad(L3_BYTES // 4, 2e8, 0.25)
 
 
 def test_a_load_of_footprint_alone_streams_nothing(build_dir: Path) -> None:
-    achieved = achieved_by(Load(L3_BYTES, 0.0), build_dir)
+    achieved = achieved_by(CoRunnerLoad(L3_BYTES, 0.0), build_dir)
     assert achieved.dram_share == 0.0
     assert achieved.l3_share > 0.0
 
 
 @pytest.mark.parametrize("writes", [False, True])
 def test_a_load_of_a_stream_alone_touches_nothing(writes: bool, build_dir: Path) -> None:
-    achieved = achieved_by(Load(0, 1e9, writes=writes), build_dir)
+    achieved = achieved_by(CoRunnerLoad(0, 1e9, writes=writes), build_dir)
     assert achieved.dram_share > 0.0
     assert achieved.l3_share == 0.0
 
@@ -196,4 +196,4 @@ def test_a_load_of_a_stream_alone_touches_nothing(writes: bool, build_dir: Path)
 @pytest.mark.parametrize("values", [(-1, 0.0, 1.0), (0, -1.0, 1.0), (0, float("nan"), 1.0), (0, 0.0, 1.1)])
 def test_a_load_that_cannot_be_is_refused(values: tuple[int, float, float]) -> None:
     with pytest.raises(ValueError, match="bytes are not negative"):
-        Load(*values)
+        CoRunnerLoad(*values)

@@ -165,23 +165,23 @@ def test_networks_are_measured_on_numbers_not_on_whatever_memory_holds(
 def test_layers_are_timed_on_the_workers_that_serve(
     tiny_loaded: LoadedModel, c_build: Path, name: str
 ) -> None:
-    gang = launcher(name, c_build)(CORES[:1])
+    pool = launcher(name, c_build)(CORES[:1])
     try:
-        room = gang.bind(tiny_loaded.instance(), "tiny")
-        seconds = time_block(gang, room, Grant(CORES[:1], (0,) * 6))
+        room = pool.bind(tiny_loaded.instance(), "tiny")
+        seconds = time_block(pool, room, Grant(CORES[:1], (0,) * 6))
     finally:
-        gang.stop()
+        pool.stop()
     assert len(seconds) == 6
     assert min(seconds) > 0
 
 
 def test_a_kernel_that_fails_ends_the_profile(c_build: Path) -> None:
-    gang = launcher("gang", c_build)(CORES[:1])
+    pool = launcher("gang", c_build)(CORES[:1])
     try:
         with pytest.raises(ZeroDivisionError):
-            time_block(gang, gang.bind(python_room(lambda: 1 // 0), "net"), Grant(CORES[:1], (0,)))
+            time_block(pool, pool.bind(python_room(lambda: 1 // 0), "net"), Grant(CORES[:1], (0,)))
     finally:
-        gang.stop()
+        pool.stop()
 
 
 def test_more_cores_than_the_machine_has_are_refused(tiny_loaded: LoadedModel, tmp_path: Path) -> None:

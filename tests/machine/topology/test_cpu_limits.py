@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from veltair.machine.topology.cpu_limits import Allowance, allowance
+from veltair.machine.topology.cpu_limits import CpuLimits, allowance
 
 FOUR = frozenset({0, 1, 2, 3})
 ALL = tuple(sorted(os.sched_getaffinity(0)))
@@ -61,7 +61,7 @@ def test_where_the_system_tells_nothing_there_is_no_quota(tmp_path: Path) -> Non
 
 
 def test_the_cores_are_those_of_the_calling_thread() -> None:
-    found: list[Allowance] = []
+    found: list[CpuLimits] = []
 
     def pinned() -> None:
         os.sched_setaffinity(0, ALL[:1])
@@ -75,7 +75,7 @@ def test_the_cores_are_those_of_the_calling_thread() -> None:
 
 
 def test_cores_that_are_gone_are_named_with_those_that_are_left() -> None:
-    taken = Allowance(FOUR).taken(Allowance(frozenset({0, 2})), (0, 1, 2, 3))
+    taken = CpuLimits(FOUR).taken(CpuLimits(frozenset({0, 2})), (0, 1, 2, 3))
     assert taken == (
         "cores taken away from this process: 1,3 (left: 0,2); give them back (taskset, cgroup) and run again"
     )
@@ -84,23 +84,23 @@ def test_cores_that_are_gone_are_named_with_those_that_are_left() -> None:
 @pytest.mark.parametrize(
     ("before", "now", "core_ids"),
     [
-        (Allowance(FOUR), Allowance(FOUR), (0, 1, 2, 3)),
-        (Allowance(FOUR), Allowance(frozenset({0, 1})), (0, 1)),  # it does not run on the others
-        (Allowance(frozenset({0})), Allowance(frozenset({2})), (10, 11)),  # nor did it ever have these
-        (Allowance(frozenset({0})), Allowance(FOUR), (0,)),
-        (Allowance(FOUR), Allowance(FOUR, 4.0), (0, 1, 2, 3)),  # enough for all of its cores
-        (Allowance(FOUR, 2.0), Allowance(FOUR, 2.0), (0, 1, 2, 3)),  # as little as when it began
-        (Allowance(FOUR, 2.0), Allowance(FOUR, 3.0), (0, 1, 2, 3)),
+        (CpuLimits(FOUR), CpuLimits(FOUR), (0, 1, 2, 3)),
+        (CpuLimits(FOUR), CpuLimits(frozenset({0, 1})), (0, 1)),  # it does not run on the others
+        (CpuLimits(frozenset({0})), CpuLimits(frozenset({2})), (10, 11)),  # nor did it ever have these
+        (CpuLimits(frozenset({0})), CpuLimits(FOUR), (0,)),
+        (CpuLimits(FOUR), CpuLimits(FOUR, 4.0), (0, 1, 2, 3)),  # enough for all of its cores
+        (CpuLimits(FOUR, 2.0), CpuLimits(FOUR, 2.0), (0, 1, 2, 3)),  # as little as when it began
+        (CpuLimits(FOUR, 2.0), CpuLimits(FOUR, 3.0), (0, 1, 2, 3)),
     ],
 )
 def test_nothing_is_taken_where_the_cores_in_use_stay(
-    before: Allowance, now: Allowance, core_ids: tuple[int, ...]
+    before: CpuLimits, now: CpuLimits, core_ids: tuple[int, ...]
 ) -> None:
     assert before.taken(now, core_ids) == ""
 
 
 def test_a_quota_that_was_lowered_below_the_cores_is_told() -> None:
-    taken = Allowance(FOUR).taken(Allowance(FOUR, 1.5), (0, 1, 2, 3))
+    taken = CpuLimits(FOUR).taken(CpuLimits(FOUR, 1.5), (0, 1, 2, 3))
     assert taken == (
         "the CPU quota of this process was lowered to the time of 1.5 cores, fewer than the 4 that it runs "
         "on: kernels are stopped under way. Give it whole cores and no quota (cgroup) and run again"
@@ -109,4 +109,4 @@ def test_a_quota_that_was_lowered_below_the_cores_is_told() -> None:
 
 def test_a_quota_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a quota of 0\.0 cores lets nothing run"):
-        Allowance(FOUR, 0.0)
+        CpuLimits(FOUR, 0.0)

@@ -31,32 +31,32 @@ from tests.support.threads import threads_named
 from veltair.compiler.frontend.samples import relative_error
 from veltair.machine.c_build import FLAGS, compile_c
 from veltair.machine.models.library import LoadedModel
-from veltair.machine.workers.call_tables import BoundCalls
+from veltair.machine.workers.call_tables import CallTables
 from veltair.machine.workers.crash_notes import read_notes
-from veltair.machine.workers.native_pool import NativeGang
-from veltair.machine.workers.pool import BlockRun, CoreLostError, Gang, Grant, KernelError, Sample
-from veltair.machine.workers.tvm_pool import PoolGang
+from veltair.machine.workers.native_pool import NativePool
+from veltair.machine.workers.pool import BlockRun, CoreLostError, Grant, KernelError, Sample, WorkerPool
+from veltair.machine.workers.tvm_pool import TvmPool
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 ONE, TWO = CORES[:1], CORES[:2]
 KERNELS = Path(__file__).parent / "gang_kernels.c"
 needs_two_cores = pytest.mark.skipif(len(CORES) < 2, reason="cores cannot differ where there is one only")
 
-Open = Callable[..., NativeGang]
+Open = Callable[..., NativePool]
 
 
 @pytest.fixture
 def open_native(c_build: Path) -> Iterator[Open]:
     """Return what starts a gang that checks itself; all are stopped at the end."""
-    gangs: list[NativeGang] = []
+    pools: list[NativePool] = []
 
-    def start(cores: tuple[int, ...] = TWO, **options: Any) -> NativeGang:
-        gangs.append(NativeGang(cores, c_build, checked=True, **options))
-        return gangs[-1]
+    def start(cores: tuple[int, ...] = TWO, **options: Any) -> NativePool:
+        pools.append(NativePool(cores, c_build, checked=True, **options))
+        return pools[-1]
 
     yield start
-    for gang in gangs:
-        assert gang.stop() == 0
+    for pool in pools:
+        assert pool.stop() == 0
 
 
 class Meeting(ctypes.Structure):
@@ -104,15 +104,15 @@ class Meet:
 @needs_two_cores
 def test_a_loop_runs_on_all_cores_granted_at_once(open_native: Open, kernels: ctypes.CDLL) -> None:
     meet = Meet(kernels, 2)
-    gang = open_native()
-    assert end_of(gang, block_of(gang, python_room(meet.call), TWO)).error is None
+    pool = open_native()
+    assert end_of(pool, block_of(pool, python_room(meet.call), TWO)).error is None
     assert (meet.meeting.tasks, meet.cores) == (2, set(TWO))
 
 
 def test_a_loop_on_one_core_is_one_task(open_native: Open, kernels: ctypes.CDLL) -> None:
     meet = Meet(kernels, 1)
-    gang = open_native()
-    end_of(gang, block_of(gang, python_room(meet.call), ONE))
+    pool = open_native()
+    end_of(pool, block_of(pool, python_room(meet.call), ONE))
     assert (meet.meeting.tasks, meet.cores) == (1, set(ONE))
 
 
@@ -127,18 +127,18 @@ def test_a_core_that_a_malleable_block_gains_joins_the_running_layer(
         started.set()
         meet.call()
 
-    gang = open_native(malleable=True)
-    block = block_of(gang, python_room(kernel, lambda: None), ONE)
-    gang.run(block)
+    pool = open_native(malleable=True)
+    block = block_of(pool, python_room(kernel, lambda: None), ONE)
+    pool.run(block)
     assert started.wait(TIMEOUT_S)
-    gang.resize(block, Grant(TWO, (0, 0)))
-    assert kinds(notices(gang, 2)) == ["adopted", "ended"]
+    pool.resize(block, Grant(TWO, (0, 0)))
+    assert kinds(notices(pool, 2)) == ["adopted", "ended"]
     assert meet.cores == set(TWO)
 
 
 @needs_two_cores
 def test_a_core_that_joined_is_free_again_after_the_block(open_native: Open, kernels: ctypes.CDLL) -> None:
-    gang = open_native(malleable=True)
+    pool = open_native(malleable=True)
     for _ in range(50):
         started, go = threading.Event(), threading.Event()
 
@@ -146,25 +146,25 @@ def test_a_core_that_joined_is_free_again_after_the_block(open_native: Open, ker
             started.set()
             assert go.wait(TIMEOUT_S)
 
-        block = block_of(gang, python_room(kernel), ONE)
-        gang.run(block)
+        block = block_of(pool, python_room(kernel), ONE)
+        pool.run(block)
         assert started.wait(TIMEOUT_S)
-        gang.resize(block, Grant(TWO, (0,)))
+        pool.resize(block, Grant(TWO, (0,)))
         go.set()
-        assert kinds(notices(gang, 1)) == ["ended"]
+        assert kinds(notices(pool, 1)) == ["ended"]
         # Were it still seated, the gang would end the process: it checks.
-        assert end_of(gang, block_of(gang, python_room(lambda: None), TWO[::-1])).error is None
+        assert end_of(pool, block_of(pool, python_room(lambda: None), TWO[::-1])).error is None
 
 
 def test_a_thread_that_is_no_worker_still_gets_tvms_own_pool(
     open_native: Open, kernels: ctypes.CDLL, tiny_loaded: LoadedModel
 ) -> None:
-    gang = open_native()
+    pool = open_native()
     instance = tiny_loaded.instance()
     sample = np.zeros((1, 3, 16, 16), np.float32)
     instance.set_inputs([sample])
     (before,) = instance.run((0,) * 6)
-    end_of(gang, block_of(gang, instance, TWO))
+    end_of(pool, block_of(pool, instance, TWO))
     (after,) = instance.run((0,) * 6)
     assert after.tobytes() == before.tobytes()
 
@@ -177,25 +177,25 @@ def test_every_version_gives_the_same_bits_as_on_tvms_pool(
     values = np.random.default_rng(1).standard_normal((1, 3, 16, 16), dtype=np.float32)
     sample = Sample((values,), (np.zeros((1, 10), np.float32),))
     answers: list[list[bytes]] = []
-    for make in (open_native, PoolGang):
-        gang: Gang = make(TWO)
+    for make in (open_native, TvmPool):
+        pool: WorkerPool = make(TWO)
         instance = tiny_loaded.instance()
         found = []
         for number in range(max(counts)):
             versions = tuple(min(number, count - 1) for count in counts)
             for cores in (ONE, TWO):
-                block = block_of(gang, instance, cores, versions=versions, put_in=sample)
-                assert end_of(gang, block).error is None
+                block = block_of(pool, instance, cores, versions=versions, put_in=sample)
+                assert end_of(pool, block).error is None
                 found.append(instance.read_outputs()[0].tobytes())
         answers.append(found)
-        gang.stop()
+        pool.stop()
     assert answers[0] == answers[1]
 
 
 def test_random_core_sets_and_resizes_give_the_right_bits(
     open_native: Open, tiny_loaded: LoadedModel
 ) -> None:
-    gang, chance = open_native(malleable=True), np.random.default_rng(7)
+    pool, chance = open_native(malleable=True), np.random.default_rng(7)
     instance = tiny_loaded.instance()
     values = np.random.default_rng(1).standard_normal((1, 3, 16, 16), dtype=np.float32)
     instance.set_inputs([values])
@@ -205,51 +205,51 @@ def test_random_core_sets_and_resizes_give_the_right_bits(
         first = int(chance.integers(len(TWO)))
         order = (TWO[first], *(core for core in TWO if core != TWO[first]))
         granted = [order[: int(chance.integers(1, len(order) + 1))] for _ in range(2)]
-        block = block_of(gang, instance, granted[0], put_in=sample, check=sample)
-        gang.run(block)
-        gang.resize(block, Grant(granted[1], (0,) * 6))
-        end = next_end(gang)
+        block = block_of(pool, instance, granted[0], put_in=sample, check=sample)
+        pool.run(block)
+        pool.resize(block, Grant(granted[1], (0,) * 6))
+        end = next_end(pool)
         assert (end.error, end.wrong_outputs) == (None, 0)
         assert instance.read_outputs()[0].tobytes() == answer.tobytes()
 
 
 def test_an_error_without_a_message_says_so(open_native: Open, kernels: ctypes.CDLL) -> None:
-    gang = open_native()
-    end = end_of(gang, block_of(gang, Room([[(Native(kernels, "refuse"), ())]]), ONE))
+    pool = open_native()
+    end = end_of(pool, block_of(pool, Room([[(Native(kernels, "refuse"), ())]]), ONE))
     assert isinstance(end.error, KernelError)
     assert "it returned an error without a message" in str(end.error)
 
 
 def test_a_core_that_leads_a_block_leads_no_other(open_native: Open) -> None:
-    gang, go = open_native(), threading.Event()
-    gang.run(block_of(gang, python_room(lambda: go.wait(TIMEOUT_S)), ONE))
+    pool, go = open_native(), threading.Event()
+    pool.run(block_of(pool, python_room(lambda: go.wait(TIMEOUT_S)), ONE))
     with pytest.raises(ValueError, match=f"core {ONE[0]} leads another block; wait for its end"):
-        gang.run(block_of(gang, python_room(lambda: None), ONE))
+        pool.run(block_of(pool, python_room(lambda: None), ONE))
     go.set()
-    assert kinds(notices(gang, 1)) == ["ended"]
+    assert kinds(notices(pool, 1)) == ["ended"]
 
 
 def test_a_version_that_a_layer_lacks_is_refused(open_native: Open) -> None:
-    gang = open_native()
+    pool = open_native()
     with pytest.raises(LookupError, match="layer 1 has no version 3"):
-        gang.run(block_of(gang, python_room(print, print), ONE, versions=(0, 3)))
+        pool.run(block_of(pool, python_room(print, print), ONE, versions=(0, 3)))
 
 
 def test_a_room_bound_by_another_gang_is_refused(open_native: Open) -> None:
-    gang, other = open_native(), PoolGang(ONE)
+    pool, other = open_native(), TvmPool(ONE)
     block = block_of(other, python_room(print), ONE)
     other.stop()
     with pytest.raises(TypeError, match="the block of query 1 was bound by another gang"):
-        gang.run(block)
+        pool.run(block)
 
 
 @needs_two_cores
 def test_a_worker_that_was_moved_to_another_core_is_told(open_native: Open) -> None:
-    gang = open_native(ONE)
-    end_of(gang, block_of(gang, python_room(lambda: None), ONE))  # by now it has its name
+    pool = open_native(ONE)
+    end_of(pool, block_of(pool, python_room(lambda: None), ONE))  # by now it has its name
     (worker,) = (task for task in threads_named("gang") if os.sched_getaffinity(task) == set(ONE))
     os.sched_setaffinity(worker, {TWO[1]})
-    end = end_of(gang, block_of(gang, python_room(lambda: None), ONE))
+    end = end_of(pool, block_of(pool, python_room(lambda: None), ONE))
     assert isinstance(end.error, CoreLostError)
     assert f"the worker of core {ONE[0]} was moved to another core" in str(end.error)
 
@@ -258,8 +258,8 @@ def crash(c_build: Path, kernels: ctypes.CDLL, notes: Path) -> None:
     """Run a kernel that crashes, in a process that has no other threads."""
     faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    gang = NativeGang(ONE, c_build, notes=notes)
-    end_of(gang, block_of(gang, Room([[(Native(kernels, name), ())] for name in ("nothing", "crash")]), ONE))
+    pool = NativePool(ONE, c_build, notes=notes)
+    end_of(pool, block_of(pool, Room([[(Native(kernels, name), ())] for name in ("nothing", "crash")]), ONE))
 
 
 def test_what_crashed_is_known_though_the_process_is_gone(
@@ -274,8 +274,8 @@ def test_what_crashed_is_known_though_the_process_is_gone(
 
 
 def test_nothing_is_noted_after_a_block_has_ended(open_native: Open, tmp_path: Path) -> None:
-    gang = open_native(ONE, notes=tmp_path / "notes")
-    end_of(gang, block_of(gang, python_room(lambda: None), ONE))
+    pool = open_native(ONE, notes=tmp_path / "notes")
+    end_of(pool, block_of(pool, python_room(lambda: None), ONE))
     assert read_notes(tmp_path / "notes") == []
 
 
@@ -291,25 +291,25 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def blocks_leak_nothing(gang: NativeGang, kernels: ctypes.CDLL, count: int) -> None:
+def blocks_leak_nothing(pool: NativePool, kernels: ctypes.CDLL, count: int) -> None:
     values = np.zeros(64, np.float32)
     room = Room([[(Native(kernels, "nothing"), ())]] * 3, inputs=[values], outputs=[values])
     sample = Sample((values.copy(),), (values.copy(),))
-    bound = gang.bind(room, "net")
+    bound = pool.bind(room, "net")
     open_files = len(list(Path("/proc/self/fd").iterdir()))
     before = 0
     for number in range(count):
         block = BlockRun(number, bound, 0, 3, Grant(TWO, (0, 0, 0)), put_in=sample, check=sample)
-        gang.run(block)
-        gang.resize(block, Grant(ONE, (0, 0, 0)))
-        assert next_end(gang).wrong_outputs == 0
+        pool.run(block)
+        pool.resize(block, Grant(ONE, (0, 0, 0)))
+        assert next_end(pool).wrong_outputs == 0
         if number == count // 10:
             gc.collect()
             before = resident_bytes()
     gc.collect()
     assert resident_bytes() - before < 2**20
     assert len(list(Path("/proc/self/fd").iterdir())) == open_files
-    assert (len(gang._led), len(gang._samples)) == (0, 1)
+    assert (len(pool._led), len(pool._samples)) == (0, 1)
 
 
 def test_ten_thousand_blocks_leak_nothing(open_native: Open, kernels: ctypes.CDLL) -> None:
@@ -351,7 +351,7 @@ def pairs(draw: st.DrawFn) -> tuple[Any, Any]:
 def test_an_answer_is_as_far_off_as_samples_say(pair: tuple[Any, Any]) -> None:
     values, right = pair
     library = LIBRARY[0]
-    bound = BoundCalls(Room([[(print, ())]], outputs=[values]), "net")
+    bound = CallTables(Room([[(print, ())]], outputs=[values]), "net")
     with np.errstate(all="ignore"):
         expected = relative_error(values, right)
     found = library.gang_relative_error(bound._outputs.ctypes.data, right.ctypes.data)

@@ -30,31 +30,31 @@ from tests.support.threads import threads_named
 from tests.support.tiny import tiny
 from veltair.compiler.search.target import cpu_target
 from veltair.machine.models.library import LoadedModel
-from veltair.machine.workers.pool import Adopted, Ended, Gang, Grant, KernelError, Sample, on_cores
+from veltair.machine.workers.pool import Adopted, Ended, Grant, KernelError, Sample, WorkerPool, on_cores
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 ONE, TWO = CORES[:1], CORES[:2]
 needs_two_cores = pytest.mark.skipif(len(CORES) < 2, reason="cores cannot differ where there is one only")
 
-Open = Callable[..., Gang]
+Open = Callable[..., WorkerPool]
 
 
 @pytest.fixture(params=["gang", "tvm"])
 def open_any(request: pytest.FixtureRequest, c_build: Path) -> Iterator[Open]:
     """Return what starts a gang of one kind; all are stopped at the end."""
-    gangs: list[Gang] = []
+    pools: list[WorkerPool] = []
 
-    def start(cores: tuple[int, ...]) -> Gang:
-        gangs.append(open_gang(request.param, cores, c_build))
-        return gangs[-1]
+    def start(cores: tuple[int, ...]) -> WorkerPool:
+        pools.append(open_gang(request.param, cores, c_build))
+        return pools[-1]
 
     yield start
-    for gang in gangs:
-        assert gang.stop() == 0
+    for pool in pools:
+        assert pool.stop() == 0
 
 
 @pytest.fixture
-def gang(open_any: Open) -> Gang:
+def pool(open_any: Open) -> WorkerPool:
     return open_any(TWO)
 
 
@@ -67,17 +67,17 @@ def where_am_i(tmp_path_factory: pytest.TempPathFactory) -> Any:
         T.func_attr({"global_symbol": "where_am_i"})
         for i in T.parallel(64):
             with T.sblock("place"):
-                place = T.axis.spatial(64, i)
-                out[place] = T.call_extern("int32", "sched_getcpu")
+                index = T.axis.spatial(64, i)
+                out[index] = T.call_extern("int32", "sched_getcpu")
 
     library = tmp_path_factory.mktemp("where") / "kernels.so"
     build(IRModule({"where_am_i": kernel}), target=cpu_target(4)).export_library(str(library))
     return tvm.runtime.load_module(str(library))["where_am_i"]
 
 
-def run_where(gang: Gang, kernel: Any, cores: tuple[int, ...]) -> set[int]:
+def run_where(pool: WorkerPool, kernel: Any, cores: tuple[int, ...]) -> set[int]:
     out = tvm.runtime.empty((64,), "int32")
-    end = end_of(gang, block_of(gang, Room([[(kernel, (out,))]]), cores))
+    end = end_of(pool, block_of(pool, Room([[(kernel, (out,))]]), cores))
     assert end.error is None
     return set(out.numpy().tolist())
 
@@ -93,71 +93,71 @@ def tell_core(seen: list[set[int]]) -> None:
 
 
 @pytest.mark.parametrize("core", TWO)
-def test_a_kernel_runs_on_the_one_core_granted(gang: Gang, where_am_i: Any, core: int) -> None:
-    assert run_where(gang, where_am_i, (core,)) == {core}
+def test_a_kernel_runs_on_the_one_core_granted(pool: WorkerPool, where_am_i: Any, core: int) -> None:
+    assert run_where(pool, where_am_i, (core,)) == {core}
 
 
 @needs_two_cores
 def test_a_kernel_runs_on_no_core_that_was_not_granted(open_any: Open, where_am_i: Any) -> None:
-    gang = open_any(TWO)
+    pool = open_any(TWO)
     # Each of both workers gets either grant at some time.
-    found = [run_where(gang, where_am_i, cores) for cores in (TWO, TWO[1:], ONE) * 4]
+    found = [run_where(pool, where_am_i, cores) for cores in (TWO, TWO[1:], ONE) * 4]
     assert all(
         cores <= granted for cores, granted in zip(found, (set(TWO), {TWO[1]}, set(ONE)) * 4, strict=True)
     )
 
 
-def test_the_thread_that_leads_keeps_to_the_first_core_granted(gang: Gang) -> None:
+def test_the_thread_that_leads_keeps_to_the_first_core_granted(pool: WorkerPool) -> None:
     seen: list[set[int]] = []
     for cores in (TWO, TWO[::-1]):
-        run_kernels(gang, partial(tell_core, seen), cores=cores)
+        run_kernels(pool, partial(tell_core, seen), cores=cores)
     assert seen == [{TWO[0]}, {TWO[-1]}]
 
 
-def test_whoever_makes_a_gang_keeps_its_cores(gang: Gang) -> None:
+def test_whoever_makes_a_gang_keeps_its_cores(pool: WorkerPool) -> None:
     assert tuple(sorted(os.sched_getaffinity(0))) == CORES
 
 
 @needs_two_cores
-def test_two_blocks_run_at_once_each_on_its_own_core(gang: Gang) -> None:
+def test_two_blocks_run_at_once_each_on_its_own_core(pool: WorkerPool) -> None:
     together = threading.Barrier(2, timeout=TIMEOUT_S)
     seen: list[set[int]] = []
     kernels = (together.wait, partial(tell_core, seen), together.wait)
     for core in TWO:
-        gang.run(block_of(gang, python_room(*kernels), (core,)))
-    ends = [end for end in notices(gang, 2) if isinstance(end, Ended)]
+        pool.run(block_of(pool, python_room(*kernels), (core,)))
+    ends = [end for end in notices(pool, 2) if isinstance(end, Ended)]
     assert [end.error for end in ends] == [None, None]
     assert sorted(seen, key=min) == [{TWO[0]}, {TWO[1]}]
 
 
-def test_layers_run_in_order_and_their_times_add_up(gang: Gang) -> None:
+def test_layers_run_in_order_and_their_times_add_up(pool: WorkerPool) -> None:
     order: list[str] = []
-    end = run_kernels(gang, *(partial(order.append, name) for name in "abc"), cores=ONE)
+    end = run_kernels(pool, *(partial(order.append, name) for name in "abc"), cores=ONE)
     assert order == ["a", "b", "c"]
     assert end.ended_layers == 3 and end.busy_s > 0
 
 
-def test_a_block_runs_the_layers_and_versions_named_and_no_others(gang: Gang) -> None:
+def test_a_block_runs_the_layers_and_versions_named_and_no_others(pool: WorkerPool) -> None:
     order: list[str] = []
     layers = [[(order.append, (f"{layer}{version}",)) for version in range(2)] for layer in "abcd"]
-    block = block_of(gang, Room(layers), ONE, versions=(0, 1, 0, 1))
+    block = block_of(pool, Room(layers), ONE, versions=(0, 1, 0, 1))
     block.start, block.stop, block.grant = 1, 3, Grant(ONE, (1, 0))
-    assert end_of(gang, block).ended_layers == 2
+    assert end_of(pool, block).ended_layers == 2
     assert order == ["b1", "c0"]
 
 
-def test_the_sample_goes_in_before_the_layers_and_the_answer_is_compared_after(gang: Gang) -> None:
+def test_the_sample_goes_in_before_the_layers_and_the_answer_is_compared_after(pool: WorkerPool) -> None:
     room_in, room_out = np.zeros(3, np.float32), np.zeros(3, np.float32)
     room = python_room(lambda: np.multiply(room_in, 2, out=room_out), inputs=[room_in], outputs=[room_out])
     values = np.array([1, 2, 3], np.float32)
     right, wrong = Sample((values,), (2 * values,)), Sample((values,), (2 * values + np.float32(0.01),))
-    found = [end_of(gang, block_of(gang, room, ONE, put_in=one, check=one)) for one in (right, wrong)]
+    found = [end_of(pool, block_of(pool, room, ONE, put_in=one, check=one)) for one in (right, wrong)]
     assert [end.wrong_outputs for end in found] == [0, 1]
 
 
-def test_a_block_without_a_sample_leaves_its_room_alone(gang: Gang) -> None:
+def test_a_block_without_a_sample_leaves_its_room_alone(pool: WorkerPool) -> None:
     room_in, room_out = np.ones(3, np.float32), np.ones(3, np.float32)
-    end = end_of(gang, block_of(gang, python_room(lambda: None, inputs=[room_in], outputs=[room_out]), ONE))
+    end = end_of(pool, block_of(pool, python_room(lambda: None, inputs=[room_in], outputs=[room_out]), ONE))
     assert end.wrong_outputs == 0
     assert room_in.tolist() == [1, 1, 1]
 
@@ -165,13 +165,13 @@ def test_a_block_without_a_sample_leaves_its_room_alone(gang: Gang) -> None:
 class Held:
     """A block of three layers whose first one waits until `go`."""
 
-    def __init__(self, gang: Gang, layers: int = 3) -> None:
-        self.gang = gang
+    def __init__(self, pool: WorkerPool, layers: int = 3) -> None:
+        self.pool = pool
         self.started, self.go = threading.Event(), threading.Event()
         self.seen: list[str] = []
         later = [[(self.seen.append, (f"{n} v{v}",)) for v in range(2)] for n in range(1, layers)]
-        self.block = block_of(gang, Room([[(self.first, ())] * 2, *later]), ONE)
-        gang.run(self.block)
+        self.block = block_of(pool, Room([[(self.first, ())] * 2, *later]), ONE)
+        pool.run(self.block)
         assert self.started.wait(TIMEOUT_S)
 
     def first(self) -> None:
@@ -179,20 +179,20 @@ class Held:
         assert self.go.wait(TIMEOUT_S)
 
 
-def test_a_new_grant_is_adopted_at_the_next_layer_end_and_told_once(gang: Gang) -> None:
-    held = Held(gang)
+def test_a_new_grant_is_adopted_at_the_next_layer_end_and_told_once(pool: WorkerPool) -> None:
+    held = Held(pool)
     grant = Grant(TWO, (0, 1, 1))
-    gang.resize(held.block, grant)
-    assert gang.wait(0.0) == () or gang.wait(0.0) == []
+    pool.resize(held.block, grant)
+    assert pool.wait(0.0) == () or pool.wait(0.0) == []
     held.go.set()
-    adopted, ended = notices(gang, 2)
+    adopted, ended = notices(pool, 2)
     assert isinstance(adopted, Adopted) and adopted.grant is grant and adopted.block is held.block
     assert isinstance(ended, Ended) and adopted.monotonic_s <= ended.monotonic_s
     assert held.seen == ["1 v1", "2 v1"]
 
 
 @needs_two_cores
-def test_a_kernel_after_the_new_grant_runs_on_its_cores_only(gang: Gang, where_am_i: Any) -> None:
+def test_a_kernel_after_the_new_grant_runs_on_its_cores_only(pool: WorkerPool, where_am_i: Any) -> None:
     outs = [tvm.runtime.empty((64,), "int32") for _ in range(2)]
     started, go = threading.Event(), threading.Event()
 
@@ -201,108 +201,108 @@ def test_a_kernel_after_the_new_grant_runs_on_its_cores_only(gang: Gang, where_a
         assert go.wait(TIMEOUT_S)
 
     calls = [[(where_am_i, (outs[0],))], [(wait, ())], [(where_am_i, (outs[1],))]]
-    block = block_of(gang, Room(calls), TWO)
-    gang.run(block)
+    block = block_of(pool, Room(calls), TWO)
+    pool.run(block)
     assert started.wait(TIMEOUT_S)
-    gang.resize(block, Grant(ONE, (0, 0, 0)))
+    pool.resize(block, Grant(ONE, (0, 0, 0)))
     go.set()
-    notices(gang, 2)
+    notices(pool, 2)
     assert [set(out.numpy().tolist()) <= set(cores) for out, cores in zip(outs, (TWO, ONE), strict=True)]
 
 
-def test_of_two_grants_during_a_layer_the_last_one_counts(gang: Gang) -> None:
-    held = Held(gang)
+def test_of_two_grants_during_a_layer_the_last_one_counts(pool: WorkerPool) -> None:
+    held = Held(pool)
     last = Grant(ONE, (0, 0, 1))
-    gang.resize(held.block, Grant(TWO, (0, 1, 0)))
-    gang.resize(held.block, last)
+    pool.resize(held.block, Grant(TWO, (0, 1, 0)))
+    pool.resize(held.block, last)
     held.go.set()
-    adopted, _ = notices(gang, 2)
+    adopted, _ = notices(pool, 2)
     assert isinstance(adopted, Adopted) and adopted.grant is last
     assert held.seen == ["1 v0", "2 v1"]
 
 
-def test_a_grant_during_the_last_layer_is_not_told(gang: Gang) -> None:
-    held = Held(gang, layers=1)
-    gang.resize(held.block, Grant(TWO, (0,)))
+def test_a_grant_during_the_last_layer_is_not_told(pool: WorkerPool) -> None:
+    held = Held(pool, layers=1)
+    pool.resize(held.block, Grant(TWO, (0,)))
     held.go.set()
-    assert kinds(notices(gang, 1)) == ["ended"]
-    assert run_kernels(gang, lambda: None, cores=ONE).error is None
+    assert kinds(notices(pool, 1)) == ["ended"]
+    assert run_kernels(pool, lambda: None, cores=ONE).error is None
 
 
-def test_progress_is_seen_while_a_block_runs(gang: Gang) -> None:
-    held = Held(gang)
-    assert gang.ended_layers(held.block) == 0
-    assert 0 < gang.layer_started_s(held.block) <= Ended(held.block, None, 0, 1e9, 0.0, 0).monotonic_s
+def test_progress_is_seen_while_a_block_runs(pool: WorkerPool) -> None:
+    held = Held(pool)
+    assert pool.ended_layers(held.block) == 0
+    assert 0 < pool.layer_started_s(held.block) <= Ended(held.block, None, 0, 1e9, 0.0, 0).monotonic_s
     held.go.set()
-    notices(gang, 1)
-    assert gang.ended_layers(held.block) == 3
+    notices(pool, 1)
+    assert pool.ended_layers(held.block) == 3
 
 
 def fail() -> None:
     raise RuntimeError("kernel failed")
 
 
-def test_an_error_of_a_kernel_ends_its_block_only(gang: Gang) -> None:
+def test_an_error_of_a_kernel_ends_its_block_only(pool: WorkerPool) -> None:
     for core in TWO:
-        end = run_kernels(gang, lambda: None, fail, lambda: None, cores=(core,))
+        end = run_kernels(pool, lambda: None, fail, lambda: None, cores=(core,))
         assert str(end.error) == "kernel failed"
         assert end.ended_layers == 1
-    assert all(run_kernels(gang, lambda: None, cores=(core,)).error is None for core in TWO)
+    assert all(run_kernels(pool, lambda: None, cores=(core,)).error is None for core in TWO)
 
 
-def test_what_tvm_says_of_a_wrong_argument_is_told(gang: Gang, where_am_i: Any) -> None:
+def test_what_tvm_says_of_a_wrong_argument_is_told(pool: WorkerPool, where_am_i: Any) -> None:
     short = tvm.runtime.empty((63,), "int32")
-    end = end_of(gang, block_of(gang, Room([[(where_am_i, (short,))]]), ONE))
+    end = end_of(pool, block_of(pool, Room([[(where_am_i, (short,))]]), ONE))
     assert "shape" in str(end.error) and "64" in str(end.error)
     assert isinstance(end.error, KernelError | ValueError)
 
 
-def test_a_version_that_was_bound_again_runs_as_it_is_now(gang: Gang) -> None:
+def test_a_version_that_was_bound_again_runs_as_it_is_now(pool: WorkerPool) -> None:
     order: list[str] = []
     room = Room([[(order.append, ("old",))], [(order.append, ("kept",))]])
-    block = block_of(gang, room, ONE)
-    assert end_of(gang, block).error is None
+    block = block_of(pool, room, ONE)
+    assert end_of(pool, block).error is None
     room.calls[0][0] = (order.append, ("new",))
-    assert end_of(gang, block).error is None
+    assert end_of(pool, block).error is None
     assert order == ["old", "kept", "new", "kept"]
 
 
-def test_a_core_that_is_not_the_gangs_is_refused(gang: Gang) -> None:
+def test_a_core_that_is_not_the_gangs_is_refused(pool: WorkerPool) -> None:
     with pytest.raises(LookupError, match="core 100000 is not one of"):
-        run_kernels(gang, lambda: None, cores=(100_000,))
+        run_kernels(pool, lambda: None, cores=(100_000,))
 
 
 @needs_two_cores
-def test_a_block_keeps_its_first_core(gang: Gang) -> None:
-    held = Held(gang)
+def test_a_block_keeps_its_first_core(pool: WorkerPool) -> None:
+    held = Held(pool)
     with pytest.raises(ValueError, match=f"a block keeps its first core {TWO[0]}"):
-        gang.resize(held.block, Grant(TWO[::-1], (0, 0, 0)))
+        pool.resize(held.block, Grant(TWO[::-1], (0, 0, 0)))
     held.go.set()
-    notices(gang, 1)
+    notices(pool, 1)
 
 
-def test_a_poke_ends_a_wait_and_is_used_up(gang: Gang) -> None:
-    threading.Timer(0.02, gang.poke).start()
-    assert not gang.wait(TIMEOUT_S)
-    gang.poke()
-    assert not gang.wait(TIMEOUT_S)
-    assert not gang.wait(0.01)
+def test_a_poke_ends_a_wait_and_is_used_up(pool: WorkerPool) -> None:
+    threading.Timer(0.02, pool.poke).start()
+    assert not pool.wait(TIMEOUT_S)
+    pool.poke()
+    assert not pool.wait(TIMEOUT_S)
+    assert not pool.wait(0.01)
 
 
 def test_stopping_ends_the_blocks_under_way_and_all_threads(open_any: Open) -> None:
     before = worker_threads()
-    gang = open_any(TWO)
+    pool = open_any(TWO)
     done: list[int] = []
-    gang.run(block_of(gang, python_room(*(partial(done.append, n) for n in range(5))), ONE))
-    assert gang.stop() == 0
+    pool.run(block_of(pool, python_room(*(partial(done.append, n) for n in range(5))), ONE))
+    assert pool.stop() == 0
     assert done == [0, 1, 2, 3, 4]
     assert worker_threads() == before
 
 
 def test_a_worker_whose_kernel_does_not_end_is_counted_by_stop(open_any: Open) -> None:
-    gang = open_any(ONE)
-    held = Held(gang)
-    assert gang.stop(0.01) == 1
+    pool = open_any(ONE)
+    held = Held(pool)
+    assert pool.stop(0.01) == 1
     held.go.set()
 
 
@@ -316,33 +316,33 @@ def test_a_gang_on_cores_that_cannot_be_had_is_an_error_and_leaves_no_thread(
     assert worker_threads() == before
 
 
-def test_a_network_run_by_a_gang_gives_the_right_answer(gang: Gang, tiny_loaded: LoadedModel) -> None:
+def test_a_network_run_by_a_gang_gives_the_right_answer(pool: WorkerPool, tiny_loaded: LoadedModel) -> None:
     for seed in range(4):
         instance = tiny_loaded.instance()
         values = np.random.default_rng(seed).standard_normal((1, 3, 16, 16), dtype=np.float32)
         (answer,) = run_onnx(tiny(), values)
         sample = Sample((values,), (answer,))
-        end = end_of(gang, block_of(gang, instance, TWO, put_in=sample, check=sample))
+        end = end_of(pool, block_of(pool, instance, TWO, put_in=sample, check=sample))
         assert (end.error, end.wrong_outputs, end.ended_layers) == (None, 0, 6)
         assert relative_error(instance.read_outputs()[0], answer) < 1e-4
 
 
-def test_a_version_that_is_not_loaded_is_named(gang: Gang, tiny_folder: Path) -> None:
+def test_a_version_that_is_not_loaded_is_named(pool: WorkerPool, tiny_folder: Path) -> None:
     model = LoadedModel(tiny_folder)
-    block = block_of(gang, model.instance(), ONE)
-    assert end_of(gang, block).error is None
+    block = block_of(pool, model.instance(), ONE)
+    assert end_of(pool, block).error is None
     model.release()
-    end = end_of(gang, block)
+    end = end_of(pool, block)
     assert isinstance(end.error, LookupError) and "of tiny is not loaded" in str(end.error)
     model.load()
-    assert end_of(gang, block).error is None
+    assert end_of(pool, block).error is None
 
 
-def test_a_sample_of_another_shape_is_refused(gang: Gang) -> None:
+def test_a_sample_of_another_shape_is_refused(pool: WorkerPool) -> None:
     room = python_room(lambda: None, inputs=[np.zeros(3, np.float32)], outputs=[np.zeros(3, np.float32)])
     sample = Sample((np.zeros(4, np.float32),), (np.zeros(3, np.float32),))
     try:
-        error: Exception | None = end_of(gang, block_of(gang, room, ONE, put_in=sample)).error
+        error: Exception | None = end_of(pool, block_of(pool, room, ONE, put_in=sample)).error
     except ValueError as refused:
         error = refused
     assert "float32[4], its room is float32[3]" in str(error)

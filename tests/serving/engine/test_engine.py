@@ -78,7 +78,7 @@ class Fake:
     def __init__(self, layers: int = 3) -> None:
         self.context = python_context(FOUR, layers)
         self.engine = python_engine(self.context, [lambda: None] * layers, launch=FakeGang)
-        self.gang: Any = self.engine._gang
+        self.pool: Any = self.engine._pool
         self.layers = layers
 
     def start(self, query_id: int, cores: int, first: int = 0) -> None:
@@ -94,8 +94,8 @@ class Fake:
         return self.engine.wait()
 
     def end(self, query_id: int) -> None:
-        while query_id in self.gang.blocks:
-            self.gang.end_layer(query_id)
+        while query_id in self.pool.blocks:
+            self.pool.end_layer(query_id)
 
     def free(self) -> int:
         """Return how many cores a block could be started on."""
@@ -139,7 +139,7 @@ def test_a_shrink_frees_cores_once_the_block_has_adopted_it() -> None:
     fake.start(1, 4)
     fake.engine.resize(Resize(1, 1))
     assert fake.free() == 0
-    fake.gang.end_layer(1)
+    fake.pool.end_layer(1)
     assert fake.free() == 0
     event = fake.event()
     assert isinstance(event, Resized) and (event.query_id, event.cores) == (1, 1)
@@ -155,10 +155,10 @@ def test_a_growth_takes_its_cores_at_once_and_is_told_when_adopted() -> None:
     fake.start(1, 1)
     fake.engine.resize(Resize(1, 3))
     assert fake.free() == 1
-    assert len(fake.gang.adopted[1].cores) == 1
-    fake.gang.end_layer(1)
+    assert len(fake.pool.adopted[1].cores) == 1
+    fake.pool.end_layer(1)
     event = fake.event()
-    assert isinstance(event, Resized) and event.cores == len(fake.gang.adopted[1].cores) == 3
+    assert isinstance(event, Resized) and event.cores == len(fake.pool.adopted[1].cores) == 3
     fake.end(1)
     assert isinstance(fake.event(), BlockEnd)
     assert fake.free() == 4
@@ -168,7 +168,7 @@ def test_a_growth_that_is_never_adopted_gives_its_cores_back_at_the_end() -> Non
     fake = Fake(layers=1)
     fake.start(1, 1)
     fake.engine.resize(Resize(1, 3))
-    fake.gang.end_layer(1)
+    fake.pool.end_layer(1)
     assert isinstance(fake.event(), BlockEnd)
     assert isinstance(fake.event(), Woken)
     assert fake.free() == 4
@@ -178,7 +178,7 @@ def test_a_shrink_that_is_never_adopted_gives_all_cores_back_at_the_end() -> Non
     fake = Fake(layers=1)
     fake.start(1, 3)
     fake.engine.resize(Resize(1, 1))
-    fake.gang.end_layer(1)
+    fake.pool.end_layer(1)
     assert isinstance(fake.event(), BlockEnd)
     assert fake.free() == 4
 
@@ -186,12 +186,12 @@ def test_a_shrink_that_is_never_adopted_gives_all_cores_back_at_the_end() -> Non
 def test_a_growth_after_a_shrink_under_way_takes_its_own_cores_back_first() -> None:
     fake = Fake()
     fake.start(1, 3)
-    before = set(fake.gang.adopted[1].cores)
+    before = set(fake.pool.adopted[1].cores)
     fake.engine.resize(Resize(1, 1))
     fake.engine.resize(Resize(1, 3))
     assert fake.free() == 1
-    fake.gang.end_layer(1)
-    assert set(fake.gang.adopted[1].cores) == before
+    fake.pool.end_layer(1)
+    assert set(fake.pool.adopted[1].cores) == before
 
 
 def test_a_grant_that_was_overtaken_frees_no_core_that_the_block_may_use() -> None:
@@ -199,14 +199,14 @@ def test_a_grant_that_was_overtaken_frees_no_core_that_the_block_may_use() -> No
     fake = Fake(layers=4)
     fake.start(1, 4)
     fake.engine.resize(Resize(1, 2))
-    fake.gang.end_layer(1)
+    fake.pool.end_layer(1)
     fake.engine.resize(Resize(1, 3))
-    fake.gang.end_layer(1)
+    fake.pool.end_layer(1)
     fake.engine.resize(Resize(1, 1))
     assert isinstance(fake.event(), Woken)
-    assert len(fake.gang.adopted[1].cores) == 3
+    assert len(fake.pool.adopted[1].cores) == 3
     assert fake.free() <= 1
-    fake.gang.end_layer(1)
+    fake.pool.end_layer(1)
     event = fake.event()
     assert isinstance(event, Resized) and event.cores == 1
     assert fake.free() == 3
@@ -215,13 +215,13 @@ def test_a_grant_that_was_overtaken_frees_no_core_that_the_block_may_use() -> No
 def test_a_resize_may_change_the_versions_only() -> None:
     fake = Fake()
     fake.start(1, 2)
-    cores = fake.gang.adopted[1].cores
+    cores = fake.pool.adopted[1].cores
     fake.engine.resize(Resize(1, 2, versions=(4, 5, 6)))
-    fake.gang.end_layer(1)
-    assert fake.gang.adopted[1] == Grant(cores, (4, 5, 6))
+    fake.pool.end_layer(1)
+    assert fake.pool.adopted[1] == Grant(cores, (4, 5, 6))
     fake.engine.resize(Resize(1, 1))
-    fake.gang.end_layer(1)
-    assert fake.gang.adopted[1] == Grant(cores[:1], (4, 5, 6))
+    fake.pool.end_layer(1)
+    assert fake.pool.adopted[1] == Grant(cores[:1], (4, 5, 6))
 
 
 def test_a_block_holds_the_cores_that_it_has_yet_to_give_back() -> None:
@@ -230,7 +230,7 @@ def test_a_block_holds_the_cores_that_it_has_yet_to_give_back() -> None:
     granted = fake.engine.cores_of(1)
     fake.engine.resize(Resize(1, 1))
     assert fake.engine.cores_of(1) == granted
-    fake.gang.end_layer(1)
+    fake.pool.end_layer(1)
     fake.event()
     assert fake.engine.cores_of(1) == granted[:1]
     fake.end(1)
@@ -242,7 +242,7 @@ def test_progress_counts_ended_layers_of_running_blocks_only() -> None:
     fake = Fake()
     fake.start(1, 1)
     fake.start(2, 1)
-    fake.gang.end_layer(1)
+    fake.pool.end_layer(1)
     assert fake.engine.progress() == {1: 1, 2: 0}
     fake.end(1)
     fake.event()
@@ -288,7 +288,7 @@ def test_a_block_that_was_changed_under_way_is_not_observed(cores: tuple[int, ..
     fake.start(1, 2)
     for count in cores:
         fake.engine.resize(Resize(1, count))
-        fake.gang.end_layer(1)
+        fake.pool.end_layer(1)
         assert isinstance(fake.event(), Resized)
     fake.end(1)
     assert isinstance(fake.event(), BlockEnd)
@@ -359,9 +359,9 @@ def test_no_core_is_ever_used_by_two_blocks_and_all_come_back(chance: random.Ran
         fake.engine.arrive(query_id, 0, time.monotonic())
     while len(finished) < 6:
         # Notices lie in the queue while layers end: several events may be under way at once.
-        for query_id in list(fake.gang.blocks):
-            if query_id in fake.gang.blocks and chance.random() < 0.5:
-                fake.gang.end_layer(query_id)
+        for query_id in list(fake.pool.blocks):
+            if query_id in fake.pool.blocks and chance.random() < 0.5:
+                fake.pool.end_layer(query_id)
         for _ in range(chance.randint(1, 3)):
             deliver()
     assert {record.ending for record in finished} == {Ending.SERVED}
@@ -437,11 +437,11 @@ def test_a_kernel_that_outlasts_the_end_of_the_engine_is_told(make_engine: Engin
     go, context = threading.Event(), python_context(CORES, 1)
     engine = make_engine(context, [lambda: go.wait(TIMEOUT_S)], drain_s=0.01)
     run(engine, GreedyWhole(1), context, [0])
-    inner = engine._gang.stop
-    engine._gang.stop = lambda timeout_s=0.0: inner(0.01)  # type: ignore[method-assign]
+    inner = engine._pool.stop
+    engine._pool.stop = lambda timeout_s=0.0: inner(0.01)  # type: ignore[method-assign]
     with pytest.raises(EngineError, match=r"\d workers do not end: a kernel hangs"):
         engine.stop()
-    engine._gang.stop = inner  # type: ignore[method-assign]
+    engine._pool.stop = inner  # type: ignore[method-assign]
     go.set()
 
 

@@ -19,7 +19,7 @@ from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.launchers import LAUNCHERS, launcher
-from veltair.machine.workers.pool import Ended, Gang, Launch, Notice, on_cores
+from veltair.machine.workers.pool import Ended, Launch, Notice, WorkerPool, on_cores
 from veltair.serving.engine.engine import Engine, Sample
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot
@@ -36,11 +36,11 @@ Plan = tuple[int, ...]
 class Listening:
     """A gang that keeps a copy of the outputs of each query that ends."""
 
-    def __init__(self, gang: Gang, outputs: dict[int, list[NDArray[Any]]]) -> None:
-        self._gang, self._outputs = gang, outputs
+    def __init__(self, pool: WorkerPool, outputs: dict[int, list[NDArray[Any]]]) -> None:
+        self._pool, self._outputs = pool, outputs
 
     def wait(self, timeout_s: float | None) -> Sequence[Notice]:
-        notices = self._gang.wait(timeout_s)
+        notices = self._pool.wait(timeout_s)
         for notice in notices:
             if isinstance(notice, Ended) and notice.block.check is not None:
                 runnable = cast(Any, notice.block.bound.runnable)
@@ -48,7 +48,7 @@ class Listening:
         return notices
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._gang, name)
+        return getattr(self._pool, name)
 
 
 class Chance:
@@ -122,8 +122,8 @@ def serve_by_chance(model: LoadedModel, launch: Launch, queries: int, seed: int)
     found: dict[int, list[NDArray[Any]]] = {}
     parts = context.costs, context.machine, spread, ObservedSlowdown(), NEVER_S
 
-    def listening(cores: Sequence[int]) -> Gang:
-        return cast(Gang, Listening(launch(cores), found))
+    def listening(cores: Sequence[int]) -> WorkerPool:
+        return cast(WorkerPool, Listening(launch(cores), found))
 
     engine = Engine({"tiny": model}, samples, {"tiny": 10.0}, *parts, listening)
     ended = []

@@ -99,7 +99,7 @@ class Stage:
             ObservedSlowdown(),
             drain_s,
         )
-        self.backend = OnDemand(self.engine, self.memory, NAMES, self.engine.do_aside)
+        self.backend = OnDemand(self.engine, self.memory, NAMES, self.engine.in_background)
 
     def _kernel(self, name: str) -> Callable[[], object]:
         def kernel() -> None:
@@ -221,11 +221,11 @@ def test_a_load_that_has_not_begun_when_the_engine_is_stopped_never_will(make_st
     def last() -> None:
         assert go.wait(TIMEOUT_S)
 
-    stage.engine.do_aside(last, lambda: None)
+    stage.engine.in_background(last, lambda: None)
     list(stage.serve("b"))
     stopping = threading.Thread(target=stage.engine.stop)
     stopping.start()
-    while not stage.engine._aside._is_stopping:
+    while not stage.engine._background._is_stopping:
         os.sched_yield()
     go.set()
     stopping.join(TIMEOUT_S)
@@ -238,7 +238,7 @@ def test_a_load_that_does_not_end_is_told_when_the_engine_stops(
 ) -> None:
     stage = make_stage()
     with monkeypatch.context() as patched:
-        patched.setattr(stage.engine._aside, "stop", lambda timeout_s: False)
+        patched.setattr(stage.engine._background, "stop", lambda timeout_s: False)
         with pytest.raises(EngineError, match="the load of a model has not ended in 60 s"):
             stage.engine.stop()
 
@@ -249,7 +249,7 @@ def test_work_aside_that_fails_ends_the_run(make_stage: MakeStage) -> None:
     def fail() -> None:
         raise ZeroDivisionError("broken")
 
-    stage.engine.do_aside(fail, lambda: None)
+    stage.engine.in_background(fail, lambda: None)
     with pytest.raises(ZeroDivisionError, match="broken"):
         stage.engine.wait()
 

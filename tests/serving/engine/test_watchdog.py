@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.engine_builders import NEVER_S, python_context, python_engine
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.machine.topology.cpu_limits import Allowance
+from veltair.machine.topology.cpu_limits import CpuLimits
 from veltair.machine.workers.launchers import LAUNCHERS, launcher
 from veltair.serving.engine import watchdog as watch
 from veltair.serving.engine.engine import Engine, EngineError
@@ -87,7 +87,7 @@ def test_a_core_that_is_taken_away_while_a_layer_runs_ends_the_run_and_is_named(
 
 
 def lower_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    lowered = Allowance(frozenset(CORES), 0.5)
+    lowered = CpuLimits(frozenset(CORES), 0.5)
     monkeypatch.setattr(watch, "allowance", lambda: lowered)
 
 
@@ -123,9 +123,9 @@ def test_what_is_allowed_is_not_asked_for_more_often_than_it_must(
     monkeypatch.setattr(watch, "WATCH_S", NEVER_S)
     asked: list[int] = []
 
-    def allowed() -> Allowance:
+    def allowed() -> CpuLimits:
         asked.append(1)
-        return Allowance(frozenset(CORES))
+        return CpuLimits(frozenset(CORES))
 
     monkeypatch.setattr(watch, "allowance", allowed)
     start(lambda: None)

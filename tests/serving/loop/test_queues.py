@@ -35,11 +35,11 @@ def test_the_oldest_arrival_is_first_and_ids_decide_among_equals() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_an_entry_is_taken_out_wherever_it_waits(place: int) -> None:
+def test_an_entry_is_taken_out_wherever_it_waits(index: int) -> None:
     waiting = [entry(1, 0.1), entry(2, 0.2), entry(3, 0.3)]
     queue = queue_of(*waiting)
-    queue.remove(waiting[place])
-    assert ids(queue) == [number for number in (1, 2, 3) if number != place + 1]
+    queue.remove(waiting[index])
+    assert ids(queue) == [number for number in (1, 2, 3) if number != index + 1]
 
 
 def test_a_queue_can_be_indexed_and_sliced_as_any_sequence() -> None:

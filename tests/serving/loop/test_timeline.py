@@ -18,7 +18,7 @@ from veltair.serving.loop.timeline import (
     GivenUp,
     Recorder,
     Resizing,
-    Sample,
+    StateSample,
     Tenure,
     Timeline,
     serve_recorded,
@@ -105,7 +105,7 @@ def test_a_rejected_query_is_given_up_and_does_not_wait_any_longer() -> None:
     queries = trace((0.0, "a"), (1.0, "a"))
     timeline = record(Scripted(script), served, queries)
     assert timeline.given_up == (GivenUp(2.0, queries[1], Ending.REJECTED, "too late"),)
-    assert timeline.samples == (Sample(0.0, 0.0, 0), Sample(1.0, 0.0, 1), Sample(2.0, 0.0, 0))
+    assert timeline.samples == (StateSample(0.0, 0.0, 0), StateSample(1.0, 0.0, 1), StateSample(2.0, 0.0, 0))
 
 
 def test_a_query_between_two_blocks_waits() -> None:
@@ -208,7 +208,7 @@ def test_any_backend_can_be_recorded() -> None:
 
 def test_recording_changes_nothing_in_a_run() -> None:
     served = context(LAYERS, factors=(0.8, 1.0, 1.3))
-    queries = trace(*((0.3 * place, "a") for place in range(20)))
+    queries = trace(*((0.3 * index, "a") for index in range(20)))
     bare = list(serve(Dispatcher(Greedy(served, block=1), served), simulator_of(served, queries)))
     recorder = Recorder(simulator_of(served, queries), served, "pinned")
     assert list(serve_recorded(Dispatcher(Greedy(served, block=1), served), recorder)) == bare

@@ -30,7 +30,7 @@ from veltair.serving.policies.blocks import (
     form_blocks,
     qos_budgets,
 )
-from veltair.serving.policies.latency_tables import Reading, Timetables
+from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
 
 COUNTS = tuple(range(1, 9))
 
@@ -52,7 +52,7 @@ WHOLE = ((5, 2),)
 
 def former(
     context: Context,
-    reading: Reading = Reading.SOLO_AT_LEVEL,
+    reading: VersionRule = VersionRule.SOLO_AT_LEVEL,
     *,
     coalesce_layers: int = 1,
     threshold: Threshold = Threshold.ACTIVE_QUERIES,
@@ -60,7 +60,7 @@ def former(
     budgets = Budgets(context, 1.0, BudgetRule.STATIC)
     return BlockFormer(
         context,
-        Timetables(context, reading),
+        LatencyTables(context, reading),
         budgets,
         coalesce_layers=coalesce_layers,
         threshold=threshold,
@@ -196,13 +196,13 @@ def test_a_table_with_other_layers_than_the_model_is_refused():
         former(context)
 
 
-@given(st.integers(0, 40), st.sampled_from(COUNTS), st.integers(0, 2), st.sampled_from(Reading))
+@given(st.integers(0, 40), st.sampled_from(COUNTS), st.integers(0, 2), st.sampled_from(VersionRule))
 def test_blocks_cover_all_layers_and_exceed_the_limit_only_as_one(seed, limit, level, reading):
     context = random_context(seed)
     blocks = former(context, reading)
-    level = 0 if reading is Reading.SOLO_ALONE else level
+    level = 0 if reading is VersionRule.SOLO_ALONE else level
     for name, model in context.models.items():
-        seconds = Timetables(context, reading).seconds(name, level)
+        seconds = LatencyTables(context, reading).seconds(name, level)
         budgets_s = qos_budgets(model, context, 1.0).tolist()
         formed = form_blocks(seconds.tolist(), budgets_s, COUNTS, limit)
         assert sum(length for length, _ in formed) == len(model.layers)
@@ -213,7 +213,7 @@ def test_blocks_cover_all_layers_and_exceed_the_limit_only_as_one(seed, limit, l
 @given(st.integers(0, 40), st.integers(0, 2))
 def test_a_core_need_is_the_fewest_within_the_budget_else_the_fastest(seed, level):
     context = random_context(seed)
-    seconds = Timetables(context, Reading.FASTEST_AT_LEVEL).seconds("large", level)
+    seconds = LatencyTables(context, VersionRule.FASTEST_AT_LEVEL).seconds("large", level)
     budgets = qos_budgets(context.models["large"], context, 1.0)
     for times, budget, need in zip(seconds, budgets, core_needs(seconds, budgets, COUNTS), strict=True):
         within = [count for count, time in zip(COUNTS, times, strict=True) if time <= budget]
@@ -333,10 +333,10 @@ def oracle(seconds: np.ndarray, budgets_s: np.ndarray, limit: int) -> list[tuple
         return int(core_needs(run[1], run[2], COUNTS))
 
     while len(runs) > 1 and max(map(need, runs)) > limit:
-        place = max(range(len(runs)), key=lambda at: (need(runs[at]), -at))
-        beside = [at for at in (place + 1, place - 1) if 0 <= at < len(runs)]
+        index = max(range(len(runs)), key=lambda at: (need(runs[at]), -at))
+        beside = [at for at in (index + 1, index - 1) if 0 <= at < len(runs)]
         other = max(beside, key=lambda at: runs[at][2] - runs[at][1][COUNTS.index(limit)])
-        left = min(place, other)
+        left = min(index, other)
         first, second = runs[left : left + 2]
         runs[left : left + 2] = [(first[0] + second[0], first[1] + second[1], first[2] + second[2])]
     return [(run[0], need(run)) for run in runs]
@@ -345,11 +345,11 @@ def oracle(seconds: np.ndarray, budgets_s: np.ndarray, limit: int) -> list[tuple
 @given(st.integers(0, 40), st.sampled_from(COUNTS), st.integers(0, 2), st.sampled_from(SCALES))
 def test_blocks_are_those_of_the_definition(seed, limit, level, scale):
     context = random_context(seed)
-    tables = Timetables(context, Reading.FASTEST_AT_LEVEL)
+    tables = LatencyTables(context, VersionRule.FASTEST_AT_LEVEL)
     for name, model in context.models.items():
         seconds, budgets_s = tables.seconds(name, level), qos_budgets(model, context, 1.0) * scale
         formed = form_blocks(seconds.tolist(), budgets_s.tolist(), COUNTS, limit)
         assert formed == oracle(seconds, budgets_s, limit)
-        blocks = former(context, Reading.FASTEST_AT_LEVEL)
+        blocks = former(context, VersionRule.FASTEST_AT_LEVEL)
         proposal = blocks.next_block(name, 0, limit, level, SCALES.index(scale))
         assert (len(proposal.block), proposal.cores) == formed[0]

@@ -13,12 +13,12 @@ from tests.support.builders import (
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Allocation, Resize
 from veltair.serving.policies.growth import busy, fill, grow, pressure_on
-from veltair.serving.policies.latency_tables import Reading, Timetables
+from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
 
 # Four layers that speed up linearly on 8 cores.
 CONTEXT = linear_context((0.010,) * 4)
 NET = CONTEXT.models["net"]
-TABLES = Timetables(CONTEXT, Reading.SOLO_ALONE)
+TABLES = LatencyTables(CONTEXT, VersionRule.SOLO_ALONE)
 
 
 def test_a_block_grows_into_all_spare_cores_up_to_where_it_is_fastest():
@@ -32,7 +32,7 @@ def test_the_oldest_block_grows_first_and_the_next_takes_what_is_left():
     context = make_context({"net": seconds}, [net], cores=counts, machine=make_machine(8))
     runs = [running(1, net, 2), running(2, net, 1)]
     # Fastest on 4 cores: the first takes 2 of the 5 that are free, the second its 3.
-    assert list(grow(snapshot(5, [], runs), 5, Timetables(context, Reading.SOLO_ALONE))) == [
+    assert list(grow(snapshot(5, [], runs), 5, LatencyTables(context, VersionRule.SOLO_ALONE))) == [
         Resize(1, 4),
         Resize(2, 4),
     ]
@@ -55,7 +55,7 @@ def test_the_count_is_the_best_one_for_the_layers_that_are_still_to_begin():
     seconds = np.array([[0.004, 0.002, 0.001]] * 2 + [[0.004, 0.002, 0.003]])[:, None, :, None]
     net = make_model(macs=(1, 1, 1))
     context = make_context({"net": seconds}, [net], cores=(1, 2, 4), machine=make_machine(4))
-    tables = Timetables(context, Reading.SOLO_ALONE)
+    tables = LatencyTables(context, VersionRule.SOLO_ALONE)
     one = snapshot(3, [], [running(1, net, 1)], progress={1: 1})
     assert list(grow(one, 3, tables)) == [Resize(1, 2)]
 
@@ -65,7 +65,7 @@ def test_growth_changes_versions_where_others_are_faster_on_more_cores():
     versions = np.array([[0.004, 0.003], [0.005, 0.002]])[None, :, :, None].repeat(2, axis=0)
     net = make_model(macs=(1, 1))
     context = make_context({"net": versions}, [net], cores=(1, 2), machine=make_machine(2))
-    tables = Timetables(context, Reading.FASTEST_AT_LEVEL)
+    tables = LatencyTables(context, VersionRule.FASTEST_AT_LEVEL)
     assert list(grow(snapshot(1, [], [running(1, net, 1)]), 1, tables)) == [Resize(1, 2, (1, 1))]
 
 

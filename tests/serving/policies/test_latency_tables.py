@@ -16,9 +16,9 @@ from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.policy import Context
 from veltair.serving.policies.latency_tables import (
     FixedVersion,
-    Reading,
-    Timetables,
+    LatencyTables,
     VersionChoice,
+    VersionRule,
     priced_versions,
 )
 
@@ -38,26 +38,26 @@ def two_versions() -> Context:
 
 
 def test_a_blind_reading_knows_the_solo_version_alone():
-    tables = Timetables(two_versions(), Reading.SOLO_ALONE)
+    tables = LatencyTables(two_versions(), VersionRule.SOLO_ALONE)
     assert tables.level(1.0) == 0
     assert tables.seconds("net", 0).tolist() == [[1.0, 0.6]]
 
 
 def test_an_aware_reading_of_the_solo_version_knows_what_pressure_does_to_it():
-    tables = Timetables(two_versions(), Reading.SOLO_AT_LEVEL)
+    tables = LatencyTables(two_versions(), VersionRule.SOLO_AT_LEVEL)
     assert tables.seconds("net", tables.level(1.0)).tolist() == [[4.0, 3.0]]
     assert tables.versions(LayerBlock("net", 0, 1), tables.level(1.0), 4) == (0,)
 
 
 def test_the_fastest_reading_picks_another_version_at_high_pressure():
-    tables = Timetables(two_versions(), Reading.FASTEST_AT_LEVEL)
+    tables = LatencyTables(two_versions(), VersionRule.FASTEST_AT_LEVEL)
     block = LayerBlock("net", 0, 1)
     assert tables.seconds("net", tables.level(0.9)).tolist() == [[2.5, 1.5]]
     assert [tables.versions(block, tables.level(pressure), 2) for pressure in (0.2, 0.9)] == [(0,), (1,)]
 
 
 def test_remaining_times_are_sums_over_the_layers_to_the_end():
-    tables = Timetables(linear_context(WORK_CORE_S), Reading.SOLO_ALONE)
+    tables = LatencyTables(linear_context(WORK_CORE_S), VersionRule.SOLO_ALONE)
     on_one_core = [tables.remaining_s("net", first, 0)[0] for first in range(6)]
     np.testing.assert_allclose(on_one_core, [0.015, 0.013, 0.007, 0.006, 0.004, 0.0])
     assert tables.least_remaining_s("net", 3, 0) == pytest.approx(0.006 / 8)
@@ -68,7 +68,7 @@ def test_the_best_count_is_not_always_the_largest():
     context = make_context(
         {"net": seconds}, [make_model(macs=(1,))], cores=(1, 2, 4), machine=make_machine(4)
     )
-    assert Timetables(context, Reading.SOLO_ALONE).best_cores("net", 0) == 2
+    assert LatencyTables(context, VersionRule.SOLO_ALONE).best_cores("net", 0) == 2
 
 
 def test_only_counts_that_are_multiples_of_the_unit_and_profiled_for_all_layers_are_granted():
@@ -77,7 +77,7 @@ def test_only_counts_that_are_multiples_of_the_unit_and_profiled_for_all_layers_
     context = make_context(
         {"net": seconds}, [make_model(macs=(1, 1))], cores=(1, 4, 8, 12), machine=make_machine(12, 4)
     )
-    assert Timetables(context, Reading.SOLO_ALONE).counts == (4, 12)
+    assert LatencyTables(context, VersionRule.SOLO_ALONE).counts == (4, 12)
 
 
 def test_a_table_without_a_count_that_can_be_granted_is_refused():
@@ -88,7 +88,7 @@ def test_a_table_without_a_count_that_can_be_granted_is_refused():
         machine=make_machine(8, 4),
     )
     with pytest.raises(ValueError, match=r"none is a multiple of the core unit 4.*set `profile.cores`"):
-        Timetables(context, Reading.SOLO_ALONE)
+        LatencyTables(context, VersionRule.SOLO_ALONE)
 
 
 def test_the_best_count_of_some_layers_is_where_those_are_fastest():
@@ -97,7 +97,7 @@ def test_the_best_count_of_some_layers_is_where_those_are_fastest():
     context = make_context(
         {"net": seconds}, [make_model(macs=(1, 1))], cores=(1, 2, 4), machine=make_machine(4)
     )
-    tables = Timetables(context, Reading.SOLO_ALONE)
+    tables = LatencyTables(context, VersionRule.SOLO_ALONE)
     best = [tables.best_cores("net", 0, *layers) for layers in ((0, 1), (1, 2), (0, 2), ())]
     assert best == [4, 1, 2, 2]
 
@@ -111,7 +111,7 @@ def test_the_level_is_the_nearest_profiled_one_and_the_lower_of_equals(pressure,
         {"net": seconds}, [make_model(macs=(1,))], cores=(1,), levels=levels, machine=make_machine(1)
     )
     nearest = int(np.abs(np.asarray(levels) - pressure).argmin())
-    assert Timetables(context, Reading.SOLO_AT_LEVEL).level(pressure) == nearest
+    assert LatencyTables(context, VersionRule.SOLO_AT_LEVEL).level(pressure) == nearest
 
 
 def three_versions(*traffic_bytes: float) -> Context:
@@ -139,25 +139,25 @@ def test_a_version_pays_for_its_cores_and_under_pressure_for_its_traffic():
     # bandwidth. Prices at level 0: 0.5, 0.6, 0.55; at 0.5: 0.6, 0.62, 0.605; at 1: 0.7, 0.64, 0.66.
     context = three_versions(20e6, 4e6, 11e6)
     assert priced_versions(context.costs, "net", context.machine)[:, 0, 0].tolist() == [0, 0, 1]
-    tables = Timetables(context, VersionChoice.PRICED.reading)
+    tables = LatencyTables(context, VersionChoice.PRICED.reading)
     assert [tables.seconds("net", level).tolist() for level in (0, 2)] == [[[0.0010]], [[0.0012]]]
 
 
 def test_a_selfish_choice_looks_at_its_own_time_only():
-    tables = Timetables(three_versions(20e6, 4e6, 11e6), VersionChoice.FASTEST.reading)
+    tables = LatencyTables(three_versions(20e6, 4e6, 11e6), VersionChoice.FASTEST.reading)
     block = LayerBlock("net", 0, 1)
     assert [tables.versions(block, level, 2) for level in range(3)] == [(0,), (0,), (0,)]
 
 
 @pytest.mark.parametrize(("number", "version"), [(0, 0), (1, 1), (2, 1), (9, 1)])
 def test_a_fixed_version_is_that_one_or_the_last_that_the_layer_has(number, version):
-    tables = Timetables(three_versions(20e6, 4e6), FixedVersion(number))
+    tables = LatencyTables(three_versions(20e6, 4e6), FixedVersion(number))
     block = LayerBlock("net", 0, 1)
     assert [tables.versions(block, level, 2) for level in range(3)] == [(version,)] * 3
 
 
 def test_a_fixed_version_is_read_at_the_level():
-    tables = Timetables(two_versions(), FixedVersion(0))
+    tables = LatencyTables(two_versions(), FixedVersion(0))
     assert tables.seconds("net", tables.level(1.0)).tolist() == [[4.0, 3.0]]
 
 
@@ -166,13 +166,13 @@ def test_there_is_no_version_below_the_first():
         FixedVersion(-1)
 
 
-@given(st.integers(0, 20), st.sampled_from(Reading))
+@given(st.integers(0, 20), st.sampled_from(VersionRule))
 def test_versions_are_what_the_times_are_of(seed, reading):
     context = random_context(seed)
-    tables = Timetables(context, reading)
+    tables = LatencyTables(context, reading)
     for name, model in context.models.items():
         for level in tables.levels():
-            for place, cores in enumerate(tables.counts):
+            for index, cores in enumerate(tables.counts):
                 versions = tables.versions(LayerBlock(name, 0, len(model.layers)), level, cores)
-                times = context.costs.model(name).seconds[range(len(versions)), versions, place, level]
-                np.testing.assert_array_equal(tables.seconds(name, level)[:, place], times)
+                times = context.costs.model(name).seconds[range(len(versions)), versions, index, level]
+                np.testing.assert_array_equal(tables.seconds(name, level)[:, index], times)

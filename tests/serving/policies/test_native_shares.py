@@ -48,9 +48,9 @@ def sharings(draw):
 def test_shares_in_c_are_those_in_python(c_build, sharing, time_s, level):
     tables, queries = sharing
     deadlines_s = array("d", [time_s + slack for slack, _ in queries])
-    places = array("i", [row for _, row in queries])
+    indices = array("i", [row for _, row in queries])
     in_c, in_python = NativeShares(tables, c_build), PythonShares(tables)
-    assert in_c(deadlines_s, places, time_s, level) == in_python(deadlines_s, places, time_s, level)
+    assert in_c(deadlines_s, indices, time_s, level) == in_python(deadlines_s, indices, time_s, level)
 
 
 def net(counts=(1, 2, 4, 8)) -> ShareTables:
@@ -67,7 +67,7 @@ def test_shares_and_needs_are_worked_out_for_queries_at_their_rows(c_build):
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 1000])
 def test_any_number_of_queries_shares_cores(count, c_build):
-    deadlines_s, rows = array("d", [0.001 * place for place in range(count)]), array("i", [0] * count)
+    deadlines_s, rows = array("d", [0.001 * index for index in range(count)]), array("i", [0] * count)
     in_c = NativeShares(net(), c_build)
     for _ in range(2):  # the second time there is room for them
         assert in_c(deadlines_s, rows, 0.0, 0) == PythonShares(net())(deadlines_s, rows, 0.0, 0)

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders import make_model, pending
-from veltair.serving.policies.waiting_columns import Roster
+from veltair.serving.policies.waiting_columns import WaitingColumns
 
 NETS = {"a": make_model("a", (1, 1), qos_s=0.010), "b": make_model("b", (1, 1, 1), qos_s=0.020)}
 FIRST_ROWS = {"a": 0, "b": 3}
@@ -13,16 +13,16 @@ def waiting(*ids):
     return [pending(number, NETS["ab"[number % 2]], number / 1000) for number in ids]
 
 
-def following(*turns) -> Roster:
+def following(*turns) -> WaitingColumns:
     """Return a roster that followed who waits through these turns."""
-    roster = Roster(FIRST_ROWS)
+    waiting_columns = WaitingColumns(FIRST_ROWS)
     for ids in turns:
-        roster.follow(waiting(*ids))
-    return roster
+        waiting_columns.follow(waiting(*ids))
+    return waiting_columns
 
 
-def columns(roster: Roster):
-    return roster.ids, roster.deadlines_s.tolist(), roster.rows.tolist()
+def columns(waiting_columns: WaitingColumns):
+    return waiting_columns.ids, waiting_columns.deadlines_s.tolist(), waiting_columns.rows.tolist()
 
 
 def test_it_holds_ids_deadlines_and_rows_in_their_turn():
@@ -30,30 +30,30 @@ def test_it_holds_ids_deadlines_and_rows_in_their_turn():
 
 
 def test_a_query_between_two_blocks_is_at_the_row_of_its_next_layer():
-    roster = Roster(FIRST_ROWS)
-    roster.follow([pending(1, NETS["b"], next_layer=2)])
-    assert roster.rows.tolist() == [5]
+    waiting_columns = WaitingColumns(FIRST_ROWS)
+    waiting_columns.follow([pending(1, NETS["b"], next_layer=2)])
+    assert waiting_columns.rows.tolist() == [5]
 
 
 def test_who_was_removed_is_out_and_the_others_stay():
-    roster = following([1, 2, 3])
-    roster.remove(2)
-    assert columns(roster) == columns(following([1, 3]))
-    roster.follow(waiting(1, 3, 4))
-    assert columns(roster) == columns(following([1, 3, 4]))
+    waiting_columns = following([1, 2, 3])
+    waiting_columns.remove(2)
+    assert columns(waiting_columns) == columns(following([1, 3]))
+    waiting_columns.follow(waiting(1, 3, 4))
+    assert columns(waiting_columns) == columns(following([1, 3, 4]))
 
 
 def test_a_removed_query_that_still_waits_is_taken_up_again():
-    roster = following([1, 2, 3])
-    roster.remove(2)
-    roster.follow(waiting(1, 2, 3))
-    assert columns(roster) == columns(following([1, 2, 3]))
+    waiting_columns = following([1, 2, 3])
+    waiting_columns.remove(2)
+    waiting_columns.follow(waiting(1, 2, 3))
+    assert columns(waiting_columns) == columns(following([1, 2, 3]))
 
 
 def test_a_query_that_waits_again_is_at_the_row_that_it_is_at_now():
-    roster = following([1])
-    roster.follow([pending(1, NETS["b"], 0.001, next_layer=1)])
-    assert roster.rows.tolist() == [4]
+    waiting_columns = following([1])
+    waiting_columns.follow([pending(1, NETS["b"], 0.001, next_layer=1)])
+    assert waiting_columns.rows.tolist() == [4]
 
 
 def test_those_among_given_ids_come_in_their_turn():
@@ -62,11 +62,11 @@ def test_those_among_given_ids_come_in_their_turn():
 
 @given(st.lists(st.tuples(st.permutations(range(8)), st.integers(0, 8), st.booleans()), min_size=1))
 def test_whatever_came_before_it_holds_who_waits_now(turns):
-    roster = Roster(FIRST_ROWS)
+    waiting_columns = WaitingColumns(FIRST_ROWS)
     for order, count, sort in turns:
         ids = sorted(order[:count]) if sort else order[:count]
-        roster.follow(waiting(*ids))
-        assert columns(roster) == columns(following(ids))
-        assert roster.among(dict.fromkeys(ids)) == waiting(*ids)
+        waiting_columns.follow(waiting(*ids))
+        assert columns(waiting_columns) == columns(following(ids))
+        assert waiting_columns.among(dict.fromkeys(ids)) == waiting(*ids)
         for number in ids[1::3]:
-            roster.remove(number)
+            waiting_columns.remove(number)

@@ -15,11 +15,11 @@ from tests.support.random_builders import LAYERS, VERSIONS, random_context, rand
 from tests.support.sim_builders import Cost, allocation, context, trace
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine import c_build as native
-from veltair.machine.costs.cost_model import MachineLaw
+from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot
 from veltair.serving.loop.query import Query
-from veltair.serving.simulator.simulator import ProxyError, Simulator
+from veltair.serving.simulator.simulator import SensorError, Simulator
 
 
 @dataclass
@@ -80,10 +80,10 @@ def log_of(
 ) -> list[Any]:
     rng = np.random.default_rng(seed)
     served = random_context(rng)
-    law = random_law(rng) if by_law else None
+    cost_model = random_law(rng) if by_law else None
     times = rng.exponential(gap_s, 12).cumsum().tolist()
-    queries = [Query(place, "mn"[int(rng.integers(2))], at, 100.0) for place, at in enumerate(times)]
-    backend = Simulator(queries, served, rng, law=law, drain_s=drain_s, core=core, **inputs)
+    queries = [Query(index, "mn"[int(rng.integers(2))], at, 100.0) for index, at in enumerate(times)]
+    backend = Simulator(queries, served, rng, cost_model=cost_model, drain_s=drain_s, core=core, **inputs)
     log = Log(backend)
     for record in serve(Dispatcher(Restless(served, np.random.default_rng(seed)), served), log):
         log.lines.append(record)
@@ -105,7 +105,7 @@ def log_of(
             "resize_cost_s": st.sampled_from([0.0, 0.05]),
             "grant_cost_s": st.sampled_from([0.0, 0.2]),
             "join_cost_s": st.sampled_from([0.0, 0.03]),
-            "proxy": st.sampled_from([None, ProxyError(sigma=0.1)]),
+            "proxy": st.sampled_from([None, SensorError(sigma=0.1)]),
         }
     ),
 )
@@ -117,15 +117,16 @@ def test_both_cores_give_the_same_events_bit_for_bit(seed, gap_s, by_law, drain_
 
 def test_a_law_may_know_versions_that_the_table_lacks():
     rng = np.random.default_rng(3)
-    served, law = random_context(rng), random_law(rng)
+    served, cost_model = random_context(rng), random_law(rng)
     more = {
-        name: tuple((*versions, versions[0]) for versions in layers) for name, layers in law.layers.items()
+        name: tuple((*versions, versions[0]) for versions in layers)
+        for name, layers in cost_model.layers.items()
     }
     found = []
-    for one in (law, MachineLaw(law.combine, more)):
+    for one in (cost_model, MachineCostModel(cost_model.combine, more)):
         costs = {"start_cost_s": 0.0, "resize_cost_s": 0.0, "drain_s": 1000.0}
-        queries = [Query(place, "mn"[place % 2], 0.1 * place, 100.0) for place in range(9)]
-        backend = Simulator(queries, served, np.random.default_rng(0), law=one, **costs)
+        queries = [Query(index, "mn"[index % 2], 0.1 * index, 100.0) for index in range(9)]
+        backend = Simulator(queries, served, np.random.default_rng(0), cost_model=one, **costs)
         found.append(list(serve(Dispatcher(Restless(served, np.random.default_rng(1)), served), backend)))
     assert found[0] == found[1]
 

@@ -17,10 +17,10 @@ from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.policies.adaptive import VeltairFULL
-from veltair.serving.policies.native_spec import Asks, Plan, plan_of
+from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec, plan_of
 from veltair.serving.policies.presets import make_policy
 from veltair.serving.simulator.native_loop import serve_simulated
-from veltair.serving.simulator.simulator import ProxyError, Simulator
+from veltair.serving.simulator.simulator import SensorError, Simulator
 
 BY_BLOCKS = {
     "conflict": ["wait", "backfill", "shrink", "shrink_one_layer"],
@@ -69,14 +69,14 @@ def simulator_of(
 ) -> tuple[Context, Simulator]:
     rng = np.random.default_rng(seed)
     served = random_context(rng, qos_s)
-    law = random_law(rng) if by_law else None
+    cost_model = random_law(rng) if by_law else None
     times = rng.exponential(gap_s, queries).cumsum().tolist()
     # Ids against the order of arrival: where two arrive together, the smaller one is the older.
     arrivals = [
-        Query(queries - place, "mn"[int(rng.integers(2))], at, qos_s * float(rng.choice([1.0, 0.7])))
-        for place, at in enumerate(times)
+        Query(queries - index, "mn"[int(rng.integers(2))], at, qos_s * float(rng.choice([1.0, 0.7])))
+        for index, at in enumerate(times)
     ]
-    return served, Simulator(arrivals, served, rng, law=law, **inputs)
+    return served, Simulator(arrivals, served, rng, cost_model=cost_model, **inputs)
 
 
 @settings(deadline=None, max_examples=250)
@@ -95,7 +95,7 @@ def simulator_of(
             "resize_cost_s": st.sampled_from([0.0, 0.05]),
             "grant_cost_s": st.sampled_from([0.0, 0.2]),
             "join_cost_s": st.sampled_from([0.0, 0.03]),
-            "proxy": st.sampled_from([None, ProxyError(0.2, 0.1, seed=1), ProxyError(step=0.25)]),
+            "proxy": st.sampled_from([None, SensorError(0.2, 0.1, seed=1), SensorError(step=0.25)]),
         }
     ),
 )
@@ -153,7 +153,7 @@ def test_every_policy_of_ours_has_a_plan(path):
 def test_more_queries_than_are_handed_over_at_once_are_served():
     found = []
     for serve_one in (in_python, serve_simulated):
-        served, simulator = simulator_of(5, 0.5, 6.0, {**COSTS, "proxy": ProxyError(0.1)}, False, 1200)
+        served, simulator = simulator_of(5, 0.5, 6.0, {**COSTS, "proxy": SensorError(0.1)}, False, 1200)
         policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "shipped", {})
         found.append(list(serve_one(policy, served, simulator)))
     assert len(found[0]) == 1200
@@ -189,11 +189,13 @@ def test_a_subclass_that_decides_otherwise_does_not_inherit_the_plan():
 
 def test_a_policy_that_leaves_queries_waiting_for_good_is_named():
     served = context({"m": [[Cost(1.0)]]}, cores=(1, 2))
-    plan = Plan(Asks.BLOCKS, plan_of(fcfs(served)).tables, "fcfs", "never", "wait", form=lambda *_: greedy)  # type: ignore
+    plan = NativePolicySpec(
+        DecisionKind.BLOCKS, plan_of(fcfs(served)).tables, "fcfs", "never", "wait", form=lambda *_: greedy
+    )  # type: ignore
     greedy = type("Greedy", (), {"block": range(1), "cores": 4})
 
     class Never(Planaria):
-        def plan(self) -> Plan:
+        def plan(self) -> NativePolicySpec:
             return plan
 
     policy = make_never(Never, served)
@@ -238,9 +240,9 @@ def test_a_plan_says_how_blocks_are_made():
     served = context({"m": [[Cost(1.0)]]})
     tables = plan_of(fcfs(served)).tables  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="asks is BLOCKS, with 0 of `form` and `former`"):
-        Plan(Asks.BLOCKS, tables, "fcfs", "never")  # type: ignore[arg-type]
+        NativePolicySpec(DecisionKind.BLOCKS, tables, "fcfs", "never")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="block_layers is 0"):
-        Plan(Asks.SLACK_BLOCKS, tables, "fcfs", "never")  # type: ignore[arg-type]
+        NativePolicySpec(DecisionKind.SLACK_BLOCKS, tables, "fcfs", "never")  # type: ignore[arg-type]
 
 
 def test_full_is_planned_as_it_was_made():

@@ -16,7 +16,7 @@ from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query
 from veltair.serving.policies.presets import make_policy
 from veltair.serving.simulator import noise
-from veltair.serving.simulator.noise import noise_parts, noise_rows, service_factors
+from veltair.serving.simulator.noise import noise_batches, noise_rows, service_factors
 from veltair.serving.simulator.simulator import Simulator
 
 FACTORS = (0.8, 1.0, 1.0, 1.3)
@@ -35,23 +35,23 @@ def test_parts_hold_what_a_draw_for_each_query_gives(count: int, seed: int, part
     arrivals = random_queries(site, count, seed)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(noise, "PART", part)
-        parts = list(noise_parts(arrivals, site, np.random.default_rng(seed)))
+        parts = list(noise_batches(arrivals, site, np.random.default_rng(seed)))
     rows = [row.tolist() for row in noise_rows(iter(parts), site)]
     assert rows == one_by_one(arrivals, site, seed)
     assert [query for found in parts for query in found.queries] == arrivals
     assert all(len(found.queries) <= part for found in parts)
     names = list(site.models)
-    assert [names[place] for found in parts for place in found.models] == [query.model for query in arrivals]
+    assert [names[index] for found in parts for index in found.models] == [query.model for query in arrivals]
 
 
 def test_picks_beyond_the_layers_of_a_model_are_zero() -> None:
     site = traffic_context(1, factors=FACTORS)
     layers = [len(model.layers) for model in site.models.values()]
     assert len(set(layers)) > 1
-    (part,) = noise_parts(random_queries(site, 60, 1), site, np.random.default_rng(1))
-    for model, picks in zip(part.models, part.picks, strict=True):
-        assert not picks[layers[model] :].any()
-    assert part.picks.any()
+    (part,) = noise_batches(random_queries(site, 60, 1), site, np.random.default_rng(1))
+    for model, noise_index in zip(part.models, part.noise_index, strict=True):
+        assert not noise_index[layers[model] :].any()
+    assert part.noise_index.any()
 
 
 def test_the_factors_are_those_that_the_simulator_charges() -> None:
@@ -75,5 +75,5 @@ def test_the_factors_are_those_that_the_simulator_charges() -> None:
     simulator = Simulator(arrivals, site, rng, start_cost_s=1e-5, resize_cost_s=0.0, drain_s=100.0)
     policy = make_policy("baselines.fcfs_min:FcfsMin", site, "paper", {})
     latencies_s = [record.latency_s - 1e-5 for record in serve(Dispatcher(policy, site), simulator)]
-    drawn = service_factors(noise_parts(arrivals, site, np.random.default_rng(7)), site)
+    drawn = service_factors(noise_batches(arrivals, site, np.random.default_rng(7)), site)
     assert [float(factors @ [1.0, 2.0]) for factors in drawn] == pytest.approx(latencies_s)

@@ -29,10 +29,10 @@ def test_blocks_end_before_a_query_of_the_same_time_arrives():
 
 def test_every_query_is_served_in_no_time():
     served = context({"m": [[Cost(1.0)]] * 5})
-    backend = NullBackend(trace(*[(0.1 * place, "m") for place in range(20)]), drain_s=1.0)
+    backend = NullBackend(trace(*[(0.1 * index, "m") for index in range(20)]), drain_s=1.0)
     records = list(serve(Dispatcher(Greedy(served, block=2), served), backend))
     assert [(record.query.id, record.latency_s, record.blocks) for record in records] == [
-        (place, 0.0, 3) for place in range(20)
+        (index, 0.0, 3) for index in range(20)
     ]
 
 

@@ -23,7 +23,7 @@ from veltair.serving.loop.dispatcher import (
 )
 from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot
 from veltair.serving.loop.query import Ending, Query, QueryRecord
-from veltair.serving.simulator.simulator import CORES, ProxyError, Simulator
+from veltair.serving.simulator.simulator import CORES, SensorError, Simulator
 
 # The core that runs are made on, by plain functions deep in helpers.
 _chosen = [CORES[0]]
@@ -288,24 +288,24 @@ def noisy() -> Context:
 
 
 def test_the_same_inputs_give_the_same_records_bit_for_bit():
-    queries = trace(*[(0.7 * place, "mn"[place % 2]) for place in range(30)])
+    queries = trace(*[(0.7 * index, "mn"[index % 2]) for index in range(30)])
     assert run(noisy(), queries, seed=3) == run(noisy(), queries, seed=3)
 
 
 def test_another_seed_gives_other_service_times():
-    queries = trace(*[(0.7 * place, "mn"[place % 2]) for place in range(30)])
+    queries = trace(*[(0.7 * index, "mn"[index % 2]) for index in range(30)])
     assert run(noisy(), queries, seed=3) != run(noisy(), queries, seed=4)
 
 
 def test_a_layer_takes_its_time_times_a_measured_factor():
     # Repeats of 1 s and 3 s: the median is 2 s, the factors 0.5 and 1.5. A query alone takes 1 s or 3 s.
     served = context({"m": [[Cost(2.0)]]}, factors=(0.5, 1.5))
-    records = run(served, trace(*[(10.0 * place, "m") for place in range(20)]))
+    records = run(served, trace(*[(10.0 * index, "m") for index in range(20)]))
     assert {round(record.latency_s, 9) for record in records} == {1.0, 3.0}
 
 
 def test_a_query_has_the_same_factors_under_every_policy():
-    queries = trace(*[(100.0 * place, "mn"[place % 2]) for place in range(10)])
+    queries = trace(*[(100.0 * index, "mn"[index % 2]) for index in range(10)])
     whole = run(noisy(), queries, block=1000)
     by_layer = run(noisy(), queries, block=1)
     assert [r.latency_s for r in whole] == pytest.approx([r.latency_s for r in by_layer])
@@ -445,18 +445,22 @@ def test_the_scale_of_contention_multiplies_what_co_runners_add():
 
 def test_an_error_of_the_proxy_changes_what_is_told_and_not_what_happens():
     served = context({"m": [[Cost(1.0, slowdown=2.0, dram_share=0.4)]]})
-    backend = started(served, "m", "m", proxy=ProxyError(step=0.25))
+    backend = started(served, "m", "m", proxy=SensorError(step=0.25))
     assert backend.pressure() == 0.75
     assert events(backend) == events(started(served, "m", "m"))
 
 
 def test_within_one_event_the_same_pressure_is_told_the_same():
-    backend = started(context({"m": [[Cost(1.0, dram_share=0.5)]]}), "m", proxy=ProxyError(sigma=0.2, seed=1))
+    backend = started(
+        context({"m": [[Cost(1.0, dram_share=0.5)]]}), "m", proxy=SensorError(sigma=0.2, seed=1)
+    )
     assert backend.pressure() == backend.pressure() != 0.5
 
 
 def test_each_event_is_told_with_an_error_of_its_own():
-    backend = started(context({"m": [[Cost(9.0, dram_share=0.5)]]}), "m", proxy=ProxyError(sigma=0.1, seed=1))
+    backend = started(
+        context({"m": [[Cost(9.0, dram_share=0.5)]]}), "m", proxy=SensorError(sigma=0.1, seed=1)
+    )
     told = [backend.pressure()]
     backend.wake_at(1.0)
     backend.wait()

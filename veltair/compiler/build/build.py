@@ -125,8 +125,8 @@ def build(
     }
     layers, constants = _plan_layers(imported)
     outputs = tuple(_place(source) for source in imported.outputs)
-    places = write_constants(folder / CONSTANTS, constants)
-    plan = ModelPlan(imported.model.name, imported.inputs, layers, versions, outputs, places)
+    indices = write_constants(folder / CONSTANTS, constants)
+    plan = ModelPlan(imported.model.name, imported.inputs, layers, versions, outputs, indices)
     write_atomically({folder / PLAN: _format_plan(plan)})
     partial.replace(folder / LIBRARY)
     return plan
@@ -235,7 +235,7 @@ def _one_call(function: Any, symbol: str) -> Any:
         for parameter in function.params
     ]
     first_output = len(tensors) - count_outputs(function)
-    variables = [relax.Var(f"a{place}", tensor) for place, tensor in enumerate(tensors[:first_output])]
+    variables = [relax.Var(f"a{index}", tensor) for index, tensor in enumerate(tensors[:first_output])]
     made = tensors[first_output:]
     with builder.function("main", variables):
         with builder.dataflow():

@@ -34,8 +34,8 @@ def tiling_of(nest: Nest) -> Tiling:
     """
     parts: dict[int, list[Leaf]] = {}
     for leaf in (leaf for leaf in nest.leaves if not leaf.prepacked):
-        parallel = (place for place, number in enumerate(leaf.path) if nest.loops[number].parallel)
-        parts.setdefault(next((leaf.path[place] for place in parallel), -1), []).append(leaf)
+        parallel = (position for position, number in enumerate(leaf.path) if nest.loops[number].parallel)
+        parts.setdefault(next((leaf.path[position] for position in parallel), -1), []).append(leaf)
     number, part = max(parts.items(), key=lambda item: sum(leaf.iterations for leaf in item[1]))
     # What only this part touches and is no argument is a temporary of one iteration.
     others = (leaf for leaf in nest.leaves if leaf not in part)

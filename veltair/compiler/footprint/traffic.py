@@ -64,11 +64,11 @@ def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float) -> float:
 
 def _interpolated(fetched_bytes: Sequence[float], cache_bytes: float) -> float:
     """Return what a cache between two of `CACHE_BYTES` fetches: the part held is not fetched again."""
-    place = bisect_right(CACHE_BYTES, cache_bytes)
-    if place in (0, len(CACHE_BYTES)):
-        return float(fetched_bytes[max(0, place - 1)])
-    low, high = CACHE_BYTES[place - 1 : place + 1]
-    more, less = fetched_bytes[place - 1 : place + 1]
+    index = bisect_right(CACHE_BYTES, cache_bytes)
+    if index in (0, len(CACHE_BYTES)):
+        return float(fetched_bytes[max(0, index - 1)])
+    low, high = CACHE_BYTES[index - 1 : index + 1]
+    more, less = fetched_bytes[index - 1 : index + 1]
     return more + (cache_bytes - low) / (high - low) * (less - more)
 
 

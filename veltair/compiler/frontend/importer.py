@@ -91,7 +91,7 @@ def _node_of(error: BaseException) -> str:
 
 def _read_calls(name: str, module: Any, qos_s: float, given: tuple[Input, ...]) -> ImportedModel:
     main = module["main"]
-    places: dict[Any, Source] = {main.params[number]: Source(-1, number) for number in range(len(given))}
+    indices: dict[Any, Source] = {main.params[number]: Source(-1, number) for number in range(len(given))}
     tuples: dict[Any, int] = {}
     functions: dict[str, Any] = {}
     results: Sequence[Any] = [main.body.body]
@@ -101,7 +101,7 @@ def _read_calls(name: str, module: Any, qos_s: float, given: tuple[Input, ...]) 
         value = binding.value
         if isinstance(value, relax.Call) and getattr(value.op, "name", "") == "relax.call_tir":
             function = module[value.args[0]]
-            inputs = tuple(_source(field, places, name) for field in value.args[1].fields)
+            inputs = tuple(_source(field, indices, name) for field in value.args[1].fields)
             made = _fields(value.ty_args[0])
             structure = _structure(value.args[0].name_hint, function)
             if structure not in functions:
@@ -111,12 +111,12 @@ def _read_calls(name: str, module: Any, qos_s: float, given: tuple[Input, ...]) 
             layers.append(Layer(label, structure, count_macs(function)))
             shapes = tuple(tuple(int(extent) for extent in tensor.shape) for tensor in made)
             calls.append(LayerCall(function, inputs, shapes, tuple(str(tensor.dtype) for tensor in made)))
-            places[binding.var] = Source(len(calls) - 1)
+            indices[binding.var] = Source(len(calls) - 1)
             tuples[binding.var] = len(calls) - 1
         elif isinstance(value, relax.TupleGetItem):
-            places[binding.var] = Source(tuples[value.tuple_value], int(value.index))
+            indices[binding.var] = Source(tuples[value.tuple_value], int(value.index))
         elif isinstance(value, relax.Var):
-            places[binding.var] = places[value]
+            indices[binding.var] = indices[value]
         elif isinstance(value, relax.Tuple) and binding.var.same_as(main.body.body):
             results = value.fields
         else:
@@ -126,26 +126,26 @@ def _read_calls(name: str, module: Any, qos_s: float, given: tuple[Input, ...]) 
             )
     if not layers:
         raise ModelError(f"{name} has no layers: its outputs are its inputs")
-    outputs = _outputs(results, places, name)
+    outputs = _outputs(results, indices, name)
     return ImportedModel(Model(name, tuple(layers), qos_s), tuple(calls), outputs, given)
 
 
-def _outputs(results: Sequence[Any], places: dict[Any, Source], name: str) -> tuple[Source, ...]:
+def _outputs(results: Sequence[Any], indices: dict[Any, Source], name: str) -> tuple[Source, ...]:
     found = []
     for result in results:
-        source = _source(result, places, name)
+        source = _source(result, indices, name)
         if not isinstance(source, Source):
             raise ModelError(f"{name}: an output is a constant; remove it from the export")
         found.append(source)
     return tuple(found)
 
 
-def _source(field: Any, places: dict[Any, Source], name: str) -> Source | NDArray[Any]:
+def _source(field: Any, indices: dict[Any, Source], name: str) -> Source | NDArray[Any]:
     if isinstance(field, tvm.ir.GenericConst):
         array: NDArray[Any] = field.value.numpy()
         return array
     try:
-        return places[field]
+        return indices[field]
     except KeyError:
         raise ModelError(f"{name}: a layer reads {field}, which no layer makes") from None
 
@@ -162,8 +162,8 @@ def rename_variables(function: Any) -> Any:
     in that model only whose layer was searched.
     """
     text = tvm.ir.save_json(function)
-    places = {name: place for place, name in enumerate(dict.fromkeys(RELAX_VARIABLE.findall(text)))}
-    return tvm.ir.load_json(RELAX_VARIABLE.sub(lambda found: f'"lv{places[found[1]]}', text))
+    indices = {name: index for index, name in enumerate(dict.fromkeys(RELAX_VARIABLE.findall(text)))}
+    return tvm.ir.load_json(RELAX_VARIABLE.sub(lambda found: f'"lv{indices[found[1]]}', text))
 
 
 def _structure(name_hint: str, function: Any) -> str:

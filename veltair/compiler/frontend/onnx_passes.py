@@ -129,8 +129,8 @@ def sum_to_add(model: onnx.ModelProto) -> onnx.ModelProto:
             kept.append(node)
             continue
         total = node.input[0]
-        for place, term in enumerate(node.input[1:], start=2):
-            output = node.output[0] if place == len(node.input) else f"{node.output[0]}.sum{place}"
+        for index, term in enumerate(node.input[1:], start=2):
+            output = node.output[0] if index == len(node.input) else f"{node.output[0]}.sum{index}"
             kept.append(helper.make_node("Add", [total, term], [output], name=output))
             total = output
     return _with_nodes(model, kept)
@@ -173,10 +173,10 @@ def _is_last_optional(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
     schema = onnx.defs.get_schema(
         node.op_type, opsets.get(node.domain, onnx.defs.onnx_opset_version()), node.domain
     )
-    place = len(node.output) - 1
+    index = len(node.output) - 1
     # Split's outputs are one place of many, which a node may not go without.
     optional = onnx.defs.OpSchema.FormalParameterOption.Optional
-    return place < len(schema.outputs) and schema.outputs[place].option == optional
+    return index < len(schema.outputs) and schema.outputs[index].option == optional
 
 
 def slopes_per_channel(model: onnx.ModelProto) -> onnx.ModelProto:

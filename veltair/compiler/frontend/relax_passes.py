@@ -33,7 +33,7 @@ def fuse(module: Any) -> Any:
 def number_inputs(module: Any) -> Any:
     """Name a model's inputs as Relax names variables: blocks, which traces name, are named after them."""
     main = module["main"]
-    inputs = [relax.Var(f"lv{place}", given.ty) for place, given in enumerate(main.params)]
+    inputs = [relax.Var(f"lv{index}", given.ty) for index, given in enumerate(main.params)]
     bound = main.bind_params(dict(zip(main.params, inputs, strict=True)))
     named = relax.Function(inputs, bound.body, bound.ret_ty, bound.is_pure, bound.attrs)
     return tvm.IRModule({**module.functions, module.get_global_var("main"): named}, attrs=module.attrs)
@@ -234,7 +234,7 @@ class _KernelMutator(PyExprMutator):  # type: ignore[misc]  # TVM has no types
         if _operator(call) == "relax.take":
             # An index beyond the table reads its last entry, not memory that is not the table's.
             return self.builder_.call_te(
-                lambda table, places: topi.take(table, places, call.attrs.axis, mode="clip"),
+                lambda table, indices: topi.take(table, indices, call.attrs.axis, mode="clip"),
                 *call.args,
                 primfunc_name_hint="take",
                 primfunc_attrs=INJECTIVE,

@@ -48,7 +48,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SearchTrial:
     """One candidate as it was measured: raw times in seconds (none: it failed, with the error).
 
     `origin` is "search", or "schedule" for one written by hand.
@@ -70,7 +70,7 @@ class Trial:
 class Batch:
     """Trials measured together in `wall_s`, choosing and building them included, on a CPU called `host`."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[SearchTrial, ...]
     wall_s: float
     host: str
 
@@ -107,7 +107,7 @@ class Record:
     damage: str | None
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
+    def trials(self) -> tuple[SearchTrial, ...]:
         """All trials, in the order in which they were measured."""
         return tuple(trial for batch in self.batches for trial in batch.trials)
 
@@ -145,7 +145,9 @@ class _Chain:
         """Return the batch of a line's body."""
         self.table.extend(body["new"])
         trials = tuple(
-            Trial(self.table.restore(trial), tuple(trial["run_seconds"]), trial["origin"], trial.get("error"))
+            SearchTrial(
+                self.table.restore(trial), tuple(trial["run_seconds"]), trial["origin"], trial.get("error")
+            )
             for trial in body["trials"]
         )
         return Batch(trials, body["wall_s"], body["host"])
@@ -293,7 +295,7 @@ def _difference(record: Record, header: Header) -> str:
     return f"it is of another search ({'; '.join(differing)})"
 
 
-def _written(trial: Trial, table: TraceTable) -> dict[str, Any]:
+def _written(trial: SearchTrial, table: TraceTable) -> dict[str, Any]:
     """Return a trial for JSON; the clock that timed it counts nanoseconds, so no more is written."""
     error = {} if trial.error is None else {"error": trial.error[-ERROR_CHARACTERS:]}
     seconds = [max(round(second, 9), 1e-9) for second in trial.run_seconds]

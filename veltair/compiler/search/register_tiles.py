@@ -106,7 +106,7 @@ def plans(
     `dense`: every column reads the same input, so that packing it pays.
     """
     tiles = register_tiles(rows, columns, registers)[:4]
-    for goal, (place, tile) in product(PARALLEL_GOALS, enumerate(tiles)):
+    for goal, (index, tile) in product(PARALLEL_GOALS, enumerate(tiles)):
         counts = tuple(extent // size for extent, size in zip(rows, tile.rows, strict=True))
         row_shares, column_share = split_parallel(counts, columns // tile.columns, goal)
         shares = tuple(
@@ -115,7 +115,7 @@ def plans(
         )
         column_shares = (column_share, columns // tile.columns // column_share, tile.columns)
         # Alternate what matters less, so that each choice meets each tile.
-        step = place + PARALLEL_GOALS.index(goal)
+        step = index + PARALLEL_GOALS.index(goal)
         for packed, blocked in PACKED_WAYS if dense else ():
             size = PACKED_CHANNELS[step % len(PACKED_CHANNELS)]
             steps = split_reduction(reduction, size, UNROLLS[0])

@@ -154,24 +154,25 @@ class Runner:
 
 def check_tracker(rpc: RpcSettings) -> None:
     """Raise MeasureError if the tracker does not answer, or knows no server of the key; never hangs."""
-    place = f"{rpc.host}:{rpc.port}"
+    address = f"{rpc.host}:{rpc.port}"
     try:
         with socket.create_connection((rpc.host, rpc.port), timeout=TRACKER_TIMEOUT_S) as connection:
             connection.sendall(struct.pack("<i", rpc_base.RPC_TRACKER_MAGIC))
             if struct.unpack("<i", rpc_base.recvall(connection, 4))[0] != rpc_base.RPC_TRACKER_MAGIC:
-                raise MeasureError(f"{place} is no RPC tracker of this TVM; correct `search.rpc`")
+                raise MeasureError(f"{address} is no RPC tracker of this TVM; correct `search.rpc`")
             rpc_base.sendjson(connection, [rpc_base.TrackerCode.SUMMARY])
             _, summary = rpc_base.recvjson(connection)
     except (OSError, struct.error, ValueError) as error:
         raise MeasureError(
-            f"no RPC tracker answers at {place} ({error}); start one (python -m tvm.exec.rpc_tracker "
+            f"no RPC tracker answers at {address} ({error}); start one (python -m tvm.exec.rpc_tracker "
             f"--host 0.0.0.0 --port {rpc.port}), correct `search.rpc`, or set `search.runner: local`"
         ) from error
     keys = sorted({str(server["key"]).removeprefix("server:") for server in summary["server_info"]})
     if rpc.key not in keys:
         raise MeasureError(
-            f"the RPC tracker at {place} has no server of key {rpc.key!r} (its keys: {keys}); start one "
-            f"(python -m tvm.exec.rpc_server --tracker {place} --key {rpc.key}) or correct `search.rpc.key`"
+            f"the RPC tracker at {address} has no server of key {rpc.key!r} (its keys: {keys}); start one "
+            f"(python -m tvm.exec.rpc_server --tracker {address} --key {rpc.key}) "
+            "or correct `search.rpc.key`"
         )
 
 

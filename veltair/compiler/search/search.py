@@ -24,7 +24,7 @@ from veltair.compiler.search.records import (
     Header,
     Record,
     RecordFile,
-    Trial,
+    SearchTrial,
     find_record,
     read_record,
     unpack,
@@ -286,9 +286,9 @@ def _build_item(candidate: Any) -> tuple[Any, list[tuple[str, tuple[int, ...]]]]
     return candidate.sch.mod, arguments
 
 
-def _trial(candidate: Any, measured: Measured, origin: Origin) -> Trial:
+def _trial(candidate: Any, measured: Measured, origin: Origin) -> SearchTrial:
     trace = plain(candidate.sch.trace.as_json())
-    return Trial(trace, measured.run_seconds, origin, measured.error)
+    return SearchTrial(trace, measured.run_seconds, origin, measured.error)
 
 
 def _best_s(record: Record) -> float:

@@ -9,7 +9,7 @@ from veltair.compiler.footprint.traffic import CACHE_BYTES
 from veltair.compiler.footprint.version import Candidate
 
 # What makes a candidate local: a large block of a parallel iteration, or little traffic into an L2.
-Metric = Literal["blocking", "traffic"]
+FrontMetric = Literal["blocking", "traffic"]
 # A candidate's modelled seconds at each of some core counts.
 Costs = Callable[[Candidate], Sequence[float]]
 
@@ -26,7 +26,7 @@ class Selection:
 
     slack: float
     count: int
-    metric: Metric = "blocking"
+    metric: FrontMetric = "blocking"
 
     def __post_init__(self) -> None:
         if not self.slack >= 1:
@@ -90,7 +90,7 @@ def select(candidates: Sequence[Candidate], selection: Selection, costs: Costs) 
 
 
 def pareto_front(
-    candidates: Sequence[Candidate], costs: Costs, metric: Metric = "blocking"
+    candidates: Sequence[Candidate], costs: Costs, metric: FrontMetric = "blocking"
 ) -> list[Candidate]:
     """Return the candidates that ran and that no other beats in parallelism and locality, most local first.
 
@@ -99,7 +99,7 @@ def pareto_front(
     return [one.candidate for one in _front(_Ranked.of(candidates, metric, costs))]
 
 
-def locality(candidate: Candidate, metric: Metric = "blocking") -> float:
+def locality(candidate: Candidate, metric: FrontMetric = "blocking") -> float:
     """Return how local a candidate is, the larger the more: its blocking bytes, or 1 / traffic.
 
     Raises ValueError where the traffic was not estimated.
@@ -124,7 +124,7 @@ class _Ranked:
     least_ratio: float
 
     @staticmethod
-    def of(candidates: Sequence[Candidate], metric: Metric, costs: Costs) -> "list[_Ranked]":
+    def of(candidates: Sequence[Candidate], metric: FrontMetric, costs: Costs) -> "list[_Ranked]":
         """Return those that ran."""
         return [
             _Ranked(one, locality(one, metric), exp(sum(map(log, row)) / len(row)), min(row))
@@ -133,7 +133,7 @@ class _Ranked:
         ]
 
     @property
-    def place(self) -> float:
+    def index(self) -> float:
         """Where it lies along the axis of locality: its logarithm, or 0 where nothing is touched at all."""
         return log(self.locality) if self.locality > 0 else 0.0
 
@@ -157,12 +157,12 @@ def _spread(front: list[_Ranked], count: int) -> list[_Ranked]:
         return front
     if count == 1:
         return [min(front, key=_by_speed)]
-    first, last = front[0].place, front[-1].place
+    first, last = front[0].index, front[-1].index
     chosen = [front[0], front[-1]]
-    for place in range(1, count - 1):
-        wanted = first + (last - first) * place / (count - 1)
+    for index in range(1, count - 1):
+        wanted = first + (last - first) * index / (count - 1)
         rest = [one for one in front if one not in chosen]
-        chosen.append(min(rest, key=lambda one: (abs(one.place - wanted), _by_speed(one))))
+        chosen.append(min(rest, key=lambda one: (abs(one.index - wanted), _by_speed(one))))
     return sorted(chosen, key=_by_locality)
 
 
@@ -171,8 +171,8 @@ def _admit(chosen: list[_Ranked], fastest: _Ranked, count: int) -> list[_Ranked]
     if len(chosen) < count:
         return [*chosen, fastest]
     replaceable = chosen[1:-1] or chosen
-    wanted = fastest.place
-    nearest = min(replaceable, key=lambda one: (abs(one.place - wanted), _by_speed(one)))
+    wanted = fastest.index
+    nearest = min(replaceable, key=lambda one: (abs(one.index - wanted), _by_speed(one)))
     return [fastest if one is nearest else one for one in chosen]
 
 

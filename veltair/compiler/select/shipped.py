@@ -20,7 +20,7 @@ INSTRUCTION_SETS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedStores:
     """Candidates by structure, the store that each comes from, and those structures that no store has.
 
     `damaged` are structures whose traces in a store were not those that had been written: another store
@@ -58,20 +58,20 @@ def host_flags() -> frozenset[str]:
     return frozenset(flags.split())
 
 
-def serve(stores: Sequence[Path], structures: Iterable[str]) -> Served:
+def serve(stores: Sequence[Path], structures: Iterable[str]) -> ServedStores:
     """Return the candidates of the structures, each from the first store in which one of its candidates ran.
 
     Raises StoreError for a store that cannot be read.
     """
     wanted = list(structures)
     candidates: dict[str, tuple[Candidate, ...]] = {}
-    places: dict[str, Path] = {}
+    indices: dict[str, Path] = {}
     damaged: list[str] = []
     for folder in stores:
         rest = [structure for structure in wanted if structure not in candidates]
         damaged += [structure for structure in damaged_structures(folder) if structure in rest]
         for structure, group in find_candidates(folder, rest).items():
             if any(one.run_seconds and one.trace is not None for one in group):
-                candidates[structure], places[structure] = group, folder
+                candidates[structure], indices[structure] = group, folder
     missing = tuple(structure for structure in wanted if structure not in candidates)
-    return Served(candidates, places, missing, tuple(dict.fromkeys(damaged)))
+    return ServedStores(candidates, indices, missing, tuple(dict.fromkeys(damaged)))

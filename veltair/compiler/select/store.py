@@ -19,7 +19,7 @@ import pandas as pd
 
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate
-from veltair.compiler.select.select import Costs, Metric, Selection, doubling, rounds_costs, select
+from veltair.compiler.select.select import Costs, FrontMetric, Selection, doubling, rounds_costs, select
 from veltair.provenance import write_atomically
 
 CANDIDATES = "candidates.parquet"
@@ -253,7 +253,7 @@ def _corrupt(path: Path, error: object) -> StoreError:
 def _kept_traces(group: Sequence[Candidate], info: SearchInfo) -> dict[str, Any]:
     if not any(one.run_seconds for one in group):
         return {}
-    metrics: list[Metric] = list(get_args(Metric))
+    metrics: list[FrontMetric] = list(get_args(FrontMetric))
     if not all(one.traffic_bytes for one in group if one.run_seconds):
         metrics.remove("traffic")
     kept = {

@@ -24,7 +24,7 @@ from veltair.compiler.steps import build_model, read_model
 from veltair.config import Config
 from veltair.evaluation.benchmarks.search_ablation import Choose, PassComparison, compare_passes
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
-from veltair.evaluation.runtimes.paired_latency import Comparison, compare
+from veltair.evaluation.runtimes.paired_latency import PairedLatencies, compare
 from veltair.evaluation.runtimes.timed_process import ONNX_RUNTIME, OURS, Contestant, write_samples
 from veltair.machine.topology.described import read_machine
 from veltair.machine.topology.topology import Machine
@@ -75,7 +75,7 @@ def core_sets(machine: Machine) -> dict[str, tuple[int, ...]]:
 
 def kernel_comparisons(
     config: Config, files: CompilerFiles, machine: Machine
-) -> dict[tuple[str, str], Comparison]:
+) -> dict[tuple[str, str], PairedLatencies]:
     """Compare each model with ONNX Runtime, by (label of the cores, model)."""
     found = {}
     for name, model in files.models.items():
@@ -92,7 +92,7 @@ def kernel_comparisons(
 
 def compare_with_onnx_runtime(
     model: Path, build: Path, cores: Sequence[int], tolerance: float, budget_s: float = COMPARE_S
-) -> Comparison:
+) -> PairedLatencies:
     """Compare a built model with ONNX Runtime on the same cores and inputs.
 
     Ours runs, in each layer, the version that was fastest in the network on these cores in runs before.
@@ -109,7 +109,7 @@ def compare_with_onnx_runtime(
             return compare(ours, theirs, budget_s)
 
 
-def compare_with_itself(build: Path, cores: Sequence[int], budget_s: float = COMPARE_S) -> Comparison:
+def compare_with_itself(build: Path, cores: Sequence[int], budget_s: float = COMPARE_S) -> PairedLatencies:
     """Compare a built model with itself: what the ratio is off from 1 is the comparison's own error."""
     with TemporaryDirectory() as folder:
         samples = _write_samples(build, Path(folder))
@@ -118,7 +118,7 @@ def compare_with_itself(build: Path, cores: Sequence[int], budget_s: float = COM
             return compare(one, other, budget_s)
 
 
-def kernel_figures(comparisons: Mapping[tuple[str, str], Comparison]) -> dict[str, BenchmarkResult]:
+def kernel_figures(comparisons: Mapping[tuple[str, str], PairedLatencies]) -> dict[str, BenchmarkResult]:
     """Return each model's ratio and latencies, the geometric mean of ratios by cores, and the least ratio.
 
     Samples of a model's figures are its rounds, those of a mean and of the least the models' ratios.
@@ -151,12 +151,12 @@ def search_figures(
     target = cpu_target(config.search.cores)
     functions = heaviest(imported, SEARCHED_LAYERS)
 
-    def search_all(chosen: Mapping[str, Any], place: Path) -> None:
-        search(chosen, target, settings, place, _tell, partial(own_schedules, count=BY_HAND))
+    def search_all(chosen: Mapping[str, Any], index: Path) -> None:
+        search(chosen, target, settings, index, _tell, partial(own_schedules, count=BY_HAND))
 
-    def search_one(structure: str, function: Any, place: Path) -> Sequence[Candidate]:
-        search_all({structure: function}, place)
-        return tuple(read_candidates(structure, function, place))
+    def search_one(structure: str, function: Any, index: Path) -> Sequence[Candidate]:
+        search_all({structure: function}, index)
+        return tuple(read_candidates(structure, function, index))
 
     unit = f"{SEARCH_TRIALS} trials of each of {len(functions)} layers, {BY_HAND} of them by hand"
     wall_s = _timed(search_all, functions, folder / "alone")
@@ -164,8 +164,8 @@ def search_figures(
     if machine.cores < 2:
         print("one core: no search beside a co-runner", flush=True)
         return figures
-    choose, place = _chooser(config, machine), folder / "passes"
-    compared = compare_passes(functions, search_one, target, choose, machine, PRESSURE_LEVELS, place)
+    choose, index = _chooser(config, machine), folder / "passes"
+    compared = compare_passes(functions, search_one, target, choose, machine, PRESSURE_LEVELS, index)
     return figures | pass_figures(compared, unit)
 
 

@@ -17,7 +17,7 @@ from veltair.evaluation.benchmarks.workers import (
     COMMAND,
     REST_S,
     ROUNDS,
-    Room,
+    LoadedModelBuffers,
     bare_seconds,
     gang_figures,
     ratio_figures,
@@ -25,8 +25,8 @@ from veltair.evaluation.benchmarks.workers import (
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
 from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.experiment.scenario import Scenario, scenario_of
-from veltair.evaluation.measurement.pool_recorder import noting
-from veltair.evaluation.measurement.run import LiveStudy, make_samples, measure
+from veltair.evaluation.measurement.pool_recorder import recording
+from veltair.evaluation.measurement.run import Measurement, make_samples, measure
 from veltair.evaluation.measurement.steps import launch_of, live_settings
 from veltair.evaluation.runtimes.capacity import ServedFiles, served_figures
 from veltair.machine.costs.folder import COSTS, read_tables
@@ -36,7 +36,7 @@ from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.native_pool import NullKernel
-from veltair.machine.workers.pool import Ended, Gang, Launch, Sample, Servable
+from veltair.machine.workers.pool import Ended, Launch, Sample, Servable, WorkerPool
 from veltair.serving.engine.engine import Engine
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
@@ -92,9 +92,9 @@ class NullModel:
 
     kernel: NullKernel
 
-    def instance(self) -> Room:
+    def instance(self) -> LoadedModelBuffers:
         """Return room for one query."""
-        return Room([[(self.kernel, ())]])
+        return LoadedModelBuffers([[(self.kernel, ())]])
 
 
 def dispatch_figures(
@@ -106,7 +106,7 @@ def dispatch_figures(
     arrives while they run. The policy is FcfsMin.
     """
     ends: list[Ended] = []
-    with null_engine(noting(launch, ends), machine, build_dir) as (engine, context):
+    with null_engine(recording(launch, ends), machine, build_dir) as (engine, context):
         policy = make_policy(FCFS, context, "paper", {})
         for query_id in range(2):
             engine.arrive(query_id, 0, time.monotonic())
@@ -166,14 +166,14 @@ def busy_figures(
     settings = replace(
         live_settings(config), seconds=seconds, drain_qos=1.0, validation=False, timeline=False
     )
-    study = LiveStudy(
+    study = Measurement(
         scenario,
         "OneCoreEach",
         OneCoreEach,
         models,
         samples,
         settings,
-        noting(launch, ends),
+        recording(launch, ends),
         ObservedSlowdown(),
     )
     with TemporaryDirectory() as folder:
@@ -231,16 +231,16 @@ def block_figures(
     for name, model in models.items():
         sample = next(one for one in samples if one[0] == name)
         with _engine({name: model}, [sample], context, launch) as engine:
-            gang = launch(context.machine.core_ids)
+            workers = launch(context.machine.core_ids)
             try:
-                ratios[name] = list(_block_ratios(engine, gang, model, sample[1], context, rounds))
+                ratios[name] = list(_block_ratios(engine, workers, model, sample[1], context, rounds))
             finally:
-                gang.stop()
+                workers.stop()
     return ratio_figures("block_ratio", unit, ratios)
 
 
 def _block_ratios(
-    engine: Engine, gang: Gang, model: LoadedModel, sample: Sample, context: Context, rounds: int
+    engine: Engine, workers: WorkerPool, model: LoadedModel, sample: Sample, context: Context, rounds: int
 ) -> Iterator[float]:
     instance, policy = model.instance(), AllCores(context)
     instance.set_inputs(sample.values)
@@ -248,7 +248,7 @@ def _block_ratios(
     records = serve(Dispatcher(policy, context), engine)
     for number in range(rounds + 1):
         time.sleep(REST_S)
-        bare_s = bare_seconds(gang, instance, versions, context.machine.core_ids)
+        bare_s = bare_seconds(workers, instance, versions, context.machine.core_ids)
         time.sleep(REST_S)
         engine.arrive(number, 0, time.monotonic())
         latency_s = next(records).latency_s

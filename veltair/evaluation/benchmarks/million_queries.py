@@ -27,7 +27,7 @@ STATUS, PEAK = Path("/proc/self/status"), "VmHWM:"
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class MillionResult:
     """What a run took: wall seconds from the trace to the table of records, and peak resident memory."""
 
     queries: int
@@ -38,7 +38,7 @@ class Served:
 
 def serve_in_fresh_process(
     config: Config, tables: Path, workload: str, policy: str, qps: float, queries: int
-) -> Served:
+) -> MillionResult:
     """Return what that many queries take at a rate. Raises RuntimeError, with its last words, if it fails.
 
     `tables` is a folder of cost tables, `policy` an import path; its options are those of the preset `paper`.
@@ -57,10 +57,10 @@ def serve_in_fresh_process(
     if ended.returncode != 0:
         said = ended.stderr.strip().splitlines()[-1:]
         raise RuntimeError(f"serving {queries} queries failed ({ended.returncode}): {' '.join(said)}")
-    return Served(**json.loads(ended.stdout.splitlines()[-1]))
+    return MillionResult(**json.loads(ended.stdout.splitlines()[-1]))
 
 
-def serve_order(order: dict[str, Any]) -> Served:
+def serve_order(order: dict[str, Any]) -> MillionResult:
     """Serve an order in this process."""
     config = parse(order["config"])
     scenario = scenario_of(config, read_tables(Path(order["tables"])), order["workload"])
@@ -75,7 +75,7 @@ def serve_order(order: dict[str, Any]) -> Served:
         SEED,
     )
     satisfaction = float(records.loc[records["counted"], "on_time"].mean())
-    return Served(len(records), time.perf_counter() - start_s, peak_rss_mb(), satisfaction)
+    return MillionResult(len(records), time.perf_counter() - start_s, peak_rss_mb(), satisfaction)
 
 
 def peak_rss_mb() -> float:

@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 
 from veltair.config import Config
-from veltair.evaluation.benchmarks.million_queries import Served, serve_in_fresh_process
+from veltair.evaluation.benchmarks.million_queries import MillionResult, serve_in_fresh_process
 from veltair.evaluation.benchmarks.simpy_queue import Service, simpy_ends_s
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
 from veltair.evaluation.experiment.scenario import Scenario, make_scenario, scenario_of
@@ -29,7 +29,7 @@ from veltair.serving.loop.policy import Allocation, Context, Pending, Policy, Sn
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.policies.presets import make_policy
 from veltair.serving.simulator.native_loop import serve_simulated
-from veltair.serving.simulator.noise import noise_parts, service_factors
+from veltair.serving.simulator.noise import noise_batches, service_factors
 from veltair.serving.simulator.simulator import Simulator
 
 COMMAND = "snakemake --cores all benchmarks_simulator"
@@ -132,7 +132,7 @@ class Bench:
             start_costs_s=self.settings.start_costs_s,
             resize_cost_s=self.settings.resize_cost_s,
             drain_s=DRAIN_S,
-            law=self.scenario.law,
+            cost_model=self.scenario.cost_model,
             core=core,
         )
         start_s = time.perf_counter()
@@ -202,7 +202,7 @@ def simpy_figures(
     weights, cores = bench.scenario.weights, context.machine.cores
     core_s = sum(weights[name] * service.core_s for name, service in planned.items()) / sum(weights.values())
     arrivals = bench.arrivals(LOAD * cores / core_s)
-    parts = noise_parts(arrivals, context, np.random.default_rng(SEED))
+    parts = noise_batches(arrivals, context, np.random.default_rng(SEED))
     factors = list(service_factors(parts, context))
     ratios, events = [], 0
     for _ in range(samples):
@@ -221,7 +221,7 @@ def undisturbed(scenario: Scenario) -> Scenario:
     context = scenario.context
     silent = context.costs.repeats.assign(traffic_bytes=0.0, footprint_bytes=0.0)
     return replace(
-        scenario, context=replace(context, costs=CostTable(silent, context.costs.machine)), law=None
+        scenario, context=replace(context, costs=CostTable(silent, context.costs.machine)), cost_model=None
     )
 
 
@@ -236,8 +236,8 @@ def services(bench: Bench) -> Mapping[str, Service]:
             raise ValueError(
                 f"{bench.policy} answers {start} for a whole {name}; give a policy of whole models"
             )
-        place = context.costs.core_index(start.cores)
-        seconds = context.costs.model(name).seconds[np.arange(len(start.block)), start.versions, place, 0]
+        index = context.costs.core_index(start.cores)
+        seconds = context.costs.model(name).seconds[np.arange(len(start.block)), start.versions, index, 0]
         planned[name] = Service(start.cores, tuple(seconds.tolist()))
     return planned
 
@@ -274,7 +274,7 @@ def pending_figure(bench: Bench, pending: int, samples: int) -> BenchmarkResult:
     return _figure(ratios, f"time a layer end, {10 * pending} queries at once ÷ {pending}, Veltair-FULL")
 
 
-def many_figures(served: Served) -> dict[str, BenchmarkResult]:
+def many_figures(served: MillionResult) -> dict[str, BenchmarkResult]:
     """Return time and memory of very many queries, from the trace to the table of records."""
     what = f"{served.queries} queries, Veltair-FULL, {100 * served.satisfaction:.1f} % on time"
     return {

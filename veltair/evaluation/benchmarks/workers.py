@@ -11,10 +11,10 @@ from veltair.compiler.frontend.samples import random_samples
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.call_tables import BoundCalls
-from veltair.machine.workers.native_pool import NativeGang, NullKernel
-from veltair.machine.workers.pool import BlockRun, Bound, Ended, Gang, Grant, Runnable
-from veltair.machine.workers.tvm_pool import PoolGang
+from veltair.machine.workers.call_tables import CallTables
+from veltair.machine.workers.native_pool import NativePool, NullKernel
+from veltair.machine.workers.pool import BlockRun, Ended, Grant, QueryBuffers, Runnable, WorkerPool
+from veltair.machine.workers.tvm_pool import TvmPool
 
 COMMAND = "snakemake --cores all benchmarks_engine"
 ROUNDS = 15
@@ -23,7 +23,7 @@ NULL_LAYERS, GRANTS, ADOPTING_LAYERS, STARTS = 1000, 2000, 100, 500
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class LoadedModelBuffers:
     """A query's room of given calls: `calls[layer][version]`."""
 
     calls: Sequence[Sequence[tuple[Any, tuple[Any, ...]]]]
@@ -48,38 +48,44 @@ def gang_figures(
     Of the ratios of several models the geometric mean is the figure, each model's is beside it.
     """
     with_all = machine.core_ids
-    gang, pool = NativeGang(with_all, build_dir), PoolGang(with_all)
+    workers, pool = NativePool(with_all, build_dir), TvmPool(with_all)
     try:
-        figures = null_figures(gang, machine, build_dir)
+        figures = null_figures(workers, machine, build_dir)
         ratios = {
-            name: against(gang, pool, model, solo[name], with_all, rounds) for name, model in models.items()
+            name: against(workers, pool, model, solo[name], with_all, rounds)
+            for name, model in models.items()
         }
         figures |= ratio_figures("gang_vs_tvm", "block on our workers ÷ on TVM's pools, all cores", ratios)
         if machine.cores > 1:
-            kept = {name: beside(gang, model, solo[name], with_all, rounds) for name, model in models.items()}
+            kept = {
+                name: beside(workers, model, solo[name], with_all, rounds) for name, model in models.items()
+            }
             unit = "speed beside another tenant ÷ speed alone, half of the cores each, the slower one"
             figures |= ratio_figures("co_tenancy_ratio", unit, kept)
         else:
             print("one core: no tenants beside each other", flush=True)
         return figures
     finally:
-        gang.stop()
+        workers.stop()
         pool.stop()
 
 
-def null_figures(gang: NativeGang, machine: Machine, build_dir: Path) -> dict[str, BenchmarkResult]:
+def null_figures(workers: NativePool, machine: Machine, build_dir: Path) -> dict[str, BenchmarkResult]:
     """Return what a kernel of no duration costs within a block, and what a grant of other cores costs."""
     kernel = NullKernel(build_dir)
-    room = gang.bind(Room([[(kernel, ())]] * NULL_LAYERS), "null")
+    room = workers.bind(LoadedModelBuffers([[(kernel, ())]] * NULL_LAYERS), "null")
     grant = Grant(machine.core_ids[:1], (0,) * NULL_LAYERS)
     overheads = [
-        1e6 * run(gang, BlockRun(0, room, 0, NULL_LAYERS, grant)).busy_s / NULL_LAYERS for _ in range(ROUNDS)
+        1e6 * run(workers, BlockRun(0, room, 0, NULL_LAYERS, grant)).busy_s / NULL_LAYERS
+        for _ in range(ROUNDS)
     ]
-    grants_us = [_grant_us(gang, room, machine.core_ids) for _ in range(ROUNDS)]
+    grants_us = [_grant_us(workers, room, machine.core_ids) for _ in range(ROUNDS)]
     layer = NullKernel(build_dir, passes_time=True)
-    adoptions_us = [_adoption_us(gang, layer, machine.core_ids) for _ in range(ROUNDS)]
-    one_layer = BlockRun(0, gang.bind(Room([[(kernel, ())]]), "null"), 0, 1, Grant(machine.core_ids, (0,)))
-    starts_us = [_start_us(gang, one_layer) for _ in range(STARTS)]
+    adoptions_us = [_adoption_us(workers, layer, machine.core_ids) for _ in range(ROUNDS)]
+    one_layer = BlockRun(
+        0, workers.bind(LoadedModelBuffers([[(kernel, ())]]), "null"), 0, 1, Grant(machine.core_ids, (0,))
+    )
+    starts_us = [_start_us(workers, one_layer) for _ in range(STARTS)]
     return {
         "kernel_overhead_us": figure(overheads, f"µs a kernel that does nothing, blocks of {NULL_LAYERS}"),
         "grant_us": figure(
@@ -92,24 +98,26 @@ def null_figures(gang: NativeGang, machine: Machine, build_dir: Path) -> dict[st
     }
 
 
-def run(gang: Gang, block: BlockRun) -> Ended:
+def run(workers: WorkerPool, block: BlockRun) -> Ended:
     """Run a block with nothing beside it and return its end. Raises the error of its kernels."""
-    gang.run(block)
-    return ends(gang, 1)[0]
+    workers.run(block)
+    return ends(workers, 1)[0]
 
 
-def ends(gang: Gang, count: int) -> list[Ended]:
+def ends(workers: WorkerPool, count: int) -> list[Ended]:
     """Return the next so many ends of blocks. Raises the error of the first that failed."""
     found: list[Ended] = []
     while len(found) < count:
-        found += [notice for notice in gang.wait(None) if isinstance(notice, Ended)]
+        found += [notice for notice in workers.wait(None) if isinstance(notice, Ended)]
     for end in found:
         if end.error is not None:
             raise end.error
     return found
 
 
-def bare_seconds(gang: Gang, runnable: Runnable, versions: Sequence[int], cores: tuple[int, ...]) -> float:
+def bare_seconds(
+    workers: WorkerPool, runnable: Runnable, versions: Sequence[int], cores: tuple[int, ...]
+) -> float:
     """Return what a list of kernels takes that a worker calls one after the other, and nothing more."""
     calls = [layer[version] for layer, version in zip(runnable.calls, versions, strict=True)]
 
@@ -117,13 +125,13 @@ def bare_seconds(gang: Gang, runnable: Runnable, versions: Sequence[int], cores:
         for kernel, arguments in calls:
             kernel(*arguments)
 
-    bare = gang.bind(Room([[(call_all, ())]]), "bare")
-    return run(gang, BlockRun(0, bare, 0, 1, Grant(cores, (0,)))).busy_s
+    bare = workers.bind(LoadedModelBuffers([[(call_all, ())]]), "bare")
+    return run(workers, BlockRun(0, bare, 0, 1, Grant(cores, (0,)))).busy_s
 
 
 def against(
-    gang: Gang,
-    pool: Gang,
+    workers: WorkerPool,
+    pool: WorkerPool,
     model: LoadedModel,
     versions: tuple[int, ...],
     cores: tuple[int, ...],
@@ -131,84 +139,84 @@ def against(
 ) -> list[float]:
     """Return what a whole model takes as a block of one gang ÷ of another, in turn, by round."""
     grant = Grant(cores, versions)
-    blocks = [BlockRun(0, _room(one, model), 0, len(versions), grant) for one in (gang, pool)]
+    blocks = [BlockRun(0, _room(one, model), 0, len(versions), grant) for one in (workers, pool)]
     ratios = []
     for _ in range(-1, rounds):  # the first one warms up
-        ours_s, theirs_s = (_rested(one, block) for one, block in zip((gang, pool), blocks, strict=True))
+        ours_s, theirs_s = (_rested(one, block) for one, block in zip((workers, pool), blocks, strict=True))
         ratios.append(ours_s / theirs_s)
     return ratios[1:]
 
 
-def _rested(gang: Gang, block: BlockRun) -> float:
+def _rested(workers: WorkerPool, block: BlockRun) -> float:
     time.sleep(REST_S)
-    return run(gang, block).busy_s
+    return run(workers, block).busy_s
 
 
 def beside(
-    gang: Gang, model: LoadedModel, versions: tuple[int, ...], cores: tuple[int, ...], rounds: int
+    workers: WorkerPool, model: LoadedModel, versions: tuple[int, ...], cores: tuple[int, ...], rounds: int
 ) -> list[float]:
     """Return what two tenants on half of the cores each keep of their speed alone, the slower, by round."""
     half = len(cores) // 2
-    places = (cores[:half], cores[half : 2 * half])
-    rooms = [_room(gang, model) for _ in places]
+    indices = (cores[:half], cores[half : 2 * half])
+    rooms = [_room(workers, model) for _ in indices]
     blocks = [
-        BlockRun(number, room, 0, len(versions), Grant(place, versions))
-        for number, (room, place) in enumerate(zip(rooms, places, strict=True))
+        BlockRun(number, room, 0, len(versions), Grant(index, versions))
+        for number, (room, index) in enumerate(zip(rooms, indices, strict=True))
     ]
     kept = []
     for _ in range(rounds):
-        alone = [run(gang, block).busy_s for block in blocks]
+        alone = [run(workers, block).busy_s for block in blocks]
         for block in blocks:
-            gang.run(block)
-        together = {end.block.query_id: end.busy_s for end in ends(gang, len(blocks))}
+            workers.run(block)
+        together = {end.block.query_id: end.busy_s for end in ends(workers, len(blocks))}
         kept.append(min(alone_s / together[number] for number, alone_s in enumerate(alone)))
     return kept
 
 
-def _room(gang: Gang, model: LoadedModel) -> Bound:
+def _room(workers: WorkerPool, model: LoadedModel) -> QueryBuffers:
     instance = model.instance()
     # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
     instance.set_inputs(random_samples(instance.model.plan.inputs, seed=0))
-    return gang.bind(instance, model.plan.model)
+    return workers.bind(instance, model.plan.model)
 
 
-def _grant_us(gang: NativeGang, room: BoundCalls, cores: tuple[int, ...]) -> float:
+def _grant_us(workers: NativePool, room: CallTables, cores: tuple[int, ...]) -> float:
     """Return the microseconds of a change between all cores and one, while a block runs."""
-    sleeps = gang.bind(Room([[(lambda: time.sleep(0.05), ())]] * 2), "sleeps")
+    sleeps = workers.bind(LoadedModelBuffers([[(lambda: time.sleep(0.05), ())]] * 2), "sleeps")
     grants = [Grant(cores, (0, 0)), Grant(cores[:1], (0, 0))]
     block = BlockRun(0, sleeps, 0, 2, grants[0])
-    gang.run(block)
+    workers.run(block)
     start_s, count = time.perf_counter(), 0
     while count < GRANTS and time.perf_counter() - start_s < 0.04:
-        gang.resize(block, grants[count % 2])
+        workers.resize(block, grants[count % 2])
         count += 1
     seconds = time.perf_counter() - start_s
-    ends(gang, 1)
+    ends(workers, 1)
     return 1e6 * seconds / count
 
 
-def _adoption_us(gang: NativeGang, kernel: NullKernel, cores: tuple[int, ...]) -> float:
+def _adoption_us(workers: NativePool, kernel: NullKernel, cores: tuple[int, ...]) -> float:
     """Return the microseconds that a block loses where it adopts other cores, all of them or one, in turn."""
     layers = (0,) * ADOPTING_LAYERS
-    room = gang.bind(Room([[(kernel, ())]] * ADOPTING_LAYERS), "null")
+    room = workers.bind(LoadedModelBuffers([[(kernel, ())]] * ADOPTING_LAYERS), "null")
     grants = [Grant(cores, layers), Grant(cores[:1], layers)]
-    plain_s = run(gang, BlockRun(0, room, 0, ADOPTING_LAYERS, grants[0])).busy_s
+    plain_s = run(workers, BlockRun(0, room, 0, ADOPTING_LAYERS, grants[0])).busy_s
     block = BlockRun(0, room, 0, ADOPTING_LAYERS, grants[0])
-    gang.run(block)
+    workers.run(block)
     adopted = 0
-    gang.resize(block, grants[1])
+    workers.resize(block, grants[1])
     while True:
-        for notice in gang.wait(None):
+        for notice in workers.wait(None):
             if isinstance(notice, Ended):
                 return 1e6 * (notice.busy_s - plain_s) / max(1, adopted)
             adopted += 1
-            gang.resize(block, grants[(adopted + 1) % 2])
+            workers.resize(block, grants[(adopted + 1) % 2])
 
 
-def _start_us(gang: NativeGang, block: BlockRun) -> float:
+def _start_us(workers: NativePool, block: BlockRun) -> float:
     """Return the microseconds from starting a block to its first layer; its worker has just become idle."""
     start_s = time.monotonic()
-    end = run(gang, block)
+    end = run(workers, block)
     return 1e6 * (end.monotonic_s - end.busy_s - start_s)
 
 

@@ -8,8 +8,8 @@ from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
-from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Claim, Site, Verdict, load_claims
-from veltair.evaluation.claims.values import ClaimTables, Judged, judge_from_tables
+from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Claim, Source, Verdict, load_claims
+from veltair.evaluation.claims.values import ClaimTables, JudgedClaim, judge_from_tables
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.metrics.intervals import Interval
 from veltair.evaluation.metrics.policies_table import NONE, number
@@ -46,8 +46,8 @@ def write_claims(
     benchmarks: Path,
     output: Path,
     claims: Path = SHIPPED_CLAIMS,
-    site: Site | None = None,
-) -> list[Judged]:
+    site: Source | None = None,
+) -> list[JudgedClaim]:
     """Write `output` (claims.md) and the same as JSON beside it; return the verdicts.
 
     `metrics` is a folder of metric tables and `benchmarks` one of benchmarks. `site` is another machine to
@@ -65,7 +65,7 @@ def write_claims(
     return judged
 
 
-def counts(judged: Sequence[Judged]) -> dict[str, int]:
+def counts(judged: Sequence[JudgedClaim]) -> dict[str, int]:
     """Return how many claims have each verdict, and how many are fragile."""
     found = Counter(one.verdict for one in judged)
     return {str(verdict): found[verdict] for verdict in Verdict} | {
@@ -73,12 +73,12 @@ def counts(judged: Sequence[Judged]) -> dict[str, int]:
     }
 
 
-def counts_line(judged: Sequence[Judged]) -> str:
+def counts_line(judged: Sequence[JudgedClaim]) -> str:
     """Return the counts as one line, a deviation no smaller than a pass."""
     return " · ".join(f"**{count} {name}**" for name, count in counts(judged).items())
 
 
-def claims_markdown(judged: Sequence[Judged], site: Site) -> str:
+def claims_markdown(judged: Sequence[JudgedClaim], site: Source) -> str:
     """Return all claims as a page: the verdicts in the order of the claims, then how to check each."""
     fragile = [line for one in judged if one.fragile for line in _flip_lines(one)]
     tested = sorted({assumption for one in judged for assumption in one.tested})
@@ -110,7 +110,7 @@ def claims_markdown(judged: Sequence[Judged], site: Site) -> str:
     return "\n".join(lines) + "\n"
 
 
-def claims_values(judged: Sequence[Judged]) -> list[dict[str, Any]]:
+def claims_values(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
     """Return the claims as plain values, with None where there is no number."""
     return [
         {
@@ -138,7 +138,7 @@ def claims_values(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(one: Judged) -> str:
+def _row(one: JudgedClaim) -> str:
     claim = one.claim
     verdict = f"**{one.verdict}**" + (" **FRAGILE**" if one.fragile else "")
     if not one.validated and one.verdict is not Verdict.NOT_COMPUTED:
@@ -162,11 +162,11 @@ def _row(one: Judged) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _flip_lines(one: Judged) -> list[str]:
+def _flip_lines(one: JudgedClaim) -> list[str]:
     return [f"- `{one.claim.id}`, {one.verdict}: {flip}" for flip in one.flips]
 
 
-def _unexamined_lines(judged: Sequence[Judged]) -> list[str]:
+def _unexamined_lines(judged: Sequence[JudgedClaim]) -> list[str]:
     """Return which claims were not tried under which assumptions, those of one workload in one line."""
     claims: dict[tuple[str, str], list[str]] = {}
     for one in judged:

@@ -38,7 +38,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
 
 
-class Site(_Strict):
+class Source(_Strict):
     """Where the numbers of a claim come from."""
 
     backend: str
@@ -139,7 +139,7 @@ class Claim(_Strict):
 class ClaimsFile(_Strict):
     """All claims, and where the numbers come from."""
 
-    site: Site
+    site: Source
     claims: tuple[Claim, ...]
 
     @field_validator("claims")

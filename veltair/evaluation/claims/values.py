@@ -12,7 +12,7 @@ from veltair.evaluation.claims.rules import (
     Claim,
     GainQuotient,
     LatencyRatio,
-    Site,
+    Source,
     Verdict,
     judge_claim,
     point_verdict,
@@ -37,7 +37,7 @@ class ClaimTables:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedClaim:
     """A claim with its verdict, the number that was found, what is printed beside it, and where it flips.
 
     `tested` are the assumptions under which the verdict was tried; `flips` say at which values it changes.
@@ -45,7 +45,7 @@ class Judged:
     """
 
     claim: Claim
-    site: Site
+    site: Source
     validated: bool
     verdict: Verdict
     reason: str
@@ -63,7 +63,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Fragility:
-    """What of `Judged` tells where a verdict changes."""
+    """What of `JudgedClaim` tells where a verdict changes."""
 
     tested: Sequence[str] = ()
     unexamined: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -74,23 +74,23 @@ class _MissingError(LookupError):
     """Tables lack what a claim needs."""
 
 
-def judge_from_tables(claim: Claim, site: Site, tables: ClaimTables) -> Judged:
+def judge_from_tables(claim: Claim, site: Source, tables: ClaimTables) -> JudgedClaim:
     """Return the verdict on a claim from the tables, NOT COMPUTED where they lack its number."""
     validated = _validated(claim, site, tables)
     try:
         found, beside = _found(claim, site, tables)
     except _MissingError as error:
         nothing = mean_interval(())
-        return Judged(claim, site, validated, Verdict.NOT_COMPUTED, str(error), nothing, {})
+        return JudgedClaim(claim, site, validated, Verdict.NOT_COMPUTED, str(error), nothing, {})
     verdict, reason = judge_claim(claim, found)
     tried = _fragility(claim, site, tables)
-    return Judged(
+    return JudgedClaim(
         *(claim, site, validated, verdict, reason, found, beside),
         *(tried.tested, tried.unexamined, tried.flips),
     )
 
 
-def _found(claim: Claim, site: Site, tables: ClaimTables) -> tuple[Interval, dict[str, Interval]]:
+def _found(claim: Claim, site: Source, tables: ClaimTables) -> tuple[Interval, dict[str, Interval]]:
     metric = claim.metric
     if isinstance(metric, Benchmark):
         return _benchmark(metric, tables)
@@ -212,7 +212,7 @@ def _samples(figure: Mapping[str, Any]) -> Interval:
     return mean_interval(samples if len(samples) > 1 else [float(figure["value"])])
 
 
-def _at(table: pd.DataFrame | None, site: Site, name: str) -> pd.DataFrame:
+def _at(table: pd.DataFrame | None, site: Source, name: str) -> pd.DataFrame:
     if table is None:
         raise _MissingError(f"there is no {name}")
     rows = table[at_site(table, (site.backend, site.machine))]
@@ -221,7 +221,7 @@ def _at(table: pd.DataFrame | None, site: Site, name: str) -> pd.DataFrame:
     return rows
 
 
-def _validated(claim: Claim, site: Site, tables: ClaimTables) -> bool:
+def _validated(claim: Claim, site: Source, tables: ClaimTables) -> bool:
     """Return whether a measurement on such a machine stands behind a number."""
     if isinstance(claim.metric, Benchmark) and not claim.metric.modelled:
         return True
@@ -231,7 +231,7 @@ def _validated(claim: Claim, site: Site, tables: ClaimTables) -> bool:
     return bool(len(rows)) and bool(rows["validated"].astype(bool).all())
 
 
-def _fragility(claim: Claim, site: Site, tables: ClaimTables) -> _Fragility:
+def _fragility(claim: Claim, site: Source, tables: ClaimTables) -> _Fragility:
     """Return the assumptions that the verdict was tried under, and at which plausible values it changes.
 
     Numbers stand for themselves here, without intervals: the grid has few seeds. What was varied for another

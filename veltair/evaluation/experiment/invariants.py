@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from veltair.evaluation.metrics.targets import ROUNDING, LeastPlan, least_plan
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query, QueryRecord
-from veltair.serving.simulator.noise import Part
+from veltair.serving.simulator.noise import NoiseBatch
 
 
 class InvariantError(RuntimeError):
@@ -37,23 +37,25 @@ class LeastWork:
         self._plans: dict[int, LeastPlan] = {}
         self._known: dict[bytes, NDArray[np.float64]] = {}
 
-    def of_each(self, parts: Iterable[Part]) -> Iterator[float]:
+    def of_each(self, parts: Iterable[NoiseBatch]) -> Iterator[float]:
         """Yield the least core-seconds of each query with its noise; inf where none is enough."""
         for part in parts:
             yield from self._of(part).tolist()
 
-    def _of(self, part: Part) -> NDArray[np.float64]:
+    def _of(self, part: NoiseBatch) -> NDArray[np.float64]:
         qos_s = np.array([query.qos_s for query in part.queries])
-        key = blake2b(b"".join(values.tobytes() for values in (part.models, part.picks, qos_s))).digest()
+        key = blake2b(
+            b"".join(values.tobytes() for values in (part.models, part.noise_index, qos_s))
+        ).digest()
         if key not in self._known:
             self._known[key] = self._work_out(part, qos_s)
         return self._known[key]
 
-    def _work_out(self, part: Part, qos_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _work_out(self, part: NoiseBatch, qos_s: NDArray[np.float64]) -> NDArray[np.float64]:
         least = np.empty(len(qos_s))
         for model in np.unique(part.models).tolist():
             rows, costs = np.flatnonzero(part.models == model), self._costs[model]
-            factors = costs.noise[part.picks[rows, : len(costs.seconds)]]
+            factors = costs.noise[part.noise_index[rows, : len(costs.seconds)]]
             least[rows] = self._plan(model).core_s(factors, qos_s[rows])
         return least
 

@@ -10,7 +10,7 @@ import pandas as pd
 from veltair.compiler.select.shipped import INSTRUCTION_SETS, SHIPPED
 from veltair.compiler.select.store import FILES
 from veltair.config import Config, ConfigError
-from veltair.config.vary import is_usual
+from veltair.config.vary import is_baseline
 from veltair.data import shipped
 from veltair.machine.costs.folder import COSTS, LAYERS
 
@@ -19,7 +19,7 @@ SHIPPED_COSTS = shipped("costs")
 SHIPPED_STUDY = shipped("study")
 HOST = "host"
 # The cell of the run as it is; no assumption can have this name.
-USUAL = "_usual"
+BASELINE = "_usual"
 # Figures of the paper by the tables that they are drawn from.
 COMPARED = ("paper_qps", "paper_ratio", "paper_latency", "paper_efficiency", "paper_fluid")
 STUDIED = (
@@ -158,11 +158,11 @@ class Layout:
         """Return the cell of each assumption and value of it; values that the run has anyway share one."""
         folder = self.results / "study" / "sensitivity"
         return {
-            (name, place): folder / USUAL / "0.csv"
-            if is_usual(self.config, name, place)
-            else folder / name / f"{place}.csv"
+            (name, index): folder / BASELINE / "0.csv"
+            if is_baseline(self.config, name, index)
+            else folder / name / f"{index}.csv"
             for name, variation in self.config.sensitivity.items()
-            for place in range(len(variation.values))
+            for index in range(len(variation.values))
         }
 
     def scale(self) -> list[Path]:

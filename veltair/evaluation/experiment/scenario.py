@@ -13,7 +13,7 @@ from veltair.evaluation.experiment.common_random_numbers import Draws
 from veltair.evaluation.experiment.invariants import LeastWork
 from veltair.evaluation.metrics.capacity import Capacity, Status
 from veltair.evaluation.metrics.targets import SATISFACTION, fluid_bound, targets
-from veltair.machine.costs.cost_model import MachineLaw
+from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.costs.folder import Tables
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.policies.presets import make_policy
@@ -28,7 +28,7 @@ REFERENCE = "Planaria"
 class Scenario:
     """What is compared on one machine: the models with their targets there, its tables, and a workload.
 
-    `law` is that of a described machine, which policies do not see; None where its costs were measured.
+    `cost_model` is that of a described machine, which policies do not see; None where costs were measured.
     `satisfaction` is the share of queries that must be on time.
     """
 
@@ -36,7 +36,7 @@ class Scenario:
     targets: pd.DataFrame
     workload: str
     weights: Mapping[str, int]
-    law: MachineLaw | None = None
+    cost_model: MachineCostModel | None = None
     satisfaction: float = SATISFACTION
     draws: Draws = field(default_factory=Draws, compare=False, repr=False)
     least_work: LeastWork = field(init=False, compare=False, repr=False)
@@ -89,7 +89,7 @@ def make_scenario(
     # Indexing a table anew takes seconds, so it is done only where some models are left out.
     costs = tables.costs if models.keys() == set(tables.costs.models) else tables.costs.select(list(models))
     context = Context(models, costs, tables.machine)
-    return Scenario(context, table, workload, dict(weights), tables.law, satisfaction)
+    return Scenario(context, table, workload, dict(weights), tables.cost_model, satisfaction)
 
 
 def scenario_of(config: Config, tables: Tables, workload: str) -> Scenario:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from veltair.evaluation.figures.grid import UNVALIDATED, sample_text
-from veltair.evaluation.figures.style import Look, finish, flow, make_log, name_outer, style, wide
+from veltair.evaluation.figures.style import PolicyStyle, finish, flow, make_log, name_outer, style, wide
 from veltair.evaluation.metrics.policies_table import number
 from veltair.evaluation.metrics.records import check_columns
 
@@ -46,7 +46,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 DOT: dict[str, Any] = {"s": 11, "linewidth": 0.5}
 
 
-class Metric(NamedTuple):
+class MetricStyle(NamedTuple):
     """How a metric is drawn: its name, unit and factor to it, and the error that the validation aims at.
 
     `relative` tells whether the goal is a share of the measured value or, as it stands, in the unit.
@@ -60,11 +60,11 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "qps_at_95": Metric("QPS at 95 % QoS", "queries/s", 1.0, 0.05, True),
-    "served_qps": Metric("queries served", "queries/s", 1.0, 0.05, True),
-    "latency_p50_s": Metric("median latency", "ms", 1e3, 0.08, True),
-    "latency_p95_s": Metric("95th percentile of latency", "ms", 1e3, 0.08, True),
-    "satisfaction": Metric("on time", "% of queries", 100.0, 2.0, False),
+    "qps_at_95": MetricStyle("QPS at 95 % QoS", "queries/s", 1.0, 0.05, True),
+    "served_qps": MetricStyle("queries served", "queries/s", 1.0, 0.05, True),
+    "latency_p50_s": MetricStyle("median latency", "ms", 1e3, 0.08, True),
+    "latency_p95_s": MetricStyle("95th percentile of latency", "ms", 1e3, 0.08, True),
+    "satisfaction": MetricStyle("on time", "% of queries", 100.0, 2.0, False),
 }
 BAND = "0.8"  # grey of the errors aimed at
 FEW_TICKS = 5  # that an axis of a square panel has room for
@@ -85,7 +85,7 @@ def paper_fidelity_figure(table: pd.DataFrame) -> Figure:
             f"there is nothing to draw: the table fidelity has {len(table)} rows and the metrics {unknown}; "
             f"known are {', '.join(METRICS)}"
         )
-    look = Look(table["policy"])
+    look = PolicyStyle(table["policy"])
     metrics = [name for name in METRICS if name in set(table["metric"])]
     with style():
         figure, axes = _squares(len(metrics))
@@ -163,7 +163,7 @@ def paper_corun_fit_figure(table: pd.DataFrame) -> Figure:
         return finish(figure, [*_dot_handles(), null, *_reference_handles("error aimed at")], [caption])
 
 
-def _draw_metric(axis: Axes, look: Look, rows: pd.DataFrame, metric: Metric) -> None:
+def _draw_metric(axis: Axes, look: PolicyStyle, rows: pd.DataFrame, metric: MetricStyle) -> None:
     measured, simulated, null = (metric.factor * rows[name] for name in ("measured", "simulated", "null"))
     known = pd.concat([simulated, null.dropna()])
     logarithmic = metric.relative and wide(pd.concat([measured, known]))

@@ -9,7 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from veltair.evaluation.figures.style import Site, finish
+from veltair.evaluation.figures.style import Panel, finish
 from veltair.evaluation.metrics.confidence import relaxed_changes
 from veltair.evaluation.metrics.intervals import CONFIDENCE
 from veltair.evaluation.metrics.policies_table import at_site, number, site_name, sites, span
@@ -29,12 +29,12 @@ class Sheet:
     figure: Figure
     stacks: dict[Place, list[Axes]]
 
-    def leftmost(self, place: Place) -> bool:
+    def leftmost(self, index: Place) -> bool:
         """Return whether a place is the first of its row."""
-        return next(other for other in self.stacks if other[:2] == place[:2]) == place
+        return next(other for other in self.stacks if other[:2] == index[:2]) == index
 
     @property
-    def lowest(self) -> Site:
+    def lowest(self) -> Panel:
         """The site of the last row."""
         return next(reversed(self.stacks))[:2]
 
@@ -81,7 +81,7 @@ def _name(
     stack: Sequence[Axes],
     table: pd.DataFrame,
     targets: pd.DataFrame,
-    site: Site,
+    site: Panel,
     workload: str,
     heading: bool,
 ) -> None:
@@ -97,7 +97,7 @@ def _name(
             axis.set_facecolor(UNVALIDATED)
 
 
-def relaxed_here(table: pd.DataFrame, targets: pd.DataFrame, site: Site, workload: str) -> bool:
+def relaxed_here(table: pd.DataFrame, targets: pd.DataFrame, site: Panel, workload: str) -> bool:
     """Return whether a target of the models of a workload was relaxed on a machine; of any, if unknown."""
     relaxed = targets[(targets["machine"] == site[1]) & targets["relaxed"].astype(bool)]
     here = at_place(table, (*site, workload))
@@ -115,9 +115,9 @@ def with_models(table: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     return table.assign(models=table["workload"].map(known).fillna(""))
 
 
-def at_place(table: pd.DataFrame, place: Place) -> pd.DataFrame:
+def at_place(table: pd.DataFrame, index: Place) -> pd.DataFrame:
     """Return the rows of a backend, machine and workload."""
-    return table[at_site(table, place[:2]) & (table["workload"] == place[2])]
+    return table[at_site(table, index[:2]) & (table["workload"] == index[2])]
 
 
 def sample_notes(table: pd.DataFrame, targets: pd.DataFrame, interval: bool = True) -> list[str]:

@@ -101,11 +101,11 @@ def paper_slowdown_figure(table: pd.DataFrame, cores: int | None = None) -> Figu
             Line2D(
                 [],
                 [],
-                color=palette[place],
-                marker=MARKERS[place % len(MARKERS)],
+                color=palette[index],
+                marker=MARKERS[index % len(MARKERS)],
                 label=_version(version, versions),
             )
-            for place, version in enumerate(versions)
+            for index, version in enumerate(versions)
         ]
         caption = (
             "Model latency with every layer in one version (a layer with fewer takes its last): above over "
@@ -161,9 +161,9 @@ def _at_cores(table: pd.DataFrame, cores: int | None) -> pd.DataFrame:
 def _draw_slowdown(
     upper: Axes, lower: Axes, here: pd.DataFrame, colours: Mapping[int, tuple[float, float, float]]
 ) -> None:
-    for place, (version, colour) in enumerate(colours.items()):
+    for index, (version, colour) in enumerate(colours.items()):
         line = here[here["version"] == version].sort_values("level")
-        look: dict[str, Any] = {"color": colour, "marker": MARKERS[place % len(MARKERS)]}
+        look: dict[str, Any] = {"color": colour, "marker": MARKERS[index % len(MARKERS)]}
         for axis, divisor in ((upper, "alone_s"), (lower, "best_alone_s")):
             axis.plot(line["level"], line["latency_s"] / line[divisor], lw=1.2, markersize=4, **look)
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from veltair.evaluation.figures.style import SMALL, Panels, Site, make_log, style, wide
+from veltair.evaluation.figures.style import SMALL, Panel, Panels, make_log, style, wide
 from veltair.evaluation.metrics.policies_table import (
     EQUAL_LOAD,
     REFERENCE,
@@ -95,8 +95,8 @@ def latency_figure(capacity: pd.DataFrame, rates: pd.DataFrame, targets: pd.Data
         axes = figure.subplots(2 * bands, columns, squeeze=False, height_ratios=[1, 1.25] * bands)
         for axis in axes.flat:
             axis.set_visible(False)
-        for place, (site, workload) in enumerate(shown):
-            row, column = 2 * (place // columns), place % columns
+        for index, (site, workload) in enumerate(shown):
+            row, column = 2 * (index // columns), index % columns
             pair = (axes[row][column], axes[row + 1][column])
             _draw_lines(panels, pair, site, workload)
             panels.title(pair[0], site, workload, with_site=True)
@@ -191,7 +191,7 @@ def _settle(figure: Figure) -> None:
         axis.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
 
 
-def _select(table: pd.DataFrame, site: Site, workload: str) -> pd.DataFrame:
+def _select(table: pd.DataFrame, site: Panel, workload: str) -> pd.DataFrame:
     return table[at_site(table, site) & (table["workload"] == workload)]
 
 
@@ -203,19 +203,19 @@ def _mark_capacities(axis: Axes, here: pd.DataFrame, policies: list[str]) -> Non
     largest = max([*ends, *served["qps_at_95_minimum"].fillna(0)], default=0.0)
     axis.set_xlim(0, 1.5 * largest if largest > 0 else 1)
     rows = here.to_dict("index")
-    for place, policy in enumerate(policies):
+    for index, policy in enumerate(policies):
         row, start = rows.get(policy), 0.0
         if row is not None and row["served"]:
             qps, worst = float(row["qps_at_95"]), float(row["qps_at_95_minimum"])
             end = float(ends[policy])
             axis.errorbar(
-                qps, place, xerr=[[0.0], [end - qps]], fmt="none", ecolor="black", elinewidth=1.2, capsize=3
+                qps, index, xerr=[[0.0], [end - qps]], fmt="none", ecolor="black", elinewidth=1.2, capsize=3
             )
-            axis.plot([worst], [place], "D", color="black", markerfacecolor="white", markersize=4)
+            axis.plot([worst], [index], "D", color="black", markerfacecolor="white", markersize=4)
             start = max(end, worst if worst > 0 else 0)
         axis.annotate(
             _bar_text(row),
-            (start, place),
+            (start, index),
             (7, 0),
             textcoords="offset points",
             va="center_baseline",
@@ -230,7 +230,7 @@ def _bar_text(row: Row | None) -> str:
     return f"{capacity_text(row)} ({bound}{number(row['ratio'])}\N{MULTIPLICATION SIGN})"
 
 
-def _draw_lines(panels: Panels, pair: tuple[Axes, Axes], site: Site, workload: str) -> None:
+def _draw_lines(panels: Panels, pair: tuple[Axes, Axes], site: Panel, workload: str) -> None:
     here = _select(panels.rates, site, workload)
     for axis, metric, factor in zip(pair, ("satisfaction", "latency_mean_s"), (100, 1000), strict=True):
         axis.set_visible(True)
@@ -272,7 +272,7 @@ def _draw_lines(panels: Panels, pair: tuple[Axes, Axes], site: Site, workload: s
     _draw_qos(panels, lower, here, site)
 
 
-def _draw_qos(panels: Panels, axis: Axes, here: pd.DataFrame, site: Site) -> None:
+def _draw_qos(panels: Panels, axis: Axes, here: pd.DataFrame, site: Panel) -> None:
     """Draw the models' QoS as lines, and end the axis where latency no longer tells policies apart."""
     models = ", ".join(here["models"].unique()).split(", ")
     known = panels.targets
@@ -296,10 +296,10 @@ def _draw_share(panels: Panels, axis: Axes, here: pd.DataFrame, metric: str, nam
         percent[percent["load"] == load].set_index("policy")["percent"] for load in ("equal", "own")
     )
     panels.look.bars(axis, equal, named)
-    for place, policy in enumerate(panels.policies):
+    for index, policy in enumerate(panels.policies):
         bar, circle = (loaded.get(policy, math.nan) for loaded in (equal, own))
-        axis.plot([circle], [place], "o", color="black", markerfacecolor="white", markersize=5, clip_on=False)
+        axis.plot([circle], [index], "o", color="black", markerfacecolor="white", markersize=5, clip_on=False)
         text = "0" if bar == 0 else "no valid run" if math.isnan(bar) and math.isnan(circle) else ""
-        axis.annotate(text, (0, place), (7, 0), textcoords="offset points", va="center", fontsize=SMALL)
+        axis.annotate(text, (0, index), (7, 0), textcoords="offset points", va="center", fontsize=SMALL)
     largest = percent["percent"].max()
     axis.set_xlim(0, 1.12 * largest if largest > 0 else 1)

@@ -20,7 +20,7 @@ from veltair.evaluation.figures.grid import (
     sheet,
     with_models,
 )
-from veltair.evaluation.figures.style import SMALL, Look, fold, make_log, style, wide
+from veltair.evaluation.figures.style import SMALL, PolicyStyle, fold, make_log, style, wide
 from veltair.evaluation.metrics.confidence import at_load, capacities, ratios, shares_of_bound
 from veltair.evaluation.metrics.policies_table import EQUAL_LOAD, REFERENCE, Row, number
 
@@ -46,11 +46,11 @@ def paper_qps_figure(seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataF
     pooled, worst = capacities(seeds), capacities(seeds, "qps_at_95_minimum")
     with style():
         drawn, look = _sheet(pooled, with_models(seeds, rates), targets)
-        for place, (axis,) in drawn.stacks.items():
-            least = _by_policy(worst, place)["mean"].reindex(look.policies)
-            _bars(axis, look, _by_policy(pooled, place), drawn.leftmost(place), _qps_text, beyond=least)
+        for index, (axis,) in drawn.stacks.items():
+            least = _by_policy(worst, index)["mean"].reindex(look.policies)
+            _bars(axis, look, _by_policy(pooled, index), drawn.leftmost(index), _qps_text, beyond=least)
             axis.plot(least, range(len(least)), "D", color="black", markerfacecolor="white", markersize=4)
-            _name_x(drawn, place, axis, "QPS at 95 % QoS (queries/s)")
+            _name_x(drawn, index, axis, "QPS at 95 % QoS (queries/s)")
         diamond = Line2D(
             [], [], color="black", marker="D", markerfacecolor="white", ls="", label="worst model"
         )
@@ -71,14 +71,14 @@ def paper_ratio_figure(
     found = {REFERENCE: ratios(seeds), SECOND_REFERENCE: ratios(seeds, SECOND_REFERENCE)}
     with style():
         drawn, look = _sheet(found[REFERENCE], with_models(seeds, rates), targets, row_in=0.36, width_in=3.2)
-        for place, (axis,) in drawn.stacks.items():
-            tables = {name: _by_policy(table, place) for name, table in found.items()}
-            _ratio_points(axis, look, tables, drawn.leftmost(place))
-            claim = (published or {}).get(place[2])
+        for index, (axis,) in drawn.stacks.items():
+            tables = {name: _by_policy(table, index) for name, table in found.items()}
+            _ratio_points(axis, look, tables, drawn.leftmost(index))
+            claim = (published or {}).get(index[2])
             if claim is not None and WINNER in look.policies:
                 axis.plot([claim], [look.policies.index(WINNER)], "*", zorder=2.5, **STAR)
                 axis.set_xlim(right=max(axis.get_xlim()[1], 1.1 * claim))
-            _name_x(drawn, place, axis, "ratio of QPS at 95 % QoS")
+            _name_x(drawn, index, axis, "ratio of QPS at 95 % QoS")
         handles = [
             Line2D([], [], color="black", marker="o", ls="", label=f"to {REFERENCE}"),
             Line2D(
@@ -140,12 +140,12 @@ def paper_latency_figure(
     base = _required(pd.concat(latency.values(), ignore_index=True), seeds)
     with style():
         drawn, look = _sheet(base, with_models(seeds, rates), targets, row_in=0.33, width_in=3.2)
-        for place, (axis,) in drawn.stacks.items():
+        for index, (axis,) in drawn.stacks.items():
             here = {
-                load: (_by_policy(latency[load], place), _by_policy(change[load], place)) for load in loads
+                load: (_by_policy(latency[load], index), _by_policy(change[load], index)) for load in loads
             }
-            _latency_points(axis, look, here, drawn.leftmost(place))
-            _name_x(drawn, place, axis, "average latency (ms)")
+            _latency_points(axis, look, here, drawn.leftmost(index))
+            _name_x(drawn, index, axis, "average latency (ms)")
         handles = [
             Line2D(
                 [], [], color="black", marker=mark, markerfacecolor=face, ls="", label=f"load {number(load)}"
@@ -166,9 +166,9 @@ def _sheet(
     targets: pd.DataFrame,
     row_in: float = ROW_IN,
     width_in: float = 2.6,
-) -> tuple[Sheet, Look]:
+) -> tuple[Sheet, PolicyStyle]:
     """Return a sheet whose panels have a row for each policy of the estimates."""
-    look = Look([*named["policy"], *estimates["policy"]])
+    look = PolicyStyle([*named["policy"], *estimates["policy"]])
     longest = max(len(line) for policy in look.policies for line in fold(policy).split("\n"))
     workloads = named["workload"].nunique()
     size = (width_in if workloads > 1 else max(width_in, BROAD_IN), 0.5 + row_in * len(look.policies))
@@ -180,9 +180,9 @@ def _bar_sheet(
 ) -> Sheet:
     """Return a sheet with bars of one share in each panel; `name` is that of the axis."""
     drawn, look = _sheet(shares, named, targets)
-    for place, (axis,) in drawn.stacks.items():
-        _bars(axis, look, _by_policy(shares, place), drawn.leftmost(place), text)
-        _name_x(drawn, place, axis, name)
+    for index, (axis,) in drawn.stacks.items():
+        _bars(axis, look, _by_policy(shares, index), drawn.leftmost(index), text)
+        _name_x(drawn, index, axis, name)
     # Shares of one kind are compared across panels too.
     axes = [axis for (axis,) in drawn.stacks.values()]
     right = max(axis.get_xlim()[1] for axis in axes)
@@ -193,7 +193,7 @@ def _bar_sheet(
 
 def _bars(
     axis: Axes,
-    look: Look,
+    look: PolicyStyle,
     here: pd.DataFrame,
     named: bool,
     text: Write,
@@ -206,17 +206,17 @@ def _bars(
     others = [] if beyond is None else list(beyond.dropna())
     largest = max([*ends.dropna(), *others], default=0.0)
     axis.set_xlim(0, 1.42 * largest if largest > 0 else 1)
-    for place, policy in enumerate(look.policies):
+    for index, policy in enumerate(look.policies):
         row, start = rows.get(policy), 0.0
         if row is not None and row["count"] and not row["note"]:
             start = float(ends[policy])
-            _whisker(axis, row, place, color="black")
+            _whisker(axis, row, index, color="black")
             worst = math.nan if beyond is None else float(beyond[policy])
             start = max(start, worst) if math.isfinite(worst) else start
-        _write(axis, (start, place), "not run" if row is None else str(row["note"]) or text(row))
+        _write(axis, (start, index), "not run" if row is None else str(row["note"]) or text(row))
 
 
-def _ratio_points(axis: Axes, look: Look, tables: Mapping[str, pd.DataFrame], named: bool) -> None:
+def _ratio_points(axis: Axes, look: PolicyStyle, tables: Mapping[str, pd.DataFrame], named: bool) -> None:
     first = tables[REFERENCE].to_dict("index")
     aside = 0.16 if tables[SECOND_REFERENCE]["mean"].notna().any() else 0.0
     looks = {REFERENCE: ("o", "black", "black", -aside), SECOND_REFERENCE: ("s", "0.45", "white", aside)}
@@ -224,15 +224,15 @@ def _ratio_points(axis: Axes, look: Look, tables: Mapping[str, pd.DataFrame], na
     axis.axvline(1, color="black", linewidth=0.8, zorder=1)
     for reference, (mark, colour, face, shift) in looks.items():
         rows = tables[reference].to_dict("index")
-        for place, policy in enumerate(look.policies):
+        for index, policy in enumerate(look.policies):
             row = rows.get(policy)
             if row is None or not row["count"] or row["note"]:
                 continue
-            _whisker(axis, row, place + shift, color=colour)
-            axis.plot([row["mean"]], [place + shift], mark, color=colour, markerfacecolor=face, markersize=5)
-    for place, policy in enumerate(look.policies):
+            _whisker(axis, row, index + shift, color=colour)
+            axis.plot([row["mean"]], [index + shift], mark, color=colour, markerfacecolor=face, markersize=5)
+    for index, policy in enumerate(look.policies):
         row = first.get(policy)
-        _write_beside(axis, place, "not run" if row is None else str(row["note"]) or _ratio_text(row))
+        _write_beside(axis, index, "not run" if row is None else str(row["note"]) or _ratio_text(row))
     means = pd.concat([table.loc[table["note"] == "", "mean"] for table in tables.values()]).dropna()
     if wide(means):
         make_log(axis, "x", most=FEW_TICKS)
@@ -242,7 +242,7 @@ def _ratio_points(axis: Axes, look: Look, tables: Mapping[str, pd.DataFrame], na
 
 def _latency_points(
     axis: Axes,
-    look: Look,
+    look: PolicyStyle,
     here: Mapping[float, tuple[pd.DataFrame, pd.DataFrame]],
     named: bool,
 ) -> None:
@@ -251,34 +251,34 @@ def _latency_points(
     shifts = np.linspace(-0.22, 0.22, len(here)) if len(here) > 1 else [0.0]
     for (table, _), shift, (mark, face) in zip(here.values(), shifts, LOAD_LOOKS, strict=False):
         rows = table.to_dict("index")
-        for place, policy in enumerate(look.policies):
+        for index, policy in enumerate(look.policies):
             row = rows.get(policy)
             if row is None or not row["count"]:
                 continue
-            _whisker(axis, row, place + shift, color="black", factor=1e3)
+            _whisker(axis, row, index + shift, color="black", factor=1e3)
             value_ms = 1e3 * row["mean"]
             drawn.append(1e3 * max(row["mean"], row["high"]) if row["high"] > 0 else value_ms)
-            axis.plot([value_ms], [place + shift], mark, color="black", markerfacecolor=face, markersize=5)
-    for place, policy in enumerate(look.policies):
-        _write_beside(axis, place, _changes_text([change for _, change in here.values()], policy))
+            axis.plot([value_ms], [index + shift], mark, color="black", markerfacecolor=face, markersize=5)
+    for index, policy in enumerate(look.policies):
+        _write_beside(axis, index, _changes_text([change for _, change in here.values()], policy))
     if wide(pd.Series(drawn, dtype="float64")):
         make_log(axis, "x", most=FEW_TICKS)
     else:
         axis.set_xlim(0, 1.1 * max(drawn, default=1.0))
 
 
-def _whisker(axis: Axes, row: Row, place: float, color: str, factor: float = 1.0) -> None:
+def _whisker(axis: Axes, row: Row, index: float, color: str, factor: float = 1.0) -> None:
     if not math.isfinite(row["low"]):
         return
     mean = factor * row["mean"]
     reach = [[mean - factor * row["low"]], [factor * row["high"] - mean]]
-    axis.errorbar([mean], [place], xerr=reach, fmt="none", ecolor=color, elinewidth=1.1, capsize=2.5)
+    axis.errorbar([mean], [index], xerr=reach, fmt="none", ecolor=color, elinewidth=1.1, capsize=2.5)
 
 
-def _write(axis: Axes, place: tuple[float, float], text: str) -> None:
+def _write(axis: Axes, index: tuple[float, float], text: str) -> None:
     axis.annotate(
         text,
-        place,
+        index,
         (7, 0),
         textcoords="offset points",
         va="center_baseline",
@@ -286,11 +286,11 @@ def _write(axis: Axes, place: tuple[float, float], text: str) -> None:
     )
 
 
-def _write_beside(axis: Axes, place: float, text: str) -> None:
+def _write_beside(axis: Axes, index: float, text: str) -> None:
     """Write at the right of a panel, outside."""
     axis.annotate(
         text,
-        (1, place),
+        (1, index),
         (4, 0),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
@@ -332,8 +332,8 @@ def _signed(ratio: float) -> str:
     return f"{percent:+d}".replace("-", "\N{MINUS SIGN}") if percent else "0"
 
 
-def _by_policy(estimates: pd.DataFrame, place: Place) -> pd.DataFrame:
-    return at_place(estimates, place).set_index("policy")
+def _by_policy(estimates: pd.DataFrame, index: Place) -> pd.DataFrame:
+    return at_place(estimates, index).set_index("policy")
 
 
 def _percent(estimates: pd.DataFrame) -> pd.DataFrame:
@@ -350,11 +350,11 @@ def _required(estimates: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
     return estimates
 
 
-def _name_x(drawn: Sheet, place: Place, axis: Axes, label: str) -> None:
+def _name_x(drawn: Sheet, index: Place, axis: Axes, label: str) -> None:
     if axis.get_xscale() == "log":
         label = (
             f"{label.removesuffix(')')}, logarithmic)" if label.endswith(")") else f"{label} (logarithmic)"
         )
         axis.set_xlabel(label)
     else:
-        axis.set_xlabel(label if place[:2] == drawn.lowest else "")
+        axis.set_xlabel(label if index[:2] == drawn.lowest else "")

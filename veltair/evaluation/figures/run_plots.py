@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from veltair.evaluation.figures.grid import at_place, sample_notes, sheet, with_models
-from veltair.evaluation.figures.style import SMALL, Look, fold, make_log, style, wide
+from veltair.evaluation.figures.style import SMALL, PolicyStyle, fold, make_log, style, wide
 from veltair.evaluation.metrics.policies_table import SITE, number, valid_runs
 from veltair.evaluation.metrics.records import RUN_COLUMNS, check_columns
 from veltair.evaluation.metrics.targets import SATISFACTION
@@ -36,9 +36,9 @@ def paper_granularity_figure(runs: pd.DataFrame, targets: pd.DataFrame) -> Figur
     runs = valid_runs(runs)
     with style():
         drawn = sheet(runs, targets, (2.7, 4.0), ratios=(1.3, 1))
-        look = Look(runs["policy"])
-        for place, (upper, lower) in drawn.stacks.items():
-            here = at_place(runs, place)
+        look = PolicyStyle(runs["policy"])
+        for index, (upper, lower) in drawn.stacks.items():
+            here = at_place(runs, index)
             _draw_lines(upper, look, here, "satisfaction")
             _draw_lines(lower, look, here, "conflict_rate")
             upper.axhline(100 * SATISFACTION, color="black", linestyle=":", linewidth=1)
@@ -46,10 +46,10 @@ def paper_granularity_figure(runs: pd.DataFrame, targets: pd.DataFrame) -> Figur
             upper.tick_params(labelbottom=False)
             # Below 0, so that lines without a conflict are seen.
             lower.set_ylim(bottom=-0.04 * lower.get_ylim()[1])
-            if drawn.leftmost(place):
+            if drawn.leftmost(index):
                 upper.set_ylabel("on time (% of queries)")
                 lower.set_ylabel("conflicts (% of starts)")
-            lower.set_xlabel("offered rate (queries/s)" if place[:2] == drawn.lowest else "")
+            lower.set_xlabel("offered rate (queries/s)" if index[:2] == drawn.lowest else "")
         lead = (
             "Share of queries on time and of block starts with fewer cores than wanted, by offered rate. "
             f"Dotted: {number(100 * SATISFACTION)} %. Bands: from the least to the largest seed."
@@ -66,7 +66,7 @@ def paper_conflicts_figure(bins: pd.DataFrame, rates: pd.DataFrame, targets: pd.
     """
     check_columns(bins, CONFLICT_COLUMNS, "conflicts")
     _check_equal_load(bins)
-    look = Look(bins["policy"])
+    look = PolicyStyle(bins["policy"])
     count = len(look.policies)
     longest = max(len(line) for policy in look.policies for line in fold(policy).split("\n"))
     with style():
@@ -77,11 +77,11 @@ def paper_conflicts_figure(bins: pd.DataFrame, rates: pd.DataFrame, targets: pd.
             0.4 + 0.08 * longest,
             (1.0,) * count,
         )
-        for place, stack in drawn.stacks.items():
-            here = at_place(bins, place)
+        for index, stack in drawn.stacks.items():
+            here = at_place(bins, index)
             for axis, policy in zip(stack, look.policies, strict=True):
                 _draw_strip(axis, here[here["policy"] == policy])
-                if drawn.leftmost(place):
+                if drawn.leftmost(index):
                     axis.set_ylabel(fold(policy), rotation=0, ha="right", va="center")
                 else:
                     axis.tick_params(labelleft=False)
@@ -96,7 +96,7 @@ def paper_conflicts_figure(bins: pd.DataFrame, rates: pd.DataFrame, targets: pd.
                 ha="right",
                 fontsize=SMALL,
             )
-            stack[-1].set_xlabel("time since the run began (s)" if place[:2] == drawn.lowest else "")
+            stack[-1].set_xlabel("time since the run began (s)" if index[:2] == drawn.lowest else "")
         handles = [
             Patch(facecolor="0.55", edgecolor="black", label="block starts in conflict (%)"),
             Line2D([], [], color="black", linestyle=":", label="cores held (%)"),
@@ -108,7 +108,7 @@ def paper_conflicts_figure(bins: pd.DataFrame, rates: pd.DataFrame, targets: pd.
         return drawn.finish(handles, [lead, *sample_notes(bins, targets, interval=False)])
 
 
-def _draw_lines(axis: Axes, look: Look, here: pd.DataFrame, metric: str) -> None:
+def _draw_lines(axis: Axes, look: PolicyStyle, here: pd.DataFrame, metric: str) -> None:
     known = here.assign(drawn=100 * here[metric].astype("float64")).dropna(subset=["drawn"])
     sns.lineplot(
         data=known,
@@ -165,11 +165,11 @@ def _draw_strip(axis: Axes, bins: pd.DataFrame) -> None:
 
 
 def _check_equal_load(bins: pd.DataFrame) -> None:
-    for place, rows in bins.groupby(list(SITE), sort=False):
+    for index, rows in bins.groupby(list(SITE), sort=False):
         for column in ("qps", "seed"):
             values = sorted(rows[column].unique().tolist())
             if len(values) > 1:
                 raise ValueError(
-                    f"conflicts: {place} has the {column} {values}; give the runs of all policies at one "
+                    f"conflicts: {index} has the {column} {values}; give the runs of all policies at one "
                     "rate with one seed"
                 )

@@ -20,7 +20,7 @@ from veltair.evaluation.figures.grid import (
     sample_notes,
     sheet,
 )
-from veltair.evaluation.figures.style import SMALL, Look, finish, flow, make_log, name_outer, style
+from veltair.evaluation.figures.style import SMALL, PolicyStyle, finish, flow, make_log, name_outer, style
 from veltair.evaluation.metrics.confidence import SEED_COLUMNS, capacities, ratios
 from veltair.evaluation.metrics.policies_table import REFERENCE, number, site_name
 from veltair.evaluation.metrics.records import check_columns
@@ -65,7 +65,7 @@ def paper_sensitivity_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figu
         raise ValueError("there is nothing to draw: the table sensitivity is empty")
     found = sensitivity_ratios(table)
     panels = [(tuple(key), rows) for key, rows in found.groupby(SITE_PANEL, sort=False)]
-    look = Look([name for name in found["policy"] if name != REFERENCE])
+    look = PolicyStyle([name for name in found["policy"] if name != REFERENCE])
     limits = _limits(found.loc[found["note"] == "", ["mean", "low", "high"]].to_numpy())
     with style():
         figure, stacks = flow(len(panels), PANEL_IN, COLUMNS)
@@ -111,7 +111,7 @@ def crossings(values: Sequence[float], means: Sequence[float], at: float = 1.0) 
     found = []
     points = list(zip(values, means, strict=True))
     side = 0.0
-    for place, (value, mean) in enumerate(points):
+    for index, (value, mean) in enumerate(points):
         if not math.isfinite(mean):
             side = 0.0
             continue
@@ -120,7 +120,7 @@ def crossings(values: Sequence[float], means: Sequence[float], at: float = 1.0) 
             continue
         if side == -now:
             # The last point on the other side, or on the height, is the one before.
-            before, height = points[place - 1]
+            before, height = points[index - 1]
             found.append(before + (at - height) / (mean - height) * (value - before))
         side = now
     return found
@@ -137,21 +137,21 @@ def paper_scale_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figure:
     qps, ratio = (_by_cores(table, estimate) for estimate in (capacities, ratios))
     with style():
         drawn = sheet(table, targets, (2.7, 4.2), ratios=(1.4, 1))
-        look = Look(table["policy"])
-        for place, (upper, lower) in drawn.stacks.items():
-            _draw_scale(upper, look, at_place(qps, place))
-            _draw_scale(lower, look, at_place(ratio, place))
-            _proportion(upper, at_place(qps, place))
+        look = PolicyStyle(table["policy"])
+        for index, (upper, lower) in drawn.stacks.items():
+            _draw_scale(upper, look, at_place(qps, index))
+            _draw_scale(lower, look, at_place(ratio, index))
+            _proportion(upper, at_place(qps, index))
             lower.axhline(1, color="black", linewidth=0.8)
             lower.set_ylim(0, 1.05 * lower.get_ylim()[1])
-            _mark_unservable(lower, look, at_place(qps, place), "cores")
+            _mark_unservable(lower, look, at_place(qps, index), "cores")
             make_log(upper, "y")
-            _name_cores(lower, at_place(table, place))
+            _name_cores(lower, at_place(table, index))
             upper.tick_params(labelbottom=False)
-            if drawn.leftmost(place):
+            if drawn.leftmost(index):
                 upper.set_ylabel("QPS at 95 % QoS (queries/s)")
                 lower.set_ylabel(f"over {REFERENCE}'s")
-            lower.set_xlabel("cores" if place[:2] == drawn.lowest else "")
+            lower.set_xlabel("cores" if index[:2] == drawn.lowest else "")
         line = Line2D([], [], color="0.4", lw=0.8, label="in proportion to the cores")
         lead = f"QPS at 95 % QoS, and its ratio to {REFERENCE}'s paired by seed. {INTERVAL_NOTE}"
         paragraphs = [lead, *sample_notes(table, targets), *_relaxed_notes(table)]
@@ -179,7 +179,7 @@ def _relaxed_notes(table: pd.DataFrame) -> list[str]:
     return [f"{RELAXED_NOTE}: {'; '.join(changes)}. {text}"]
 
 
-def _draw_assumption(axis: Axes, look: Look, here: pd.DataFrame, limits: tuple[float, float]) -> None:
+def _draw_assumption(axis: Axes, look: PolicyStyle, here: pd.DataFrame, limits: tuple[float, float]) -> None:
     category = here["kind"].iloc[0] == "category"
     values = here.drop_duplicates("value").sort_values("value")
     make_log(axis, "y", base=2)
@@ -204,12 +204,17 @@ def _draw_assumption(axis: Axes, look: Look, here: pd.DataFrame, limits: tuple[f
 
 
 def _draw_line(
-    axis: Axes, look: Look, policy: str, places: "pd.Series[float]", known: pd.DataFrame, joined: bool = True
+    axis: Axes,
+    look: PolicyStyle,
+    policy: str,
+    indices: "pd.Series[float]",
+    known: pd.DataFrame,
+    joined: bool = True,
 ) -> None:
     reach = np.array([known["mean"] - known["low"], known["high"] - known["mean"]])
     known_reach = bool(np.isfinite(reach).any())
     axis.errorbar(
-        places,
+        indices,
         known["mean"],
         yerr=np.nan_to_num(reach) if known_reach else None,
         color=look.colours[policy],
@@ -225,16 +230,16 @@ def _draw_line(
     )
 
 
-def _mark_unservable(axis: Axes, look: Look, here: pd.DataFrame, across: str) -> None:
+def _mark_unservable(axis: Axes, look: PolicyStyle, here: pd.DataFrame, across: str) -> None:
     """Draw a cross under a line at the bottom for each policy that cannot serve, one above the other."""
     unservable = here[here["note"].str.startswith("unservable") & here["policy"].isin(look.policies)]
     if len(unservable):
         _reserve_band(axis)
-    for place, policy in enumerate(look.policies):
+    for index, policy in enumerate(look.policies):
         missed = unservable[unservable["policy"] == policy]
         axis.plot(
             missed[across],
-            [BAND * (place + 1) / (len(look.policies) + 1)] * len(missed),
+            [BAND * (index + 1) / (len(look.policies) + 1)] * len(missed),
             "x",
             color=look.colours[policy],
             markersize=5,
@@ -347,7 +352,7 @@ def _by_cores(table: pd.DataFrame, estimate: Callable[[pd.DataFrame], pd.DataFra
     return pd.concat(parts, ignore_index=True)
 
 
-def _draw_scale(axis: Axes, look: Look, here: pd.DataFrame) -> None:
+def _draw_scale(axis: Axes, look: PolicyStyle, here: pd.DataFrame) -> None:
     for policy in look.policies:
         line = here[(here["policy"] == policy) & (here["note"] == "") & (here["count"] > 0)]
         _draw_line(axis, look, policy, line["cores"], line)

@@ -50,7 +50,7 @@ LOOK_ORDER = (
 )
 DARKER = 0.6  # of a colour of the palette, for policies beyond its ten
 LABEL_WIDTH = 24  # characters of a policy's name on one line
-Site = tuple[str, str]
+Panel = tuple[str, str]
 
 
 def style() -> AbstractContextManager[None]:
@@ -71,7 +71,7 @@ def style() -> AbstractContextManager[None]:
     )
 
 
-class Look:
+class PolicyStyle:
     """How policies look. Each keeps its colour, hatch and marker whichever others are shown."""
 
     def __init__(self, policies: Iterable[str]) -> None:
@@ -92,11 +92,11 @@ class Look:
 
     def bars(self, axis: Axes, values: "pd.Series[float]", named: bool) -> None:
         """Draw a horizontal bar for each policy that has a value; `values` is indexed by policy."""
-        for place, policy in enumerate(self.policies):
+        for index, policy in enumerate(self.policies):
             value = float(values.get(policy, math.nan))
             if math.isfinite(value):
                 look: dict[str, Any] = {"color": self.colours[policy], "hatch": self.hatches[policy]}
-                axis.barh(place, value, height=0.72, edgecolor="black", linewidth=0.7, **look)
+                axis.barh(index, value, height=0.72, edgecolor="black", linewidth=0.7, **look)
         axis.set(xlabel="", ylabel="")
         self.rows(axis, named)
 
@@ -126,9 +126,9 @@ class Panels:
 
     def __init__(self, capacity: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> None:
         self.capacity, self.rates, self.targets = check_capacity(capacity), rates, targets
-        self.sites: list[Site] = sites(capacity, rates)
+        self.sites: list[Panel] = sites(capacity, rates)
         self.workloads = list(dict.fromkeys([*capacity["workload"], *rates["workload"]]))
-        self.look = Look([*capacity["policy"], *rates["policy"]])
+        self.look = PolicyStyle([*capacity["policy"], *rates["policy"]])
         self.policies = self.look.policies
         if not self.policies:
             raise ValueError("there is nothing to draw: the tables of capacities and of rates are both empty")
@@ -143,7 +143,7 @@ class Panels:
         figure = Figure(figsize=(max(6.4, width_in), height_in), layout="constrained")
         return figure, figure.subplots(len(self.workloads), columns, squeeze=False)
 
-    def title(self, axis: Axes, site: Site, workload: str, with_site: bool) -> None:
+    def title(self, axis: Axes, site: Panel, workload: str, with_site: bool) -> None:
         """Write the workload above a panel, over it the site; mark relaxed QoS and described machines."""
         here = at_site(self.rates, site) & (self.rates["workload"] == workload)
         models = ", ".join(self.rates.loc[here, "models"].unique()).split(", ")
@@ -155,7 +155,7 @@ class Panels:
             heading = "\n".join(textwrap.fill(part, 38) for part in name.split(", ", 1))
             axis.set_title(heading, loc="left", pad=18, weight="bold", fontsize=9)
 
-    def shade(self, axes: Sequence[Axes], site: Site) -> None:
+    def shade(self, axes: Sequence[Axes], site: Panel) -> None:
         """Tint the panels of a machine that is described, not validated."""
         if site_name(site, self.capacity, self.rates).endswith("UNVALIDATED"):
             for axis in axes:
@@ -189,8 +189,8 @@ def finish(figure: Figure, handles: Sequence[Artist], paragraphs: Sequence[str])
     bottom = (legend_in + caption_in) / height_in
     figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), w_pad=0.08, h_pad=0.06)
     if handles:
-        place = (0.5, caption_in / height_in)
-        figure.legend(handles=list(handles), bbox_to_anchor=place, ncols=columns, **LEGEND)
+        index = (0.5, caption_in / height_in)
+        figure.legend(handles=list(handles), bbox_to_anchor=index, ncols=columns, **LEGEND)
     figure.text(
         0.08 / width_in,
         0.05 / height_in,
@@ -216,8 +216,8 @@ def flow(
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows * stack, across, squeeze=False)
     stacks = [
-        [axes[place // across * stack + part, place % across] for part in range(stack)]
-        for place in range(rows * across)
+        [axes[index // across * stack + part, index % across] for part in range(stack)]
+        for index in range(rows * across)
     ]
     for unused in stacks[count:]:
         for axis in unused:
@@ -227,10 +227,10 @@ def flow(
 
 def name_outer(axes: Sequence[Axes], columns: int, x: str | None = None, y: str | None = None) -> None:
     """Name the axes of panels that flow: y at the left, x where nothing is below."""
-    for place, axis in enumerate(axes):
-        if y is not None and place % columns == 0:
+    for index, axis in enumerate(axes):
+        if y is not None and index % columns == 0:
             axis.set_ylabel(y)
-        if x is not None and place + columns >= len(axes):
+        if x is not None and index + columns >= len(axes):
             axis.set_xlabel(x)
 
 
@@ -244,7 +244,7 @@ def make_log(axis: Axes, which: str, base: int = 10, most: int = 7) -> None:
     low, high = sorted(ticks.get_view_interval())
     for subs in ((1, 2, 5), (1, 3), (1,)) if base == 10 else ((1,),):
         ticks.set_major_locator(LogLocator(base=base, subs=subs, numticks=50))
-        if sum(low <= place <= high for place in ticks.get_major_locator().tick_values(low, high)) <= most:
+        if sum(low <= index <= high for index in ticks.get_major_locator().tick_values(low, high)) <= most:
             break
     ticks.set_minor_locator(NullLocator())
     ticks.set_major_formatter(FuncFormatter(lambda value, _: number(value)))

@@ -16,7 +16,7 @@ from veltair.evaluation.figures.style import HATCHES, SMALL, style
 from veltair.evaluation.metrics.records import Run
 from veltair.machine.topology.cpulist import format_cpu_list
 from veltair.machine.topology.topology import Machine
-from veltair.serving.loop.timeline import BlockSpan, Sample, Timeline
+from veltair.serving.loop.timeline import BlockSpan, StateSample, Timeline
 
 WIDTH_IN, LEFT_IN, RIGHT_IN = 11.0, 0.95, 0.3
 ROW_IN = (0.09, 0.5)  # a core's height: on the largest machines, on the smallest
@@ -101,7 +101,7 @@ def _caption(timeline: Timeline, run: Run, spans: Sequence[BlockSpan]) -> list[s
     return textwrap.wrap(text.strip(), int(17.5 * WIDTH_IN))
 
 
-def _within(timeline: Timeline, begin_s: float, end_s: float) -> list[Sample]:
+def _within(timeline: Timeline, begin_s: float, end_s: float) -> list[StateSample]:
     """Return the samples that hold in a window: those in it, and the last before."""
     before = [sample for sample in timeline.samples if sample.time_s < begin_s]
     return before[-1:] + [sample for sample in timeline.samples if begin_s <= sample.time_s < end_s]
@@ -240,10 +240,10 @@ def _looks(models: Sequence[str]) -> tuple[dict[str, tuple[float, float, float]]
     """Return a light colour and a hatch for each model: the hatch tells them apart in grey."""
     palette = sns.color_palette("colorblind", max(10, len(models)))
     faces, hatches = {}, {}
-    for place, model in enumerate(models):
-        red, green, blue = (LIGHT + (1 - LIGHT) * part for part in palette[place])
+    for index, model in enumerate(models):
+        red, green, blue = (LIGHT + (1 - LIGHT) * part for part in palette[index])
         faces[model] = (red, green, blue)
-        hatches[model] = HATCHES[place % len(HATCHES)]
+        hatches[model] = HATCHES[index % len(HATCHES)]
     return faces, hatches
 
 

@@ -45,14 +45,14 @@ def saturation_figure(table: pd.DataFrame) -> Figure:
         axes = [axis for (axis,) in stacks]
         for axis, (model, kind) in zip(axes, panels, strict=True):
             here = table[(table["model"] == model) & (table["kind"] == kind)]
-            for place, name in enumerate(names):
+            for position, name in enumerate(names):
                 line = here[here["line"] == name]
                 axis.plot(
                     line["versions"],
                     line["relative"],
                     color=palette[name],
-                    marker=MARKERS[place % len(MARKERS)],
-                    dashes=DASHES[place % len(DASHES)] or (None, None),
+                    marker=MARKERS[position % len(MARKERS)],
+                    dashes=DASHES[position % len(DASHES)] or (None, None),
                     markersize=4,
                     linewidth=1.2,
                 )
@@ -65,11 +65,11 @@ def saturation_figure(table: pd.DataFrame) -> Figure:
                 [],
                 [],
                 color=palette[name],
-                marker=MARKERS[place % len(MARKERS)],
-                linestyle=(0, DASHES[place % len(DASHES)]) if DASHES[place % len(DASHES)] else "-",
+                marker=MARKERS[position % len(MARKERS)],
+                linestyle=(0, DASHES[position % len(DASHES)]) if DASHES[position % len(DASHES)] else "-",
                 label=name,
             )
-            for place, name in enumerate(names)
+            for position, name in enumerate(names)
         ]
         caption = (
             "Model latency, the sum over layers of the version that is best there, relative to the same sum "
@@ -172,7 +172,7 @@ def _draw_shares(
     keys = ["model", "structure", "candidate"]
     first = table[table["machine"] == here].set_index(keys).index
     labels = []
-    for place, (model, other) in enumerate([(model, other) for model in models for other in others]):
+    for position, (model, other) in enumerate([(model, other) for model in models for other in others]):
         theirs = table[table["machine"] == other].set_index(keys).index
         ours_of, theirs_of = (index[index.get_level_values("model") == model] for index in (first, theirs))
         both = len(ours_of.intersection(theirs_of))
@@ -180,11 +180,11 @@ def _draw_shares(
         for count, shade, hatch in zip(
             (both, len(ours_of) - both, len(theirs_of) - both), ("0.45", "0.75", "1.0"), HATCHES, strict=False
         ):
-            axis.barh(place, count, left=start, color=shade, edgecolor="black", hatch=hatch, linewidth=0.7)
+            axis.barh(position, count, left=start, color=shade, edgecolor="black", hatch=hatch, linewidth=0.7)
             if count:
                 axis.text(
                     start + count / 2,
-                    place,
+                    position,
                     str(count),
                     ha="center",
                     va="center",
@@ -201,14 +201,14 @@ def _draw_shares(
 
 
 def _draw_parallelism(axis: Axes, table: pd.DataFrame, machines: Sequence[str]) -> None:
-    for place, machine in enumerate(machines):
+    for position, machine in enumerate(machines):
         values = np.sort(table.loc[table["machine"] == machine, "parallelism"].to_numpy())
         axis.step(
             values,
             100 * np.arange(1, len(values) + 1) / len(values),
             where="post",
-            color="black" if place == 0 else sns.color_palette("colorblind")[place - 1],
-            linestyle="-" if place == 0 else "--",
+            color="black" if position == 0 else sns.color_palette("colorblind")[position - 1],
+            linestyle="-" if position == 0 else "--",
             label=f"{machine}, n = {len(values)}",
         )
     axis.set_xscale("log", base=2)

@@ -252,9 +252,9 @@ def _shuffled(count: int, engine: _Engine) -> NDArray[np.int64]:
     """Return 0 ... `count` - 1 in the order that `std::shuffle` leaves them in."""
     items = list(range(count))
     drawn = _bounded(engine, _shuffle_bounds(count)).tolist()
-    places: list[int] = [drawn.pop(0)] if count % 2 == 0 else []
+    positions: list[int] = [drawn.pop(0)] if count % 2 == 0 else []
     for number in drawn:
-        places.extend(divmod(number, len(places) + 3))
-    for item, place in enumerate(places, start=1):
-        items[item], items[place] = items[place], items[item]
+        positions.extend(divmod(number, len(positions) + 3))
+    for item, position in enumerate(positions, start=1):
+        items[item], items[position] = items[position], items[item]
     return np.array(items, dtype=np.int64)

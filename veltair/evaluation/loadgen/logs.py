@@ -73,7 +73,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LoadGenResult:
     """LoadGen's own judgement of a run, and the sums of its detail log.
 
     `valid` is None where it has no one meaning, and `reason` says why. `late_count` is that of queries over
@@ -113,7 +113,7 @@ class LoadGenSummary:
     """
 
     trace: Trace
-    verdict: Verdict
+    verdict: LoadGenResult
     sample_models: tuple[str, ...]
     origin_s: float
     issue_delay_p50_s: float
@@ -123,7 +123,7 @@ class LoadGenSummary:
     problem: str
 
     @property
-    def verdicts(self) -> dict[str, Verdict]:
+    def verdicts(self) -> dict[str, LoadGenResult]:
         """LoadGen's verdict by the model it is about; that of a mixed run has the name "*"."""
         models = set(self.sample_models)
         return {models.pop() if len(models) == 1 else MIXED: self.verdict}
@@ -156,7 +156,7 @@ def read_trace(path: Path) -> Trace:
     return Trace(at_ns - at_ns[0], sample, issue, complete)
 
 
-def read_verdict(path: Path, sample_models: Sequence[str]) -> Verdict:
+def read_verdict(path: Path, sample_models: Sequence[str]) -> LoadGenResult:
     """Return LoadGen's verdict of mlperf_log_detail.txt.
 
     It judges every query by one target latency: with two models or more it has no one meaning, and `valid` is
@@ -170,12 +170,14 @@ def read_verdict(path: Path, sample_models: Sequence[str]) -> Verdict:
         raise LoadGenError(f"{path} lacks {error.args[0]}: the run did not end; repeat it") from error
     models = list(dict.fromkeys(sample_models))
     if len(models) > 1:
-        return Verdict(None, f"one target latency for {len(models)} models ({', '.join(models)})", *sums)
-    return Verdict(validity == "VALID", _verdict_reason(entries), *sums)
+        return LoadGenResult(
+            None, f"one target latency for {len(models)} models ({', '.join(models)})", *sums
+        )
+    return LoadGenResult(validity == "VALID", _verdict_reason(entries), *sums)
 
 
 def summarize(
-    trace: Trace, verdict: Verdict, sample_models: Sequence[str], tightest_qos_s: float, stamps: Stamps
+    trace: Trace, verdict: LoadGenResult, sample_models: Sequence[str], tightest_qos_s: float, stamps: Stamps
 ) -> LoadGenSummary:
     """Return what LoadGen says about a run, once it agrees with what was seen of it here.
 
@@ -203,7 +205,7 @@ def summarize(
     )
 
 
-def check_latencies(latencies_s: ArrayLike, verdict: Verdict, where: str) -> None:
+def check_latencies(latencies_s: ArrayLike, verdict: LoadGenResult, where: str) -> None:
     """Raise LoadGenError unless latencies, in seconds, add up to what LoadGen's detail log says of the run.
 
     Count, mean, 95th percentile and number of late queries are compared for equality, in whole ns as LoadGen

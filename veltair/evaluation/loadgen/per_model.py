@@ -26,7 +26,7 @@ from veltair.evaluation.loadgen.client import (
     OnFlush,
     ServerRun,
 )
-from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, LoadGenSummary, Verdict, delay_problem
+from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, LoadGenResult, LoadGenSummary, delay_problem
 from veltair.serving.loop.query import Ending, QueryRecord
 
 _Result = TypeVar("_Result")
@@ -43,7 +43,7 @@ class TenantsSummary:
     tightest_qos_s: float
 
     @property
-    def verdicts(self) -> dict[str, Verdict]:
+    def verdicts(self) -> dict[str, LoadGenResult]:
         """LoadGen's official verdict on each tenant."""
         return {tenant: summary.verdict for tenant, summary in self.tenants.items()}
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from veltair.compiler.frontend.model import LayerBlock, Model
 from veltair.compiler.frontend.samples import random_samples
-from veltair.evaluation.measurement.pool_recorder import noting
+from veltair.evaluation.measurement.pool_recorder import recording
 from veltair.evaluation.measurement.resize_costs import adoptions
 from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, START
 from veltair.machine.costs.folder import Tables
@@ -43,7 +43,7 @@ def sample_blocks(tables: Tables, models: Mapping[str, LoadedModel], launch: Lau
     for name, model in models.items():
         context = Context({name: Model(name, tables.layers[name], NEVER_S)}, tables.costs, machine)
         ends: list[Ended] = []
-        with _engine(model, context, noting(launch, ends)) as engine:
+        with _engine(model, context, recording(launch, ends)) as engine:
             # As few and as many cores as were profiled: the engine looks every block up.
             for cores in sorted({tables.costs.cores[0], tables.costs.cores[-1]}):
                 starts = sample_starts(engine, context, cores, ends)
@@ -222,17 +222,17 @@ def sample_grants(engine: Engine, context: Context) -> list[float]:
 def sample_adoptions(model: LoadedModel, context: Context, launch: Launch) -> dict[str, list[float]]:
     """Return the seconds that a change of cores adds to the layer that adopts it, by kind of change."""
     versions, found = _solo(context), dict[str, list[float]]()
-    gang = launch(context.machine.core_ids)
+    pool = launch(context.machine.core_ids)
     try:
         instance = model.instance()
         # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
         instance.set_inputs(random_samples(model.plan.inputs, seed=0))
         with on_cores(context.machine.core_ids):
             instance.run(versions)
-        room = gang.bind(instance, model.plan.model)
+        room = pool.bind(instance, model.plan.model)
         for _ in range(ceil(ADOPTIONS / max(1, len(versions) - 1))):
-            for kind, seconds in adoptions(gang, room, versions, context.machine.core_ids):
+            for kind, seconds in adoptions(pool, room, versions, context.machine.core_ids):
                 found.setdefault(kind, []).append(seconds)
         return found
     finally:
-        gang.stop()
+        pool.stop()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from veltair.machine.interference.source import InterferenceSource, PressureFit, Reading
-from veltair.machine.profile.corunner import AchievedPressure, CoRunner, Load, load_at
+from veltair.machine.profile.corunner import AchievedPressure, CoRunner, CoRunnerLoad, load_at
 from veltair.machine.topology.topology import Machine
 
 # A co-run is held out whole, so at least two must be left to draw a line through.
@@ -30,7 +30,7 @@ class Pressing(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class CoRun:
+class SourceReadings:
     """The readings of a source beside one co-runner, and the pressure that this put on the machine.
 
     `load` names what the co-runner did. Readings have one number a feature of the source.
@@ -58,29 +58,29 @@ class FitReport:
     table: pd.DataFrame
 
 
-def fit_loads(machine: Machine, levels: Sequence[float]) -> dict[str, Load | None]:
+def fit_loads(machine: Machine, levels: Sequence[float]) -> dict[str, CoRunnerLoad | None]:
     """Return the loads to fit on, by name: nothing, and at each level L3 and DRAM together, and each alone.
 
     A fit on both together could not tell which of the two a reading stands for.
     """
-    loads: dict[str, Load | None] = {"alone": None}
+    loads: dict[str, CoRunnerLoad | None] = {"alone": None}
     for level in levels:
         both = load_at(level, machine)
         loads[f"both {level:g}"] = both
-        loads[f"cache {level:g}"] = Load(both.footprint_bytes, 0.0, level)
-        loads[f"reads {level:g}"] = Load(0, both.stream_bytes_per_s)
+        loads[f"cache {level:g}"] = CoRunnerLoad(both.footprint_bytes, 0.0, level)
+        loads[f"reads {level:g}"] = CoRunnerLoad(0, both.stream_bytes_per_s)
     return loads
 
 
 def measure_coruns(
     source: InterferenceSource,
-    loads: Mapping[str, Load | None],
-    press: Callable[[Load | None], AbstractContextManager[Pressing]],
+    loads: Mapping[str, CoRunnerLoad | None],
+    press: Callable[[CoRunnerLoad | None], AbstractContextManager[Pressing]],
     rounds: int,
     readings: int,
     pause_s: float,
     exercise: Callable[[], None] | None = None,
-) -> list[CoRun]:
+) -> list[SourceReadings]:
     """Return a co-run for each load in each round, the loads of a round one after the other.
 
     The source has been started. Before each reading `pause_s` pass, the first twice, so that what was read
@@ -98,20 +98,20 @@ def measure_coruns(
                     if exercise is not None:
                         exercise()
                     taken.append(source.reading())
-            coruns.append(CoRun(name, corunner.achieved.pressure, tuple(taken)))
+            coruns.append(SourceReadings(name, corunner.achieved.pressure, tuple(taken)))
     return coruns
 
 
-def presser(core: int, machine: Machine, build_dir: Path) -> Callable[[Load | None], CoRunner]:
+def presser(core: int, machine: Machine, build_dir: Path) -> Callable[[CoRunnerLoad | None], CoRunner]:
     """Return what makes a co-runner on a core from a load; None makes one that does nothing."""
 
-    def press(load: Load | None) -> CoRunner:
+    def press(load: CoRunnerLoad | None) -> CoRunner:
         return CoRunner(0.0 if load is None else 1.0, core, machine, build_dir, load)
 
     return press
 
 
-def fit_pressure(source: str, features: tuple[str, ...], coruns: Sequence[CoRun]) -> FitReport:
+def fit_pressure(source: str, features: tuple[str, ...], coruns: Sequence[SourceReadings]) -> FitReport:
     """Return the fit of a source, with R² and mean absolute error over the readings of held-out co-runs.
 
     Least squares with coefficients of at least 0, by reading. Each co-run is predicted, all its readings, by
@@ -126,8 +126,8 @@ def fit_pressure(source: str, features: tuple[str, ...], coruns: Sequence[CoRun]
         )
     rows = [np.array(corun.readings, dtype=float) for corun in coruns]
     predicted = [
-        _predict(_solve(rows[:place] + rows[place + 1 :], known[:place] + known[place + 1 :]), rows[place])
-        for place in range(len(coruns))
+        _predict(_solve(rows[:index] + rows[index + 1 :], known[:index] + known[index + 1 :]), rows[index])
+        for index in range(len(coruns))
     ]
     table = pd.DataFrame(
         [

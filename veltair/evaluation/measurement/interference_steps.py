@@ -15,8 +15,8 @@ from veltair.config import Config
 from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.figures.overview import save
 from veltair.evaluation.measurement.interference_fit import (
-    CoRun,
     FitReport,
+    SourceReadings,
     fit_loads,
     fit_pressure,
     measure_coruns,
@@ -62,7 +62,7 @@ class FitSettings:
 class Fitted:
     """A source that works here: its raw readings beside co-runs, and the fit to them."""
 
-    coruns: tuple[CoRun, ...]
+    coruns: tuple[SourceReadings, ...]
     report: FitReport
 
 

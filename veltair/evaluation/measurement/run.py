@@ -45,7 +45,7 @@ QUERIES, TIMELINE = "queries.parquet", "timeline"  # in the folder of each run
 
 
 @dataclass(frozen=True, slots=True)
-class LiveSettings:
+class MeasurementSettings:
     """How one rate is measured: for `seconds`, and how long unfinished queries may still run after it.
 
     `validation` asks with a LoadGen for each model; `timeline` records which block ran where; `placement` is
@@ -61,7 +61,7 @@ class LiveSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LiveStudy:
+class Measurement:
     """One policy on this machine: what all of its runs share.
 
     `samples` are a model and its input by LoadGen's sample index. `launch` starts the workers.
@@ -74,7 +74,7 @@ class LiveStudy:
     make: MakePolicy
     models: Mapping[str, LoadedModel]
     samples: Sequence[tuple[str, Sample]]
-    settings: LiveSettings
+    settings: MeasurementSettings
     launch: Launch
     interference: InterferenceSource
     memory: ModelMemory | None = None
@@ -86,7 +86,7 @@ class LiveStudy:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LiveRun:
+class MeasuredRun:
     """One rate as measured: its records by LoadGen's clock, LoadGen's own account, and wrong answers.
 
     `engine_records` are the same queries from when the engine heard of them to when it had served them.
@@ -143,7 +143,7 @@ def make_samples(
     return samples
 
 
-def measure(study: LiveStudy, qps: float, folder: Path) -> LiveRun:
+def measure(study: Measurement, qps: float, folder: Path) -> MeasuredRun:
     """Serve one rate and return what became of its queries, whose records and logs are in the folder.
 
     Raises LoadGenError, EngineError or ModelMemoryError if the run failed.
@@ -165,11 +165,11 @@ def measure(study: LiveStudy, qps: float, folder: Path) -> LiveRun:
     if recorder is not None:
         write_timeline(recorder.timeline(), named, folder / TIMELINE)
     by_issue = tuple(sorted(records, key=lambda record: record.query.id))
-    return LiveRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers)
+    return MeasuredRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers)
 
 
 def _ask(
-    study: LiveStudy, server: ServerRun, engine: Engine, recorder: Recorder | None
+    study: Measurement, server: ServerRun, engine: Engine, recorder: Recorder | None
 ) -> tuple[list[QueryRecord], LoadGenSummary | TenantsSummary]:
     """Let LoadGen ask until all queries have ended; return their records and LoadGen's account."""
     records = []
@@ -187,7 +187,7 @@ def _ask(
         return records, loadgen.wait(END_TIMEOUT_S)
 
 
-def _server_run(study: LiveStudy, qps: float, folder: Path) -> ServerRun:
+def _server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:
     return ServerRun(
         qps=qps,
         min_duration_ms=round(1000 * study.settings.seconds),
@@ -199,7 +199,7 @@ def _server_run(study: LiveStudy, qps: float, folder: Path) -> ServerRun:
     )
 
 
-def _engine(study: LiveStudy) -> Engine:
+def _engine(study: Measurement) -> Engine:
     context, settings = study.scenario.context, study.settings
     return Engine(
         study.models,
@@ -214,12 +214,12 @@ def _engine(study: LiveStudy) -> Engine:
     )
 
 
-def _recorder(study: LiveStudy, engine: Engine) -> Recorder:
+def _recorder(study: Measurement, engine: Engine) -> Recorder:
     placement = study.settings.placement
     return Recorder(engine, study.scenario.context, placement, cores_of=engine.cores_of, now_s=engine.now_s)
 
 
-def _warm_up(study: LiveStudy, engine: Engine) -> None:
+def _warm_up(study: Measurement, engine: Engine) -> None:
     if study.memory is None:
         engine.warm_up()
         return
@@ -232,11 +232,11 @@ def _in_memory(memory: ModelMemory | None, name: str) -> AbstractContextManager[
     return nullcontext() if memory is None else memory.using(name)
 
 
-def _serve(study: LiveStudy, engine: Engine, recorder: Recorder | None) -> Iterator[QueryRecord]:
+def _serve(study: Measurement, engine: Engine, recorder: Recorder | None) -> Iterator[QueryRecord]:
     """Yield the records; a block is on the timeline from when it starts, with its model in memory."""
     backend: Backend = engine if recorder is None else recorder
     if study.memory is not None:
-        backend = OnDemand(backend, study.memory, tuple(study.models), engine.do_aside)
+        backend = OnDemand(backend, study.memory, tuple(study.models), engine.in_background)
     for record in serve(Dispatcher(study.make(study.scenario.context), study.scenario.context), backend):
         if recorder is not None:
             recorder.end(record)
@@ -244,15 +244,15 @@ def _serve(study: LiveStudy, engine: Engine, recorder: Recorder | None) -> Itera
 
 
 def search(
-    study: LiveStudy, search_settings: SearchSettings, common_qps: float, estimate_qps: float, folder: Path
-) -> tuple[Capacity, Capacity, list[LiveRun]]:
+    study: Measurement, search_settings: SearchSettings, common_qps: float, estimate_qps: float, folder: Path
+) -> tuple[Capacity, Capacity, list[MeasuredRun]]:
     """Return a policy's capacity, pooled and by the minimum over models, and every run.
 
     The first rate, `common_qps`, is one that all policies are measured at; it counts towards `max_rates`.
     The second is `estimate_qps`, unless the first one tells that it cannot be the answer. A rate at which
     LoadGen fails is an invalid trial, not the end.
     """
-    runs: list[LiveRun] = []
+    runs: list[MeasuredRun] = []
 
     def trial(qps: float) -> Satisfaction:
         try:
@@ -279,13 +279,13 @@ def search(
     return pooled, minimum, runs
 
 
-def live_frame(study: LiveStudy, runs: Sequence[LiveRun]) -> pd.DataFrame:
+def live_frame(study: Measurement, runs: Sequence[MeasuredRun]) -> pd.DataFrame:
     """Return the records of a policy's runs in one table."""
     frames = [to_frame(run.records, study.run_at(run.qps), run.count_from_s) for run in runs]
     return pd.concat(frames, ignore_index=True)
 
 
-def run_rows(policy: str, runs: Sequence[LiveRun]) -> list[dict[str, Any]]:
+def run_rows(policy: str, runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
     """Return how well LoadGen kept its schedule in each run, and whether the answers were right."""
     return [
         {
@@ -302,7 +302,7 @@ def run_rows(policy: str, runs: Sequence[LiveRun]) -> list[dict[str, Any]]:
     ]
 
 
-def policy_verdicts(policy: str, runs: Sequence[LiveRun]) -> list[dict[str, Any]]:
+def policy_verdicts(policy: str, runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
     """Return LoadGen's verdict on each run beside ours, a row a tenant."""
     return [
         {"policy": policy, "qps": run.qps, **row}

@@ -23,8 +23,8 @@ from veltair.evaluation.experiment.scenario import (
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
 from veltair.evaluation.measurement.interference_steps import started_source
 from veltair.evaluation.measurement.run import (
-    LiveSettings,
-    LiveStudy,
+    Measurement,
+    MeasurementSettings,
     live_capacity_row,
     live_frame,
     load_models,
@@ -88,7 +88,7 @@ def measure_policy(
     ):
         samples = make_samples(models, scenario, settings.seed, memory)
         launch = launch_of(config, notes)
-        study = LiveStudy(scenario, policy, make, models, samples, settings, launch, source, memory)
+        study = Measurement(scenario, policy, make, models, samples, settings, launch, source, memory)
         pooled, minimum, runs = search(
             study, live_search(config), common_qps, estimate_qps, folder / "loadgen"
         )
@@ -125,10 +125,10 @@ def _first_rates(scenario: Scenario, policy: str, capacities: Sequence[Path]) ->
     return COMMON_LOAD * reference, answers[policy] or reference
 
 
-def live_settings(config: Config) -> LiveSettings:
+def live_settings(config: Config) -> MeasurementSettings:
     """Return how one rate is measured."""
     measured = config.measured
-    return LiveSettings(
+    return MeasurementSettings(
         measured.seconds,
         measured.seed,
         config.simulated.drain_qos,

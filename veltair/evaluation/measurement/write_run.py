@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from veltair.evaluation.loadgen.logs import MIXED, Verdict, check_latencies
+from veltair.evaluation.loadgen.logs import MIXED, LoadGenResult, check_latencies
 from veltair.evaluation.metrics.records import check_one_run, to_parquet
 from veltair.provenance import write_atomically
 
 
-def write_run(frame: pd.DataFrame, verdicts: Mapping[str, Verdict], path: Path) -> None:
+def write_run(frame: pd.DataFrame, verdicts: Mapping[str, LoadGenResult], path: Path) -> None:
     """Write the records of one run of LoadGen as Parquet, once they add up to its detail log.
 
     `verdicts` are those of the run's summary. Count, mean, p95 and number of late queries of each tenant are

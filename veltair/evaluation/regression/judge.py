@@ -36,7 +36,7 @@ BETTER_BY_NAME: tuple[tuple[str, Better], ...] = (
 LOWER_UNITS = ("s", "ms", "us", "µs", "MB", "core-s", "bytes")
 
 
-class Outcome(StrEnum):
+class ChangeKind(StrEnum):
     """What a comparison of one quantity says."""
 
     EQUAL = "equal"
@@ -48,7 +48,7 @@ class Outcome(StrEnum):
     NOT_JUDGED = "not judged"
 
 
-ALARMS = (Outcome.DIFFERS, Outcome.REGRESSION)
+ALARMS = (ChangeKind.DIFFERS, ChangeKind.REGRESSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Change:
     """
 
     quantity: Quantity
-    outcome: Outcome
+    outcome: ChangeKind
     reason: str
     pairs: int
     before: float = nan
@@ -113,7 +113,7 @@ def compare_exactly(name: str, before: pd.DataFrame, after: pd.DataFrame) -> lis
     unlike = sorted({*map(str, before.columns)} ^ {*map(str, after.columns)})
     if unlike:
         reason = f"columns that only one has: {', '.join(unlike)}"
-        return [Change(Quantity("all rows", name, "neither"), Outcome.DIFFERS, reason, 1)]
+        return [Change(Quantity("all rows", name, "neither"), ChangeKind.DIFFERS, reason, 1)]
     keys = before[columns].apply(", ".join, axis=1) if columns and len(before) else None
     if keys is None:
         return [_equality(Quantity("all rows", name, "neither"), before, after)]
@@ -161,15 +161,18 @@ def _judge_one(
     random: np.random.Generator,
 ) -> Change:
     if not len(ratios):
-        return Change(quantity, Outcome.NOT_JUDGED, f"none of {given} pairs has a ratio", 0)
+        return Change(quantity, ChangeKind.NOT_JUDGED, f"none of {given} pairs has a ratio", 0)
     ratio = float(np.median(ratios))
     low, high = _interval(ratios, confidence, random)
     outcome, reason = _outcome(quantity.better, ratio, low, high)
     if len(ratios) < LEAST_PAIRS:
         reason = f"{len(ratios)} of the {LEAST_PAIRS} pairs that are needed"
-        outcome, low, high = Outcome.NOT_JUDGED, nan, nan
+        outcome, low, high = ChangeKind.NOT_JUDGED, nan, nan
     elif not interleaved:
-        outcome, reason = Outcome.NOT_JUDGED, "runs were not made in turns, so the machine's drift counts too"
+        outcome, reason = (
+            ChangeKind.NOT_JUDGED,
+            "runs were not made in turns, so the machine's drift counts too",
+        )
     medians = float(np.median(before)), float(np.median(after))
     return Change(quantity, outcome, reason, len(ratios), *medians, ratio, low, high)
 
@@ -192,31 +195,31 @@ def _interval(
     return float(found.low), float(found.high)
 
 
-def _outcome(better: Better, ratio: float, low: float, high: float) -> tuple[Outcome, str]:
+def _outcome(better: Better, ratio: float, low: float, high: float) -> tuple[ChangeKind, str]:
     if low <= 1 <= high:
-        return Outcome.NO_CHANGE, "the interval holds 1"
+        return ChangeKind.NO_CHANGE, "the interval holds 1"
     if abs(ratio - 1) <= SMALLEST or isclose(abs(ratio - 1), SMALLEST):
-        return Outcome.NO_CHANGE, f"a change of at most {SMALLEST:.0%}"
+        return ChangeKind.NO_CHANGE, f"a change of at most {SMALLEST:.0%}"
     reason = f"{ratio - 1:+.1%}, and the interval leaves 1 out"
     if better == "neither":
-        return Outcome.CHANGED, reason
+        return ChangeKind.CHANGED, reason
     worse = ratio < 1 if better == "higher" else ratio > 1
-    return (Outcome.REGRESSION if worse else Outcome.IMPROVEMENT), reason
+    return (ChangeKind.REGRESSION if worse else ChangeKind.IMPROVEMENT), reason
 
 
 def _equality(quantity: Quantity, before: pd.DataFrame, after: pd.DataFrame) -> Change:
     if len(before) != len(after):
-        return Change(quantity, Outcome.DIFFERS, f"{len(before)} rows before, {len(after)} after", 1)
+        return Change(quantity, ChangeKind.DIFFERS, f"{len(before)} rows before, {len(after)} after", 1)
     after = after[list(before.columns)]
     differs = before.to_numpy() != after.to_numpy()
     if not differs.any():
-        return Change(quantity, Outcome.EQUAL, f"all {len(before)} rows", 1)
+        return Change(quantity, ChangeKind.EQUAL, f"all {len(before)} rows", 1)
     row, column = (int(index) for index in np.argwhere(differs)[0])
     old, new = str(before.iat[row, column]), str(after.iat[row, column])
     rows = int(differs.any(axis=1).sum())
     first = f"first in row {row + 1}: {before.columns[column]} was {old}, is {new}"
     reason = f"{rows} of {len(before)} rows differ; {first}"
-    return Change(quantity, Outcome.DIFFERS, reason, 1, *_numbers(old, new))
+    return Change(quantity, ChangeKind.DIFFERS, reason, 1, *_numbers(old, new))
 
 
 def _numbers(old: str, new: str) -> tuple[float, float, float]:

@@ -9,26 +9,26 @@ from rich.console import Console
 from rich.table import Table
 
 from veltair.evaluation.metrics.policies_table import number
-from veltair.evaluation.regression.judge import CONFIDENCE, LEAST_PAIRS, SMALLEST, Change, Outcome
+from veltair.evaluation.regression.judge import CONFIDENCE, LEAST_PAIRS, SMALLEST, Change, ChangeKind
 from veltair.evaluation.regression.read import Comparison
 from veltair.provenance import Provenance, write_json, write_result
 
 STYLES = {
-    Outcome.DIFFERS: "bold red",
-    Outcome.REGRESSION: "bold red",
-    Outcome.CHANGED: "yellow",
-    Outcome.NOT_JUDGED: "yellow",
-    Outcome.IMPROVEMENT: "green",
+    ChangeKind.DIFFERS: "bold red",
+    ChangeKind.REGRESSION: "bold red",
+    ChangeKind.CHANGED: "yellow",
+    ChangeKind.NOT_JUDGED: "yellow",
+    ChangeKind.IMPROVEMENT: "green",
 }
 # What needs a reader's eye comes first.
 ORDER = [
-    Outcome.REGRESSION,
-    Outcome.DIFFERS,
-    Outcome.CHANGED,
-    Outcome.NOT_JUDGED,
-    Outcome.IMPROVEMENT,
-    Outcome.NO_CHANGE,
-    Outcome.EQUAL,
+    ChangeKind.REGRESSION,
+    ChangeKind.DIFFERS,
+    ChangeKind.CHANGED,
+    ChangeKind.NOT_JUDGED,
+    ChangeKind.IMPROVEMENT,
+    ChangeKind.NO_CHANGE,
+    ChangeKind.EQUAL,
 ]
 COLUMNS = [
     *("subject", "metric", "better", "pairs", "before", "after"),
@@ -48,7 +48,7 @@ def exit_code(comparison: Comparison, fail_on_regression: bool) -> int:
     """
     if fail_on_regression and any(change.alarm for change in comparison.changes):
         return 1
-    unjudged = any(change.outcome is Outcome.NOT_JUDGED for change in comparison.changes)
+    unjudged = any(change.outcome is ChangeKind.NOT_JUDGED for change in comparison.changes)
     return 2 if comparison.refused or (fail_on_regression and unjudged) else 0
 
 

@@ -153,7 +153,7 @@ def _targets_table(targets: pd.DataFrame) -> list[str]:
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
     """Return a Markdown table whose columns line up in plain text; names are left, numbers right."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[place]) for row in escaped) for place in range(len(header))]
+    widths = [max(len(row[index]) for row in escaped) for index in range(len(header))]
     texts = [
         " | ".join(
             [row[0].ljust(widths[0])]

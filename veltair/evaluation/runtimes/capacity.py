@@ -17,7 +17,7 @@ from veltair.evaluation.experiment.benchmark_file import BenchmarkResult
 from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
 from veltair.evaluation.loadgen.logs import LoadGenError
 from veltair.evaluation.measurement.interference_steps import started_source
-from veltair.evaluation.measurement.run import LiveStudy, load_models, make_samples, measure
+from veltair.evaluation.measurement.run import Measurement, load_models, make_samples, measure
 from veltair.evaluation.measurement.steps import launch_of, live_search, live_settings, memory_bytes
 from veltair.evaluation.metrics.capacity import (
     Capacity,
@@ -28,7 +28,7 @@ from veltair.evaluation.metrics.capacity import (
     next_rate,
 )
 from veltair.evaluation.runtimes.process import Field, measure_rival, write_field_samples
-from veltair.evaluation.runtimes.query_tracker import Outcome
+from veltair.evaluation.runtimes.query_tracker import RateResult
 from veltair.evaluation.runtimes.registry import Rival, rivals
 from veltair.machine.costs.folder import read_tables
 from veltair.machine.interference.source import InterferenceSource
@@ -39,7 +39,7 @@ SEEDS = 3
 FIRST_LOAD = 0.4  # the first rate of all, as a share of the rate that on-time queries alone would fill
 
 # Serves one rate (QPS, seed, folder) and says what became of it.
-Serve = Callable[[float, int, Path], Outcome]
+Serve = Callable[[float, int, Path], RateResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,21 +164,21 @@ def _contenders(
         tolerance=config.oracle.tolerance,
     )
     make, launch = policy_maker(config, OURS), launch_of(config)
-    study = LiveStudy(scenario, OURS, make, models, samples, settings, launch, source, memory)
+    study = Measurement(scenario, OURS, make, models, samples, settings, launch, source, memory)
     return {
         OURS: partial(_measure_ours, study),
         **{rival.name: partial(measure_rival, field, rival) for rival in present},
     }
 
 
-def _measure_ours(study: LiveStudy, qps: float, seed: int, folder: Path) -> Outcome:
+def _measure_ours(study: Measurement, qps: float, seed: int, folder: Path) -> RateResult:
     try:
         run = measure(replace(study, settings=replace(study.settings, seed=seed)), qps, folder)
     except LoadGenError as error:
-        return Outcome(qps, 0, 0.0, 0.0, 0.0, str(error))
+        return RateResult(qps, 0, 0.0, 0.0, 0.0, str(error))
     shares, delay_s = run.satisfaction, run.summary.issue_delay_p99_s
     problem = run.problem or ("no query was counted" if shares.invalid else "")
-    return Outcome(qps, len(run.records), shares.pooled, shares.minimum, delay_s, problem)
+    return RateResult(qps, len(run.records), shares.pooled, shares.minimum, delay_s, problem)
 
 
 def _never(qps: float) -> Satisfaction:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.compiler.frontend.samples import Samples
-from veltair.evaluation.runtimes.registry import Done, step_back, stepped_back
+from veltair.evaluation.runtimes.registry import Done, at_idle_priority, use_idle_priority
 
 # Where a CPU has bfloat16 units it would compute in that, and answer something else than the others.
 SETTINGS = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
@@ -37,7 +37,7 @@ class OpenVinoServer:
         """
         self._done = done
         self._samples = [(name, dict(enumerate(values))) for name, values in samples]
-        self._requests: dict[str, Any] = stepped_back(lambda: _compile(models))
+        self._requests: dict[str, Any] = at_idle_priority(lambda: _compile(models))
         self._lines: dict[str, queue.SimpleQueue[tuple[int, int] | None]] = {
             name: queue.SimpleQueue() for name in models
         }
@@ -60,7 +60,7 @@ class OpenVinoServer:
                 requests.start_async(inputs, keep, share_inputs=True)
             requests.wait_all()
 
-        stepped_back(run)
+        at_idle_priority(run)
         return found
 
     def submit(self, query: int, sample: int) -> None:
@@ -78,7 +78,7 @@ class OpenVinoServer:
             requests.wait_all()
 
     def _feed(self, name: str) -> None:
-        step_back()
+        use_idle_priority()
         line, requests = self._lines[name], self._requests[name]
         while (job := line.get()) is not None and not self._stopped:
             query, sample = job

@@ -27,7 +27,7 @@ class Timed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedLatencies:
     """The latencies of two networks: for each round the median of a block of each, in seconds."""
 
     ours_s: tuple[float, ...]
@@ -54,7 +54,7 @@ class Comparison:
 
 def compare(
     ours: Timed, theirs: Timed, budget_s: float, sleep: Callable[[float], None] = time.sleep
-) -> Comparison:
+) -> PairedLatencies:
     """Run both in turn for about `budget_s`, in at least 5 rounds and at most 41.
 
     Both run for a second first, unmeasured. The first run of a block finds the caches as the other left them,
@@ -66,11 +66,11 @@ def compare(
     seconds: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds):
         pair = ((0, ours), (1, theirs))
-        for place, network in pair if number % 2 == 0 else pair[::-1]:
+        for index, network in pair if number % 2 == 0 else pair[::-1]:
             sleep(SETTLE_S)
             block = network.time(runs)
-            seconds[place].append(median(block[1:] or block))
-    return Comparison(tuple(seconds[0]), tuple(seconds[1]))
+            seconds[index].append(median(block[1:] or block))
+    return PairedLatencies(tuple(seconds[0]), tuple(seconds[1]))
 
 
 def block_runs(run_s: float) -> int:

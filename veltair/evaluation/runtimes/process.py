@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from veltair.compiler.frontend.samples import Samples, relative_error
 from veltair.evaluation.loadgen.client import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.evaluation.runtimes.query_tracker import END_TIMEOUT_S, Outcome, serve_rate
-from veltair.evaluation.runtimes.registry import Backend, Rival, open_backend
+from veltair.evaluation.runtimes.query_tracker import END_TIMEOUT_S, RateResult, serve_rate
+from veltair.evaluation.runtimes.registry import Rival, RuntimeBackend, open_backend
 from veltair.evaluation.runtimes.timed_process import read_samples, write_samples
 
 ORDER_FILE, OUTCOME_FILE, OUTPUT_FILE = "order.json", "outcome.json", "rival_output.txt"
@@ -59,7 +59,7 @@ def write_field_samples(folder: Path, samples: Sequence[tuple[Samples, tuple[NDA
         write_samples(folder / f"{number}_answer.npz", answer)
 
 
-def measure_rival(field: Field, rival: Rival, qps: float, seed: int, folder: Path) -> Outcome:
+def measure_rival(field: Field, rival: Rival, qps: float, seed: int, folder: Path) -> RateResult:
     """Return what became of a rate that a rival served.
 
     A run in which LoadGen failed has a problem. Raises RivalError if the rival itself failed or its answers
@@ -83,7 +83,7 @@ def measure_rival(field: Field, rival: Rival, qps: float, seed: int, folder: Pat
     if code != 0:
         said = (folder / OUTPUT_FILE).read_text(errors="replace").strip().splitlines()[-1:]
         raise RivalError(f"{rival.name} at {qps:.4g} QPS ended with exit status {code}: {' '.join(said)}")
-    return Outcome(**json.loads((folder / OUTCOME_FILE).read_text()))
+    return RateResult(**json.loads((folder / OUTCOME_FILE).read_text()))
 
 
 def _run(folder: Path, timeout_s: float) -> int:
@@ -106,7 +106,7 @@ def _run(folder: Path, timeout_s: float) -> int:
     return done.returncode
 
 
-def serve_order(path: Path) -> Outcome:
+def serve_order(path: Path) -> RateResult:
     """Serve what an order says in this process, which keeps to its cores from now on."""
     order = json.loads(path.read_text())
     os.sched_setaffinity(0, order["cores"])
@@ -130,10 +130,10 @@ def serve_order(path: Path) -> Outcome:
     try:
         return serve_rate(run, order["qos_s"], order["drain_s"], opened, check)
     except LoadGenError as error:
-        return Outcome(order["qps"], 0, 0.0, 0.0, 0.0, str(error))
+        return RateResult(order["qps"], 0, 0.0, 0.0, 0.0, str(error))
 
 
-def check_answers(backend: Backend, answers: Sequence[Samples], tolerance: float) -> None:
+def check_answers(backend: RuntimeBackend, answers: Sequence[Samples], tolerance: float) -> None:
     """Raise ValueError unless every session's answer to each sample is right; it is warmed up then."""
     for sample, right in enumerate(answers):
         for answer in backend.answers(sample):

@@ -9,14 +9,14 @@ from math import nan
 from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.metrics.capacity import Satisfaction, satisfaction_of, warmup_s
-from veltair.evaluation.runtimes.registry import Backend, Done
+from veltair.evaluation.runtimes.registry import Done, RuntimeBackend
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 END_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RateResult:
     """What became of one rate: the shares of queries on time, and why the run says nothing, "" if it does."""
 
     qps: float
@@ -43,7 +43,7 @@ class _Flushed:
     """No more queries will arrive."""
 
 
-class Reception:
+class QueryTracker:
     """The books of one run. Other threads put notices on a queue; the one that calls `wait` keeps the books.
 
     `complete` tells LoadGen of an end, see `LoadGenProcess.complete`. Times are of time.monotonic().
@@ -124,15 +124,15 @@ def serve_rate(
     run: ServerRun,
     qos_s: Mapping[str, float],
     drain_s: float,
-    open_backend: Callable[[Done], Backend],
-    warm_up: Callable[[Backend], None],
-) -> Outcome:
+    open_backend: Callable[[Done], RuntimeBackend],
+    warm_up: Callable[[RuntimeBackend], None],
+) -> RateResult:
     """Let LoadGen ask a backend, warmed up before the first query, and return what became of the queries.
 
     Raises LoadGenError if LoadGen failed, and what a query failed with.
     """
     with LoadGenProcess(run) as loadgen:
-        reception = Reception(loadgen.complete, run.sample_models, qos_s)
+        reception = QueryTracker(loadgen.complete, run.sample_models, qos_s)
         backend = open_backend(reception.done)
 
         def take(number: int, sample: int, received_s: float) -> None:
@@ -154,10 +154,10 @@ def serve_rate(
 
 def _outcome(
     run: ServerRun, records: Sequence[QueryRecord], summary: LoadGenSummary, longest_qos_s: float
-) -> Outcome:
+) -> RateResult:
     joined = summary.join(records, 0.0)
     queries = [record.query for record in joined]
     first_s, last_s = queries[0].arrival_s, queries[-1].arrival_s
     shares = satisfaction_of(joined, queries, first_s + warmup_s(last_s - first_s, longest_qos_s))
     problem = summary.problem or ("no query was counted" if shares.invalid else "")
-    return Outcome(run.qps, len(joined), shares.pooled, shares.minimum, summary.issue_delay_p99_s, problem)
+    return RateResult(run.qps, len(joined), shares.pooled, shares.minimum, summary.issue_delay_p99_s, problem)

@@ -27,7 +27,7 @@ BACKENDS = {
 }
 
 
-class Backend(Protocol):
+class RuntimeBackend(Protocol):
     """Answers queries in this process, on the cores that the process may use."""
 
     def answers(self, sample: int) -> list[list[NDArray[Any]]]:
@@ -89,14 +89,14 @@ def open_backend(
     samples: Sequence[tuple[str, Samples]],
     cores: Sequence[int],
     done: Done,
-) -> Backend:
+) -> RuntimeBackend:
     """Load ONNX files into a backend. `samples` maps a sample index to a model and its inputs."""
     module, name = BACKENDS[backend].split(":")
-    make: Callable[..., Backend] = getattr(import_module(module), name)
+    make: Callable[..., RuntimeBackend] = getattr(import_module(module), name)
     return make(models, samples, cores, done, **options)
 
 
-def step_back() -> None:
+def use_idle_priority() -> None:
     """Give this thread, and those it will start, the scheduling class of our own kernels: SCHED_IDLE.
 
     Whoever issues queries must get a core at once, also where kernels fill them all.
@@ -104,7 +104,7 @@ def step_back() -> None:
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
-def stepped_back(make: Callable[[], Made]) -> Made:
+def at_idle_priority(make: Callable[[], Made]) -> Made:
     """Return what `make` returns, called on a thread that stepped back, as the threads that it starts do."""
-    with ThreadPoolExecutor(1, initializer=step_back) as builder:
+    with ThreadPoolExecutor(1, initializer=use_idle_priority) as builder:
         return builder.submit(make).result()

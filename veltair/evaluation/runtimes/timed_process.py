@@ -54,7 +54,7 @@ class OurNetwork:
 
     def use(self, versions: Sequence[int]) -> None:
         """Run these versions from now on, one a layer."""
-        self._calls = [calls[place] for calls, place in zip(self._instance.calls, versions, strict=True)]
+        self._calls = [calls[index] for calls, index in zip(self._instance.calls, versions, strict=True)]
 
     def choose(self, budget_s: float) -> list[int]:
         """Find the fastest version of each layer in the network, use it from now on, and return them.

@@ -78,8 +78,8 @@ def _kept(versions: list[int], solo: int, count: int) -> list[int]:
     if count >= len(versions):
         return versions
     others = [version for version in versions if version != solo]
-    places = np.linspace(0, len(others) - 1, count - 1).round().astype(int).tolist()
-    return sorted({solo, *(others[place] for place in places)})
+    indices = np.linspace(0, len(others) - 1, count - 1).round().astype(int).tolist()
+    return sorted({solo, *(others[index] for index in indices)})
 
 
 def assumed_options(config: Config, policy: str, context: Context) -> Mapping[str, object]:
@@ -110,8 +110,8 @@ def equal_headroom_alpha(context: Context, described_unit: int) -> float:
     that `described_unit` has with the whole QoS; 1 where the own one is as large.
     """
     counts = context.costs.cores
-    described = [place for place, cores in enumerate(counts) if cores % described_unit == 0]
-    own = [place for place, cores in enumerate(counts) if cores % context.machine.core_unit == 0]
+    described = [index for index, cores in enumerate(counts) if cores % described_unit == 0]
+    own = [index for index, cores in enumerate(counts) if cores % context.machine.core_unit == 0]
     if not described:
         raise ValueError(
             f"no core count of {context.machine.name} is a multiple of {described_unit} cores; "
@@ -126,12 +126,12 @@ def equal_headroom_alpha(context: Context, described_unit: int) -> float:
     return low or high
 
 
-def _used(context: Context, places: list[int], alpha: float) -> float:
+def _used(context: Context, indices: list[int], alpha: float) -> float:
     """Return the share of the QoS that layers take on their needs among some core counts."""
-    counts = [context.costs.cores[place] for place in places]
+    counts = [context.costs.cores[index] for index in indices]
     shares = []
     for name, model in context.models.items():
-        seconds = context.costs.solo_seconds(name)[:, places]
+        seconds = context.costs.solo_seconds(name)[:, indices]
         needs = core_needs(seconds, qos_budgets(model, context, alpha), counts)
         taken = seconds[np.arange(len(needs)), np.searchsorted(counts, needs)]
         shares.append(float(taken.sum()) / model.qos_s)

@@ -1,5 +1,6 @@
 """The simulated study: for each policy the QPS at 95 % QoS, then its records at loads that all share."""
 
+from veltair.serving.simulator.pressure_sensor import SensorError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, isfinite
@@ -30,8 +31,8 @@ from veltair.evaluation.metrics.capacity import (
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.simulator.native_loop import serve_simulated
-from veltair.serving.simulator.noise import noise_parts
-from veltair.serving.simulator.simulator import ProxyError, Simulator
+from veltair.serving.simulator.noise import noise_batches
+from veltair.serving.simulator.simulator import Simulator
 
 # A run shorter than this many latency targets is over before an overload could make anybody late.
 LEAST_RUN_QOS = 20
@@ -72,7 +73,7 @@ def simulate(
     simulator = make_simulator(scenario, settings, arrivals, seed)
     records = serve_simulated(make(scenario.context), scenario.context, simulator)
     least_core_s = scenario.least_work.of_each(
-        noise_parts(arrivals, scenario.context, _noise(scenario, seed))
+        noise_batches(arrivals, scenario.context, _noise(scenario, seed))
     )
     return arrivals, checked(records, arrivals, scenario.context, least_core_s), simulator
 
@@ -108,9 +109,9 @@ def make_simulator(
         grant_cost_s=settings.grant_cost_s,
         join_cost_s=settings.join_cost_s,
         placement=settings.placement,
-        law=scenario.law,
+        cost_model=scenario.cost_model,
         contention_scale=settings.contention,
-        proxy=ProxyError(sigma=sigma, seed=seed) if sigma else None,
+        proxy=SensorError(sigma=sigma, seed=seed) if sigma else None,
     )
 
 

@@ -15,7 +15,7 @@ class Cell(NamedTuple):
     """An assumption of the configuration, the place of its value, and the workload."""
 
     assumption: str
-    place: int
+    value_index: int
     workload: str
 
 
@@ -26,7 +26,7 @@ def sensitivity_cells(config: Config) -> Mapping[Cell, Path]:
     workload that is not in the configuration.
     """
     cells: dict[Cell, Path] = {}
-    for (name, place), path in Layout(config).sensitivity().items():
+    for (name, index), path in Layout(config).sensitivity().items():
         for workload in config.sensitivity[name].workloads or (config.study.workload,):
             if workload not in config.workloads:
                 raise ConfigError(
@@ -36,7 +36,7 @@ def sensitivity_cells(config: Config) -> Mapping[Cell, Path]:
             folder = path.parent
             if workload != config.study.workload:
                 folder = folder.with_name(f"{folder.name}{AT}{workload}")
-            cells[Cell(name, place, workload)] = folder / path.name
+            cells[Cell(name, index, workload)] = folder / path.name
     return cells
 
 

@@ -78,7 +78,7 @@ def read_assumed(config: Config, folder: Path) -> Tables:
     Raises LookupError if there are no tables.
     """
     tables, simulated = read_tables(folder), config.simulated
-    if tables.law is not None and changes_machine(simulated):
+    if tables.cost_model is not None and changes_machine(simulated):
         host = read_tables(Layout(config).tables(HOST))
         tables = derive_assumed(host, described(tables.machine.name), simulated)
     if simulated.versions is None:

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from veltair.config import Config
-from veltair.config.vary import assume, is_usual
-from veltair.evaluation.experiment.layout import USUAL, Layout
+from veltair.config.vary import assume, is_baseline
+from veltair.evaluation.experiment.layout import BASELINE, Layout
 from veltair.evaluation.experiment.scenario import (
     Scenario,
     capacity_columns,
@@ -70,23 +70,23 @@ def write_layer_tables(config: Config, folder: Path) -> None:
     write_csv(folder / "slowdown.csv", slowdown_table(tables, levels), provenance)
 
 
-def write_sensitivity(config: Config, name: str, place: int, output: Path) -> None:
+def write_sensitivity(config: Config, name: str, index: int, output: Path) -> None:
     """Write the QPS at 95 % QoS of each policy under one value of one assumption, a row a policy and seed.
 
     `name` is that of the cell's folder: an assumption, and after `@` the workload if it is not the study's.
-    The assumption `USUAL` is none: the run as it is.
+    The assumption `BASELINE` is none: the run as it is.
     """
     name, config = at_workload(config, name)
     varied, policies = _study_grid(config), config.study.policies
-    if name != USUAL:
+    if name != BASELINE:
         policies = config.sensitivity[name].policies or policies
-        varied = assume(varied, name, place)
+        varied = assume(varied, name, index)
     scenario, rows = _scenario(varied, config), []
     for policy in policies:
         for seed in varied.simulated.seeds:
             rows.append(_pooled_row(varied, scenario, policy, seed))
             print(
-                f"{name} {place}, {scenario.workload}, {policy}, seed {seed}: {rows[-1]['answer']}",
+                f"{name} {index}, {scenario.workload}, {policy}, seed {seed}: {rows[-1]['answer']}",
                 flush=True,
             )
     inputs = [Layout(config).costs(varied.study.machine)]
@@ -130,15 +130,15 @@ def _sensitivity(config: Config, cells: Mapping[Path, pd.DataFrame]) -> list[pd.
 
 
 def _assumption(config: Config, cell: Cell) -> dict[str, Any]:
-    variation, place = config.sensitivity[cell.assumption], cell.place
-    value = variation.values[place]
+    variation, index = config.sensitivity[cell.assumption], cell.value_index
+    value = variation.values[index]
     return {
         "assumption": variation.title,
         "unit": variation.unit,
         "kind": "number" if variation.is_numeric else "category",
-        "value": float(str(value)) if variation.is_numeric else float(place),
-        "label": variation.labels[place] if variation.labels else str(value),
-        "is_default": is_usual(config, cell.assumption, place),
+        "value": float(str(value)) if variation.is_numeric else float(index),
+        "label": variation.labels[index] if variation.labels else str(value),
+        "is_default": is_baseline(config, cell.assumption, index),
         "plausible": variation.plausible is None or value in variation.plausible,
     }
 

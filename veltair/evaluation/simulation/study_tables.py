@@ -18,7 +18,7 @@ from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.dispatcher import Dispatcher
 from veltair.serving.loop.timeline import BlockSpan, Recorder, serve_recorded
 from veltair.serving.policies.blocks import core_needs, qos_budgets
-from veltair.serving.policies.latency_tables import Reading, Timetables
+from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
 
 # More blocks than any run of the study starts: the picture of conflicts leaves none out.
 ALL_BLOCKS = 10_000_000
@@ -33,7 +33,7 @@ def core_need_table(scenario: Scenario, levels: Sequence[float]) -> pd.DataFrame
     Raises ValueError for a level that was not profiled.
     """
     context = scenario.context
-    timetables = Timetables(context, Reading.SOLO_AT_LEVEL)
+    timetables = LatencyTables(context, VersionRule.SOLO_AT_LEVEL)
     relaxed = dict(zip(scenario.targets["model"], scenario.targets["relaxed"], strict=True))
     rows: list[dict[str, Any]] = []
     for name, model in context.models.items():
@@ -48,15 +48,15 @@ def core_need_table(scenario: Scenario, levels: Sequence[float]) -> pd.DataFrame
                     "qos_s": model.qos_s,
                     "relaxed": relaxed[name],
                     "level": level,
-                    "layer": place,
+                    "layer": index,
                     "name": layer.name,
                     "cores": context.machine.cores,
-                    "needed_cores": int(needs[place]),
-                    "met": bool(met[place]),
+                    "needed_cores": int(needs[index]),
+                    "met": bool(met[index]),
                     "average_cores": float(needs.mean()),
-                    "budget_s": float(budgets_s[place]),
+                    "budget_s": float(budgets_s[index]),
                 }
-                for place, layer in enumerate(model.layers)
+                for index, layer in enumerate(model.layers)
             ]
     return _named(pd.DataFrame(rows), context.machine.name, context.machine.validated)
 
@@ -71,7 +71,7 @@ def slowdown_table(tables: Tables, levels: Sequence[float]) -> pd.DataFrame:
     """
     costs = tables.costs
     rows = [row for name in costs.models for row in _slowdowns(costs, name, levels)]
-    table = pd.DataFrame(rows).assign(kind="measured" if tables.law is None else "modelled")
+    table = pd.DataFrame(rows).assign(kind="measured" if tables.cost_model is None else "modelled")
     return _named(table, tables.machine.name, tables.machine.validated)
 
 
@@ -81,9 +81,9 @@ def _slowdowns(costs: CostTable, name: str, levels: Sequence[float]) -> Iterator
     last = np.array([np.flatnonzero(np.isfinite(layer[:, :, 0]).any(axis=1))[-1] for layer in seconds])
     for version in range(seconds.shape[1]):
         of_version = seconds[np.arange(len(seconds)), np.minimum(version, last)].sum(axis=0)
-        for place, cores in enumerate(costs.cores):
+        for index, cores in enumerate(costs.cores):
             for level in levels:
-                latency_s = float(of_version[place, profiled_level(costs, level)])
+                latency_s = float(of_version[index, profiled_level(costs, level)])
                 if np.isfinite(latency_s):
                     yield {
                         "model": name,
@@ -91,8 +91,8 @@ def _slowdowns(costs: CostTable, name: str, levels: Sequence[float]) -> Iterator
                         "version": version,
                         "level": level,
                         "latency_s": latency_s,
-                        "alone_s": float(of_version[place, 0]),
-                        "best_alone_s": float(solo_s[place]),
+                        "alone_s": float(of_version[index, 0]),
+                        "best_alone_s": float(solo_s[index]),
                     }
 
 

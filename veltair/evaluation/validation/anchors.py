@@ -8,7 +8,7 @@ from veltair.evaluation.experiment.scenario import MakePolicy, make_scenario
 from veltair.evaluation.metrics.capacity import SearchSettings
 from veltair.evaluation.simulation.run import SimulationSettings, find_pooled_capacity
 from veltair.evaluation.validation.co_run_errors import predicted_slowdowns
-from veltair.evaluation.validation.co_runs import Tenant
+from veltair.evaluation.validation.co_runs import CoRunModel
 from veltair.machine.costs.folder import Tables
 
 RESNET, GOOGLENET, LAYER_WISE = "resnet50", "googlenet", "LayerWise"
@@ -90,7 +90,7 @@ def four_tenants(tables: Tables, placement: str) -> Anchor:
     if GOOGLENET not in tables.layers:
         return _unprofiled(empty, GOOGLENET)
     versions = tuple(map(int, tables.costs.model(GOOGLENET).solo))
-    tenants = [Tenant(GOOGLENET, "solo", versions, tables.machine.cores // TENANTS)] * TENANTS
+    tenants = [CoRunModel(GOOGLENET, "solo", versions, tables.machine.cores // TENANTS)] * TENANTS
     return replace(empty, value=mean(predicted_slowdowns(tables, tenants, placement)))
 
 

@@ -81,7 +81,7 @@ def sample(plan: ModelPlan, count: int, most_macs: int) -> list[Sampled]:
     first = {layer.structure: number for number, layer in reversed(list(enumerate(plan.layers)))}
     fitting = [number for number in first.values() if 0 < plan.layers[number].macs <= most_macs]
     ordered = sorted(fitting, key=lambda number: (plan.layers[number].macs, number))
-    places = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
+    indices = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
     return [
         Sampled(
             plan.model,
@@ -91,7 +91,7 @@ def sample(plan: ModelPlan, count: int, most_macs: int) -> list[Sampled]:
             plan.of(number)[version],
             tensors(plan, number, version),
         )
-        for number in (ordered[place] for place in places.tolist())
+        for number in (ordered[index] for index in indices.tolist())
         for version in sorted({0, len(plan.of(number)) - 1})
     ]
 
@@ -101,16 +101,16 @@ def tensors(plan: ModelPlan, layer: int, version: int) -> tuple[str, ...]:
     chosen, called = plan.of(layer)[version], plan.layers[layer]
     packed = dict(zip(chosen.packed, chosen.packed_shapes, strict=True))
 
-    def of(place: int, source: tuple[str, int, int]) -> str:
+    def of(index: int, source: tuple[str, int, int]) -> str:
         kind, number, output = source
         if kind == "constant":
             constant = plan.constants[number]
-            return _text(packed.get(place, constant.shape), constant.dtype)
+            return _text(packed.get(index, constant.shape), constant.dtype)
         if kind == "input":
             return _text(plan.inputs[number].shape, plan.inputs[number].dtype)
         return _text(plan.layers[number].outputs[output], plan.layers[number].dtypes[output])
 
-    inputs = [of(place, source) for place, source in enumerate(called.inputs)]
+    inputs = [of(index, source) for index, source in enumerate(called.inputs)]
     return (*inputs, *map(_text, called.outputs, called.dtypes))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from veltair.compiler.frontend.model import LayerBlock, Model
-from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, Tenant
+from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, CoRunModel
 from veltair.evaluation.validation.perturbed_costs import with_demand, without_noise
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import CostTable
@@ -74,9 +74,9 @@ def held_out(corun: int) -> bool:
     return corun % 2 == 1
 
 
-def tenants_of(samples: pd.DataFrame, tables: Tables) -> dict[int, tuple[Tenant, Tenant]]:
+def tenants_of(samples: pd.DataFrame, tables: Tables) -> dict[int, tuple[CoRunModel, CoRunModel]]:
     """Return the pair of each co-run. Raises LookupError for a model or core count without tables."""
-    pairs: dict[int, tuple[Tenant, Tenant]] = {}
+    pairs: dict[int, tuple[CoRunModel, CoRunModel]] = {}
     rows = samples[[*SIDE, "model", "versions", "cores"]].drop_duplicates().sort_values(SIDE)
     for corun, group in rows.groupby("corun"):
         first, second = (_tenant(row, tables) for row in group.to_dict("records"))
@@ -84,7 +84,7 @@ def tenants_of(samples: pd.DataFrame, tables: Tables) -> dict[int, tuple[Tenant,
     return pairs
 
 
-def _tenant(row: Mapping[Hashable, object], tables: Tables) -> Tenant:
+def _tenant(row: Mapping[Hashable, object], tables: Tables) -> CoRunModel:
     model, choice, cores = str(row["model"]), str(row["versions"]), int(str(row["cores"]))
     tables.costs.core_index(cores)
     solo = tuple(map(int, tables.costs.model(model).solo))
@@ -95,7 +95,7 @@ def _tenant(row: Mapping[Hashable, object], tables: Tables) -> Tenant:
     }
     if choice not in versions:
         raise LookupError(f"co-runs: {choice!r} names no choice of versions ({', '.join(versions)})")
-    return Tenant(model, choice, versions[choice], cores)
+    return CoRunModel(model, choice, versions[choice], cores)
 
 
 # Prediction.
@@ -104,7 +104,7 @@ def _tenant(row: Mapping[Hashable, object], tables: Tables) -> Tenant:
 class Tenancy:
     """Gives tenants their cores for good: query i belongs to tenant i mod the number of tenants."""
 
-    def __init__(self, tenants: Sequence[Tenant]) -> None:
+    def __init__(self, tenants: Sequence[CoRunModel]) -> None:
         """Take the tenants, which fit beside each other."""
         self._tenants = tenants
 
@@ -126,7 +126,7 @@ class Tenancy:
 
 
 def predicted_slowdowns(
-    tables: Tables, tenants: Sequence[Tenant], placement: str = "spread", costs: CostTable | None = None
+    tables: Tables, tenants: Sequence[CoRunModel], placement: str = "spread", costs: CostTable | None = None
 ) -> list[float]:
     """Return how many times as long as alone each of some tenants takes beside the others, without noise.
 
@@ -142,7 +142,9 @@ def predicted_slowdowns(
     ]
 
 
-def _simulated_s(tables: Tables, costs: CostTable, tenants: Sequence[Tenant], placement: str) -> list[float]:
+def _simulated_s(
+    tables: Tables, costs: CostTable, tenants: Sequence[CoRunModel], placement: str
+) -> list[float]:
     cores = sum(tenant.cores for tenant in tenants)
     if cores > tables.machine.cores:
         raise ValueError(
@@ -162,13 +164,13 @@ def _simulated_s(tables: Tables, costs: CostTable, tenants: Sequence[Tenant], pl
         resize_cost_s=0.0,
         drain_s=NEVER_S,
         placement=placement,
-        law=tables.law,
+        cost_model=tables.cost_model,
     )
     records = list(serve(Dispatcher(Tenancy(tenants), context), simulator))
     return _medians(records, len(tenants))
 
 
-def _arrivals(costs: CostTable, tenants: Sequence[Tenant]) -> list[Query]:
+def _arrivals(costs: CostTable, tenants: Sequence[CoRunModel]) -> list[Query]:
     alone_s = [
         float(
             costs.model(one.model)
@@ -180,7 +182,7 @@ def _arrivals(costs: CostTable, tenants: Sequence[Tenant]) -> list[Query]:
     count = len(tenants)
     # Enough that nobody is done with all of its runs before each has ended once.
     runs = [1 + ceil(MOST_SLOWED * max(alone_s) / own_s) if count > 1 else 1 for own_s in alone_s]
-    numbers = sorted(place + count * run for place in range(count) for run in range(runs[place]))
+    numbers = sorted(index + count * run for index in range(count) for run in range(runs[index]))
     return [Query(number, tenants[number % count].model, 0.0, 1.0) for number in numbers]
 
 
@@ -200,7 +202,7 @@ def _medians(records: Sequence[QueryRecord], count: int) -> list[float]:
 
 def co_run_table(
     measured: Sequence[CoRun],
-    pairs: Mapping[int, tuple[Tenant, Tenant]],
+    pairs: Mapping[int, tuple[CoRunModel, CoRunModel]],
     fitted: Mapping[int, Sequence[float]],
     unfitted: Mapping[int, Sequence[float]],
 ) -> pd.DataFrame:
@@ -257,7 +259,7 @@ def fit_demand(measured: Sequence[CoRun], predict: Callable[[float], Mapping[int
 
 def predict_pairs(
     tables: Tables,
-    pairs: Mapping[int, tuple[Tenant, Tenant]],
+    pairs: Mapping[int, tuple[CoRunModel, CoRunModel]],
     placement: str,
     scale: float,
     only: Callable[[int], bool] = lambda _: True,

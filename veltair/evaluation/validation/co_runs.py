@@ -13,7 +13,7 @@ from veltair.machine.costs.table import CostTable
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import Placement
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.pool import BlockRun, Bound, Ended, Gang, Grant
+from veltair.machine.workers.pool import BlockRun, Ended, Grant, QueryBuffers, WorkerPool
 
 PAIRS, ROUNDS = 24, 7
 ALONE, BESIDE = "alone", "beside"
@@ -21,7 +21,7 @@ COLUMNS = ("corun", "side", "model", "versions", "cores", "round", "kind", "seco
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class CoRunModel:
     """A model that runs whole, over and over, on `cores` cores; `versions` has one entry a layer.
 
     `choice` says how the versions were chosen: the most local ones, the fastest alone, the most parallel.
@@ -43,10 +43,10 @@ class Tenant:
         return f"{self.model} ({self.choice}, {self.cores} cores)"
 
 
-Pair = tuple[Tenant, Tenant]
+Pair = tuple[CoRunModel, CoRunModel]
 
 
-def tenants(tables: Tables) -> list[Tenant]:
+def tenants(tables: Tables) -> list[CoRunModel]:
     """Return each profiled model in three choices of versions, on a half and on a quarter of the cores.
 
     Choices that come to the same versions are one tenant. Raises ValueError where no two tenants fit beside
@@ -59,7 +59,7 @@ def tenants(tables: Tables) -> list[Tenant]:
             "profiled: no two models fit beside each other; co-runs take 2 cores or more, and a profile of "
             "half of them (`profile.cores`)"
         )
-    found: dict[tuple[str, tuple[int, ...], int], Tenant] = {}
+    found: dict[tuple[str, tuple[int, ...], int], CoRunModel] = {}
     for model, layers in tables.tilings.items():
         choices = {
             "solo": tuple(map(int, tables.costs.model(model).solo)),
@@ -68,11 +68,11 @@ def tenants(tables: Tables) -> list[Tenant]:
         }
         for cores in counts:
             for choice, versions in choices.items():
-                found.setdefault((model, versions, cores), Tenant(model, choice, versions, cores))
+                found.setdefault((model, versions, cores), CoRunModel(model, choice, versions, cores))
     return list(found.values())
 
 
-def draw_pairs(candidates: Sequence[Tenant], cores: int, seed: int, count: int = PAIRS) -> list[Pair]:
+def draw_pairs(candidates: Sequence[CoRunModel], cores: int, seed: int, count: int = PAIRS) -> list[Pair]:
     """Return up to `count` different pairs of tenants that fit on so many cores, drawn with a seed.
 
     A tenant may run beside another one of its kind.
@@ -83,7 +83,7 @@ def draw_pairs(candidates: Sequence[Tenant], cores: int, seed: int, count: int =
 
 
 def measure_pairs(
-    gang: Gang,
+    pool: WorkerPool,
     models: Mapping[str, LoadedModel],
     pairs: Sequence[Pair],
     machine: Machine,
@@ -98,20 +98,20 @@ def measure_pairs(
     """
     if rounds < 1:
         raise ValueError(f"{rounds} rounds of co-runs; give 1 or more")
-    rooms = _Rooms(gang, models)
+    rooms = _Rooms(pool, models)
     blocks = [_blocks(pair, rooms, machine, place) for pair in pairs]
     rows = [
         (corun, side, tenant.model, tenant.choice, tenant.cores, number, kind, seconds)
         for number in range(-1, rounds)  # the first one warms up
         for corun, pair in enumerate(pairs)
-        for side, kind, seconds in _round(gang, blocks[corun])
+        for side, kind, seconds in _round(pool, blocks[corun])
         for tenant in pair[side : side + 1]
         if number >= 0
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def beside_each_other(gang: Gang, blocks: Sequence[BlockRun]) -> list[list[float]]:
+def beside_each_other(pool: WorkerPool, blocks: Sequence[BlockRun]) -> list[list[float]]:
     """Run blocks over and over until each has ended once; return the seconds of the runs of each.
 
     A block starts again as soon as it ends, so every run that counts has the others beside it all the time.
@@ -119,10 +119,10 @@ def beside_each_other(gang: Gang, blocks: Sequence[BlockRun]) -> list[list[float
     """
     seconds: list[list[float]] = [[] for _ in blocks]
     for block in blocks:
-        gang.run(block)
+        pool.run(block)
     under_way = len(blocks)
     while under_way:
-        for end in _ends(gang):
+        for end in _ends(pool):
             done = all(seconds)
             if done:
                 under_way -= 1
@@ -131,25 +131,25 @@ def beside_each_other(gang: Gang, blocks: Sequence[BlockRun]) -> list[list[float
             if all(seconds):
                 under_way -= 1
             else:
-                gang.run(end.block)
+                pool.run(end.block)
     return seconds
 
 
 class _Rooms:
     """A query's room of each model and side, bound once."""
 
-    def __init__(self, gang: Gang, models: Mapping[str, LoadedModel]) -> None:
-        self._gang, self._models = gang, models
-        self._known: dict[tuple[str, int], Bound] = {}
+    def __init__(self, pool: WorkerPool, models: Mapping[str, LoadedModel]) -> None:
+        self._pool, self._models = pool, models
+        self._known: dict[tuple[str, int], QueryBuffers] = {}
 
-    def of(self, model: str, side: int) -> Bound:
+    def of(self, model: str, side: int) -> QueryBuffers:
         """Return the room of a model on a side, with a sample in it."""
         key = (model, side)
         if key not in self._known:
             instance = self._models[model].instance()
             # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
             instance.set_inputs(random_samples(instance.model.plan.inputs, seed=0))
-            self._known[key] = self._gang.bind(instance, model)
+            self._known[key] = self._pool.bind(instance, model)
         return self._known[key]
 
 
@@ -163,19 +163,19 @@ def _blocks(pair: Pair, rooms: _Rooms, machine: Machine, place: Placement) -> li
     return blocks
 
 
-def _round(gang: Gang, blocks: Sequence[BlockRun]) -> Iterator[tuple[int, str, float]]:
+def _round(pool: WorkerPool, blocks: Sequence[BlockRun]) -> Iterator[tuple[int, str, float]]:
     for side, block in enumerate(blocks):
-        gang.run(block)
-        yield from ((side, ALONE, end.busy_s) for end in _ends(gang))
-    for side, times in enumerate(beside_each_other(gang, blocks)):
+        pool.run(block)
+        yield from ((side, ALONE, end.busy_s) for end in _ends(pool))
+    for side, times in enumerate(beside_each_other(pool, blocks)):
         yield from ((side, BESIDE, seconds) for seconds in times)
 
 
-def _ends(gang: Gang) -> list[Ended]:
+def _ends(pool: WorkerPool) -> list[Ended]:
     """Return the next ends of blocks, one at least. Raises the error of the first that failed."""
     found: list[Ended] = []
     while not found:
-        found = [notice for notice in gang.wait(None) if isinstance(notice, Ended)]
+        found = [notice for notice in pool.wait(None) if isinstance(notice, Ended)]
     for end in found:
         if end.error is not None:
             raise end.error

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from veltair.machine.costs.cost_model_fit import Cell, fit_law, modelled_seconds
+from veltair.machine.costs.cost_model_fit import ScaledLayer, fit_law, modelled_seconds
 from veltair.machine.costs.folder import Tables, cells
 
 COLUMNS = [
@@ -51,12 +51,14 @@ def cost_error_median(errors: pd.DataFrame, column: str = "error") -> float:
     return float(errors.loc[errors["cores"] > 1, column].median())
 
 
-def _folds(tables: Tables, measured: Sequence[Cell]) -> Iterator[tuple[str, list[Cell], list[Cell]]]:
+def _folds(
+    tables: Tables, measured: Sequence[ScaledLayer]
+) -> Iterator[tuple[str, list[ScaledLayer], list[ScaledLayer]]]:
     """Yield the name of each fold, its cells, and all others."""
     structures = dict.fromkeys(layer.structure for layers in tables.layers.values() for layer in layers)
-    odd = {structure: place % 2 == 1 for place, structure in enumerate(structures)}
-    folds: tuple[list[Cell], list[Cell]] = ([], [])
+    odd = {structure: index % 2 == 1 for index, structure in enumerate(structures)}
+    folds: tuple[list[ScaledLayer], list[ScaledLayer]] = ([], [])
     for cell in measured:
         folds[odd[tables.layers[cell.model][cell.layer].structure]].append(cell)
-    for place, name in enumerate(("even structures", "odd structures")):
-        yield name, folds[place], folds[1 - place]
+    for index, name in enumerate(("even structures", "odd structures")):
+        yield name, folds[index], folds[1 - index]

@@ -22,7 +22,7 @@ from veltair.evaluation.validation.trace_errors import (
 LEAST_CORES = 16  # of a machine whose validation speaks for many-core machines
 
 
-class Verdict(StrEnum):
+class GoalStatus(StrEnum):
     """Whether a goal is met."""
 
     MET = "met"
@@ -40,12 +40,12 @@ class Goal:
     limit: float
     at_least: bool = False
 
-    def verdict(self, value: float) -> Verdict:
+    def verdict(self, value: float) -> GoalStatus:
         """Return whether a value meets the goal; NaN is a number that could not be computed."""
         if isnan(value):
-            return Verdict.NOT_COMPUTED
+            return GoalStatus.NOT_COMPUTED
         met = value >= self.limit if self.at_least else value <= self.limit
-        return Verdict.MET if met else Verdict.MISSED
+        return GoalStatus.MET if met else GoalStatus.MISSED
 
     @property
     def text(self) -> str:
@@ -93,7 +93,7 @@ class Finding:
             raise ValueError(f"{self.goal.name} is not computed; say in `note` why, and what to do")
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> GoalStatus:
         """Whether its goal is met."""
         return self.goal.verdict(self.value)
 
@@ -162,7 +162,7 @@ def may_be_validated(findings: Sequence[Finding], cores: int) -> tuple[bool, str
     reasons = [f"{name} was not looked at" for name in missing]
     if cores < LEAST_CORES:
         reasons.append(f"it has {cores} cores, {LEAST_CORES} or more are asked for")
-    for verdict in (Verdict.MISSED, Verdict.NOT_COMPUTED):
+    for verdict in (GoalStatus.MISSED, GoalStatus.NOT_COMPUTED):
         names = [finding.goal.name for finding in findings if finding.verdict is verdict]
         if names:
             reasons.append(f"{verdict}: {', '.join(names)}")

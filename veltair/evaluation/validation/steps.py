@@ -15,8 +15,8 @@ from veltair.evaluation.experiment.tables_io import read_csv, write_csv
 from veltair.evaluation.loadgen.logs import LoadGenError
 from veltair.evaluation.measurement.interference_steps import started_source
 from veltair.evaluation.measurement.run import (
-    LiveRun,
-    LiveStudy,
+    MeasuredRun,
+    Measurement,
     live_frame,
     load_models,
     make_samples,
@@ -56,7 +56,7 @@ from veltair.evaluation.validation.goals import (
     GOALS,
     METRIC_OF,
     Finding,
-    Verdict,
+    GoalStatus,
     by_policy,
     co_run_finding,
     cost_finding,
@@ -129,11 +129,11 @@ def measure_co_runs(config: Config, tables: Path, builds: Mapping[str, Path], ou
     models = {name: LoadedModel(path) for name, path in builds.items()}
     print(f"{len(pairs)} pairs beside each other, {known.machine.cores} cores", flush=True)
     with machine_to_itself(measuring_lock()):
-        gang = launch_of(config)(known.machine.core_ids)
+        pool = launch_of(config)(known.machine.core_ids)
         try:
-            samples = measure_pairs(gang, models, pairs, known.machine, PLACEMENTS[config.engine.placement])
+            samples = measure_pairs(pool, models, pairs, known.machine, PLACEMENTS[config.engine.placement])
         finally:
-            gang.stop()
+            pool.stop()
     plans = [folder / "plan.json" for folder in builds.values()]
     provenance = collect(
         config.model_dump(mode="json"), inputs=[tables / COSTS, *plans], seed=config.measured.seed
@@ -152,7 +152,7 @@ def measure_trace(
     check_made_here(read_provenance(tables / COSTS))
     scenario = scenario_of(config, read_tables(tables), workload)
     models, memory = load_models(builds, scenario.weights, memory_bytes(config))
-    runs: list[LiveRun] = []
+    runs: list[MeasuredRun] = []
     with (
         machine_to_itself(measuring_lock()),
         started_source(config, scenario.context.machine) as (source, line),
@@ -162,7 +162,7 @@ def measure_trace(
         for load in TRACE_LOADS:
             qps = trace_qps(scenario, load)
             settings = replace(given, seconds=max(given.seconds, TRACE_QUERIES / COUNTED_SHARE / qps))
-            study = LiveStudy(
+            study = Measurement(
                 scenario, policy, make, models, samples, settings, launch_of(config), source, memory
             )
             run = recorded_run(study, qps, output.parent / "loadgen")
@@ -177,7 +177,7 @@ def measure_trace(
     write_csv(output.parent / RUNS, pd.DataFrame(run_rows(policy, runs)), provenance)
 
 
-def recorded_run(study: LiveStudy, qps: float, folder: Path) -> LiveRun | None:
+def recorded_run(study: Measurement, qps: float, folder: Path) -> MeasuredRun | None:
     """Return the first run at a rate whose answers are right; else the last, and None where all failed.
 
     That LoadGen issued late spoils no trace: queries are replayed as they came.
@@ -361,7 +361,7 @@ def figures_of(found: Evidence, command: str) -> dict[str, BenchmarkResult]:
     )
     if found.traffic is not None:
         made |= traffic_figures(found.traffic, command)
-    missing = {one.goal.name: one.note for one in found.findings if one.verdict is Verdict.NOT_COMPUTED}
+    missing = {one.goal.name: one.note for one in found.findings if one.verdict is GoalStatus.NOT_COMPUTED}
     missing |= {anchor.name: anchor.reason for anchor in found.published if anchor.value is None}
     unit = f"numbers; {'; '.join(f'{name}: {why}' for name, why in missing.items()) or 'none'}"
     made["not_computed"] = BenchmarkResult(float(len(missing)), unit, (float(len(missing)),), command)
@@ -385,7 +385,7 @@ def charged_figures(settings: SimulationSettings, command: str) -> dict[str, Ben
 
 
 def _finding_figures(one: Finding, command: str) -> dict[str, BenchmarkResult]:
-    if one.verdict is Verdict.NOT_COMPUTED:
+    if one.verdict is GoalStatus.NOT_COMPUTED:
         return {}
     name, unit = one.goal.name, one.goal.unit
     text = f"{unit}; {one.goal.meaning}; goal {one.goal.text}: {one.verdict}; samples: {one.of}"

@@ -40,7 +40,7 @@ def check_trace(records: pd.DataFrame) -> None:
         raise TraceError(f"{_name(runs.iloc[0])}: a query is recorded twice; give the records of one run")
     back = np.flatnonzero(np.diff(ordered["arrival_s"].to_numpy()) < 0)
     if len(back):
-        before, after = (ordered.iloc[int(back[0]) + place] for place in (0, 1))
+        before, after = (ordered.iloc[int(back[0]) + index] for index in (0, 1))
         raise TraceError(
             f"{_name(runs.iloc[0])}: the trace is out of order: query {after['query_id']} arrived at "
             f"{after['arrival_s']} s, before query {before['query_id']} at {before['arrival_s']} s; measure "

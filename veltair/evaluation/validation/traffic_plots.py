@@ -49,10 +49,10 @@ def _draw(axis: Axes, rows: pd.DataFrame, known: pd.DataFrame, models: list[str]
     axis.plot(line, line, color="black", linewidth=0.8, zorder=1)
     for factor in (0.5, 2.0):
         axis.plot(line, factor * line, color="0.6", linewidth=0.8, linestyle="--", zorder=1)
-    for place, model in enumerate(models):
+    for index, model in enumerate(models):
         own = rows[rows["model"] == model]
         x, y = (own[name] / MIB for name in ("simulated_bytes", "modelled_bytes"))
-        axis.plot(x, y, zorder=2, **_look(place))
+        axis.plot(x, y, zorder=2, **_look(index))
     axis.set(xlim=limits, ylim=limits)
     make_log(axis, "x")
     make_log(axis, "y")
@@ -80,19 +80,19 @@ def _caption(known: pd.DataFrame) -> str:
     )
 
 
-def _look(place: int) -> dict[str, Any]:
+def _look(index: int) -> dict[str, Any]:
     colours = sns.color_palette("colorblind")
     return {
         "linestyle": "none",
-        "marker": MARKERS[place % len(MARKERS)],
+        "marker": MARKERS[index % len(MARKERS)],
         "markersize": 5,
         "markerfacecolor": "none",
-        "markeredgecolor": colours[place % len(colours)],
+        "markeredgecolor": colours[index % len(colours)],
     }
 
 
 def _handles(models: list[str]) -> list[Line2D]:
-    own = [Line2D([], [], label=model, **_look(place)) for place, model in enumerate(models)]
+    own = [Line2D([], [], label=model, **_look(index)) for index, model in enumerate(models)]
     return [
         *own,
         Line2D([], [], color="black", lw=0.8, label="equal"),

@@ -16,7 +16,7 @@ import pandas as pd
 
 from veltair.compiler.frontend.samples import random_samples
 from veltair.machine.models.library import Instance, LoadedModel
-from veltair.machine.profile.corunner import CoRunner, Load, conditions
+from veltair.machine.profile.corunner import CoRunner, CoRunnerLoad, conditions
 from veltair.machine.profile.profile import time_layers
 from veltair.machine.topology.described import read_machine
 from veltair.machine.topology.topology import Machine
@@ -77,7 +77,7 @@ def _ready(model: LoadedModel) -> Instance:
     return instance
 
 
-def _beside(load: Load | None, machine: Machine, build_dir: Path) -> Any:
+def _beside(load: CoRunnerLoad | None, machine: Machine, build_dir: Path) -> Any:
     return nullcontext() if load is None else CoRunner(1.0, machine.core_ids[-1], machine, build_dir, load)
 
 

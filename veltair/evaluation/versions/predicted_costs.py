@@ -6,16 +6,16 @@ from math import inf
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select.select import doubling
 from veltair.machine.costs.cost_model import (
-    LayerLaw,
-    MachineLaw,
+    LayerCostModel,
+    MachineCostModel,
     block_bytes_per_s,
     block_l3_bytes,
-    law_seconds,
+    predicted_seconds,
 )
 from veltair.machine.topology.topology import Machine
 
 # Candidates were timed on one core by the search; how much of that was memory time nobody measured.
-_LAW = MachineLaw(inf, {})
+_LAW = MachineCostModel(inf, {})
 
 
 def modelled_costs(machine: Machine, core_peak_flops: float) -> Callable[[Candidate], Sequence[float]]:
@@ -29,10 +29,10 @@ def modelled_costs(machine: Machine, core_peak_flops: float) -> Callable[[Candid
     counts = doubling(machine.cores, machine.core_unit)
 
     def seconds(candidate: Candidate) -> Sequence[float]:
-        law = LayerLaw(ratio * candidate.seconds_on(1), candidate.tiling)
+        cost_model = LayerCostModel(ratio * candidate.seconds_on(1), candidate.tiling)
         return [
-            law_seconds(
-                law,
+            predicted_seconds(
+                cost_model,
                 _LAW,
                 machine,
                 cores,

@@ -34,7 +34,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CoRunnerEffect:
     """What one kind of co-runner does, by structure unless said otherwise.
 
     `slowdown`: time beside it ÷ alone, over all versions. `difference`: by what share the most local version
@@ -58,7 +58,7 @@ class Finding:
         return "supported" if self.difference.low > 0 and self.gain.low > 0 else "inconclusive"
 
 
-def analyse(table: pd.DataFrame, seed: int = 0) -> list[Finding]:
+def analyse(table: pd.DataFrame, seed: int = 0) -> list[CoRunnerEffect]:
     """Return the finding of each condition, with intervals that hold for all together (Bonferroni).
 
     Raises ValueError if fewer than two structures have versions of unlike parallelism, or too few processes
@@ -84,7 +84,7 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def overall(findings: list[Finding]) -> Verdict:
+def overall(findings: list[CoRunnerEffect]) -> Verdict:
     """Return "supported" if it is for one co-runner, "not supported" if it is for none of them."""
     verdicts = {finding.verdict for finding in findings}
     if "supported" in verdicts:
@@ -169,7 +169,7 @@ def _finding(
     kind: str,
     confidence: float,
     random: np.random.Generator,
-) -> Finding:
+) -> CoRunnerEffect:
     slower = slowdowns(cells, alone)
     difference = local_less_parallel(slower)
     if len(difference) < 2:
@@ -178,7 +178,7 @@ def _finding(
             "trials or give more models"
         )
     typical = np.exp(slower.groupby("structure")["log_slowdown"].mean().to_numpy())
-    return Finding(
+    return CoRunnerEffect(
         kind,
         _effect(typical, confidence, random),
         _effect(difference, confidence, random),

@@ -18,8 +18,8 @@ from veltair.evaluation.versions.premise import (
     CELL,
     CONFIDENCE,
     SMALLEST,
+    CoRunnerEffect,
     Effect,
-    Finding,
     analyse,
     ends,
     overall,
@@ -74,7 +74,7 @@ def write_premise(times: Path, text: Path, figure: Path, formats: Sequence[str])
     write_atomically({text: words.encode()})
 
 
-def premise_markdown(findings: Sequence[Finding], table: pd.DataFrame, cpu: str) -> str:
+def premise_markdown(findings: Sequence[CoRunnerEffect], table: pd.DataFrame, cpu: str) -> str:
     """Return the verdict, what it rests on, and every number with its interval."""
     verdict = overall(list(findings))
     lines = [
@@ -95,7 +95,7 @@ def premise_markdown(findings: Sequence[Finding], table: pd.DataFrame, cpu: str)
     return "\n".join(lines)
 
 
-def premise_figure(findings: Sequence[Finding], pairs: pd.DataFrame, table: pd.DataFrame) -> Figure:
+def premise_figure(findings: Sequence[CoRunnerEffect], pairs: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Return slowdowns by structure, and both effects and the correlation with their intervals."""
     order = [finding.condition for finding in findings]
     with style():
@@ -120,7 +120,7 @@ def premise_figure(findings: Sequence[Finding], pairs: pd.DataFrame, table: pd.D
 
 def _draw_slowdowns(axis: Axes, pairs: pd.DataFrame, order: Sequence[str]) -> None:
     tidy = pairs.melt(["condition", "structure"], ["local", "parallel"], "version", "slowdown")
-    tidy["place"] = tidy["condition"].map({name: place for place, name in enumerate(order)})
+    tidy["place"] = tidy["condition"].map({name: index for index, name in enumerate(order)})
     sns.stripplot(
         data=tidy,
         x="slowdown",
@@ -143,18 +143,18 @@ def _draw_effects(axis: Axes, effects: Sequence[Effect], factor: float, label: s
     values = np.array([[one.value, one.low, one.high] for one in effects]) * factor
     axis.axvspan(-small, small, color="0.9", linewidth=0)
     axis.axvline(0, color="black", linewidth=0.8, linestyle=":")
-    places = np.arange(len(effects))
-    axis.hlines(places, values[:, 1], values[:, 2], color="black", linewidth=1.4)
-    axis.plot(values[:, 0], places, "o", color="black", markersize=5)
+    indices = np.arange(len(effects))
+    axis.hlines(indices, values[:, 1], values[:, 2], color="black", linewidth=1.4)
+    axis.plot(values[:, 0], indices, "o", color="black", markersize=5)
     axis.set_xlabel(label)
-    for place, one in enumerate(effects):
+    for index, one in enumerate(effects):
         axis.annotate(
-            f"n={one.count}", (1, place), (0, 6), xycoords=("axes fraction", "data"),
+            f"n={one.count}", (1, index), (0, 6), xycoords=("axes fraction", "data"),
             textcoords="offset points", ha="right", fontsize=SMALL,
         )  # fmt: skip
 
 
-def _row(finding: Finding) -> str:
+def _row(finding: CoRunnerEffect) -> str:
     kind = KINDS.get(finding.condition, finding.condition)
     numbers = [
         f"{finding.slowdown.value:.3f} [{finding.slowdown.low:.3f}, {finding.slowdown.high:.3f}]",

@@ -13,7 +13,7 @@ from veltair.evaluation.figures.overview import save
 from veltair.evaluation.figures.version_plots import saturation_figure, scatter_figure, sets_figure
 from veltair.evaluation.versions.predicted_costs import modelled_costs
 from veltair.evaluation.versions.version_study import (
-    Judged,
+    CostedMachine,
     measured_saturation,
     modelled_saturation,
     scatter,
@@ -55,7 +55,7 @@ def write_version_tables(
     host = read_tables(costs)
     here = rounds_costs(doubling(host.machine.cores))
     largest = rounds_costs(doubling(max(SATURATION_CORES)))
-    judged, narrow = Judged(host.machine.name, here), described_stores(stores, root)
+    judged, narrow = CostedMachine(host.machine.name, here), described_stores(stores, root)
     tables = {
         "saturation": pd.concat(
             [
@@ -93,11 +93,11 @@ def _sets(
     plans: Mapping[str, ModelPlan],
     stores: Sequence[Path],
     selection: Selection,
-    here: Judged,
+    here: CostedMachine,
     machines: Sequence[str],
 ) -> pd.DataFrame:
     structures = {layer.structure for plan in plans.values() for layer in plan.layers}
     candidates = serve(stores, sorted(structures)).candidates
     peak_flops = read_info(stores[0]).core_peak_flops
-    theirs = [Judged(name, modelled_costs(described(name), peak_flops)) for name in machines]
+    theirs = [CostedMachine(name, modelled_costs(described(name), peak_flops)) for name in machines]
     return version_sets(plans, candidates, selection, [here, *theirs])

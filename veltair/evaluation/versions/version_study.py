@@ -22,7 +22,7 @@ SETS = ["model", "machine", "structure", "candidate", "parallelism", "blocking_b
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CostedMachine:
     """A machine with the costs that its versions are chosen by."""
 
     machine: str
@@ -88,8 +88,8 @@ def measured_saturation(costs: CostTable, tilings: Tilings) -> pd.DataFrame:
                 cell = seconds[:, :, cores, level]
                 latency_s = sum(float(cell[layer, kept].min()) for layer, kept in enumerate(chosen))
                 best_s = float(cell.min(axis=1).sum())
-                place = (costs.cores[cores], costs.levels[level])
-                rows.append((model, MEASURED, *place, count, latency_s, best_s))
+                index = (costs.cores[cores], costs.levels[level])
+                rows.append((model, MEASURED, *index, count, latency_s, best_s))
     return pd.DataFrame(rows, columns=SATURATION)
 
 
@@ -127,7 +127,10 @@ def scatter(
 
 
 def version_sets(
-    plans: Mapping[str, ModelPlan], candidates: Candidates, selection: Selection, machines: Sequence[Judged]
+    plans: Mapping[str, ModelPlan],
+    candidates: Candidates,
+    selection: Selection,
+    machines: Sequence[CostedMachine],
 ) -> pd.DataFrame:
     """Return what each machine chooses of the same candidates, a row for each version: `SETS`.
 

@@ -4,19 +4,19 @@ Each running layer presses on the others with two shares: the DRAM bandwidth tha
 / seconds at level 0) over the machine's, and its L3 footprint over the L3 that they share. The pressure that
 a layer meets is the larger of the two shares summed over its co-runners, clipped to [0, 1].
 
-Two laws say how long a layer takes among others, behind one interface:
+Two models say how long a layer takes among others, behind one interface:
 
 - `Contention`, where times were measured: the cost table's at the pressure that the layer meets, linear
   between profiled levels and constant beyond the last;
-- `LawContention`, for described machines: the formula of `law.py` with the L3 that its cores get, the clock
-  of the cores at work, and its max-min fair part of memory bandwidth.
+- `ModelledContention`, for described machines: their cost model with the L3 that a layer's cores get, the
+  clock of the cores at work, and its max-min fair part of memory bandwidth.
 
 Where L3 is shared follows from placement. Under `spread` every block shares all of it with every other;
 under `pinned` a block meets the footprint of those that have cores in its cache groups, as dense as it lies
 there.
 
 Assumptions, unvalidated until co-runs on a many-core machine are measured: a layer asks for what it would
-draw alone, also while it is slowed down; and for the table's law pressure is one number: DRAM and L3 do not
+draw alone, also while it is slowed down; and for the table pressure is one number: DRAM and L3 do not
 add up, and only the profiled curve tells layers apart.
 """
 
@@ -29,9 +29,9 @@ import numpy as np
 
 from veltair.compiler.footprint.traffic import traffic_bytes
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.machine.contention.layer_demand import LayerLoad, ModelCurves, make_curves
+from veltair.machine.contention.layer_demand import LayerDemand, ModelDemandCurves, make_curves
 from veltair.machine.contention.sharing import (
-    Seat,
+    CacheGroupShare,
     Use,
     capacities,
     max_min_fair,
@@ -40,7 +40,7 @@ from veltair.machine.contention.sharing import (
     spread_l3_bytes,
     use_of,
 )
-from veltair.machine.costs.cost_model import MachineLaw, block_bytes_per_s, law_seconds
+from veltair.machine.costs.cost_model import MachineCostModel, block_bytes_per_s, predicted_seconds
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.placement import PLACEMENTS
 from veltair.machine.topology.topology import Machine
@@ -49,25 +49,25 @@ _ALL_OF_DRAM: Use = ((0, 1.0),)
 
 
 @dataclass(slots=True)
-class Neighbours:
+class RunningLayers:
     """The blocks that run, oldest first: the load of each one's layer, its cores and, if pinned, its seat."""
 
-    loads: list[LayerLoad] = field(default_factory=list)
+    loads: list[LayerDemand] = field(default_factory=list)
     cores: list[int] = field(default_factory=list)
-    seats: list[Seat] = field(default_factory=list)
+    seats: list[CacheGroupShare] = field(default_factory=list)
 
-    def append(self, load: LayerLoad, cores: int, seat: Seat) -> None:
+    def append(self, load: LayerDemand, cores: int, seat: CacheGroupShare) -> None:
         """Add a block that starts."""
         self.loads.append(load)
         self.cores.append(cores)
         self.seats.append(seat)
 
-    def remove(self, place: int) -> None:
+    def remove(self, index: int) -> None:
         """Remove a block that ended."""
-        del self.loads[place], self.cores[place], self.seats[place]
+        del self.loads[index], self.cores[index], self.seats[index]
 
 
-def pressure(loads: Iterable[LayerLoad]) -> float:
+def pressure(loads: Iterable[LayerDemand]) -> float:
     """Return the pressure that a layer started now would meet beside these running ones."""
     dram = l3 = 0.0
     for load in loads:
@@ -76,7 +76,7 @@ def pressure(loads: Iterable[LayerLoad]) -> float:
     return min(1.0, max(dram, l3))
 
 
-def pressures(loads: Sequence[LayerLoad]) -> list[float]:
+def pressures(loads: Sequence[LayerDemand]) -> list[float]:
     """Return the pressure that each of these layers, running together, meets from the others."""
     dram = l3 = 0.0
     for load in loads:
@@ -96,7 +96,7 @@ class Contention:
     `scale` multiplies what co-runners add to a layer's time: 1 is the model, 0 no contention at all.
     """
 
-    law: MachineLaw | None = None
+    cost_model: MachineCostModel | None = None
 
     def __init__(
         self, costs: CostTable, machine: Machine, placement: str = "spread", scale: float = 1.0
@@ -114,10 +114,10 @@ class Contention:
         self.seated = placement == "pinned"
         self.scale = scale
         self.capacities = capacities(machine, placement)
-        self._tables: dict[tuple[str, int], list[dict[int, LayerLoad]]] = {}
-        self._curves: dict[str, ModelCurves] = {}
+        self._tables: dict[tuple[str, int], list[dict[int, LayerDemand]]] = {}
+        self._curves: dict[str, ModelDemandCurves] = {}
 
-    def loads(self, block: LayerBlock, versions: Sequence[int], cores: int) -> list[LayerLoad]:
+    def loads(self, block: LayerBlock, versions: Sequence[int], cores: int) -> list[LayerDemand]:
         """Return the load of each layer of a block, run in these versions on so many cores.
 
         Raises LookupError if a layer has no such version or the core count was not profiled.
@@ -126,25 +126,25 @@ class Contention:
         if table is None:
             table = self._tables[block.model, cores] = self._table(block.model, cores)
         try:
-            return [table[block.start + place][version] for place, version in enumerate(versions)]
+            return [table[block.start + index][version] for index, version in enumerate(versions)]
         except LookupError:
             raise LookupError(self._what_is_missing(block, versions, cores, table)) from None
 
-    def curves(self, model: str) -> ModelCurves:
+    def curves(self, model: str) -> ModelDemandCurves:
         """Return the loads of a model as arrays. Raises ValueError for bytes that are no amount."""
         if model not in self._curves:
             self._curves[model] = make_curves(self.costs, self.machine, model, self.scale)
         return self._curves[model]
 
-    def conditions(self, running: Neighbours) -> list[float]:
+    def conditions(self, running: RunningLayers) -> list[float]:
         """Return what each of the running layers meets; `seconds` says how long it takes then."""
         return self._pressures_by_seat(running) if self.seated else pressures(running.loads)
 
-    def seconds(self, load: LayerLoad, condition: float) -> float:
+    def seconds(self, load: LayerDemand, condition: float) -> float:
         """Return the time of a layer under the condition that it meets."""
         return load.seconds_at(condition)
 
-    def pressure(self, running: Neighbours) -> float:
+    def pressure(self, running: RunningLayers) -> float:
         """Return the pressure in [0, 1] that a block started now would meet.
 
         Seated, it would be on all cores that are free: where none are, no L3 counts.
@@ -160,24 +160,24 @@ class Contention:
             taken.update(dict(seat))
         free = [(group, len(cores) - taken[group]) for group, cores in enumerate(groups)]
         total = sum(count for _, count in free)
-        met = self._met(tuple(place for place in free if place[1]), total, self._density(running))
+        met = self._met(tuple(index for index in free if index[1]), total, self._density(running))
         return min(1.0, max(dram, met))
 
     def corun_seconds(
-        self, layers: Sequence[tuple[LayerBlock, int, int]], seats: Sequence[Seat] = ()
+        self, layers: Sequence[tuple[LayerBlock, int, int]], seats: Sequence[CacheGroupShare] = ()
     ) -> list[float]:
         """Return the seconds that single layers, given with version and cores, take beside each other.
 
         `seats` says where they are if placement is pinned.
         """
-        running = Neighbours()
-        for place, (block, version, cores) in enumerate(layers):
+        running = RunningLayers()
+        for index, (block, version, cores) in enumerate(layers):
             (load,) = self.loads(block, (version,), cores)
-            running.append(load, cores, seats[place] if seats else ())
+            running.append(load, cores, seats[index] if seats else ())
         met = self.conditions(running)
         return [self.seconds(load, condition) for load, condition in zip(running.loads, met, strict=True)]
 
-    def _pressures_by_seat(self, running: Neighbours) -> list[float]:
+    def _pressures_by_seat(self, running: RunningLayers) -> list[float]:
         density = self._density(running)
         dram = 0.0
         for load in running.loads:
@@ -190,7 +190,7 @@ class Contention:
             met.append(worse if worse < 1.0 else 1.0)
         return met
 
-    def _density(self, running: Neighbours) -> list[float]:
+    def _density(self, running: RunningLayers) -> list[float]:
         """Return what lies in each cache group of all footprints, as a share of the whole L3."""
         density = [0.0] * len(self.machine.cache_groups)
         for load, cores, seat in zip(running.loads, running.cores, running.seats, strict=True):
@@ -198,7 +198,9 @@ class Contention:
                 density[group] += load.l3_share * (count / cores)
         return density
 
-    def _met(self, seat: Seat, cores: int, density: Sequence[float], own_share: float = 0.0) -> float:
+    def _met(
+        self, seat: CacheGroupShare, cores: int, density: Sequence[float], own_share: float = 0.0
+    ) -> float:
         """Return the others' footprint over the L3 that the cores of a seat share with them."""
         met = 0.0
         for group, count in seat:
@@ -206,29 +208,29 @@ class Contention:
             met += part * (density[group] - own_share * part)
         return met * len(self.machine.cache_groups)
 
-    def _table(self, model: str, cores: int) -> list[dict[int, LayerLoad]]:
-        curves, place = self.curves(model), self.costs.core_index(cores)
-        slopes = curves.slopes[:, :, place].tolist()
-        dram, l3 = curves.dram_share[:, :, place].tolist(), curves.l3_share.tolist()
-        laws = self.law.layers[model] if self.law else None
+    def _table(self, model: str, cores: int) -> list[dict[int, LayerDemand]]:
+        curves, index = self.curves(model), self.costs.core_index(cores)
+        slopes = curves.slopes[:, :, index].tolist()
+        dram, l3 = curves.dram_share[:, :, index].tolist(), curves.l3_share.tolist()
+        cost_models = self.cost_model.layers[model] if self.cost_model else None
         return [
             {
-                version: LayerLoad(
+                version: LayerDemand(
                     self.costs.levels,
                     tuple(times),
                     tuple(slopes[layer][version]),
                     dram[layer][version],
                     l3[layer][version],
-                    laws[layer][version] if laws else None,
+                    cost_models[layer][version] if cost_models else None,
                 )
                 for version, times in enumerate(versions)
                 if times[0] < math.inf
             }
-            for layer, versions in enumerate(curves.seconds[:, :, place].tolist())
+            for layer, versions in enumerate(curves.seconds[:, :, index].tolist())
         ]
 
     def _what_is_missing(
-        self, block: LayerBlock, versions: Sequence[int], cores: int, table: list[dict[int, LayerLoad]]
+        self, block: LayerBlock, versions: Sequence[int], cores: int, table: list[dict[int, LayerDemand]]
     ) -> str:
         if block.stop > len(table) or len(versions) != len(block):
             return (
@@ -236,9 +238,9 @@ class Contention:
                 f"profiled on {self.costs.machine}; use the cost table of the models that are served"
             )
         layer, version = next(
-            (block.start + place, version)
-            for place, version in enumerate(versions)
-            if version not in table[block.start + place]
+            (block.start + index, version)
+            for index, version in enumerate(versions)
+            if version not in table[block.start + index]
         )
         return (
             f"layer {layer} of {block.model} has no version {version} on {cores} cores of "
@@ -247,30 +249,30 @@ class Contention:
         )
 
 
-class LawContention(Contention):
+class ModelledContention(Contention):
     """The same loads and pressure, but times by the law of a described machine.
 
     A layer asks for as much bandwidth as it would draw at its full speed. One that gets less takes as long as
     its bytes do: the law's time at the bandwidth at which it draws just what it gets.
     """
 
-    law: MachineLaw
+    cost_model: MachineCostModel
 
     def __init__(
         self,
         costs: CostTable,
         machine: Machine,
-        law: MachineLaw,
+        cost_model: MachineCostModel,
         placement: str = "spread",
         scale: float = 1.0,
     ) -> None:
         """Keep table and law. Raises ValueError as `Contention` does."""
         super().__init__(costs, machine, placement, scale)
-        self.law = law
+        self.cost_model = cost_model
 
-    def curves(self, model: str) -> ModelCurves:
+    def curves(self, model: str) -> ModelDemandCurves:
         """Return the loads of a model. Raises LookupError if the law lacks a version that the table has."""
-        curves, layers = super().curves(model), self.law.layers.get(model, ())
+        curves, layers = super().curves(model), self.cost_model.layers.get(model, ())
         for layer, version in np.argwhere(np.isfinite(curves.seconds[..., 0]).any(axis=2)).tolist():
             if layer >= len(layers) or version >= len(layers[layer]):
                 raise LookupError(
@@ -279,7 +281,7 @@ class LawContention(Contention):
                 )
         return curves
 
-    def conditions(self, running: Neighbours) -> list[float]:
+    def conditions(self, running: RunningLayers) -> list[float]:
         """Return the seconds that each running layer takes; conditions are these times themselves."""
         busy_cores = sum(running.cores)
         busy: Counter[int] = Counter()
@@ -293,14 +295,14 @@ class LawContention(Contention):
         granted = max_min_fair([offer.demand for offer in offers], uses, self.capacities)
         return [offer.seconds(rate, self.scale) for offer, rate in zip(offers, granted, strict=True)]
 
-    def seconds(self, load: LayerLoad, condition: float) -> float:
+    def seconds(self, load: LayerDemand, condition: float) -> float:
         """Return the time of a layer: its condition."""
         return condition
 
     def _offer(
-        self, load: LayerLoad, cores: int, seat: Seat, busy_cores: int, busy: Counter[int]
+        self, load: LayerDemand, cores: int, seat: CacheGroupShare, busy_cores: int, busy: Counter[int]
     ) -> "_Offer":
-        assert load.law is not None
+        assert load.cost_model is not None
         machine = self.machine
         if self.seated:
             l3_bytes, alone_bytes = pinned_l3_bytes(machine, seat, busy), float(machine.l3_bytes * len(seat))
@@ -309,9 +311,13 @@ class LawContention(Contention):
             l3_bytes = spread_l3_bytes(machine, cores, busy_cores)
             alone_bytes = spread_l3_bytes(machine, cores, cores)
             limit = block_bytes_per_s(machine, cores)
-        full_s = law_seconds(load.law, self.law, machine, cores, l3_bytes, limit, busy_cores)
-        alone_s = law_seconds(load.law, self.law, machine, cores, alone_bytes, limit, busy_cores)
-        moved = traffic_bytes(load.law.tiling, cores, l3_bytes)
+        full_s = predicted_seconds(
+            load.cost_model, self.cost_model, machine, cores, l3_bytes, limit, busy_cores
+        )
+        alone_s = predicted_seconds(
+            load.cost_model, self.cost_model, machine, cores, alone_bytes, limit, busy_cores
+        )
+        moved = traffic_bytes(load.cost_model.tiling, cores, l3_bytes)
         return _Offer(moved, full_s, alone_s, moved / full_s)
 
 
@@ -333,10 +339,10 @@ def make_contention(
     costs: CostTable,
     machine: Machine,
     placement: str = "spread",
-    law: MachineLaw | None = None,
+    cost_model: MachineCostModel | None = None,
     scale: float = 1.0,
 ) -> Contention:
-    """Return the contention of a machine by its law, or where it has none (`Tables.law`) by its table."""
-    if law is None:
+    """Return the contention of a machine by its cost model (`Tables.cost_model`), or by its table."""
+    if cost_model is None:
         return Contention(costs, machine, placement, scale)
-    return LawContention(costs, machine, law, placement, scale)
+    return ModelledContention(costs, machine, cost_model, placement, scale)

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.machine.costs.cost_model import LayerLaw
+from veltair.machine.costs.cost_model import LayerCostModel
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.topology import Machine
 
 
 @dataclass(frozen=True, slots=True)
-class LayerLoad:
+class LayerDemand:
     """One version of a layer on a number of cores: its time by pressure, and how it presses on others.
 
     `seconds` has an entry for each of `levels`, and `slopes` the rise from there to the next one, in seconds
     per unit of pressure (0 after the last). `dram_share` and `l3_share` are shares of the machine's, not
-    clipped. `law` is what its time follows on a described machine.
+    clipped. `cost_model` is what its time follows on a described machine.
     """
 
     levels: tuple[float, ...]
@@ -26,7 +26,7 @@ class LayerLoad:
     slopes: tuple[float, ...]
     dram_share: float
     l3_share: float
-    law: LayerLaw | None = None
+    cost_model: LayerCostModel | None = None
 
     def seconds_at(self, pressure: float) -> float:
         """Return the time of the layer at a pressure in [0, 1]."""
@@ -35,8 +35,8 @@ class LayerLoad:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ModelCurves:
-    """The loads of a model, all versions and core counts: the arrays behind `LayerLoad`.
+class ModelDemandCurves:
+    """The loads of a model, all versions and core counts: the arrays behind `LayerDemand`.
 
     `seconds` and `slopes` have shape (layers, versions, core counts, levels), `dram_share` (layers, versions,
     core counts) and `l3_share` (layers, versions). A version that was not profiled takes for ever.
@@ -48,7 +48,7 @@ class ModelCurves:
     l3_share: NDArray[np.float64]
 
 
-def make_curves(costs: CostTable, machine: Machine, model: str, scale: float = 1.0) -> ModelCurves:
+def make_curves(costs: CostTable, machine: Machine, model: str, scale: float = 1.0) -> ModelDemandCurves:
     """Return the loads of a model; `scale` multiplies what pressure adds to a layer's time.
 
     Raises ValueError for bytes that are negative or no number.
@@ -65,17 +65,17 @@ def make_curves(costs: CostTable, machine: Machine, model: str, scale: float = 1
         whole = costs.core_index(machine.cores)
         seconds[:, :, whole] = seconds[:, :, whole, :1]
     dram = of.traffic_bytes[..., 0] / seconds[..., 0] / machine.dram_bytes_per_s
-    return ModelCurves(
+    return ModelDemandCurves(
         seconds, _slopes(seconds, costs.levels), dram, of.footprint_bytes / machine.total_l3_bytes
     )
 
 
 def _slopes(seconds: NDArray[np.float64], levels: tuple[float, ...]) -> NDArray[np.float64]:
     slopes = np.zeros(seconds.shape)
-    for place in range(len(levels) - 1):
-        low, high = seconds[..., place], seconds[..., place + 1]
+    for position in range(len(levels) - 1):
+        low, high = seconds[..., position], seconds[..., position + 1]
         with np.errstate(invalid="ignore"):  # infinite less infinite: a version that was not profiled
-            slopes[..., place] = (high - low) / (levels[place + 1] - levels[place])
+            slopes[..., position] = (high - low) / (levels[position + 1] - levels[position])
     return slopes
 
 

@@ -1,6 +1,6 @@
 """Who gets how much of what blocks share: the L3 by where their cores are, memory bandwidth max-min fair.
 
-Pure. A `Seat` says where a block's cores are, as (cache group, number of its cores there), each group once.
+Pure. A `CacheGroupShare` says where a block's cores are: (cache group, number of its cores there), each group once.
 Under `spread` nobody asks for it: every block has a part of every group.
 """
 
@@ -10,7 +10,7 @@ from math import inf
 
 from veltair.machine.topology.topology import Machine
 
-Seat = tuple[tuple[int, int], ...]
+CacheGroupShare = tuple[tuple[int, int], ...]
 # What a block draws through, as (resource, share of its bytes); each resource once.
 Use = tuple[tuple[int, float], ...]
 
@@ -22,7 +22,7 @@ def groups_of(machine: Machine) -> Mapping[int, int]:
     return {core: group for group, cores in enumerate(machine.cache_groups) for core in cores}
 
 
-def seat_of(cores: Collection[int], groups: Mapping[int, int]) -> Seat:
+def seat_of(cores: Collection[int], groups: Mapping[int, int]) -> CacheGroupShare:
     """Return the seat of a block on these core ids."""
     return tuple(sorted(Counter(groups[core] for core in cores).items()))
 
@@ -35,7 +35,7 @@ def spread_l3_bytes(machine: Machine, cores: int, busy_cores: int) -> float:
     return cores * min(float(machine.l3_bytes), machine.total_l3_bytes / busy_cores)
 
 
-def pinned_l3_bytes(machine: Machine, seat: Seat, busy: Mapping[int, int]) -> float:
+def pinned_l3_bytes(machine: Machine, seat: CacheGroupShare, busy: Mapping[int, int]) -> float:
     """Return the L3 of a seated block: of each of its groups the part of the cores at work there.
 
     `busy` counts the cores at work in each group, its own included.
@@ -59,7 +59,7 @@ def capacities(machine: Machine, placement: str) -> tuple[float, ...]:
     return (machine.dram_bytes_per_s, *[machine.link_bytes_per_s] * links)
 
 
-def use_of(machine: Machine, seat: Seat) -> Use:
+def use_of(machine: Machine, seat: CacheGroupShare) -> Use:
     """Return through what a seated block draws: DRAM, and its links by its cores behind each."""
     if machine.link_bytes_per_s == inf:
         return _ALL_OF_DRAM
@@ -100,16 +100,16 @@ def _fill(demands: Sequence[float], uses: Sequence[Use], capacities: Sequence[fl
         room, full = _level(rising, uses, capacities, taken)
         # In exact numbers the level never falls.
         level = max(level, room)
-        done = [place for place in rising if demands[place] <= level]
+        done = [index for index in rising if demands[index] <= level]
         if not done:
-            done = [place for place in rising if any(resource == full for resource, _ in uses[place])]
-            for place in done:
-                granted[place] = level
-        for place in done:
-            for resource, share in uses[place]:
-                taken[resource] += granted[place] * share
+            done = [index for index in rising if any(resource == full for resource, _ in uses[index])]
+            for index in done:
+                granted[index] = level
+        for index in done:
+            for resource, share in uses[index]:
+                taken[resource] += granted[index] * share
         gone = set(done)
-        rising = [place for place in rising if place not in gone]
+        rising = [index for index in rising if index not in gone]
     return granted
 
 
@@ -118,8 +118,8 @@ def _level(
 ) -> tuple[float, int]:
     """Return how far all can rise together, and the resource that is full then."""
     weights = [0.0] * len(capacities)
-    for place in rising:
-        for resource, share in uses[place]:
+    for index in rising:
+        for resource, share in uses[index]:
             weights[resource] += share
     level, full = inf, 0
     for resource, weight in enumerate(weights):

@@ -13,7 +13,7 @@ from veltair.machine.topology.topology import Machine
 
 
 @dataclass(frozen=True, slots=True)
-class LayerLaw:
+class LayerCostModel:
     """One version of a layer: its computing time on one core at the all-core clock, net of memory time.
 
     It is 0 for a layer that only moves data.
@@ -28,7 +28,7 @@ class LayerLaw:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MachineLaw:
+class MachineCostModel:
     """The laws of all versions, `layers[model][layer][version]`, and how computing and memory combine.
 
     A layer takes (compute^k + memory^k)^(1/k) with k = `combine`: 1 is their sum, nothing overlaps; infinity
@@ -36,16 +36,16 @@ class MachineLaw:
     """
 
     combine: float
-    layers: Mapping[str, tuple[tuple[LayerLaw, ...], ...]]
+    layers: Mapping[str, tuple[tuple[LayerCostModel, ...], ...]]
 
     def __post_init__(self) -> None:
         if not self.combine >= 1:
             raise ValueError(f"the exponent of a law is {self.combine}; give 1 or more, or infinity")
 
 
-def law_seconds(
-    law: LayerLaw,
-    machine_law: MachineLaw,
+def predicted_seconds(
+    cost_model: LayerCostModel,
+    machine_law: MachineCostModel,
     machine: Machine,
     cores: int,
     l3_bytes: float,
@@ -57,9 +57,9 @@ def law_seconds(
     `l3_bytes` is the L3 that its cores share, `bytes_per_s` its bandwidth, `active_cores` how many cores of
     the machine are at work: they set the clock.
     """
-    compute_s = law.compute_s * rounds(law.tiling, cores) / machine.clock(active_cores)
-    memory_s = traffic_bytes(law.tiling, cores, l3_bytes) / bytes_per_s
-    return combined(compute_s, memory_s, machine_law.combine) + fork_s(law.tiling, machine, cores)
+    compute_s = cost_model.compute_s * rounds(cost_model.tiling, cores) / machine.clock(active_cores)
+    memory_s = traffic_bytes(cost_model.tiling, cores, l3_bytes) / bytes_per_s
+    return combined(compute_s, memory_s, machine_law.combine) + fork_s(cost_model.tiling, machine, cores)
 
 
 def rounds(tiling: Tiling, cores: int) -> float:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
 from veltair.machine.costs.cost_model import (
-    LayerLaw,
-    MachineLaw,
+    LayerCostModel,
+    MachineCostModel,
     block_bytes_per_s,
     block_l3_bytes,
-    law_seconds,
     net_of_memory,
+    predicted_seconds,
 )
 from veltair.machine.topology.topology import Machine
 
@@ -28,7 +28,7 @@ QUANTILES = tuple(range(0, 101, 2))
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ScaledLayer:
     """One version of a layer on a number of cores, alone: measured there, and on one core.
 
     `solo_s` is the time on one core, `seconds` that on `cores`; `macs` counts multiply-accumulates.
@@ -64,12 +64,12 @@ def compute_seconds(tiling: Tiling, macs: int, solo_s: float, machine: Machine, 
     return clock * net_of_memory(solo_s, memory_s, exponent, least_s)
 
 
-def modelled_seconds(cell: Cell, machine: Machine, fit: Fit) -> float:
+def modelled_seconds(cell: ScaledLayer, machine: Machine, fit: Fit) -> float:
     """Return what a fitted law, told the time on one core, expects of a cell: alone on the machine."""
     launch_s = fit.fork_s.get(cell.cores, machine.launch_s + machine.join_s)
-    return law_seconds(
-        LayerLaw(_compute(cell, machine, fit.exponent), cell.tiling),
-        MachineLaw(fit.exponent, {}),
+    return predicted_seconds(
+        LayerCostModel(_compute(cell, machine, fit.exponent), cell.tiling),
+        MachineCostModel(fit.exponent, {}),
         replace(machine, launch_s=launch_s, join_s=0.0),
         cell.cores,
         block_l3_bytes(machine, cell.cores),
@@ -78,7 +78,7 @@ def modelled_seconds(cell: Cell, machine: Machine, fit: Fit) -> float:
     )
 
 
-def fit_law(cells: Iterable[Cell], machine: Machine) -> Fit:
+def fit_law(cells: Iterable[ScaledLayer], machine: Machine) -> Fit:
     """Return the fit of least error over cells of several cores; of equal ones that of the largest exponent.
 
     The cost of a fork is fitted along, for times were taken by whatever runs kernels there, and that costs
@@ -90,13 +90,13 @@ def fit_law(cells: Iterable[Cell], machine: Machine) -> Fit:
     return max(found, key=lambda fit: fit.exponent, default=Fit(inf, {}, nan))
 
 
-def fits_by_exponent(cells: Iterable[Cell], machine: Machine) -> Mapping[float, Fit]:
+def fits_by_exponent(cells: Iterable[ScaledLayer], machine: Machine) -> Mapping[float, Fit]:
     """Return the best fit of each exponent; none without cells of several cores."""
     several = [cell for cell in cells if cell.cores > 1]
     return {exponent: _fit(several, machine, exponent) for exponent in EXPONENTS} if several else {}
 
 
-def _fit(cells: Sequence[Cell], machine: Machine, exponent: float) -> Fit:
+def _fit(cells: Sequence[ScaledLayer], machine: Machine, exponent: float) -> Fit:
     counts = sorted({cell.cores for cell in cells})
     bare = Fit(exponent, dict.fromkeys(counts, 0.0), nan)
     forks: dict[int, float] = {}
@@ -122,5 +122,5 @@ def _best_fork(
     return float(tried[best]), errors[best]
 
 
-def _compute(cell: Cell, machine: Machine, exponent: float) -> float:
+def _compute(cell: ScaledLayer, machine: Machine, exponent: float) -> float:
     return compute_seconds(cell.tiling, cell.macs, cell.solo_s, machine, exponent)

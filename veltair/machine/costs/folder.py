@@ -13,13 +13,13 @@ from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
 from veltair.compiler.frontend.model import Layer
 from veltair.machine.costs.block_costs import BlockCosts, block_costs
 from veltair.machine.costs.cost_model import (
-    LayerLaw,
-    MachineLaw,
+    LayerCostModel,
+    MachineCostModel,
     block_bytes_per_s,
     block_l3_bytes,
-    law_seconds,
+    predicted_seconds,
 )
-from veltair.machine.costs.cost_model_fit import Cell, compute_seconds, fit_law
+from veltair.machine.costs.cost_model_fit import ScaledLayer, compute_seconds, fit_law
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.described import format_machine, read_machine
 from veltair.machine.topology.topology import Machine
@@ -42,15 +42,15 @@ Tilings = Mapping[str, tuple[tuple[Tiling, ...], ...]]
 class Tables:
     """The layers and the tilings of their versions, by model, and what they cost on a machine.
 
-    `law` is the formula behind modelled costs; None where they were measured. `block_samples` are those of
-    `block_costs.py`; None where blocks were not measured.
+    `cost_model` is the formula behind modelled costs; None where they were measured. `block_samples` are those
+    of `block_costs.py`; None where blocks were not measured.
     """
 
     machine: Machine
     layers: Mapping[str, tuple[Layer, ...]]
     tilings: Tilings
     costs: CostTable
-    law: MachineLaw | None = None
+    cost_model: MachineCostModel | None = None
     block_samples: pd.DataFrame | None = None
 
     @property
@@ -67,19 +67,19 @@ def table_files(folder: Path) -> list[Path]:
 def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
     """Write a folder of tables; the costs come last, so a folder with costs is whole."""
     layers = [
-        (model, place, layer.name, layer.structure, layer.macs)
+        (model, index, layer.name, layer.structure, layer.macs)
         for model, group in tables.layers.items()
-        for place, layer in enumerate(group)
+        for index, layer in enumerate(group)
     ]
     versions = [
-        (model, place, number, *(getattr(tiling, name) for name in _TILING))
+        (model, index, number, *(getattr(tiling, name) for name in _TILING))
         for model, group in tables.tilings.items()
-        for place, tilings in enumerate(group)
+        for index, tilings in enumerate(group)
         for number, tiling in enumerate(tilings)
     ]
     frame = pd.DataFrame(versions, columns=[*_VERSION, *_TILING])
-    if tables.law is not None:
-        frame = frame.assign(compute_s=_compute_times(tables.law), combine=tables.law.combine)
+    if tables.cost_model is not None:
+        frame = frame.assign(compute_s=_compute_times(tables.cost_model), combine=tables.cost_model.combine)
     write_atomically(
         {
             folder / LAYERS: _parquet(
@@ -125,7 +125,7 @@ def read_tables(folder: Path) -> Tables:
     )
 
 
-def cells(tables: Tables) -> list[Cell]:
+def cells(tables: Tables) -> list[ScaledLayer]:
     """Return a cell for each version and core count that was measured alone, from medians over repeats.
 
     Raises LookupError for tables without times on one core.
@@ -133,7 +133,7 @@ def cells(tables: Tables) -> list[Cell]:
     alone = _median_alone(tables)
     solo = alone[alone["cores"] == 1].set_index(_VERSION)["seconds"].to_dict()
     return [
-        Cell(
+        ScaledLayer(
             row["model"],
             row["layer"],
             row["version"],
@@ -151,8 +151,8 @@ def cells(tables: Tables) -> list[Cell]:
 def derive(host: Tables, machine: Machine) -> Tables:
     """Return modelled tables of a described machine, from those measured on another one.
 
-    They are `law_seconds` of each version: its computing time is the measured one on a core there, net of its
-    modelled memory time there, x (peak of a core there / peak of a core here, at the width of vectors that
+    They are `predicted_seconds` of each version: its computing time is the measured one on a core there, net
+    of its modelled memory time there, x (peak of a core there / peak of a core here, at the width of vectors that
     was run there). The exponent that combines both is fitted on the measured times on several cores there. A
     block of c of C cores at pressure p gets the share max(1 - p, c / C) of the L3 and of the DRAM bandwidth,
     and c + p (C - c) cores are at work. Repeats spread as they did there. Nothing measured on such a machine
@@ -162,20 +162,20 @@ def derive(host: Tables, machine: Machine) -> Tables:
     """
     measured = cells(host)
     exponent = fit_law(measured, host.machine).exponent
-    law = machine_law(host, measured, exponent, peak_ratio(host.machine, machine))
+    cost_model = machine_law(host, measured, exponent, peak_ratio(host.machine, machine))
     alone = _alone(host)
     alone = alone[alone["cores"] == 1]
     spread = alone["seconds"] / alone.groupby(_VERSION)["seconds"].transform("median")
-    keys = [key for key, _ in _versions(law)]
+    keys = [key for key, _ in _versions(cost_model)]
     rows = pd.MultiIndex.from_tuples(keys).get_indexer(pd.MultiIndex.from_frame(alone[_VERSION]))
     parts = [
-        _derived_part(alone, rows, spread.to_numpy(), law, machine, cores, level)
+        _derived_part(alone, rows, spread.to_numpy(), cost_model, machine, cores, level)
         for cores in machine.core_counts
         for level in DERIVED_LEVELS
         if level == 0 or cores < machine.cores
     ]
     costs = CostTable(pd.concat(parts, ignore_index=True), machine.name)
-    return Tables(machine, host.layers, host.tilings, costs, law)
+    return Tables(machine, host.layers, host.tilings, costs, cost_model)
 
 
 def peak_ratio(host: Machine, machine: Machine) -> float:
@@ -204,14 +204,16 @@ def derivation_notes(host: Machine, machine: Machine) -> list[str]:
     return notes
 
 
-def machine_law(host: Tables, measured: Sequence[Cell], exponent: float, ratio: float) -> MachineLaw:
+def machine_law(
+    host: Tables, measured: Sequence[ScaledLayer], exponent: float, ratio: float
+) -> MachineCostModel:
     """Return the laws of all versions of the host's tables, with computing times multiplied by a ratio.
 
     Raises LookupError for a version that was not measured.
     """
     solo = {(cell.model, cell.layer, cell.version): cell for cell in measured}
 
-    def law(model: str, layer: int, version: int) -> LayerLaw:
+    def cost_model(model: str, layer: int, version: int) -> LayerCostModel:
         cell = solo.get((model, layer, version))
         if cell is None:
             raise LookupError(
@@ -219,13 +221,13 @@ def machine_law(host: Tables, measured: Sequence[Cell], exponent: float, ratio: 
                 f"{host.machine.name}; rerun rule `profile`"
             )
         compute_s = compute_seconds(cell.tiling, cell.macs, cell.solo_s, host.machine, exponent)
-        return LayerLaw(ratio * compute_s, cell.tiling)
+        return LayerCostModel(ratio * compute_s, cell.tiling)
 
-    return MachineLaw(
+    return MachineCostModel(
         exponent,
         {
             model: tuple(
-                tuple(law(model, layer, version) for version in range(len(tilings)))
+                tuple(cost_model(model, layer, version) for version in range(len(tilings)))
                 for layer, tilings in enumerate(layers)
             )
             for model, layers in host.tilings.items()
@@ -253,7 +255,7 @@ def _derived_part(
     alone: pd.DataFrame,
     rows: NDArray[np.intp],
     spread: NDArray[np.float64],
-    law: MachineLaw,
+    cost_model: MachineCostModel,
     machine: Machine,
     cores: int,
     level: float,
@@ -266,9 +268,10 @@ def _derived_part(
     l3_bytes, bytes_per_s = block_l3_bytes(machine, cores, share), block_bytes_per_s(machine, cores, share)
     active = round(cores + level * (machine.cores - cores))
     seconds = [
-        law_seconds(one, law, machine, cores, l3_bytes, bytes_per_s, active) for _, one in _versions(law)
+        predicted_seconds(one, cost_model, machine, cores, l3_bytes, bytes_per_s, active)
+        for _, one in _versions(cost_model)
     ]
-    traffic = [traffic_bytes(one.tiling, cores, l3_bytes) for _, one in _versions(law)]
+    traffic = [traffic_bytes(one.tiling, cores, l3_bytes) for _, one in _versions(cost_model)]
     return alone.assign(
         cores=cores,
         level=level,
@@ -277,9 +280,9 @@ def _derived_part(
     )
 
 
-def _versions(law: MachineLaw) -> Iterator[tuple[tuple[str, int, int], LayerLaw]]:
+def _versions(cost_model: MachineCostModel) -> Iterator[tuple[tuple[str, int, int], LayerCostModel]]:
     """Yield model, layer and version of each law, and the law."""
-    for model, layers in law.layers.items():
+    for model, layers in cost_model.layers.items():
         for layer, versions in enumerate(layers):
             for version, one in enumerate(versions):
                 yield (model, layer, version), one
@@ -298,23 +301,25 @@ def _read_tilings(rows: pd.DataFrame) -> tuple[Tiling, ...]:
     )
 
 
-def _compute_times(law: MachineLaw) -> list[float]:
-    return [one.compute_s for _, one in _versions(law)]
+def _compute_times(cost_model: MachineCostModel) -> list[float]:
+    return [one.compute_s for _, one in _versions(cost_model)]
 
 
-def _read_law(versions: pd.DataFrame, tilings: Tilings) -> MachineLaw | None:
+def _read_law(versions: pd.DataFrame, tilings: Tilings) -> MachineCostModel | None:
     """Return the law of tables that were modelled; measured ones have no such columns."""
     if "compute_s" not in versions.columns:
         return None
     times = versions.set_index(_VERSION)["compute_s"].to_dict()
     layers = {
         model: tuple(
-            tuple(LayerLaw(times[model, layer, version], tiling) for version, tiling in enumerate(group))
+            tuple(
+                LayerCostModel(times[model, layer, version], tiling) for version, tiling in enumerate(group)
+            )
             for layer, group in enumerate(groups)
         )
         for model, groups in tilings.items()
     }
-    return MachineLaw(float(versions["combine"].iloc[0]), layers)
+    return MachineCostModel(float(versions["combine"].iloc[0]), layers)
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

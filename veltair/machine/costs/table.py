@@ -93,10 +93,10 @@ class CostTable:
         traffic.ravel()[medians.index] = medians["traffic_bytes"]
         pressed_only = np.isnan(seconds[..., 0]) & ~np.isnan(seconds).all(axis=3)
         if pressed_only.any():
-            layer, version, place = (int(index) for index in np.argwhere(pressed_only)[0])
+            layer, version, position = (int(index) for index in np.argwhere(pressed_only)[0])
             raise ValueError(
                 f"cost table of {self.machine}: version {version} of layer {layer} of {name} on "
-                f"{self.cores[place]} cores has no row at level 0; rerun rule `profile`"
+                f"{self.cores[position]} cores has no row at level 0; rerun rule `profile`"
             )
         noise = (rows["seconds"] / cell.map(medians["seconds"])).to_numpy(dtype=np.float64)
         for level in range(1, shape[3]):

@@ -184,8 +184,8 @@ class ProbePair:
         try:
             for size in sizes:
                 buffers.append(_allocate(library, size))
-            places = itertools.cycle(range(0, self._sizes.dram_bytes, self._sizes.dram_read_bytes))
-            visits = self._visits(library, buffers, places)
+            indices = itertools.cycle(range(0, self._sizes.dram_bytes, self._sizes.dram_read_bytes))
+            visits = self._visits(library, buffers, indices)
             self._calibrate(visits)
             for core, seconds in visits:
                 self._recent.add(lost_shares(self.quiet[core], seconds))
@@ -197,7 +197,7 @@ class ProbePair:
                 library.buffer_free(buffer, size)
 
     def _visits(
-        self, library: ctypes.CDLL, buffers: Sequence[int], places: Iterator[int]
+        self, library: ctypes.CDLL, buffers: Sequence[int], indices: Iterator[int]
     ) -> Iterator[tuple[int, Reading]]:
         """Yield a core and the seconds of the three reads on it, a period apart, until told to stop."""
         *held, stream = buffers
@@ -211,8 +211,8 @@ class ProbePair:
                 pinned = core
             first_s = library.read_lines(buffer, self._sizes.l3_bytes)
             again_s = library.read_lines(buffer, self._sizes.l3_bytes)
-            place = min(next(places), room)
-            dram_s = library.read_lines(stream + place, self._sizes.dram_read_bytes)
+            index = min(next(indices), room)
+            dram_s = library.read_lines(stream + index, self._sizes.dram_read_bytes)
             yield core, (first_s, again_s, dram_s)
 
     def _calibrate(self, visits: Iterator[tuple[int, Reading]]) -> None:

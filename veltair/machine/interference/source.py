@@ -186,8 +186,8 @@ class ObservedSlowdown:
         """Learn from a block. One whose profile shows no effect of pressure teaches nothing."""
         if alone_s <= 0 or pressed_s < LEAST_EFFECT * alone_s:
             return
-        place = (measured_s - alone_s) / (pressed_s - alone_s)
-        self._average += NEWEST * (min(1.0, max(0.0, place)) - self._average)
+        index = (measured_s - alone_s) / (pressed_s - alone_s)
+        self._average += NEWEST * (min(1.0, max(0.0, index)) - self._average)
 
     def forget(self) -> None:
         """Take the machine for quiet until blocks tell otherwise."""

@@ -69,9 +69,9 @@ class LoadedModel:
         packed_bytes = 0
         for layer, version in self._numbered(versions):
             plan, numbers = self.plan.of(layer)[version], self._numbers(layer)
-            for place, shape in zip(plan.packed, plan.packed_shapes, strict=True):
-                packed_bytes += prod(shape) * np.dtype(self.plan.constants[numbers[place]].dtype).itemsize
-            read.update(number for place, number in numbers.items() if place not in plan.packed)
+            for index, shape in zip(plan.packed, plan.packed_shapes, strict=True):
+                packed_bytes += prod(shape) * np.dtype(self.plan.constants[numbers[index]].dtype).itemsize
+            read.update(number for index, number in numbers.items() if index not in plan.packed)
         return packed_bytes + sum(self.plan.constants[number].nbytes for number in read)
 
     def load(self, versions: Versions | None = None) -> None:
@@ -153,21 +153,21 @@ class LoadedModel:
     def _numbers(self, layer: int) -> dict[int, int]:
         """Return the numbers of the constants of a layer by their places."""
         inputs = self.plan.layers[layer].inputs
-        return {place: number for place, (kind, number, _) in enumerate(inputs) if kind == "constant"}
+        return {index: number for index, (kind, number, _) in enumerate(inputs) if kind == "constant"}
 
     def _load(self, layer: int, version: int) -> dict[int, Any]:
         """Return the constant arguments of a version: as they are, or in a layout of its own."""
         plan, numbers = self.plan.of(layer)[version], self._numbers(layer)
         arguments = {
-            place: self._as_it_lies(number) for place, number in numbers.items() if place not in plan.packed
+            index: self._as_it_lies(number) for index, number in numbers.items() if index not in plan.packed
         }
         if not plan.packer:
             return arguments
-        given = [_tensor_of(self._constants.array(numbers[place])) for place in plan.packed]
+        given = [_tensor_of(self._constants.array(numbers[index])) for index in plan.packed]
         made = [_room(shape, one.dtype) for shape, one in zip(plan.packed_shapes, given, strict=True)]
         self.kernel(plan.packer)(*given, *made)
-        for place, tensor in zip(plan.packed, made, strict=True):
-            arguments[place] = self._share(layer, place, tensor)
+        for index, tensor in zip(plan.packed, made, strict=True):
+            arguments[index] = self._share(layer, index, tensor)
         return arguments
 
     def _as_it_lies(self, number: int) -> Any:
@@ -176,11 +176,11 @@ class LoadedModel:
             self._mapped[number] = _tensor_of(self._constants.array(number))
         return self._mapped[number]
 
-    def _share(self, layer: int, place: int, tensor: Any) -> Any:
+    def _share(self, layer: int, index: int, tensor: Any) -> Any:
         """Return what a loaded version of the layer packed alike, else the tensor itself."""
         for version, plan in enumerate(self.plan.of(layer)):
-            if place in plan.packed and self.is_loaded(layer, version):
-                other = self._arguments[layer, version][place]
+            if index in plan.packed and self.is_loaded(layer, version):
+                other = self._arguments[layer, version][index]
                 if np.array_equal(np.from_dlpack(tensor), np.from_dlpack(other)):
                     return other
         return tensor
@@ -195,8 +195,8 @@ class LoadedModel:
         """Give back what no loaded version of a layer reads where it lies: it was only packed from."""
         groups = enumerate(self.plan.of(layer))
         loaded = [plan for version, plan in groups if self.is_loaded(layer, version)]
-        for place, number in self._numbers(layer).items():
-            if all(place in plan.packed for plan in loaded):
+        for index, number in self._numbers(layer).items():
+            if all(index in plan.packed for plan in loaded):
                 self._mapped.pop(number, None)
                 self._constants.drop(number)
 
@@ -292,8 +292,8 @@ class Instance:
         plan = self.model.plan.layers[layer]
         constants = self.model.constants(layer, version)
         arguments = [
-            constants[place] if source[0] == "constant" else self._tensor(source)
-            for place, source in enumerate(plan.inputs)
+            constants[index] if source[0] == "constant" else self._tensor(source)
+            for index, source in enumerate(plan.inputs)
         ]
         symbol = self.model.plan.of(layer)[version].symbol
         return self.model.kernel(symbol), (*arguments, *self._made[layer])

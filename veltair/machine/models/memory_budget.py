@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class CannotLoad:
     """Why a model cannot be loaded now; as text, what to do about it.
 
     `fixed_bytes` are the bytes by name of what cannot give way: models in use. `loading` is the model whose
@@ -75,11 +75,11 @@ class Residency:
         held = self._resident.get(model)
         return held.users if held else 0
 
-    def refusal(self, model: str, nbytes: int) -> Refusal | None:
+    def refusal(self, model: str, nbytes: int) -> CannotLoad | None:
         """Return why room for a model cannot be made now; None if it can."""
         fixed = {name: held.nbytes for name, held in self._resident.items() if held.users}
         if self._loading or sum(fixed.values()) + nbytes > self.budget_bytes:
-            return Refusal(model, nbytes, self.budget_bytes, fixed, self.loading)
+            return CannotLoad(model, nbytes, self.budget_bytes, fixed, self.loading)
         return None
 
     def begin(self, model: str, nbytes: int) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from veltair.machine.models.memory_budget import Refusal, Residency
+from veltair.machine.models.memory_budget import CannotLoad, Residency
 
 Clock = Callable[[], float]
 
@@ -134,11 +134,11 @@ class ModelMemory:
             raise LookupError(f"{name} is not one of the models {list(self._models)}; name it when made")
         return self._known_bytes.get(name) or self._models[name].bytes_needed
 
-    def refusal(self, name: str) -> Refusal | None:
+    def refusal(self, name: str) -> CannotLoad | None:
         """Return why a model that is not resident cannot be loaded now; None if it can."""
         return self._residency.refusal(name, self.bytes_needed(name))
 
-    def begin(self, name: str) -> Loading | Refusal:
+    def begin(self, name: str) -> Loading | CannotLoad:
         """Ask for a load ahead: make room in the books and return the load to `run`, or why it cannot be.
 
         Nothing is evicted for a load that is refused. Raises ValueError for a model that is resident.
@@ -179,7 +179,7 @@ class ModelMemory:
             self.counts = replace(self.counts, hits=self.counts.hits + 1)
         else:
             loading = self.begin(name)
-            if isinstance(loading, Refusal):
+            if isinstance(loading, CannotLoad):
                 raise ModelMemoryError(str(loading))
             loading.run()
             self.end(loading)

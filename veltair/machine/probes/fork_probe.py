@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.machine.c_build import FLAGS, compile_c
-from veltair.machine.workers.native_pool import NativeGang
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import BlockRun, Ended, Grant
 
 SOURCE = Path(__file__).with_name("fork_kernel.c")
@@ -76,14 +76,14 @@ def measure_fork(core_ids: Sequence[int], build_dir: Path, kernels: int = KERNEL
 
 def _run(forks: NDArray[Any], cores: tuple[int, ...], build_dir: Path) -> None:
     start, step = forks.ctypes.data, _FORK.itemsize
-    room = _Room([[(_Kernel(start + place * step), ())] for place in range(len(forks))])
-    gang = NativeGang(cores, build_dir)
+    room = _Room([[(_Kernel(start + index * step), ())] for index in range(len(forks))])
+    pool = NativePool(cores, build_dir)
     try:
-        bound = gang.bind(room, "fork probe")
-        gang.run(BlockRun(0, bound, 0, len(forks), Grant(cores, (0,) * len(forks))))
-        notices = gang.wait(TIMEOUT_S)
+        bound = pool.bind(room, "fork probe")
+        pool.run(BlockRun(0, bound, 0, len(forks), Grant(cores, (0,) * len(forks))))
+        notices = pool.wait(TIMEOUT_S)
     finally:
-        left = gang.stop()
+        left = pool.stop()
     ended = [notice for notice in notices if isinstance(notice, Ended)]
     if left or not ended or ended[0].error is not None:
         raise RuntimeError(

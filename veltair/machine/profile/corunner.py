@@ -42,7 +42,7 @@ class AchievedPressure:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class CoRunnerLoad:
     """What a co-runner does: touches `footprint_bytes` cyclically and streams so many DRAM bytes/s.
 
     `duty` is the share of its time left by the stream in which it touches. `writes` makes the stream one of
@@ -59,19 +59,19 @@ class Load:
             raise ValueError(f"{self}: bytes are not negative, and duty lies in [0, 1]")
 
 
-def load_at(level: float, machine: Machine) -> Load:
+def load_at(level: float, machine: Machine) -> CoRunnerLoad:
     """Return the load of a pressure level: that share of an L3 and of the machine's DRAM bandwidth."""
-    return Load(int(level * machine.l3_bytes), level * machine.dram_bytes_per_s, level)
+    return CoRunnerLoad(int(level * machine.l3_bytes), level * machine.dram_bytes_per_s, level)
 
 
-def conditions(machine: Machine) -> dict[str, Load | None]:
+def conditions(machine: Machine) -> dict[str, CoRunnerLoad | None]:
     """Return what may run beside a block: nothing, or one core that fills an L3, reads DRAM, or writes it."""
     dram = machine.dram_bytes_per_s
     return {
         ALONE: None,
-        "cache": Load(machine.l3_bytes, 0.0),
-        "reads": Load(0, dram),
-        "writes": Load(0, dram, writes=True),
+        "cache": CoRunnerLoad(machine.l3_bytes, 0.0),
+        "reads": CoRunnerLoad(0, dram),
+        "writes": CoRunnerLoad(0, dram, writes=True),
     }
 
 
@@ -84,7 +84,7 @@ class CoRunner:
     """
 
     def __init__(
-        self, level: float, core: int, machine: Machine, build_dir: Path, load: Load | None = None
+        self, level: float, core: int, machine: Machine, build_dir: Path, load: CoRunnerLoad | None = None
     ) -> None:
         """Check the values. Raises ValueError if the level is not in [0, 1] or the machine lacks the core."""
         if not 0 <= level <= 1:

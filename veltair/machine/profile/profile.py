@@ -13,7 +13,7 @@ from veltair.compiler.frontend.samples import random_samples
 from veltair.machine.models.library import Instance, LoadedModel
 from veltair.machine.profile.corunner import AchievedPressure, CoRunner
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.pool import BlockRun, Bound, Ended, Gang, Grant, Launch
+from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch, QueryBuffers, WorkerPool
 
 WARM_PASSES = 1
 
@@ -60,18 +60,18 @@ def profile(
         raise ValueError(
             f"profile.cores {too_many}: {machine.name} has {machine.cores} cores; choose from 1 to that"
         )
-    gang = launch(machine.core_ids)
+    pool = launch(machine.core_ids)
     try:
-        return _measure(models, machine, settings, gang, build_dir, progress)
+        return _measure(models, machine, settings, pool, build_dir, progress)
     finally:
-        gang.stop()
+        pool.stop()
 
 
 def _measure(
     models: Mapping[str, LoadedModel],
     machine: Machine,
     settings: ProfileSettings,
-    gang: Gang,
+    pool: WorkerPool,
     build_dir: Path,
     progress: Callable[[str], None],
 ) -> Profile:
@@ -79,7 +79,7 @@ def _measure(
     for instance in instances.values():
         # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
         instance.set_inputs(random_samples(instance.model.plan.inputs, seed=0))
-    rooms = {name: gang.bind(instance, name) for name, instance in instances.items()}
+    rooms = {name: pool.bind(instance, name) for name, instance in instances.items()}
     rows: list[tuple[str, int, int, int, float, int, float, float, float]] = []
     achieved: dict[float, AchievedPressure] = {}
     for level in sorted(settings.levels):
@@ -89,7 +89,7 @@ def _measure(
         progress(f"level {level:g} on {', '.join(map(str, counts))} cores")
         corunner = CoRunner(level, machine.core_ids[-1], machine, build_dir)
         with corunner:
-            rows.extend(_measure_level(gang, rooms, models, machine, settings, counts, level))
+            rows.extend(_measure_level(pool, rooms, models, machine, settings, counts, level))
         achieved[level] = corunner.achieved
     columns = ["model", "layer", "version", "cores", "level", "repeat"]
     table = pd.DataFrame(rows, columns=[*columns, "seconds", "traffic_bytes", "footprint_bytes"])
@@ -97,8 +97,8 @@ def _measure(
 
 
 def _measure_level(
-    gang: Gang,
-    rooms: Mapping[str, Bound],
+    pool: WorkerPool,
+    rooms: Mapping[str, QueryBuffers],
     models: Mapping[str, LoadedModel],
     machine: Machine,
     settings: ProfileSettings,
@@ -113,7 +113,7 @@ def _measure_level(
             for number in range(max(map(len, plans))):
                 versions = tuple(min(number, len(plan) - 1) for plan in plans)
                 for cores in counts:
-                    seconds = time_block(gang, room, Grant(machine.core_ids[:cores], versions))
+                    seconds = time_block(pool, room, Grant(machine.core_ids[:cores], versions))
                     if repeat < 0:
                         continue
                     for layer, plan in enumerate(plans):
@@ -126,11 +126,11 @@ def _measure_level(
                             yield (*key, seconds[layer], traffic, footprint)
 
 
-def time_block(gang: Gang, room: Bound, grant: Grant) -> Sequence[float]:
+def time_block(pool: WorkerPool, room: QueryBuffers, grant: Grant) -> Sequence[float]:
     """Run a whole network as one block and return the seconds of each layer. Raises its kernels' error."""
-    gang.run(BlockRun(0, room, 0, len(grant.versions), grant))
+    pool.run(BlockRun(0, room, 0, len(grant.versions), grant))
     while True:
-        for notice in gang.wait(None):
+        for notice in pool.wait(None):
             if isinstance(notice, Ended):
                 if notice.error is not None:
                     raise notice.error

@@ -16,7 +16,7 @@ _MEMBERSHIPS_REMEMBERED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class CpuLimits:
     """The core ids that a thread may run on, and of how many cores all of its process may use the time."""
 
     core_ids: frozenset[int]
@@ -26,7 +26,7 @@ class Allowance:
         if not self.quota_cores > 0:
             raise ValueError(f"a quota of {self.quota_cores} cores lets nothing run; give more than 0")
 
-    def taken(self, now: "Allowance", core_ids: Collection[int]) -> str:
+    def taken(self, now: "CpuLimits", core_ids: Collection[int]) -> str:
         """Return what of some cores that were allowed is allowed no longer, and what to do; else nothing."""
         lost = self.core_ids.intersection(core_ids) - now.core_ids
         if lost:
@@ -43,7 +43,7 @@ class Allowance:
         return ""
 
 
-def allowance(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> Allowance:
+def allowance(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> CpuLimits:
     """Return what the calling thread may use now.
 
     `membership` names the cgroups of the process, `cgroups` is where they are mounted: version 1, 2 or both.
@@ -54,7 +54,7 @@ def allowance(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> Allowan
     except OSError:
         groups = ""
     quotas = [_quota(path) for path in _quota_files(groups, cgroups)]
-    return Allowance(frozenset(os.sched_getaffinity(0)), min(quotas, default=math.inf))
+    return CpuLimits(frozenset(os.sched_getaffinity(0)), min(quotas, default=math.inf))
 
 
 @lru_cache(_MEMBERSHIPS_REMEMBERED)

@@ -172,10 +172,10 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice; keep one", node.value[place][0].start_mark
+                    None, None, f"key {key!r} is given twice; keep one", node.value[index][0].start_mark
                 )
         return super().construct_mapping(node, deep)
 

@@ -49,7 +49,7 @@ class Led:
     grants: dict[int, Grant]
 
 
-class BoundCalls:
+class CallTables:
     """A query's room, bound: one block of it runs at a time.
 
     `layer_ns` holds the nanoseconds that each layer took when it ran last, shape (layers,).
@@ -154,7 +154,7 @@ class BoundSample:
             for arrays in self._arrays
         )
 
-    def check(self, bound: BoundCalls) -> None:
+    def check(self, bound: CallTables) -> None:
         """Raise ValueError unless its arrays are like the model's inputs and outputs."""
         if self.shape != bound.shape:
             pairs = zip(

@@ -15,8 +15,8 @@ def read_notes(path: Path) -> list[str]:
     run in a process that is broken: the file is mapped memory, which outlives it.
     """
     found = []
-    for place, (query, layer, is_running, name) in enumerate(_NOTE.iter_unpack(path.read_bytes())):
+    for index, (query, layer, is_running, name) in enumerate(_NOTE.iter_unpack(path.read_bytes())):
         if is_running:
             model = name.split(b"\0")[0].decode(errors="replace")
-            found.append(f"worker {place}: layer {layer} of {model}, query {query}")
+            found.append(f"worker {index}: layer {layer} of {model}, query {query}")
     return found

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from veltair.machine.workers.native_pool import NativeGang
-from veltair.machine.workers.pool import Gang, Launch
-from veltair.machine.workers.tvm_pool import PoolGang
+from veltair.machine.workers.native_pool import NativePool
+from veltair.machine.workers.pool import Launch, WorkerPool
+from veltair.machine.workers.tvm_pool import TvmPool
 
 LAUNCHERS = ("gang", "tvm")
 
@@ -23,9 +23,9 @@ def launcher(name: str, build_dir: Path, *, malleable: bool = False, notes: Path
     if name == "gang":
         return partial(_native, build_dir, malleable, notes)
     if malleable:
-        raise ValueError("engine.malleable needs `engine.launcher: gang`; set that, or malleable to false")
-    return PoolGang
+        raise ValueError("engine.malleable needs `engine.launcher: pool`; set that, or malleable to false")
+    return TvmPool
 
 
-def _native(build_dir: Path, malleable: bool, notes: Path | None, core_ids: Sequence[int]) -> Gang:
-    return NativeGang(core_ids, build_dir, malleable=malleable, notes=notes)
+def _native(build_dir: Path, malleable: bool, notes: Path | None, core_ids: Sequence[int]) -> WorkerPool:
+    return NativePool(core_ids, build_dir, malleable=malleable, notes=notes)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from veltair.machine.c_build import FLAGS, compile_c
-from veltair.machine.workers.call_tables import BoundCalls, BoundSample, Led
+from veltair.machine.workers.call_tables import BoundSample, CallTables, Led
 from veltair.machine.workers.pool import (
     OUTPUT_TOLERANCE,
     STOP_S,
@@ -52,7 +52,7 @@ class _State(ctypes.Structure):
     )
 
 
-class NativeGang:
+class NativePool:
     """A thread for each core, none of which needs the interpreter's lock."""
 
     def __init__(
@@ -74,7 +74,7 @@ class NativeGang:
         check_cores(core_ids)
         self._library = _load(build_dir, checked)
         self._cores = tuple(core_ids)
-        self._places = {core: place for place, core in enumerate(core_ids)}
+        self._places = {core: index for index, core in enumerate(core_ids)}
         self._workers = lru_cache(GRANTS_REMEMBERED)(self._name_workers)
         self._led: dict[int, Led] = {}
         self._samples: dict[int, BoundSample] = {}
@@ -84,7 +84,7 @@ class NativeGang:
         states = ctypes.cast(self._library.states(self._handle), ctypes.POINTER(_State * len(core_ids)))
         self._states = states.contents
 
-    def bind(self, runnable: Runnable, name: str) -> BoundCalls:
+    def bind(self, runnable: Runnable, name: str) -> CallTables:
         """Return a query's room as blocks name it.
 
         Raises ValueError if its model's kernels have barriers within parallel loops.
@@ -94,7 +94,7 @@ class NativeGang:
                 f"kernels of a loaded library, {name}'s perhaps, have barriers within parallel loops, which "
                 "the gang does not support; set `engine.launcher: tvm`"
             )
-        return BoundCalls(runnable, name)
+        return CallTables(runnable, name)
 
     def run(self, block: BlockRun) -> None:
         """Start a block on its grant.
@@ -194,12 +194,12 @@ class NativeGang:
     def _name_workers(self, cores: tuple[int, ...]) -> tuple[bytes, int, int]:
         """Return the places of some cores' workers as C reads them, how many there are, and the first."""
         try:
-            places = array("H", [self._places[core] for core in cores])
+            indices = array("H", [self._places[core] for core in cores])
         except KeyError as error:
             raise LookupError(f"core {error} is not one of {self._cores}") from None
-        return places.tobytes(), len(places), places[0]
+        return indices.tobytes(), len(indices), indices[0]
 
-    def _sample(self, sample: Sample, bound: BoundCalls) -> BoundSample:
+    def _sample(self, sample: Sample, bound: CallTables) -> BoundSample:
         if id(sample) not in self._samples:
             self._samples[id(sample)] = BoundSample(sample)
         known = self._samples[id(sample)]
@@ -251,8 +251,8 @@ def _led(block: BlockRun) -> Led:
     return led
 
 
-def _bound(block: BlockRun) -> BoundCalls:
-    if not isinstance(block.bound, BoundCalls):
+def _bound(block: BlockRun) -> CallTables:
+    if not isinstance(block.bound, CallTables):
         raise TypeError(
             f"the block of query {block.query_id} was bound by another gang; bind it with this one"
         )

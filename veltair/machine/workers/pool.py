@@ -1,7 +1,7 @@
 """Workers, one pinned to each core, that run the layers of blocks on the cores granted to them.
 
-`Gang` is what the engine knows of them. `native_gang.py` has the workers in C, `pool_gang.py` Python threads
-on TVM's own thread pools; `launchers.py` picks by name.
+`WorkerPool` is what the engine knows of them. `native_pool.py` has the workers in C, `tvm_pool.py` Python
+threads on TVM's own thread pools; `launchers.py` picks by name.
 """
 
 import os
@@ -62,7 +62,7 @@ class Servable(Protocol):
         """Return room for one query at a time."""
 
 
-class Bound(Protocol):
+class QueryBuffers(Protocol):
     """A `Runnable` as a gang runs it."""
 
     @property
@@ -91,7 +91,7 @@ class BlockRun:
     """
 
     query_id: int
-    bound: Bound
+    bound: QueryBuffers
     start: int
     stop: int
     grant: Grant
@@ -126,10 +126,10 @@ class Adopted:
 Notice = Ended | Adopted
 
 
-class Gang(Protocol):
+class WorkerPool(Protocol):
     """A worker for each core. One thread, the decider, calls it; only `poke` is for any thread."""
 
-    def bind(self, runnable: Runnable, name: str) -> Bound:
+    def bind(self, runnable: Runnable, name: str) -> QueryBuffers:
         """Return a query's room as blocks name it. `name` is the model's, for messages."""
 
     def run(self, block: BlockRun) -> None:
@@ -165,7 +165,7 @@ class Gang(Protocol):
         """
 
 
-Launch = Callable[[Sequence[int]], Gang]
+Launch = Callable[[Sequence[int]], WorkerPool]
 
 
 def view(tensor: Any) -> NDArray[Any]:

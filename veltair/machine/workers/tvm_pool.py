@@ -33,7 +33,7 @@ from veltair.machine.workers.pool import (
 
 
 @dataclass(slots=True, eq=False)
-class BoundPython:
+class PythonBuffers:
     """A query's room, and how far its block has come: written by the block's worker only."""
 
     runnable: Runnable
@@ -42,7 +42,7 @@ class BoundPython:
     layer_seconds: list[float] = field(default_factory=list)
 
 
-class PoolGang:
+class TvmPool:
     """A thread for each core."""
 
     def __init__(self, core_ids: Sequence[int]) -> None:
@@ -64,9 +64,9 @@ class PoolGang:
             self.stop()
             raise ValueError(f"a worker cannot be pinned to one of cores {tuple(core_ids)}") from None
 
-    def bind(self, runnable: Runnable, name: str) -> BoundPython:
+    def bind(self, runnable: Runnable, name: str) -> PythonBuffers:
         """Return a query's room as blocks name it."""
-        return BoundPython(runnable)
+        return PythonBuffers(runnable)
 
     def run(self, block: BlockRun) -> None:
         """Let the worker of its first core run a block.
@@ -161,7 +161,7 @@ class _Worker:
             busy_s = sum(bound.layer_seconds)
             self._notices.put(Ended(block, error, bound.ended_layers, time.monotonic(), busy_s, wrong))
 
-    def _run(self, block: BlockRun, bound: BoundPython) -> int:
+    def _run(self, block: BlockRun, bound: PythonBuffers) -> int:
         grant = block.grant
         self._use(grant.cores)
         runnable, clock = bound.runnable, time.monotonic
@@ -170,16 +170,16 @@ class _Worker:
                 room = view(tensor)
                 check_alike(room, values)
                 np.copyto(room, values)
-        for place, calls in enumerate(runnable.calls[block.start : block.stop]):
+        for index, calls in enumerate(runnable.calls[block.start : block.stop]):
             if block.grant is not grant:
                 grant = block.grant
                 self._use(grant.cores)
                 self._notices.put(Adopted(block, grant, clock()))
-            kernel, arguments = calls[grant.versions[place]]
+            kernel, arguments = calls[grant.versions[index]]
             bound.layer_started_s = clock()
             kernel(*arguments)
             bound.layer_seconds.append(clock() - bound.layer_started_s)
-            bound.ended_layers = place + 1
+            bound.ended_layers = index + 1
         if block.check is None:
             return 0
         pairs = zip(runnable.outputs, block.check.answer, strict=True)
@@ -192,7 +192,7 @@ class _Worker:
             self._cores = cores
 
 
-def _bound(block: BlockRun) -> BoundPython:
-    if not isinstance(block.bound, BoundPython):
+def _bound(block: BlockRun) -> PythonBuffers:
+    if not isinstance(block.bound, PythonBuffers):
         raise TypeError(f"block of query {block.query_id} was bound by another gang; bind it with this one")
     return block.bound

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 Work = Callable[[], None]
 # Does the first elsewhere, then calls the second on the thread that decides; never within the call itself.
-DoAside = Callable[[Work, Work], None]
+InBackground = Callable[[Work, Work], None]
 
 
-class Aside:
+class BackgroundWorker:
     """A thread that does one piece of work after the other; it starts with the first."""
 
     def __init__(self, done: Callable[[Work], None], failed: Callable[[Exception], None]) -> None:

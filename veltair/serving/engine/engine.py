@@ -20,19 +20,19 @@ from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.pool import (
     STOP_S,
     BlockRun,
-    Bound,
     CoreLostError,
     Ended,
     Grant,
     Launch,
     Notice,
+    QueryBuffers,
     Sample,
     Servable,
 )
-from veltair.machine.workers.tvm_pool import PoolGang
-from veltair.serving.engine.background import Aside, Work
-from veltair.serving.engine.messages import Arrived, Done, Failed, Flushed, Told
-from veltair.serving.engine.running_blocks import Progress, Started
+from veltair.machine.workers.tvm_pool import TvmPool
+from veltair.serving.engine.background import BackgroundWorker, Work
+from veltair.serving.engine.messages import Arrived, Done, EngineMessage, Failed, Flushed
+from veltair.serving.engine.running_blocks import Progress, RunningBlock
 from veltair.serving.engine.warm_up import warm_up
 from veltair.serving.engine.watchdog import EngineError, Watch
 from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized, Woken
@@ -63,7 +63,7 @@ class Engine:
         placement: Placement,
         interference: InterferenceSource,
         drain_s: float,
-        launch: Launch = PoolGang,
+        launch: Launch = TvmPool,
     ) -> None:
         """Start the workers with `launch`. `samples` maps LoadGen's sample index to a model and its input.
 
@@ -79,46 +79,46 @@ class Engine:
         self._models, self._samples, self._qos_s = models, samples, qos_s
         self._costs, self._machine, self._place = costs, machine, remember(placement, machine)
         self._interference, self._drain_s = interference, drain_s
-        self._told: deque[Told] = deque()
+        self._messages: deque[EngineMessage] = deque()
         self._happened: deque[Notice] = deque()
         # The next block waits for what is done at the end of one, and blocks repeat.
         self._profiled_s = lru_cache(BLOCKS_REMEMBERED)(self._sum_profiled)
-        self._gang = launch(machine.core_ids)
+        self._pool = launch(machine.core_ids)
         self._idle = {name: [self._room(name) for _ in machine.core_ids] for name in models}
         self._free = set(machine.core_ids)
         self._held: dict[int, set[int]] = {}
-        self._blocks: dict[int, Started] = {}
-        self._rooms: dict[int, Bound] = {}
+        self._blocks: dict[int, RunningBlock] = {}
+        self._rooms: dict[int, QueryBuffers] = {}
         self._query_samples: dict[int, Sample] = {}
-        self._progress = Progress(self._blocks, self._gang)
+        self._progress = Progress(self._blocks, self._pool)
         self._wakes: list[float] = []
         self._close_at_s: float | None = None
         self._closed = False
-        self._watch = Watch(self._gang, costs, machine.core_ids)
-        self._aside = Aside(lambda then: self._tell(Done(then)), self.fail)
+        self._watch = Watch(self._pool, costs, machine.core_ids)
+        self._background = BackgroundWorker(lambda then: self._post(Done(then)), self.fail)
         self._open_aside = 0
 
     # What other threads call.
 
     def arrive(self, query_id: int, sample: int, monotonic_s: float) -> None:
         """Take in a query, from any thread."""
-        self._tell(Arrived(query_id, sample, monotonic_s - self.zero_s))
+        self._post(Arrived(query_id, sample, monotonic_s - self.zero_s))
 
     def flush(self) -> None:
         """No more queries will arrive."""
-        self._tell(Flushed(self.now_s()))
+        self._post(Flushed(self.now_s()))
 
     def fail(self, error: Exception) -> None:
         """End the run with an error, from any thread."""
-        self._tell(Failed(error))
+        self._post(Failed(error))
 
     def now_s(self) -> float:
         """Return seconds since the engine was made."""
         return time.monotonic() - self.zero_s
 
-    def _tell(self, what: Told) -> None:
-        self._told.append(what)
-        self._gang.poke()
+    def _post(self, what: EngineMessage) -> None:
+        self._messages.append(what)
+        self._pool.poke()
 
     # What serve() calls.
 
@@ -129,16 +129,16 @@ class Engine:
         was given.
         """
         while not self._closed:
-            if self._told and not self._happened:
-                self._happened.extend(self._gang.wait(0.0))
+            if self._messages and not self._happened:
+                self._happened.extend(self._pool.wait(0.0))
             if self._happened:  # first, since it frees cores
-                event = self._heed(self._happened.popleft())
-            elif self._told:
-                event = self._book(self._told.popleft())
+                event = self._on_notice(self._happened.popleft())
+            elif self._messages:
+                event = self._on_message(self._messages.popleft())
             elif self._is_over():
                 return None
             else:
-                event = self._look()
+                event = self._poll()
             if event is not None:
                 return event
         return None
@@ -165,8 +165,8 @@ class Engine:
             put_in=sample if first else None,
             check=sample if last else None,
         )
-        self._blocks[query_id] = Started(allocation, run, grant)
-        self._gang.run(run)
+        self._blocks[query_id] = RunningBlock(allocation, run, grant)
+        self._pool.run(run)
 
     def resize(self, resize: Resize) -> None:
         """Grant a running block other cores; it adopts them at its next layer end."""
@@ -181,7 +181,7 @@ class Engine:
                 gained = self._place(missing, frozenset(self._free), frozenset(held))
                 self._hold(resize.query_id, gained)
                 cores = (*cores, *gained)
-        self._gang.resize(run, Grant(cores[: resize.cores], resize.versions or run.grant.versions))
+        self._pool.resize(run, Grant(cores[: resize.cores], resize.versions or run.grant.versions))
 
     def wake_at(self, time_s: float) -> None:
         """Deliver Woken at that time."""
@@ -202,13 +202,13 @@ class Engine:
         granted = self._blocks[query_id].run.grant.cores
         return (*granted, *sorted(self._held[query_id].difference(granted)))
 
-    def do_aside(self, work: Work, then: Work) -> None:
+    def in_background(self, work: Work, then: Work) -> None:
         """Do some work on another thread, after what was asked before, then call `then` on this one.
 
         The run is not over before that. An error of `work` ends it.
         """
         self._open_aside += 1
-        self._aside.do(work, then)
+        self._background.do(work, then)
 
     def stop(self) -> None:
         """Let running kernels and the work aside that has begun end, and stop the threads.
@@ -216,8 +216,8 @@ class Engine:
         Raises EngineError if one does not end: only the end of the process will.
         """
         timeout_s = HUNG_STOP_S if self._watch.found_hang else STOP_S
-        is_gone = self._aside.stop(timeout_s)
-        left = self._gang.stop(timeout_s)
+        is_gone = self._background.stop(timeout_s)
+        left = self._pool.stop(timeout_s)
         if self._watch.found_hang:
             return
         if left:
@@ -242,18 +242,18 @@ class Engine:
             cores, block = self._machine.core_ids, LayerBlock(name, 0, len(solo))
             sample = next(sample for model, sample in self._samples if model == name)
             whole = Allocation(-1, block, solo, len(cores))
-            warm_up(self._gang, self._watch, whole, rooms, cores, sample)
+            warm_up(self._pool, self._watch, whole, rooms, cores, sample)
 
     # Books.
 
-    def _room(self, model: str) -> Bound:
-        return self._gang.bind(self._models[model].instance(), model)
+    def _room(self, model: str) -> QueryBuffers:
+        return self._pool.bind(self._models[model].instance(), model)
 
     def _is_over(self) -> bool:
         is_idle = not self._blocks and not self._wakes and not self._open_aside
         return self._close_at_s is not None and is_idle
 
-    def _look(self) -> Event | None:
+    def _poll(self) -> Event | None:
         """Wait for what happens or is due next."""
         due = self._wakes[:1] if self._close_at_s is None else [*self._wakes[:1], self._close_at_s]
         timeout_s = max(0.0, min(due) - self.now_s()) if due else None
@@ -261,8 +261,8 @@ class Engine:
             self._watch.look(self._blocks.values())
             period_s = self._watch.period_s
             timeout_s = period_s if timeout_s is None else min(timeout_s, period_s)
-        self._happened.extend(self._gang.wait(timeout_s))
-        if self._happened or self._told or not due or min(due) > self.now_s():
+        self._happened.extend(self._pool.wait(timeout_s))
+        if self._happened or self._messages or not due or min(due) > self.now_s():
             return None
         return self._due()
 
@@ -272,15 +272,15 @@ class Engine:
         self._closed = True
         return Closed(self.now_s())
 
-    def _book(self, told: Told) -> Event | None:
-        match told:
+    def _on_message(self, message: EngineMessage) -> Event | None:
+        match message:
             case Arrived():
-                model, sample = self._samples[told.sample]
-                self._query_samples[told.query_id] = sample
-                query = Query(told.query_id, model, told.time_s, self._qos_s[model])
-                return Arrival(told.time_s, query)
+                model, sample = self._samples[message.sample]
+                self._query_samples[message.query_id] = sample
+                query = Query(message.query_id, model, message.time_s, self._qos_s[model])
+                return Arrival(message.time_s, query)
             case Flushed():
-                self._close_at_s = told.time_s + self._drain_s
+                self._close_at_s = message.time_s + self._drain_s
                 return None
             case Done(then=then):
                 self._open_aside -= 1
@@ -289,7 +289,7 @@ class Engine:
             case Failed(error=error):
                 raise error
 
-    def _heed(self, notice: Notice) -> Event | None:
+    def _on_notice(self, notice: Notice) -> Event | None:
         if isinstance(notice, Ended):
             return self._end(notice)
         block, grant = notice.block, notice.grant
@@ -320,7 +320,7 @@ class Engine:
                 "build the model anew (rule `build`)"
             ) from ended.error
 
-    def _observe(self, started: Started, busy_s: float) -> None:
+    def _observe(self, started: RunningBlock, busy_s: float) -> None:
         run, allocation = started.run, started.allocation
         if run.grant is not started.first_grant:
             return  # changed under way: no profiled time to compare with

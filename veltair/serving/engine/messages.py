@@ -35,4 +35,4 @@ class Done:
     then: Work
 
 
-Told = Arrived | Flushed | Failed | Done
+EngineMessage = Arrived | Flushed | Failed | Done

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from veltair.machine.models.model_memory import Loading, ModelMemory, ModelMemoryError
-from veltair.serving.engine.background import DoAside
+from veltair.serving.engine.background import InBackground
 from veltair.serving.loop.dispatcher import Backend, BlockEnd, Closed, Event, Resized
 from veltair.serving.loop.policy import Allocation, Resize
 
@@ -21,16 +21,16 @@ class OnDemand:
     """
 
     def __init__(
-        self, backend: Backend, memory: ModelMemory, models: tuple[str, ...], do_aside: DoAside
+        self, backend: Backend, memory: ModelMemory, models: tuple[str, ...], in_background: InBackground
     ) -> None:
-        """Begin. `do_aside` is where models are loaded.
+        """Begin. `in_background` is where models are loaded.
 
         Raises ModelMemoryError if one of the models is larger than the whole budget.
         """
         for name in models:
             if name not in memory.resident and (refused := memory.refusal(name)) and refused.is_final:
                 raise ModelMemoryError(f"{refused} (`engine.memory_mb`)")
-        self._backend, self._memory, self._do_aside = backend, memory, do_aside
+        self._backend, self._memory, self._do_aside = backend, memory, in_background
         self._waiting: dict[int, Allocation] = {}
         self._running: dict[int, str] = {}  # the model of each query's block
         # Changes of blocks that wait, of each the last one: only that frees cores for sure.

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from veltair.machine.workers.pool import BlockRun, Gang, Grant
+from veltair.machine.workers.pool import BlockRun, Grant, WorkerPool
 from veltair.serving.loop.policy import Allocation
 
 
 @dataclass(slots=True)
-class Started:
+class RunningBlock:
     """A block under way: what was allocated, as what it runs, and the grant that it began with."""
 
     allocation: Allocation
@@ -19,12 +19,12 @@ class Started:
 class Progress(Mapping[int, int]):
     """The ended layers of running blocks by query, read when asked for: most decisions do not ask."""
 
-    def __init__(self, blocks: Mapping[int, Started], gang: Gang) -> None:
+    def __init__(self, blocks: Mapping[int, RunningBlock], pool: WorkerPool) -> None:
         """Take the running blocks, which may change, and who runs them."""
-        self._blocks, self._gang = blocks, gang
+        self._blocks, self._pool = blocks, pool
 
     def __getitem__(self, query_id: int) -> int:
-        return self._gang.ended_layers(self._blocks[query_id].run)
+        return self._pool.ended_layers(self._blocks[query_id].run)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._blocks)

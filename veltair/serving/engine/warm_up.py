@@ -2,17 +2,25 @@
 
 from collections.abc import Iterable
 
-from veltair.machine.workers.pool import BlockRun, Bound, CoreLostError, Ended, Gang, Grant, Sample
-from veltair.serving.engine.running_blocks import Started
+from veltair.machine.workers.pool import (
+    BlockRun,
+    CoreLostError,
+    Ended,
+    Grant,
+    QueryBuffers,
+    Sample,
+    WorkerPool,
+)
+from veltair.serving.engine.running_blocks import RunningBlock
 from veltair.serving.engine.watchdog import EngineError, Watch
 from veltair.serving.loop.policy import Allocation
 
 
 def warm_up(
-    gang: Gang,
+    pool: WorkerPool,
     watch: Watch,
     allocation: Allocation,
-    rooms: Iterable[Bound],
+    rooms: Iterable[QueryBuffers],
     cores: tuple[int, ...],
     sample: Sample,
 ) -> None:
@@ -23,8 +31,8 @@ def warm_up(
     block, grant = allocation.block, Grant(cores, allocation.versions)
     for room in rooms:
         run = BlockRun(allocation.query_id, room, block.start, block.stop, grant, put_in=sample)
-        gang.run(run)
-        error = _end_of_only_block(gang, watch, Started(allocation, run, grant))
+        pool.run(run)
+        error = _end_of_only_block(pool, watch, RunningBlock(allocation, run, grant))
         if isinstance(error, CoreLostError):
             raise EngineError(str(error)) from error
         if error is not None:
@@ -32,9 +40,9 @@ def warm_up(
             raise EngineError(f"{block.model} fails to run: {error}; build it anew (rule `build`)") from error
 
 
-def _end_of_only_block(gang: Gang, watch: Watch, started: Started) -> Exception | None:
+def _end_of_only_block(pool: WorkerPool, watch: Watch, started: RunningBlock) -> Exception | None:
     while True:
         watch.look([started])
-        for notice in gang.wait(watch.period_s):
+        for notice in pool.wait(watch.period_s):
             if isinstance(notice, Ended):
                 return notice.error

@@ -7,8 +7,8 @@ import numpy as np
 
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.cpu_limits import allowance
-from veltair.machine.workers.pool import Gang
-from veltair.serving.engine.running_blocks import Started
+from veltair.machine.workers.pool import WorkerPool
+from veltair.serving.engine.running_blocks import RunningBlock
 
 WATCH_S = 0.25  # how often is looked
 HANG_FACTOR = 10.0
@@ -26,9 +26,9 @@ class Watch:
     `found_hang` tells that a worker will never end.
     """
 
-    def __init__(self, gang: Gang, costs: CostTable, core_ids: Sequence[int]) -> None:
+    def __init__(self, pool: WorkerPool, costs: CostTable, core_ids: Sequence[int]) -> None:
         """Begin; what this thread may use now it must keep."""
-        self._gang, self._costs, self._core_ids = gang, costs, core_ids
+        self._pool, self._costs, self._core_ids = pool, costs, core_ids
         self._allowed = allowance()
         self._looked_s = time.monotonic()
         self.found_hang = False
@@ -38,7 +38,7 @@ class Watch:
         """How long to wait at most before the next look."""
         return WATCH_S
 
-    def look(self, blocks: Iterable[Started]) -> None:
+    def look(self, blocks: Iterable[RunningBlock]) -> None:
         """Look, unless it was just done.
 
         Raises EngineError for a layer that takes far longer than it ever did, and as `check_allowance`.
@@ -49,18 +49,18 @@ class Watch:
         self._looked_s = now_s
         self.check_allowance()
         for started in blocks:
-            self._check_layer(started, now_s - self._gang.layer_started_s(started.run))
+            self._check_layer(started, now_s - self._pool.layer_started_s(started.run))
 
     def check_allowance(self) -> None:
         """Raise EngineError if cores, or time on them, were taken away since the begin."""
         if taken := self._allowed.taken(allowance(), self._core_ids):
             raise EngineError(taken)
 
-    def _check_layer(self, started: Started, layer_s: float) -> None:
+    def _check_layer(self, started: RunningBlock, layer_s: float) -> None:
         if layer_s <= HANG_S:
             return
         block = started.allocation.block
-        layer = min(block.start + self._gang.ended_layers(started.run), block.stop - 1)
+        layer = min(block.start + self._pool.ended_layers(started.run), block.stop - 1)
         seconds = self._costs.model(block.model).seconds[layer]
         profiled_s = float(seconds[np.isfinite(seconds)].max())  # infinite where there is no version
         if layer_s > HANG_FACTOR * profiled_s:

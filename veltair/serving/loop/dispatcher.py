@@ -168,7 +168,7 @@ class Dispatcher:
                     self._check_wake(answer, time_s)
                     commands.append(answer)
                 case Rejection():
-                    account, _ = self._call(answer.query_id)
+                    account, _ = self._dequeue(answer.query_id)
                     finished.append(self._close(account, Ending.REJECTED, time_s, answer.reason))
                 case _:
                     raise PolicyError(
@@ -212,11 +212,11 @@ class Dispatcher:
 
     def _adopt(self, event: Resized) -> None:
         running = self._running[event.query_id]
-        self._book(running, event.cores, running.target_cores, running.versions, event.time_s)
+        self._update(running, event.cores, running.target_cores, running.versions, event.time_s)
 
     def _start(self, allocation: Allocation, time_s: float) -> None:
         block, cores = allocation.block, allocation.cores
-        account, next_layer = self._call(allocation.query_id)
+        account, next_layer = self._dequeue(allocation.query_id)
         query, layers = account.query, account.layers
         if block.model != query.model or block.start != next_layer or block.stop > layers:
             raise PolicyError(
@@ -249,9 +249,9 @@ class Dispatcher:
                 f"{self._name} resizes query {resize.query_id} with {len(versions)} versions for "
                 f"{len(running.block)} layers"
             )
-        self._book(running, running.cores, resize.cores, versions, time_s)
+        self._update(running, running.cores, resize.cores, versions, time_s)
 
-    def _book(
+    def _update(
         self, before: Running, cores: int, target_cores: int, versions: tuple[int, ...], time_s: float
     ) -> None:
         query, reserved_cores = before.query, before.reserved_cores
@@ -274,7 +274,7 @@ class Dispatcher:
             )
         self.free_cores -= cores
 
-    def _call(self, query_id: int) -> tuple[_Account, int]:
+    def _dequeue(self, query_id: int) -> tuple[_Account, int]:
         """Take a query out of the queue; return its account and its next layer."""
         account = self._accounts.get(query_id)
         entry = account.waiting if account is not None else None

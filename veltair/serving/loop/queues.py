@@ -55,15 +55,15 @@ class PendingQueue(Sequence[Pending]):
         return iter(self._queue)
 
     @overload
-    def __getitem__(self, place: int) -> Pending: ...
+    def __getitem__(self, index: int) -> Pending: ...
 
     @overload
-    def __getitem__(self, place: slice) -> list[Pending]: ...
+    def __getitem__(self, index: slice) -> list[Pending]: ...
 
-    def __getitem__(self, place: int | slice) -> Pending | list[Pending]:
-        if isinstance(place, slice):
-            return [self._queue[at] for at in range(*place.indices(len(self._queue)))]
-        return self._queue[place]
+    def __getitem__(self, index: int | slice) -> Pending | list[Pending]:
+        if isinstance(index, slice):
+            return [self._queue[at] for at in range(*index.indices(len(self._queue)))]
+        return self._queue[index]
 
 
 class ValuesView(Sequence[Entry]):
@@ -81,13 +81,13 @@ class ValuesView(Sequence[Entry]):
         return iter(self._values)
 
     @overload
-    def __getitem__(self, place: int) -> Entry: ...
+    def __getitem__(self, index: int) -> Entry: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
 
-    def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
-        return tuple(self._values)[place]
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        return tuple(self._values)[index]
 
 
 class SeenIds:

@@ -91,7 +91,7 @@ class BlockSpan:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class StateSample:
     """The state after an event was dealt with: pressure in [0, 1] at the event, queries that still wait."""
 
     time_s: float
@@ -121,7 +121,7 @@ class Timeline:
     layers: Mapping[str, int]
     cores_from: str
     spans: tuple[BlockSpan, ...]
-    samples: tuple[Sample, ...]
+    samples: tuple[StateSample, ...]
     given_up: tuple[GivenUp, ...]
     end_s: float
     left_out: Mapping[str, int]
@@ -156,9 +156,9 @@ class _Open:
         for core in [core for core in self.held if core not in kept]:
             del self.held[core]
             self.used.pop(core, None)
-        for place, core in enumerate(cores):
+        for index, core in enumerate(cores):
             begin_s = self.held.setdefault(core, time_s)
-            if place < using:
+            if index < using:
                 self.used.setdefault(core, max(time_s, begin_s))
 
     def close(self, time_s: float, completed: bool) -> BlockSpan:
@@ -222,7 +222,7 @@ class Recorder:
         self._blocks: dict[int, LayerBlock] = {}
         self._open: dict[int, _Open] = {}
         self._spans: list[BlockSpan] = []
-        self._samples, self._given_up = list[Sample](), list[GivenUp]()
+        self._samples, self._given_up = list[StateSample](), list[GivenUp]()
         self._left_out = {"blocks": 0, "samples": 0, "given up queries": 0}
 
     def timeline(self) -> Timeline:
@@ -342,7 +342,7 @@ class Recorder:
             block.asked = None
 
     def _sample(self) -> None:
-        sample = Sample(self._now_s, self._pressure, self._pending)
+        sample = StateSample(self._now_s, self._pressure, self._pending)
         last = self._samples[-1] if self._samples else None
         if last is not None and (last.pressure, last.pending) == (sample.pressure, sample.pending):
             return

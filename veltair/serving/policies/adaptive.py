@@ -18,8 +18,8 @@ from veltair.serving.policies.blocks import (
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
 from veltair.serving.policies.elastic import ElasticPolicy
 from veltair.serving.policies.growth import fill
-from veltair.serving.policies.latency_tables import FixedVersion, Reading, Timetables, VersionChoice
-from veltair.serving.policies.native_spec import Asks, Plan
+from veltair.serving.policies.latency_tables import FixedVersion, LatencyTables, VersionChoice, VersionRule
+from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec
 
 
 class AdaptiveBlocks:
@@ -32,7 +32,7 @@ class AdaptiveBlocks:
     def __init__(
         self,
         context: Context,
-        reading: Reading | FixedVersion,
+        reading: VersionRule | FixedVersion,
         *,
         alpha: BudgetShare,
         budgets: BudgetRule,
@@ -43,7 +43,7 @@ class AdaptiveBlocks:
         conflict: Conflict,
         drop_late: DropLate,
     ) -> None:
-        self._tables = Timetables(context, reading)
+        self._tables = LatencyTables(context, reading)
         self._budgets = Budgets(context, alpha, budgets)
         self._former = BlockFormer(
             context, self._tables, self._budgets, coalesce_layers=coalesce_layers, threshold=threshold
@@ -68,10 +68,10 @@ class AdaptiveBlocks:
             return [*late, *starts] if late else starts
         return [*late, *fill(snapshot, starts, tables, level)]
 
-    def plan(self) -> Plan:
+    def plan(self) -> NativePolicySpec:
         """Return how it decides, as data."""
-        return Plan(
-            Asks.BLOCKS,
+        return NativePolicySpec(
+            DecisionKind.BLOCKS,
             self._tables,
             self._order,
             self._drop_late,
@@ -123,7 +123,7 @@ class VeltairAS(AdaptiveBlocks):
     ) -> None:
         super().__init__(
             context,
-            Reading.SOLO_AT_LEVEL,
+            VersionRule.SOLO_AT_LEVEL,
             alpha=alpha,
             budgets=budgets,
             threshold=threshold,

@@ -20,7 +20,7 @@ from veltair.compiler.frontend.model import LayerBlock, Model
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query
 from veltair.serving.policies.discipline import Proposal, round_down
-from veltair.serving.policies.latency_tables import Timetables
+from veltair.serving.policies.latency_tables import LatencyTables
 
 # Sums of times and of budgets that are equal on paper differ in their last bits.
 TOLERANCE = 1e-9
@@ -115,7 +115,7 @@ class BlockFormer:
     def __init__(
         self,
         context: Context,
-        tables: Timetables,
+        tables: LatencyTables,
         budgets: Budgets,
         *,
         coalesce_layers: CoalesceLayers,
@@ -333,5 +333,7 @@ def _need(times: Sequence[float], budget_s: float, counts: Sequence[int]) -> int
     return counts[times.index(min(times))]
 
 
-def _slack(rows: Sequence[Sequence[float]], budgets_s: Sequence[float], place: int, at_limit: int) -> float:
-    return budgets_s[place] - rows[place][at_limit]
+def _slack(
+    rows: Sequence[Sequence[float]], budgets_s: Sequence[float], position: int, at_limit: int
+) -> float:
+    return budgets_s[position] - rows[position][at_limit]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from veltair.compiler.frontend.model import Model
 from veltair.serving.policies.blocks import TOLERANCE
-from veltair.serving.policies.latency_tables import Row, Timetables
+from veltair.serving.policies.latency_tables import LatencyTables, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ShareTables:
             raise ValueError(f"ShareTables: levels of {rows} rows; give both tables all rows at all levels")
 
 
-def share_tables(tables: Timetables, models: Mapping[str, Model], cores: int) -> ShareTables:
+def share_tables(tables: LatencyTables, models: Mapping[str, Model], cores: int) -> ShareTables:
     """Return the tables of models on a machine of so many cores."""
     rows = [(name, layer) for name, model in models.items() for layer in range(len(model.layers) + 1)]
     levels = tables.levels()
@@ -93,17 +93,17 @@ def core_shares(
     1 / time left. A query whose last layer has ended while word of that is on its way has nothing left
     to share cores for: its share and need are 0, and it does not make the others' needs fit or not.
     """
-    at_work = [place for place, row in enumerate(remaining_s) if row[-1] > 0]
+    at_work = [index for index, row in enumerate(remaining_s) if row[-1] > 0]
     if len(at_work) < len(remaining_s):
         rest = core_shares(
-            [slack_s[place] for place in at_work],
-            [remaining_s[place] for place in at_work],
-            [best_cores[place] for place in at_work],
+            [slack_s[index] for index in at_work],
+            [remaining_s[index] for index in at_work],
+            [best_cores[index] for index in at_work],
             counts,
             cores,
         )
         of_all = [dict(zip(at_work, values, strict=True)) for values in rest]
-        shares, needs = ([values.get(place, 0) for place in range(len(remaining_s))] for values in of_all)
+        shares, needs = ([values.get(index, 0) for index in range(len(remaining_s))] for values in of_all)
         return shares, needs
     needs = [_fewest(row, slack, counts) for row, slack in zip(remaining_s, slack_s, strict=True)]
     step, units = counts[0], cores // counts[0]
@@ -140,9 +140,9 @@ def apportion(units: int, weights: Sequence[float], room: Sequence[int]) -> list
             break
         quota = [left * weight / total for weight in open_weights]
         whole = [floor(part + TOLERANCE) for part in quota]
-        by_remainder = sorted(range(len(quota)), key=lambda place: whole[place] - quota[place])
-        for place in by_remainder[: max(left - sum(whole), 0)]:
-            whole[place] += 1
+        by_remainder = sorted(range(len(quota)), key=lambda index: whole[index] - quota[index])
+        for index in by_remainder[: max(left - sum(whole), 0)]:
+            whole[index] += 1
         given = [min(has + more, max(most, has)) for has, more, most in zip(given, whole, room, strict=True)]
     return given
 
@@ -165,9 +165,9 @@ def _by_urgency(
 ) -> list[int]:
     """Return needs met from the most urgent down; then the spare by urgency, and the rest equally."""
     left, given = units, [0] * len(need_units)
-    for place in sorted(range(len(urgency)), key=lambda place: -urgency[place]):
-        given[place] = min(need_units[place], left)
-        left -= given[place]
+    for index in sorted(range(len(urgency)), key=lambda index: -urgency[index]):
+        given[index] = min(need_units[index], left)
+        left -= given[index]
     for weights in (urgency, [1.0] * len(urgency)):
         spare_room = [most - has for most, has in zip(room, given, strict=True)]
         spare = apportion(units - sum(given), weights, spare_room)

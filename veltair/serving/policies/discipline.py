@@ -102,8 +102,8 @@ def granted_cores(need: int, free_cores: int, counts: Sequence[int], conflict: C
 
 def round_down(cores: float, counts: Sequence[int]) -> int:
     """Return the largest of the ascending core counts that is at most `cores`, 0 if there is none."""
-    place = bisect_right(counts, cores)
-    return counts[place - 1] if place else 0
+    index = bisect_right(counts, cores)
+    return counts[index - 1] if index else 0
 
 
 def start_in_turn(

@@ -15,10 +15,10 @@ from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Run
 from veltair.serving.policies.core_shares import share_tables
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, admit, round_down
 from veltair.serving.policies.growth import busy, pressure_on
-from veltair.serving.policies.latency_tables import FixedVersion, Reading, Timetables
+from veltair.serving.policies.latency_tables import FixedVersion, LatencyTables, VersionRule
 from veltair.serving.policies.native_shares import make_shares
-from veltair.serving.policies.native_spec import Asks, Plan
-from veltair.serving.policies.waiting_columns import Roster
+from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec
+from veltair.serving.policies.waiting_columns import WaitingColumns
 
 
 class ElasticPolicy:
@@ -33,18 +33,18 @@ class ElasticPolicy:
     def __init__(
         self,
         context: Context,
-        reading: Reading | FixedVersion,
+        reading: VersionRule | FixedVersion,
         order: Order,
         conflict: Conflict,
         drop_late: DropLate,
     ) -> None:
         self._models = context.models
-        self._tables = Timetables(context, reading)
+        self._tables = LatencyTables(context, reading)
         self._order, self._conflict, self._drop_late = order, conflict, drop_late
         self._shrinks = conflict in (Conflict.SHRINK, Conflict.SHRINK_ONE_LAYER)
         tables = share_tables(self._tables, context.models, context.machine.cores)
         self._first_rows, self._core_shares = tables.first_rows, make_shares(tables)
-        self._roster = Roster(tables.first_rows)
+        self._waiting_columns = WaitingColumns(tables.first_rows)
         self._known: set[int] = set()
         self._shares: dict[int, tuple[int, int]] = {}
 
@@ -57,20 +57,22 @@ class ElasticPolicy:
             self._drop_late,
             lambda entry: self._tables.least_remaining_s(entry.query.model, entry.next_layer, level),
         )
-        self._roster.follow(waiting)
+        self._waiting_columns.follow(waiting)
         self._share_out(snapshot, level)
         starts = list(self._starts(snapshot, level))
         free_cores = snapshot.free_cores - sum(start.cores for start in starts)
         return [*late, *starts, *self._resizes(snapshot, free_cores)]
 
-    def plan(self) -> Plan:
+    def plan(self) -> NativePolicySpec:
         """Return how it decides, as data."""
-        return Plan(Asks.SHARES, self._tables, self._order, self._drop_late, self._conflict)
+        return NativePolicySpec(
+            DecisionKind.SHARES, self._tables, self._order, self._drop_late, self._conflict
+        )
 
     def _share_out(self, snapshot: Snapshot, level: int) -> None:
         """Renew the shares and needs of all queries if one came or went since they were made."""
-        running, roster = snapshot.running, self._roster
-        ids = [entry.query.id for entry in running] + roster.ids
+        running, waiting_columns = snapshot.running, self._waiting_columns
+        ids = [entry.query.id for entry in running] + waiting_columns.ids
         known = set(ids)
         if not ids or known == self._known:
             return
@@ -80,17 +82,20 @@ class ElasticPolicy:
             first_rows[entry.query.model] + entry.block.start + _ended(snapshot, entry) for entry in running
         ]
         shares, needs = self._core_shares(
-            deadlines_s + roster.deadlines_s, array("i", rows) + roster.rows, snapshot.time_s, level
+            deadlines_s + waiting_columns.deadlines_s,
+            array("i", rows) + waiting_columns.rows,
+            snapshot.time_s,
+            level,
         )
         self._known = known
         granted = compress(range(len(ids)), shares)
-        self._shares = {ids[place]: (shares[place], needs[place]) for place in granted}
+        self._shares = {ids[index]: (shares[index], needs[index]) for index in granted}
 
     def _starts(self, snapshot: Snapshot, level: int) -> Iterator[Allocation]:
         counts, free_cores = self._tables.counts, snapshot.free_cores
         if free_cores < counts[0]:
             return
-        for entry in self._roster.among(self._shares):
+        for entry in self._waiting_columns.among(self._shares):
             if free_cores < counts[0]:
                 return
             share, need = self._shares[entry.query.id]
@@ -102,7 +107,7 @@ class ElasticPolicy:
             block = LayerBlock(model.name, entry.next_layer, len(model.layers))
             versions = self._tables.versions(block, level, cores)
             yield Allocation(entry.query.id, block, versions, cores, wanted)
-            self._roster.remove(entry.query.id)
+            self._waiting_columns.remove(entry.query.id)
             free_cores -= cores
 
     def _resizes(self, snapshot: Snapshot, free_cores: int) -> Iterator[Resize]:

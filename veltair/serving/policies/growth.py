@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from veltair.serving.loop.policy import Allocation, Answer, Resize, Running, Snapshot
 from veltair.serving.policies.discipline import round_down
-from veltair.serving.policies.latency_tables import Timetables
+from veltair.serving.policies.latency_tables import LatencyTables
 
 
 def fill(
-    snapshot: Snapshot, starts: Sequence[Allocation], tables: Timetables, level: int
+    snapshot: Snapshot, starts: Sequence[Allocation], tables: LatencyTables, level: int
 ) -> Sequence[Answer]:
     """Return the starts and the growth of running blocks, so that both take all cores that suit them.
 
@@ -30,7 +30,7 @@ def fill(
 
 
 def _widened(
-    starts: Sequence[Allocation], free_cores: int, tables: Timetables, level: int
+    starts: Sequence[Allocation], free_cores: int, tables: LatencyTables, level: int
 ) -> Iterator[Allocation]:
     for start in starts:
         block = start.block
@@ -43,7 +43,7 @@ def _widened(
         free_cores -= cores - start.cores
 
 
-def grow(snapshot: Snapshot, free_cores: int, tables: Timetables) -> Iterator[Resize]:
+def grow(snapshot: Snapshot, free_cores: int, tables: LatencyTables) -> Iterator[Resize]:
     """Yield the growth of running blocks into cores that are to spare, the oldest block first.
 
     To be called when no query waits. Each block gets up to the count on which those of its layers that begin

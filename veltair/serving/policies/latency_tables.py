@@ -16,7 +16,7 @@ Row = tuple[float, ...]
 """Seconds by core count."""
 
 
-class Reading(StrEnum):
+class VersionRule(StrEnum):
     """Which versions a policy runs, and which times it expects of them."""
 
     SOLO_ALONE = "solo_alone"
@@ -52,20 +52,20 @@ class VersionChoice(StrEnum):
     """By its time and the price of its traffic (`priced_versions`)."""
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> VersionRule:
         """The reading of the cost tables that the choice means."""
-        return Reading.PRICED_AT_LEVEL if self is VersionChoice.PRICED else Reading.FASTEST_AT_LEVEL
+        return VersionRule.PRICED_AT_LEVEL if self is VersionChoice.PRICED else VersionRule.FASTEST_AT_LEVEL
 
 
-class Timetables:
+class LatencyTables:
     """What a policy expects each layer of each model to take, under its reading of the cost tables.
 
     `counts` are the core counts that can be granted, ascending: multiples of the core unit at which every
     layer of every model has a time. Levels are indices, from `level`. Raises ValueError if there is no count.
     """
 
-    def __init__(self, context: Context, reading: Reading | FixedVersion) -> None:
-        levels = (0.0,) if reading is Reading.SOLO_ALONE else context.costs.levels
+    def __init__(self, context: Context, reading: VersionRule | FixedVersion) -> None:
+        levels = (0.0,) if reading is VersionRule.SOLO_ALONE else context.costs.levels
         tables = {name: _read(context, name, reading) for name in context.models}
         grantable = _grantable(context, [seconds for seconds, _ in tables.values()])
         self._levels = levels
@@ -159,16 +159,16 @@ def priced_versions(costs: CostTable, model: str, machine: Machine) -> NDArray[n
 
 
 def _read(
-    context: Context, model: str, reading: Reading | FixedVersion
+    context: Context, model: str, reading: VersionRule | FixedVersion
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return seconds and versions, both of shape (levels, layers, profiled core counts)."""
     costs = context.costs.model(model)
     by_level = costs.seconds.transpose(3, 0, 1, 2)
-    if reading is Reading.SOLO_ALONE:
+    if reading is VersionRule.SOLO_ALONE:
         by_level = by_level[:1]
-    if reading is Reading.FASTEST_AT_LEVEL:
+    if reading is VersionRule.FASTEST_AT_LEVEL:
         versions = by_level.argmin(axis=2)
-    elif reading is Reading.PRICED_AT_LEVEL:
+    elif reading is VersionRule.PRICED_AT_LEVEL:
         versions = priced_versions(context.costs, model, context.machine)
     else:
         chosen = costs.solo

@@ -61,8 +61,8 @@ class NativeShares:
         count = len(rows)
         if count > len(self._shares):
             self._make_room(2 * count)
-        deadlines, places = deadlines_s.buffer_info()[0], rows.buffer_info()[0]
-        self._share_out(self._sharing, count, deadlines, places, time_s, level)
+        deadlines, indices = deadlines_s.buffer_info()[0], rows.buffer_info()[0]
+        self._share_out(self._sharing, count, deadlines, indices, time_s, level)
         return self._shares[:count].tolist(), self._needs[:count].tolist()
 
     def _make_room(self, queries: int) -> None:

@@ -12,13 +12,13 @@ from enum import IntEnum
 from veltair.serving.loop.policy import Policy
 from veltair.serving.policies.blocks import BlockFormer, Budgets
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal
-from veltair.serving.policies.latency_tables import Timetables
+from veltair.serving.policies.latency_tables import LatencyTables
 
 FormBlock = Callable[[str, int, int], Proposal]
 """Returns the next block of a model by its first layer and the place of its budgets' scale in `SCALES`."""
 
 
-class Asks(IntEnum):
+class DecisionKind(IntEnum):
     """What a policy asks cores for; the numbers are those of serving_loop.c."""
 
     BLOCKS = 0
@@ -32,15 +32,15 @@ class Asks(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class NativePolicySpec:
     """How a policy decides.
 
     Blocks come from `form`, or from `former` under limits that may follow the load. `budgets` are given where
     they are used.
     """
 
-    asks: Asks
-    tables: Timetables
+    asks: DecisionKind
+    tables: LatencyTables
     order: Order
     drop_late: DropLate
     conflict: Conflict = Conflict.WAIT
@@ -53,16 +53,16 @@ class Plan:
 
     def __post_init__(self) -> None:
         makers = (self.form is not None) + (self.former is not None)
-        if makers != (self.asks is Asks.BLOCKS):
+        if makers != (self.asks is DecisionKind.BLOCKS):
             raise ValueError(
                 f"Plan: asks is {self.asks.name}, with {makers} of `form` and `former`; "
                 "give one with BLOCKS, else none"
             )
-        if self.asks is Asks.SLACK_BLOCKS and self.block_layers < 1:
+        if self.asks is DecisionKind.SLACK_BLOCKS and self.block_layers < 1:
             raise ValueError(f"Plan: block_layers is {self.block_layers}; give 1 or more")
 
 
-def plan_of(policy: Policy) -> Plan | None:
+def plan_of(policy: Policy) -> NativePolicySpec | None:
     """Return a policy's plan, or None if it has none.
 
     Only a plan that the very class defines counts: a subclass that decides otherwise does not inherit it.

@@ -15,8 +15,8 @@ from veltair.serving.loop.policy import Answer, Context, Pending, Snapshot
 from veltair.serving.policies.blocks import TOLERANCE, BudgetShare
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
 from veltair.serving.policies.growth import fill
-from veltair.serving.policies.latency_tables import Timetables, VersionChoice
-from veltair.serving.policies.native_spec import Asks, Plan
+from veltair.serving.policies.latency_tables import LatencyTables, VersionChoice
+from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec
 
 
 class VeltairElastic:
@@ -38,7 +38,7 @@ class VeltairElastic:
         conflict: Conflict,
         drop_late: DropLate,
     ) -> None:
-        self._tables = Timetables(context, versions.reading)
+        self._tables = LatencyTables(context, versions.reading)
         self._alpha = alpha
         self._block_layers = layers
         self._grows = growth
@@ -71,10 +71,10 @@ class VeltairElastic:
             return [*late, *starts]
         return [*late, *fill(snapshot, starts, tables, level)]
 
-    def plan(self) -> Plan:
+    def plan(self) -> NativePolicySpec:
         """Return how it decides, as data."""
-        return Plan(
-            Asks.SLACK_BLOCKS,
+        return NativePolicySpec(
+            DecisionKind.SLACK_BLOCKS,
             self._tables,
             self._order,
             self._drop_late,

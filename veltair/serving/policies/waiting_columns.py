@@ -7,7 +7,7 @@ from itertools import compress
 from veltair.serving.loop.policy import Pending
 
 
-class Roster:
+class WaitingColumns:
     """The queries that wait, in their turn, with what sharing cores out asks of each.
 
     Most queries that wait did so at the last decision: only what changed is brought up to date. If the others
@@ -38,9 +38,9 @@ class Roster:
 
     def remove(self, query_id: int) -> None:
         """Take out a query that waits no longer."""
-        place = self.ids.index(query_id)
+        index = self.ids.index(query_id)
         for column in (self._entries, self.ids, self.deadlines_s, self.rows):
-            del column[place]
+            del column[index]
 
     def among(self, ids: Mapping[int, object]) -> list[Pending]:
         """Return those whose ids are among these, in their turn."""

@@ -16,7 +16,7 @@ from veltair.compiler.footprint.traffic import CACHE_BYTES
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.c_build import EXACT_LIBRARY, compile_c, default_build_dir
 from veltair.machine.contention.contention import Contention
-from veltair.machine.contention.sharing import Seat, pinned_bytes_per_s, use_of
+from veltair.machine.contention.sharing import CacheGroupShare, pinned_bytes_per_s, use_of
 from veltair.machine.costs.cost_model import block_bytes_per_s
 from veltair.serving.loop.dispatcher import BlockEnd, Resized
 from veltair.serving.simulator.python_core import Delays
@@ -70,7 +70,7 @@ class _Tenant:
     query_id: int
     block: LayerBlock
     versions: tuple[int, ...]
-    picks: bytes
+    noise_index: bytes
 
 
 class NativeCore:
@@ -90,7 +90,7 @@ class NativeCore:
         library = _load(build_dir or default_build_dir())
         self._contention = contention
         self._delays = delays
-        self._places = {name: place for place, name in enumerate(noise)}
+        self._places = {name: index for index, name in enumerate(noise)}
         self._pointers = Pointers()
         settings = _settings(contention, noise, delays, self._pointers)
         self._library = library
@@ -136,26 +136,26 @@ class NativeCore:
         block: LayerBlock,
         versions: tuple[int, ...],
         cores: int,
-        picks: bytes,
+        noise_index: bytes,
         now_s: float,
     ) -> None:
         """Run a block from now on. Raises LookupError if it was not profiled so."""
         slot = self._free[-1]
         packed = self._packed(block, versions, cores)
-        place = self._places[block.model]
+        index = self._places[block.model]
         if (
-            self._start(self._handle, slot, place, block.start, block.stop, cores, packed, picks, now_s)
+            self._start(self._handle, slot, index, block.start, block.stop, cores, packed, noise_index, now_s)
             != _OK
         ):
             self._explain(block, versions, cores)
-        self._tenants[slot] = _Tenant(query_id, block, versions, picks)
+        self._tenants[slot] = _Tenant(query_id, block, versions, noise_index)
         self._slots[query_id] = self._free.pop()
 
-    def seat(self, query_id: int, seat: Seat) -> None:
+    def seat(self, query_id: int, seat: CacheGroupShare) -> None:
         """Say on which cache groups a block's cores are."""
         self.seat_slot(self._slots[query_id], seat)
 
-    def seat_slot(self, slot: int, seat: Seat) -> None:
+    def seat_slot(self, slot: int, seat: CacheGroupShare) -> None:
         """Say the same of the block in a slot."""
         machine = self._contention.machine
         use = use_of(machine, seat)
@@ -303,8 +303,8 @@ def _settings(
     pointer = pointers.to
     models = [_model(contention, name, noise[name], delays.start_of(name), pointer) for name in noise]
     counts = range(machine.cores + 1)
-    law = contention.law
-    profiled = {cores: place for place, cores in enumerate(costs.cores)}
+    cost_model = contention.cost_model
+    profiled = {cores: index for index, cores in enumerate(costs.cores)}
     return _Settings(
         models=pointers.to_all(models),
         levels=pointer(costs.levels),
@@ -322,11 +322,11 @@ def _settings(
         l3_bytes=machine.l3_bytes,
         total_l3_bytes=machine.total_l3_bytes,
         fork_s=machine.launch_s + machine.join_s,
-        combine=law.combine if law else 1.0,
+        combine=cost_model.combine if cost_model else 1.0,
         scale=contention.scale,
         resize_cost_s=delays.resize_s,
         join_cost_s=delays.join_s,
-        by_law=law is not None,
+        by_law=cost_model is not None,
         seated=contention.seated,
     )
 
@@ -338,20 +338,20 @@ def _model(
     seconds, shares = curves.seconds, curves.dram_share
     l3 = np.broadcast_to(curves.l3_share[:, :, None], shares.shape)
     rows = np.concatenate([seconds, curves.slopes, shares[..., None], l3[..., None]], axis=3)
-    laws = 0
-    if contention.law is not None:
+    cost_models = 0
+    if contention.cost_model is not None:
         table = np.zeros((*seconds.shape[:2], _LAW_FIELDS))
-        for layer, versions in enumerate(contention.law.layers[name]):
+        for layer, versions in enumerate(contention.cost_model.layers[name]):
             # A study of fewer versions leaves the law as it is: what the table lacks, nobody runs.
-            for version, law in enumerate(versions[: seconds.shape[1]]):
-                tiling = law.tiling
+            for version, cost_model in enumerate(versions[: seconds.shape[1]]):
+                tiling = cost_model.tiling
                 table[layer, version] = (
-                    law.compute_s,
+                    cost_model.compute_s,
                     tiling.parallelism,
                     tiling.blocking_bytes,
                     tiling.compulsory_bytes,
                     tiling.steepness,
                     *(tiling.fetched_bytes or (nan,) * len(CACHE_BYTES)),
                 )
-        laws = pointer(table)
-    return _Model(pointer(rows), laws, pointer(noise), seconds.shape[0], seconds.shape[1], start_s)
+        cost_models = pointer(table)
+    return _Model(pointer(rows), cost_models, pointer(noise), seconds.shape[0], seconds.shape[1], start_s)

@@ -14,7 +14,7 @@ from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.loop.queues import SeenIds
 from veltair.serving.policies.blocks import SCALES, TOLERANCE, UNSCALED
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, late_reason
-from veltair.serving.policies.native_spec import Asks, Plan, plan_of
+from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec, plan_of
 from veltair.serving.simulator.native_core import NativeCore, Pointers
 from veltair.serving.simulator.simulator import CoreChange, Simulator
 
@@ -96,7 +96,7 @@ class _Loop:
     """One run: what C asks for is looked up here."""
 
     def __init__(
-        self, policy: Policy, plan: Plan, context: Context, simulator: Simulator, core: NativeCore
+        self, policy: Policy, plan: NativePolicySpec, context: Context, simulator: Simulator, core: NativeCore
     ) -> None:
         self._policy, self._plan = policy, plan
         self._simulator, self._core = simulator, core
@@ -176,7 +176,7 @@ class _Loop:
         levels, layers = len(remaining), remaining.shape[1] - 1
         former, budgets = plan.former, plan.budgets
         shape = (levels, limits, len(SCALES) if follows_slack else 1, layers)
-        proposals = np.zeros(shape if plan.asks is Asks.BLOCKS else 0, _PROPOSAL)
+        proposals = np.zeros(shape if plan.asks is DecisionKind.BLOCKS else 0, _PROPOSAL)
         self._proposals.append(proposals)
         averages = [former.average_cores(name, level) for level in tables.levels()] if former else []
         seconds = [tables.seconds(name, level) for level in tables.levels()] if former else []
@@ -214,10 +214,10 @@ class _Loop:
         nbytes = state.record_count * _RECORD.itemsize
         rows = np.frombuffer(ctypes.string_at(state.records, nbytes), _RECORD).tolist()
         self._library.loop_take_records(self._handle)
-        for start_s, end_s, core_s, slack_s, least_s, place, ending, blocks, conflicts, _ in rows:
+        for start_s, end_s, core_s, slack_s, least_s, index, ending, blocks, conflicts, _ in rows:
             reason = ("", late_reason(slack_s, least_s), UNFINISHED_REASON)[ending] if ending else ""
             yield QueryRecord(
-                queries[place], _ENDINGS[ending], start_s, end_s, blocks, conflicts, core_s, reason
+                queries[index], _ENDINGS[ending], start_s, end_s, blocks, conflicts, core_s, reason
             )
 
     def _add_arrivals(self) -> None:
@@ -231,7 +231,7 @@ class _Loop:
             part.models,
             np.array(arrivals_s),
             np.array(targets_s),
-            part.picks,
+            part.noise_index,
         ]
         arrivals = _Arrivals(*(values.ctypes.data for values in self._part), len(ids))
         self._library.loop_add_arrivals(self._handle, ctypes.byref(arrivals))
@@ -242,8 +242,8 @@ class _Loop:
         follows_slack = plan.budgets is not None and plan.budgets.follows_slack
         step = state.scale if follows_slack else UNSCALED
         proposal = plan.form(self._names[state.model], state.first, step)
-        place = (state.level, state.limit, state.scale, state.first)
-        self._proposals[state.model][place] = (len(proposal.block), proposal.cores)
+        index = (state.level, state.limit, state.scale, state.first)
+        self._proposals[state.model][index] = (len(proposal.block), proposal.cores)
 
     def _add_errors(self) -> None:
         self._errors = self._simulator.next_proxy_errors()

@@ -26,46 +26,46 @@ class Draw(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class NoiseBatch:
     """Some queries that arrive one after the other, and the noise of their layers.
 
-    `models`, shape (queries,), are the places of their models in the context. `picks`, shape (queries, most
-    layers of a model), are places in the `noise` of the model's costs; they are 0 beyond its layers.
+    `models`, shape (queries,), are the indices of their models in the context. `noise_index`, shape (queries,
+    most layers of a model), are indices into the `noise` of the model's costs; they are 0 beyond its layers.
     """
 
     queries: Sequence[Query]
     models: NDArray[np.int32]
-    picks: NDArray[np.uint32]
+    noise_index: NDArray[np.uint32]
 
 
-def noise_parts(arrivals: Sequence[Query], context: Context, rng: Draw) -> Iterator[Part]:
+def noise_batches(arrivals: Sequence[Query], context: Context, rng: Draw) -> Iterator[NoiseBatch]:
     """Yield the noise of a trace, `PART` queries at a time. Raises LookupError for a model not served."""
-    places = {name: place for place, name in enumerate(context.models)}
+    indices = {name: index for index, name in enumerate(context.models)}
     layers = np.array([len(model.layers) for model in context.models.values()])
     repeats = np.array([len(context.costs.model(name).noise) for name in context.models])
     for first in range(0, len(arrivals), PART):
         queries = arrivals[first : first + PART]
-        models = np.fromiter((places[query.model] for query in queries), np.int32, len(queries))
+        models = np.fromiter((indices[query.model] for query in queries), np.int32, len(queries))
         drawn = np.arange(layers.max()) < layers[models, None]
-        picks = np.zeros(drawn.shape, np.uint32)
-        picks[drawn] = rng.integers(np.repeat(repeats[models], layers[models]))
-        yield Part(queries, models, picks)
+        noise_index = np.zeros(drawn.shape, np.uint32)
+        noise_index[drawn] = rng.integers(np.repeat(repeats[models], layers[models]))
+        yield NoiseBatch(queries, models, noise_index)
 
 
-def noise_rows(parts: Iterator[Part], context: Context) -> Iterator[NDArray[np.uint32]]:
+def noise_rows(parts: Iterator[NoiseBatch], context: Context) -> Iterator[NDArray[np.uint32]]:
     """Yield the picks of each query, shape (layers,)."""
-    return (picks for _, picks in _rows(parts, context))
+    return (noise_index for _, noise_index in _rows(parts, context))
 
 
-def service_factors(parts: Iterator[Part], context: Context) -> Iterator[NDArray[np.float64]]:
+def service_factors(parts: Iterator[NoiseBatch], context: Context) -> Iterator[NDArray[np.float64]]:
     """Yield what the times of each query's layers are multiplied by, shape (layers,)."""
     noise = [context.costs.model(name).noise for name in context.models]
-    return (noise[model][picks] for model, picks in _rows(parts, context))
+    return (noise[model][noise_index] for model, noise_index in _rows(parts, context))
 
 
-def _rows(parts: Iterator[Part], context: Context) -> Iterator[tuple[int, NDArray[np.uint32]]]:
+def _rows(parts: Iterator[NoiseBatch], context: Context) -> Iterator[tuple[int, NDArray[np.uint32]]]:
     """Yield the place of each query's model, and its picks."""
     layers = [len(model.layers) for model in context.models.values()]
     for part in parts:
-        for model, picks in zip(part.models.tolist(), part.picks, strict=True):
-            yield model, picks[: layers[model]]
+        for model, noise_index in zip(part.models.tolist(), part.noise_index, strict=True):
+            yield model, noise_index[: layers[model]]

@@ -10,7 +10,7 @@ _DRAWN_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyError:
+class SensorError:
     """The error of a source of interference, as measured or as assumed. The defaults are an exact one.
 
     What is told is pressure x (1 + `relative_sigma` x a) + `sigma` x b, with a and b standard normal and new
@@ -31,10 +31,10 @@ class ProxyError:
                 )
 
 
-class Proxy:
+class NoisyPressure:
     """Tells pressure with an error, from a random stream of its own: other streams do not feel it."""
 
-    def __init__(self, error: ProxyError) -> None:
+    def __init__(self, error: SensorError) -> None:
         """Begin with the first event's errors."""
         self._error = error
         self._rng = np.random.default_rng(error.seed)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.machine.contention.contention import Contention, Neighbours
-from veltair.machine.contention.layer_demand import LayerLoad
-from veltair.machine.contention.sharing import Seat
+from veltair.machine.contention.contention import Contention, RunningLayers
+from veltair.machine.contention.layer_demand import LayerDemand
+from veltair.machine.contention.sharing import CacheGroupShare
 from veltair.serving.loop.dispatcher import BlockEnd, Resized
 
 # Below every pressure and time: a layer that has just begun has met none yet.
@@ -66,12 +66,12 @@ class Core(Protocol):
         block: LayerBlock,
         versions: tuple[int, ...],
         cores: int,
-        picks: bytes,
+        noise_index: bytes,
         now_s: float,
     ) -> None:
-        """Run a block from now on. `picks` holds a place in its model's noise for each layer of the model."""
+        """Run a block from now on. `noise_index` holds an index into its model's noise for each layer."""
 
-    def seat(self, query_id: int, seat: Seat) -> None:
+    def seat(self, query_id: int, seat: CacheGroupShare) -> None:
         """Say on which cache groups a block's cores are, after its start and each change of its cores."""
 
     def resize(self, query_id: int, cores: int, versions: tuple[int, ...] | None, now_s: float) -> None:
@@ -103,7 +103,7 @@ class _Running:
     block: LayerBlock
     versions: tuple[int, ...]
     cores: int
-    loads: list[LayerLoad]
+    loads: list[LayerDemand]
     noise: list[float]
     begin_s: float
     end_s: float = math.inf
@@ -112,7 +112,7 @@ class _Running:
     seconds: float = math.nan
     next_cores: int | None = None
     next_due_s: float = math.inf
-    next_loads: list[LayerLoad] | None = None
+    next_loads: list[LayerDemand] | None = None
 
     def enter_layer(self, begin_s: float) -> None:
         """Begin the next layer; the condition that it meets follows."""
@@ -145,7 +145,7 @@ class PythonCore:
         self._delays = delays
         self._now_s = 0.0
         self._running: list[_Running] = []
-        self._neighbours = Neighbours()
+        self._neighbours = RunningLayers()
         self._by_query: dict[int, _Running] = {}
         self._ended: dict[int, int] = {}
         self._progress = MappingProxyType(self._ended)
@@ -159,11 +159,11 @@ class PythonCore:
         block: LayerBlock,
         versions: tuple[int, ...],
         cores: int,
-        picks: bytes,
+        noise_index: bytes,
         now_s: float,
     ) -> None:
         """Run a block from now on. Raises LookupError if it was not profiled so."""
-        picked = np.frombuffer(picks, dtype=np.uint32)[block.start : block.stop]
+        picked = np.frombuffer(noise_index, dtype=np.uint32)[block.start : block.stop]
         loads = self._contention.loads(block, versions, cores)
         noise = self._noise[block.model][picked].tolist()
         running = _Running(
@@ -176,7 +176,7 @@ class PythonCore:
         self._ended[query_id] = 0
         self._stale = True
 
-    def seat(self, query_id: int, seat: Seat) -> None:
+    def seat(self, query_id: int, seat: CacheGroupShare) -> None:
         """Say on which cache groups a block's cores are."""
         self._neighbours.seats[self._running.index(self._by_query[query_id])] = seat
         self._stale = True
@@ -215,7 +215,7 @@ class PythonCore:
     def clear(self) -> None:
         """End all blocks at once."""
         self._running.clear()
-        self._neighbours = Neighbours()
+        self._neighbours = RunningLayers()
         self._by_query.clear()
         self._ended.clear()
         self._stale = True
@@ -224,36 +224,36 @@ class PythonCore:
         now_s, contention = self._now_s, self._contention
         next_end_s, next_place = math.inf, 0
         conditions = contention.conditions(self._neighbours)
-        for place, running in enumerate(self._running):
-            condition = conditions[place]
+        for index, running in enumerate(self._running):
+            condition = conditions[index]
             if condition != running.condition:
                 running.meet(condition, contention.seconds(running.loads[running.ended], condition), now_s)
             if running.end_s < next_end_s:
-                next_end_s, next_place = running.end_s, place
+                next_end_s, next_place = running.end_s, index
         self._next_end_s, self._next_place = next_end_s, next_place
         self._stale = False
 
-    def _end_layer(self, place: int, time_s: float) -> BlockEnd | Resized | None:
+    def _end_layer(self, index: int, time_s: float) -> BlockEnd | Resized | None:
         self.events += 1
         self._now_s = time_s
         self._stale = True
-        running = self._running[place]
+        running = self._running[index]
         running.ended += 1
         if running.ended == len(running.loads):
-            return self._end_block(place)
+            return self._end_block(index)
         self._ended[running.query_id] = running.ended
         event = None
         if running.next_cores is None or running.next_due_s > time_s:
             running.enter_layer(time_s)
         else:
             event = self._adopt(running, running.next_cores)
-            self._neighbours.cores[place] = running.cores
-        self._neighbours.loads[place] = running.loads[running.ended]
+            self._neighbours.cores[index] = running.cores
+        self._neighbours.loads[index] = running.loads[running.ended]
         return event
 
-    def _end_block(self, place: int) -> BlockEnd:
-        running = self._running.pop(place)
-        self._neighbours.remove(place)
+    def _end_block(self, index: int) -> BlockEnd:
+        running = self._running.pop(index)
+        self._neighbours.remove(index)
         del self._by_query[running.query_id], self._ended[running.query_id]
         return BlockEnd(self._now_s, running.query_id)
 

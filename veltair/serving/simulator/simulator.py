@@ -24,19 +24,19 @@ from numpy.typing import NDArray
 
 from veltair.machine.c_build import NativeBuildError
 from veltair.machine.contention.contention import Contention, make_contention
-from veltair.machine.contention.sharing import Seat, groups_of, seat_of
-from veltair.machine.costs.cost_model import MachineLaw
+from veltair.machine.contention.sharing import CacheGroupShare, groups_of, seat_of
+from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.topology.placement import Holdings, pinned
 from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized
 from veltair.serving.loop.policy import Allocation, Context, Resize
 from veltair.serving.loop.query import Query
 from veltair.serving.simulator.agenda import Agenda
 from veltair.serving.simulator.native_core import NativeCore
-from veltair.serving.simulator.noise import Draw, Part, noise_parts, noise_rows
-from veltair.serving.simulator.pressure_sensor import Proxy, ProxyError
+from veltair.serving.simulator.noise import Draw, NoiseBatch, noise_batches, noise_rows
+from veltair.serving.simulator.pressure_sensor import NoisyPressure, SensorError
 from veltair.serving.simulator.python_core import Core, Delays, PythonCore
 
-__all__ = ["ProxyError", "Simulator"]
+__all__ = ["SensorError", "Simulator"]
 
 CORES = ("c", "python")
 
@@ -75,9 +75,9 @@ class Simulator:
         grant_cost_s: float = 0.0,
         join_cost_s: float = 0.0,
         placement: str = "spread",
-        law: MachineLaw | None = None,
+        cost_model: MachineCostModel | None = None,
         contention_scale: float = 1.0,
-        proxy: ProxyError | None = None,
+        proxy: SensorError | None = None,
         core: str = "c",
         build_dir: Path | None = None,
     ) -> None:
@@ -85,8 +85,8 @@ class Simulator:
 
         `start_costs_s` are those of single models, in place of `start_cost_s`. `grant_cost_s` is how long it
         takes until a running block knows of a resize, `join_cost_s` what a block that grows waits for on top
-        of `resize_cost_s`. `law` is that of a described machine; None: the cost table's times. `proxy` is
-        the error of the pressure that is told; None: exact. `core` is the inner loop, `c` (compiled into
+        of `resize_cost_s`. `cost_model` is that of a described machine; None: the cost table's times. `proxy`
+        is the error of the pressure that is told; None: exact. `core` is the inner loop, `c` (compiled into
         `build_dir`, by default the user's cache folder) or `python`.
 
         Raises ValueError if the trace is out of order, a time is negative or no number, or the cost table has
@@ -98,15 +98,15 @@ class Simulator:
         self._agenda = Agenda(arrivals, drain_s)
         self._layers = {name: len(model.layers) for name, model in context.models.items()}
         self._cores = context.machine.cores
-        contention = make_contention(context.costs, context.machine, placement, law, contention_scale)
+        contention = make_contention(context.costs, context.machine, placement, cost_model, contention_scale)
         noise = {name: context.costs.model(name).noise for name in context.models}
         self._core = _make_core(core, contention, noise, delays, build_dir)
         self._groups = groups_of(context.machine)
         self._proxy_error = proxy
         self._arrivals = arrivals
         self._holdings = Holdings(context.machine, pinned) if contention.seated else None
-        self._proxy = Proxy(proxy) if proxy else None
-        self._parts = noise_parts(arrivals, context, rng)
+        self._proxy = NoisyPressure(proxy) if proxy else None
+        self._parts = noise_batches(arrivals, context, rng)
         self._rows = noise_rows(self._parts, context)
         self._now_s = 0.0
         self._picks: dict[int, bytes] = {}
@@ -140,12 +140,12 @@ class Simulator:
         return self._holdings is not None
 
     @property
-    def proxy_error(self) -> ProxyError | None:
+    def proxy_error(self) -> SensorError | None:
         """The error of the pressure that is told; None: it is exact."""
         return self._proxy_error
 
     @property
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[NoiseBatch]:
         """The trace with its noise, in parts."""
         return self._parts
 
@@ -155,7 +155,7 @@ class Simulator:
             raise ValueError("pressure is told exactly; make the simulator with a ProxyError")
         return self._proxy.next_errors()
 
-    def hold(self, change: CoreChange, block: int, cores: int) -> Seat | None:
+    def hold(self, change: CoreChange, block: int, cores: int) -> CacheGroupShare | None:
         """Keep account of the cores of a block, under any number of its own; return a new seat."""
         assert self._holdings is not None
         holdings = self._holdings
@@ -175,15 +175,15 @@ class Simulator:
     def start(self, allocation: Allocation) -> None:
         """Run a block from now on. Raises LookupError if it was not profiled so."""
         block, query_id, cores = allocation.block, allocation.query_id, allocation.cores
-        picks = self._picks.get(query_id)
-        if picks is None or query_id in self._running:
+        noise_index = self._picks.get(query_id)
+        if noise_index is None or query_id in self._running:
             raise LookupError(f"query {query_id} has not arrived, has ended or runs already; start others")
         if len(self._running) == self._cores:
             raise ValueError(
                 f"query {query_id} is to start, but {len(self._running)} blocks run on {self._cores} cores; "
                 "wait until one ends"
             )
-        self._core.start(query_id, block, allocation.versions, cores, picks, self._now_s)
+        self._core.start(query_id, block, allocation.versions, cores, noise_index, self._now_s)
         self._running.add(query_id)
         if block.stop == self._layers[block.model]:
             del self._picks[query_id]
