@@ -1,6 +1,5 @@
 """The simulated study: for each policy the QPS at 95 % QoS, then its records at loads that all share."""
 
-from veltair.serving.simulator.pressure_sensor import SensorError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, isfinite
@@ -32,6 +31,7 @@ from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.simulator.native_loop import serve_simulated
 from veltair.serving.simulator.noise import noise_batches
+from veltair.serving.simulator.pressure_sensor import SensorError
 from veltair.serving.simulator.simulator import Simulator
 
 # A run shorter than this many latency targets is over before an overload could make anybody late.

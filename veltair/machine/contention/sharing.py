@@ -1,6 +1,6 @@
 """Who gets how much of what blocks share: the L3 by where their cores are, memory bandwidth max-min fair.
 
-Pure. A `CacheGroupShare` says where a block's cores are: (cache group, number of its cores there), each group once.
+Pure. A `CacheGroupShare` says where a block's cores are: (cache group, its cores there), each group once.
 Under `spread` nobody asks for it: every block has a part of every group.
 """
 
