@@ -151,39 +151,9 @@ def cells(tables: Tables) -> list[ScaledLayer]:
 def derive(host: Tables, machine: Machine) -> Tables:
     """Return modelled tables of a described machine, from those measured on another one.
 
-    They are `predicted_seconds` of each version. Its computing time is the measured one on a core there, net of
-    its modelled memory time there, x (peak of a core there / peak of a core here, at the width of vectors that
-    was run there). The exponent that combines both is fitted on the measured times on several cores there. A
-    block of c of C cores at pressure p gets the share max(1 - p, c / C) of the L3 and of the DRAM bandwidth,
-    and c + p (C - c) cores are at work. Repeats spread as they did there. Nothing measured on such a machine
-    stands behind this: it is unvalidated.
-
-    Raises LookupError for tables without times on one core.
-    """
-    alone = _median_alone(tables)
-    solo = alone[alone["cores"] == 1].set_index(_VERSION)["seconds"].to_dict()
-    return [
-        ScaledLayer(
-            row["model"],
-            row["layer"],
-            row["version"],
-            tables.tilings[row["model"]][row["layer"]][row["version"]],
-            tables.layers[row["model"]][row["layer"]].macs,
-            solo[row["model"], row["layer"], row["version"]],
-            row["cores"],
-            row["seconds"],
-        )
-        for row in alone.to_dict("records")
-        if (row["model"], row["layer"], row["version"]) in solo
-    ]
-
-
-def derive(host: Tables, machine: Machine) -> Tables:
-    """Return modelled tables of a described machine, from those measured on another one.
-
     They are `predicted_seconds` of each version: its computing time is the measured one on a core there, net
     of its modelled memory time there, x (peak of a core there / peak of a core here, at the width of vectors
-    that was run there). The exponent that combines both is fitted on the measured times on several cores there. A
+    that was run there). The exponent that combines both is fitted on the times measured on several cores. A
     block of c of C cores at pressure p gets the share max(1 - p, c / C) of the L3 and of the DRAM bandwidth,
     and c + p (C - c) cores are at work. Repeats spread as they did there. Nothing measured on such a machine
     stands behind this: it is unvalidated.
