@@ -1,8 +1,12 @@
-"""The step that measures a policy, whole: LoadGen, the engine and the tiny network."""
+"""The step that measures a policy, whole (LoadGen, the engine, the tiny network), and the lock it takes."""
 
+import fcntl
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from threading import Thread
 
 import pandas as pd
 import pytest
@@ -16,7 +20,13 @@ from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.measurement import steps
 from veltair.evaluation.measurement.run import QUERIES
-from veltair.evaluation.measurement.steps import RUNS, VERDICTS, measure_policy
+from veltair.evaluation.measurement.steps import (
+    RUNS,
+    VERDICTS,
+    machine_to_itself,
+    measure_policy,
+    measuring_lock,
+)
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.simulation.steps import simulate_capacity
 from veltair.machine.costs.folder import Tables, write_tables
@@ -97,3 +107,45 @@ def test_a_policy_is_measured_as_the_configuration_says(
     provenance = read_provenance(folder / RECORDS)
     assert provenance.details["interference"] == line
     assert str(Layout(config).interference) in provenance.inputs
+
+
+def test_a_second_measurement_waits_until_the_first_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock, order = tmp_path / "new" / "lock", []
+
+    def measure() -> None:
+        with machine_to_itself(lock):
+            order.append("second")
+
+    with machine_to_itself(lock):
+        second = Thread(target=measure)
+        second.start()
+        second.join(timeout=0.3)
+        assert second.is_alive()
+        order.append("first")
+    second.join()
+    assert order == ["first", "second"]
+    assert f"waiting for another measurement on this machine to end ({lock})" in capsys.readouterr().out
+
+
+def test_a_measurement_that_was_killed_leaves_no_lock_behind(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        with lock.open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        first.kill()
+    with machine_to_itself(lock):
+        pass
+
+
+def test_all_runs_of_a_user_share_a_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    first = measuring_lock()
+    monkeypatch.chdir(tmp_path)
+    assert measuring_lock() == first
+    assert first.parent == tmp_path
