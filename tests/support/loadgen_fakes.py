@@ -71,9 +71,10 @@ def script_loadgen(
 
 
 class FakeEngine:
-    """Answers each query a few ms after it came, and rejects every tenth at once."""
+    """Answers each query `answer_s` after its turn came, and rejects every tenth at once."""
 
-    def __init__(self, sample_models: tuple[str, ...] = MIXED_SAMPLES) -> None:
+    def __init__(self, sample_models: tuple[str, ...] = MIXED_SAMPLES, answer_s: float = 0.002) -> None:
+        self.answer_s = answer_s
         self.sample_models = sample_models
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.arrivals: list[tuple[int, int, float]] = []
@@ -93,7 +94,7 @@ class FakeEngine:
         records = []
         while isinstance(event := self.events.get(timeout=60), tuple):
             self.arrivals.append(event)
-            records.append(self._answer(loadgen, *event))
+            records.append(self.answer(loadgen, *event))
         return records, event
 
     def last_event(self) -> Any:
@@ -109,12 +110,13 @@ class FakeEngine:
             events.append(self.events.get())
         return [event for event in events if isinstance(event, LoadGenError)]
 
-    def _answer(
+    def answer(
         self, loadgen: LoadGenProcess | TenantProcesses, number: int, sample: int, received_s: float
     ) -> QueryRecord:
+        """Complete or reject a query and return its record."""
         rejected = number % 10 == 9
         if not rejected:
-            time.sleep(0.002)
+            time.sleep(self.answer_s)
         loadgen.complete(number)
         model = self.sample_models[sample]
         return QueryRecord(

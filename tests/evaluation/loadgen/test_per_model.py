@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.loadgen_fakes import MIXED_SAMPLES, QOS_S, FakeEngine, is_gone, script_loadgen, server_run
 from veltair.evaluation.loadgen.arrivals import server_queries
+from veltair.evaluation.loadgen.client import Limits
 from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenResult, LoadGenSummary, Trace
 from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, split, verdict_rows
 from veltair.serving.loop.query import Ending, Query, QueryRecord
@@ -132,11 +133,10 @@ def test_a_tenant_that_is_never_ready_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script_loadgen(tmp_path, monkeypatch, "time.sleep(600)")
-    monkeypatch.setattr("veltair.evaluation.loadgen.per_model.START_TIMEOUT_S", 0.2)
     engine = FakeEngine()
     with (
         pytest.raises(LoadGenError, match=r"tenant a: LoadGen was not ready after"),
-        TenantProcesses(server_run(tmp_path / "out"), QOS_S) as tenants,
+        TenantProcesses(server_run(tmp_path / "out"), QOS_S, Limits(start_s=0.2)) as tenants,
     ):
         engine.start(tenants)
     assert not engine.readied.is_set()

@@ -19,7 +19,7 @@ import numpy as np
 
 from veltair.evaluation.loadgen.child import TARGET_PERCENTILE
 from veltair.evaluation.loadgen.client import (
-    START_TIMEOUT_S,
+    Limits,
     LoadGenProcess,
     OnArrival,
     OnFailure,
@@ -114,14 +114,15 @@ class TenantProcesses:
     tenant and must return at once.
     """
 
-    def __init__(self, run: ServerRun, qos_s: Mapping[str, float]) -> None:
+    def __init__(self, run: ServerRun, qos_s: Mapping[str, float], limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
         self._runs = split(run, qos_s)
         self._tightest_qos_s = min(one.target_latency_s for one in self._runs.values())
         self._samples = {
             tenant: [index for index, model in enumerate(run.sample_models) if model == tenant]
             for tenant in self._runs
         }
-        self._processes = {tenant: LoadGenProcess(one) for tenant, one in self._runs.items()}
+        self._processes = {tenant: LoadGenProcess(one, limits) for tenant, one in self._runs.items()}
         self._processes_left = ExitStack()
         # Flushes and failures come from as many threads as there are tenants; arrivals need no lock.
         self._lock = threading.Lock()
@@ -161,7 +162,7 @@ class TenantProcesses:
         """
         for process in self._processes.values():
             process.launch()
-        ready_by_s = time.monotonic() + START_TIMEOUT_S
+        ready_by_s = time.monotonic() + self._limits.start_s
         self._each(lambda process: process.await_ready(ready_by_s - time.monotonic()))
         on_ready()
         for position, (tenant, process) in enumerate(self._processes.items()):
