@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES) --rerun-incomplete
 
-.PHONY: all many-core paper-sim redraw validation test test-long check smoke estimate clean help
+.PHONY: all many-core paper-sim redraw validation test test-long coverage check smoke estimate clean help
 
 all: $(STAMP) $(CONFIG)  ## Run the whole evaluation of CONFIG, then the many-core study in its reduced grid (the default)
 	$(SNAKEMAKE) --configfile $(CONFIG)
@@ -34,11 +34,15 @@ redraw: $(STAMP)  ## Draw the many-core figures, and judge the claims, from the 
 validation: $(STAMP) $(CONFIG)  ## Compare the simulator with this machine: results/validation.md and figures
 	$(SNAKEMAKE) validation validation_figures --configfile $(CONFIG)
 
-test: $(STAMP)  ## Run the tests
-	$(RUN) python -m pytest -m "not long"
+test: $(STAMP)  ## Run the tests: most on all cores, then those that measure or pin cores one by one
+	$(RUN) python -m pytest -n auto --dist loadscope -m "not alone and not long"
+	$(RUN) python -m pytest -m "alone and not long"
 
 test-long: $(STAMP)  ## Run the tests that take longer than a test suite should
 	$(RUN) python -m pytest -m long
+
+coverage: $(STAMP)  ## Run the tests one by one and print the lines of the code that none reaches
+	$(RUN) python -m pytest -m "not long" --cov=veltair --cov=baselines --cov-report=term-missing:skip-covered
 
 check: $(STAMP)  ## Check style, types, the arrows between the packages, and the workflow
 	$(RUN) ruff check .
