@@ -137,9 +137,8 @@ def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
 def copy(tmp_path: Path) -> Path:
     """A copy of the code in which a violation can be planted."""
     for package in PACKAGES:
-        shutil.copytree(
-            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("data", "__pycache__")
-        )
+        without = shutil.ignore_patterns("*.parquet", "*.json", "*.csv", "*.gz", "__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=without)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 

@@ -16,14 +16,11 @@ from veltair.evaluation.loadgen.logs import DETAIL_FILE, TRACE_FILE, LoadGenErro
 ROOT = Path(__file__).parents[3]
 # What a run in real time goes through.
 TIMED = (
-    *("loadgen", "loadgen_child", "tenants", "trace", "live"),
-    *(
-        "../serving/engine",
-        "../serving/watch",
-        "../serving/aside",
-        "../machine/model_memory",
-        "../machine/gang",
-    ),
+    *(f"evaluation/loadgen/{name}.py" for name in ("client", "child", "per_model", "logs")),
+    "evaluation/measurement/run.py",
+    *(f"serving/engine/{name}.py" for name in ("engine", "watchdog", "background")),
+    "machine/models/model_memory.py",
+    "machine/workers/pool.py",
 )
 
 # Gives LoadGen's process another system clock: set by some seconds once a file is there.
@@ -116,7 +113,7 @@ def test_a_loadgen_that_takes_no_completions_does_not_hold_the_engine_up(
 ) -> None:
     steps = "load(); issue(10000); flush(); time.sleep(600)"
     script_loadgen(tmp_path, monkeypatch, steps, on_complete="time.sleep(600)")
-    monkeypatch.setattr("loadgen_fakes.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("tests.support.loadgen_fakes.time.sleep", lambda seconds: None)
     error, engine = failure_of(server_run(tmp_path / "out"), monkeypatch)
     assert "LoadGen hangs: it took no completion for 0.2 s" in str(error)
     assert engine.failures() == []
@@ -233,7 +230,7 @@ MONOTONIC = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sl
 
 @pytest.mark.parametrize("name", TIMED)
 def test_a_run_in_real_time_reads_monotonic_clocks_only(name: str) -> None:
-    source = (ROOT / "veltair" / "evaluation" / f"{name}.py").read_text()
+    source = (ROOT / "veltair" / name).read_text()
     assert clocks_of(source) <= MONOTONIC
 
 
