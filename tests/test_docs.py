@@ -19,9 +19,10 @@ GENERATED = ("results", "figures")
 NAMES_OF_GENERATED = [
     ROOT / "Makefile",
     ROOT / "veltair" / "evaluation" / "__main__.py",
-    ROOT / "veltair" / "evaluation" / "layout.py",
-    ROOT / "veltair" / "evaluation" / "steps.py",
-    ROOT / "veltair" / "machine" / "tables.py",
+    ROOT / "veltair" / "evaluation" / "experiment" / "layout.py",
+    ROOT / "veltair" / "evaluation" / "experiment" / "scenario.py",
+    ROOT / "veltair" / "evaluation" / "measurement" / "steps.py",
+    ROOT / "veltair" / "machine" / "costs" / "folder.py",
     *sorted((ROOT / "workflow" / "rules").glob("*.smk")),
     *sorted((ROOT / "workflow" / "config").glob("*.yaml")),
 ]

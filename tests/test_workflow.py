@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ def listed(done: "subprocess.CompletedProcess[str]") -> dict[str, int]:
     return {name: int(count) for name, count in jobs if name != "default"}
 
 
+def without(*ends: str) -> Callable[[str, list[str]], set[str]]:
+    """Return what leaves out the files and folders whose path ends so."""
+    return lambda folder, names: {
+        name for name in names if f"{folder}/{name}".endswith(tuple(f"/{end}" for end in ends))
+    }
+
+
 def write_config(folder: Path, **changes: Any) -> Path:
     """Write a configuration that simulates two made-up models."""
     path = folder / "mine.yaml"
@@ -72,8 +80,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("Snakefile", "environment.yml", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
     for name in ("workflow", "veltair", "baselines", "models", "docs"):
-        without = shutil.ignore_patterns("__pycache__", "costs")
-        shutil.copytree(ROOT / name, folder / name, ignore=without)
+        shutil.copytree(ROOT / name, folder / name, ignore=without("__pycache__", "data/costs"))
     (folder / "tests" / "golden").mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "golden" / "smoke_summary.csv", folder / "tests" / "golden")
     write_made_up_tables(folder / "veltair" / "data" / "costs")
@@ -110,7 +117,7 @@ def test_a_validation_records_a_trace_of_each_policy_and_searches_no_rate(checko
 def test_the_smoke_run_only_simulates(checkout: Path, tmp_path: Path) -> None:
     # With the tables that are really shipped: those of the checkout lack its models.
     folder = tmp_path / "checkout"
-    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".snakemake", "costs", "search"))
+    shutil.copytree(checkout, folder, ignore=without(".snakemake", "data/costs", "data/search"))
     shutil.copytree(ROOT / "veltair" / "data" / "costs", folder / "veltair" / "data" / "costs")
     jobs = listed(snakemake(folder, "-n", "smoke", "--configfile", CONFIGS / "smoke.yaml"))
     assert jobs == {
