@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
-from tests.support.random_builders import random_context, random_law
+from tests.support.contended_builders import contended_context, random_cost_model
 from tests.support.sim_builders import Cost, Greedy, context, trace
 from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
 from veltair.serving.loop.policy import Context, Policy
@@ -65,11 +65,11 @@ def choices(path: str) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
 
 
 def simulator_of(
-    seed: int, gap_s: float, qos_s: float, inputs: Mapping[str, Any], by_law: bool, queries: int
+    seed: int, gap_s: float, qos_s: float, inputs: Mapping[str, Any], modelled: bool, queries: int
 ) -> tuple[Context, Simulator]:
     rng = np.random.default_rng(seed)
-    served = random_context(rng, qos_s)
-    cost_model = random_law(rng) if by_law else None
+    served = contended_context(rng, qos_s)
+    cost_model = random_cost_model(rng) if modelled else None
     times = rng.exponential(gap_s, queries).cumsum().tolist()
     # Ids against the order of arrival: where two arrive together, the smaller one is the older.
     arrivals = [
@@ -85,7 +85,7 @@ def simulator_of(
     seed=st.integers(0, 10_000),
     gap_s=st.sampled_from([0.0, 0.2, 0.7, 2.0]),
     qos_s=st.sampled_from([2.0, 6.0, 100.0]),
-    by_law=st.booleans(),
+    modelled=st.booleans(),
     inputs=st.fixed_dictionaries(
         {
             "drain_s": st.sampled_from([0.5, 1000.0]),
@@ -99,11 +99,11 @@ def simulator_of(
         }
     ),
 )
-def test_the_loop_gives_the_records_of_dispatcher_and_policy(chosen, seed, gap_s, qos_s, by_law, inputs):
+def test_the_loop_gives_the_records_of_dispatcher_and_policy(chosen, seed, gap_s, qos_s, modelled, inputs):
     path, options = chosen
     found = []
     for serve_one in (in_python, serve_simulated):
-        served, simulator = simulator_of(seed, gap_s, qos_s, inputs, by_law, 24)
+        served, simulator = simulator_of(seed, gap_s, qos_s, inputs, modelled, 24)
         policy = make_policy(path, served, "paper", options)
         found.append((outcome(serve_one, policy, served, simulator), simulator.events))
     assert found[0] == found[1]
@@ -118,7 +118,7 @@ def test_running_blocks_grow_into_the_same_cores(path, gap_s):
     for seed in range(15):
         found = []
         for serve_one in (in_python, serve_simulated):
-            served, simulator = simulator_of(seed, gap_s, 6.0, COSTS, by_law=False, queries=40)
+            served, simulator = simulator_of(seed, gap_s, 6.0, COSTS, modelled=False, queries=40)
             policy = make_policy(path, served, "paper", {"growth": True, "conflict": "shrink", **LONG[path]})
             found.append((outcome(serve_one, policy, served, simulator), simulator.events))
         assert found[0] == found[1]
@@ -147,7 +147,9 @@ def outcome(serve_one: Any, policy: Policy, served: Context, simulator: Simulato
 @pytest.mark.parametrize("path", POLICIES)
 def test_every_policy_of_ours_has_a_plan(path):
     options = {name: values[0] for name, values in POLICIES[path].items()}
-    assert plan_of(make_policy(path, random_context(np.random.default_rng(0)), "paper", options)) is not None
+    assert (
+        plan_of(make_policy(path, contended_context(np.random.default_rng(0)), "paper", options)) is not None
+    )
 
 
 def test_more_queries_than_are_handed_over_at_once_are_served():
@@ -246,7 +248,7 @@ def test_a_plan_says_how_blocks_are_made():
 
 
 def test_full_is_planned_as_it_was_made():
-    served = random_context(np.random.default_rng(0))
+    served = contended_context(np.random.default_rng(0))
     policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "shipped", {})
     assert isinstance(policy, VeltairFULL)
     plan = plan_of(policy)

@@ -1,4 +1,4 @@
-"""Random machines, models, cost tables and laws: small, and unlike in all that a simulator reads."""
+"""Random models that contend for caches and bandwidth: small, and unlike in all that a simulator reads."""
 
 from math import inf
 
@@ -17,7 +17,7 @@ VERSIONS = 2
 LEVELS = (0.0, 0.3, 1.0)
 
 
-def random_machine(rng: np.random.Generator) -> Machine:
+def contended_machine(rng: np.random.Generator) -> Machine:
     """Return a machine of 8 cores in 4 cache groups."""
     return Machine(
         # Few layers fit the L3, or all do, and what they fetch then is between two caches that are known.
@@ -31,7 +31,7 @@ def random_machine(rng: np.random.Generator) -> Machine:
     )  # fmt: skip
 
 
-def random_context(rng: np.random.Generator, qos_s: float = 100.0) -> Context:
+def contended_context(rng: np.random.Generator, qos_s: float = 100.0) -> Context:
     """Return two models of several versions with tables at every core count."""
     # All layers press differently, or some press as others do and some not at all.
     alike = rng.random() < 0.5
@@ -56,12 +56,12 @@ def random_context(rng: np.random.Generator, qos_s: float = 100.0) -> Context:
         for name, count in LAYERS.items()
     }
     return Context(
-        models, CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "random"), random_machine(rng)
+        models, CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "random"), contended_machine(rng)
     )
 
 
-def random_law(rng: np.random.Generator) -> MachineCostModel:
-    """Return laws of those models' layers."""
+def random_cost_model(rng: np.random.Generator) -> MachineCostModel:
+    """Return a cost model of those models' layers."""
 
     def layer() -> LayerCostModel:
         blocking = int(rng.integers(1, 300))
