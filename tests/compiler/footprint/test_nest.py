@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import s_tir
 
-from tests.compiler.footprint.test_tiling import blocked, blur_in_tiles, matmul, run_accesses
+from tests.support.nests import blocked, blur_in_tiles, matmul, run_accesses
 from veltair.compiler.footprint.nest import read_nest
 from veltair.compiler.footprint.tiling import analyse, nest_traffic_bytes, read_tiling
 from veltair.compiler.footprint.traffic import CACHE_BYTES
