@@ -146,6 +146,16 @@ def test_a_claim_stands_beside_the_papers_value_and_says_unvalidated(tmp_path: P
     assert cells(rows[1]) == ["`qps`", "more", "1.5", NONE, NONE, "0", "NOT COMPUTED"]
 
 
+def test_answers_of_one_seed_stand_as_the_search_left_them(tmp_path: Path) -> None:
+    path = tmp_path / "make.csv"
+    seeds = {("mix", "Planaria"): [10.0], ("mix", "Open"): [4.0], ("mix", "None"): [0.0]}
+    table = capacities(seeds, queries=100, fluid_qps=20.0, resolution=0.01, unservable=False)
+    table.loc[table["policy"] == "Open", "high_qps"] = float("inf")
+    write_csv(path, table, provenance())
+    rows = tables_in(section(page_of(path), SOURCES["make"].title))[0][2:]
+    assert [cells(row)[1] for row in rows] == ["10", "≥ 4", "< 1"]
+
+
 def test_a_capacity_is_a_mean_over_seeds_or_says_why_there_is_none(tmp_path: Path) -> None:
     path = tmp_path / CAPACITY
     seeds = {("light", "Planaria"): [10.0, 12.0], ("light", "Mine"): [5.0, 0.0], ("mix", "Mine"): [1.0, 1.0]}

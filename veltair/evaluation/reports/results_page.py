@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.metrics.confidence import capacities
-from veltair.evaluation.metrics.policies_table import NONE, number, site_name, span
+from veltair.evaluation.metrics.policies_table import NONE, capacity_text, number, site_name, span
 from veltair.provenance import SUFFIX, Provenance, read_provenance, write_atomically
 
 Document = dict[str, Any]
@@ -30,6 +30,7 @@ To put runs of your own here, run the commands below, then:
 
 ```bash
 cp results/benchmarks/*.json results/paper_sim/shipped_claims.json* docs/results/
+for end in csv csv.provenance.json; do cp results/metrics/capacity_seeds.$end docs/results/make.$end; done
 snakemake --cores all results_page
 ```
 """
@@ -45,7 +46,8 @@ class Source(NamedTuple):
 
 # In the order of the page, by the stem of the file.
 SOURCES = {
-    "capacity_seeds": Source("QPS at 95 % QoS of each policy", "make paper-sim"),
+    "capacity_seeds": Source("QPS at 95 % QoS of each policy, the many-core study", "make paper-sim"),
+    "make": Source("QPS at 95 % QoS of each policy, two models on this machine", "make"),
     "shipped_claims": Source("The paper's claims", "make redraw"),
     "validation": Source("Simulator and models against measurements", "snakemake --cores all validation"),
     "compiler": Source(
@@ -73,7 +75,7 @@ class RecordedFile:
 
 def write_results_page(folder: Path, study: Path, output: Path) -> None:
     """Write the page from the recorded files in `folder` and from the shipped tables of the study."""
-    files = [study / CAPACITY, *sorted(folder.rglob("*.json"))]
+    files = [study / CAPACITY, *sorted(folder.rglob("*.csv")), *sorted(folder.rglob("*.json"))]
     text = results_page([read_recorded(path) for path in files if not path.name.endswith(SUFFIX)])
     write_atomically({output: text.encode()})
 
@@ -156,24 +158,24 @@ def _claims_table(document: Document) -> str:
 
 def _capacity_tables(seeds: pd.DataFrame) -> Iterator[str]:
     """Yield for each backend and machine its name and a table: a row a policy, a column a workload."""
-    found = capacities(seeds)
-    for site, rows in found.groupby(["backend", "machine"], sort=False):
+    for site, rows in seeds.groupby(["backend", "machine"], sort=False):
         backend, machine = map(str, site)
         workloads = list(dict.fromkeys(rows["workload"]))
-        name = site_name((backend, machine), rows)
-        yield f"{name}. Queries/s, mean over seeds ± half of the 95 % interval:\n"
+        count = rows["seed"].nunique()
+        how = "one seed" if count == 1 else "mean over seeds ± half of the 95 % interval"
+        yield f"{site_name((backend, machine), rows)}. Queries/s, {how}:\n"
         cells: dict[str, dict[str, str]] = {}
-        for row in rows.to_dict("records"):
-            cells.setdefault(str(row["policy"]), {})[str(row["workload"])] = _capacity_cell(row)
+        for row in (rows if count == 1 else capacities(rows)).to_dict("records"):
+            text = capacity_text(row) if count == 1 else _mean_text(row)
+            cells.setdefault(str(row["policy"]), {})[str(row["workload"])] = text
         lines = [(policy, *(own.get(one, "not run") for one in workloads)) for policy, own in cells.items()]
         yield _markdown(("policy", *workloads), lines)
 
 
-def _capacity_cell(row: dict[Any, Any]) -> str:
+def _mean_text(row: dict[Any, Any]) -> str:
     if row["note"]:
         return str(row["note"])
-    reach = "" if row["count"] < 2 else f" ± {number(row['high'] - row['mean'])}"
-    return f"{'≥ ' if row['bound'] else ''}{number(row['mean'])}{reach}"
+    return f"{'≥ ' if row['bound'] else ''}{number(row['mean'])} ± {number(row['high'] - row['mean'])}"
 
 
 def _origin(file: RecordedFile, command: str) -> str:
