@@ -100,7 +100,7 @@ def collect(
         python=platform.python_version(),
         packages=_packages(),
         config=fingerprint(config),
-        inputs={str(path): file_digest(path) for path in sorted(map(Path, inputs))},
+        inputs={_input_name(path): file_digest(path) for path in sorted(map(Path, inputs))},
         seed=seed,
         time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         command=_command() if command is None else command,
@@ -223,6 +223,11 @@ def read_provenance(path: Path) -> Provenance:
     if file_digest(path) != provenance.result:
         raise ProvenanceError(f"{path} is not the file that {beside} was written for; produce it anew")
     return provenance
+
+
+def _input_name(path: Path) -> str:
+    """Return a path into this checkout from its top, so that results of two checkouts name it alike."""
+    return str(path.relative_to(SOURCES) if path.is_relative_to(SOURCES) else path)
 
 
 def _command() -> str:

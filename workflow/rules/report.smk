@@ -112,3 +112,19 @@ rule smoke:
         "Comparing with the golden summary"
     script:
         "../scripts/smoke.py"
+
+
+# Of recorded files, not of this run's: it writes into docs/, always, in a second.
+rule results_page:
+    params:
+        recorded="docs/results",
+        study=SHIPPED_STUDY,
+        page="docs/results.md",
+    log:
+        LOGS / "results_page.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Writing docs/results.md from the recorded results"
+    script:
+        "../scripts/results_page.py"
