@@ -143,5 +143,5 @@ def test_tables_of_a_described_machine_are_derived_and_say_that_they_are_modelle
     assert np.isfinite(tables.costs.model("large").seconds).all()
     details = read_provenance(tmp_path / "derived" / "costs.parquet").details
     assert details["modelled"] is True
-    assert float(details["law"]["combine"]) >= 1
+    assert float(details["cost_model"]["combine"]) >= 1
     assert any("modelled from times on one core" in note for note in details["notes"])

@@ -75,7 +75,7 @@ def measure_machine(build_dir: Path, output: Path) -> None:
     machine = replace(machine, launch_s=fork.launch_s, join_s=fork.join_s)
     print(
         f"{machine.name}: {machine.cores} cores, {machine.core_peak_flops / 1e9:.0f} GFLOP/s a core, "
-        f"{machine.dram_bytes_per_s / 1e9:.0f} GB/s, {1e9 * machine.dram_latency_s:.0f} ns to DRAM, "
+        f"{machine.dram_bytes_per_s / 1e9:.0f} GB/s, "
         f"{1e6 * (fork.launch_s + fork.join_s):.1f} µs to launch and join a kernel",
         flush=True,
     )
