@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from veltair.machine.probes.fork_probe import measure_fork
 from veltair.machine.probes.host import host
 from veltair.machine.profile.profile import ProfileSettings, profile, tiling_of
 from veltair.machine.topology.described import described, format_machine, read_machine
-from veltair.machine.workers.launchers import launcher
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Launch, on_cores
 from veltair.provenance import collect, write_atomically
 
@@ -88,7 +89,6 @@ def profile_models(
     cores: Sequence[int] | None,
     levels: Sequence[float],
     repeats: int,
-    workers: str,
     sample_blocks: SampleBlocks,
     config: Mapping[str, Any],
     build_dir: Path,
@@ -96,15 +96,15 @@ def profile_models(
 ) -> None:
     """Profile the built models on this machine and write its tables.
 
-    `cores` None means all counts that can be granted, and 1; `workers` is one of LAUNCHERS. `sample_blocks`
-    returns, once the layers are measured, samples of what blocks of them cost beside.
+    `cores` None means all counts that can be granted, and 1. `sample_blocks` returns, once the layers are
+    measured, samples of what blocks of them cost beside.
     """
     here = read_machine(machine)
     models = {name: LoadedModel(path) for name, path in builds.items()}
     # Tables of described machines are derived from times on one core, whatever the core unit here is.
     counts = cores or sorted({1, *here.core_counts})
     settings = ProfileSettings(tuple(counts), tuple(levels), repeats)
-    launch = launcher(workers, build_dir)
+    launch = partial(NativePool, build_dir=build_dir)
     result = profile(models, here, settings, launch, build_dir, _tell)
     achieved = {f"{level:g}": asdict(pressure) for level, pressure in result.achieved.items()}
     tables = Tables(
