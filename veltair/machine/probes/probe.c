@@ -139,9 +139,12 @@ static double chase(char ***place) {
 
 static double one_turn(const struct worker *worker, void *buffer, char ***place) {
     switch (worker->mode) {
-    case FMA: return multiply_add();
-    case READ: return read_all(buffer, worker->bytes);
-    default: return chase(place);
+    case FMA:
+        return multiply_add();
+    case READ:
+        return read_all(buffer, worker->bytes);
+    default:
+        return chase(place);
     }
 }
 
