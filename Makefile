@@ -43,6 +43,7 @@ test-long: $(STAMP)  ## Run the tests that take longer than a test suite should
 check: $(STAMP)  ## Check style, types, the arrows between the packages, and the workflow
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) clang-format --dry-run -Werror $$(git ls-files "*.[ch]")
 	$(RUN) mypy
 	$(RUN) lint-imports --no-cache
 	$(RUN) snakemake --lint
