@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from veltair.config.keys import Config
+from veltair.config.replaced import replaced_key, replaced_value
 from veltair.config.section import NO_UNIT
 
 KEYS_PAGE = "workflow/config/README.md"
@@ -112,7 +113,10 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any]) -> Iterator[str]:
                 value = value[part]
             yield f"{index.path}: {value!r} is refused; {_expected(index)}"
         case "extra_forbidden":
-            yield f"{index.path}: unknown key{_nearest(index)}"
+            gone = replaced_key(index.path)
+            yield f"{index.path}: " + (
+                f"is no key any more: {gone}" if gone else f"unknown key{_nearest(index)}"
+            )
         case "value_error":
             prefix = f"{index.path}: " if index.path else ""
             yield from (prefix + line for line in str(detail["ctx"]["error"]).splitlines())
@@ -121,7 +125,8 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any]) -> Iterator[str]:
         case "string_pattern_mismatch" if location[-1] == "[key]":
             yield f"{index.path}: the name is not made of letters, digits, '.', '_' and '-'; rename it"
         case _:
-            yield f"{index.path}: {detail['input']!r} is refused: {_problem(detail)}; {_expected(index)}"
+            problem = replaced_value(index.path, detail["input"]) or _problem(detail)
+            yield f"{index.path}: {detail['input']!r} is refused: {problem}; {_expected(index)}"
 
 
 def _problem(detail: ErrorDetails) -> str:

@@ -49,7 +49,6 @@ rule version_study:
         searched=[LAYOUT.search] if LAYOUT.searches else [],
         select=VALUES["select"],
         machines=LAYOUT.describes,
-        layers=VALUES["figures"]["layers"],
     log:
         LOGS / "version_study.log",
     conda:

@@ -13,4 +13,4 @@ with logged(snakemake.log[0]):
     builds = {Path(plan).parent.name: Path(plan).parent for plan in snakemake.input.plans}
     costs, folder = Path(snakemake.input.costs).parent, Path(snakemake.output[0]).parent
     selection = Selection(**params.select)
-    write_version_tables(builds, stores, costs, selection, params.machines, params.layers, folder)
+    write_version_tables(builds, stores, costs, selection, params.machines, folder)

@@ -185,7 +185,7 @@ def test_models_of_words_and_of_images_are_served_side_by_side(
 def test_validation_gives_each_model_a_verdict_of_its_own(
     both: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
-    study = study_of(scenario_of(both), both, validation=True)
+    study = study_of(scenario_of(both), both, loadgen_per_model=True)
     run = measure(study, 2 * QPS, tmp_path)
     rows = policy_verdicts("Fcfs", [run])
     assert [(row["policy"], row["qps"], row["tenant"]) for row in rows] == [

@@ -31,7 +31,7 @@ STUDY = {
     "seeds": [3],
     "resolution": 0.3,
     "granularity": {"policies": list(POLICIES), "loads": [0.5, 2.0]},
-    "conflicts": {"policies": list(POLICIES), "queries": 50, "bins": 5},
+    "conflicts": {"policies": list(POLICIES), "queries": 50},
 }
 START = {"title": "cost of a start", "unit": "µs", "key": "simulated.start_cost_us"}
 SENSITIVITY = {
@@ -78,7 +78,7 @@ def test_every_policy_is_offered_the_same_rates(capacities: list[Path], tmp_path
 def test_conflicts_are_of_one_run_of_each_policy_at_one_rate(capacities: list[Path], tmp_path: Path) -> None:
     write_conflicts(config_of(), capacities, tmp_path / "conflicts.csv")
     table = read_csv(tmp_path / "conflicts.csv")
-    assert table["policy"].tolist() == ["FcfsMin"] * 5 + ["Planaria"] * 5
+    assert table["policy"].tolist() == ["FcfsMin"] * 100 + ["Planaria"] * 100
     assert table[["qps", "seed"]].drop_duplicates().shape == (1, 2)
 
 

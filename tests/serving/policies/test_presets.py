@@ -93,10 +93,10 @@ def test_the_preset_of_the_paper_is_what_the_paper_does():
     }
 
 
-def test_the_shipped_preset_differs_from_the_papers_in_what_was_shown_to_help():
-    paper, shipped = PRESETS["paper"], PRESETS["shipped"]
-    assert shipped.keys() == paper.keys()
-    assert {name: value for name, value in shipped.items() if value != paper[name]} == {
+def test_the_tuned_preset_differs_from_the_papers_in_what_was_shown_to_help():
+    paper, tuned = PRESETS["paper"], PRESETS["tuned"]
+    assert tuned.keys() == paper.keys()
+    assert {name: value for name, value in tuned.items() if value != paper[name]} == {
         "alpha": 0.8,
         "budgets": "slack_feedback",
         "conflict": "shrink_one_layer",
@@ -106,7 +106,7 @@ def test_the_shipped_preset_differs_from_the_papers_in_what_was_shown_to_help():
     }
 
 
-@pytest.mark.parametrize(("preset", "conflict"), [("paper", "shrink"), ("shipped", "shrink_one_layer")])
+@pytest.mark.parametrize(("preset", "conflict"), [("paper", "shrink"), ("tuned", "shrink_one_layer")])
 def test_whole_model_fcfs_waits_where_others_shrink(preset, conflict):
     for path in ("baselines.fcfs_min:FcfsMin", "baselines.edf_min:EdfMin"):
         assert preset_options(path, preset)["conflict"] == "wait"
@@ -204,7 +204,7 @@ def test_wrong_options_fail_as_clearly_when_the_policy_is_made():
 
 
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(ValueError, match="unknown preset 'papper'; choose paper or shipped"):
+    with pytest.raises(ValueError, match="unknown preset 'papper'; choose paper or tuned"):
         make_policy("baselines.planaria:Planaria", linear_context([1.0]), "papper", {})
 
 

@@ -154,7 +154,7 @@ def test_more_queries_than_are_handed_over_at_once_are_served():
     found = []
     for serve_one in (in_python, serve_simulated):
         served, simulator = simulator_of(5, 0.5, 6.0, {**COSTS, "proxy": SensorError(0.1)}, False, 1200)
-        policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "shipped", {})
+        policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "tuned", {})
         found.append(list(serve_one(policy, served, simulator)))
     assert len(found[0]) == 1200
     assert found[0] == found[1]
@@ -247,7 +247,7 @@ def test_a_plan_says_how_blocks_are_made():
 
 def test_full_is_planned_as_it_was_made():
     served = random_context(np.random.default_rng(0))
-    policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "shipped", {})
+    policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "tuned", {})
     assert isinstance(policy, VeltairFULL)
     plan = plan_of(policy)
     assert plan is not None

@@ -164,7 +164,7 @@ def busy_figures(
     """Return the time from an end to the next start while real kernels keep every core and LoadGen asks."""
     ends: list[Ended] = []
     settings = replace(
-        live_settings(config), seconds=seconds, drain_qos=1.0, validation=False, timeline=False
+        live_settings(config), seconds=seconds, drain_qos=1.0, loadgen_per_model=False, timeline=False
     )
     study = Measurement(
         scenario,

@@ -48,14 +48,14 @@ QUERIES, TIMELINE = "queries.parquet", "timeline"  # in the folder of each run
 class MeasurementSettings:
     """How one rate is measured: for `seconds`, and how long unfinished queries may still run after it.
 
-    `validation` asks with a LoadGen for each model; `timeline` records which block ran where; `placement` is
+    `loadgen_per_model` asks with one for each model; `timeline` records which block ran where; `placement` is
     a name of PLACEMENTS.
     """
 
     seconds: float
     seed: int
     drain_qos: float
-    validation: bool = False
+    loadgen_per_model: bool = False
     timeline: bool = False
     placement: str = "spread"
 
@@ -173,8 +173,8 @@ def _ask(
 ) -> tuple[list[QueryRecord], LoadGenSummary | TenantsSummary]:
     """Let LoadGen ask until all queries have ended; return their records and LoadGen's account."""
     records = []
-    validation = study.settings.validation
-    with TenantProcesses(server, study.scenario.qos_s) if validation else LoadGenProcess(server) as loadgen:
+    per_model = study.settings.loadgen_per_model
+    with TenantProcesses(server, study.scenario.qos_s) if per_model else LoadGenProcess(server) as loadgen:
         loadgen.start(
             on_ready=partial(_warm_up, study, engine),
             on_arrival=engine.arrive,

@@ -133,7 +133,7 @@ def live_settings(config: Config) -> MeasurementSettings:
         measured.seconds,
         measured.seed,
         config.simulated.drain_qos,
-        measured.validation,
+        measured.loadgen_per_model,
         measured.timeline,
         config.engine.placement,
     )

@@ -31,6 +31,8 @@ from veltair.evaluation.simulation.steps import (
 from veltair.evaluation.simulation.study_tables import conflict_table, core_need_table, slowdown_table
 from veltair.machine.costs.folder import COSTS
 
+CONFLICT_BINS = 100  # of equal length, that the run is cut into
+
 
 def write_granularity(config: Config, policy: str, capacities: Sequence[Path], output: Path) -> None:
     """Write a policy's metrics at rates that all policies and seeds of the study share."""
@@ -54,7 +56,7 @@ def write_conflicts(config: Config, capacities: Sequence[Path], output: Path) ->
     qps = asked.load * _reference_qps(scenario, capacities)
     makers = {policy: simulated_policy_maker(config, policy) for policy in asked.policies}
     seed, settings = config.simulated.seeds[0], replace(simulation_settings(config), queries=asked.queries)
-    table = conflict_table(scenario, makers, settings, qps, seed, asked.bins)
+    table = conflict_table(scenario, makers, settings, qps, seed, CONFLICT_BINS)
     write_csv(output, table, provenance_of(config, capacities, seed))
 
 

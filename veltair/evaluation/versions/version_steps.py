@@ -34,14 +34,13 @@ def write_version_tables(
     costs: Path,
     selection: Selection,
     machines: Sequence[str],
-    layers: Mapping[str, str],
     folder: Path,
     root: Path = SHIPPED,
 ) -> None:
     """Write the tables of the saturation, of one layer's candidates a model, and of what machines choose.
 
     `builds` are the folders of built models, `costs` that of this machine's tables, `machines` the described
-    ones, `layers` those to show, `root` holds what is shipped. Raises LookupError or StoreError for what is
+    ones, `root` holds what is shipped. Raises LookupError or StoreError for what is
     not there.
     """
     plans = {model: read_plan(path) for model, path in builds.items()}
@@ -63,7 +62,7 @@ def write_version_tables(
                 measured_saturation(host.costs, host.tilings),
             ]
         ),
-        "scatter": scatter(plans, candidates, choose(candidates, selection, here), selection, here, layers),
+        "scatter": scatter(plans, candidates, choose(candidates, selection, here), selection, here),
         "sets": _sets(plans, narrow, selection, judged, machines),
     }
     write_atomically(

@@ -16,7 +16,7 @@ from veltair.serving.policies.blocks import BudgetRule, Threshold
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
 from veltair.serving.policies.latency_tables import VersionChoice
 
-PAPER, SHIPPED = "paper", "shipped"
+PAPER, TUNED = "paper", "tuned"
 
 _PAPER: Mapping[str, object] = {
     "alpha": 1.0,  # budgets may use the whole QoS target
@@ -34,7 +34,7 @@ _PAPER: Mapping[str, object] = {
 PRESETS: Mapping[str, Mapping[str, object]] = {
     PAPER: _PAPER,
     # What a prototype of the simulator showed to help every policy that it applies to.
-    SHIPPED: {
+    TUNED: {
         **_PAPER,
         "alpha": 0.8,
         "budgets": BudgetRule.SLACK_FEEDBACK.value,
