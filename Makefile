@@ -47,6 +47,7 @@ coverage: $(STAMP)  ## Run the tests one by one and print the lines of the code 
 check: $(STAMP)  ## Check style, types, the arrows between the packages, and the workflow
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) clang-format --dry-run -Werror $$(git ls-files "*.[ch]")
 	$(RUN) mypy
 	$(RUN) lint-imports --no-cache
 	$(RUN) snakemake --lint

@@ -196,7 +196,6 @@ def test_a_configuration_does_not_change() -> None:
         ("engine.placement", "near", "engine.placement: 'near' is refused: it should be 'spread' or"),
         ("engine.interference", "none", "should be 'auto', 'perf', 'probe' or 'slowdown'"),
         ("engine.memory_mb", 0, "engine.memory_mb: 0 is refused: it should be greater than 0"),
-        ("engine", {"launcher": "tvm", "malleable": True}, "engine: malleable is true, but TVM's threads"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_its_value_and_what_is_expected(

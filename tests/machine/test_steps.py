@@ -60,7 +60,7 @@ def profile_tiny(tiny_folder: Path, folder: Path, cores: list[int] | None, core_
     machine.write_text(format_machine(make_machine(4, core_unit)))
     (folder / "costs").mkdir()
     cells = (cores, [0.0], 3)
-    profile_models({"tiny": tiny_folder}, machine, *cells, "gang", two_starts, {}, folder, folder / "costs")
+    profile_models({"tiny": tiny_folder}, machine, *cells, two_starts, {}, folder, folder / "costs")
 
 
 def test_cores_of_this_process_are_those_that_it_may_use() -> None:

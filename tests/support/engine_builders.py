@@ -21,7 +21,6 @@ from veltair.machine.workers.pool import (
     QueryBuffers,
     Runnable,
 )
-from veltair.machine.workers.tvm_pool import TvmPool
 from veltair.serving.engine.engine import Engine, Sample
 from veltair.serving.loop.policy import Context
 
@@ -63,8 +62,8 @@ def python_context(core_ids: tuple[int, ...], layers: int, layer_s: float = 0.00
 def python_engine(
     context: Context,
     kernels: Sequence[Callable[[], object]],
+    launch: Launch,
     drain_s: float = NEVER_S,
-    launch: Launch = TvmPool,
 ) -> Engine:
     """Return an engine that serves "net" with these kernels, one a layer."""
     return Engine(
@@ -81,11 +80,12 @@ def python_engine(
 
 
 @dataclass
-class FakeBound:
-    """A query's room, and how many layers of its block have ended."""
+class FakeBuffers:
+    """A query's buffers, and how many layers of its block have ended."""
 
     runnable: Any
     ended_layers: int = 0
+    layer_seconds: Sequence[float] = ()
 
 
 class FakeGang:
@@ -98,7 +98,7 @@ class FakeGang:
 
     def bind(self, runnable: Runnable, name: str) -> QueryBuffers:
         """Return a query's room as blocks name it."""
-        return FakeBound(runnable)
+        return FakeBuffers(runnable)
 
     def run(self, block: BlockRun) -> None:
         """Start a block on the cores of its grant."""

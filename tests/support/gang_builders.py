@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Adopted, BlockRun, Ended, Grant, Notice, Sample, WorkerPool
-from veltair.machine.workers.tvm_pool import TvmPool
 
 TIMEOUT_S = 60.0
 
@@ -30,9 +31,14 @@ def python_room(*kernels: Kernel, **tensors: Any) -> Room:
     return Room([[(kernel, ())] for kernel in kernels], **tensors)
 
 
-def open_gang(kind: str, cores: Sequence[int], build_dir: Path, **options: Any) -> WorkerPool:
-    """Start a gang by its name in a configuration."""
-    return NativePool(cores, build_dir, **options) if kind == "gang" else TvmPool(cores)
+@cache
+def _build_dir() -> TemporaryDirectory[str]:
+    return TemporaryDirectory()
+
+
+def launch_workers(core_ids: Sequence[int]) -> WorkerPool:
+    """Start workers, compiled once a process, where a test has no folder at hand."""
+    return NativePool(core_ids, Path(_build_dir().name))
 
 
 def block_of(

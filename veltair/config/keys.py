@@ -206,13 +206,6 @@ class Measured(Section):
 class Engine(Section):
     """What serves on this machine: who runs kernels, on which cores, and how pressure is read."""
 
-    launcher: Annotated[
-        Literal["gang", "tvm"],
-        key("who runs kernels: `pool`, a pinned worker a core; `tvm`: TVM's own threads, to compare with"),
-    ] = "gang"
-    malleable: Annotated[
-        bool, key("whether a running block takes in a core that becomes free; the paper's blocks do not")
-    ] = False
     placement: Annotated[
         Literal["spread", "pinned"],
         key("which cores a block gets: `spread` over all caches, or `pinned` to as few as possible"),
@@ -233,15 +226,6 @@ class Engine(Section):
             gt=0,
         ),
     ] = None
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.malleable and self.launcher == "tvm":
-            raise ValueError(
-                "malleable is true, but TVM's threads cannot take in a core within a kernel; set `launcher: "
-                "gang` or `malleable: false`"
-            )
-        return self
 
 
 class Results(Section):

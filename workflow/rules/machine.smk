@@ -33,7 +33,6 @@ rule profile:
         ),
     params:
         profile=VALUES["profile"],
-        workers=SETTINGS.engine.launcher,
         build=R / "native",
     log:
         LOGS / "profile.log",

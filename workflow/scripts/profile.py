@@ -12,5 +12,5 @@ with logged(snakemake.log[0]), machine_to_itself(measuring_lock()):
     builds = {Path(plan).parent.name: Path(plan).parent for plan in snakemake.input.plans}
     cores = None if profile["cores"] == "all" else profile["cores"]
     machine, build, folder = snakemake.input.machine, snakemake.params.build, Path(snakemake.output[0]).parent
-    cells, workers = (cores, profile["levels"], profile["repeats"]), snakemake.params.workers
-    profile_models(builds, Path(machine), *cells, workers, sample_blocks, profile, Path(build), folder)
+    cells = (cores, profile["levels"], profile["repeats"])
+    profile_models(builds, Path(machine), *cells, sample_blocks, profile, Path(build), folder)

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from baselines.fcfs_min import FcfsMin
+from tests.support.gang_builders import launch_workers
 from tests.support.onnx_builders import run_onnx
 from tests.support.tiny import tiny, tiny_words
 from tests.support.unscheduled import unscheduled_versions
@@ -46,8 +48,7 @@ from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
-from veltair.machine.workers.tvm_pool import TvmPool
+from veltair.machine.workers.native_pool import NativePool
 from veltair.serving.loop.policy import Answer, Context, Rejection, Snapshot
 from veltair.serving.loop.query import Ending
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
@@ -108,7 +109,14 @@ def study_of(
     """Return a study of a policy on freshly made samples."""
     samples = make_samples(models, scenario, SETTINGS.seed)
     return Measurement(
-        scenario, "Fcfs", make, models, samples, replace(SETTINGS, **settings), TvmPool, ObservedSlowdown()
+        scenario,
+        "Fcfs",
+        make,
+        models,
+        samples,
+        replace(SETTINGS, **settings),
+        launch_workers,
+        ObservedSlowdown(),
     )
 
 
@@ -209,15 +217,14 @@ def test_a_run_can_leave_a_trace_of_its_blocks_and_a_picture_where_any_ran(
     assert len(list(tmp_path.glob("timeline.png"))) == pictures
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
 def test_models_that_do_not_fit_together_are_loaded_when_a_query_needs_them(
-    both: dict[str, LoadedModel], tiny_folder: Path, words_folder: Path, tmp_path: Path, name: str
+    both: dict[str, LoadedModel], tiny_folder: Path, words_folder: Path, tmp_path: Path
 ) -> None:
     scenario = scenario_of(both)
     largest = max(model.bytes_needed() for model in both.values())
     models, memory = load_models({"tiny": tiny_folder, "words": words_folder}, scenario.weights, largest)
     assert memory is not None
-    samples, launch = make_samples(models, scenario, 7, memory), launcher(name, tmp_path)
+    samples, launch = make_samples(models, scenario, 7, memory), partial(NativePool, build_dir=tmp_path)
     settings = replace(SETTINGS, seconds=0.5)
     study = Measurement(scenario, "Fcfs", fcfs, models, samples, settings, launch, ObservedSlowdown(), memory)
     run = measure(study, QPS, tmp_path / "run")
@@ -236,15 +243,6 @@ def test_no_run_leaves_a_model_in_use_for_the_next(
     measure(study, QPS, tmp_path)
     with pytest.raises(LookupError, match="nobody uses it"):
         memory.release("tiny")
-
-
-@pytest.mark.parametrize("malleable", [False, True])
-def test_workers_in_c_serve_right_answers_too(
-    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, malleable: bool
-) -> None:
-    launch = launcher("gang", tmp_path, malleable=malleable)
-    run = measure(replace(study_of(scenario, models, seconds=0.2), launch=launch), QPS, tmp_path / "run")
-    assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
 
 
 class Placed:

@@ -31,7 +31,8 @@ static int meet(int task, env_t *env, void *data) {
     meeting->tasks = env->num_task;
     meeting->cores[task % 64] = sched_getcpu();
     atomic_fetch_add(&meeting->arrived, 1);
-    while (atomic_load(&meeting->arrived) < meeting->wanted) sched_yield();
+    while (atomic_load(&meeting->arrived) < meeting->wanted)
+        sched_yield();
     return 0;
 }
 

@@ -81,7 +81,8 @@ static int kernel(void *object, const any_t *arguments, int32_t count, any_t *re
     }
     EXPECT(all >= 1 && all == last);
     EXPECT(!tasks || all == tasks);
-    for (int i = 0; i < 8; ++i) query->made[i] = (float)i;
+    for (int i = 0; i < 8; ++i)
+        query->made[i] = (float)i;
     return 0;
 }
 
@@ -91,10 +92,12 @@ static void make_query(query_t *query, uint32_t failing) {
         query->calls[layer][0] = (call_t){kernel, (void *)object, NULL, 0};
         query->calls[layer][1] = (call_t){kernel, (void *)(object + 1 + (layer == failing)), NULL, 0};
     }
-    for (int i = 0; i < 8; ++i) query->answer[i] = (float)i;
+    for (int i = 0; i < 8; ++i)
+        query->answer[i] = (float)i;
     query->answers[0] = query->answer;
     query->output = (array_t){query->made, 8, 4, FLOAT32};
-    query->program = (program_t){query->calls[0], query->layer_ns, NULL, &query->output, LAYERS, VERSIONS, 0, 1, "stress"};
+    query->program =
+        (program_t){query->calls[0], query->layer_ns, NULL, &query->output, LAYERS, VERSIONS, 0, 1, "stress"};
     query->is_idle = true;
 }
 
@@ -114,7 +117,8 @@ static uint32_t take_free(running_t *block, uint32_t wanted, uint32_t workers) {
 static void free_others(const running_t *block, uint32_t kept, uint32_t workers) {
     for (uint32_t core = 0; core < workers; ++core) {
         bool keeps = false;
-        for (uint32_t i = 0; i < kept; ++i) keeps |= block->workers[i] == core;
+        for (uint32_t i = 0; i < kept; ++i)
+            keeps |= block->workers[i] == core;
         if (!keeps && atomic_load(&holder[core]) == block->token) atomic_store(&holder[core], 0);
     }
 }
@@ -122,8 +126,10 @@ static void free_others(const running_t *block, uint32_t kept, uint32_t workers)
 static void start(gang_t *gang, running_t *block, query_t *queries, uint64_t token) {
     uint8_t versions[LAYERS];
     *block = (running_t){.token = token, .layers = 1 + chance(LAYERS), .is_running = true};
-    for (block->query = queries; !block->query->is_idle; ++block->query) {}
-    for (uint32_t i = 0; i < LAYERS; ++i) versions[i] = chance(10) == 0;
+    for (block->query = queries; !block->query->is_idle; ++block->query) {
+    }
+    for (uint32_t i = 0; i < LAYERS; ++i)
+        versions[i] = chance(10) == 0;
     for (uint32_t i = 0; i < block->layers; ++i)
         block->fails |= versions[i] && (uintptr_t)block->query->calls[i][1].self % 8 == 2;
     EXPECT(take_free(block, 1 + chance(gang->cores), gang->cores) > 0);
@@ -139,8 +145,10 @@ static void resize(gang_t *gang, running_t *block) {
     uint8_t versions[LAYERS] = {0};
     running_t wanted = *block;
     if (block->resizes++ >= MOST_RESIZES) return;
-    if (chance(2)) wanted.cores = 1 + chance(wanted.cores);
-    else take_free(&wanted, 1 + chance(gang->cores), gang->cores);
+    if (chance(2))
+        wanted.cores = 1 + chance(wanted.cores);
+    else
+        take_free(&wanted, 1 + chance(gang->cores), gang->cores);
     int64_t number = gang_resize(gang, block->token, block->workers[0], wanted.workers, wanted.cores, versions);
     EXPECT(number > 0 || number == NOT_RUNNING);
     if (number < 0) return;  // its end will free what it took
@@ -150,7 +158,8 @@ static void resize(gang_t *gang, running_t *block) {
 
 static void heed(const gang_t *gang, const notice_t *notice, running_t *blocks, uint64_t *ended) {
     running_t *block = blocks;
-    while (!block->is_running || block->token != notice->token) EXPECT(++block < blocks + MOST_WORKERS);
+    while (!block->is_running || block->token != notice->token)
+        EXPECT(++block < blocks + MOST_WORKERS);
     if (notice->kind == ADOPTED) {
         if (notice->number == block->number) free_others(block, block->cores, gang->cores);
         return;
@@ -164,7 +173,8 @@ static void heed(const gang_t *gang, const notice_t *notice, running_t *blocks, 
 }
 
 static void *poke_often(void *argument) {
-    for (int i = 0; i < 200; ++i) gang_poke(argument), usleep(1000);
+    for (int i = 0; i < 200; ++i)
+        gang_poke(argument), usleep(1000);
     return NULL;
 }
 
@@ -174,10 +184,12 @@ int main(int count, char **words) {
     uint32_t workers = (uint32_t)atoi(words[2]), cores[MOST_WORKERS];
     EXPECT(workers >= 1 && workers <= MOST_WORKERS);
     randomness = (uint64_t)atoll(words[4]);
-    for (uint32_t i = 0; i < workers; ++i) cores[i] = i;
+    for (uint32_t i = 0; i < workers; ++i)
+        cores[i] = i;
     query_t *queries = aligned_alloc(64, (sizeof(query_t) * workers + 63) / 64 * 64);
     memset(queries, 0, sizeof(query_t) * workers);
-    for (uint32_t i = 0; i < workers; ++i) make_query(&queries[i], chance(2 * LAYERS));
+    for (uint32_t i = 0; i < workers; ++i)
+        make_query(&queries[i], chance(2 * LAYERS));
     int error, failed;
     gang_t *gang = gang_open(cores, workers, atoi(words[3]), 1e-4, NULL, &error, &failed);
     EXPECT(gang && !error);
@@ -189,15 +201,20 @@ int main(int count, char **words) {
     while (ended < all) {
         uint32_t place = chance(workers);
         uint32_t free_cores = 0;
-        for (uint32_t i = 0; i < workers; ++i) free_cores += !atomic_load(&holder[i]);
-        if (blocks[place].is_running) resize(gang, &blocks[place]), ++resizes;
-        else if (free_cores && token < all) start(gang, &blocks[place], queries, ++token);
+        for (uint32_t i = 0; i < workers; ++i)
+            free_cores += !atomic_load(&holder[i]);
+        if (blocks[place].is_running)
+            resize(gang, &blocks[place]), ++resizes;
+        else if (free_cores && token < all)
+            start(gang, &blocks[place], queries, ++token);
         int read = gang_wait(gang, notices, 16, chance(3) ? 0 : 200000);
-        for (int i = 0; i < read; ++i) heed(gang, &notices[i], blocks, &ended);
+        for (int i = 0; i < read; ++i)
+            heed(gang, &notices[i], blocks, &ended);
     }
     pthread_join(poker, NULL);
     EXPECT(gang_close(gang, INT64_C(10000000000)) == 0);
-    for (uint32_t i = 0; i < workers; ++i) EXPECT(!atomic_load(&holder[i]) && queries[i].is_idle);
+    for (uint32_t i = 0; i < workers; ++i)
+        EXPECT(!atomic_load(&holder[i]) && queries[i].is_idle);
     free(queries);
     printf("%llu blocks, %llu resizes\n", (unsigned long long)ended, (unsigned long long)resizes);
     return 0;

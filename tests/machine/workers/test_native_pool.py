@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.support.engine_builders import FakeBuffers
 from tests.support.gang_builders import (
     TIMEOUT_S,
     Room,
@@ -34,8 +35,7 @@ from veltair.machine.models.library import LoadedModel
 from veltair.machine.workers.call_tables import CallTables
 from veltair.machine.workers.crash_notes import read_notes
 from veltair.machine.workers.native_pool import NativePool
-from veltair.machine.workers.pool import BlockRun, CoreLostError, Grant, KernelError, Sample, WorkerPool
-from veltair.machine.workers.tvm_pool import TvmPool
+from veltair.machine.workers.pool import BlockRun, CoreLostError, Grant, KernelError, Sample, on_cores
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 ONE, TWO = CORES[:1], CORES[:2]
@@ -116,46 +116,6 @@ def test_a_loop_on_one_core_is_one_task(open_native: Open, kernels: ctypes.CDLL)
     assert (meet.meeting.tasks, meet.cores) == (1, set(ONE))
 
 
-@needs_two_cores
-def test_a_core_that_a_malleable_block_gains_joins_the_running_layer(
-    open_native: Open, kernels: ctypes.CDLL
-) -> None:
-    # The loop ends only once two of its tasks run at once, and it began on one core.
-    meet, started = Meet(kernels, 2), threading.Event()
-
-    def kernel() -> None:
-        started.set()
-        meet.call()
-
-    pool = open_native(malleable=True)
-    block = block_of(pool, python_room(kernel, lambda: None), ONE)
-    pool.run(block)
-    assert started.wait(TIMEOUT_S)
-    pool.resize(block, Grant(TWO, (0, 0)))
-    assert kinds(notices(pool, 2)) == ["adopted", "ended"]
-    assert meet.cores == set(TWO)
-
-
-@needs_two_cores
-def test_a_core_that_joined_is_free_again_after_the_block(open_native: Open, kernels: ctypes.CDLL) -> None:
-    pool = open_native(malleable=True)
-    for _ in range(50):
-        started, go = threading.Event(), threading.Event()
-
-        def kernel(started: threading.Event = started, go: threading.Event = go) -> None:
-            started.set()
-            assert go.wait(TIMEOUT_S)
-
-        block = block_of(pool, python_room(kernel), ONE)
-        pool.run(block)
-        assert started.wait(TIMEOUT_S)
-        pool.resize(block, Grant(TWO, (0,)))
-        go.set()
-        assert kinds(notices(pool, 1)) == ["ended"]
-        # Were it still seated, the gang would end the process: it checks.
-        assert end_of(pool, block_of(pool, python_room(lambda: None), TWO[::-1])).error is None
-
-
 def test_a_thread_that_is_no_worker_still_gets_tvms_own_pool(
     open_native: Open, kernels: ctypes.CDLL, tiny_loaded: LoadedModel
 ) -> None:
@@ -172,30 +132,23 @@ def test_a_thread_that_is_no_worker_still_gets_tvms_own_pool(
 def test_every_version_gives_the_same_bits_as_on_tvms_pool(
     open_native: Open, tiny_loaded: LoadedModel
 ) -> None:
-    plan = tiny_loaded.plan
+    plan, pool = tiny_loaded.plan, open_native()
     counts = [len(plan.of(layer)) for layer in range(len(plan.layers))]
-    values = np.random.default_rng(1).standard_normal((1, 3, 16, 16), dtype=np.float32)
-    sample = Sample((values,), (np.zeros((1, 10), np.float32),))
-    answers: list[list[bytes]] = []
-    for make in (open_native, TvmPool):
-        pool: WorkerPool = make(TWO)
-        instance = tiny_loaded.instance()
-        found = []
-        for number in range(max(counts)):
-            versions = tuple(min(number, count - 1) for count in counts)
-            for cores in (ONE, TWO):
-                block = block_of(pool, instance, cores, versions=versions, put_in=sample)
-                assert end_of(pool, block).error is None
-                found.append(instance.read_outputs()[0].tobytes())
-        answers.append(found)
-        pool.stop()
-    assert answers[0] == answers[1]
+    instance = tiny_loaded.filled_instance()
+    for number in range(max(counts)):
+        versions = tuple(min(number, count - 1) for count in counts)
+        for cores in (ONE, TWO):
+            assert end_of(pool, block_of(pool, instance, cores, versions=versions)).error is None
+            ours = instance.read_outputs()[0].tobytes()
+            with on_cores(cores):
+                (theirs,) = instance.run(versions)
+            assert ours == theirs.tobytes()
 
 
 def test_random_core_sets_and_resizes_give_the_right_bits(
     open_native: Open, tiny_loaded: LoadedModel
 ) -> None:
-    pool, chance = open_native(malleable=True), np.random.default_rng(7)
+    pool, chance = open_native(), np.random.default_rng(7)
     instance = tiny_loaded.instance()
     values = np.random.default_rng(1).standard_normal((1, 3, 16, 16), dtype=np.float32)
     instance.set_inputs([values])
@@ -235,12 +188,10 @@ def test_a_version_that_a_layer_lacks_is_refused(open_native: Open) -> None:
         pool.run(block_of(pool, python_room(print, print), ONE, versions=(0, 3)))
 
 
-def test_a_room_bound_by_another_gang_is_refused(open_native: Open) -> None:
-    pool, other = open_native(), TvmPool(ONE)
-    block = block_of(other, python_room(print), ONE)
-    other.stop()
-    with pytest.raises(TypeError, match="the block of query 1 was bound by another gang"):
-        pool.run(block)
+def test_buffers_that_were_not_bound_are_refused(open_native: Open) -> None:
+    block = BlockRun(1, FakeBuffers(python_room(print)), 0, 1, Grant(ONE, (0,)))
+    with pytest.raises(TypeError, match="the block of query 1 was bound by other workers"):
+        open_native().run(block)
 
 
 @needs_two_cores

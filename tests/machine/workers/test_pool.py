@@ -1,4 +1,4 @@
-"""What gangs of both kinds do alike."""
+"""What the engine and the profile need of workers."""
 
 import os
 import threading
@@ -21,7 +21,6 @@ from tests.support.gang_builders import (
     end_of,
     kinds,
     notices,
-    open_gang,
     python_room,
     run_kernels,
 )
@@ -30,6 +29,7 @@ from tests.support.threads import threads_named
 from tests.support.tiny import tiny
 from veltair.compiler.search.target import cpu_target
 from veltair.machine.models.library import LoadedModel
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Adopted, Ended, Grant, KernelError, Sample, WorkerPool, on_cores
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
@@ -39,13 +39,13 @@ needs_two_cores = pytest.mark.skipif(len(CORES) < 2, reason="cores cannot differ
 Open = Callable[..., WorkerPool]
 
 
-@pytest.fixture(params=["gang", "tvm"])
-def open_any(request: pytest.FixtureRequest, c_build: Path) -> Iterator[Open]:
-    """Return what starts a gang of one kind; all are stopped at the end."""
+@pytest.fixture
+def open_any(c_build: Path) -> Iterator[Open]:
+    """Return what starts workers; all are stopped at the end."""
     pools: list[WorkerPool] = []
 
     def start(cores: tuple[int, ...]) -> WorkerPool:
-        pools.append(open_gang(request.param, cores, c_build))
+        pools.append(NativePool(cores, c_build))
         return pools[-1]
 
     yield start

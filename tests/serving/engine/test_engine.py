@@ -3,6 +3,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from veltair.machine.interference.source import NEWEST, ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Grant, Launch
 from veltair.serving.engine import watchdog as watch
 from veltair.serving.engine.engine import Engine, EngineError, Sample
@@ -52,10 +53,10 @@ TIMEOUT_S = 60.0
 EngineMaker = Callable[..., Engine]
 
 
-@pytest.fixture(params=LAUNCHERS)
-def launch(request: pytest.FixtureRequest, c_build: Path) -> Launch:
-    """Return what starts each kind of gang."""
-    return launcher(request.param, c_build)
+@pytest.fixture
+def launch(c_build: Path) -> Launch:
+    """Return what starts the workers."""
+    return partial(NativePool, build_dir=c_build)
 
 
 @pytest.fixture
@@ -586,7 +587,7 @@ def test_a_cost_table_of_another_machine_is_refused() -> None:
     context = python_context(CORES, 1)
     here = Machine("here", 1, (CORES,), 2**19, 2**24, 1e11, 1e11, validated=False)
     with pytest.raises(EngineError, match=r"the cost table is of toy, this machine is here; measure it here"):
-        Engine({}, [], {}, context.costs, here, spread, ObservedSlowdown(), 1.0)
+        Engine({}, [], {}, context.costs, here, spread, ObservedSlowdown(), 1.0, FakeGang)
 
 
 # The tiny network.

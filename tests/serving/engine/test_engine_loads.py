@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.builders import linear_seconds, make_context, make_model
 from tests.support.engine_builders import NEVER_S, ZERO, PythonModel
+from tests.support.gang_builders import launch_workers
 from tests.support.threads import aside_threads
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.interference.source import ObservedSlowdown
@@ -98,6 +99,7 @@ class Stage:
             spread,
             ObservedSlowdown(),
             drain_s,
+            launch_workers,
         )
         self.backend = OnDemand(self.engine, self.memory, NAMES, self.engine.in_background)
 

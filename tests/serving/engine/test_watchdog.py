@@ -1,8 +1,9 @@
-"""Cores that are taken away while blocks run: from the real process, on both kinds of workers."""
+"""Cores that are taken away while blocks run: from the real process."""
 
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tests.support.engine_builders import NEVER_S, python_context, python_engine
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.topology.cpu_limits import CpuLimits
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.native_pool import NativePool
 from veltair.serving.engine import watchdog as watch
 from veltair.serving.engine.engine import Engine, EngineError
 from veltair.serving.loop.dispatcher import Dispatcher, serve
@@ -33,14 +34,14 @@ class OnOneCore:
         return [Allocation(snapshot.pending[0].query.id, LayerBlock("net", 0, 1), (0,), 1)]
 
 
-@pytest.fixture(params=LAUNCHERS)
-def start(request: pytest.FixtureRequest, c_build: Path) -> Iterator[Callable[..., list[Any]]]:
+@pytest.fixture
+def start(c_build: Path) -> Iterator[Callable[..., list[Any]]]:
     """Return what serves one query of one kernel, whose profiled time is so long that it never hangs."""
     engines: list[Engine] = []
 
     def served(kernel: Callable[[], object]) -> list[Any]:
         context = python_context(CORES, 1, layer_s=NEVER_S)
-        engine = python_engine(context, [kernel], launch=launcher(request.param, c_build))
+        engine = python_engine(context, [kernel], launch=partial(NativePool, build_dir=c_build))
         engines.append(engine)
         engine.arrive(0, 0, engine.zero_s)
         engine.flush()

@@ -224,9 +224,7 @@ def sample_adoptions(model: LoadedModel, context: Context, launch: Launch) -> di
     versions, found = _solo(context), dict[str, list[float]]()
     pool = launch(context.machine.core_ids)
     try:
-        instance = model.instance()
-        # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
-        instance.set_inputs(random_samples(model.plan.inputs, seed=0))
+        instance = model.filled_instance()
         with on_cores(context.machine.core_ids):
             instance.run(versions)
         room = pool.bind(instance, model.plan.model)

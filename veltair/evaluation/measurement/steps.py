@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -36,7 +37,7 @@ from veltair.evaluation.measurement.run import (
 from veltair.evaluation.metrics.capacity import SearchSettings
 from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.models.model_memory import ModelMemory
-from veltair.machine.workers.launchers import launcher
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Launch
 from veltair.provenance import check_made_here, read_provenance, write_parquet
 
@@ -140,8 +141,7 @@ def live_settings(config: Config) -> MeasurementSettings:
 
 def launch_of(config: Config, notes: Path | None = None) -> Launch:
     """Return what starts the workers of an engine, which write what they are at to `notes`."""
-    engine = config.engine
-    return launcher(engine.launcher, Layout(config).native, malleable=engine.malleable, notes=notes)
+    return partial(NativePool, build_dir=Layout(config).native, notes=notes)
 
 
 def memory_bytes(config: Config) -> int | None:

@@ -43,7 +43,8 @@ static int meet(int task, env_t *env, void *data) {
     (void)task, (void)env;
     if (atomic_fetch_add(&fork->arrived, 1) + 1 == fork->tasks) atomic_store(&fork->met_ns, now_ns());
     // Stay until all are here, so that none of the cores runs two of the tasks.
-    while (atomic_load(&fork->arrived) < fork->tasks) sched_yield();
+    while (atomic_load(&fork->arrived) < fork->tasks)
+        sched_yield();
     return 0;
 }
 

@@ -15,6 +15,11 @@ from veltair.machine.topology.topology import Machine
 
 FOLDER = shipped("machines")
 SCALED = "scaled"
+# Keys of older descriptions that no model reads.
+REMOVED = (
+    *("l2_bytes_per_s", "l3_bytes_per_s", "all_l2_bytes_per_s", "all_l3_bytes_per_s"),
+    "dram_latency_s",
+)
 
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -45,11 +50,6 @@ class MachineDescription(BaseModel):
     link_groups: int | None = Field(None, ge=1, description="cache groups that share one link to memory")
     link_bytes_per_s: Speed | None = Field(None, description="reads over one such link, bytes/s")
     core_dram_bytes_per_s: Speed | None = Field(None, description="DRAM reads of one core alone, bytes/s")
-    l2_bytes_per_s: Speed | None = Field(None, description="reads of one core from its L2, bytes/s")
-    l3_bytes_per_s: Speed | None = Field(None, description="reads of one core from the L3, bytes/s")
-    all_l2_bytes_per_s: Speed | None = Field(None, description="reads of all cores from their L2, bytes/s")
-    all_l3_bytes_per_s: Speed | None = Field(None, description="reads of all cores from the L3, bytes/s")
-    dram_latency_s: Seconds | None = Field(None, description="a DRAM read that the next one waits for, s")
     launch_s: Seconds | None = Field(None, description="from a kernel's start until all its cores work, s")
     join_s: Seconds | None = Field(None, description="from the last core's end until the kernel's, s")
 
@@ -97,6 +97,8 @@ def is_described(name: str, folder: Path = FOLDER) -> bool:
 def read_machine(path: Path) -> Machine:
     """Return the machine of a YAML file. Raises ValueError that names the file and the keys at fault."""
     content = _read_mapping(path)
+    if removed := [key for key in REMOVED if key in content]:
+        raise ValueError(f"{path}: no model reads {', '.join(removed)} any more; delete these keys")
     kind = ScaledDescription if SCALED in content else MachineDescription
     try:
         description = kind.model_validate(content)
@@ -152,8 +154,6 @@ def scale(machine: Machine, cores: int, name: str) -> Machine:
         cache_groups=tuple(tuple(range(size * group, size * (group + 1))) for group in range(groups)),
         dram_bytes_per_s=dram_bytes_per_s,
         core_dram_bytes_per_s=min(machine.core_dram_bytes_per_s, dram_bytes_per_s),
-        all_l2_bytes_per_s=machine.all_l2_bytes_per_s * ratio,
-        all_l3_bytes_per_s=machine.all_l3_bytes_per_s * ratio,
         link_groups=link_groups,
         link_bytes_per_s=machine.link_bytes_per_s * link_groups / machine.link_groups,
         clock_factors=tuple((count, machine.clock(count / ratio)) for count in counts),

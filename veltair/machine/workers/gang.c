@@ -105,7 +105,7 @@ typedef struct worker {
     _Alignas(64) _Atomic(uint32_t) done;
     _Atomic(uint32_t) has_failed, lost_core;
     _Atomic(uint32_t) members, to_wake;
-    _Atomic(uint16_t) * member;
+    _Atomic(uint16_t) *member;
     // Its own.
     _Alignas(64) struct gang *gang;
     grant_t *grant;
@@ -183,7 +183,8 @@ static int doze(sleeper_t *sleeper, bool (*has_work)(void *), void *owner, const
 static void tell(gang_t *gang, const notice_t *notice) {
     uint64_t place = atomic_fetch_add(&gang->tail, 1);
     cell_t *cell = &gang->ring[place & (gang->ring_size - 1)];
-    while (atomic_load(&cell->turn) != place) sched_yield();  // full: the decider has not read for long
+    while (atomic_load(&cell->turn) != place)
+        sched_yield();  // full: the decider has not read for long
     cell->notice = *notice;
     atomic_store(&cell->turn, place + 1);
     ring(&gang->decider);
@@ -264,8 +265,10 @@ static int run_loop(worker_t *leader, lambda_t lambda, void *data, uint32_t task
     claim(leader, leader->grant->number);
     in_task = false;
     for (uint32_t spins = 0; atomic_load(&leader->done) != tasks; ++spins) {
-        if (spins < SPIN_NS / 16) _mm_pause();
-        else sched_yield();
+        if (spins < SPIN_NS / 16)
+            _mm_pause();
+        else
+            sched_yield();
     }
     return atomic_load(&leader->has_failed) ? -1 : 0;
 }
@@ -286,9 +289,7 @@ int gang_launch(lambda_t lambda, void *data, int wanted) {
 
 // Seats.
 
-static uint64_t seat_at(const worker_t *leader, uint64_t number) {
-    return number << 16 | (leader->index + 1);
-}
+static uint64_t seat_at(const worker_t *leader, uint64_t number) { return number << 16 | (leader->index + 1); }
 
 static void give_seat(worker_t *member, const worker_t *leader, uint64_t number) {
     uint64_t before = atomic_exchange(&member->seat, seat_at(leader, number));
@@ -394,15 +395,18 @@ static void lead(worker_t *leader) {
     notice_t end = {.token = block.token, .number = block.grant->number, .kind = ENDED};
     note_t *note = &gang->notes[leader->index];
     note->query = block.query;
-    for (uint32_t i = 0; i < NAME_BYTES; ++i) note->name[i] = block.program->name[i];
+    for (uint32_t i = 0; i < NAME_BYTES; ++i)
+        note->name[i] = block.program->name[i];
     note->is_running = 1;
     leader->grant = block.grant;
     take_seats(leader, block.grant);
     atomic_store(&leader->lost_core, is_on_its_core(leader) ? 0 : leader->core + 1);
     put_in(&block);
     end.code = run_layers(leader, &block, &end);
-    if (end.code == KERNEL_FAILED) tell_error(leader->error, TEXT_BYTES);
-    else end.wrong_outputs = count_wrong(gang, &block);
+    if (end.code == KERNEL_FAILED)
+        tell_error(leader->error, TEXT_BYTES);
+    else
+        end.wrong_outputs = count_wrong(gang, &block);
     uint32_t lost = atomic_load(&leader->lost_core);
     if (end.code == OK && lost) {
         end.code = CORE_LOST;
@@ -452,7 +456,8 @@ static bool help(worker_t *worker) {
 // Return whether the worker was asleep: whoever woke it has work for it soon.
 static bool rest(worker_t *worker, uint64_t idle_ns) {
     if (idle_ns < SPIN_NS) {
-        for (int i = 0; i < 16; ++i) _mm_pause();
+        for (int i = 0; i < 16; ++i)
+            _mm_pause();
         return false;
     }
     if (idle_ns < (atomic_load_explicit(&worker->seat, memory_order_relaxed) ? SEATED_NS : YIELD_NS)) {
@@ -477,7 +482,8 @@ static void *work(void *argument) {
     pthread_setname_np(pthread_self(), "gang");
     sigset_t signals;  // left to the threads of Python; but a crash is this thread's own
     sigfillset(&signals);
-    for (size_t i = 0; i < sizeof CRASHES / sizeof *CRASHES; ++i) sigdelset(&signals, CRASHES[i]);
+    for (size_t i = 0; i < sizeof CRASHES / sizeof *CRASHES; ++i)
+        sigdelset(&signals, CRASHES[i]);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     for (uint64_t busy_ns = now_ns();;) {
         if (atomic_load_explicit(&worker->is_called, memory_order_acquire)) {
@@ -560,29 +566,32 @@ static void forget(gang_t *gang) {
 int gang_close(gang_t *gang, int64_t timeout_ns) {
     uint64_t until_ns = now_ns() + (uint64_t)timeout_ns;
     atomic_store(&gang->is_stopping, 1);
-    for (uint32_t i = 0; i < gang->started; ++i) ring(&gang->workers[i].sleeper);
+    for (uint32_t i = 0; i < gang->started; ++i)
+        ring(&gang->workers[i].sleeper);
     uint32_t gone;
     for (uint64_t time_ns; (gone = atomic_load(&gang->gone)) < gang->started;) {
         if ((time_ns = now_ns()) >= until_ns) return (int)(gang->started - gone);
         struct timespec left = span(until_ns - time_ns);
         futex(&gang->gone, FUTEX_WAIT, gone, &left);
     }
-    for (uint32_t i = 0; i < gang->started; ++i) pthread_join(gang->workers[i].thread, NULL);
+    for (uint32_t i = 0; i < gang->started; ++i)
+        pthread_join(gang->workers[i].thread, NULL);
     forget(gang);
     return 0;
 }
 
 // Start a worker on each core. Returns NULL and sets `error` (an errno) and `failed` (the place of the core
 // that is to blame, or -1).
-gang_t *gang_open(const uint32_t *cores, uint32_t count, int malleable, double tolerance, const char *notes,
-                  int *error, int *failed) {
+gang_t *gang_open(const uint32_t *cores, uint32_t count, int malleable, double tolerance, const char *notes, int *error,
+                  int *failed) {
     gang_t *gang = aligned_alloc(64, sizeof *gang);
     *failed = -1;
     *error = ENOMEM;
     if (!gang) return NULL;
     memset(gang, 0, sizeof *gang);
     gang->cores = count, gang->malleable = malleable, gang->tolerance = tolerance;
-    for (gang->ring_size = 64; gang->ring_size < 8 * count; gang->ring_size *= 2) {}
+    for (gang->ring_size = 64; gang->ring_size < 8 * count; gang->ring_size *= 2) {
+    }
     gang->workers = aligned_alloc(64, count * sizeof(worker_t));
     gang->states = aligned_alloc(64, count * sizeof(state_t));
     gang->ring = calloc(gang->ring_size, sizeof(cell_t));
@@ -593,7 +602,8 @@ gang_t *gang_open(const uint32_t *cores, uint32_t count, int malleable, double t
         gang->notes = map_notes(notes, count * sizeof(note_t));
         *error = gang->notes ? 0 : errno;
     }
-    for (uint32_t i = 0; !*error && i < gang->ring_size; ++i) atomic_store(&gang->ring[i].turn, i);
+    for (uint32_t i = 0; !*error && i < gang->ring_size; ++i)
+        atomic_store(&gang->ring[i].turn, i);
     for (uint32_t i = 0; !*error && i < count; ++i) {
         *error = start_worker(gang, i, cores[i]);
         if (*error) *failed = (int)i;
@@ -679,7 +689,8 @@ int64_t gang_resize(gang_t *gang, uint64_t token, uint32_t leading, const uint16
     free(atomic_exchange(&leader->pending, grant));  // one that was not adopted
     // If the block ended meanwhile, its leader may have looked at the seats before they were given.
     if (gang->malleable && atomic_load(&state->token) != token)
-        for (uint32_t i = 1; i < cores; ++i) atomic_store(&gang->workers[workers[i]].seat, 0);
+        for (uint32_t i = 1; i < cores; ++i)
+            atomic_store(&gang->workers[workers[i]].seat, 0);
     return number;
 }
 
@@ -714,6 +725,7 @@ int gang_nothing(void *object, const any_t *arguments, int32_t count, any_t *res
 // One that takes as long as a decision, so that arrivals are heeded while it runs, not after its end.
 int gang_pass_time(void *object, const any_t *arguments, int32_t count, any_t *result) {
     (void)object, (void)arguments, (void)count, (void)result;
-    for (uint64_t until_ns = now_ns() + YIELD_NS; now_ns() < until_ns;) _mm_pause();
+    for (uint64_t until_ns = now_ns() + YIELD_NS; now_ns() < until_ns;)
+        _mm_pause();
     return 0;
 }

@@ -51,7 +51,7 @@ static void tell_error(char *text, int bytes) {
     int kind = error->kind.size < 64 ? (int)error->kind.size : 64;
     int size = error->message.size < (size_t)bytes ? (int)error->message.size : bytes;
     snprintf(text, (size_t)bytes, "%.*s: %.*s", kind, error->kind.data, size, error->message.data);
-    atomic_load(&drop_error)(raised);
+    atomic_load (&drop_error)(raised);
 }
 
 // Taking over parallel loops.

@@ -92,7 +92,7 @@ class NativePool:
         if self._library.take_over() < 0:
             raise ValueError(
                 f"kernels of a loaded library, {name}'s perhaps, have barriers within parallel loops, which "
-                "the gang does not support; set `engine.launcher: tvm`"
+                "the workers do not support; build the model anew (rule `build`)"
             )
         return CallTables(runnable, name)
 
@@ -253,9 +253,7 @@ def _led(block: BlockRun) -> Led:
 
 def _bound(block: BlockRun) -> CallTables:
     if not isinstance(block.bound, CallTables):
-        raise TypeError(
-            f"the block of query {block.query_id} was bound by another gang; bind it with this one"
-        )
+        raise TypeError(f"the block of query {block.query_id} was bound by other workers; bind it with these")
     return block.bound
 
 

@@ -1,7 +1,6 @@
 """Workers, one pinned to each core, that run the layers of blocks on the cores granted to them.
 
-`WorkerPool` is what the engine knows of them. `native_pool.py` has the workers in C, `tvm_pool.py` Python
-threads on TVM's own thread pools; `launchers.py` picks by name.
+`WorkerPool` is what the engine knows of them, `native_pool.py` has the workers in C.
 """
 
 import os

@@ -29,7 +29,6 @@ from veltair.machine.workers.pool import (
     Sample,
     Servable,
 )
-from veltair.machine.workers.tvm_pool import TvmPool
 from veltair.serving.engine.background import BackgroundWorker, Work
 from veltair.serving.engine.messages import Arrived, Done, EngineMessage, Failed, Flushed
 from veltair.serving.engine.running_blocks import Progress, RunningBlock
@@ -63,7 +62,7 @@ class Engine:
         placement: Placement,
         interference: InterferenceSource,
         drain_s: float,
-        launch: Launch = TvmPool,
+        launch: Launch,
     ) -> None:
         """Start the workers with `launch`. `samples` maps LoadGen's sample index to a model and its input.
 

@@ -21,8 +21,7 @@ int64_t core_shares_claim_bytes(void) { return sizeof(core_claim_t); }
 
 // Share the cores out among queries that are at rows[query] of a level.
 void core_shares_at_level(const sharing_t *sharing, int64_t queries, const double *deadlines_s, const int32_t *rows,
-                          double time_s, int64_t level)
-{
+                          double time_s, int64_t level) {
     for (int64_t query = 0; query < queries; query++) {
         int64_t row = level * sharing->rows + rows[query];
         sharing->slack_s[query] = deadlines_s[query] - time_s;

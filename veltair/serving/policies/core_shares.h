@@ -28,28 +28,23 @@ typedef struct {
     int32_t need, room, given, whole;
 } core_claim_t;
 
-static bool claim_before(const core_claim_t *claims, int64_t one, int64_t other)
-{
+static bool claim_before(const core_claim_t *claims, int64_t one, int64_t other) {
     return claims[one].key < claims[other].key || (claims[one].key == claims[other].key && one < other);
 }
 
 // Restore the heap of so many claims below a place.
-static void claim_sink(core_claim_t *claims, int64_t place, int64_t count)
-{
+static void claim_sink(core_claim_t *claims, int64_t place, int64_t count) {
     int64_t sinking = claims[place].ranked;
     for (int64_t child = 2 * place + 1; child < count; child = 2 * place + 1) {
-        if (child + 1 < count && claim_before(claims, claims[child + 1].ranked, claims[child].ranked))
-            child++;
-        if (!claim_before(claims, claims[child].ranked, sinking))
-            break;
+        if (child + 1 < count && claim_before(claims, claims[child + 1].ranked, claims[child].ranked)) child++;
+        if (!claim_before(claims, claims[child].ranked, sinking)) break;
         claims[place].ranked = claims[child].ranked;
         place = child;
     }
     claims[place].ranked = sinking;
 }
 
-static void claims_rank(core_claim_t *claims, int64_t count)
-{
+static void claims_rank(core_claim_t *claims, int64_t count) {
     for (int64_t place = 0; place < count; place++)
         claims[place].ranked = place;
     for (int64_t place = count / 2 - 1; place >= 0; place--)
@@ -57,8 +52,7 @@ static void claims_rank(core_claim_t *claims, int64_t count)
 }
 
 // Take the first claim out of the heap.
-static core_claim_t *claims_next(core_claim_t *claims, int64_t *count)
-{
+static core_claim_t *claims_next(core_claim_t *claims, int64_t *count) {
     core_claim_t *first = &claims[claims[0].ranked];
     claims[0].ranked = claims[--*count].ranked;
     claim_sink(claims, 0, *count);
@@ -68,8 +62,7 @@ static core_claim_t *claims_next(core_claim_t *claims, int64_t *count)
 static double claim_open_weight(const core_claim_t *claim) { return claim->given < claim->room ? claim->weight : 0.0; }
 
 // Set whole: units in proportion to the weights that are open, by largest remainder.
-static void claims_round(core_claim_t *claims, int64_t count, int64_t units, double total, double tolerance)
-{
+static void claims_round(core_claim_t *claims, int64_t count, int64_t units, double total, double tolerance) {
     int64_t left = units;
     for (int64_t place = 0; place < count; place++) {
         core_claim_t *claim = &claims[place];
@@ -78,22 +71,19 @@ static void claims_round(core_claim_t *claims, int64_t count, int64_t units, dou
         claim->key = claim->whole - quota;
         left -= claim->whole;
     }
-    if (left <= 0)
-        return;
+    if (left <= 0) return;
     claims_rank(claims, count);
     for (int64_t unranked = count; left > 0 && unranked > 0; left--)
         claims_next(claims, &unranked)->whole++;
 }
 
 // Give units out in proportion to the weights, none above its room; return how many are left.
-static int64_t claims_apportion(core_claim_t *claims, int64_t count, int64_t units, double tolerance)
-{
+static int64_t claims_apportion(core_claim_t *claims, int64_t count, int64_t units, double tolerance) {
     while (units > 0) {
         double total = 0.0;
         for (int64_t place = 0; place < count; place++)
             total += claim_open_weight(&claims[place]);
-        if (total == 0.0)
-            break;
+        if (total == 0.0) break;
         claims_round(claims, count, units, total, tolerance);
         for (int64_t place = 0; place < count; place++) {
             core_claim_t *claim = &claims[place];
@@ -106,8 +96,7 @@ static int64_t claims_apportion(core_claim_t *claims, int64_t count, int64_t uni
 }
 
 // Meet needs from the most urgent claim down; then the spare goes by urgency, and the rest equally.
-static void claims_by_urgency(core_claim_t *claims, int64_t count, int64_t units, double tolerance)
-{
+static void claims_by_urgency(core_claim_t *claims, int64_t count, int64_t units, double tolerance) {
     for (int64_t place = 0; place < count; place++)
         claims[place].key = -claims[place].weight;
     claims_rank(claims, count);
@@ -123,27 +112,23 @@ static void claims_by_urgency(core_claim_t *claims, int64_t count, int64_t units
 }
 
 // Return the place of the fewest cores whose time is within the slack, -1 if there are none.
-static int64_t fewest_cores(const core_grants_t *grants, const double *remaining_s, double slack_s)
-{
+static int64_t fewest_cores(const core_grants_t *grants, const double *remaining_s, double slack_s) {
     double bound_s = slack_s * (1 + grants->tolerance);
     for (int64_t place = 0; place < grants->count_count; place++)
-        if (remaining_s[place] <= bound_s)
-            return place;
+        if (remaining_s[place] <= bound_s) return place;
     return -1;
 }
 
 // Set the needs of all queries and make claims of those that have work left; return how many these are.
 static int64_t claims_of(const core_grants_t *grants, int64_t queries, const double *slack_s,
                          const double *const *remaining_s, const int32_t *best_cores, core_claim_t *claims,
-                         int32_t *needs)
-{
+                         int32_t *needs) {
     int64_t count = 0;
     int32_t step = grants->counts[0];
     for (int64_t query = 0; query < queries; query++) {
         const double *row = remaining_s[query];
         needs[query] = 0;
-        if (!(row[grants->count_count - 1] > 0.0))
-            continue;
+        if (!(row[grants->count_count - 1] > 0.0)) continue;
         int64_t fewest = fewest_cores(grants, row, slack_s[query]);
         needs[query] = fewest < 0 ? 0 : grants->counts[fewest];
         int32_t need = (needs[query] + step - 1) / step, best = best_cores[query] / step;
@@ -159,8 +144,7 @@ static int64_t claims_of(const core_grants_t *grants, int64_t queries, const dou
 // all queries; shares and needs have an entry a query.
 static void core_shares(const core_grants_t *grants, int64_t queries, const double *slack_s,
                         const double *const *remaining_s, const int32_t *best_cores, core_claim_t *claims,
-                        int32_t *shares, int32_t *needs)
-{
+                        int32_t *shares, int32_t *needs) {
     int64_t step = grants->counts[0], units = grants->cores / step, needed = 0, feasible = 0;
     int64_t count = claims_of(grants, queries, slack_s, remaining_s, best_cores, claims, needs);
     for (int64_t place = 0; place < count; place++) {

@@ -5,21 +5,18 @@
 
 #include "loop_state.h"
 
-static void leave_queue(loop_t *loop, account_t *account)
-{
+static void leave_queue(loop_t *loop, account_t *account) {
     *(account->older ? &account->older->newer : &loop->oldest) = account->newer;
     *(account->newer ? &account->newer->older : &loop->newest) = account->older;
     loop->state.waiting--;
 }
 
-static bool is_older(const account_t *one, const account_t *other)
-{
+static bool is_older(const account_t *one, const account_t *other) {
     return one->arrival_s < other->arrival_s || (one->arrival_s == other->arrival_s && one->id < other->id);
 }
 
 // A new query is the newest; one between two blocks is mostly among the oldest, so it looks from there.
-static void join_queue(loop_t *loop, account_t *account)
-{
+static void join_queue(loop_t *loop, account_t *account) {
     account_t *older = loop->newest, *newer = NULL;
     if (older && !is_older(older, account)) {
         for (newer = loop->oldest; is_older(newer, account);)
@@ -33,14 +30,12 @@ static void join_queue(loop_t *loop, account_t *account)
     loop->state.waiting++;
 }
 
-static void charge(account_t *account, int32_t cores, double time_s)
-{
+static void charge(account_t *account, int32_t cores, double time_s) {
     account->core_s += cores * (time_s - account->held_since_s);
     account->held_since_s = time_s;
 }
 
-static void book(loop_t *loop, account_t *account, int32_t cores, int32_t target_cores)
-{
+static void book(loop_t *loop, account_t *account, int32_t cores, int32_t target_cores) {
     int32_t before = reserved_cores(account);
     charge(account, before, loop->now_s);
     account->cores = cores;
@@ -48,8 +43,7 @@ static void book(loop_t *loop, account_t *account, int32_t cores, int32_t target
     loop->state.free_cores -= reserved_cores(account) - before;
 }
 
-static int close_account(loop_t *loop, account_t *account, int32_t ending, double slack_s, double least_s)
-{
+static int close_account(loop_t *loop, account_t *account, int32_t ending, double slack_s, double least_s) {
     loop_state_t *state = &loop->state;
     if (!make_room((void **)&loop->records, &loop->record_room, state->record_count + 1, sizeof *loop->records))
         return NO_MEMORY;
@@ -70,11 +64,9 @@ static int close_account(loop_t *loop, account_t *account, int32_t ending, doubl
     return OK;
 }
 
-static int admit_next(loop_t *loop)
-{
+static int admit_next(loop_t *loop) {
     account_t *account = new_account(loop);
-    if (!account)
-        return NO_MEMORY;
+    if (!account) return NO_MEMORY;
     const arrivals_t *part = &loop->arrivals;
     int64_t at = loop->arrived_of_part++, most_layers = loop->run.most_layers;
     *account = (account_t){
@@ -90,8 +82,7 @@ static int admit_next(loop_t *loop)
     return OK;
 }
 
-static int end_block(loop_t *loop, int32_t slot)
-{
+static int end_block(loop_t *loop, int32_t slot) {
     account_t *account = loop->by_slot[slot];
     int32_t cores = reserved_cores(account);
     charge(account, cores, loop->now_s);
@@ -109,20 +100,17 @@ static int end_block(loop_t *loop, int32_t slot)
     return OK;
 }
 
-static int abandon(loop_t *loop)
-{
+static int abandon(loop_t *loop) {
     loop->now_s = loop->run.close_s;
     while (loop->oldest) {
         account_t *account = loop->oldest;
         leave_queue(loop, account);
-        if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK)
-            return NO_MEMORY;
+        if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK) return NO_MEMORY;
     }
     for (int64_t place = 0; place < loop->running_count; place++) {
         account_t *account = loop->running[place];
         charge(account, reserved_cores(account), loop->now_s);
-        if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK)
-            return NO_MEMORY;
+        if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK) return NO_MEMORY;
     }
     loop->running_count = 0;
     loop->closed = true;

@@ -5,11 +5,9 @@
 
 #include "loop_turns.h"
 
-static bool make_present_room(loop_t *loop)
-{
+static bool make_present_room(loop_t *loop) {
     int64_t needed = loop->running_count + loop->waiting_count;
-    if (needed <= loop->present_room)
-        return true;
+    if (needed <= loop->present_room) return true;
     int64_t room = 2 * needed + 64;
     struct {
         void **values;
@@ -22,8 +20,7 @@ static bool make_present_room(loop_t *loop)
     };
     for (size_t array = 0; array < sizeof arrays / sizeof *arrays; array++) {
         void *moved = realloc(*arrays[array].values, room * arrays[array].size);
-        if (!moved)
-            return false;
+        if (!moved) return false;
         *arrays[array].values = moved;
     }
     loop->present_room = room;
@@ -31,8 +28,7 @@ static bool make_present_room(loop_t *loop)
 }
 
 // List who is to share the cores: all that run, then all that wait. Return whether they are those of the last time.
-static bool list_present(loop_t *loop, turn_t turn, int64_t *count)
-{
+static bool list_present(loop_t *loop, turn_t turn, int64_t *count) {
     bool same = true;
     *count = 0;
     for (int64_t place = 0; place < loop->running_count; place++)
@@ -45,14 +41,11 @@ static bool list_present(loop_t *loop, turn_t turn, int64_t *count)
 }
 
 // elastic.py: renew the shares and needs of all queries if one came or went since they were made.
-static int share_out(loop_t *loop, turn_t turn, int64_t level)
-{
+static int share_out(loop_t *loop, turn_t turn, int64_t level) {
     const plan_t *plan = &loop->plan;
-    if (!make_present_room(loop))
-        return NO_MEMORY;
+    if (!make_present_room(loop)) return NO_MEMORY;
     int64_t count;
-    if (list_present(loop, turn, &count) || !count)
-        return OK;
+    if (list_present(loop, turn, &count) || !count) return OK;
     const int32_t *ended = simulator_ended(loop->sim);
     for (int64_t place = 0; place < count; place++) {
         const account_t *account = loop->present[place];
@@ -75,26 +68,22 @@ static int share_out(loop_t *loop, turn_t turn, int64_t level)
     return OK;
 }
 
-static int start_shares(loop_t *loop, turn_t turn, int64_t level, int32_t *free_cores)
-{
+static int start_shares(loop_t *loop, turn_t turn, int64_t level, int32_t *free_cores) {
     const plan_t *plan = &loop->plan;
     bool shrinks = plan->conflict == SHRINK || plan->conflict == SHRINK_ONE_LAYER;
     for (account_t *account; *free_cores >= plan->counts[0] && (account = take_turn(loop, &turn));) {
         int32_t share = account->share, need = account->need;
         int32_t wanted = round_down(plan, need && need < share ? need : share);
-        if (!wanted || (wanted > *free_cores && !shrinks))
-            continue;
+        if (!wanted || (wanted > *free_cores && !shrinks)) continue;
         int32_t cores = round_down(plan, share < *free_cores ? share : *free_cores);
         int32_t layers = plan_of(loop, account)->layers - account->next_layer;
-        if (add_start(loop, account, level, layers, cores, wanted) != OK)
-            return NO_MEMORY;
+        if (add_start(loop, account, level, layers, cores, wanted) != OK) return NO_MEMORY;
         *free_cores -= cores;
     }
     return OK;
 }
 
-static int resize_to_shares(loop_t *loop, int32_t free_cores)
-{
+static int resize_to_shares(loop_t *loop, int32_t free_cores) {
     const plan_t *plan = &loop->plan;
     int32_t busy = busy_cores(loop);
     const int32_t *ended = simulator_ended(loop->sim);
@@ -109,8 +98,7 @@ static int resize_to_shares(loop_t *loop, int32_t free_cores)
             cores = account->target_cores;  // a growth under way is not taken back
         int64_t level = level_met(loop, account, busy);
         int64_t before = loop->command_count;
-        if (add_resize(loop, account, level, cores) != OK)
-            return NO_MEMORY;
+        if (add_resize(loop, account, level, cores) != OK) return NO_MEMORY;
         if (cores == account->target_cores && !loop->commands[before].versions) {
             loop->command_count = before;
             continue;
@@ -120,16 +108,13 @@ static int resize_to_shares(loop_t *loop, int32_t free_cores)
     return OK;
 }
 
-static int decide_shares(loop_t *loop)
-{
+static int decide_shares(loop_t *loop) {
     int64_t level = level_told(loop);
     int32_t free_cores = loop->state.free_cores;
     turn_t turn;
     int what = begin_turns(loop, level, &turn);
-    if (what == OK)
-        what = share_out(loop, turn, level);
-    if (what == OK)
-        what = start_shares(loop, turn, level, &free_cores);
+    if (what == OK) what = share_out(loop, turn, level);
+    if (what == OK) what = start_shares(loop, turn, level, &free_cores);
     return what == OK ? resize_to_shares(loop, free_cores) : what;
 }
 

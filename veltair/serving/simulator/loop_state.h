@@ -136,34 +136,27 @@ typedef struct {
     int64_t present_room;
 } loop_t;
 
-static int32_t reserved_cores(const account_t *account)
-{
+static int32_t reserved_cores(const account_t *account) {
     return account->cores > account->target_cores ? account->cores : account->target_cores;
 }
 
-static bool make_room(void **values, int64_t *room, int64_t needed, size_t size)
-{
-    if (needed <= *room)
-        return true;
+static bool make_room(void **values, int64_t *room, int64_t needed, size_t size) {
+    if (needed <= *room) return true;
     int64_t more = *room * 2 > needed ? *room * 2 : needed + 64;
     void *moved = realloc(*values, more * size);
-    if (!moved)
-        return false;
+    if (!moved) return false;
     *values = moved;
     *room = more;
     return true;
 }
 
-static account_t *new_account(loop_t *loop)
-{
+static account_t *new_account(loop_t *loop) {
     if (!loop->unused) {
         size_t size = sizeof(account_t) + loop->run.most_layers * sizeof(uint32_t);
         size = (size + 15) / 16 * 16;
-        if (!make_room((void **)&loop->slabs, &loop->slab_room, loop->slab_count + 1, sizeof *loop->slabs))
-            return NULL;
+        if (!make_room((void **)&loop->slabs, &loop->slab_room, loop->slab_count + 1, sizeof *loop->slabs)) return NULL;
         char *slab = malloc(SLAB * size);
-        if (!slab)
-            return NULL;
+        if (!slab) return NULL;
         loop->slabs[loop->slab_count++] = slab;
         for (int64_t place = 0; place < SLAB; place++) {
             account_t *account = (account_t *)(slab + place * size);

@@ -11,26 +11,41 @@
 #include "loop_shares.h"
 #include "loop_state.h"
 
-void loop_free(loop_t *loop)
-{
-    if (!loop)
-        return;
+void loop_free(loop_t *loop) {
+    if (!loop) return;
     for (int64_t slab = 0; slab < loop->slab_count; slab++)
         free(loop->slabs[slab]);
-    void *parts[] = {loop->by_slot, loop->running,  loop->waiting, loop->merged, loop->keys,   loop->free_slots,
-                     loop->slabs,   loop->commands, loop->records, loop->rows,   loop->bests,  loop->count_places,
-                     loop->present, loop->slacks_s, loop->claims,  loop->shares, loop->needs,  loop->formed.rows,
-                     loop->formed.budgets_s, loop->formed.needs, loop->formed.lengths, loop->formed.before, loop};
+    void *parts[] = {loop->by_slot,
+                     loop->running,
+                     loop->waiting,
+                     loop->merged,
+                     loop->keys,
+                     loop->free_slots,
+                     loop->slabs,
+                     loop->commands,
+                     loop->records,
+                     loop->rows,
+                     loop->bests,
+                     loop->count_places,
+                     loop->present,
+                     loop->slacks_s,
+                     loop->claims,
+                     loop->shares,
+                     loop->needs,
+                     loop->formed.rows,
+                     loop->formed.budgets_s,
+                     loop->formed.needs,
+                     loop->formed.lengths,
+                     loop->formed.before,
+                     loop};
     for (size_t part = 0; part < sizeof parts / sizeof *parts; part++)
         free(parts[part]);
 }
 
 // Return a loop over a simulator on which nothing runs, or NULL without memory.
-loop_t *loop_new(simulator_t *sim, const plan_t *plan, const run_t *run)
-{
+loop_t *loop_new(simulator_t *sim, const plan_t *plan, const run_t *run) {
     loop_t *loop = calloc(1, sizeof *loop);
-    if (!loop)
-        return NULL;
+    if (!loop) return NULL;
     int64_t cores = plan->cores;
     loop->sim = sim;
     loop->plan = *plan;
@@ -57,23 +72,20 @@ loop_t *loop_new(simulator_t *sim, const plan_t *plan, const run_t *run)
 loop_state_t *loop_state(loop_t *loop) { return &loop->state; }
 
 // Go on with the next part of the trace; Python keeps the arrays until the part after it.
-void loop_add_arrivals(loop_t *loop, const arrivals_t *arrivals)
-{
+void loop_add_arrivals(loop_t *loop, const arrivals_t *arrivals) {
     loop->arrivals = *arrivals;
     loop->arrived_of_part = 0;
 }
 
 // Go on with the errors of the next events: a relative and an absolute one of each.
-void loop_add_errors(loop_t *loop, const double *errors, int64_t count)
-{
+void loop_add_errors(loop_t *loop, const double *errors, int64_t count) {
     loop->errors = errors;
     loop->error_count = count;
 }
 
 void loop_take_records(loop_t *loop) { loop->state.record_count = 0; }
 
-static int decide(loop_t *loop)
-{
+static int decide(loop_t *loop) {
     loop->command_count = loop->applied = 0;
     loop->pressure_known = false;
     switch (loop->plan.asks) {
@@ -86,18 +98,15 @@ static int decide(loop_t *loop)
     }
 }
 
-static int need_seat(loop_t *loop, const account_t *account, int32_t cores, int32_t change)
-{
-    if (!loop->run.seated)
-        return OK;
+static int need_seat(loop_t *loop, const account_t *account, int32_t cores, int32_t change) {
+    if (!loop->run.seated) return OK;
     loop->state.slot = account->slot;
     loop->state.cores = cores;
     loop->state.change = change;
     return NEED_SEAT;
 }
 
-static int start(loop_t *loop, const command_t *command)
-{
+static int start(loop_t *loop, const command_t *command) {
     account_t *account = command->account;
     int32_t slot = loop->free_slots[--loop->free_slot_count];
     leave_queue(loop, account);
@@ -118,8 +127,7 @@ static int start(loop_t *loop, const command_t *command)
     return what == OK ? need_seat(loop, account, account->cores, HOLD) : what;
 }
 
-static int resize(loop_t *loop, const command_t *command)
-{
+static int resize(loop_t *loop, const command_t *command) {
     account_t *account = command->account;
     book(loop, account, account->cores, command->cores);
     account->versions = command->versions ? command->versions : account->versions;
@@ -128,8 +136,7 @@ static int resize(loop_t *loop, const command_t *command)
     return what == OK ? need_seat(loop, account, command->cores, RESERVE) : what;
 }
 
-static int apply(loop_t *loop, const command_t *command)
-{
+static int apply(loop_t *loop, const command_t *command) {
     account_t *account = command->account;
     switch (command->kind) {
     case START:
@@ -142,8 +149,7 @@ static int apply(loop_t *loop, const command_t *command)
     }
 }
 
-static int take_event(loop_t *loop, int what)
-{
+static int take_event(loop_t *loop, int what) {
     const state_t *event = simulator_state(loop->sim);
     account_t *account = loop->by_slot[event->slot];
     loop->now_s = event->time_s;
@@ -157,15 +163,11 @@ static int take_event(loop_t *loop, int what)
 }
 
 // Book the next event. OK: the policy is to decide.
-static int wait_for_event(loop_t *loop)
-{
-    if (loop->closed)
-        return DONE;
-    if (loop->arrived < loop->run.queries && loop->arrived_of_part == loop->arrivals.count)
-        return NEED_ARRIVALS;
+static int wait_for_event(loop_t *loop) {
+    if (loop->closed) return DONE;
+    if (loop->arrived < loop->run.queries && loop->arrived_of_part == loop->arrivals.count) return NEED_ARRIVALS;
     if (loop->run.proxied) {
-        if (!loop->error_count)
-            return NEED_ERRORS;
+        if (!loop->error_count) return NEED_ERRORS;
         loop->relative_error = *loop->errors++;
         loop->absolute_error = *loop->errors++;
         loop->error_count--;
@@ -173,51 +175,42 @@ static int wait_for_event(loop_t *loop)
     bool more = loop->arrived < loop->run.queries;
     double due_s = more ? loop->arrivals.arrivals_s[loop->arrived_of_part] : INFINITY, close_s = loop->run.close_s;
     int what = simulator_advance(loop->sim, due_s < close_s ? due_s : close_s);
-    if (what != NOTHING)
-        return take_event(loop, what);
+    if (what != NOTHING) return take_event(loop, what);
     if (due_s <= close_s) {
         loop->now_s = due_s;
         return admit_next(loop);
     }
-    if (!loop->running_count)
-        return DONE;
+    if (!loop->running_count) return DONE;
     int closed = abandon(loop);
     return closed == OK ? DONE : closed;
 }
 
-static int stop_at_end(loop_t *loop, int what)
-{
+static int stop_at_end(loop_t *loop, int what) {
     loop->state.oldest = loop->oldest ? loop->oldest->place : -1;
     return what;
 }
 
 // Run on. Returns what is needed, RECORDS to be taken, DONE (records may be left then), or an error.
-int loop_run(loop_t *loop)
-{
+int loop_run(loop_t *loop) {
     for (;;) {
         int what;
         switch (loop->phase) {
         case WAITING_FOR_EVENT:
-            if (loop->state.record_count >= FLUSH)
-                return RECORDS;
+            if (loop->state.record_count >= FLUSH) return RECORDS;
             what = wait_for_event(loop);
-            if (what != OK && what != NEED_SEAT)
-                return stop_at_end(loop, what);
+            if (what != OK && what != NEED_SEAT) return stop_at_end(loop, what);
             loop->phase = DECIDING;
-            if (what == NEED_SEAT)
-                return what;
+            if (what == NEED_SEAT) return what;
             break;
         case DECIDING:
             what = decide(loop);
-            if (what != OK)
-                return what;
+            if (what != OK) return what;
             loop->phase = APPLYING;
             break;
         default:
             while (loop->applied < loop->command_count) {
                 what = apply(loop, &loop->commands[loop->applied++]);
-                if (what != OK)
-                    return what;
+                if (what != OK) return what;
             }
             loop->phase = WAITING_FOR_EVENT;
         }

@@ -85,22 +85,18 @@ struct simulator {
     share_t *shares;
 };
 
-void simulator_free(simulator_t *sim)
-{
-    if (!sim)
-        return;
-    void *parts[] = {sim->blocks, sim->lanes, sim->all_numbers, sim->ended, sim->busy, sim->density, sim->wanted,
-                     sim->taken, sim->weights, sim->rising, sim->versions, sim->shares, sim};
+void simulator_free(simulator_t *sim) {
+    if (!sim) return;
+    void *parts[] = {sim->blocks, sim->lanes,   sim->all_numbers, sim->ended,    sim->busy,   sim->density, sim->wanted,
+                     sim->taken,  sim->weights, sim->rising,      sim->versions, sim->shares, sim};
     for (size_t part = 0; part < sizeof parts / sizeof *parts; part++)
         free(parts[part]);
 }
 
 // Return a simulator for at most settings->cores blocks at once, or NULL without memory.
-simulator_t *simulator_new(const settings_t *settings)
-{
+simulator_t *simulator_new(const settings_t *settings) {
     simulator_t *sim = calloc(1, sizeof *sim);
-    if (!sim)
-        return NULL;
+    if (!sim) return NULL;
     size_t slots = settings->cores, groups = settings->groups, resources = settings->resources;
     size_t seats = settings->seated ? groups : 0, room = seats + resources;
     sim->settings = *settings;
@@ -140,48 +136,40 @@ state_t *simulator_state(simulator_t *sim) { return &sim->state; }
 
 int32_t *simulator_ended(simulator_t *sim) { return sim->ended; }
 
-static const double *row_of(const settings_t *of, const model_t *model, int64_t layer, int64_t version, int64_t place)
-{
+static const double *row_of(const settings_t *of, const model_t *model, int64_t layer, int64_t version, int64_t place) {
     int64_t cell = (layer * model->versions + version) * of->count_count + place;
     return model->rows + cell * (2 * of->level_count + 2);
 }
 
 // Return whether layers [first, last) have these versions on so many cores.
 static bool profiled(const settings_t *of, const model_t *model, int64_t first, int64_t last, const uint8_t *versions,
-                     int32_t cores)
-{
+                     int32_t cores) {
     int32_t place = cores >= 1 && cores <= of->cores ? of->count_places[cores] : -1;
-    if (place < 0 || last > model->layers)
-        return false;
+    if (place < 0 || last > model->layers) return false;
     for (int64_t layer = first; layer < last; layer++) {
         int64_t version = versions[layer - first];
-        if (version >= model->versions || isinf(row_of(of, model, layer, version, place)[0]))
-            return false;
+        if (version >= model->versions || isinf(row_of(of, model, layer, version, place)[0])) return false;
     }
     return true;
 }
 
 // Fetch what a block's next layer will need, and noise for later ones, which lies scattered: tables and noise are
 // larger than a core's caches.
-static void prefetch_layer(const settings_t *of, const block_t *block, int64_t ended)
-{
-    if (ended >= block->layers)
-        return;
+static void prefetch_layer(const settings_t *of, const block_t *block, int64_t ended) {
+    if (ended >= block->layers) return;
     const model_t *model = block->model;
     int64_t layer = block->first + ended, version = block->versions[ended];
     const char *row = (const char *)row_of(of, model, layer, version, of->count_places[block->cores]);
     __builtin_prefetch(row);
     __builtin_prefetch(row + 64);
-    if (ended + NOISE_AHEAD < block->layers)
-        __builtin_prefetch(model->noise + block->noise[ended + NOISE_AHEAD]);
+    if (ended + NOISE_AHEAD < block->layers) __builtin_prefetch(model->noise + block->noise[ended + NOISE_AHEAD]);
     if (model->laws)
         for (size_t byte = 0; byte < LAW_FIELDS * sizeof(double); byte += 64)
             __builtin_prefetch((const char *)(model->laws + (layer * model->versions + version) * LAW_FIELDS) + byte);
 }
 
 // Let the block at a place begin its next layer at begin_s.
-static void enter_layer(simulator_t *sim, int64_t place, double begin_s)
-{
+static void enter_layer(simulator_t *sim, int64_t place, double begin_s) {
     const settings_t *of = &sim->settings;
     lane_t *lane = &sim->lanes[place];
     const block_t *block = &sim->blocks[lane->slot];
@@ -198,16 +186,14 @@ static void enter_layer(simulator_t *sim, int64_t place, double begin_s)
     prefetch_layer(of, block, ended + 1);
 }
 
-static void count_seat(simulator_t *sim, const block_t *block, int32_t sign)
-{
+static void count_seat(simulator_t *sim, const block_t *block, int32_t sign) {
     for (int64_t place = 0; place < block->seat_count; place++)
         sim->busy[block->seat[place].id] += sign * block->seat[place].count;
 }
 
 // Seat a block: groups[i] with counts[i] cores; it draws parts[i] of its bytes through resources[i], at most limit.
 void simulator_seat(simulator_t *sim, int32_t slot, int32_t group_count, const int32_t *groups, const int32_t *counts,
-                    int32_t use_count, const int32_t *resources, const double *parts, double limit)
-{
+                    int32_t use_count, const int32_t *resources, const double *parts, double limit) {
     block_t *block = &sim->blocks[slot];
     count_seat(sim, block, -1);
     int32_t cores = 0;
@@ -226,12 +212,10 @@ void simulator_seat(simulator_t *sim, int32_t slot, int32_t group_count, const i
 
 // Start a block of layers [first, last) in a free slot. noise holds an index into the model's noise for each layer.
 int simulator_start(simulator_t *sim, int32_t slot, int32_t model_place, int32_t first, int32_t last, int32_t cores,
-                    const uint8_t *versions, const char *noise, double now_s)
-{
+                    const uint8_t *versions, const char *noise, double now_s) {
     const settings_t *of = &sim->settings;
     const model_t *model = &of->models[model_place];
-    if (!profiled(of, model, first, last, versions, cores))
-        return NOT_PROFILED;
+    if (!profiled(of, model, first, last, versions, cores)) return NOT_PROFILED;
     block_t *block = &sim->blocks[slot];
     block->model = model;
     block->noise = (const uint32_t *)noise + first;
@@ -256,23 +240,20 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_place, int32_t
 }
 
 // Change a running block at its first layer end from due_s on. versions (of all its layers) may be NULL: keep them.
-int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_t *versions, double due_s)
-{
+int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_t *versions, double due_s) {
     block_t *block = &sim->blocks[slot];
     int64_t next = sim->ended[slot] + 1;
     const uint8_t *wanted = versions ? versions : block->next_versions;
     int64_t first = block->first + next, last = block->first + block->layers;
     if (next < block->layers && !profiled(&sim->settings, block->model, first, last, wanted + next, cores))
         return NOT_PROFILED;
-    if (versions)
-        memcpy(block->next_versions, versions, block->layers);
+    if (versions) memcpy(block->next_versions, versions, block->layers);
     block->next_cores = cores;
     block->next_due_s = due_s;
     return OK;
 }
 
-static double seconds_at(const settings_t *of, const double *row, double pressure)
-{
+static double seconds_at(const settings_t *of, const double *row, double pressure) {
     int64_t below = of->level_count - 1;
     while (below > 0 && of->levels[below] > pressure)
         below--;
@@ -280,8 +261,7 @@ static double seconds_at(const settings_t *of, const double *row, double pressur
 }
 
 // Let all layers meet their conditions from now on: those that met others before are stretched.
-static void meet(simulator_t *sim)
-{
+static void meet(simulator_t *sim) {
     const double *restrict noise = sim->numbers[NOISE], *restrict begin_s = sim->numbers[BEGIN_S];
     const double *restrict met = sim->numbers[MET], *restrict next_s = sim->numbers[NEXT_S];
     double *restrict end_s = sim->numbers[END_S], *restrict seconds = sim->numbers[SECONDS];
@@ -299,16 +279,14 @@ static void meet(simulator_t *sim)
 }
 
 // Return the others' footprint over the L3 that a seat shares with them.
-static double met_l3(const simulator_t *sim, const share_t *seat, int64_t count, double own)
-{
+static double met_l3(const simulator_t *sim, const share_t *seat, int64_t count, double own) {
     double met = 0.0;
     for (int64_t place = 0; place < count; place++)
         met += seat[place].part * (sim->density[seat[place].id] - own * seat[place].part);
     return met * (double)sim->settings.groups;
 }
 
-static void sum_density(simulator_t *sim)
-{
+static void sum_density(simulator_t *sim) {
     memset(sim->density, 0, sim->settings.groups * sizeof *sim->density);
     for (int64_t place = 0; place < sim->state.running; place++) {
         const block_t *block = &sim->blocks[sim->lanes[place].slot];
@@ -317,16 +295,14 @@ static void sum_density(simulator_t *sim)
     }
 }
 
-static double sum(const double *values, int64_t count)
-{
+static double sum(const double *values, int64_t count) {
     double total = 0.0;
     for (int64_t place = 0; place < count; place++)
         total += values[place];
     return total;
 }
 
-static void retime_by_table(simulator_t *sim)
-{
+static void retime_by_table(simulator_t *sim) {
     int64_t running = sim->state.running;
     const double *restrict drams = sim->numbers[DRAM], *restrict l3s = sim->numbers[L3];
     double *restrict met = sim->numbers[MET], *restrict next_s = sim->numbers[NEXT_S];
@@ -335,8 +311,7 @@ static void retime_by_table(simulator_t *sim)
         dram += drams[place];
         l3 += l3s[place];
     }
-    if (sim->settings.seated)
-        sum_density(sim);
+    if (sim->settings.seated) sum_density(sim);
     for (int64_t place = 0; place < running; place++) {
         double by_dram = dram - drams[place], by_l3 = l3 - l3s[place];
         if (sim->settings.seated) {
@@ -348,31 +323,26 @@ static void retime_by_table(simulator_t *sim)
     }
     const double *restrict condition = sim->numbers[CONDITION], *restrict seconds = sim->numbers[SECONDS];
     for (int64_t place = 0; place < running; place++)
-        next_s[place] = met[place] == condition[place]
-                            ? seconds[place]
-                            : seconds_at(&sim->settings, sim->lanes[place].row, met[place]);
+        next_s[place] = met[place] == condition[place] ? seconds[place]
+                                                       : seconds_at(&sim->settings, sim->lanes[place].row, met[place]);
 }
 
-static double interpolated(const double *fetched, double cache_bytes)
-{
+static double interpolated(const double *fetched, double cache_bytes) {
     int place = 0;
     while (place < LAW_FIELDS - FETCHED && CACHE_BYTES[place] <= cache_bytes)
         place++;
-    if (place == 0 || place == LAW_FIELDS - FETCHED)
-        return fetched[place > 0 ? place - 1 : 0];
+    if (place == 0 || place == LAW_FIELDS - FETCHED) return fetched[place > 0 ? place - 1 : 0];
     double low = CACHE_BYTES[place - 1], high = CACHE_BYTES[place];
     return fetched[place - 1] + (cache_bytes - low) / (high - low) * (fetched[place] - fetched[place - 1]);
 }
 
-static double of_blocks(const double *law, double at_work, double cache_bytes)
-{
+static double of_blocks(const double *law, double at_work, double cache_bytes) {
     double refetch = sqrt(law[BLOCKING] * at_work / cache_bytes);
     double fetched = law[PARALLELISM] * law[BLOCKING] * (refetch > 1.0 ? refetch : 1.0);
     return fetched > law[COMPULSORY] ? fetched : law[COMPULSORY];
 }
 
-static double traffic_bytes(const double *law, double cores, double l3_bytes)
-{
+static double traffic_bytes(const double *law, double cores, double l3_bytes) {
     double least = law[COMPULSORY], at_work = cores < law[PARALLELISM] ? cores : law[PARALLELISM], modelled;
     bool fits = least <= l3_bytes;
     if (!isnan(law[FETCHED]))
@@ -382,31 +352,26 @@ static double traffic_bytes(const double *law, double cores, double l3_bytes)
     return law[STEEPNESS] == 1.0 || least == 0.0 ? modelled : least * pow(modelled / least, law[STEEPNESS]);
 }
 
-static double combined(double compute_s, double memory_s, double exponent)
-{
+static double combined(double compute_s, double memory_s, double exponent) {
     double longer = compute_s >= memory_s ? compute_s : memory_s;
     double shorter = compute_s >= memory_s ? memory_s : compute_s;
-    if (isinf(exponent) || shorter == 0.0)
-        return longer;
+    if (isinf(exponent) || shorter == 0.0) return longer;
     return longer * pow(1.0 + pow(shorter / longer, exponent), 1.0 / exponent);
 }
 
-static double law_seconds(const simulator_t *sim, const double *law, int32_t cores, double moved, double limit)
-{
+static double law_seconds(const simulator_t *sim, const double *law, int32_t cores, double moved, double limit) {
     double rounds = ceil(law[PARALLELISM] / cores) / law[PARALLELISM];
     double compute_s = law[COMPUTE_S] * rounds / sim->settings.clocks[sim->busy_cores];
     double fork_s = law[PARALLELISM] > 1.0 && cores > 1 ? sim->settings.fork_s : 0.0;
     return combined(compute_s, moved / limit, sim->settings.combine) + fork_s;
 }
 
-static double spread_l3_bytes(const settings_t *of, int64_t cores, int64_t busy_cores)
-{
+static double spread_l3_bytes(const settings_t *of, int64_t cores, int64_t busy_cores) {
     double share = of->total_l3_bytes / (double)busy_cores;
     return (double)cores * (share < of->l3_bytes ? share : of->l3_bytes);
 }
 
-static double seat_l3_bytes(const simulator_t *sim, const block_t *block)
-{
+static double seat_l3_bytes(const simulator_t *sim, const block_t *block) {
     double l3_bytes = 0.0;
     for (int64_t place = 0; place < block->seat_count; place++)
         l3_bytes += sim->settings.l3_bytes * ((double)block->seat[place].count / sim->busy[block->seat[place].id]);
@@ -414,8 +379,7 @@ static double seat_l3_bytes(const simulator_t *sim, const block_t *block)
 }
 
 // Work out what a layer asks for with the L3 and the clock of the moment.
-static void offer(simulator_t *sim, int64_t place)
-{
+static void offer(simulator_t *sim, int64_t place) {
     const settings_t *of = &sim->settings;
     const double *law = sim->lanes[place].law;
     const block_t *block = &sim->blocks[sim->lanes[place].slot];
@@ -427,16 +391,13 @@ static void offer(simulator_t *sim, int64_t place)
     sim->numbers[FULL_S][place] = full_s;
     sim->numbers[DEMAND][place] = moved / full_s;
     sim->lanes[place].fresh = false;
-    if (of->scale == 1.0)
-        return;
-    double alone_bytes =
-        of->seated ? of->l3_bytes * (double)block->seat_count : spread_l3_bytes(of, cores, cores);
+    if (of->scale == 1.0) return;
+    double alone_bytes = of->seated ? of->l3_bytes * (double)block->seat_count : spread_l3_bytes(of, cores, cores);
     double alone_moved = traffic_bytes(law, cores, alone_bytes);
     sim->numbers[ALONE_S][place] = law_seconds(sim, law, cores, alone_moved, block->limit);
 }
 
-static void add_uses(const block_t *block, double *to, double amount)
-{
+static void add_uses(const block_t *block, double *to, double amount) {
     for (int64_t at = 0; at < block->use_count; at++)
         to[block->uses[at].id] += amount * block->uses[at].part;
 }
@@ -444,8 +405,7 @@ static void add_uses(const block_t *block, double *to, double amount)
 static const block_t *block_at(const simulator_t *sim, int64_t place) { return &sim->blocks[sim->lanes[place].slot]; }
 
 // Return how far all that rise can rise together; *full is the resource that is full then.
-static double find_level(simulator_t *sim, int64_t count, int64_t *full)
-{
+static double find_level(simulator_t *sim, int64_t count, int64_t *full) {
     memset(sim->weights, 0, sim->settings.resources * sizeof *sim->weights);
     for (int64_t at = 0; at < count; at++)
         add_uses(block_at(sim, sim->rising[at]), sim->weights, 1.0);
@@ -461,17 +421,14 @@ static double find_level(simulator_t *sim, int64_t count, int64_t *full)
     return level;
 }
 
-static bool draws_through(const block_t *block, int64_t resource)
-{
+static bool draws_through(const block_t *block, int64_t resource) {
     for (int64_t at = 0; at < block->use_count; at++)
-        if (block->uses[at].id == resource)
-            return true;
+        if (block->uses[at].id == resource) return true;
     return false;
 }
 
 // Close those that ask for no more than level, or if there are none those that draw through what is full.
-static int64_t close_some(simulator_t *sim, int64_t count, double level, int64_t full)
-{
+static int64_t close_some(simulator_t *sim, int64_t count, double level, int64_t full) {
     bool content = false;
     for (int64_t at = 0; at < count; at++)
         content |= sim->numbers[DEMAND][sim->rising[at]] <= level;
@@ -480,8 +437,7 @@ static int64_t close_some(simulator_t *sim, int64_t count, double level, int64_t
         int64_t place = sim->rising[at];
         const block_t *block = block_at(sim, place);
         if (content ? sim->numbers[DEMAND][place] <= level : draws_through(block, full)) {
-            if (!content)
-                sim->numbers[GRANTED][place] = level;
+            if (!content) sim->numbers[GRANTED][place] = level;
             add_uses(block, sim->taken, sim->numbers[GRANTED][place]);
         } else {
             sim->rising[left++] = place;
@@ -491,8 +447,7 @@ static int64_t close_some(simulator_t *sim, int64_t count, double level, int64_t
 }
 
 // Share memory bandwidth max-min fair, by progressive filling.
-static void grant_all(simulator_t *sim)
-{
+static void grant_all(simulator_t *sim) {
     int64_t count = sim->state.running, resources = sim->settings.resources;
     memset(sim->wanted, 0, resources * sizeof *sim->wanted);
     for (int64_t place = 0; place < count; place++) {
@@ -502,8 +457,7 @@ static void grant_all(simulator_t *sim)
     bool enough = true;
     for (int64_t resource = 0; resource < resources; resource++)
         enough &= sim->wanted[resource] <= sim->settings.capacities[resource];
-    if (enough)
-        return;
+    if (enough) return;
     memset(sim->taken, 0, resources * sizeof *sim->taken);
     for (int64_t place = 0; place < count; place++)
         sim->rising[place] = place;
@@ -517,15 +471,13 @@ static void grant_all(simulator_t *sim)
 }
 
 // The same where all draw through one resource only: grant_all() without weights, to the same numbers.
-static void grant_one(simulator_t *sim)
-{
+static void grant_one(simulator_t *sim) {
     int64_t count = sim->state.running, *restrict rising = sim->rising;
     const double *restrict demand = sim->numbers[DEMAND];
     double *restrict granted = sim->numbers[GRANTED];
     double taken = 0.0, level = 0.0, capacity = sim->settings.capacities[0];
     memcpy(granted, demand, count * sizeof *granted);
-    if (sum(demand, count) <= capacity)
-        return;
+    if (sum(demand, count) <= capacity) return;
     for (int64_t place = 0; place < count; place++)
         rising[place] = place;
     while (count) {
@@ -539,21 +491,18 @@ static void grant_one(simulator_t *sim)
             rising[left] = place;
             left += !content;
         }
-        if (left == count)
-            break;
+        if (left == count) break;
         count = left;
     }
     for (int64_t at = 0; at < count; at++)
         granted[rising[at]] = level;
 }
 
-static void retime_by_law(simulator_t *sim)
-{
+static void retime_by_law(simulator_t *sim) {
     int64_t running = sim->state.running;
     bool all = sim->busy_cores != sim->offered_cores || sim->seats_changed;
     for (int64_t place = 0; place < running; place++)
-        if (all || sim->lanes[place].fresh)
-            offer(sim, place);
+        if (all || sim->lanes[place].fresh) offer(sim, place);
     sim->offered_cores = sim->busy_cores;
     if (sim->settings.resources == 1)
         grant_one(sim);
@@ -573,8 +522,7 @@ static void retime_by_law(simulator_t *sim)
     memcpy(sim->numbers[MET], next_s, running * sizeof *next_s);
 }
 
-static double least(const double *values, int64_t count)
-{
+static double least(const double *values, int64_t count) {
     double least[4] = {INFINITY, INFINITY, INFINITY, INFINITY};  // four chains do not wait for each other
     for (int64_t place = 0; place < count; place++)
         least[place % 4] = values[place] < least[place % 4] ? values[place] : least[place % 4];
@@ -582,8 +530,7 @@ static double least(const double *values, int64_t count)
     return even < odd ? even : odd;
 }
 
-static void find_next_end(simulator_t *sim)
-{
+static void find_next_end(simulator_t *sim) {
     const double *end_s = sim->numbers[END_S];
     sim->next_end_s = least(end_s, sim->state.running);
     sim->next_place = 0;
@@ -591,8 +538,7 @@ static void find_next_end(simulator_t *sim)
         sim->next_place++;
 }
 
-static void retime(simulator_t *sim)
-{
+static void retime(simulator_t *sim) {
     if (sim->settings.by_law)
         retime_by_law(sim);
     else
@@ -603,8 +549,7 @@ static void retime(simulator_t *sim)
 }
 
 // The same where only one layer is another one, which presses as the one before it: the others meet what they met.
-static void retime_one(simulator_t *sim, int64_t place)
-{
+static void retime_one(simulator_t *sim, int64_t place) {
     double **numbers = sim->numbers, met = numbers[MET][place];
     double seconds = seconds_at(&sim->settings, sim->lanes[place].row, met);
     numbers[END_S][place] = numbers[BEGIN_S][place] + seconds * numbers[NOISE][place];
@@ -614,8 +559,7 @@ static void retime_one(simulator_t *sim, int64_t place)
     sim->stale = false;
 }
 
-static int end_block(simulator_t *sim, int64_t place, block_t *block)
-{
+static int end_block(simulator_t *sim, int64_t place, block_t *block) {
     sim->busy_cores -= block->cores;
     count_seat(sim, block, -1);
     block->seat_count = 0;
@@ -630,11 +574,9 @@ static int end_block(simulator_t *sim, int64_t place, block_t *block)
     return BLOCK_END;
 }
 
-static int adopt(simulator_t *sim, int64_t place, block_t *block)
-{
+static int adopt(simulator_t *sim, int64_t place, block_t *block) {
     double cost_s = block->next_cores != block->cores ? sim->settings.resize_cost_s : 0.0;
-    if (block->next_cores > block->cores)
-        cost_s += sim->settings.join_cost_s;
+    if (block->next_cores > block->cores) cost_s += sim->settings.join_cost_s;
     sim->busy_cores += block->next_cores - block->cores;
     memcpy(block->versions, block->next_versions, block->layers);
     block->cores = block->next_cores;
@@ -644,8 +586,7 @@ static int adopt(simulator_t *sim, int64_t place, block_t *block)
     return RESIZED;
 }
 
-static int end_layer(simulator_t *sim)
-{
+static int end_layer(simulator_t *sim) {
     int32_t slot = sim->lanes[sim->next_place].slot;
     block_t *block = &sim->blocks[slot];
     sim->state.events++;
@@ -653,8 +594,7 @@ static int end_layer(simulator_t *sim)
     sim->stale = true;
     sim->state.time_s = sim->now_s;
     sim->state.slot = slot;
-    if (++sim->ended[slot] == block->layers)
-        return end_block(sim, sim->next_place, block);
+    if (++sim->ended[slot] == block->layers) return end_block(sim, sim->next_place, block);
     if (block->next_cores && block->next_due_s <= sim->now_s) {
         sim->state.cores = block->next_cores;
         return adopt(sim, sim->next_place, block);
@@ -669,22 +609,17 @@ static int end_layer(simulator_t *sim)
 
 // Let layers end up to limit_s, and return at the first event that leaves the simulator: its time, slot and cores
 // are in the state then.
-int simulator_advance(simulator_t *sim, double limit_s)
-{
+int simulator_advance(simulator_t *sim, double limit_s) {
     for (;;) {
-        if (sim->stale)
-            retime(sim);
-        if (!(sim->next_end_s <= limit_s) || !sim->state.running)
-            return NOTHING;
+        if (sim->stale) retime(sim);
+        if (!(sim->next_end_s <= limit_s) || !sim->state.running) return NOTHING;
         int what = end_layer(sim);
-        if (what != NOTHING)
-            return what;
+        if (what != NOTHING) return what;
     }
 }
 
 // Return the pressure that a block started now would meet; seated, it would be on all cores that are free.
-double simulator_pressure(simulator_t *sim)
-{
+double simulator_pressure(simulator_t *sim) {
     const settings_t *of = &sim->settings;
     double dram = sum(sim->numbers[DRAM], sim->state.running), l3 = sum(sim->numbers[L3], sim->state.running);
     if (of->seated) {
@@ -693,8 +628,7 @@ double simulator_pressure(simulator_t *sim)
         l3 = 0.0;
         for (int64_t group = 0; group < of->groups; group++) {
             int64_t idle = of->group_cores - sim->busy[group];
-            if (idle)
-                l3 += (double)idle / (double)free_cores * sim->density[group];
+            if (idle) l3 += (double)idle / (double)free_cores * sim->density[group];
         }
         l3 *= (double)of->groups;
     }
@@ -703,8 +637,7 @@ double simulator_pressure(simulator_t *sim)
 }
 
 // End all blocks at once.
-void simulator_clear(simulator_t *sim)
-{
+void simulator_clear(simulator_t *sim) {
     for (int64_t place = 0; place < sim->state.running; place++) {
         block_t *block = &sim->blocks[sim->lanes[place].slot];
         count_seat(sim, block, -1);
