@@ -50,7 +50,7 @@ from veltair.machine.workers.launchers import LAUNCHERS, launcher
 from veltair.machine.workers.tvm_pool import TvmPool
 from veltair.serving.loop.policy import Answer, Context, Rejection, Snapshot
 from veltair.serving.loop.query import Ending
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 QOS_S = 10.0  # so wide that no machine misses it
@@ -69,7 +69,7 @@ class RejectAll:
 
 
 def fcfs(context: Context) -> FcfsMin:
-    return FcfsMin(context, alpha=1.0, order=Order.FCFS, conflict=Conflict.WAIT, drop_late=DropLate.NEVER)
+    return FcfsMin(context, QueueOptions(Order.FCFS, Conflict.WAIT, DropLate.NEVER), alpha=1.0)
 
 
 @pytest.fixture(scope="module")
