@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import make_costs
-from tests.support.engine_builders import NEVER_S, FakeGang, python_context, python_engine
+from tests.support.engine_builders import NEVER_S, FakePool, python_context, python_engine
 from tests.support.onnx_builders import run_onnx
 from tests.support.tiny import tiny
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
@@ -41,7 +41,7 @@ from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.policies.presets import make_policy
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
-FOUR = (10, 11, 12, 13)  # for the fake gang, which runs on no core
+FOUR = (10, 11, 12, 13)  # for the fake pool, which runs on no core
 POLICIES = (
     "baselines.fcfs_min:FcfsMin",
     "baselines.layer_wise:LayerWise",
@@ -74,11 +74,11 @@ def make_engine(launch: Launch) -> Iterator[EngineMaker]:
 
 
 class Fake:
-    """An engine on the fake gang with four cores, and blocks of "net" with three layers."""
+    """An engine on the fake pool with four cores, and blocks of "net" with three layers."""
 
     def __init__(self, layers: int = 3) -> None:
         self.context = python_context(FOUR, layers)
-        self.engine = python_engine(self.context, [lambda: None] * layers, launch=FakeGang)
+        self.engine = python_engine(self.context, [lambda: None] * layers, launch=FakePool)
         self.pool: Any = self.engine._pool
         self.layers = layers
 
@@ -132,7 +132,7 @@ def run(engine: Engine, policy: Any, context: Context, samples: list[int]) -> li
     return list(serve(Dispatcher(policy, context), engine))
 
 
-# The books, with a gang whose layers end on command.
+# Accounts, with workers whose layers end on command.
 
 
 def test_a_shrink_frees_cores_once_the_block_has_adopted_it() -> None:
@@ -587,7 +587,7 @@ def test_a_cost_table_of_another_machine_is_refused() -> None:
     context = python_context(CORES, 1)
     here = Machine("here", 1, (CORES,), 2**19, 2**24, 1e11, 1e11, validated=False)
     with pytest.raises(EngineError, match=r"the cost table is of toy, this machine is here; measure it here"):
-        Engine({}, [], {}, context.costs, here, spread, ObservedSlowdown(), 1.0, FakeGang)
+        Engine({}, [], {}, context.costs, here, spread, ObservedSlowdown(), 1.0, FakePool)
 
 
 # The tiny network.

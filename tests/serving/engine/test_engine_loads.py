@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.builders import linear_seconds, make_context, make_model
 from tests.support.engine_builders import NEVER_S, ZERO, PythonModel
-from tests.support.gang_builders import launch_workers
+from tests.support.pool_builders import launch_workers
 from tests.support.threads import aside_threads
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.interference.source import ObservedSlowdown
