@@ -23,7 +23,7 @@ from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Grant, Launch
-from veltair.serving.engine import watchdog as watch
+from veltair.serving.engine import watchdog
 from veltair.serving.engine.engine import Engine, EngineError, Sample
 from veltair.serving.loop.dispatcher import (
     Arrival,
@@ -100,7 +100,7 @@ class Fake:
 
     def free(self) -> int:
         """Return how many cores a block could be started on."""
-        return len(self.engine._free)
+        return self.engine._holdings.free_cores
 
 
 class GreedyWhole:
@@ -405,11 +405,11 @@ def test_a_kernel_that_fails_ends_the_run_and_is_named(make_engine: EngineMaker)
 def test_a_kernel_that_hangs_ends_the_run_and_its_layer_is_named(
     make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", 0.01)
+    monkeypatch.setattr(watchdog, "PERIOD_S", 0.01)
     go, context = threading.Event(), python_context(CORES, 2)
 
     def hang() -> None:
-        monkeypatch.setattr(watch, "HANG_S", 0.05)  # not before: on a busy machine any layer may wait so long
+        monkeypatch.setattr(watchdog, "HANG_S", 0.05)  # not before: any layer may wait so long
         go.wait(TIMEOUT_S)
 
     engine = make_engine(context, [lambda: None, hang])
@@ -419,7 +419,7 @@ def test_a_kernel_that_hangs_ends_the_run_and_its_layer_is_named(
         "but took 1 ms at most when it was profiled: its kernel hangs",
     ):
         run(engine, GreedyWhole(2), context, [0])
-    assert engine._watch.found_hang
+    assert engine._watchdog.found_hang
     engine.stop()
     go.set()
 
@@ -427,8 +427,8 @@ def test_a_kernel_that_hangs_ends_the_run_and_its_layer_is_named(
 def test_a_layer_that_is_merely_slow_does_not_hang(
     make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", 0.005)
-    monkeypatch.setattr(watch, "HANG_S", 0.01)
+    monkeypatch.setattr(watchdog, "PERIOD_S", 0.005)
+    monkeypatch.setattr(watchdog, "HANG_S", 0.01)
     context = python_context(CORES, 1, layer_s=NEVER_S)
     (record,) = run(make_engine(context, [lambda: time.sleep(0.05)]), GreedyWhole(1), context, [0])
     assert record.ending is Ending.SERVED
@@ -567,11 +567,11 @@ def test_a_model_that_fails_when_warmed_up_is_named(make_engine: EngineMaker) ->
 def test_a_model_that_hangs_when_warmed_up_is_named(
     make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", 0.01)
+    monkeypatch.setattr(watchdog, "PERIOD_S", 0.01)
     go = threading.Event()
 
     def hang() -> None:
-        monkeypatch.setattr(watch, "HANG_S", 0.05)
+        monkeypatch.setattr(watchdog, "HANG_S", 0.05)
         go.wait(TIMEOUT_S)
 
     engine = make_engine(python_context(CORES, 1), [hang])
