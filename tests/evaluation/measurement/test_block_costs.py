@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.support.engine_builders import FakeBuffers
-from tests.support.gang_builders import python_room
+from tests.support.pool_builders import python_room
 from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.measurement.block_costs import Starts, add_starts, sample_blocks
 from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, GROW, SHRINK, START, block_costs

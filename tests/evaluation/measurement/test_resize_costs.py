@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gang_builders import python_room
+from tests.support.pool_builders import python_room
 from veltair.evaluation.measurement.resize_costs import adoptions
 from veltair.machine.costs.block_costs import GROW, SHRINK
 from veltair.machine.workers.native_pool import NativePool

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from baselines.fcfs_min import FcfsMin
-from tests.support.gang_builders import launch_workers
 from tests.support.onnx_builders import run_onnx
+from tests.support.pool_builders import launch_workers
 from tests.support.tiny import tiny, tiny_words
 from tests.support.unscheduled import unscheduled_versions
 from veltair.compiler.build.build import build

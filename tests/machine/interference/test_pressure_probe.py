@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -204,7 +205,7 @@ def test_values_that_cannot_be_are_refused(
 def test_the_dram_read_moves_through_its_buffer_and_stays_inside(build_dir: Path) -> None:
     reads: list[tuple[int, int]] = []
 
-    class Library:
+    class Functions:
         @staticmethod
         def read_lines(index: int, size: int) -> float:
             reads.append((index, size))
@@ -213,7 +214,7 @@ def test_the_dram_read_moves_through_its_buffer_and_stays_inside(build_dir: Path
     # A buffer of two and a half reads: the third one begins earlier, so that it ends with the buffer.
     source = ProbePair(make_machine(), build_dir, period_s=1e-6, sizes=ProbeSizes(100, 10, 25))
     indices = itertools.cycle(range(0, 25, 10))
-    visits = source._visits(Library, [5000, 1000], indices)  # type: ignore[arg-type]
+    visits = source._visits(SimpleNamespace(functions=Functions), [5000, 1000], indices)  # type: ignore[arg-type]
     thread = threading.Thread(target=lambda: list(itertools.islice(visits, 4)))
     thread.start()
     thread.join()

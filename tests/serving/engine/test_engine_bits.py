@@ -35,7 +35,7 @@ Plan = tuple[int, ...]
 
 
 class Listening:
-    """A gang that keeps a copy of the outputs of each query that ends."""
+    """Workers that keep a copy of the outputs of each query that ends."""
 
     def __init__(self, pool: WorkerPool, outputs: dict[int, list[NDArray[Any]]]) -> None:
         self._pool, self._outputs = pool, outputs
@@ -44,7 +44,7 @@ class Listening:
         notices = self._pool.wait(timeout_s)
         for notice in notices:
             if isinstance(notice, Ended) and notice.block.check is not None:
-                runnable = cast(Any, notice.block.bound.runnable)
+                runnable = cast(Any, notice.block.buffers.runnable)
                 self._outputs[notice.block.query_id] = [array.copy() for array in runnable.read_outputs()]
         return notices
 

@@ -13,7 +13,7 @@ from tests.support.engine_builders import NEVER_S, python_context, python_engine
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.topology.cpu_limits import CpuLimits
 from veltair.machine.workers.native_pool import NativePool
-from veltair.serving.engine import watchdog as watch
+from veltair.serving.engine import watchdog
 from veltair.serving.engine.engine import Engine, EngineError
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Snapshot
@@ -70,7 +70,7 @@ def give_back() -> Iterator[None]:
 def test_a_core_that_is_taken_away_while_a_layer_runs_ends_the_run_and_is_named(
     start: Callable[..., list[Any]], give_back: None, monkeypatch: pytest.MonkeyPatch, whom: str
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", 0.01)
+    monkeypatch.setattr(watchdog, "PERIOD_S", 0.01)
     go, decider = threading.Event(), threading.get_native_id()
 
     def kernel() -> None:
@@ -89,13 +89,13 @@ def test_a_core_that_is_taken_away_while_a_layer_runs_ends_the_run_and_is_named(
 
 def lower_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     lowered = CpuLimits(frozenset(CORES), 0.5)
-    monkeypatch.setattr(watch, "allowance", lambda: lowered)
+    monkeypatch.setattr(watchdog, "allowance", lambda: lowered)
 
 
 def test_a_quota_that_is_lowered_while_a_layer_runs_ends_the_run(
     start: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", 0.01)
+    monkeypatch.setattr(watchdog, "PERIOD_S", 0.01)
     go = threading.Event()
 
     def kernel() -> None:
@@ -121,13 +121,13 @@ def test_a_kernel_that_fails_for_want_of_its_cores_is_not_blamed(
 def test_what_is_allowed_is_not_asked_for_more_often_than_it_must(
     start: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", NEVER_S)
+    monkeypatch.setattr(watchdog, "PERIOD_S", NEVER_S)
     asked: list[int] = []
 
     def allowed() -> CpuLimits:
         asked.append(1)
         return CpuLimits(frozenset(CORES))
 
-    monkeypatch.setattr(watch, "allowance", allowed)
+    monkeypatch.setattr(watchdog, "allowance", allowed)
     start(lambda: None)
     assert asked == [1]

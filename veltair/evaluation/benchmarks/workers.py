@@ -1,4 +1,4 @@
-"""What the gang itself costs: a grant, a kernel in a block, a whole model, and two tenants side by side."""
+"""What the workers cost: a grant, a kernel in a block, a whole model, and two tenants side by side."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ def figure(samples: Sequence[float], unit: str) -> BenchmarkResult:
     return BenchmarkResult(median(samples), unit, tuple(samples), COMMAND)
 
 
-def gang_figures(
+def worker_figures(
     models: Mapping[str, LoadedModel],
     solo: Mapping[str, tuple[int, ...]],
     machine: Machine,

@@ -133,7 +133,7 @@ def sample_starts(engine: Engine, context: Context, cores: int, ends: list[Ended
         *single, together = ends
         ends.clear()
         if number:  # the first round warms up
-            add_starts(starts, single, together.block.bound.layer_seconds)
+            add_starts(starts, single, together.block.buffers.layer_seconds)
     return starts
 
 

@@ -10,7 +10,6 @@ On machines shared with others (virtual ones) their neighbours may evict the buf
 first share is then 0 whatever happens, and the other two are left.
 """
 
-import ctypes
 import itertools
 import logging
 import os
@@ -18,8 +17,10 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from veltair.machine.c_build import FLAGS, NativeBuildError, compile_c
+from veltair.machine.c_build import FLAGS, NativeBuildError
+from veltair.machine.c_library import CLibrary, load_library
 from veltair.machine.interference.source import (
     WINDOW,
     InterferenceUnavailableError,
@@ -29,7 +30,7 @@ from veltair.machine.interference.source import (
 )
 from veltair.machine.topology.topology import Machine
 
-SOURCE = Path(__file__).with_name("pressure_probe.c")
+SOURCE, HEADER = Path(__file__).with_name("pressure_probe.c"), Path(__file__).with_name("pressure_probe.h")
 # One to three per cent of one core; a change shows within three periods.
 PERIOD_S = 0.02
 QUIET_READINGS = 32
@@ -143,10 +144,10 @@ class ProbePair(SampledSource):
         reading = self._recent.middle()
         return max(reading) if self.fit is None else self.fit.pressure(reading)
 
-    def _run(self, library: ctypes.CDLL) -> None:
+    def _run(self, library: CLibrary) -> None:
         """Calibrate, then read until told to stop; the thread's whole life."""
         sizes = [self._sizes.l3_bytes] * len(self._cores) + [self._sizes.dram_bytes]
-        buffers: list[int] = []
+        buffers: list[Any] = []
         try:
             for size in sizes:
                 buffers.append(_allocate(library, size))
@@ -159,10 +160,10 @@ class ProbePair(SampledSource):
             self._recent.fail(f"the probe on cores {self._cores} cannot work: {error}")
         finally:
             for buffer, size in zip(buffers, sizes, strict=False):
-                library.buffer_free(buffer, size)
+                library.functions.buffer_free(buffer, size)
 
     def _visits(
-        self, library: ctypes.CDLL, buffers: Sequence[int], indices: Iterator[int]
+        self, library: CLibrary, buffers: Sequence[Any], indices: Iterator[int]
     ) -> Iterator[tuple[int, Reading]]:
         """Yield a core and the seconds of the three reads on it, a period apart, until told to stop."""
         *held, stream = buffers
@@ -174,10 +175,10 @@ class ProbePair(SampledSource):
             if core != pinned:
                 os.sched_setaffinity(0, {core})  # of this thread only
                 pinned = core
-            first_s = library.read_lines(buffer, self._sizes.l3_bytes)
-            again_s = library.read_lines(buffer, self._sizes.l3_bytes)
+            first_s = library.functions.read_lines(buffer, self._sizes.l3_bytes)
+            again_s = library.functions.read_lines(buffer, self._sizes.l3_bytes)
             index = min(next(indices), room)
-            dram_s = library.read_lines(stream + index, self._sizes.dram_read_bytes)
+            dram_s = library.functions.read_lines(stream + index, self._sizes.dram_read_bytes)
             yield core, (first_s, again_s, dram_s)
 
     def _calibrate(self, visits: Iterator[tuple[int, Reading]]) -> None:
@@ -200,23 +201,16 @@ class ProbePair(SampledSource):
                 )
 
 
-def _load(build_dir: Path) -> ctypes.CDLL:
+def _load(build_dir: Path) -> CLibrary:
     """Return the probe's library; its calls release the GIL."""
     try:
-        library = ctypes.CDLL(str(compile_c(SOURCE, build_dir, (*FLAGS, "-shared", "-fPIC"))))
+        return load_library(SOURCE, [HEADER], build_dir, (*FLAGS, "-shared", "-fPIC"))
     except NativeBuildError as error:
         raise InterferenceUnavailableError(f"the probe cannot be built: {error}") from error
-    library.buffer_new.restype = ctypes.c_void_p
-    library.buffer_new.argtypes = [ctypes.c_size_t]
-    library.buffer_free.restype = None
-    library.buffer_free.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    library.read_lines.restype = ctypes.c_double
-    library.read_lines.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    return library
 
 
-def _allocate(library: ctypes.CDLL, size: int) -> int:
-    buffer: int | None = library.buffer_new(size)
-    if buffer is None:
+def _allocate(library: CLibrary, size: int) -> Any:
+    buffer = library.functions.buffer_new(size)
+    if not buffer:
         raise MemoryError(f"there is no {size / 2**20:.0f} MiB of memory for its buffer")
-    return buffer
+    return library.ffi.cast("char *", buffer)

@@ -1,16 +1,12 @@
-// Comparing a query's answers with the right ones: part of gang.c.
+// Comparing a query's answers with the right ones: part of pool.c.
+
+#ifndef POOL_ANSWERS_H
+#define POOL_ANSWERS_H
 
 #include <stdint.h>
 #include <string.h>
 
-enum { FLOAT32, FLOAT64, INT8, UINT8, INT32, INT64 };  // kinds of arrays that can be compared
-
-typedef struct {
-    void *data;
-    uint64_t items;
-    uint32_t item_bytes;
-    uint32_t kind;  // of KINDS
-} array_t;
+#include "pool.h"
 
 #define MAXIMA(name, item_t, bits_t, sign) \
     static void name(const item_t *values, const item_t *right, uint64_t items, double *off, double *largest) { \
@@ -44,7 +40,7 @@ MAXIMA(maxima_float64, double, uint64_t, UINT64_C(0x7fffffffffffffff))
     break
 
 // The largest difference over the largest right value, as samples.relative_error has it.
-double gang_relative_error(const array_t *array, const void *right) {
+double pool_relative_error(const array_t *array, const void *right) {
     double off = 0, largest = 0;
     switch (array->kind) {
     case FLOAT32:
@@ -65,3 +61,5 @@ double gang_relative_error(const array_t *array, const void *right) {
     if (off == 0) return 0;
     return off <= __DBL_MAX__ && largest > 0 ? off / largest : __builtin_inf();
 }
+
+#endif

@@ -1,4 +1,7 @@
-// What TVM's kernels call and are called by, and how their parallel loops are taken over: part of gang.c.
+// What TVM's kernels call and are called by, and how their parallel loops are taken over: part of pool.c.
+
+#ifndef POOL_TVM_H
+#define POOL_TVM_H
 
 #include <dlfcn.h>
 #include <link.h>
@@ -6,17 +9,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdbool.h>
 #include <string.h>
 
-// TVM FFI's ABI (tvm/ffi/c_api.h): TVMFFIAny, TVMFFISafeCallType, the error cell behind its object's header.
+#include "pool.h"
+
+// TVM FFI's ABI (tvm/ffi/c_api.h): the error cell behind its object's header.
 typedef struct {
-    int32_t type_index;
-    uint32_t padding;
-    uint64_t value;
-} any_t;
-typedef int (*safe_call_t)(void *self, const any_t *arguments, int32_t count, any_t *result);
-typedef struct {
-    unsigned char header[24];
+    unsigned char header[OBJECT_HEADER_BYTES];
     struct {
         const char *data;
         size_t size;
@@ -34,14 +34,14 @@ typedef int (*launch_t)(lambda_t lambda, void *data, int tasks);
 typedef void (*take_error_t)(void **error);
 typedef int (*drop_error_t)(void *error);
 
-static _Atomic(launch_t) pool_launch;  // TVM's own, for threads that are no workers
+static _Atomic(launch_t) tvm_launch;  // TVM's own, for threads that are no workers
 static _Atomic(take_error_t) take_error;
 static _Atomic(drop_error_t) drop_error;
 
-int gang_launch(lambda_t lambda, void *data, int wanted);
+int pool_launch(lambda_t lambda, void *data, int wanted);
 
-// Write down the error that the kernel which this thread called last has raised.
-static void tell_error(char *text, int bytes) {
+// Write the error that the kernel which this thread called last has raised into `text`.
+static void copy_error(char *text, int bytes) {
     void *raised = NULL;
     snprintf(text, (size_t)bytes, "it returned an error without a message");
     take_error_t take = atomic_load(&take_error);
@@ -76,18 +76,18 @@ static int take_over(void *library) {
     launch_t launch = (launch_t)dlsym(library, "TVMBackendParallelLaunch");
     take_error_t take = (take_error_t)dlsym(library, "TVMFFIErrorMoveFromRaised");
     drop_error_t drop = (drop_error_t)dlsym(library, "TVMFFIObjectDecRef");
-    if (launch) atomic_store(&pool_launch, launch);
+    if (launch) atomic_store(&tvm_launch, launch);
     if (take && drop) atomic_store(&drop_error, drop), atomic_store(&take_error, take);
     if (!slot) return 0;
     if (dlsym(library, "__TVMBackendParallelBarrier")) return -1;
-    if (!atomic_load(&pool_launch) && *slot != gang_launch) atomic_store(&pool_launch, *slot);
-    __atomic_store_n(slot, gang_launch, __ATOMIC_SEQ_CST);
+    if (!atomic_load(&tvm_launch) && *slot != pool_launch) atomic_store(&tvm_launch, *slot);
+    __atomic_store_n(slot, pool_launch, __ATOMIC_SEQ_CST);
     return 1;
 }
 
 // Let the kernels of every library that is loaded now launch their parallel loops here. Returns how many
 // there are, or -1 if one has barriers within its loops, which are not supported.
-int gang_take_over(void) {
+int pool_take_over(void) {
     objects_t objects = {NULL, 0};
     dl_iterate_phdr(note_object, &objects);
     int found = 0;
@@ -104,3 +104,5 @@ int gang_take_over(void) {
     free(objects.paths);
     return found;
 }
+
+#endif

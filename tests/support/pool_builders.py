@@ -1,4 +1,4 @@
-"""Rooms of Python kernels, and blocks of them on a gang of either kind."""
+"""Models of Python kernels, and blocks of them on workers."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -1,11 +1,11 @@
-// Random blocks, resizes and parallel loops on a gang, checked from outside: every task of a loop runs once, on a
-// core that its block holds, and every block ends once. Usage: gang_stress BLOCKS WORKERS MALLEABLE SEED
+// Random blocks, resizes and parallel loops on a pool, checked from outside: every task of a loop runs once, on a
+// core that its block holds, and every block ends once. Usage: pool_stress BLOCKS WORKERS SEED
 
-#define GANG_CHECK
-#define GANG_UNPINNED  // more workers than the machine has cores
-#define GANG_PAUSE() hold_up()
+#define POOL_CHECK
+#define POOL_UNPINNED  // more workers than the machine has cores
+#define POOL_PAUSE() hold_up()
 static void hold_up(void);
-#include "../../../veltair/machine/workers/gang.c"
+#include "../../../veltair/machine/workers/pool.c"
 
 static void hold_up(void) {
     static _Thread_local uint32_t times;
@@ -26,7 +26,7 @@ typedef struct {  // what a query has: written by tasks of its loops, read by th
     array_t output;
     float answer[8], made[8];
     const void *answers[1];
-    program_t program;
+    call_table_t table;
     bool is_idle;
 } query_t;
 
@@ -68,11 +68,11 @@ static int kernel(void *object, const any_t *arguments, int32_t count, any_t *re
     (void)arguments, (void)count, (void)result;
     query->layers_run += 1;
     uint32_t kind = (uint32_t)((uintptr_t)object & 7);
-    if (kind == 2) return gang_launch(refused_task, query, 3);
+    if (kind == 2) return pool_launch(refused_task, query, 3);
     if (kind == 1) return 0;
     memset(query->runs, 0, 64 * sizeof *query->runs);
     int tasks = query->layers_run % 5 == 0 ? 17 : 0;
-    EXPECT(gang_launch(task, query, tasks) == 0);
+    EXPECT(pool_launch(task, query, tasks) == 0);
     int last = 0, all = 0;
     for (int i = 0; i < 64; ++i) {
         EXPECT(query->runs[i] <= 1);
@@ -96,8 +96,8 @@ static void make_query(query_t *query, uint32_t failing) {
         query->answer[i] = (float)i;
     query->answers[0] = query->answer;
     query->output = (array_t){query->made, 8, 4, FLOAT32};
-    query->program =
-        (program_t){query->calls[0], query->layer_ns, NULL, &query->output, LAYERS, VERSIONS, 0, 1, "stress"};
+    query->table =
+        (call_table_t){query->calls[0], query->layer_ns, NULL, &query->output, LAYERS, VERSIONS, 0, 1, "stress"};
     query->is_idle = true;
 }
 
@@ -123,7 +123,7 @@ static void free_others(const running_t *block, uint32_t kept, uint32_t workers)
     }
 }
 
-static void start(gang_t *gang, running_t *block, query_t *queries, uint64_t token) {
+static void start(pool_t *pool, running_t *block, query_t *queries, uint64_t token) {
     uint8_t versions[LAYERS];
     *block = (running_t){.token = token, .layers = 1 + chance(LAYERS), .is_running = true};
     for (block->query = queries; !block->query->is_idle; ++block->query) {
@@ -132,58 +132,58 @@ static void start(gang_t *gang, running_t *block, query_t *queries, uint64_t tok
         versions[i] = chance(10) == 0;
     for (uint32_t i = 0; i < block->layers; ++i)
         block->fails |= versions[i] && (uintptr_t)block->query->calls[i][1].self % 8 == 2;
-    EXPECT(take_free(block, 1 + chance(gang->cores), gang->cores) > 0);
+    EXPECT(take_free(block, 1 + chance(pool->cores), pool->cores) > 0);
     block->query->is_idle = false;
     block->query->token = token;
-    int64_t number = gang_start(gang, token, token, &block->query->program, 0, block->layers, block->workers,
+    int64_t number = pool_start(pool, token, token, &block->query->table, 0, block->layers, block->workers,
                                 block->cores, versions, NULL, block->query->answers);
     EXPECT(number > 0);
     block->number = (uint64_t)number;
 }
 
-static void resize(gang_t *gang, running_t *block) {
+static void resize(pool_t *pool, running_t *block) {
     uint8_t versions[LAYERS] = {0};
     running_t wanted = *block;
     if (block->resizes++ >= MOST_RESIZES) return;
     if (chance(2))
         wanted.cores = 1 + chance(wanted.cores);
     else
-        take_free(&wanted, 1 + chance(gang->cores), gang->cores);
-    int64_t number = gang_resize(gang, block->token, block->workers[0], wanted.workers, wanted.cores, versions);
+        take_free(&wanted, 1 + chance(pool->cores), pool->cores);
+    int64_t number = pool_resize(pool, block->token, block->workers[0], wanted.workers, wanted.cores, versions);
     EXPECT(number > 0 || number == NOT_RUNNING);
     if (number < 0) return;  // its end will free what it took
     *block = wanted;
     block->number = (uint64_t)number;
 }
 
-static void heed(const gang_t *gang, const notice_t *notice, running_t *blocks, uint64_t *ended) {
+static void on_notice(const pool_t *pool, const notice_t *notice, running_t *blocks, uint64_t *ended) {
     running_t *block = blocks;
     while (!block->is_running || block->token != notice->token)
         EXPECT(++block < blocks + MOST_WORKERS);
     if (notice->kind == ADOPTED) {
-        if (notice->number == block->number) free_others(block, block->cores, gang->cores);
+        if (notice->number == block->number) free_others(block, block->cores, pool->cores);
         return;
     }
     EXPECT(notice->code == OK || (notice->code == KERNEL_FAILED && block->fails));
     EXPECT(notice->code != OK || (notice->ended_layers == block->layers));
     block->is_running = false;
     block->query->is_idle = true;
-    free_others(block, 0, gang->cores);
+    free_others(block, 0, pool->cores);
     ++*ended;
 }
 
 static void *poke_often(void *argument) {
     for (int i = 0; i < 200; ++i)
-        gang_poke(argument), usleep(1000);
+        pool_poke(argument), usleep(1000);
     return NULL;
 }
 
 int main(int count, char **words) {
-    EXPECT(count == 5);
+    EXPECT(count == 4);
     uint64_t all = (uint64_t)atoll(words[1]);
     uint32_t workers = (uint32_t)atoi(words[2]), cores[MOST_WORKERS];
     EXPECT(workers >= 1 && workers <= MOST_WORKERS);
-    randomness = (uint64_t)atoll(words[4]);
+    randomness = (uint64_t)atoll(words[3]);
     for (uint32_t i = 0; i < workers; ++i)
         cores[i] = i;
     query_t *queries = aligned_alloc(64, (sizeof(query_t) * workers + 63) / 64 * 64);
@@ -191,28 +191,28 @@ int main(int count, char **words) {
     for (uint32_t i = 0; i < workers; ++i)
         make_query(&queries[i], chance(2 * LAYERS));
     int error, failed;
-    gang_t *gang = gang_open(cores, workers, atoi(words[3]), 1e-4, NULL, &error, &failed);
-    EXPECT(gang && !error);
+    pool_t *pool = pool_open(cores, workers, 1e-4, NULL, &error, &failed);
+    EXPECT(pool && !error);
     pthread_t poker;
-    pthread_create(&poker, NULL, poke_often, gang);
+    pthread_create(&poker, NULL, poke_often, pool);
     running_t blocks[MOST_WORKERS] = {0};
     notice_t notices[16];
     uint64_t token = 0, ended = 0, resizes = 0;
     while (ended < all) {
-        uint32_t place = chance(workers);
+        uint32_t index = chance(workers);
         uint32_t free_cores = 0;
         for (uint32_t i = 0; i < workers; ++i)
             free_cores += !atomic_load(&holder[i]);
-        if (blocks[place].is_running)
-            resize(gang, &blocks[place]), ++resizes;
+        if (blocks[index].is_running)
+            resize(pool, &blocks[index]), ++resizes;
         else if (free_cores && token < all)
-            start(gang, &blocks[place], queries, ++token);
-        int read = gang_wait(gang, notices, 16, chance(3) ? 0 : 200000);
+            start(pool, &blocks[index], queries, ++token);
+        int read = pool_wait(pool, notices, 16, chance(3) ? 0 : 200000);
         for (int i = 0; i < read; ++i)
-            heed(gang, &notices[i], blocks, &ended);
+            on_notice(pool, &notices[i], blocks, &ended);
     }
     pthread_join(poker, NULL);
-    EXPECT(gang_close(gang, INT64_C(10000000000)) == 0);
+    EXPECT(pool_close(pool, INT64_C(10000000000)) == 0);
     for (uint32_t i = 0; i < workers; ++i)
         EXPECT(!atomic_load(&holder[i]) && queries[i].is_idle);
     free(queries);

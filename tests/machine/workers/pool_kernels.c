@@ -1,9 +1,11 @@
-// Kernels for tests of the gang, with TVM FFI's safe call, and a parallel launch as kernel libraries have it.
+// Kernels for tests of the workers, with TVM FFI's safe call, and a parallel launch as kernel libraries have it.
 
 #include <sched.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "pool_kernels.h"
 
 typedef struct {
     void *sync_handle;
@@ -18,13 +20,6 @@ static int alone(lambda_t lambda, void *data, int tasks) {
 }
 
 int (*__TVMBackendParallelLaunch)(lambda_t, void *, int) = alone;
-
-typedef struct {  // what a test gives as the kernel's own handle
-    _Atomic(int32_t) arrived;
-    int32_t wanted;  // how many tasks have to meet
-    int32_t tasks;   // how many there were
-    int32_t cores[64];
-} meeting_t;
 
 static int meet(int task, env_t *env, void *data) {
     meeting_t *meeting = data;
