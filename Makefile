@@ -34,9 +34,8 @@ redraw: $(STAMP)  ## Draw the many-core figures, and judge the claims, from the 
 validation: $(STAMP) $(CONFIG)  ## Compare the simulator with this machine: results/validation.md and figures
 	$(SNAKEMAKE) validation validation_figures --configfile $(CONFIG)
 
-test: $(STAMP)  ## Run the tests: most on all cores, then those that measure or pin cores one by one
-	$(RUN) python -m pytest -n auto --dist loadscope -m "not alone and not long"
-	$(RUN) python -m pytest -m "alone and not long"
+test: $(STAMP)  ## Run the tests on all cores, those that measure or pin cores alone
+	$(RUN) python -m pytest -n auto -m "not long"
 
 test-long: $(STAMP)  ## Run the tests that take longer than a test suite should
 	$(RUN) python -m pytest -m long

@@ -1,59 +1,54 @@
-"""Which tests run alone, and fixtures that tests of several rooms share; no test asserts a time."""
+"""How tests share the machine, and fixtures that tests of several rooms share; no test asserts a time."""
 
 import fcntl
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.support.alone import AloneTogether, Turns, check_places, is_alone
+
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-TESTS = Path(__file__).parent
-TINY_STORE = TESTS / "data" / "tiny"
-
-# What tests beside them would disturb, or they tests beside them; `make test` runs these one by one. Folders
-# and files, by the reason.
-ALONE = {
-    "their workers spin on every core that they hold": (
-        "machine/workers/test_gang_stress.py",
-        "machine/workers/test_native_pool.py",
-        "machine/workers/test_pool.py",
-        "serving/engine/test_engine_bits.py",
-        "evaluation/benchmarks/test_engine.py",
-        "evaluation/measurement",
-        "evaluation/validation/test_co_runs.py",
-    ),
-    "LoadGen issues queries in real time": ("evaluation/loadgen/test_client.py", "evaluation/runtimes"),
-    "they count the threads of all processes, or take cores away from theirs": (
-        "machine/topology/test_cpu_limits.py",
-        "serving/engine/test_watchdog.py",
-    ),
-    "they measure this machine": (
-        "machine/probes/test_fork_probe.py",
-        "machine/probes/test_probe.py",
-        "machine/profile",
-    ),
-}
+TINY_STORE = Path(__file__).parent / "data" / "tiny"
+SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
+turns = Turns()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that run alone; UsageError where a place of theirs is not there."""
-    places = [TESTS / place for group in ALONE.values() for place in group]
-    if missing := [str(place) for place in places if not place.exists()]:
-        raise pytest.UsageError(f"ALONE in tests/conftest.py names what is not there: {', '.join(missing)}")
+    """Mark the tests that run alone."""
+    check_places()
     for item in items:
-        if any(item.path.is_relative_to(place) for place in places):
+        if is_alone(item.path):
             item.add_marker(pytest.mark.alone)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> AloneTogether:
+    """Return who gives the tests to the processes of `pytest -n`."""
+    return AloneTogether(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Run a test beside those of other processes, or alone."""
+    if not SIDE_BY_SIDE:
+        return (yield)
+    next_alone = nextitem is not None and is_alone(nextitem.path)
+    return (yield from turns.take(is_alone(item.path), next_alone))
 
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of this run of the tests: one for all of its processes."""
     own = tmp_path_factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return own.parent if SIDE_BY_SIDE else own
 
 
 @pytest.fixture(scope="session")
