@@ -126,14 +126,13 @@ def _benchmark_tables(file: RecordedFile, figures: dict[str, Document]) -> Itera
     for command, named in groupby(figures.items(), lambda item: str(item[1]["command"])):
         yield _origin(file, command)
         rows = [_benchmark_row(name, figure) for name, figure in named]
-        yield _markdown(("quantity", "value", "unit", "n", "samples, least to largest", "what"), rows)
+        yield _markdown(("quantity", "value", "unit", "n", "samples, least to largest"), rows)
 
 
 def _benchmark_row(name: str, figure: Document) -> Row:
-    unit, _, what = str(figure["unit"]).partition("; ")
     samples = figure["samples"]
     spread = span(samples) if len(samples) > 1 else NONE
-    return f"`{name}`", number(figure["value"]), unit, str(len(samples)), spread, what
+    return f"`{name}`", number(figure["value"]), str(figure["unit"]), str(len(samples)), spread
 
 
 def _claims_table(document: Document) -> str:
