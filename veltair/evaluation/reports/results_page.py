@@ -73,11 +73,11 @@ class RecordedFile:
         return SOURCES.get(name, Source(name, self.provenance.command))
 
 
-def write_results_page(folder: Path, study: Path, output: Path) -> None:
+def write_results_page(folder: Path, study: Path, page: Path) -> None:
     """Write the page from the recorded files in `folder` and from the shipped tables of the study."""
     files = [study / CAPACITY, *sorted(folder.rglob("*.csv")), *sorted(folder.rglob("*.json"))]
     text = results_page([read_recorded(path) for path in files if not path.name.endswith(SUFFIX)])
-    write_atomically({output: text.encode()})
+    write_atomically({page: text.encode()})
 
 
 def read_recorded(path: Path) -> RecordedFile:
