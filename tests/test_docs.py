@@ -22,6 +22,7 @@ NAMES_OF_GENERATED = [
     ROOT / "Makefile",
     ROOT / "veltair" / "evaluation" / "__main__.py",
     ROOT / "veltair" / "evaluation" / "experiment" / "layout.py",
+    ROOT / "veltair" / "evaluation" / "experiment" / "scenario.py",
     ROOT / "veltair" / "evaluation" / "measurement" / "steps.py",
     ROOT / "veltair" / "machine" / "costs" / "folder.py",
     *sorted((ROOT / "workflow" / "rules").glob("*.smk")),
