@@ -116,7 +116,7 @@ rule smoke:
 # Of recorded files, not of this run's: it writes into docs/, always, in a second.
 rule results_page:
     params:
-        recorded="docs/results",
+        folder="docs/results",
         study=SHIPPED_STUDY,
         page="docs/results.md",
     log:

@@ -7,4 +7,4 @@ from veltair.evaluation.reports.results_page import write_results_page
 
 with logged(snakemake.log[0]):
     params = snakemake.params
-    write_results_page(Path(params.recorded), Path(params.study), Path(params.page))
+    write_results_page(Path(params.folder), Path(params.study), Path(params.page))

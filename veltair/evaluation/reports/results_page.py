@@ -73,11 +73,11 @@ class RecordedFile:
         return SOURCES.get(name, Source(name, self.provenance.command))
 
 
-def write_results_page(folder: Path, study: Path, output: Path) -> None:
+def write_results_page(folder: Path, study: Path, page: Path) -> None:
     """Write the page from the recorded files in `folder` and from the shipped tables of the study."""
     files = [study / CAPACITY, *sorted(folder.rglob("*.csv")), *sorted(folder.rglob("*.json"))]
     text = results_page([read_recorded(path) for path in files if not path.name.endswith(SUFFIX)])
-    write_atomically({output: text.encode()})
+    write_atomically({page: text.encode()})
 
 
 def read_recorded(path: Path) -> RecordedFile:
@@ -126,14 +126,13 @@ def _benchmark_tables(file: RecordedFile, figures: dict[str, Document]) -> Itera
     for command, named in groupby(figures.items(), lambda item: str(item[1]["command"])):
         yield _origin(file, command)
         rows = [_benchmark_row(name, figure) for name, figure in named]
-        yield _markdown(("quantity", "value", "unit", "n", "samples, least to largest", "what"), rows)
+        yield _markdown(("quantity", "value", "unit", "n", "samples, least to largest"), rows)
 
 
 def _benchmark_row(name: str, figure: Document) -> Row:
-    unit, _, what = str(figure["unit"]).partition("; ")
     samples = figure["samples"]
     spread = span(samples) if len(samples) > 1 else NONE
-    return f"`{name}`", number(figure["value"]), unit, str(len(samples)), spread, what
+    return f"`{name}`", number(figure["value"]), str(figure["unit"]), str(len(samples)), spread
 
 
 def _claims_table(document: Document) -> str:
