@@ -11,8 +11,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from veltair.evaluation.experiment.tables_io import read_csv
-from veltair.evaluation.metrics.confidence import capacities
-from veltair.evaluation.metrics.policies_table import NONE, capacity_text, number, site_name, span
+from veltair.evaluation.metrics.capacity_table import capacities, capacity_text
+from veltair.evaluation.metrics.policies_table import NONE, number, source_name, span
 from veltair.provenance import SUFFIX, Provenance, read_provenance, write_atomically
 
 Document = dict[str, Any]
@@ -162,7 +162,7 @@ def _capacity_tables(seeds: pd.DataFrame) -> Iterator[str]:
         workloads = list(dict.fromkeys(rows["workload"]))
         count = rows["seed"].nunique()
         how = "one seed" if count == 1 else "mean over seeds ± half of the 95 % interval"
-        yield f"{site_name((backend, machine), rows)}. Queries/s, {how}:\n"
+        yield f"{source_name((backend, machine), rows)}. Queries/s, {how}:\n"
         cells: dict[str, dict[str, str]] = {}
         for row in (rows if count == 1 else capacities(rows)).to_dict("records"):
             text = capacity_text(row) if count == 1 else _mean_text(row)
