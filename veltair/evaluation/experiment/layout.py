@@ -90,13 +90,12 @@ class Layout:
         return {model: self.results / "build" / model for model in self.config.models}
 
     def load_policies(self, policy: str) -> list[str]:
-        """Return the policies whose capacities say at which rates one is run: its own, and the reference's.
+        """Return the policies whose capacities say at which rates one is run, its own among them."""
+        return list(dict.fromkeys([policy, *self.references()]))
 
-        All of them where the reference is not compared: then loads are shares of the best one's.
-        """
-        if REFERENCE not in self.compared:
-            return self.compared
-        return list(dict.fromkeys([policy, REFERENCE]))
+    def references(self) -> list[str]:
+        """Return the policies whose capacities loads are shares of: the reference, or all without it."""
+        return [REFERENCE] if REFERENCE in self.compared else self.compared
 
     def tables(self, machine: str) -> Path:
         """Return the folder of a machine's cost tables; `host` is this machine, or the shipped one."""

@@ -16,7 +16,8 @@ TABLES: tuple[Key, ...] = (("results",), ("profile", "costs"))
 ASSUMED_MACHINE = ("core_unit", "steepness", "clock", "links")
 # What runs there are, not what one of them is.
 RUNS = ("enabled", "machines", "workloads", "loads")
-GRID = ("queries", "seeds", "resolution")
+# Of the search for the highest rate, and of the loads that are shares of it.
+SEARCH, LOADS = ("simulated", "resolution"), ("simulated", "loads")
 
 
 def scenario_keys(config: Config, workloads: Iterable[str]) -> list[Key]:
@@ -47,13 +48,34 @@ def assumption_keys(machines: Iterable[str]) -> list[Key]:
 def simulation_keys(
     config: Config, machine: str, workloads: Iterable[str], policies: Iterable[str]
 ) -> list[Key]:
-    """Return the keys of simulated runs, whatever their rates are."""
-    apart = {*RUNS, *ASSUMED_MACHINE}
+    """Return the keys of simulated runs at rates that nothing searches."""
+    apart = {*RUNS, *ASSUMED_MACHINE, "resolution"}
     return [
         *scenario_keys(config, workloads),
         *policy_keys(config, policies),
         *assumption_keys([machine]),
         *(("simulated", name) for name in Simulated.model_fields if name not in apart),
+    ]
+
+
+def study_keys(config: Config, policies: Iterable[str], *others: Key) -> list[Key]:
+    """Return the keys of simulated runs on the study's machine, and others."""
+    study = config.study
+    keys = simulation_keys(config, study.machine, [study.workload], policies)
+    return [*keys, ("study", "machine"), ("study", "workload"), *others]
+
+
+def under_study(config: Config, policies: Iterable[str]) -> tuple[Config, list[Key]]:
+    """Return a configuration of the study's, and the keys of the search for capacities under it."""
+    return config, study_keys(config, policies, SEARCH)
+
+
+def layer_keys(config: Config) -> list[Key]:
+    """Return the keys of what layers need on the study's machine."""
+    return [
+        *scenario_keys(config, config.simulated.workloads),
+        *assumption_keys([config.study.machine]),
+        *(("simulated", "workloads"), ("study", "machine"), ("study", "levels")),
     ]
 
 
@@ -73,6 +95,15 @@ def measurement_keys(config: Config, workload: str, policy: str) -> list[Key]:
     """Return the keys of the search for the highest rate that a policy serves on this machine."""
     search: list[Key] = [("measured", "resolution"), ("measured", "max_rates")]
     return [*trace_keys(config, workload, policy), *search]
+
+
+def validation_keys(config: Config) -> list[Key]:
+    """Return the keys of the comparison of what was measured with what is simulated."""
+    simulated = simulation_keys(config, HOST, config.workloads, config.policies)
+    return [
+        *(("models",), ("workloads",), ("policies",), ("qos",), ("preset",), ("engine", "placement"), SEARCH),
+        *(key for key in simulated if key[0] == "simulated"),
+    ]
 
 
 def metrics_keys(machines: Iterable[str]) -> list[Key]:
