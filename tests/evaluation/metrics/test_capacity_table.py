@@ -208,11 +208,11 @@ def test_over_seeds_keeps_policies_and_machines_apart_and_in_order() -> None:
     [
         ({"FcfsMin": 255.0, "Planaria": 100.0}, (100.0, "Planaria")),
         ({"FcfsMin": 10.0, "LayerWise": 40.0}, (40.0, "LayerWise")),
-        ({"Planaria": 0.0, "LayerWise": 40.0}, (40.0, "LayerWise")),
-        ({"Planaria": 0.0, "LayerWise": 0.0}, (900.0, FLUID)),
+        ({"Planaria": 0.0, "LayerWise": 40.0}, (90.0, FLUID)),
+        ({"Planaria": 0.0, "LayerWise": 0.0}, (90.0, FLUID)),
     ],
 )
-def test_loads_are_shares_of_planarias_capacity_else_of_the_best_else_of_the_bound(
+def test_loads_are_shares_of_planarias_capacity_or_of_the_best_without_it_or_of_a_part_of_the_bound(
     answers: dict[str, float], expected: tuple[float, str]
 ) -> None:
     assert reference_rate(answers, 900.0) == expected

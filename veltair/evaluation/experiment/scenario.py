@@ -90,10 +90,9 @@ def make_scenario(
 
 def scenario_of(config: Config, tables: Tables, workload: str) -> Scenario:
     """Return a workload of the configuration on the machine of some tables."""
-    qos_s = {name: model.qos_ms / 1e3 for name, model in config.models.items()}
-    return make_scenario(
-        tables, qos_s, config.qos.relax, workload, config.workloads[workload], config.qos.satisfaction
-    )
+    weights = config.workloads[workload]
+    qos_s = {name: config.models[name].qos_ms / 1e3 for name in weights}
+    return make_scenario(tables, qos_s, config.qos.relax, workload, weights, config.qos.satisfaction)
 
 
 def policy_maker(config: Config, policy: str, options_of: OptionsOf | None = None) -> MakePolicy:

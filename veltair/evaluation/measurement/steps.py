@@ -1,9 +1,6 @@
 """The step in real time: policies measured on this machine, on which nothing else is measured meanwhile."""
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -15,7 +12,6 @@ from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.experiment.scenario import (
     CAPACITY,
     RECORDS,
-    Scenario,
     policy_maker,
     scenario_of,
 )
@@ -32,7 +28,7 @@ from veltair.evaluation.measurement.run import (
     run_rows,
     search,
 )
-from veltair.evaluation.metrics.capacity import FREE_START, SearchSettings
+from veltair.evaluation.metrics.capacity import SearchSettings
 from veltair.evaluation.metrics.capacity_table import EQUAL_LOAD, reference_rates
 from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.models.model_memory import ModelMemory
@@ -41,24 +37,6 @@ from veltair.machine.workers.pool import Launch
 from veltair.provenance import check_made_here, read_provenance, write_parquet
 
 RUNS, VERDICTS = "runs.csv", "verdicts.csv"
-
-
-@contextmanager
-def machine_to_itself(lock: Path) -> Iterator[None]:
-    """Hold a lock that no second run on this machine can hold, while something is measured."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another measurement on this machine to end ({lock})", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def measuring_lock() -> Path:
-    """Return the lock that all runs of this user share."""
-    return Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp")) / f"veltair-{os.getuid()}.lock"
 
 
 def measure_policy(
@@ -78,12 +56,9 @@ def measure_policy(
     scenario = scenario_of(config, read_tables(tables), workload)
     check_made_here(read_provenance(tables / COSTS))
     models, memory = load_models(builds, scenario.weights, memory_bytes(config))
-    common_qps, estimate_qps = _first_rates(scenario, policy, capacities)
+    common_qps, estimate_qps = _first_rates(policy, capacities)
     settings, make = live_settings(config), policy_maker(config, policy)
-    with (
-        machine_to_itself(measuring_lock()),
-        started_source(config, scenario.context.machine) as (source, line),
-    ):
+    with started_source(config, scenario.context.machine) as (source, line):
         samples = make_samples(models, scenario, settings.seed, memory)
         launch = launch_of(config, notes)
         study = Measurement(scenario, policy, make, models, samples, settings, launch, source, memory)
@@ -115,17 +90,16 @@ def _loads_text(memory: ModelMemory) -> str:
     return f"model memory: {memory.counts.loads} loads (median: {times}), {memory.counts.evictions} evictions"
 
 
-def _first_rates(scenario: Scenario, policy: str, capacities: Sequence[Path]) -> tuple[float, float]:
+def _first_rates(policy: str, capacities: Sequence[Path]) -> tuple[float, float]:
     """Return the rate that all policies are measured at, and where the policy's search starts.
 
-    The first is `EQUAL_LOAD` of the simulated reference rate, the second the policy's simulated capacity; or
-    the reference rate, or where no policy serves anything a tenth of the fluid bound.
+    The first is `EQUAL_LOAD` of the simulated reference rate, the second the policy's simulated capacity, or
+    the reference rate where it serves nothing.
     """
     seeds = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
     reference_qps = float(reference_rates(seeds)["reference_qps"].mean())
     answers = seeds.groupby("policy")["qps_at_95"].mean()
-    guess_qps = reference_qps if answers.max() > 0 else FREE_START * scenario.fluid_qps
-    return EQUAL_LOAD * reference_qps, float(answers[policy]) or guess_qps
+    return EQUAL_LOAD * reference_qps, float(answers[policy]) or reference_qps
 
 
 def live_settings(config: Config) -> MeasurementSettings:

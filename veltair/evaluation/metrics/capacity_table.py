@@ -12,6 +12,7 @@ from math import isfinite, isinf
 
 import pandas as pd
 
+from veltair.evaluation.metrics.capacity import FREE_START
 from veltair.evaluation.metrics.confidence import BySeed, Key, estimates, scenario_policies
 from veltair.evaluation.metrics.intervals import Interval, mean_interval, paired_ratio
 from veltair.evaluation.metrics.policies_table import SCENARIO_COLUMNS, Row, number
@@ -21,7 +22,10 @@ REFERENCE, SECOND_REFERENCE = "Planaria", "LayerWise"
 WINNER = "Veltair-FULL"
 EQUAL_LOAD = 0.7  # of the reference rate: where policies are compared, and measured
 LATENCY_LOADS = (0.5, 0.7, 0.9)  # at which latencies are compared; the paper names no load
-COMMON, FLUID = "common rate", "fluid bound"  # what a reference rate is of, where it is of no policy
+COMMON, FLUID = (
+    "common rate",
+    "a tenth of the fluid bound",
+)  # what a reference rate is of, where it is of no policy
 SEED_COLUMNS = (
     *("backend", "machine", "validated", "workload", "policy", "seed", "queries", "fluid_qps"),
     *("qps_at_95", "high_qps", "qps_at_95_minimum", "resolution", "cut", "unservable", "invalid"),
@@ -164,13 +168,13 @@ def reference_rate(
 ) -> tuple[float, str]:
     """Return the rate that loads are shares of, and the policy whose it is: the reference's QPS at 95 % QoS.
 
-    Where it serves nothing, or does not take part, it is the best policy's, and at last the fluid bound.
-    `answers` are QPS at 95 % QoS by policy; a lower bound is a rate like another, as it is only offered.
+    Where the reference does not take part it is the best policy's. Where that serves nothing it is
+    a tenth of the fluid bound: so a rate never depends on which other policies are compared with the
+    reference. `answers` are QPS at 95 % QoS by policy; a lower bound is a rate like another, as it is only
+    offered.
     """
-    if answers.get(reference, 0.0) > 0:
-        return answers[reference], reference
-    best = max(answers, key=lambda policy: answers[policy])
-    return (answers[best], best) if answers[best] > 0 else (fluid_qps, FLUID)
+    of = reference if reference in answers else max(answers, key=lambda policy: answers[policy])
+    return (answers[of], of) if answers[of] > 0 else (FREE_START * fluid_qps, FLUID)
 
 
 def reference_rates(seeds: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:

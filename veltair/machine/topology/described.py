@@ -94,6 +94,15 @@ def is_described(name: str, folder: Path = FOLDER) -> bool:
     return (folder / f"{name}.yaml").is_file()
 
 
+def description_files(name: str, folder: Path = FOLDER) -> list[Path]:
+    """Return the files that describe a machine: its own, and that of the one it scales; none of another."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        return []
+    scaled = _read_mapping(path).get(SCALED)
+    return [path, *(description_files(scaled["from"], folder) if isinstance(scaled, dict) else [])]
+
+
 def read_machine(path: Path) -> Machine:
     """Return the machine of a YAML file. Raises ValueError that names the file and the keys at fault."""
     content = _read_mapping(path)
