@@ -15,7 +15,7 @@ ALONE = {
     "their workers spin on every core that they hold": (
         "evaluation/benchmarks/test_engine.py",
         "evaluation/validation/test_co_runs.py",
-        "machine/workers/test_gang_stress.py",
+        "machine/workers/test_pool_stress.py",
         "machine/workers/test_native_pool.py",
         "machine/workers/test_pool.py",
         "serving/engine/test_engine.py",

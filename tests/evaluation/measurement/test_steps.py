@@ -15,6 +15,7 @@ from veltair.compiler.frontend.model import Layer
 from veltair.config import Config
 from veltair.config.keys import ServedModel
 from veltair.evaluation.experiment.layout import Layout
+from veltair.evaluation.experiment.machine_lock import machine_to_itself, measuring_lock
 from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
@@ -22,9 +23,7 @@ from veltair.evaluation.measurement.run import QUERIES
 from veltair.evaluation.measurement.steps import (
     RUNS,
     VERDICTS,
-    machine_to_itself,
     measure_policy,
-    measuring_lock,
 )
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.simulation.steps import simulate_capacity

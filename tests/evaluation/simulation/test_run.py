@@ -215,12 +215,12 @@ def test_where_planaria_serves_nothing_loads_do_not_depend_on_who_else_is_compar
     others: dict[str, float],
 ) -> None:
     rates = offered_rates(capacities(Planaria=0.0, **others), "Planaria", 900.0, LOADS)
-    assert rates == pytest.approx([900 * load for load in LOADS])
+    assert rates == pytest.approx([90 * load for load in LOADS])
 
 
-def test_where_nobody_serves_anything_loads_are_shares_of_the_fluid_bound() -> None:
+def test_where_nobody_serves_anything_loads_are_shares_of_a_tenth_of_the_fluid_bound() -> None:
     rates = offered_rates(capacities(Planaria=0.0, LayerWise=0.0), "LayerWise", 900.0, LOADS)
-    assert rates == pytest.approx([900 * load for load in LOADS])
+    assert rates == pytest.approx([90 * load for load in LOADS])
 
 
 def test_records_of_a_policy_have_the_declared_columns_and_a_run_for_each_rate() -> None:
