@@ -115,9 +115,7 @@ def test_an_assumed_core_unit_leaves_policies_on_a_machine_that_is_not_described
     assert alpha_of(simulated_policy_maker(config, "FcfsMin"), tables) == 1.0
 
 
-def test_an_assumption_lowers_budgets_of_simulated_policies_and_not_of_measured_ones() -> (
-    None
-):
+def test_an_assumption_lowers_budgets_of_simulated_policies_and_not_of_measured_ones() -> None:
     config = make_config(simulated=SIMULATED)
     finer = derive_assumed(make_tables(), described("threadripper-3990x"), config.simulated)
     assert 0 < alpha_of(simulated_policy_maker(config, "FcfsMin"), finer) < 1.0
