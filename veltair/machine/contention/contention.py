@@ -1,4 +1,4 @@
-"""What running together costs: the one model of slowdown, for the simulator and the proxy.
+"""The contention model: how much co-running layers slow each other down, for simulator and pressure sensor.
 
 Each running layer presses on the others with two shares: the DRAM bandwidth that it asks for alone (traffic
 / seconds at level 0) over the machine's, and its L3 footprint over the L3 that they share. The pressure that
@@ -239,10 +239,10 @@ class Contention:
 
 
 class ModelledContention(Contention):
-    """The same loads and pressure, but times by the law of a described machine.
+    """The same demand and pressure, but times by the cost model of a described machine.
 
     A layer asks for as much bandwidth as it would draw at its full speed. One that gets less takes as long as
-    its bytes do: the law's time at the bandwidth at which it draws just what it gets.
+    its bytes do: the model's time at the bandwidth at which it draws just what it gets.
     """
 
     cost_model: MachineCostModel
@@ -255,18 +255,18 @@ class ModelledContention(Contention):
         placement: str = "spread",
         scale: float = 1.0,
     ) -> None:
-        """Keep table and law. Raises ValueError as `Contention` does."""
+        """Keep table and cost model. Raises ValueError as `Contention` does."""
         super().__init__(costs, machine, placement, scale)
         self.cost_model = cost_model
 
     def curves(self, model: str) -> ModelDemandCurves:
-        """Return the loads of a model. Raises LookupError if the law lacks a version that the table has."""
+        """Return the loads of a model. Raises LookupError if the cost model lacks one of its versions."""
         curves, layers = super().curves(model), self.cost_model.layers.get(model, ())
         for layer, version in np.argwhere(np.isfinite(curves.seconds[..., 0]).any(axis=2)).tolist():
             if layer >= len(layers) or version >= len(layers[layer]):
                 raise LookupError(
-                    f"the law of {self.machine.name} has no version {version} of layer {layer} of {model}, "
-                    "which its table has; derive both from the same tables"
+                    f"the cost model of {self.machine.name} has no version {version} of layer {layer} of "
+                    f"{model}, which its table has; derive both from the same tables"
                 )
         return curves
 

@@ -39,7 +39,7 @@ class _BlockInSlot:
 
 
 class NativeCore:
-    """The inner loop in C. Blocks have slots there: their place in its arrays while they run."""
+    """The inner loop in C. A running block has a slot: its index in the arrays of C."""
 
     def __init__(
         self,
