@@ -48,6 +48,7 @@ coverage: $(STAMP)  ## Run the tests and print which lines of the code none of t
 check: $(STAMP)  ## Check style, types, the arrows between the packages, and the workflow
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) clang-format --dry-run -Werror $$(git ls-files "*.[ch]")
 	$(RUN) mypy
 	$(RUN) lint-imports --no-cache
 	$(RUN) snakemake --lint

@@ -162,6 +162,11 @@ def test_what_is_collected_names_this_machine_and_its_inputs(tmp_path: Path) -> 
     assert found.details == {"proxy": "probe"} and found.seed == 3
 
 
+def test_an_input_of_this_checkout_is_named_from_its_top_wherever_that_lies() -> None:
+    claims = provenance.SOURCES / "veltair" / "data" / "claims.yaml"
+    assert list(provenance.collect(inputs=[claims]).inputs) == ["veltair/data/claims.yaml"]
+
+
 def test_what_is_collected_can_be_written(tmp_path: Path) -> None:
     provenance.write_json(tmp_path / "r.json", 1, provenance.collect(config={"a": 1}))
     assert provenance.read_provenance(tmp_path / "r.json").config == provenance.fingerprint({"a": 1})

@@ -60,6 +60,11 @@ def compile_c(
     return target
 
 
+def preprocess(code: str, flags: Sequence[str], purpose: str) -> str:
+    """Return C code without comments and macros. Raises NativeBuildError, which names `purpose`."""
+    return _gcc([*flags, "-E", "-P", "-x", "c", "-"], purpose, code.encode()).decode()
+
+
 def _with_included(source: Path) -> list[Path]:
     """Return a source and the files of ours that it includes, as the compiler names them."""
     rule = _gcc(["-MM", "-MT", "it", str(source)], f"read what {source.name} includes")
@@ -87,10 +92,10 @@ def _make_partial(build_dir: Path, source: Path) -> Path:
     return Path(name)
 
 
-def _gcc(arguments: Sequence[str], purpose: str) -> bytes:
-    """Return what gcc prints. `purpose` is named in the error if it fails."""
+def _gcc(arguments: Sequence[str], purpose: str, code: bytes = b"") -> bytes:
+    """Return what gcc prints, given code to read. `purpose` is named in the error if it fails."""
     try:
-        done = subprocess.run([COMPILER, *arguments], capture_output=True, check=False)
+        done = subprocess.run([COMPILER, *arguments], input=code, capture_output=True, check=False)
     except FileNotFoundError as error:
         raise NativeBuildError(
             f"{COMPILER} was not found on PATH, cannot {purpose}; install it "

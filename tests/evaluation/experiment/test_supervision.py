@@ -4,9 +4,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from struct import pack
 
-from veltair.machine.workers.crash_notes import NAME_BYTES
+import numpy as np
+
+from veltair.machine.workers.crash_notes import CRASH_NOTE
 
 RUNNING, RESTING = 1, 0
 WORKS = """
@@ -22,7 +23,7 @@ with logged(sys.argv[1]):
 
 
 def note(query: int, layer: int, state: int, model: str) -> bytes:
-    return pack(f"<QII{NAME_BYTES}s", query, layer, state, model.encode())
+    return np.array((query, layer, state, model.encode()), CRASH_NOTE).tobytes()
 
 
 def supervised(work: str, folder: Path, notes: bytes | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,6 @@
 """The step that measures a policy, whole (LoadGen, the engine, the tiny network), and the lock it takes."""
 
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -16,16 +15,15 @@ from veltair.compiler.frontend.model import Layer
 from veltair.config import Config
 from veltair.config.keys import ServedModel
 from veltair.evaluation.experiment.layout import Layout
+from veltair.evaluation.experiment.machine_lock import machine_to_itself, measuring_lock
 from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS
 from veltair.evaluation.experiment.tables_io import read_csv
-from veltair.evaluation.measurement import steps
+from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
 from veltair.evaluation.measurement.run import QUERIES
 from veltair.evaluation.measurement.steps import (
     RUNS,
     VERDICTS,
-    machine_to_itself,
     measure_policy,
-    measuring_lock,
 )
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.simulation.steps import simulate_capacity
@@ -63,7 +61,7 @@ def config(tmp_path: Path) -> Config:
         workloads={"mix": {"tiny": 1}},
         policies={"FcfsMin": {"path": "baselines.fcfs_min:FcfsMin"}},
         profile={"costs": "measured"},
-        measured={"seconds": 0.3, "max_rates": 1, "validation": True, "timeline": True},
+        measured={"seconds": 0.3, "max_rates": 1, "loadgen_per_model": True, "timeline": True},
         engine={"placement": "pinned", "memory_mb": 100},
         results={"folder": str(tmp_path / "results")},
     )
@@ -87,8 +85,6 @@ def test_a_policy_is_measured_as_the_configuration_says(
     fit = PressureFit("observed slowdown", ObservedSlowdown().features, (0.5,), 0.0, 0.7, 0.1)
     document = {"machine": "toy", "fits": {"slowdown": fit.as_dict()}}
     write_json(Layout(config).interference, document, collect({}))
-    # Not the user's own: a measurement that is going on need not be waited for.
-    monkeypatch.setattr(steps, "measuring_lock", lambda: tmp_path / "lock")
 
     measure_policy(config, tables, {"tiny": tiny_folder}, "mix", "FcfsMin", [simulated], folder)
 
@@ -97,8 +93,7 @@ def test_a_policy_is_measured_as_the_configuration_says(
     assert list(read_csv(folder / VERDICTS)["tenant"]) == ["tiny"]
     pd.testing.assert_frame_equal(read_records(run / QUERIES), read_records(folder / RECORDS))
     assert (run / "tiny" / "mlperf_log_detail.txt").exists()
-    trace = json.loads((run / "timeline.trace.json").read_text())
-    assert "FcfsMin, mix at 70 queries/s" in trace["otherData"]["run"]
+    assert "FcfsMin, mix at 70 queries/s" in str(read_recorded(run / TIMELINE).run)
     assert read_csv(folder / CAPACITY)["common_qps"].item() == 70.0
     printed = capsys.readouterr().out
     assert "model memory: 1 loads (median: tiny 1 x" in printed

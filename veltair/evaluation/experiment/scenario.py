@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import nan
 from typing import Any
 
 import pandas as pd
 
 from veltair.compiler.frontend.model import Model
 from veltair.config import Config
-from veltair.evaluation.experiment.common_random_numbers import Draws
 from veltair.evaluation.experiment.invariants import LeastWork
 from veltair.evaluation.metrics.capacity import Capacity, Status
 from veltair.evaluation.metrics.targets import SATISFACTION, fluid_bound, targets
@@ -21,7 +19,6 @@ from veltair.serving.policies.presets import make_policy
 MakePolicy = Callable[[Context], Policy]
 OptionsOf = Callable[[Context], Mapping[str, object]]
 CAPACITY, RECORDS = "capacity.csv", "records.parquet"
-REFERENCE = "Planaria"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,6 @@ class Scenario:
     weights: Mapping[str, int]
     cost_model: MachineCostModel | None = None
     satisfaction: float = SATISFACTION
-    draws: Draws = field(default_factory=Draws, compare=False, repr=False)
     least_work: LeastWork = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -94,10 +90,9 @@ def make_scenario(
 
 def scenario_of(config: Config, tables: Tables, workload: str) -> Scenario:
     """Return a workload of the configuration on the machine of some tables."""
-    qos_s = {name: model.qos_ms / 1e3 for name, model in config.models.items()}
-    return make_scenario(
-        tables, qos_s, config.qos.relax, workload, config.workloads[workload], config.qos.satisfaction
-    )
+    weights = config.workloads[workload]
+    qos_s = {name: config.models[name].qos_ms / 1e3 for name in weights}
+    return make_scenario(tables, qos_s, config.qos.relax, workload, weights, config.qos.satisfaction)
 
 
 def policy_maker(config: Config, policy: str, options_of: OptionsOf | None = None) -> MakePolicy:
@@ -144,34 +139,3 @@ def capacity_columns(
         "invalid": "the rate above it gave no valid run" if pooled.status is Status.INVALID else "",
         "answer": pooled.describe(),
     }
-
-
-def over_seeds(capacity: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per policy: the mean over seeds, the widest bracket, and the spread of the seeds."""
-    keys = ["backend", "machine", "validated", "workload", "policy"]
-    if "common_qps" not in capacity:
-        capacity = capacity.assign(common_qps=nan)
-    groups = capacity.groupby(keys, sort=False)
-    merged = groups.agg(
-        qps_at_95=("qps_at_95", "mean"),
-        qps_at_95_std=("qps_at_95", "std"),
-        high_qps=("high_qps", "max"),
-        qps_at_95_minimum=("qps_at_95_minimum", "mean"),
-        fluid_qps=("fluid_qps", "first"),
-        common_qps=("common_qps", "first"),
-        resolution=("resolution", "max"),
-        cut=("cut", "any"),
-        unservable=("unservable", "all"),
-        invalid=("invalid", "max"),
-        answer=("answer", "first"),
-        seeds=("seed", "nunique"),
-    )
-    return merged.reset_index()
-
-
-def reference_qps(answers: Mapping[str, float], fluid_qps: float) -> float:
-    """Return the rate that loads are shares of: Planaria's QPS at 95 % QoS.
-
-    Where it serves nothing, or does not take part, it is the best policy's, and at last the fluid bound.
-    """
-    return answers.get(REFERENCE) or max(answers.values()) or fluid_qps

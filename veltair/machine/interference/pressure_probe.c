@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "pressure_probe.h"
+
 #define LINE 64
 
 static volatile uint64_t sink;
@@ -22,16 +24,13 @@ static double now(void) {
 /* Returns memory, each page of it touched; NULL if there is not enough. */
 void *buffer_new(size_t bytes) {
     void *buffer = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (buffer == MAP_FAILED)
-        return NULL;
+    if (buffer == MAP_FAILED) return NULL;
     madvise(buffer, bytes, MADV_HUGEPAGE);
     memset(buffer, 1, bytes);
     return buffer;
 }
 
-void buffer_free(void *buffer, size_t bytes) {
-    munmap(buffer, bytes);
-}
+void buffer_free(void *buffer, size_t bytes) { munmap(buffer, bytes); }
 
 /* Reads every cache line of a buffer once, in order. Returns seconds. */
 double read_lines(const char *buffer, size_t bytes) {

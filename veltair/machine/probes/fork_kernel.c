@@ -7,7 +7,9 @@
 #include <stdint.h>
 #include <time.h>
 
-// TVM's runtime (tvm/runtime/c_backend_api.h), as kernel libraries have it: a gang puts its own launch here.
+#include "fork_kernel.h"
+
+// TVM's runtime (tvm/runtime/c_backend_api.h), as kernel libraries have it: the workers put their own launch here.
 typedef struct {
     void *sync_handle;
     int32_t num_task;
@@ -22,16 +24,6 @@ static int on_this_core(lambda_t lambda, void *data, int tasks) {
 
 int (*__TVMBackendParallelLaunch)(lambda_t, void *, int) = on_this_core;
 
-typedef struct {  // what a gang takes for a function object, and what was measured
-    uint64_t header[3];
-    void *safe_call;
-    uint64_t launch_ns;
-    uint64_t join_ns;
-    _Atomic(uint64_t) met_ns;
-    uint32_t tasks;
-    _Atomic(uint32_t) arrived;
-} fork_t;
-
 static uint64_t now_ns(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -43,7 +35,8 @@ static int meet(int task, env_t *env, void *data) {
     (void)task, (void)env;
     if (atomic_fetch_add(&fork->arrived, 1) + 1 == fork->tasks) atomic_store(&fork->met_ns, now_ns());
     // Stay until all are here, so that none of the cores runs two of the tasks.
-    while (atomic_load(&fork->arrived) < fork->tasks) sched_yield();
+    while (atomic_load(&fork->arrived) < fork->tasks)
+        sched_yield();
     return 0;
 }
 

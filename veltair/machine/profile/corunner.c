@@ -63,19 +63,16 @@ static void pin(int core) {
     cpu_set_t *set = CPU_ALLOC(core + 1);
     CPU_ZERO_S(size, set);
     CPU_SET_S(core, size, set);
-    if (sched_setaffinity(0, size, set) != 0)
-        fail("cannot pin the co-runner to its core");
+    if (sched_setaffinity(0, size, set) != 0) fail("cannot pin the co-runner to its core");
     CPU_FREE(set);
 }
 
 /* The size is rounded up to whole chunks; no bytes, no buffer. */
 static struct walk make_walk(size_t bytes) {
     struct walk walk = {NULL, (bytes + CHUNK - 1) / CHUNK * CHUNK, 0, 0};
-    if (walk.bytes == 0)
-        return walk;
+    if (walk.bytes == 0) return walk;
     char *buffer = mmap(NULL, walk.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (buffer == MAP_FAILED)
-        fail("cannot allocate the co-runner's buffer");
+    if (buffer == MAP_FAILED) fail("cannot allocate the co-runner's buffer");
     madvise(buffer, walk.bytes, MADV_HUGEPAGE);
     memset(buffer, 1, walk.bytes);
     walk.buffer = buffer;
@@ -84,8 +81,7 @@ static struct walk make_walk(size_t bytes) {
 
 static void advance(struct walk *walk) {
     walk->at += CHUNK;
-    if (walk->at == walk->bytes)
-        walk->at = 0;
+    if (walk->at == walk->bytes) walk->at = 0;
     walk->done += CHUNK;
 }
 
@@ -133,8 +129,7 @@ static double run_slice(struct walk *dram, struct walk *l3, double rate, double 
         *owed -= CHUNK;
         time = now();
     }
-    if (*owed > CHUNK)
-        *owed = CHUNK;
+    if (*owed > CHUNK) *owed = CHUNK;
     double end = start + SLICE_S, rest = time + duty * (end - time);
     while (l3->bytes && time < rest) {
         touch(l3);
@@ -152,8 +147,7 @@ int main(int count, char **arguments) {
                 arguments[0]);
         return 2;
     }
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != (pid_t)atol(arguments[6]))
-        return 3;
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != (pid_t)atol(arguments[6])) return 3;
     struct sigaction action = {.sa_handler = stop};
     sigaction(SIGTERM, &action, NULL);
     signal(SIGINT, SIG_IGN);

@@ -1,4 +1,4 @@
-// Decisions of policies that ask for blocks: blocks.py, discipline.py, growth.py and slack_blocks.py.
+// Decisions of policies that start layer blocks: blocks.py, discipline.py and growth.py.
 
 #ifndef LOOP_BLOCKS_H
 #define LOOP_BLOCKS_H
@@ -6,52 +6,42 @@
 #include "loop_turns.h"
 
 // The sum of Avg_C that the machine is shared by; it ends early as blocks.py says.
-static double total_average(const loop_t *loop, int64_t level, turn_t turn)
-{
+static double total_average(const loop_t *loop, int64_t level, turn_t turn) {
     const plan_t *plan = &loop->plan;
-    if (plan->loaded)
-        return plan->loaded[level];
+    if (plan->loaded) return plan->loaded[level];
     double total = 0.0, enough = plan->enough[level];
-    for (int64_t place = 0; place < loop->running_count; place++) {
-        total += plan_of(loop, loop->running[place])->averages[level];
-        if (total > enough)
-            return total;
+    for (int64_t index = 0; index < loop->running_count; index++) {
+        total += plan_of(loop, loop->running[index])->averages[level];
+        if (total > enough) return total;
     }
     for (account_t *account; (account = take_turn(loop, &turn));) {
         total += plan_of(loop, account)->averages[level];
-        if (total > enough)
-            return total;
+        if (total > enough) return total;
     }
     return total;
 }
 
-// Return the place of a model's dynamic threshold among the counts.
-static int64_t limit_place(const loop_t *loop, const plan_model_t *model, int64_t level, double total)
-{
+// Return the index of a model's dynamic threshold among the core counts.
+static int64_t limit_index(const loop_t *loop, const plan_model_t *model, int64_t level, double total) {
     const plan_t *plan = &loop->plan;
-    if (total <= 0.0)
-        return plan->count_count - 1;
+    if (total <= 0.0) return plan->count_count - 1;
     double cores = plan->cores * model->averages[level] / total * plan->slightly_more;
     int32_t count = round_down(plan, cores);
-    return count ? loop->count_places[count] : 0;
+    return count ? loop->count_indices[count] : 0;
 }
 
-static int64_t scale_place(const loop_t *loop, const account_t *account)
-{
+static int64_t scale_index(const loop_t *loop, const account_t *account) {
     const plan_t *plan = &loop->plan;
-    if (!plan->follows_slack)
-        return 0;
+    if (!plan->follows_slack) return 0;
     double left_s = plan->alpha * (account->deadline_s - loop->now_s);
     double scale = left_s / plan_of(loop, account)->budgets[account->next_layer];
-    int64_t place = place_after(plan->scales, plan->scale_count, scale * plan->slightly_more) - 1;
-    return place > 0 ? place : 0;
+    int64_t index = index_after(plan->scales, plan->scale_count, scale * plan->slightly_more) - 1;
+    return index > 0 ? index : 0;
 }
 
-static bool make_forming_room(loop_t *loop)
-{
+static bool allocate_forming(loop_t *loop) {
     formed_t *formed = &loop->formed;
-    if (formed->before)
-        return true;
+    if (formed->before) return true;
     size_t layers = loop->run.most_layers;
     formed->rows = malloc(layers * loop->plan.count_count * sizeof *formed->rows);
     formed->budgets_s = malloc(layers * sizeof *formed->budgets_s);
@@ -62,11 +52,9 @@ static bool make_forming_room(loop_t *loop)
 }
 
 static int form(loop_t *loop, const plan_model_t *model, int64_t first, int64_t level, int64_t limit, int64_t scale,
-                proposal_t *proposal)
-{
+                proposal_t *proposal) {
     const plan_t *plan = &loop->plan;
-    if (!make_forming_room(loop))
-        return NO_MEMORY;
+    if (!allocate_forming(loop)) return NO_MEMORY;
     forming_t forming = {
         .seconds = model->seconds + (level * model->layers + first) * plan->count_count,
         .budgets_s = model->shares_s + first,
@@ -84,20 +72,17 @@ static int form(loop_t *loop, const plan_model_t *model, int64_t first, int64_t 
     return OK;
 }
 
-static int propose_block(loop_t *loop, const account_t *account, int64_t level, double total, proposal_t *proposal)
-{
+static int propose_block(loop_t *loop, const account_t *account, int64_t level, double total, proposal_t *proposal) {
     const plan_t *plan = &loop->plan;
     const plan_model_t *model = plan_of(loop, account);
-    int64_t limit = plan->follows_load ? limit_place(loop, model, level, total) : 0;
-    int64_t scale = scale_place(loop, account);
+    int64_t limit = plan->follows_load ? limit_index(loop, model, level, total) : 0;
+    int64_t scale = scale_index(loop, account);
     int64_t row = (level * plan->limit_count + limit) * plan->scale_count + scale;
     proposal_t *known = &model->proposals[row * model->layers + account->next_layer];
-    int formed = known->layers || !model->seconds
-                     ? OK
-                     : form(loop, model, account->next_layer, level, limit, scale, known);
+    int formed =
+        known->layers || !model->seconds ? OK : form(loop, model, account->next_layer, level, limit, scale, known);
     *proposal = *known;
-    if (proposal->layers || formed != OK)
-        return formed;
+    if (proposal->layers || formed != OK) return formed;
     loop_state_t *state = &loop->state;
     state->model = account->model;
     state->first = account->next_layer;
@@ -107,29 +92,12 @@ static int propose_block(loop_t *loop, const account_t *account, int64_t level, 
     return NEED_BLOCK;
 }
 
-// slack_blocks.py: the fewest cores that bring the whole query home in time.
-static proposal_t propose_by_slack(const loop_t *loop, const account_t *account, int64_t level)
-{
-    const plan_t *plan = &loop->plan;
-    const plan_model_t *model = plan_of(loop, account);
-    double bound_s = plan->alpha * (account->deadline_s - loop->now_s) * plan->slightly_more;
-    const double *left_s = remaining_s(loop, model, level, account->next_layer);
-    int64_t rest = model->layers - account->next_layer;
-    int32_t layers = rest < plan->block_layers ? rest : plan->block_layers;
-    for (int64_t place = 0; place < plan->count_count; place++)
-        if (left_s[place] <= bound_s)
-            return (proposal_t){layers, plan->counts[place]};
-    return (proposal_t){layers, best_cores(loop, model, level, account->next_layer, model->layers)};
-}
-
 // discipline.granted_cores(): what a block gets that needs more than is free, 0 if it has to wait.
-static int32_t shrunk_cores(const plan_t *plan, int32_t free_cores)
-{
+static int32_t shrunk_cores(const plan_t *plan, int32_t free_cores) {
     return plan->conflict == WAIT || plan->conflict == BACKFILL ? 0 : round_down(plan, free_cores);
 }
 
-static int add_start(loop_t *loop, account_t *account, int64_t level, int32_t layers, int32_t cores, int32_t wanted)
-{
+static int add_start(loop_t *loop, account_t *account, int64_t level, int32_t layers, int32_t cores, int32_t wanted) {
     const plan_model_t *model = plan_of(loop, account);
     command_t start = {.account = account, .kind = START, .stop = account->next_layer + layers, .cores = cores};
     start.wanted = wanted;
@@ -137,107 +105,86 @@ static int add_start(loop_t *loop, account_t *account, int64_t level, int32_t la
     return add_command(loop, start);
 }
 
-// discipline.start_in_turn(): each query in its turn proposes a block, a conflict decides what it gets.
-static int start_in_turn(loop_t *loop, turn_t turn, int64_t level, int32_t *free_cores, int64_t *starts)
-{
+// discipline.start_in_turn(): each query in turn proposes a block; the conflict rule decides how many cores it gets.
+static int start_in_turn(loop_t *loop, turn_t turn, int64_t level, int32_t *free_cores, int64_t *starts) {
     const plan_t *plan = &loop->plan;
-    if (*free_cores < plan->counts[0])
-        return OK;
+    if (*free_cores < plan->counts[0]) return OK;
     double total = plan->follows_load && loop->waiting_count ? total_average(loop, level, turn) : 0.0;
     int what;
     for (account_t *account; *free_cores >= plan->counts[0] && (account = take_turn(loop, &turn));) {
         proposal_t proposal;
-        if (plan->asks == SLACK_BLOCKS)
-            proposal = propose_by_slack(loop, account, level);
-        else if ((what = propose_block(loop, account, level, total, &proposal)) != OK)
-            return what;
+        if ((what = propose_block(loop, account, level, total, &proposal)) != OK) return what;
         int32_t cores = proposal.cores, layers = proposal.layers;
         if (cores > *free_cores) {
             cores = shrunk_cores(plan, *free_cores);
-            if (!cores && plan->conflict == WAIT)
-                return OK;
-            if (!cores)
-                continue;
+            if (!cores && plan->conflict == WAIT) return OK;
+            if (!cores) continue;
             layers = plan->conflict == SHRINK_ONE_LAYER ? 1 : layers;
         }
-        if (add_start(loop, account, level, layers, cores, proposal.cores) != OK)
-            return NO_MEMORY;
+        if (add_start(loop, account, level, layers, cores, proposal.cores) != OK) return NO_MEMORY;
         *free_cores -= cores;
         ++*starts;
     }
     return OK;
 }
 
-// growth.py: blocks that start take what running ones leave, each in its turn.
-static void widen_starts(loop_t *loop, int64_t count, int64_t level, int32_t free_cores)
-{
+// growth.py: blocks that start take the cores that running ones left, in order.
+static void widen_starts(loop_t *loop, int64_t count, int64_t level, int32_t free_cores) {
     const plan_t *plan = &loop->plan;
-    for (int64_t place = 0; place < count; place++) {
-        command_t *start = &loop->commands[place];
-        if (start->kind != START)
-            continue;
+    for (int64_t index = 0; index < count; index++) {
+        command_t *start = &loop->commands[index];
+        if (start->kind != START) continue;
         const plan_model_t *model = plan_of(loop, start->account);
         int64_t first = start->account->next_layer;
         int32_t best = best_cores(loop, model, level, first, start->stop), most = start->cores + free_cores;
         int32_t cores = round_down(plan, best < most ? best : most);
-        if (cores <= start->cores)
-            continue;
+        if (cores <= start->cores) continue;
         free_cores -= cores - start->cores;
         start->cores = cores;
         start->versions = versions_of(loop, model, level, cores, first);
     }
 }
 
-// growth.py: running blocks take cores that nobody waits for, the oldest block first; then those that start.
-static int grow(loop_t *loop, int64_t starting_level, int32_t free_cores)
-{
+// growth.py: with nobody waiting, running blocks take free cores, the oldest first; then the blocks that start.
+static int grow(loop_t *loop, int64_t starting_level, int32_t free_cores) {
     int64_t starts = loop->command_count;
     const plan_t *plan = &loop->plan;
     int32_t busy = busy_cores(loop);
     const int32_t *ended = simulator_ended(loop->sim);
-    for (int64_t place = 0; place < loop->running_count && free_cores >= plan->counts[0]; place++) {
-        account_t *account = loop->running[place];
+    for (int64_t index = 0; index < loop->running_count && free_cores >= plan->counts[0]; index++) {
+        account_t *account = loop->running[index];
         int64_t next_layer = account->first + ended[account->slot] + 1;
-        if (next_layer >= account->stop)
-            continue;
+        if (next_layer >= account->stop) continue;
         int64_t level = level_met(loop, account, busy);
         int32_t best = best_cores(loop, plan_of(loop, account), level, next_layer, account->stop);
         int32_t reserved = reserved_cores(account), most = reserved + free_cores;
         int32_t cores = round_down(plan, best < most ? best : most);
-        if (cores <= account->target_cores)
-            continue;
-        if (add_resize(loop, account, level, cores) != OK)
-            return NO_MEMORY;
+        if (cores <= account->target_cores) continue;
+        if (add_resize(loop, account, level, cores) != OK) return NO_MEMORY;
         free_cores -= cores - reserved;
     }
     widen_starts(loop, starts, starting_level, free_cores);
     return OK;
 }
 
-static int decide_blocks(loop_t *loop)
-{
+static int decide_blocks(loop_t *loop) {
     const plan_t *plan = &loop->plan;
     int32_t free_cores = loop->state.free_cores;
-    if (free_cores < plan->counts[0] && plan->drop_late == NEVER)
-        return OK;
-    int64_t level = level_told(loop), starts = 0;
+    if (free_cores < plan->counts[0] && plan->drop_late == NEVER) return OK;
+    int64_t level = current_level(loop), starts = 0;
     turn_t turn;
     int what = begin_turns(loop, level, &turn);
-    if (what == OK)
-        what = start_in_turn(loop, turn, level, &free_cores, &starts);
-    if (what != OK || !plan->grows || starts < loop->waiting_count)
-        return what;
+    if (what == OK) what = start_in_turn(loop, turn, level, &free_cores, &starts);
+    if (what != OK || !plan->grows || starts < loop->waiting_count) return what;
     return grow(loop, level, free_cores);
 }
 
 // baselines/fcfs_all.py: one whole model at a time on the cores that suit it best.
-static int decide_all_cores(loop_t *loop)
-{
+static int decide_all_cores(loop_t *loop) {
     turn_t turn;
     int what = begin_turns(loop, 0, &turn);
     account_t *account = what == OK && !loop->running_count ? take_turn(loop, &turn) : NULL;
-    if (!account)
-        return what;
+    if (!account) return what;
     const plan_model_t *model = plan_of(loop, account);
     int32_t cores = best_cores(loop, model, 0, 0, model->layers);
     return add_start(loop, account, 0, model->layers - account->next_layer, cores, cores);

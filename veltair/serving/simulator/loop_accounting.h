@@ -1,0 +1,121 @@
+// Accounting of a simulated run, as dispatcher.py does it: queue, held cores, records.
+
+#ifndef LOOP_ACCOUNTING_H
+#define LOOP_ACCOUNTING_H
+
+#include "loop_state.h"
+
+static void leave_queue(loop_t *loop, account_t *account) {
+    *(account->older ? &account->older->newer : &loop->oldest) = account->newer;
+    *(account->newer ? &account->newer->older : &loop->newest) = account->older;
+    loop->state.waiting--;
+}
+
+static bool is_older(const account_t *one, const account_t *other) {
+    return one->arrival_s < other->arrival_s || (one->arrival_s == other->arrival_s && one->id < other->id);
+}
+
+// A new query is the newest; one between two blocks is mostly among the oldest, so it looks from there.
+static void join_queue(loop_t *loop, account_t *account) {
+    account_t *older = loop->newest, *newer = NULL;
+    if (older && !is_older(older, account)) {
+        for (newer = loop->oldest; is_older(newer, account);)
+            newer = newer->newer;
+        older = newer->older;
+    }
+    account->older = older;
+    account->newer = newer;
+    *(older ? &older->newer : &loop->oldest) = account;
+    *(newer ? &newer->older : &loop->newest) = account;
+    loop->state.waiting++;
+}
+
+static void charge(account_t *account, int32_t cores, double time_s) {
+    account->core_s += cores * (time_s - account->held_since_s);
+    account->held_since_s = time_s;
+}
+
+static void set_cores(loop_t *loop, account_t *account, int32_t cores, int32_t target_cores) {
+    int32_t before = reserved_cores(account);
+    charge(account, before, loop->now_s);
+    account->cores = cores;
+    account->target_cores = target_cores;
+    loop->state.free_cores -= reserved_cores(account) - before;
+}
+
+static int close_account(loop_t *loop, account_t *account, int32_t ending, double slack_s, double least_s) {
+    loop_state_t *state = &loop->state;
+    if (!reserve((void **)&loop->records, &loop->record_capacity, state->record_count + 1, sizeof *loop->records))
+        return NO_MEMORY;
+    state->records = loop->records;
+    loop->records[state->record_count++] = (record_t){
+        .start_s = isnan(account->start_s) ? loop->now_s : account->start_s,
+        .end_s = loop->now_s,
+        .core_s = account->core_s,
+        .slack_s = slack_s,
+        .least_s = least_s,
+        .index = account->index,
+        .ending = ending,
+        .blocks = account->blocks,
+        .conflicts = account->conflicts,
+    };
+    account->newer = loop->unused;
+    loop->unused = account;
+    return OK;
+}
+
+static int admit_next(loop_t *loop) {
+    account_t *account = new_account(loop);
+    if (!account) return NO_MEMORY;
+    const arrivals_t *batch = &loop->arrivals;
+    int64_t at = loop->arrived_of_batch++, most_layers = loop->run.most_layers;
+    *account = (account_t){
+        .id = batch->ids[at],
+        .index = loop->arrived++,
+        .arrival_s = batch->arrivals_s[at],
+        .deadline_s = batch->arrivals_s[at] + batch->targets_s[at],
+        .start_s = NAN,
+        .model = batch->models[at],
+    };
+    memcpy(account->noise, batch->noise + at * most_layers, most_layers * sizeof *account->noise);
+    join_queue(loop, account);
+    return OK;
+}
+
+static int finish_block(loop_t *loop, int32_t slot) {
+    account_t *account = loop->by_slot[slot];
+    int32_t cores = reserved_cores(account);
+    charge(account, cores, loop->now_s);
+    loop->state.free_cores += cores;
+    loop->free_slots[loop->free_slot_count++] = slot;
+    int64_t index = 0;
+    while (loop->running[index] != account)
+        index++;
+    size_t after = --loop->running_count - index;
+    memmove(&loop->running[index], &loop->running[index + 1], after * sizeof *loop->running);
+    account->next_layer = account->stop;
+    if (account->stop == loop->plan.models[account->model].layers)
+        return close_account(loop, account, SERVED, 0.0, 0.0);
+    join_queue(loop, account);
+    return OK;
+}
+
+static int abandon(loop_t *loop) {
+    loop->now_s = loop->run.close_s;
+    while (loop->oldest) {
+        account_t *account = loop->oldest;
+        leave_queue(loop, account);
+        if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK) return NO_MEMORY;
+    }
+    for (int64_t index = 0; index < loop->running_count; index++) {
+        account_t *account = loop->running[index];
+        charge(account, reserved_cores(account), loop->now_s);
+        if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK) return NO_MEMORY;
+    }
+    loop->running_count = 0;
+    loop->closed = true;
+    simulator_clear(loop->sim);
+    return OK;
+}
+
+#endif
