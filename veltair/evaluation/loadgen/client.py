@@ -63,6 +63,8 @@ START_TIMEOUT_S = 60.0
 _CHILD = "veltair.evaluation.loadgen.child"
 _STALL_S = 30.0  # LoadGen is seconds late on a machine that is far too busy, and only invalid for it
 _SEND_TIMEOUT_S = 10.0
+# From the last completion to the end of LoadGen's process, which writes its logs.
+END_TIMEOUT_S = 60.0
 _EXIT_TIMEOUT_S = 10.0
 _TICK_S = 0.5  # how often a silent LoadGen's reader looks at the clock
 _TIMEVAL = struct.Struct("@ll")  # seconds, microseconds
