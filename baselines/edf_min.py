@@ -4,10 +4,18 @@ Source: earliest deadline first of Liu and Layland, Journal of the ACM 1973, on 
 `FcfsMin`. It has no idea of VELTAIR's: an honest simple rival.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from baselines.fcfs_min import FcfsMin
+from veltair.serving.policies.discipline import DropLate, Order
 
 
 class EdfMin(FcfsMin):
     """`FcfsMin` whose presets order by deadline and drop a query once it is doomed."""
 
-    plan = FcfsMin.plan
+    preset_exceptions: ClassVar[Mapping[str, object]] = {
+        **FcfsMin.preset_exceptions,
+        "order": Order.EDF.value,
+        "drop_late": DropLate.WHEN_DOOMED.value,
+    }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
-from veltair.serving.policies.discipline import DropLate, Order, admit
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions, admit
 from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
 from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec
 
@@ -17,16 +17,15 @@ class FcfsAll:
     """Nobody meets interference, nobody conflicts, and most cores work at their least efficient."""
 
     def __init__(self, context: Context, *, order: Order, drop_late: DropLate) -> None:
+        self._options = QueueOptions(order, Conflict.WAIT, drop_late)
         self._tables = LatencyTables(context, VersionRule.SOLO_ALONE)
         self._models = context.models
-        self._order, self._drop_late = order, drop_late
 
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
         """Return rejections of the late, and the next query if none runs."""
         waiting, late = admit(
             snapshot,
-            self._order,
-            self._drop_late,
+            self._options,
             lambda entry: self._tables.least_remaining_s(entry.query.model, entry.next_layer, 0),
         )
         if snapshot.running or not waiting:
@@ -37,6 +36,6 @@ class FcfsAll:
         cores = self._tables.best_cores(model.name, 0)
         return [*late, Allocation(entry.query.id, block, self._tables.versions(block, 0, cores), cores)]
 
-    def plan(self) -> NativePolicySpec:
+    def native_spec(self) -> NativePolicySpec:
         """Return how it decides, as data."""
-        return NativePolicySpec(DecisionKind.ALL_CORES, self._tables, self._order, self._drop_late)
+        return NativePolicySpec(DecisionKind.ALL_CORES, self._tables, self._options)

@@ -3,26 +3,21 @@
 Source: model-wise scheduling in the published artifact of Liu et al., VELTAIR, ASPLOS 2022.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from baselines.fixed_blocks import FixedBlocks
 from veltair.serving.loop.policy import Context
 from veltair.serving.policies.blocks import BudgetRule, BudgetShare
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.discipline import Conflict, QueueOptions
 
 
 class FcfsMin(FixedBlocks):
     """One block a model: its need is the fewest cores whose time alone is within alpha x QoS, always."""
 
-    plan = FixedBlocks.plan
+    # A whole model shrunk to what is free never recovers: its head waits, as in the published code.
+    preset_exceptions: ClassVar[Mapping[str, object]] = {"conflict": Conflict.WAIT.value}
 
-    def __init__(
-        self, context: Context, *, alpha: BudgetShare, order: Order, conflict: Conflict, drop_late: DropLate
-    ) -> None:
-        super().__init__(
-            context,
-            layers=max(len(model.layers) for model in context.models.values()),
-            alpha=alpha,
-            budgets=BudgetRule.STATIC,
-            order=order,
-            conflict=conflict,
-            drop_late=drop_late,
-        )
+    def __init__(self, context: Context, options: QueueOptions, *, alpha: BudgetShare) -> None:
+        most_layers = max(len(model.layers) for model in context.models.values())
+        super().__init__(context, options, layers=most_layers, alpha=alpha, budgets=BudgetRule.STATIC)

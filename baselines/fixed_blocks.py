@@ -12,7 +12,7 @@ from pydantic import Field
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Answer, Context, Pending, Snapshot
 from veltair.serving.policies.blocks import UNSCALED, BudgetRule, Budgets, BudgetShare, core_needs
-from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
+from veltair.serving.policies.discipline import Proposal, QueueOptions, admit, start_in_turn
 from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
 from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec
 
@@ -26,13 +26,11 @@ class FixedBlocks:
     def __init__(
         self,
         context: Context,
+        options: QueueOptions,
         *,
         layers: Annotated[int, Field(ge=1)],
         alpha: BudgetShare,
         budgets: BudgetRule,
-        order: Order,
-        conflict: Conflict,
-        drop_late: DropLate,
     ) -> None:
         if layers < 1:
             raise ValueError(f"layers is {layers}; give the length of a block, 1 or more")
@@ -40,7 +38,7 @@ class FixedBlocks:
         self._budgets = Budgets(context, alpha, budgets)
         self._layers = layers
         self._models = context.models
-        self._order, self._conflict, self._drop_late = order, conflict, drop_late
+        self._options = options
         self._blocks = {
             (name, first, UNSCALED): self._block(name, first, UNSCALED)
             for name, model in context.models.items()
@@ -51,28 +49,25 @@ class FixedBlocks:
         """Return rejections of the late and the blocks that start now."""
         waiting, late = admit(
             snapshot,
-            self._order,
-            self._drop_late,
+            self._options,
             lambda entry: self._tables.least_remaining_s(entry.query.model, entry.next_layer, 0),
         )
         starts = start_in_turn(
             waiting,
             snapshot.free_cores,
             self._tables.counts,
-            self._conflict,
+            self._options.conflict,
             propose=lambda entry: self._propose(entry, snapshot.time_s),
             versions=lambda block, cores: self._tables.versions(block, 0, cores),
         )
         return [*late, *starts]
 
-    def plan(self) -> NativePolicySpec:
+    def native_spec(self) -> NativePolicySpec:
         """Return how it decides, as data."""
         return NativePolicySpec(
             DecisionKind.BLOCKS,
             self._tables,
-            self._order,
-            self._drop_late,
-            self._conflict,
+            self._options,
             form=self._formed,
             budgets=self._budgets,
         )

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from veltair.serving.loop.policy import Context
 from veltair.serving.policies.adaptive import AdaptiveBlocks
-from veltair.serving.policies.blocks import BudgetRule, BudgetShare, CoalesceLayers, Threshold
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.blocks import BlockOptions
+from veltair.serving.policies.discipline import QueueOptions
 from veltair.serving.policies.elastic import ElasticPolicy
 from veltair.serving.policies.latency_tables import FixedVersion
 
@@ -22,48 +22,12 @@ VersionNumber = Annotated[int, Field(ge=0)]
 class FixedVersionBlocks(AdaptiveBlocks):
     """Veltair-AS with version `version` in place of the solo one."""
 
-    plan = AdaptiveBlocks.plan
-
-    def __init__(
-        self,
-        context: Context,
-        *,
-        version: VersionNumber,
-        alpha: BudgetShare,
-        budgets: BudgetRule,
-        threshold: Threshold,
-        coalesce_layers: CoalesceLayers,
-        growth: bool,
-        order: Order,
-        conflict: Conflict,
-        drop_late: DropLate,
-    ) -> None:
-        super().__init__(
-            context,
-            FixedVersion(version),
-            alpha=alpha,
-            budgets=budgets,
-            threshold=threshold,
-            coalesce_layers=coalesce_layers,
-            growth=growth,
-            order=order,
-            conflict=conflict,
-            drop_late=drop_late,
-        )
+    def __init__(self, context: Context, options: BlockOptions, *, version: VersionNumber) -> None:
+        super().__init__(context, options, FixedVersion(version))
 
 
 class FixedVersionElastic(ElasticPolicy):
     """Planaria-aware with version `version` in place of the solo one."""
 
-    plan = ElasticPolicy.plan
-
-    def __init__(
-        self,
-        context: Context,
-        *,
-        version: VersionNumber,
-        order: Order,
-        conflict: Conflict,
-        drop_late: DropLate,
-    ) -> None:
-        super().__init__(context, FixedVersion(version), order, conflict, drop_late)
+    def __init__(self, context: Context, options: QueueOptions, *, version: VersionNumber) -> None:
+        super().__init__(context, options, FixedVersion(version))

@@ -7,30 +7,13 @@ reading of what Planaria (Ghodrati et al., MICRO 2020) is on a CPU.
 from baselines.fixed_blocks import FixedBlocks
 from veltair.serving.loop.policy import Context
 from veltair.serving.policies.blocks import BudgetRule, BudgetShare
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.discipline import QueueOptions
 
 
 class LayerWise(FixedBlocks):
     """Fixed blocks of one layer."""
 
-    plan = FixedBlocks.plan
-
     def __init__(
-        self,
-        context: Context,
-        *,
-        alpha: BudgetShare,
-        budgets: BudgetRule,
-        order: Order,
-        conflict: Conflict,
-        drop_late: DropLate,
+        self, context: Context, options: QueueOptions, *, alpha: BudgetShare, budgets: BudgetRule
     ) -> None:
-        super().__init__(
-            context,
-            layers=1,
-            alpha=alpha,
-            budgets=budgets,
-            order=order,
-            conflict=conflict,
-            drop_late=drop_late,
-        )
+        super().__init__(context, options, layers=1, alpha=alpha, budgets=budgets)

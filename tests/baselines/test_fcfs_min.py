@@ -16,13 +16,13 @@ from tests.support.builders import (
     snapshot,
 )
 from veltair.serving.loop.query import Ending
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
 
 COUNTS = tuple(range(1, 9))
 
 
 def fcfs_min(context, conflict=Conflict.WAIT, alpha=1.0):
-    return FcfsMin(context, alpha=alpha, order=Order.FCFS, conflict=conflict, drop_late=DropLate.NEVER)
+    return FcfsMin(context, QueueOptions(Order.FCFS, conflict, DropLate.NEVER), alpha=alpha)
 
 
 @pytest.mark.parametrize(("alpha", "cores"), [(1.0, 3), (0.5, 6), (0.1, 8)])

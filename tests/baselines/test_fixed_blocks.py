@@ -16,14 +16,15 @@ from tests.support.builders import (
 )
 from veltair.serving.loop.query import Ending
 from veltair.serving.policies.blocks import BudgetRule
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
 
-COMMON = {
-    "alpha": 1.0,
-    "budgets": BudgetRule.STATIC,
-    "order": Order.FCFS,
-    "drop_late": DropLate.NEVER,
-}
+COMMON = {"alpha": 1.0, "budgets": BudgetRule.STATIC}
+
+
+def queue(conflict: Conflict = Conflict.SHRINK) -> QueueOptions:
+    return QueueOptions(Order.FCFS, conflict, DropLate.NEVER)
+
+
 # The five layers of test_blocks.py: 2 ms of budget each.
 WORK_CORE_S = (0.002, 0.006, 0.001, 0.002, 0.004)
 
@@ -50,13 +51,13 @@ def blocks(policy, context):
 )
 def test_blocks_have_a_fixed_length_and_the_sum_of_their_layers_budgets(layers, expected):
     context = linear_context(WORK_CORE_S)
-    policy = FixedBlocks(context, layers=layers, conflict=Conflict.SHRINK, **COMMON)
+    policy = FixedBlocks(context, queue(), layers=layers, **COMMON)
     assert blocks(policy, context) == expected
 
 
 def test_layer_wise_is_blocks_of_one_layer():
     context = linear_context(WORK_CORE_S)
-    policy = LayerWise(context, conflict=Conflict.SHRINK, **COMMON)
+    policy = LayerWise(context, queue(), **COMMON)
     assert blocks(policy, context) == [(0, 1, 1), (1, 2, 3), (2, 3, 1), (3, 4, 1), (4, 5, 2)]
 
 
@@ -65,14 +66,14 @@ def test_budgets_that_follow_the_slack_raise_the_need_of_a_late_query(time_s, co
     # Layers 0 to 2: 9 core-ms in 6 ms; in half of that from when half of the 10 ms is gone, and no less.
     context = linear_context(WORK_CORE_S)
     options = {**COMMON, "budgets": BudgetRule.SLACK_FEEDBACK}
-    policy = FixedBlocks(context, layers=3, conflict=Conflict.SHRINK, **options)
+    policy = FixedBlocks(context, queue(), layers=3, **options)
     (start,) = policy.allocate(snapshot(8, [pending(1, context.models["net"])], time_s=time_s))
     assert (len(start.block), start.cores) == (3, cores)
 
 
 def test_a_block_cut_by_a_conflict_goes_on_to_its_fixed_end():
     context = linear_context(WORK_CORE_S)
-    policy = FixedBlocks(context, layers=3, conflict=Conflict.SHRINK_ONE_LAYER, **COMMON)
+    policy = FixedBlocks(context, queue(Conflict.SHRINK_ONE_LAYER), layers=3, **COMMON)
     net = context.models["net"]
     (cut,) = policy.allocate(snapshot(1, [pending(1, net)]))
     assert (cut.block.start, cut.block.stop) == (0, 1)
@@ -85,14 +86,14 @@ def test_fixed_blocks_are_blind_to_pressure():
     seconds = np.array([0.001, 0.009]).reshape(1, 1, 1, 2)
     net = make_model(macs=(1,))
     context = make_context({"net": seconds}, [net], cores=(1,), levels=(0.0, 1.0), machine=make_machine(1))
-    policy = LayerWise(context, conflict=Conflict.SHRINK, **COMMON)
+    policy = LayerWise(context, queue(), **COMMON)
     answers = [policy.allocate(snapshot(1, [pending(1, net)], pressure=pressure)) for pressure in (0.0, 1.0)]
     assert answers[0] == answers[1]
 
 
 def test_a_block_has_at_least_one_layer():
     with pytest.raises(ValueError, match="layers is 0; give the length of a block"):
-        FixedBlocks(linear_context(WORK_CORE_S), layers=0, conflict=Conflict.SHRINK, **COMMON)
+        FixedBlocks(linear_context(WORK_CORE_S), queue(), layers=0, **COMMON)
 
 
 @pytest.mark.parametrize("conflict", Conflict)
@@ -100,7 +101,7 @@ def test_a_block_has_at_least_one_layer():
 @pytest.mark.parametrize(("cores", "core_unit"), [(2, 1), (64, 8)])
 def test_fixed_blocks_serve_all_queries_whatever_a_conflict_leads_to(conflict, layers, cores, core_unit):
     context = random_context(2, cores=cores, core_unit=core_unit)
-    policy = FixedBlocks(context, layers=layers, conflict=conflict, **COMMON)
+    policy = FixedBlocks(context, queue(conflict), layers=layers, **COMMON)
     records = run_to_end(policy, context, random_queries(context, 200, seed=2))
     assert sorted(record.query.id for record in records) == list(range(200))
     assert {record.ending for record in records} == {Ending.SERVED}

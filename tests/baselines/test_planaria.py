@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,10 +17,10 @@ from tests.support.builders import (
 )
 from veltair.serving.loop.policy import Allocation
 from veltair.serving.loop.query import Ending
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
 
 COUNTS = tuple(range(1, 17))
-COMMON = {"order": Order.FCFS, "conflict": Conflict.SHRINK, "drop_late": DropLate.NEVER}
+OPTIONS = QueueOptions(Order.FCFS, Conflict.SHRINK, DropLate.NEVER)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_waiting_queries_start_on_their_shares(tasks, cores):
     }
     context = make_context(seconds, models, cores=COUNTS)
     waiting = [pending(number, model) for number, model in enumerate(models)]
-    answers = Planaria(context, **COMMON).allocate(snapshot(16, waiting))
+    answers = Planaria(context, OPTIONS).allocate(snapshot(16, waiting))
     assert [answer.cores for answer in answers if isinstance(answer, Allocation)] == cores
 
 
@@ -53,7 +55,7 @@ def starts_at(policy_class, pressure):
         levels=(0.0, 1.0),
         machine=make_machine(8),
     )
-    answers = policy_class(context, **COMMON).allocate(snapshot(8, [pending(1, net)], pressure=pressure))
+    answers = policy_class(context, OPTIONS).allocate(snapshot(8, [pending(1, net)], pressure=pressure))
     return [(answer.wanted_cores, answer.versions) for answer in answers if isinstance(answer, Allocation)]
 
 
@@ -70,7 +72,7 @@ def test_aware_planaria_needs_more_under_pressure_but_keeps_the_solo_version():
 @pytest.mark.parametrize(("cores", "core_unit"), [(2, 1), (64, 8)])
 def test_planaria_serves_all_queries_in_every_order(policy_class, order, cores, core_unit):
     context = random_context(9, cores=cores, core_unit=core_unit)
-    policy = policy_class(context, **{**COMMON, "order": order})
+    policy = policy_class(context, replace(OPTIONS, order=order))
     records = run_to_end(policy, context, random_queries(context, 200, seed=9))
     assert sorted(record.query.id for record in records) == list(range(200))
     assert {record.ending for record in records} == {Ending.SERVED}

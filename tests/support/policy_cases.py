@@ -26,7 +26,6 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "Veltair-AS": ("veltair.serving.policies.adaptive:VeltairAS", {}),
     "Veltair-AC": ("veltair.serving.policies.adaptive:VeltairAC", {}),
     "Veltair-FULL": ("veltair.serving.policies.adaptive:VeltairFULL", {}),
-    "Veltair-ELASTIC": ("veltair.serving.policies.slack_blocks:VeltairElastic", {}),
 }
 
 

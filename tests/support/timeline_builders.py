@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.builders import make_context, make_model, random_queries
 from veltair.compiler.frontend.model import LayerBlock
+from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.topology.placement import PLACEMENTS
 from veltair.machine.topology.topology import Machine
 from veltair.serving.loop.dispatcher import Dispatcher
@@ -24,6 +25,7 @@ from veltair.serving.loop.policy import (
 )
 from veltair.serving.loop.query import QueryRecord
 from veltair.serving.loop.timeline import LIMIT, Recorder, Timeline, serve_recorded
+from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import Simulator
 
 GROUPS = {1: (1, 1), 3: (1, 3), 8: (2, 4), 64: (16, 4)}
@@ -100,7 +102,11 @@ def recorded_run(
     ]
     rng = np.random.default_rng(seed)
     simulator = Simulator(
-        arrivals, context, rng, start_cost_s=2.0**-14, resize_cost_s=2.0**-15, drain_s=drain_s
+        arrivals,
+        context,
+        noise_batches(arrivals, context, rng),
+        drain_s=drain_s,
+        costs=BlockCosts(start_s=2.0**-14, resize_s=2.0**-15),
     )
     recorder = Recorder(simulator, context, placement, limit=limit)
     records = list(serve_recorded(Dispatcher(Whimsical(context, rng), context), recorder))

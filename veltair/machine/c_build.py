@@ -65,24 +65,6 @@ def preprocess(code: str, flags: Sequence[str], purpose: str) -> str:
     return _gcc([*flags, "-E", "-P", "-x", "c", "-"], purpose, code.encode()).decode()
 
 
-def write_generated(build_dir: Path, stem: str, code: str) -> Path:
-    """Return the path of a generated C source in `build_dir`, written only if it is not there yet."""
-    target = build_dir / f"{stem}-{hashlib.sha256(code.encode()).hexdigest()[:16]}.c"
-    if target.exists():
-        return target
-    partial = _make_partial(build_dir, target)
-    try:
-        partial.write_text(code)
-        partial.replace(target)
-    except OSError as error:
-        raise NativeBuildError(
-            f"cannot write {target}: {error.strerror}; free space there or give another build folder"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
-
-
 def _with_included(source: Path) -> list[Path]:
     """Return a source and the files of ours that it includes, as the compiler names them."""
     rule = _gcc(["-MM", "-MT", "it", str(source)], f"read what {source.name} includes")

@@ -6,6 +6,7 @@ both mean the same bytes is checked at load: a table of what gcc makes of each s
 """
 
 import ctypes
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,7 +17,7 @@ import numpy as np
 from cffi import FFI, CDefError, VerificationError
 from numpy.typing import NDArray
 
-from veltair.machine.c_build import NativeBuildError, compile_c, preprocess, write_generated
+from veltair.machine.c_build import NativeBuildError, compile_c, preprocess
 
 # What gcc does not define, so that a header can give cffi a plain word for one that it does not know.
 MACRO = "VELTAIR_CFFI"
@@ -133,8 +134,10 @@ def load_library(
     except (CDefError, VerificationError) as error:
         raise NativeBuildError(f"cannot read {names}: {error}; declare it in plain C") from error
     facts = list(_facts(ffi))
-    table = write_generated(build_dir, f"{source.stem}_layout", _table_source(headers, facts))
-    path = compile_c(source, build_dir, flags, beside=[*beside, table])
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / f"{source.stem}_layout.c"
+        table.write_text(_table_source(headers, facts))
+        path = compile_c(source, build_dir, flags, beside=[*beside, table])
     _check_layout(facts, path, names)
     functions: Any = ffi.dlopen(str(path))
     for name in dir(functions):

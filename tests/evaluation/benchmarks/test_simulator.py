@@ -2,7 +2,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.support.table_builders import make_config, make_tables, noisy, write_made_up_tables
@@ -26,9 +25,10 @@ from veltair.evaluation.benchmarks.simulator import (
 )
 from veltair.evaluation.experiment.scenario import scenario_of
 from veltair.evaluation.metrics.capacity import SearchSettings
-from veltair.evaluation.simulation.run import find_pooled_capacity
+from veltair.evaluation.simulation.run import find_pooled_capacity, noise_of
 from veltair.evaluation.simulation.steps import simulation_settings
-from veltair.serving.simulator.noise import noise_batches, service_factors
+from veltair.machine.costs.block_costs import FREE, BlockCosts
+from veltair.serving.simulator.noise import service_factors
 
 BUILDER = {"builder": "models.resnet50:resnet50"}
 CONFIG = make_config(
@@ -48,7 +48,7 @@ FIGURES = {
 
 
 def bench(policy: str, **options) -> Bench:
-    settings = replace(simulation_settings(CONFIG), start_cost_s=0.0, resize_cost_s=0.0)
+    settings = replace(simulation_settings(CONFIG), costs=FREE)
     return Bench(scenario_of(CONFIG, make_tables(**options), "mix"), policy, settings)
 
 
@@ -78,7 +78,7 @@ def test_simpy_and_the_simulator_agree_to_the_last_bit_on_a_first_come_first_ser
     fcfs = bench(FCFS, cores=8, noise=noisy())
     trace = fcfs.arrivals(800.0)
     context = fcfs.scenario.context
-    factors = service_factors(noise_batches(trace, context, np.random.default_rng(1)), context)
+    factors = service_factors(noise_of(fcfs.scenario, trace, SEED), context)
     records = fcfs.run(trace).records
     ends_s = simpy_ends_s(trace, services(fcfs), factors, 8)
     assert ends_s == {record.query.id: record.end_s for record in records}
@@ -105,7 +105,7 @@ def test_the_services_of_a_policy_that_cuts_models_are_refused() -> None:
 def test_the_load_of_a_policy_that_serves_no_rate_is_planarias() -> None:
     # Starts of 2 and 3 layers, 4 ms each, leave nothing of targets of 8 and 16 ms to work in.
     layer_wise = bench("baselines.layer_wise:LayerWise")
-    dear = replace(layer_wise, settings=replace(layer_wise.settings, start_cost_s=0.004))
+    dear = replace(layer_wise, settings=replace(layer_wise.settings, costs=BlockCosts(start_s=0.004)))
     planaria = replace(dear, policy=PLANARIA)
     search = SearchSettings(RESOLUTION)
     capacities = [

@@ -10,6 +10,7 @@ from tests.support.builders import make_context, make_machine, make_model, rando
 from tests.support.policy_cases import POLICIES, traffic_context
 from veltair.evaluation.experiment.invariants import InvariantError, LeastWork, checked
 from veltair.evaluation.metrics.targets import least_plan, work_optimal_core_s
+from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Ending, Query, QueryRecord
@@ -26,10 +27,9 @@ def run(
     simulator = Simulator(
         arrivals,
         site,
-        np.random.default_rng(seed),
-        start_cost_s=1e-5,
-        resize_cost_s=1e-6,
+        noise_batches(arrivals, site, np.random.default_rng(seed)),
         drain_s=100.0,
+        costs=BlockCosts(start_s=1e-5, resize_s=1e-6),
     )
     return serve(Dispatcher(make_policy(path, site, preset, options), site), simulator)
 

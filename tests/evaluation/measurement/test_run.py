@@ -51,7 +51,7 @@ from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.native_pool import NativePool
 from veltair.serving.loop.policy import Answer, Context, Rejection, Snapshot
 from veltair.serving.loop.query import Ending
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 QOS_S = 10.0  # so wide that no machine misses it
@@ -70,7 +70,7 @@ class RejectAll:
 
 
 def fcfs(context: Context) -> FcfsMin:
-    return FcfsMin(context, alpha=1.0, order=Order.FCFS, conflict=Conflict.WAIT, drop_late=DropLate.NEVER)
+    return FcfsMin(context, QueueOptions(Order.FCFS, Conflict.WAIT, DropLate.NEVER), alpha=1.0)
 
 
 @pytest.fixture(scope="module")

@@ -255,7 +255,7 @@ def test_times_of_the_configuration_become_seconds() -> None:
     simulated = SIMULATED | {"start_cost_us": 20, "resize_cost_us": 5, "queries": 7, "drain_qos": 3}
     settings = simulation_settings(make_config(simulated=simulated))
     assert (settings.queries, settings.drain_qos) == (7, 3.0)
-    assert (settings.start_cost_s, settings.resize_cost_s) == pytest.approx((20e-6, 5e-6))
+    assert (settings.costs.start_s, settings.costs.resize_s) == pytest.approx((20e-6, 5e-6))
 
 
 MEASURED = {f"{name}_cost_us": "measured" for name in ("start", "resize", "grant", "join")}
@@ -266,8 +266,8 @@ def test_costs_of_blocks_are_those_of_the_tables_where_the_configuration_asks_fo
     rows += [("shrink", "small", 4, 0, 0.2), ("grow", "small", 4, 0, 0.3)]
     known = replace(make_tables(), block_samples=pd.DataFrame(rows, columns=list(COLUMNS)))
     settings = simulation_settings(make_config(simulated=SIMULATED | MEASURED), known)
-    assert (settings.start_cost_s, settings.resize_cost_s) == (0.4, 0.2)
-    assert (settings.grant_cost_s, settings.join_cost_s) == (0.3, pytest.approx(0.1))
+    assert (settings.costs.start_s, settings.costs.resize_s) == (0.4, 0.2)
+    assert (settings.costs.grant_s, settings.costs.join_s) == (0.3, pytest.approx(0.1))
 
 
 def test_costs_of_blocks_that_nobody_measured_are_the_defaults_of_their_keys() -> None:
@@ -281,7 +281,7 @@ def test_a_number_goes_over_what_was_measured() -> None:
     samples = pd.DataFrame([("start", "small", 4, 0, 0.4)], columns=list(COLUMNS))
     config = make_config(simulated=SIMULATED | {"start_cost_us": 7})
     settings = simulation_settings(config, replace(make_tables(), block_samples=samples))
-    assert settings.start_cost_s == pytest.approx(7e-6)
+    assert settings.costs.start_s == pytest.approx(7e-6)
 
 
 def test_a_simulation_charges_the_costs_of_its_tables(tables: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from veltair.evaluation.simulation.run import (
     policy_records,
     simulate,
 )
+from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.folder import Tables
 from veltair.serving.policies.presets import make_policy
 
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 LOADS = (0.3, 0.5, 0.7, 0.9, 1.1)
 QOS_S = {"small": 0.020, "large": 0.040}
 SHARES = {"small": 1, "large": 1}
-SETTINGS = SimulationSettings(queries=200, start_cost_s=0.0, resize_cost_s=0.0, drain_qos=10.0)
+SETTINGS = SimulationSettings(queries=200, drain_qos=10.0)
 POLICIES = {
     "FcfsMin": "baselines.fcfs_min:FcfsMin",
     "Planaria": "baselines.planaria:Planaria",
@@ -136,7 +137,7 @@ def test_no_run_is_better_than_the_fluid_bound_of_its_own_queries(path: str, loa
 def test_no_policy_serves_95_percent_at_twice_the_fluid_bound(path: str) -> None:
     # Twice as much work arrives as can be done, over a window of hundreds of latencies.
     scenario = scenario_of()
-    settings_of_long = SimulationSettings(2000, 0.0, 0.0, 10.0)
+    settings_of_long = SimulationSettings(2000, 10.0)
     _, records, _ = simulate(scenario, maker(path), settings_of_long, 2 * scenario.fluid_qps, 1)
     on_time = [record.on_time for record in records]
     assert sum(on_time) / len(on_time) < 0.95
@@ -144,8 +145,8 @@ def test_no_policy_serves_95_percent_at_twice_the_fluid_bound(path: str) -> None
 
 def test_starts_and_resizes_cost_what_the_settings_say() -> None:
     # One block a query: at a rate without queues each latency grows by the cost of one start.
-    scenario, costly = scenario_of(), SimulationSettings(50, 0.001, 0.0, 10.0)
-    free = SimulationSettings(50, 0.0, 0.0, 10.0)
+    scenario, costly = scenario_of(), SimulationSettings(50, 10.0, BlockCosts(start_s=0.001))
+    free = SimulationSettings(50, 10.0)
 
     def latencies(chosen: SimulationSettings) -> list[float]:
         _, records, _ = simulate(scenario, maker(POLICIES["FcfsMin"]), chosen, 1.0, 1)
@@ -193,7 +194,7 @@ def test_a_row_of_the_capacity_table_says_where_and_how_sure() -> None:
 def test_a_policy_that_no_rate_suits_is_unservable() -> None:
     # The start alone takes 100 ms, the targets are 20 and 40 ms.
     scenario = scenario_of()
-    slow = SimulationSettings(200, start_cost_s=0.1, resize_cost_s=0.0, drain_qos=10.0)
+    slow = SimulationSettings(200, drain_qos=10.0, costs=BlockCosts(start_s=0.1))
     pooled, minimum = find_policy_capacity(scenario, FCFS_MIN, slow, SearchSettings(0.1), 1)
     row = capacity_row(scenario, "FcfsMin", 1, pooled, minimum)
     assert (row["qps_at_95"], row["unservable"]) == (0.0, True)

@@ -10,7 +10,7 @@ from veltair.evaluation.simulation.study_tables import binned, conflict_table, c
 from veltair.serving.loop.query import Query
 from veltair.serving.loop.timeline import BlockSpan, Tenure
 
-SETTINGS = SimulationSettings(100, 0.0, 0.0, 10.0)
+SETTINGS = SimulationSettings(100, 10.0)
 
 
 def scenario_of(qos_s: float = 0.04) -> Scenario:

@@ -22,7 +22,7 @@ from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.policies.presets import make_policy
 
-SETTINGS = SimulationSettings(queries=200, start_cost_s=0.0, resize_cost_s=0.0, drain_qos=10.0)
+SETTINGS = SimulationSettings(queries=200, drain_qos=10.0)
 STUDY = AnchorStudy(None, SETTINGS, 0.015, 2.3, 0.1, (1,))
 
 

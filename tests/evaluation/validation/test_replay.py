@@ -10,7 +10,7 @@ from veltair.evaluation.simulation.run import SimulationSettings
 from veltair.evaluation.validation.replay import replayed, replays, runs_of
 from veltair.evaluation.validation.trace_errors import TraceError
 
-SETTINGS = SimulationSettings(queries=1, start_cost_s=0.0, resize_cost_s=0.0, drain_qos=10.0)
+SETTINGS = SimulationSettings(queries=1, drain_qos=10.0)
 CONFIG = make_config()
 
 

@@ -49,17 +49,21 @@ def times(
     layers: list[LayerCostModel],
     cores: list[int],
     *,
-    seats: list[CacheGroupShare] | None = None,
+    group_cores: list[CacheGroupShare] | None = None,
     combine: float = inf,
     scale: float = 1.0,
     **changes,
 ) -> list[float]:
-    """Return the times of layers side by side; a list of seats pins them."""
+    """Return the times of layers side by side; a list of `group_cores` pins them."""
     cost_model = MachineCostModel(combine, {"m": tuple((layer,) for layer in layers)})
-    placement = "spread" if seats is None else "pinned"
+    placement = "spread" if group_cores is None else "pinned"
     contention = make_contention(table(len(layers)), machine(**changes), placement, cost_model, scale)
-    blocks = [(LayerBlock("m", index, index + 1), 0, count) for index, count in enumerate(cores)]
-    return contention.corun_seconds(blocks, seats or ())
+    running = RunningLayers()
+    for index, count in enumerate(cores):
+        (load,) = contention.loads(LayerBlock("m", index, index + 1), (0,), count)
+        running.append(load, count, group_cores[index] if group_cores else ())
+    met = contention.conditions(running)
+    return [contention.seconds(load, condition) for load, condition in zip(running.loads, met, strict=True)]
 
 
 def test_a_layer_alone_takes_the_time_of_the_law():
@@ -102,15 +106,17 @@ def test_a_spread_layer_re_fetches_when_others_take_part_of_its_l3():
 
 def test_a_pinned_layer_keeps_the_l3_of_its_own_groups():
     layer, quiet = LayerCostModel(0.01, Tiling(4, 100, 200)), moving(9.0, 0)
-    assert times([layer], [4], seats=[((0, 2), (1, 2))]) == [2.0]
-    assert times([layer, quiet], [4, 4], seats=[((0, 2), (1, 2)), ((2, 2), (3, 2))]) == [2.0, 9.0]
+    assert times([layer], [4], group_cores=[((0, 2), (1, 2))]) == [2.0]
+    assert times([layer, quiet], [4, 4], group_cores=[((0, 2), (1, 2)), ((2, 2), (3, 2))]) == [2.0, 9.0]
 
 
 def test_a_pinned_layer_shares_the_l3_of_groups_where_another_has_cores():
     # It has 100 bytes of group 0 and half of group 1's: three blocks of 75 at work do not fit into 150.
     layer, quiet = LayerCostModel(0.01, Tiling(4, 75, 200)), moving(9.0, 0)
-    seats = [((0, 2), (1, 1)), ((1, 1), (2, 2))]
-    assert times([layer, quiet], [3, 3], seats=seats)[0] == pytest.approx(300 * sqrt(3 * 75 / 150) / 100)
+    group_cores = [((0, 2), (1, 1)), ((1, 1), (2, 2))]
+    assert times([layer, quiet], [3, 3], group_cores=group_cores)[0] == pytest.approx(
+        300 * sqrt(3 * 75 / 150) / 100
+    )
 
 
 def test_the_clock_follows_the_cores_at_work():
@@ -127,8 +133,8 @@ def test_one_core_draws_no_more_than_its_own_limit():
 def test_pinned_blocks_behind_one_link_share_it():
     limits = {"link_groups": 2, "link_bytes_per_s": 40.0}
     layers = [moving(1.0, 40)] * 2
-    assert times(layers, [2, 2], seats=[((0, 2),), ((2, 2),)], **limits) == [1.0, 1.0]
-    assert times(layers, [2, 2], seats=[((0, 2),), ((1, 2),)], **limits) == [2.0, 2.0]
+    assert times(layers, [2, 2], group_cores=[((0, 2),), ((2, 2),)], **limits) == [1.0, 1.0]
+    assert times(layers, [2, 2], group_cores=[((0, 2),), ((1, 2),)], **limits) == [2.0, 2.0]
 
 
 def test_the_scale_multiplies_what_contention_adds():
@@ -155,10 +161,10 @@ def pinned_pressures(*blocks: CacheGroupShare) -> tuple[list[float], float]:
     """Return what pinned layers meet, each with half of the L3 as footprint, and what a new one would."""
     contention = Contention(table(1, 2.0), machine(), "pinned")
     running = RunningLayers()
-    for seat in blocks:
-        cores = sum(count for _, count in seat)
+    for group_cores in blocks:
+        cores = sum(count for _, count in group_cores)
         (load,) = contention.loads(LayerBlock("m", 0, 1), (0,), cores)
-        running.append(load, cores, seat)
+        running.append(load, cores, group_cores)
     return contention.conditions(running), contention.pressure(running)
 
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from veltair.machine.contention.sharing import (
     capacities,
+    cores_by_group,
     groups_of,
     max_min_fair,
     pinned_bytes_per_s,
     pinned_l3_bytes,
-    seat_of,
     spread_l3_bytes,
     use_of,
 )
@@ -44,8 +44,8 @@ def test_a_pinned_block_has_the_part_of_its_cores_where_it_shares_a_group():
     assert pinned_l3_bytes(MACHINE, ((0, 2), (1, 1)), {0: 2, 1: 2}) == 150.0
 
 
-def test_a_seat_counts_cores_by_cache_group():
-    assert seat_of([7, 0, 6, 3], groups_of(MACHINE)) == ((0, 1), (1, 1), (3, 2))
+def test_cores_are_counted_by_cache_group():
+    assert cores_by_group([7, 0, 6, 3], groups_of(MACHINE)) == ((0, 1), (1, 1), (3, 2))
 
 
 def test_a_block_draws_through_its_links_by_its_cores_behind_each():
@@ -55,7 +55,7 @@ def test_a_block_draws_through_its_links_by_its_cores_behind_each():
 
 
 @pytest.mark.parametrize(
-    ("seat", "bytes_per_s"),
+    ("group_cores", "bytes_per_s"),
     [
         (((0, 1),), 30.0),  # one core's own limit
         (((0, 2), (1, 2)), 60.0),  # one link's
@@ -63,9 +63,9 @@ def test_a_block_draws_through_its_links_by_its_cores_behind_each():
         (((0, 2), (1, 2), (2, 2), (3, 2)), 100.0),  # the machine's
     ],
 )
-def test_a_pinned_block_is_limited_by_its_cores_its_links_and_the_machine(seat, bytes_per_s):
-    cores = sum(count for _, count in seat)
-    assert pinned_bytes_per_s(MACHINE, cores, use_of(MACHINE, seat)) == pytest.approx(bytes_per_s)
+def test_a_pinned_block_is_limited_by_its_cores_its_links_and_the_machine(group_cores, bytes_per_s):
+    cores = sum(count for _, count in group_cores)
+    assert pinned_bytes_per_s(MACHINE, cores, use_of(MACHINE, group_cores)) == pytest.approx(bytes_per_s)
 
 
 def test_spread_blocks_share_what_all_links_carry_together():

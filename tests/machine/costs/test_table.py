@@ -97,14 +97,6 @@ def test_a_query_alone_takes_the_count_that_suits_it_best_though_more_cores_are_
     assert make_costs({"net": seconds}, cores=(1, 2, 4)).isolated_latency_s("net") == 5.0
 
 
-@pytest.mark.parametrize(
-    ("pressure", "index"), [(0.0, 0), (0.24, 0), (0.26, 1), (0.5, 1), (0.74, 1), (0.76, 2), (1.0, 2)]
-)
-def test_a_pressure_reads_as_the_nearest_level(pressure: float, index: int) -> None:
-    costs = make_costs({"net": np.ones((1, 1, 1, 3))}, cores=(1,), levels=(0.0, 0.5, 1.0))
-    assert costs.level_index(pressure) == index
-
-
 @pytest.mark.parametrize("seconds", [0.0, -1.0, NAN, float("inf")])
 def test_times_that_are_none_are_refused(seconds: float) -> None:
     message = f"cost table of here: layer 1 of net takes {seconds} s; .*rerun rule `profile`"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.support.builders import random_queries
 from tests.support.sim_builders import allocation
 from tests.support.timeline_builders import GROUPS, Whimsical, server_context
+from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.models.model_memory import ModelMemory, ModelMemoryError
 from veltair.serving.engine.background import Job
 from veltair.serving.engine.on_demand import OnDemand
@@ -25,6 +26,7 @@ from veltair.serving.loop.dispatcher import (
 )
 from veltair.serving.loop.policy import Allocation, Resize
 from veltair.serving.loop.query import QueryRecord
+from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import Simulator
 
 
@@ -283,6 +285,9 @@ class Guarded(Simulator):
         return event
 
 
+COSTS = BlockCosts(start_s=1e-5, resize_s=1e-6)
+
+
 def run(
     seed: int,
     cores: int,
@@ -297,25 +302,24 @@ def run(
     """
     context = server_context(cores)
     rng = np.random.default_rng(seed)
+    queries = random_queries(context, 30, seed)
     simulator = Guarded(
-        random_queries(context, 30, seed),
+        queries,
         context,
-        rng,
-        start_cost_s=1e-5,
-        resize_cost_s=1e-6,
+        noise_batches(queries, context, rng),
         drain_s=drain_s,
+        costs=COSTS,
     )
     simulator.memory, simulator.loads = memory or memory_of(10, small=6, large=6), Loads()
     simulator.chance = np.random.default_rng(seed)
     backend: Backend = OnDemand(simulator, simulator.memory, ("small", "large"), simulator.loads.do)
     if not budgeted:
         backend = Simulator(
-            random_queries(context, 30, seed),
+            queries,
             context,
-            rng,
-            start_cost_s=1e-5,
-            resize_cost_s=1e-6,
+            noise_batches(queries, context, rng),
             drain_s=1.0,
+            costs=COSTS,
         )
     records = list(serve(Dispatcher(Whimsical(context, rng), context), backend))
     simulator.memory.settle()

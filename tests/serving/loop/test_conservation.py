@@ -18,7 +18,7 @@ EVERY = [
     for preset in PRESETS
 ]
 # Those that start any waiting block on what is free, as long as there is a core unit.
-CONSERVING = ("FixedBlocks", "LayerWise", "Fixed-v1", "Veltair-AS", "Veltair-FULL", "Veltair-ELASTIC")
+CONSERVING = ("FixedBlocks", "LayerWise", "Fixed-v1", "Veltair-AS", "Veltair-FULL")
 seeds = st.integers(0, 30)
 gaps = st.sampled_from((0.0005, 0.002, 0.01))
 machines = st.sampled_from(((2, 1), (8, 1), (64, 8)))

@@ -34,7 +34,7 @@ def test_the_oldest_arrival_is_first_and_ids_decide_among_equals() -> None:
     ]
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("index", [0, 1, 2])
 def test_an_entry_is_taken_out_wherever_it_waits(index: int) -> None:
     waiting = [entry(1, 0.1), entry(2, 0.2), entry(3, 0.3)]
     queue = queue_of(*waiting)

@@ -23,6 +23,7 @@ from veltair.serving.loop.timeline import (
     Timeline,
     serve_recorded,
 )
+from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import Simulator
 
 LAYERS = {"a": [[Cost(1.0)], [Cost(1.0)]]}
@@ -30,7 +31,7 @@ LAYERS = {"a": [[Cost(1.0)], [Cost(1.0)]]}
 
 def simulator_of(served: Context, queries: Sequence[Query], drain_s: float = 100.0) -> Simulator:
     return Simulator(
-        queries, served, np.random.default_rng(0), start_cost_s=0.0, resize_cost_s=0.0, drain_s=drain_s
+        queries, served, noise_batches(queries, served, np.random.default_rng(0)), drain_s=drain_s
     )
 
 

@@ -10,6 +10,7 @@ from veltair.serving.policies.discipline import (
     DropLate,
     Order,
     Proposal,
+    QueueOptions,
     admit,
     granted_cores,
     round_down,
@@ -40,16 +41,20 @@ def cores_by_query(allocations: list[Allocation]) -> dict[int, int]:
     return {allocation.query_id: allocation.cores for allocation in allocations}
 
 
+def options(order: Order = Order.FCFS, drop_late: DropLate = DropLate.NEVER) -> QueueOptions:
+    return QueueOptions(order, Conflict.WAIT, drop_late)
+
+
 def test_first_come_first_served_hands_back_the_queue_itself():
     queue = [pending(1, NET), pending(2, NET)]
-    waiting, _ = admit(snapshot(8, queue), Order.FCFS, DropLate.NEVER, no_time)
+    waiting, _ = admit(snapshot(8, queue), options(), no_time)
     assert waiting is queue
 
 
 def test_earliest_deadline_goes_first_and_ties_go_to_the_oldest():
     slow, fast = make_model(qos_s=0.1), make_model(qos_s=0.01)
     queue = [pending(1, slow, 0.0), pending(2, fast, 0.001), pending(3, fast, 0.001)]
-    waiting, _ = admit(snapshot(8, queue), Order.EDF, DropLate.NEVER, no_time)
+    waiting, _ = admit(snapshot(8, queue), options(Order.EDF), no_time)
     assert [entry.query.id for entry in waiting] == [2, 3, 1]
 
 
@@ -57,7 +62,7 @@ def test_least_laxity_goes_first():
     # Deadlines 10 and 12 ms, 1 and 5 ms of work left: laxities 9 and 7 ms.
     queue = [pending(1, NET, 0.0), pending(2, NET, 0.002)]
     left = {1: 0.001, 2: 0.005}
-    waiting, _ = admit(snapshot(8, queue), Order.LLF, DropLate.NEVER, lambda entry: left[entry.query.id])
+    waiting, _ = admit(snapshot(8, queue), options(Order.LLF), lambda entry: left[entry.query.id])
     assert [entry.query.id for entry in waiting] == [2, 1]
 
 
@@ -73,14 +78,16 @@ def test_least_laxity_goes_first():
 )
 def test_late_queries_are_dropped_when_the_option_says(drop_late, time_s, dropped):
     queue = [pending(1, NET, 0.0), pending(2, NET, 0.005)]
-    waiting, late = admit(snapshot(8, queue, time_s=time_s), Order.FCFS, drop_late, lambda entry: 0.004)
+    waiting, late = admit(
+        snapshot(8, queue, time_s=time_s), options(drop_late=drop_late), lambda entry: 0.004
+    )
     assert [rejection.query_id for rejection in late] == dropped
     assert [entry.query.id for entry in waiting] == [number for number in (1, 2) if number not in dropped]
 
 
 def test_a_rejection_says_how_late_the_query_is():
     _, late = admit(
-        snapshot(8, [pending(1, NET)], time_s=0.008), Order.FCFS, DropLate.WHEN_DOOMED, lambda _: 0.004
+        snapshot(8, [pending(1, NET)], time_s=0.008), options(drop_late=DropLate.WHEN_DOOMED), lambda _: 0.004
     )
     assert late[0].reason == "2 ms to its deadline, at least 4 ms of work left"
 

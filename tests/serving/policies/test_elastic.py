@@ -16,7 +16,7 @@ from tests.support.builders import (
 from veltair.machine import c_build as native
 from veltair.serving.loop.policy import Allocation, Context, Rejection, Resize
 from veltair.serving.loop.query import Ending
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
 from veltair.serving.policies.elastic import ElasticPolicy
 from veltair.serving.policies.latency_tables import VersionRule
 
@@ -24,7 +24,7 @@ from veltair.serving.policies.latency_tables import VersionRule
 def elastic(
     context: Context, conflict: Conflict = Conflict.WAIT, drop_late: DropLate = DropLate.NEVER
 ) -> ElasticPolicy:
-    return ElasticPolicy(context, VersionRule.SOLO_ALONE, Order.FCFS, conflict, drop_late)
+    return ElasticPolicy(context, QueueOptions(Order.FCFS, conflict, drop_late), VersionRule.SOLO_ALONE)
 
 
 # One model of 4 layers, 40 core-ms, on 8 cores: due in 10 ms it needs 4 cores; a lone query gets all 8.
@@ -158,11 +158,11 @@ def test_cores_between_two_profiled_counts_are_left_free():
 
 
 @pytest.mark.parametrize("conflict", Conflict)
-@pytest.mark.parametrize("reading", VersionRule)
+@pytest.mark.parametrize("rule", VersionRule)
 @pytest.mark.parametrize(("cores", "core_unit"), [(2, 1), (64, 8)])
-def test_every_reading_serves_all_queries_whatever_a_conflict_leads_to(conflict, reading, cores, core_unit):
+def test_every_version_rule_serves_all_queries_whatever_a_conflict_leads_to(conflict, rule, cores, core_unit):
     context = random_context(7, cores=cores, core_unit=core_unit)
-    policy = ElasticPolicy(context, reading, Order.FCFS, conflict, DropLate.NEVER)
+    policy = ElasticPolicy(context, QueueOptions(Order.FCFS, conflict, DropLate.NEVER), rule)
     records = run_to_end(policy, context, random_queries(context, 200, seed=7))
     assert sorted(record.query.id for record in records) == list(range(200))
     assert {record.ending for record in records} == {Ending.SERVED}
@@ -175,7 +175,8 @@ def test_decisions_are_the_same_without_a_compiler(order, conflict, monkeypatch,
     queries = random_queries(context, 200, seed=3, gap_s=0.001)
 
     def run():
-        policy = ElasticPolicy(context, VersionRule.FASTEST_AT_LEVEL, order, conflict, DropLate.AT_DEADLINE)
+        options = QueueOptions(order, conflict, DropLate.AT_DEADLINE)
+        policy = ElasticPolicy(context, options, VersionRule.FASTEST_AT_LEVEL)
         return run_to_end(policy, context, queries)
 
     in_c = run()

@@ -17,7 +17,6 @@ from veltair.serving.loop.policy import Context
 from veltair.serving.policies.latency_tables import (
     FixedVersion,
     LatencyTables,
-    VersionChoice,
     VersionRule,
     priced_versions,
 )
@@ -139,12 +138,12 @@ def test_a_version_pays_for_its_cores_and_under_pressure_for_its_traffic():
     # bandwidth. Prices at level 0: 0.5, 0.6, 0.55; at 0.5: 0.6, 0.62, 0.605; at 1: 0.7, 0.64, 0.66.
     context = three_versions(20e6, 4e6, 11e6)
     assert priced_versions(context.costs, "net", context.machine)[:, 0, 0].tolist() == [0, 0, 1]
-    tables = LatencyTables(context, VersionChoice.PRICED.reading)
+    tables = LatencyTables(context, VersionRule.PRICED_AT_LEVEL)
     assert [tables.seconds("net", level).tolist() for level in (0, 2)] == [[[0.0010]], [[0.0012]]]
 
 
 def test_a_selfish_choice_looks_at_its_own_time_only():
-    tables = LatencyTables(three_versions(20e6, 4e6, 11e6), VersionChoice.FASTEST.reading)
+    tables = LatencyTables(three_versions(20e6, 4e6, 11e6), VersionRule.FASTEST_AT_LEVEL)
     block = LayerBlock("net", 0, 1)
     assert [tables.versions(block, level, 2) for level in range(3)] == [(0,), (0,), (0,)]
 

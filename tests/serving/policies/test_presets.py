@@ -1,8 +1,10 @@
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from baselines.edf_min import EdfMin
 from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
 from tests.support.builders import (
@@ -14,7 +16,9 @@ from tests.support.builders import (
     snapshot,
 )
 from tests.support.policy_cases import POLICIES
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.loop.policy import Context
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
+from veltair.serving.policies.native_spec import spec_of
 from veltair.serving.policies.presets import (
     PRESETS,
     check_policy,
@@ -121,10 +125,42 @@ def test_edf_alone_follows_deadlines_and_drops_the_doomed(preset):
     assert (options["order"], options["drop_late"]) == ("fcfs", "never")
 
 
+class Moved(FcfsMin):
+    """A subclass in another file, as a policy that somebody derives or moves."""
+
+
+class MovedEdf(EdfMin):
+    """The same of a policy with more exceptions."""
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_blocks_of_our_own_policy_have_eight_layers_and_fixed_ones_twenty(preset):
-    assert preset_options("veltair.serving.policies.slack_blocks:VeltairElastic", preset)["layers"] == 8
-    assert preset_options("baselines.fixed_blocks:FixedBlocks", preset)["layers"] == 20
+def test_a_subclass_or_a_moved_policy_keeps_what_differs_from_the_presets(preset):
+    for original, moved in (
+        ("baselines.fcfs_min:FcfsMin", "Moved"),
+        ("baselines.edf_min:EdfMin", "MovedEdf"),
+    ):
+        assert preset_options(f"{__name__}:{moved}", preset) == preset_options(original, preset)
+
+
+def test_a_preset_by_its_old_name_says_the_new_one():
+    with pytest.raises(ValueError, match="preset 'shipped' is called 'tuned' now; write that"):
+        check_policy("baselines.planaria:Planaria", {}, "shipped")
+
+
+def test_a_users_policy_may_take_options_as_a_dataclass_too():
+    options = {"patience": 3, "order": "edf"}
+    policy = make_policy(f"{__name__}:Grouped", linear_context([0.03]), "paper", options)
+    assert (policy.options, policy.patience) == (QueueOptions(Order.EDF, Conflict.SHRINK, DropLate.NEVER), 3)
+    with pytest.raises(ValueError, match="needs option patience"):
+        check_policy(f"{__name__}:Grouped", {})
+
+
+class Grouped:
+    def __init__(self, context: Context, options: QueueOptions, *, patience: int) -> None:
+        self.options, self.patience = options, patience
+
+    def allocate(self, snapshot: Any) -> tuple[()]:
+        return ()
 
 
 def test_the_users_options_go_over_the_presets():
@@ -140,15 +176,9 @@ def test_the_users_options_go_over_the_presets():
 def test_a_policy_gets_its_options_as_the_types_it_states():
     policy = make_policy("baselines.planaria:Planaria", linear_context([0.03]), "paper", {"order": "edf"})
     assert isinstance(policy, Planaria)
-    direct = FcfsMin(
-        linear_context([0.03]),
-        alpha=1.0,
-        order=Order.EDF,
-        conflict=Conflict.WAIT,
-        drop_late=DropLate.NEVER,
-    )
-    assert type(direct) is FcfsMin
-    assert policy._order is Order.EDF
+    spec = spec_of(policy)
+    assert spec is not None
+    assert spec.options.order is Order.EDF
 
 
 def test_a_policy_may_be_a_file_in_the_current_directory(own_policy):

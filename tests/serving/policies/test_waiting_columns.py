@@ -17,7 +17,7 @@ def following(*turns) -> WaitingColumns:
     """Return a roster that followed who waits through these turns."""
     waiting_columns = WaitingColumns(FIRST_ROWS)
     for ids in turns:
-        waiting_columns.follow(waiting(*ids))
+        waiting_columns.update(waiting(*ids))
     return waiting_columns
 
 
@@ -31,7 +31,7 @@ def test_it_holds_ids_deadlines_and_rows_in_their_turn():
 
 def test_a_query_between_two_blocks_is_at_the_row_of_its_next_layer():
     waiting_columns = WaitingColumns(FIRST_ROWS)
-    waiting_columns.follow([pending(1, NETS["b"], next_layer=2)])
+    waiting_columns.update([pending(1, NETS["b"], next_layer=2)])
     assert waiting_columns.rows.tolist() == [5]
 
 
@@ -39,20 +39,20 @@ def test_who_was_removed_is_out_and_the_others_stay():
     waiting_columns = following([1, 2, 3])
     waiting_columns.remove(2)
     assert columns(waiting_columns) == columns(following([1, 3]))
-    waiting_columns.follow(waiting(1, 3, 4))
+    waiting_columns.update(waiting(1, 3, 4))
     assert columns(waiting_columns) == columns(following([1, 3, 4]))
 
 
 def test_a_removed_query_that_still_waits_is_taken_up_again():
     waiting_columns = following([1, 2, 3])
     waiting_columns.remove(2)
-    waiting_columns.follow(waiting(1, 2, 3))
+    waiting_columns.update(waiting(1, 2, 3))
     assert columns(waiting_columns) == columns(following([1, 2, 3]))
 
 
 def test_a_query_that_waits_again_is_at_the_row_that_it_is_at_now():
     waiting_columns = following([1])
-    waiting_columns.follow([pending(1, NETS["b"], 0.001, next_layer=1)])
+    waiting_columns.update([pending(1, NETS["b"], 0.001, next_layer=1)])
     assert waiting_columns.rows.tolist() == [4]
 
 
@@ -65,7 +65,7 @@ def test_whatever_came_before_it_holds_who_waits_now(turns):
     waiting_columns = WaitingColumns(FIRST_ROWS)
     for order, count, sort in turns:
         ids = sorted(order[:count]) if sort else order[:count]
-        waiting_columns.follow(waiting(*ids))
+        waiting_columns.update(waiting(*ids))
         assert columns(waiting_columns) == columns(following(ids))
         assert waiting_columns.among(dict.fromkeys(ids)) == waiting(*ids)
         for number in ids[1::3]:

@@ -15,10 +15,12 @@ from tests.support.random_builders import LAYERS, VERSIONS, random_context, rand
 from tests.support.sim_builders import Cost, allocation, context, trace
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine import c_build as native
+from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot
 from veltair.serving.loop.query import Query
+from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import SensorError, Simulator
 
 
@@ -83,7 +85,15 @@ def log_of(
     cost_model = random_law(rng) if by_law else None
     times = rng.exponential(gap_s, 12).cumsum().tolist()
     queries = [Query(index, "mn"[int(rng.integers(2))], at, 100.0) for index, at in enumerate(times)]
-    backend = Simulator(queries, served, rng, cost_model=cost_model, drain_s=drain_s, core=core, **inputs)
+    backend = Simulator(
+        queries,
+        served,
+        noise_batches(queries, served, rng),
+        cost_model=cost_model,
+        drain_s=drain_s,
+        core=core,
+        **inputs,
+    )
     log = Log(backend)
     for record in serve(Dispatcher(Restless(served, np.random.default_rng(seed)), served), log):
         log.lines.append(record)
@@ -100,12 +110,15 @@ def log_of(
         {
             "placement": st.sampled_from(["spread", "pinned"]),
             "contention_scale": st.sampled_from([1.0, 0.0, 1.7]),
-            "start_cost_s": st.sampled_from([0.0, 0.1]),
-            "start_costs_s": st.sampled_from([{}, {"m": 0.3}]),
-            "resize_cost_s": st.sampled_from([0.0, 0.05]),
-            "grant_cost_s": st.sampled_from([0.0, 0.2]),
-            "join_cost_s": st.sampled_from([0.0, 0.03]),
-            "proxy": st.sampled_from([None, SensorError(sigma=0.1)]),
+            "costs": st.builds(
+                BlockCosts,
+                start_s=st.sampled_from([0.0, 0.1]),
+                starts_s=st.sampled_from([{}, {"m": 0.3}]),
+                resize_s=st.sampled_from([0.0, 0.05]),
+                grant_s=st.sampled_from([0.0, 0.2]),
+                join_s=st.sampled_from([0.0, 0.03]),
+            ),
+            "sensor_error": st.sampled_from([None, SensorError(sigma=0.1)]),
         }
     ),
 )
@@ -124,9 +137,10 @@ def test_a_law_may_know_versions_that_the_table_lacks():
     }
     found = []
     for one in (cost_model, MachineCostModel(cost_model.combine, more)):
-        costs = {"start_cost_s": 0.0, "resize_cost_s": 0.0, "drain_s": 1000.0}
+        costs = {"drain_s": 1000.0}
         queries = [Query(index, "mn"[index % 2], 0.1 * index, 100.0) for index in range(9)]
-        backend = Simulator(queries, served, np.random.default_rng(0), cost_model=one, **costs)
+        noise = noise_batches(queries, served, np.random.default_rng(0))
+        backend = Simulator(queries, served, noise, cost_model=one, **costs)
         found.append(list(serve(Dispatcher(Restless(served, np.random.default_rng(1)), served), backend)))
     assert found[0] == found[1]
 
@@ -134,11 +148,12 @@ def test_a_law_may_know_versions_that_the_table_lacks():
 def test_where_the_c_core_cannot_be_built_the_python_one_serves_with_a_warning(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "COMPILER", "no-such-compiler")
     served = context({"m": [[Cost(1.0)]]})
-    costs = {"start_cost_s": 0.0, "resize_cost_s": 0.0, "drain_s": 10.0}
+    costs, arrivals = {"drain_s": 10.0}, trace((0.0, "m"))
+    noise = noise_batches(arrivals, served, np.random.default_rng(0))
     with pytest.warns(
         RuntimeWarning, match=r"simulating in Python, .* no-such-compiler was not found on PATH"
     ):
-        backend = Simulator(trace((0.0, "m")), served, np.random.default_rng(0), build_dir=tmp_path, **costs)
+        backend = Simulator(arrivals, served, noise, build_dir=tmp_path, **costs)
     backend.wait()
     backend.start(allocation(0, "m", (0, 1), 1))
     assert backend.wait().time_s == 1.0
@@ -150,9 +165,7 @@ def test_the_c_core_is_compiled_into_the_folder_that_is_given(tmp_path: Path):
         Simulator(
             [],
             served,
-            np.random.default_rng(0),
-            start_cost_s=0.0,
-            resize_cost_s=0.0,
+            iter(()),
             drain_s=1.0,
             build_dir=tmp_path,
         )
@@ -165,9 +178,7 @@ def test_another_core_is_refused():
         Simulator(
             [],
             served,
-            np.random.default_rng(0),
-            start_cost_s=0.0,
-            resize_cost_s=0.0,
+            iter(()),
             drain_s=1.0,
             core="fortran",
         )

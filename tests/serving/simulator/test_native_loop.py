@@ -13,13 +13,16 @@ from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
 from tests.support.random_builders import random_context, random_law
 from tests.support.sim_builders import Cost, Greedy, context, trace
+from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.policies.adaptive import VeltairFULL
-from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec, plan_of
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
+from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec, spec_of
 from veltair.serving.policies.presets import make_policy
 from veltair.serving.simulator.native_loop import serve_simulated
+from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import SensorError, Simulator
 
 BY_BLOCKS = {
@@ -50,13 +53,9 @@ POLICIES: Mapping[str, Mapping[str, list[Any]]] = {
     "veltair.serving.policies.adaptive:VeltairAS": ADAPTIVE,
     "veltair.serving.policies.adaptive:VeltairAC": {**BY_BLOCKS, "versions": ["fastest", "priced"]},
     "veltair.serving.policies.adaptive:VeltairFULL": {**ADAPTIVE, "versions": ["fastest", "priced"]},
-    "veltair.serving.policies.slack_blocks:VeltairElastic": {
-        **FIXED,
-        "growth": [False, True],
-        "layers": [1, 3],
-    },
 }
-COSTS = {"start_cost_s": 0.0, "resize_cost_s": 0.0, "drain_s": 100.0}
+AT_ONCE = QueueOptions(Order.FCFS, Conflict.WAIT, DropLate.NEVER)
+COSTS: Mapping[str, Any] = {"drain_s": 100.0}
 
 
 def choices(path: str) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
@@ -76,7 +75,9 @@ def simulator_of(
         Query(queries - index, "mn"[int(rng.integers(2))], at, qos_s * float(rng.choice([1.0, 0.7])))
         for index, at in enumerate(times)
     ]
-    return served, Simulator(arrivals, served, rng, cost_model=cost_model, **inputs)
+    return served, Simulator(
+        arrivals, served, noise_batches(arrivals, served, rng), cost_model=cost_model, **inputs
+    )
 
 
 @settings(deadline=None, max_examples=250)
@@ -90,12 +91,15 @@ def simulator_of(
         {
             "drain_s": st.sampled_from([0.5, 1000.0]),
             "placement": st.sampled_from(["spread", "pinned"]),
-            "start_cost_s": st.sampled_from([0.0, 0.1]),
-            "start_costs_s": st.sampled_from([{}, {"m": 0.3}]),
-            "resize_cost_s": st.sampled_from([0.0, 0.05]),
-            "grant_cost_s": st.sampled_from([0.0, 0.2]),
-            "join_cost_s": st.sampled_from([0.0, 0.03]),
-            "proxy": st.sampled_from([None, SensorError(0.2, 0.1, seed=1), SensorError(step=0.25)]),
+            "costs": st.builds(
+                BlockCosts,
+                start_s=st.sampled_from([0.0, 0.1]),
+                starts_s=st.sampled_from([{}, {"m": 0.3}]),
+                resize_s=st.sampled_from([0.0, 0.05]),
+                grant_s=st.sampled_from([0.0, 0.2]),
+                join_s=st.sampled_from([0.0, 0.03]),
+            ),
+            "sensor_error": st.sampled_from([None, SensorError(0.2, seed=1), SensorError(0.9)]),
         }
     ),
 )
@@ -109,25 +113,16 @@ def test_the_loop_gives_the_records_of_dispatcher_and_policy(chosen, seed, gap_s
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["veltair.serving.policies.adaptive:VeltairFULL", "veltair.serving.policies.slack_blocks:VeltairElastic"],
-)
 @pytest.mark.parametrize("gap_s", [0.5, 2.0])
-def test_running_blocks_grow_into_the_same_cores(path, gap_s):
+def test_running_blocks_grow_into_the_same_cores(gap_s):
+    options = {"growth": True, "conflict": "shrink", "coalesce_layers": 8}
     for seed in range(15):
         found = []
         for serve_one in (in_python, serve_simulated):
             served, simulator = simulator_of(seed, gap_s, 6.0, COSTS, by_law=False, queries=40)
-            policy = make_policy(path, served, "paper", {"growth": True, "conflict": "shrink", **LONG[path]})
+            policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "paper", options)
             found.append((outcome(serve_one, policy, served, simulator), simulator.events))
         assert found[0] == found[1]
-
-
-LONG = {
-    "veltair.serving.policies.adaptive:VeltairFULL": {"coalesce_layers": 8},
-    "veltair.serving.policies.slack_blocks:VeltairElastic": {"layers": 4},
-}
 
 
 def in_python(policy: Policy, served: Context, simulator: Simulator) -> Any:
@@ -147,13 +142,15 @@ def outcome(serve_one: Any, policy: Policy, served: Context, simulator: Simulato
 @pytest.mark.parametrize("path", POLICIES)
 def test_every_policy_of_ours_has_a_plan(path):
     options = {name: values[0] for name, values in POLICIES[path].items()}
-    assert plan_of(make_policy(path, random_context(np.random.default_rng(0)), "paper", options)) is not None
+    assert spec_of(make_policy(path, random_context(np.random.default_rng(0)), "paper", options)) is not None
 
 
 def test_more_queries_than_are_handed_over_at_once_are_served():
     found = []
     for serve_one in (in_python, serve_simulated):
-        served, simulator = simulator_of(5, 0.5, 6.0, {**COSTS, "proxy": SensorError(0.1)}, False, 1200)
+        served, simulator = simulator_of(
+            5, 0.5, 6.0, {**COSTS, "sensor_error": SensorError(0.1)}, False, 1200
+        )
         policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "tuned", {})
         found.append(list(serve_one(policy, served, simulator)))
     assert len(found[0]) == 1200
@@ -161,7 +158,8 @@ def test_more_queries_than_are_handed_over_at_once_are_served():
 
 
 def served_in_c(policy: Policy, served: Context, arrivals: list[Query], **costs: float) -> list[QueryRecord]:
-    simulator = Simulator(arrivals, served, np.random.default_rng(0), **{**COSTS, **costs})
+    noise = noise_batches(arrivals, served, np.random.default_rng(0))
+    simulator = Simulator(arrivals, served, noise, **{**COSTS, **costs})
     return list(serve_simulated(policy, served, simulator))
 
 
@@ -169,34 +167,32 @@ def fcfs(served: Context) -> Policy:
     return make_policy("baselines.fcfs_min:FcfsMin", served, "paper", {})
 
 
-def test_a_policy_without_a_plan_is_served_too():
+def test_a_policy_without_a_spec_is_served_too():
     served = context({"m": [[Cost(1.0)]]})
     records = served_in_c(Greedy(served), served, trace((0.0, "m"), (0.5, "m")))
     assert [record.end_s for record in records] == [1.0, 1.5]
 
 
-def test_a_subclass_that_decides_otherwise_does_not_inherit_the_plan():
+def test_a_subclass_that_decides_otherwise_does_not_inherit_the_spec():
     class Late(FcfsMin):
         def allocate(self, snapshot: Any) -> Any:
             return super().allocate(snapshot) if snapshot.time_s >= 1.0 else ()
 
     served = context({"m": [[Cost(1.0)]]})
-    options = {"alpha": 1.0, "order": "fcfs", "conflict": "wait", "drop_late": "never"}
-    assert plan_of(Late(served, **options)) is None
-    first, _ = served_in_c(Late(served, **options), served, trace((0.0, "m"), (1.0, "m")))
+    assert spec_of(Late(served, AT_ONCE, alpha=1.0)) is None
+    first, _ = served_in_c(Late(served, AT_ONCE, alpha=1.0), served, trace((0.0, "m"), (1.0, "m")))
     assert first.start_s == 1.0
 
 
 def test_a_policy_that_leaves_queries_waiting_for_good_is_named():
     served = context({"m": [[Cost(1.0)]]}, cores=(1, 2))
-    plan = NativePolicySpec(
-        DecisionKind.BLOCKS, plan_of(fcfs(served)).tables, "fcfs", "never", "wait", form=lambda *_: greedy
-    )  # type: ignore
+    tables = spec_of(fcfs(served)).tables  # type: ignore[union-attr]
+    spec = NativePolicySpec(DecisionKind.BLOCKS, tables, AT_ONCE, form=lambda *_: greedy)  # type: ignore
     greedy = type("Greedy", (), {"block": range(1), "cores": 4})
 
     class Never(Planaria):
-        def plan(self) -> NativePolicySpec:
-            return plan
+        def native_spec(self) -> NativePolicySpec:
+            return spec
 
     policy = make_never(Never, served)
     with pytest.raises(PolicyError, match=r"Never stalls: 2 queries wait \(the oldest is 0, a m\), 2 cores"):
@@ -204,7 +200,7 @@ def test_a_policy_that_leaves_queries_waiting_for_good_is_named():
 
 
 def make_never(never: type[Planaria], served: Context) -> Policy:
-    return never(served, order="fcfs", conflict="wait", drop_late="never")  # type: ignore[arg-type]
+    return never(served, AT_ONCE)
 
 
 def test_what_is_open_at_the_cut_off_is_unfinished():
@@ -236,21 +232,19 @@ def test_whoever_looks_at_the_records_may_stop_early():
     assert len(list(islice(serve_simulated(policy, served, simulator), 10))) == 10
 
 
-def test_a_plan_says_how_blocks_are_made():
+def test_a_spec_says_how_blocks_are_made():
     served = context({"m": [[Cost(1.0)]]})
-    tables = plan_of(fcfs(served)).tables  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="asks is BLOCKS, with 0 of `form` and `former`"):
-        NativePolicySpec(DecisionKind.BLOCKS, tables, "fcfs", "never")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="block_layers is 0"):
-        NativePolicySpec(DecisionKind.SLACK_BLOCKS, tables, "fcfs", "never")  # type: ignore[arg-type]
+    tables = spec_of(fcfs(served)).tables  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="kind is BLOCKS, with 0 of `form` and `former`"):
+        NativePolicySpec(DecisionKind.BLOCKS, tables, AT_ONCE)
 
 
 def test_full_is_planned_as_it_was_made():
     served = random_context(np.random.default_rng(0))
     policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "tuned", {})
     assert isinstance(policy, VeltairFULL)
-    plan = plan_of(policy)
-    assert plan is not None
-    assert plan.grows
-    assert plan.former is not None
-    assert plan.former.coalesce_layers == 8
+    spec = spec_of(policy)
+    assert spec is not None
+    assert spec.grows
+    assert spec.former is not None
+    assert spec.former.coalesce_layers == 8

@@ -20,16 +20,21 @@ from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median
 from veltair.evaluation.experiment.scenario import Scenario, make_scenario, scenario_of
 from veltair.evaluation.loadgen.arrivals import server_queries, share_samples
 from veltair.evaluation.metrics.capacity import SearchSettings
-from veltair.evaluation.simulation.run import SimulationSettings, find_pooled_capacity
+from veltair.evaluation.simulation.run import (
+    SimulationSettings,
+    find_pooled_capacity,
+    make_simulator,
+    noise_of,
+)
 from veltair.evaluation.simulation.steps import simulation_settings
+from veltair.machine.costs.block_costs import FREE
 from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.policy import Allocation, Context, Pending, Policy, Snapshot
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.policies.presets import make_policy
 from veltair.serving.simulator.native_loop import serve_simulated
-from veltair.serving.simulator.noise import noise_batches, service_factors
-from veltair.serving.simulator.simulator import Simulator
+from veltair.serving.simulator.noise import service_factors
 
 COMMAND = "snakemake --cores all benchmarks_simulator"
 PRESET = "paper"
@@ -41,7 +46,7 @@ LOAD, SEED = 0.7, 1
 # How finely the capacity is searched of which a load is a share.
 RESOLUTION = 0.05
 # Long enough for every query to end, however many wait at first.
-DRAIN_S = 1e6
+DRAIN_QOS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +128,8 @@ class Bench:
     def run(self, arrivals: Sequence[Query], core: str = "c") -> Pace:
         """Return the pace of a run, in C or all in Python."""
         context = self.scenario.context
-        simulator = Simulator(
-            arrivals,
-            context,
-            np.random.default_rng(SEED),
-            start_cost_s=self.settings.start_cost_s,
-            start_costs_s=self.settings.start_costs_s,
-            resize_cost_s=self.settings.resize_cost_s,
-            drain_s=DRAIN_S,
-            cost_model=self.scenario.cost_model,
-            core=core,
-        )
+        settings = replace(self.settings, drain_qos=DRAIN_QOS)
+        simulator = make_simulator(self.scenario, settings, arrivals, SEED, core=core)
         start_s = time.perf_counter()
         records = list(serve_simulated(self.make(context), context, simulator))
         seconds = time.perf_counter() - start_s
@@ -194,17 +190,13 @@ def simpy_figures(
     The queue has the scenario's models and noise, but neither interference nor costs of a start, since SimPy
     has none. Raises RuntimeError if the two do not agree on when each query ends, to the last bit.
     """
-    costless = replace(
-        settings, start_cost_s=0.0, start_costs_s={}, resize_cost_s=0.0, grant_cost_s=0.0, join_cost_s=0.0
-    )
-    bench = Bench(undisturbed(scenario), FCFS, costless)
+    bench = Bench(undisturbed(scenario), FCFS, replace(settings, costs=FREE))
     context = bench.scenario.context
     planned = services(bench)
     weights, cores = bench.scenario.weights, context.machine.cores
     core_s = sum(weights[name] * service.core_s for name, service in planned.items()) / sum(weights.values())
     arrivals = bench.arrivals(LOAD * cores / core_s)
-    parts = noise_batches(arrivals, context, np.random.default_rng(SEED))
-    factors = list(service_factors(parts, context))
+    factors = list(service_factors(noise_of(bench.scenario, arrivals, SEED), context))
     ratios, events = [], 0
     for _ in range(samples):
         pace = bench.run(arrivals)

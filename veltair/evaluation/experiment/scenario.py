@@ -9,7 +9,6 @@ import pandas as pd
 
 from veltair.compiler.frontend.model import Model
 from veltair.config import Config
-from veltair.evaluation.experiment.common_random_numbers import Draws
 from veltair.evaluation.experiment.invariants import LeastWork
 from veltair.evaluation.metrics.capacity import Capacity, Status
 from veltair.evaluation.metrics.targets import SATISFACTION, fluid_bound, targets
@@ -38,7 +37,6 @@ class Scenario:
     weights: Mapping[str, int]
     cost_model: MachineCostModel | None = None
     satisfaction: float = SATISFACTION
-    draws: Draws = field(default_factory=Draws, compare=False, repr=False)
     least_work: LeastWork = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

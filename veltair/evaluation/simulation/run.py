@@ -1,14 +1,14 @@
 """The simulated study: for each policy the QPS at 95 % QoS, then its records at loads that all share."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import tee
 from math import ceil, isfinite
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from veltair.evaluation.experiment.common_random_numbers import Stream
 from veltair.evaluation.experiment.invariants import checked
 from veltair.evaluation.experiment.scenario import (
     MakePolicy,
@@ -28,9 +28,10 @@ from veltair.evaluation.metrics.capacity import (
     warmup_s,
 )
 from veltair.evaluation.metrics.records import Run, to_frame
+from veltair.machine.costs.block_costs import FREE, BlockCosts
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.simulator.native_loop import serve_simulated
-from veltair.serving.simulator.noise import noise_batches
+from veltair.serving.simulator.noise import NoiseBatch, noise_batches
 from veltair.serving.simulator.pressure_sensor import SensorError
 from veltair.serving.simulator.simulator import Simulator
 
@@ -44,22 +45,18 @@ SIMULATOR_VALIDATED = False
 class SimulationSettings:
     """How one rate is simulated: at least `queries` Poisson arrivals, and what the simulator charges for.
 
-    Queries are still served for `drain_qos` x the longest latency target after the last arrival. `placement`
-    and the costs are those of `Simulator`. `contention` scales what co-runners add to a layer's time (0: the
-    null model). `proxy_levels` is the standard deviation of the pressure that policies are told, in steps
-    between the profiled levels. `start_costs_s` are starts of single models, in place of `start_cost_s`.
+    Queries are still served for `drain_qos` x the longest latency target after the last arrival. `costs` and
+    `placement` are those of `Simulator`. `contention` scales what co-runners add to a layer's time (0: the
+    null model). `sensor_levels` is the standard deviation of the pressure that policies read, in steps
+    between the profiled levels.
     """
 
     queries: int
-    start_cost_s: float
-    resize_cost_s: float
     drain_qos: float
-    grant_cost_s: float = 0.0
-    join_cost_s: float = 0.0
+    costs: BlockCosts = FREE
     placement: str = "spread"
     contention: float = 1.0
-    proxy_levels: float = 0.0
-    start_costs_s: Mapping[str, float] = field(default_factory=dict)
+    sensor_levels: float = 0.0
 
 
 def simulate(
@@ -70,11 +67,10 @@ def simulate(
     Each record is checked against what cannot be done (`invariants.py`) before it is handed on.
     """
     arrivals = scenario_arrivals(scenario, settings, qps, seed)
-    simulator = make_simulator(scenario, settings, arrivals, seed)
+    noise, same_noise = tee(noise_of(scenario, arrivals, seed))
+    simulator = make_simulator(scenario, settings, arrivals, seed, noise=noise)
     records = serve_simulated(make(scenario.context), scenario.context, simulator)
-    least_core_s = scenario.least_work.of_each(
-        noise_batches(arrivals, scenario.context, _noise(scenario, seed))
-    )
+    least_core_s = scenario.least_work.of_each(same_noise)
     return arrivals, checked(records, arrivals, scenario.context, least_core_s), simulator
 
 
@@ -93,31 +89,39 @@ def scenario_arrivals(
 
 
 def make_simulator(
-    scenario: Scenario, settings: SimulationSettings, arrivals: Sequence[Query], seed: int
+    scenario: Scenario,
+    settings: SimulationSettings,
+    arrivals: Sequence[Query],
+    seed: int,
+    *,
+    noise: Iterator[NoiseBatch] | None = None,
+    core: str = "c",
 ) -> Simulator:
-    """Return a simulator of these arrivals, with a seed of its own for noise and for the proxy's error."""
+    """Return a simulator of these arrivals; service noise and the sensor's error are drawn from the seed.
+
+    `noise` is that of `noise_of`, where the caller needs it too; `core` is the inner loop, `c` or `python`.
+    """
     levels = scenario.context.costs.levels
-    sigma = settings.proxy_levels * (levels[-1] / max(1, len(levels) - 1))
+    sigma = settings.sensor_levels * (levels[-1] / max(1, len(levels) - 1))
     return Simulator(
         arrivals,
         scenario.context,
-        _noise(scenario, seed),
-        start_cost_s=settings.start_cost_s,
-        resize_cost_s=settings.resize_cost_s,
+        noise_of(scenario, arrivals, seed) if noise is None else noise,
         drain_s=settings.drain_qos * max(scenario.qos_s.values()),
-        start_costs_s=settings.start_costs_s,
-        grant_cost_s=settings.grant_cost_s,
-        join_cost_s=settings.join_cost_s,
+        costs=settings.costs,
         placement=settings.placement,
         cost_model=scenario.cost_model,
         contention_scale=settings.contention,
-        proxy=SensorError(sigma=sigma, seed=seed) if sigma else None,
+        sensor_error=SensorError(sigma=sigma, seed=seed) if sigma else None,
+        core=core,
     )
 
 
-def _noise(scenario: Scenario, seed: int) -> Stream:
+def noise_of(scenario: Scenario, arrivals: Sequence[Query], seed: int) -> Iterator[NoiseBatch]:
+    """Yield the service noise of a run, in batches: the same for every policy, and at every rate."""
     # A stream of its own: the service noise must not follow the arrivals.
-    return scenario.draws.stream(seed, lambda: np.random.default_rng([seed, Seeds.derive(seed).qsl]))
+    rng = np.random.default_rng([seed, Seeds.derive(seed).qsl])
+    return noise_batches(arrivals, scenario.context, rng)
 
 
 def count_from_s(arrivals: Sequence[Query], qos_s: Mapping[str, float]) -> float:

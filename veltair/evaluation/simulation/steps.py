@@ -42,27 +42,34 @@ def simulation_settings(config: Config, tables: Tables | None = None) -> Simulat
 
     Costs of blocks that are to be the measured ones are the keys' defaults where the tables have none.
     """
-    simulated, blocks = config.simulated, None if tables is None else tables.block_costs
-    costs_s = {name: _cost_s(simulated, name, blocks) for name in ("start", "resize", "grant", "join")}
+    simulated = config.simulated
     return SimulationSettings(
-        simulated.queries,
-        costs_s["start"],
-        costs_s["resize"],
-        simulated.drain_qos,
-        costs_s["grant"],
-        costs_s["join"],
-        simulated.placement,
-        simulated.contention,
-        simulated.proxy_error,
-        blocks.starts_s if blocks is not None and simulated.start_cost_us == MEASURED else {},
+        queries=simulated.queries,
+        drain_qos=simulated.drain_qos,
+        costs=_charged_costs(simulated, None if tables is None else tables.block_costs),
+        placement=simulated.placement,
+        contention=simulated.contention,
+        sensor_levels=simulated.proxy_error,
     )
 
 
-def _cost_s(simulated: Simulated, name: str, blocks: BlockCosts | None) -> float:
+def _charged_costs(simulated: Simulated, measured: BlockCosts | None) -> BlockCosts:
+    """Return what the simulator charges for blocks; `measured` is what the tables have of that."""
+    starts_s = measured.starts_s if measured is not None and simulated.start_cost_us == MEASURED else {}
+    return BlockCosts(
+        start_s=_cost_s(simulated, "start", measured),
+        resize_s=_cost_s(simulated, "resize", measured),
+        grant_s=_cost_s(simulated, "grant", measured),
+        join_s=_cost_s(simulated, "join", measured),
+        starts_s=starts_s,
+    )
+
+
+def _cost_s(simulated: Simulated, name: str, measured: BlockCosts | None) -> float:
     key = f"{name}_cost_us"
     given_us = getattr(simulated, key)
-    if given_us == MEASURED and blocks is not None:
-        return float(getattr(blocks, f"{name}_s"))
+    if given_us == MEASURED and measured is not None:
+        return float(getattr(measured, f"{name}_s"))
     return float(Simulated.model_fields[key].default if given_us == MEASURED else given_us) * 1e-6
 
 

@@ -15,6 +15,7 @@ from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
 from veltair.serving.loop.query import NEVER_S, Query, QueryRecord
+from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import Simulator
 
 SIDE = ["corun", "side"]
@@ -158,9 +159,7 @@ def _simulated_s(
     simulator = Simulator(
         arrivals,
         context,
-        np.random.default_rng(0),
-        start_cost_s=0.0,
-        resize_cost_s=0.0,
+        noise_batches(arrivals, context, np.random.default_rng(0)),
         drain_s=NEVER_S,
         placement=placement,
         cost_model=tables.cost_model,

@@ -22,7 +22,7 @@ add up, and only the profiled curve tells layers apart.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,21 +50,24 @@ _ALL_OF_DRAM: Use = ((0, 1.0),)
 
 @dataclass(slots=True)
 class RunningLayers:
-    """The blocks that run, oldest first: the load of each one's layer, its cores and, if pinned, its seat."""
+    """The running blocks, oldest first: their current layers, their cores and, if pinned, where these are."""
 
     loads: list[LayerDemand] = field(default_factory=list)
     cores: list[int] = field(default_factory=list)
-    seats: list[CacheGroupShare] = field(default_factory=list)
+    group_cores: list[CacheGroupShare] = field(default_factory=list)
 
-    def append(self, load: LayerDemand, cores: int, seat: CacheGroupShare) -> None:
+    def __iter__(self) -> Iterator[tuple[LayerDemand, int, CacheGroupShare]]:
+        return zip(self.loads, self.cores, self.group_cores, strict=True)
+
+    def append(self, load: LayerDemand, cores: int, group_cores: CacheGroupShare) -> None:
         """Add a block that starts."""
         self.loads.append(load)
         self.cores.append(cores)
-        self.seats.append(seat)
+        self.group_cores.append(group_cores)
 
     def remove(self, index: int) -> None:
         """Remove a block that ended."""
-        del self.loads[index], self.cores[index], self.seats[index]
+        del self.loads[index], self.cores[index], self.group_cores[index]
 
 
 def pressure(loads: Iterable[LayerDemand]) -> float:
@@ -111,7 +114,7 @@ class Contention:
             raise ValueError(f"the scale of contention is {scale}; give a finite number, 0 or more")
         self.costs = costs
         self.machine = machine
-        self.seated = placement == "pinned"
+        self.pinned = placement == "pinned"
         self.scale = scale
         self.capacities = capacities(machine, placement)
         self._tables: dict[tuple[str, int], list[dict[int, LayerDemand]]] = {}
@@ -138,7 +141,7 @@ class Contention:
 
     def conditions(self, running: RunningLayers) -> list[float]:
         """Return what each of the running layers meets; `seconds` says how long it takes then."""
-        return self._pressures_by_seat(running) if self.seated else pressures(running.loads)
+        return self._pressures_where_pinned(running) if self.pinned else pressures(running.loads)
 
     def seconds(self, load: LayerDemand, condition: float) -> float:
         """Return the time of a layer under the condition that it meets."""
@@ -147,45 +150,31 @@ class Contention:
     def pressure(self, running: RunningLayers) -> float:
         """Return the pressure in [0, 1] that a block started now would meet.
 
-        Seated, it would be on all cores that are free: where none are, no L3 counts.
+        Pinned, it would be on all cores that are free: where none are, no L3 counts.
         """
-        if not self.seated:
+        if not self.pinned:
             return pressure(running.loads)
         dram = 0.0
         for load in running.loads:
             dram += load.dram_share
         groups = self.machine.cache_groups
         taken: Counter[int] = Counter()
-        for seat in running.seats:
-            taken.update(dict(seat))
+        for group_cores in running.group_cores:
+            taken.update(dict(group_cores))
         free = [(group, len(cores) - taken[group]) for group, cores in enumerate(groups)]
         total = sum(count for _, count in free)
         met = self._met(tuple(index for index in free if index[1]), total, self._density(running))
         return min(1.0, max(dram, met))
 
-    def corun_seconds(
-        self, layers: Sequence[tuple[LayerBlock, int, int]], seats: Sequence[CacheGroupShare] = ()
-    ) -> list[float]:
-        """Return the seconds that single layers, given with version and cores, take beside each other.
-
-        `seats` says where they are if placement is pinned.
-        """
-        running = RunningLayers()
-        for index, (block, version, cores) in enumerate(layers):
-            (load,) = self.loads(block, (version,), cores)
-            running.append(load, cores, seats[index] if seats else ())
-        met = self.conditions(running)
-        return [self.seconds(load, condition) for load, condition in zip(running.loads, met, strict=True)]
-
-    def _pressures_by_seat(self, running: RunningLayers) -> list[float]:
+    def _pressures_where_pinned(self, running: RunningLayers) -> list[float]:
         density = self._density(running)
         dram = 0.0
         for load in running.loads:
             dram += load.dram_share
         met = []
-        for load, cores, seat in zip(running.loads, running.cores, running.seats, strict=True):
+        for load, cores, group_cores in running:
             by_dram = dram - load.dram_share
-            by_l3 = self._met(seat, cores, density, load.l3_share)
+            by_l3 = self._met(group_cores, cores, density, load.l3_share)
             worse = by_dram if by_dram > by_l3 else by_l3
             met.append(worse if worse < 1.0 else 1.0)
         return met
@@ -193,17 +182,17 @@ class Contention:
     def _density(self, running: RunningLayers) -> list[float]:
         """Return what lies in each cache group of all footprints, as a share of the whole L3."""
         density = [0.0] * len(self.machine.cache_groups)
-        for load, cores, seat in zip(running.loads, running.cores, running.seats, strict=True):
-            for group, count in seat:
+        for load, cores, group_cores in running:
+            for group, count in group_cores:
                 density[group] += load.l3_share * (count / cores)
         return density
 
     def _met(
-        self, seat: CacheGroupShare, cores: int, density: Sequence[float], own_share: float = 0.0
+        self, group_cores: CacheGroupShare, cores: int, density: Sequence[float], own_share: float = 0.0
     ) -> float:
-        """Return the others' footprint over the L3 that the cores of a seat share with them."""
+        """Return the others' footprint over the L3 that its cores share with them."""
         met = 0.0
-        for group, count in seat:
+        for group, count in group_cores:
             part = count / cores
             met += part * (density[group] - own_share * part)
         return met * len(self.machine.cache_groups)
@@ -285,13 +274,15 @@ class ModelledContention(Contention):
         """Return the seconds that each running layer takes; conditions are these times themselves."""
         busy_cores = sum(running.cores)
         busy: Counter[int] = Counter()
-        for seat in running.seats:
-            busy.update(dict(seat))
+        for group_cores in running.group_cores:
+            busy.update(dict(group_cores))
         offers = [
-            self._offer(load, cores, seat, busy_cores, busy)
-            for load, cores, seat in zip(running.loads, running.cores, running.seats, strict=True)
+            self._offer(load, cores, group_cores, busy_cores, busy)
+            for load, cores, group_cores in zip(
+                running.loads, running.cores, running.group_cores, strict=True
+            )
         ]
-        uses = [use_of(self.machine, seat) if self.seated else _ALL_OF_DRAM for seat in running.seats]
+        uses = [use_of(self.machine, at) if self.pinned else _ALL_OF_DRAM for at in running.group_cores]
         granted = max_min_fair([offer.demand for offer in offers], uses, self.capacities)
         return [offer.seconds(rate, self.scale) for offer, rate in zip(offers, granted, strict=True)]
 
@@ -300,13 +291,14 @@ class ModelledContention(Contention):
         return condition
 
     def _offer(
-        self, load: LayerDemand, cores: int, seat: CacheGroupShare, busy_cores: int, busy: Counter[int]
+        self, load: LayerDemand, cores: int, group_cores: CacheGroupShare, busy_cores: int, busy: Counter[int]
     ) -> "_Offer":
         assert load.cost_model is not None
         machine = self.machine
-        if self.seated:
-            l3_bytes, alone_bytes = pinned_l3_bytes(machine, seat, busy), float(machine.l3_bytes * len(seat))
-            limit = pinned_bytes_per_s(machine, cores, use_of(machine, seat))
+        if self.pinned:
+            l3_bytes = pinned_l3_bytes(machine, group_cores, busy)
+            alone_bytes = float(machine.l3_bytes * len(group_cores))
+            limit = pinned_bytes_per_s(machine, cores, use_of(machine, group_cores))
         else:
             l3_bytes = spread_l3_bytes(machine, cores, busy_cores)
             alone_bytes = spread_l3_bytes(machine, cores, cores)

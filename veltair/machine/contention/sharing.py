@@ -22,8 +22,8 @@ def groups_of(machine: Machine) -> Mapping[int, int]:
     return {core: group for group, cores in enumerate(machine.cache_groups) for core in cores}
 
 
-def seat_of(cores: Collection[int], groups: Mapping[int, int]) -> CacheGroupShare:
-    """Return the seat of a block on these core ids."""
+def cores_by_group(cores: Collection[int], groups: Mapping[int, int]) -> CacheGroupShare:
+    """Return how many of these core ids are in each cache group."""
     return tuple(sorted(Counter(groups[core] for core in cores).items()))
 
 
@@ -35,19 +35,19 @@ def spread_l3_bytes(machine: Machine, cores: int, busy_cores: int) -> float:
     return cores * min(float(machine.l3_bytes), machine.total_l3_bytes / busy_cores)
 
 
-def pinned_l3_bytes(machine: Machine, seat: CacheGroupShare, busy: Mapping[int, int]) -> float:
-    """Return the L3 of a seated block: of each of its groups the part of the cores at work there.
+def pinned_l3_bytes(machine: Machine, group_cores: CacheGroupShare, busy: Mapping[int, int]) -> float:
+    """Return the L3 of a pinned block: of each of its groups the part of the cores at work there.
 
     `busy` counts the cores at work in each group, its own included.
     """
     l3_bytes = 0.0
-    for group, cores in seat:
+    for group, cores in group_cores:
         l3_bytes += machine.l3_bytes * (cores / busy[group])
     return l3_bytes
 
 
 def capacities(machine: Machine, placement: str) -> tuple[float, ...]:
-    """Return the bandwidths that blocks share, bytes/s: DRAM first, then each link if blocks are seated.
+    """Return the bandwidths that blocks share, bytes/s: DRAM first, then each link if blocks are pinned.
 
     Blocks that are spread load all links alike, so these limit them together.
     """
@@ -59,19 +59,19 @@ def capacities(machine: Machine, placement: str) -> tuple[float, ...]:
     return (machine.dram_bytes_per_s, *[machine.link_bytes_per_s] * links)
 
 
-def use_of(machine: Machine, seat: CacheGroupShare) -> Use:
-    """Return through what a seated block draws: DRAM, and its links by its cores behind each."""
+def use_of(machine: Machine, group_cores: CacheGroupShare) -> Use:
+    """Return through what a pinned block draws: DRAM, and its links by its cores behind each."""
     if machine.link_bytes_per_s == inf:
         return _ALL_OF_DRAM
-    cores = sum(count for _, count in seat)
+    cores = sum(count for _, count in group_cores)
     behind: Counter[int] = Counter()
-    for group, count in seat:
+    for group, count in group_cores:
         behind[group // machine.link_groups] += count
     return (*_ALL_OF_DRAM, *((1 + link, count / cores) for link, count in sorted(behind.items())))
 
 
 def pinned_bytes_per_s(machine: Machine, cores: int, use: Use) -> float:
-    """Return the most bandwidth that a seated block can have: the machine's, its cores' or its links'."""
+    """Return the most bandwidth that a pinned block can have: the machine's, its cores' or its links'."""
     links = min((machine.link_bytes_per_s / share for _, share in use[1:]), default=inf)
     return min(machine.dram_bytes_per_s, cores * machine.core_dram_bytes_per_s, links)
 

@@ -1,4 +1,4 @@
-"""What the engine adds to the layers of a block: seconds to start it, and to change its cores."""
+"""What a block costs beside its kernels: seconds to start it, and to change its cores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ COLUMNS = ("cost", "model", "cores", "sample", "seconds")
 
 @dataclass(frozen=True, slots=True)
 class BlockCosts:
-    """Seconds that the engine takes beside kernels.
+    """Seconds that a block costs beside its kernels: as measured on the engine, as charged by the simulator.
 
     `starts_s` is `start_s` of each model that was measured: their first layers find caches unlike cold.
 
@@ -23,17 +23,26 @@ class BlockCosts:
     `resize_s` what their adoption adds to the next layer, `join_s` what it adds on top if cores join.
     """
 
-    start_s: float
-    resize_s: float
-    grant_s: float
-    join_s: float
+    start_s: float = 0.0
+    resize_s: float = 0.0
+    grant_s: float = 0.0
+    join_s: float = 0.0
     starts_s: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        scalars = {name: getattr(self, name) for name in ("start_s", "resize_s", "grant_s", "join_s")}
-        for name, value in {**scalars, **self.starts_s}.items():
+        costs = {name: getattr(self, name) for name in ("start_s", "resize_s", "grant_s", "join_s")}
+        costs |= {f"starts_s of {model}": start_s for model, start_s in self.starts_s.items()}
+        for name, value in costs.items():
             if not (value >= 0 and isfinite(value)):
-                raise ValueError(f"BlockCosts: {name} is {value}; give 0 seconds or more")
+                raise ValueError(f"BlockCosts: {name} is {value}; give a finite number of seconds, 0 or more")
+
+    def start_of(self, model: str) -> float:
+        """Return what a start of a block of a model costs."""
+        return self.starts_s.get(model, self.start_s)
+
+
+FREE = BlockCosts()
+"""A block costs nothing but its kernels."""
 
 
 def block_costs(samples: pd.DataFrame) -> BlockCosts:

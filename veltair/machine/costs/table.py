@@ -141,10 +141,6 @@ class CostTable:
                 f"add {cores} to `profile.cores` and rerun rule `profile`"
             ) from None
 
-    def level_index(self, pressure: float) -> int:
-        """Return the place of the profiled level nearest to a pressure in [0, 1]."""
-        return int(np.abs(np.asarray(self.levels) - pressure).argmin())
-
     def solo_seconds(self, name: str, level: int = 0) -> NDArray[np.float64]:
         """Return seconds of the solo versions, shape (layers, core counts), at a level index."""
         costs = self.model(name)

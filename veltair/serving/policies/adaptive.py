@@ -7,18 +7,11 @@ that go beyond it; preset `paper` has none of them.
 from collections.abc import Iterator, Sequence
 
 from veltair.serving.loop.policy import Allocation, Answer, Context, Pending, Snapshot
-from veltair.serving.policies.blocks import (
-    BlockFormer,
-    BudgetRule,
-    Budgets,
-    BudgetShare,
-    CoalesceLayers,
-    Threshold,
-)
-from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal, admit, start_in_turn
+from veltair.serving.policies.blocks import BlockFormer, BlockOptions, Budgets
+from veltair.serving.policies.discipline import DropLate, Proposal, QueueOptions, admit, start_in_turn
 from veltair.serving.policies.elastic import ElasticPolicy
 from veltair.serving.policies.growth import fill
-from veltair.serving.policies.latency_tables import FixedVersion, LatencyTables, VersionChoice, VersionRule
+from veltair.serving.policies.latency_tables import AdaptiveRule, FixedVersion, LatencyTables, VersionRule
 from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec
 
 
@@ -29,56 +22,43 @@ class AdaptiveBlocks:
     threshold, level and budgets; the first of them is what it asks cores for.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        reading: VersionRule | FixedVersion,
-        *,
-        alpha: BudgetShare,
-        budgets: BudgetRule,
-        threshold: Threshold,
-        coalesce_layers: CoalesceLayers,
-        growth: bool,
-        order: Order,
-        conflict: Conflict,
-        drop_late: DropLate,
-    ) -> None:
-        self._tables = LatencyTables(context, reading)
-        self._budgets = Budgets(context, alpha, budgets)
+    def __init__(self, context: Context, options: BlockOptions, rule: VersionRule | FixedVersion) -> None:
+        self._options = options
+        self._tables = LatencyTables(context, rule)
+        self._budgets = Budgets(context, options.alpha, options.budgets)
         self._former = BlockFormer(
-            context, self._tables, self._budgets, coalesce_layers=coalesce_layers, threshold=threshold
+            context,
+            self._tables,
+            self._budgets,
+            coalesce_layers=options.coalesce_layers,
+            threshold=options.threshold,
         )
-        self._grows = growth
-        self._order, self._conflict, self._drop_late = order, conflict, drop_late
 
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
         """Return rejections of the late, the blocks that start now, and growth into what is left."""
         tables = self._tables
-        if snapshot.free_cores < tables.counts[0] and self._drop_late is DropLate.NEVER:
+        if snapshot.free_cores < tables.counts[0] and self._options.drop_late is DropLate.NEVER:
             return ()
         level = tables.level(snapshot.pressure)
         waiting, late = admit(
             snapshot,
-            self._order,
-            self._drop_late,
+            self._options,
             lambda entry: tables.least_remaining_s(entry.query.model, entry.next_layer, level),
         )
         starts = self._starts(snapshot, waiting, level)
-        if not self._grows or len(starts) < len(waiting):
+        if not self._options.growth or len(starts) < len(waiting):
             return [*late, *starts] if late else starts
         return [*late, *fill(snapshot, starts, tables, level)]
 
-    def plan(self) -> NativePolicySpec:
+    def native_spec(self) -> NativePolicySpec:
         """Return how it decides, as data."""
         return NativePolicySpec(
             DecisionKind.BLOCKS,
             self._tables,
-            self._order,
-            self._drop_late,
-            self._conflict,
+            self._options,
             former=self._former,
             budgets=self._budgets,
-            grows=self._grows,
+            grows=self._options.growth,
         )
 
     def _starts(self, snapshot: Snapshot, waiting: Sequence[Pending], level: int) -> list[Allocation]:
@@ -97,7 +77,7 @@ class AdaptiveBlocks:
             waiting,
             snapshot.free_cores,
             tables.counts,
-            self._conflict,
+            self._options.conflict,
             propose=propose,
             versions=lambda block, cores: tables.versions(block, level, cores),
         )
@@ -106,83 +86,22 @@ class AdaptiveBlocks:
 class VeltairAS(AdaptiveBlocks):
     """Adaptive blocks, each layer in its solo version."""
 
-    plan = AdaptiveBlocks.plan
-
-    def __init__(
-        self,
-        context: Context,
-        *,
-        alpha: BudgetShare,
-        budgets: BudgetRule,
-        threshold: Threshold,
-        coalesce_layers: CoalesceLayers,
-        growth: bool,
-        order: Order,
-        conflict: Conflict,
-        drop_late: DropLate,
-    ) -> None:
-        super().__init__(
-            context,
-            VersionRule.SOLO_AT_LEVEL,
-            alpha=alpha,
-            budgets=budgets,
-            threshold=threshold,
-            coalesce_layers=coalesce_layers,
-            growth=growth,
-            order=order,
-            conflict=conflict,
-            drop_late=drop_late,
-        )
+    def __init__(self, context: Context, options: BlockOptions) -> None:
+        super().__init__(context, options, VersionRule.SOLO_AT_LEVEL)
 
 
 class VeltairAC(ElasticPolicy):
     """Elastic core shares on the tables of the current level, each layer in a version chosen for it."""
 
-    plan = ElasticPolicy.plan
-
-    def __init__(
-        self,
-        context: Context,
-        *,
-        versions: VersionChoice,
-        order: Order,
-        conflict: Conflict,
-        drop_late: DropLate,
-    ) -> None:
-        super().__init__(context, versions.reading, order, conflict, drop_late)
+    def __init__(self, context: Context, options: QueueOptions, *, versions: AdaptiveRule) -> None:
+        super().__init__(context, options, versions)
 
 
 class VeltairFULL(AdaptiveBlocks):
     """Adaptive blocks, each layer in a version chosen for the current level and the cores it gets."""
 
-    plan = AdaptiveBlocks.plan
-
-    def __init__(
-        self,
-        context: Context,
-        *,
-        alpha: BudgetShare,
-        budgets: BudgetRule,
-        threshold: Threshold,
-        coalesce_layers: CoalesceLayers,
-        growth: bool,
-        versions: VersionChoice,
-        order: Order,
-        conflict: Conflict,
-        drop_late: DropLate,
-    ) -> None:
-        super().__init__(
-            context,
-            versions.reading,
-            alpha=alpha,
-            budgets=budgets,
-            threshold=threshold,
-            coalesce_layers=coalesce_layers,
-            growth=growth,
-            order=order,
-            conflict=conflict,
-            drop_late=drop_late,
-        )
+    def __init__(self, context: Context, options: BlockOptions, *, versions: AdaptiveRule) -> None:
+        super().__init__(context, options, versions)
 
 
 def _active_models(snapshot: Snapshot, waiting: Sequence[Pending]) -> Iterator[str]:

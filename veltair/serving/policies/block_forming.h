@@ -16,19 +16,19 @@ typedef struct {
     int64_t coalesce_layers;
 } forming_t;
 
-// Scratch memory: blocks by the place of their first layer, a row of times for each.
+// Scratch memory: blocks by the index of their first layer, a row of times for each.
 typedef struct {
     double *rows, *budgets_s;
     int32_t *needs, *lengths, *before;  // before: where the block begins that this one follows
 } formed_t;
 
-// Return the place of the fewest cores within a budget, else of the count with the least time.
-static int64_t need_place(const forming_t *of, const double *row, double budget_s) {
+// Return the index of the fewest cores within a budget, else of the count with the least time.
+static int64_t need_index(const forming_t *of, const double *row, double budget_s) {
     double bound_s = budget_s * of->slightly_more;
     int64_t best = 0;
-    for (int64_t place = 0; place < of->count_count; place++) {
-        if (row[place] <= bound_s) return place;
-        best = row[place] < row[best] ? place : best;
+    for (int64_t index = 0; index < of->count_count; index++) {
+        if (row[index] <= bound_s) return index;
+        best = row[index] < row[best] ? index : best;
     }
     return best;
 }
@@ -59,16 +59,16 @@ static void merge_neediest(const forming_t *of, formed_t *in, int64_t block) {
     }
     double *row = in->rows + block * of->count_count;
     const double *more = in->rows + next * of->count_count;
-    for (int64_t place = 0; place < of->count_count; place++)
-        row[place] += more[place];
+    for (int64_t index = 0; index < of->count_count; index++)
+        row[index] += more[index];
     in->budgets_s[block] += in->budgets_s[next];
     in->lengths[block] += in->lengths[next];
-    in->needs[block] = need_place(of, row, in->budgets_s[block]);
+    in->needs[block] = need_index(of, row, in->budgets_s[block]);
     int64_t after = block + in->lengths[block];
     if (after < of->layers) in->before[after] = block;
 }
 
-// Let the first block take in those that follow and need as much as it did. need: the place of its cores.
+// Let the first block take in those that follow and need as much as it did. need: the index of its cores.
 static int64_t coalesce_first(const forming_t *of, formed_t *in, int64_t *need) {
     int64_t length = in->lengths[0];
     *need = in->needs[0];
@@ -79,21 +79,21 @@ static int64_t coalesce_first(const forming_t *of, formed_t *in, int64_t *need) 
     memcpy(row, of->seconds, of->count_count * sizeof *row);
     for (int64_t layer = 1; layer < length; layer++) {
         budget_s += of->budgets_s[layer] * of->scale;
-        for (int64_t place = 0; place < of->count_count; place++)
-            row[place] += of->seconds[layer * of->count_count + place];
+        for (int64_t index = 0; index < of->count_count; index++)
+            row[index] += of->seconds[layer * of->count_count + index];
     }
-    int64_t merged = need_place(of, row, budget_s);
+    int64_t merged = need_index(of, row, budget_s);
     if (merged > *need) return in->lengths[0];
     *need = merged;
     return length;
 }
 
-// Return how many layers the first block has; need: the place of the cores that it needs.
+// Return how many layers the first block has; need: the index of the cores that it needs.
 static int64_t form_first_block(const forming_t *of, formed_t *in, int64_t *need) {
     memcpy(in->rows, of->seconds, of->layers * of->count_count * sizeof *in->rows);
     for (int64_t layer = 0; layer < of->layers; layer++) {
         in->budgets_s[layer] = of->budgets_s[layer] * of->scale;
-        in->needs[layer] = need_place(of, in->rows + layer * of->count_count, in->budgets_s[layer]);
+        in->needs[layer] = need_index(of, in->rows + layer * of->count_count, in->budgets_s[layer]);
         in->lengths[layer] = 1;
         in->before[layer] = layer - 1;
     }

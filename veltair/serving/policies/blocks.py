@@ -19,7 +19,7 @@ from pydantic import Field
 from veltair.compiler.frontend.model import LayerBlock, Model
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query
-from veltair.serving.policies.discipline import Proposal, round_down
+from veltair.serving.policies.discipline import Proposal, QueueOptions, round_down
 from veltair.serving.policies.latency_tables import LatencyTables
 
 # Sums of times and of budgets that are equal on paper differ in their last bits.
@@ -48,6 +48,17 @@ class Threshold(StrEnum):
     """Those of the queries in the system, running or waiting."""
     LOADED_MODELS = "loaded_models"
     """Those of all models served, each once: the threshold does not follow the load."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOptions(QueueOptions):
+    """Options of policies that form layer blocks; see `Budgets`, `BlockFormer` and `growth.fill`."""
+
+    alpha: BudgetShare
+    budgets: BudgetRule
+    threshold: Threshold
+    coalesce_layers: CoalesceLayers
+    growth: bool
 
 
 # Eight steps an octave: a budget is rounded down by 4 % on average, and what was decided once is remembered.
@@ -182,7 +193,7 @@ class BlockFormer:
     def next_block(self, model: str, first: int, limit: int, level: int, step: int = UNSCALED) -> Proposal:
         """Return the first of the blocks that layers [first, end) of a model form, and its core need.
 
-        `step` is the place of the budgets' scale in `SCALES`.
+        `step` is the index of the budgets' scale in `SCALES`.
         """
         key = (model, first, limit, level, step)
         proposal = self._memo.get(key)

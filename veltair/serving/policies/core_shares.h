@@ -2,7 +2,7 @@
 //
 // It does what core_shares.py does, the same operations on doubles in the same order, so that both give the same
 // shares (to be compiled without contraction of products and sums: -ffp-contract=off). Where Python sorts, a heap
-// ranks: by the same keys and, at equal ones, by place, as a stable sort does, but only as far as units reach.
+// ranks: by the same keys and, at equal ones, by index, as a stable sort does, but only as far as units reach.
 //
 // All functions are static and nothing is kept between calls: include it in any unit.
 
@@ -13,42 +13,29 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-// What can be granted: core counts, ascending, of a machine's cores. Shares are multiples of the smallest count.
-typedef struct {
-    const int32_t *counts;
-    int64_t count_count, cores;
-    double tolerance;  // relative for times, absolute for units; blocks.py has it
-} core_grants_t;
-
-// A query that has work left, while cores are shared out. need, room and given are units of the smallest count.
-typedef struct {
-    double weight, key;  // what spare units go by, and what claims are ranked by: least first
-    int64_t query;
-    int64_t ranked;  // of a heap across the array of claims: which claim is at this place of it
-    int32_t need, room, given, whole;
-} core_claim_t;
+#include "core_sharing.h"
 
 static bool claim_before(const core_claim_t *claims, int64_t one, int64_t other) {
     return claims[one].key < claims[other].key || (claims[one].key == claims[other].key && one < other);
 }
 
-// Restore the heap of so many claims below a place.
-static void claim_sink(core_claim_t *claims, int64_t place, int64_t count) {
-    int64_t sinking = claims[place].ranked;
-    for (int64_t child = 2 * place + 1; child < count; child = 2 * place + 1) {
+// Restore the heap of so many claims below a index.
+static void claim_sink(core_claim_t *claims, int64_t index, int64_t count) {
+    int64_t sinking = claims[index].ranked;
+    for (int64_t child = 2 * index + 1; child < count; child = 2 * index + 1) {
         if (child + 1 < count && claim_before(claims, claims[child + 1].ranked, claims[child].ranked)) child++;
         if (!claim_before(claims, claims[child].ranked, sinking)) break;
-        claims[place].ranked = claims[child].ranked;
-        place = child;
+        claims[index].ranked = claims[child].ranked;
+        index = child;
     }
-    claims[place].ranked = sinking;
+    claims[index].ranked = sinking;
 }
 
 static void claims_rank(core_claim_t *claims, int64_t count) {
-    for (int64_t place = 0; place < count; place++)
-        claims[place].ranked = place;
-    for (int64_t place = count / 2 - 1; place >= 0; place--)
-        claim_sink(claims, place, count);
+    for (int64_t index = 0; index < count; index++)
+        claims[index].ranked = index;
+    for (int64_t index = count / 2 - 1; index >= 0; index--)
+        claim_sink(claims, index, count);
 }
 
 // Take the first claim out of the heap.
@@ -64,8 +51,8 @@ static double claim_open_weight(const core_claim_t *claim) { return claim->given
 // Set whole: units in proportion to the weights that are open, by largest remainder.
 static void claims_round(core_claim_t *claims, int64_t count, int64_t units, double total, double tolerance) {
     int64_t left = units;
-    for (int64_t place = 0; place < count; place++) {
-        core_claim_t *claim = &claims[place];
+    for (int64_t index = 0; index < count; index++) {
+        core_claim_t *claim = &claims[index];
         double quota = (double)units * claim_open_weight(claim) / total;
         claim->whole = (int32_t)floor(quota + tolerance);
         claim->key = claim->whole - quota;
@@ -81,12 +68,12 @@ static void claims_round(core_claim_t *claims, int64_t count, int64_t units, dou
 static int64_t claims_apportion(core_claim_t *claims, int64_t count, int64_t units, double tolerance) {
     while (units > 0) {
         double total = 0.0;
-        for (int64_t place = 0; place < count; place++)
-            total += claim_open_weight(&claims[place]);
+        for (int64_t index = 0; index < count; index++)
+            total += claim_open_weight(&claims[index]);
         if (total == 0.0) break;
         claims_round(claims, count, units, total, tolerance);
-        for (int64_t place = 0; place < count; place++) {
-            core_claim_t *claim = &claims[place];
+        for (int64_t index = 0; index < count; index++) {
+            core_claim_t *claim = &claims[index];
             int32_t room = claim->room - claim->given, more = claim->whole < room ? claim->whole : room;
             claim->given += more;
             units -= more;
@@ -97,8 +84,8 @@ static int64_t claims_apportion(core_claim_t *claims, int64_t count, int64_t uni
 
 // Meet needs from the most urgent claim down; then the spare goes by urgency, and the rest equally.
 static void claims_by_urgency(core_claim_t *claims, int64_t count, int64_t units, double tolerance) {
-    for (int64_t place = 0; place < count; place++)
-        claims[place].key = -claims[place].weight;
+    for (int64_t index = 0; index < count; index++)
+        claims[index].key = -claims[index].weight;
     claims_rank(claims, count);
     for (int64_t unranked = count; units > 0 && unranked > 0;) {
         core_claim_t *claim = claims_next(claims, &unranked);
@@ -106,16 +93,16 @@ static void claims_by_urgency(core_claim_t *claims, int64_t count, int64_t units
         units -= claim->given;
     }
     units = claims_apportion(claims, count, units, tolerance);
-    for (int64_t place = 0; place < count; place++)
-        claims[place].weight = 1.0;
+    for (int64_t index = 0; index < count; index++)
+        claims[index].weight = 1.0;
     claims_apportion(claims, count, units, tolerance);
 }
 
-// Return the place of the fewest cores whose time is within the slack, -1 if there are none.
+// Return the index of the fewest cores whose time is within the slack, -1 if there are none.
 static int64_t fewest_cores(const core_grants_t *grants, const double *remaining_s, double slack_s) {
     double bound_s = slack_s * (1 + grants->tolerance);
-    for (int64_t place = 0; place < grants->count_count; place++)
-        if (remaining_s[place] <= bound_s) return place;
+    for (int64_t index = 0; index < grants->count_count; index++)
+        if (remaining_s[index] <= bound_s) return index;
     return -1;
 }
 
@@ -147,13 +134,13 @@ static void core_shares(const core_grants_t *grants, int64_t queries, const doub
                         int32_t *shares, int32_t *needs) {
     int64_t step = grants->counts[0], units = grants->cores / step, needed = 0, feasible = 0;
     int64_t count = claims_of(grants, queries, slack_s, remaining_s, best_cores, claims, needs);
-    for (int64_t place = 0; place < count; place++) {
-        needed += claims[place].need;
-        feasible += claims[place].need > 0;
+    for (int64_t index = 0; index < count; index++) {
+        needed += claims[index].need;
+        feasible += claims[index].need > 0;
     }
     bool all_fit = feasible == count && needed <= units;
-    for (int64_t place = 0; place < count; place++) {
-        core_claim_t *claim = &claims[place];
+    for (int64_t index = 0; index < count; index++) {
+        core_claim_t *claim = &claims[index];
         int64_t query = claim->query;
         if (all_fit)
             claim->given = claim->need;
@@ -168,8 +155,8 @@ static void core_shares(const core_grants_t *grants, int64_t queries, const doub
         claims_by_urgency(claims, count, units, grants->tolerance);
     for (int64_t query = 0; query < queries; query++)
         shares[query] = 0;
-    for (int64_t place = 0; place < count; place++)
-        shares[claims[place].query] = (int32_t)(claims[place].given * step);
+    for (int64_t index = 0; index < count; index++)
+        shares[claims[index].query] = (int32_t)(claims[index].given * step);
 }
 
 #endif

@@ -44,6 +44,15 @@ class DropLate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """Options of policies that serve queries from one queue."""
+
+    order: Order
+    conflict: Conflict
+    drop_late: DropLate
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """The block that a query would run next and the cores that it needs."""
 
@@ -56,10 +65,10 @@ LeastRemaining = Callable[[Pending], float]
 
 
 def admit(
-    snapshot: Snapshot, order: Order, drop_late: DropLate, least_remaining_s: LeastRemaining
+    snapshot: Snapshot, options: QueueOptions, least_remaining_s: LeastRemaining
 ) -> tuple[Sequence[Pending], list[Rejection]]:
     """Return the queries that wait, in their turn, and the rejections of those given up."""
-    waiting = snapshot.pending
+    waiting, drop_late = snapshot.pending, options.drop_late
     late: list[Rejection] = []
     if drop_late is not DropLate.NEVER and waiting:
         doom = least_remaining_s if drop_late is DropLate.WHEN_DOOMED else _no_time
@@ -70,7 +79,7 @@ def admit(
             if reason
         ]
         waiting = [entry for entry, reason in zip(waiting, reasons, strict=True) if not reason]
-    return in_order(waiting, order, least_remaining_s), late
+    return in_order(waiting, options.order, least_remaining_s), late
 
 
 def in_order(

@@ -13,7 +13,7 @@ from itertools import compress
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Running, Snapshot
 from veltair.serving.policies.core_shares import share_tables
-from veltair.serving.policies.discipline import Conflict, DropLate, Order, admit, round_down
+from veltair.serving.policies.discipline import Conflict, QueueOptions, admit, round_down
 from veltair.serving.policies.growth import busy, pressure_on
 from veltair.serving.policies.latency_tables import FixedVersion, LatencyTables, VersionRule
 from veltair.serving.policies.native_shares import make_shares
@@ -22,7 +22,7 @@ from veltair.serving.policies.waiting_columns import WaitingColumns
 
 
 class ElasticPolicy:
-    """Shares the cores out anew at each arrival and completion; its reading says which times it knows.
+    """Shares the cores out anew at each arrival and completion; its version rule says which times it knows.
 
     A waiting query starts as soon as min(share, need) cores are free (`wait`, `backfill`: shares fit
     together, so nobody has to hold others back), or on any free core unit (`shrink`, `shrink_one_layer`: it
@@ -30,18 +30,11 @@ class ElasticPolicy:
     steps.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        reading: VersionRule | FixedVersion,
-        order: Order,
-        conflict: Conflict,
-        drop_late: DropLate,
-    ) -> None:
+    def __init__(self, context: Context, options: QueueOptions, rule: VersionRule | FixedVersion) -> None:
         self._models = context.models
-        self._tables = LatencyTables(context, reading)
-        self._order, self._conflict, self._drop_late = order, conflict, drop_late
-        self._shrinks = conflict in (Conflict.SHRINK, Conflict.SHRINK_ONE_LAYER)
+        self._tables = LatencyTables(context, rule)
+        self._options = options
+        self._shrinks = options.conflict in (Conflict.SHRINK, Conflict.SHRINK_ONE_LAYER)
         tables = share_tables(self._tables, context.models, context.machine.cores)
         self._first_rows, self._core_shares = tables.first_rows, make_shares(tables)
         self._waiting_columns = WaitingColumns(tables.first_rows)
@@ -53,21 +46,18 @@ class ElasticPolicy:
         level = self._tables.level(snapshot.pressure)
         waiting, late = admit(
             snapshot,
-            self._order,
-            self._drop_late,
+            self._options,
             lambda entry: self._tables.least_remaining_s(entry.query.model, entry.next_layer, level),
         )
-        self._waiting_columns.follow(waiting)
+        self._waiting_columns.update(waiting)
         self._share_out(snapshot, level)
         starts = list(self._starts(snapshot, level))
         free_cores = snapshot.free_cores - sum(start.cores for start in starts)
         return [*late, *starts, *self._resizes(snapshot, free_cores)]
 
-    def plan(self) -> NativePolicySpec:
+    def native_spec(self) -> NativePolicySpec:
         """Return how it decides, as data."""
-        return NativePolicySpec(
-            DecisionKind.SHARES, self._tables, self._order, self._drop_late, self._conflict
-        )
+        return NativePolicySpec(DecisionKind.SHARES, self._tables, self._options)
 
     def _share_out(self, snapshot: Snapshot, level: int) -> None:
         """Renew the shares and needs of all queries if one came or went since they were made."""

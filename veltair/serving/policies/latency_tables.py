@@ -1,8 +1,9 @@
-"""What a policy expects each layer to take: how it reads the cost tables, and which versions that means."""
+"""What a policy expects each layer to take, in which version: the cost tables under its version rule."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +24,19 @@ class VersionRule(StrEnum):
     """The solo version without interference: blind to pressure."""
     SOLO_AT_LEVEL = "solo_at_level"
     """The solo version at the current pressure level."""
-    FASTEST_AT_LEVEL = "fastest_at_level"
+    FASTEST_AT_LEVEL = "fastest"
     """The version that is fastest at the current level on each core count."""
-    PRICED_AT_LEVEL = "priced_at_level"
-    """The version that costs all blocks together least: its own time, and its traffic while others press."""
+    PRICED_AT_LEVEL = "priced"
+    """The version that costs all blocks together least: its time, and the price of its traffic there."""
+
+
+AdaptiveRule = Literal[VersionRule.FASTEST_AT_LEVEL, VersionRule.PRICED_AT_LEVEL]
+"""How policies with adaptive compilation choose the version of a layer; an option."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedVersion:
-    """The reading that knows one version of each layer: version `number`, or the last that the layer has.
+    """The rule that knows one version of each layer: version `number`, or the last that the layer has.
 
     Versions are ordered from the most local one on. Times are those at the current pressure level.
     """
@@ -43,30 +48,16 @@ class FixedVersion:
             raise ValueError(f"FixedVersion: number is {self.number}; give 0 (the most local one) or more")
 
 
-class VersionChoice(StrEnum):
-    """How policies with adaptive compilation choose the version of a layer; an option."""
-
-    FASTEST = "fastest"
-    """By its own time at the level."""
-    PRICED = "priced"
-    """By its time and the price of its traffic (`priced_versions`)."""
-
-    @property
-    def reading(self) -> VersionRule:
-        """The reading of the cost tables that the choice means."""
-        return VersionRule.PRICED_AT_LEVEL if self is VersionChoice.PRICED else VersionRule.FASTEST_AT_LEVEL
-
-
 class LatencyTables:
-    """What a policy expects each layer of each model to take, under its reading of the cost tables.
+    """What a policy expects each layer of each model to take, under its version rule.
 
     `counts` are the core counts that can be granted, ascending: multiples of the core unit at which every
     layer of every model has a time. Levels are indices, from `level`. Raises ValueError if there is no count.
     """
 
-    def __init__(self, context: Context, reading: VersionRule | FixedVersion) -> None:
-        levels = (0.0,) if reading is VersionRule.SOLO_ALONE else context.costs.levels
-        tables = {name: _read(context, name, reading) for name in context.models}
+    def __init__(self, context: Context, rule: VersionRule | FixedVersion) -> None:
+        levels = (0.0,) if rule is VersionRule.SOLO_ALONE else context.costs.levels
+        tables = {name: _read(context, name, rule) for name in context.models}
         grantable = _grantable(context, [seconds for seconds, _ in tables.values()])
         self._levels = levels
         self.counts: tuple[int, ...] = tuple(context.costs.cores[index] for index in grantable)
@@ -159,30 +150,30 @@ def priced_versions(costs: CostTable, model: str, machine: Machine) -> NDArray[n
 
 
 def _read(
-    context: Context, model: str, reading: VersionRule | FixedVersion
+    context: Context, model: str, rule: VersionRule | FixedVersion
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return seconds and versions, both of shape (levels, layers, profiled core counts)."""
     costs = context.costs.model(model)
     by_level = costs.seconds.transpose(3, 0, 1, 2)
-    if reading is VersionRule.SOLO_ALONE:
+    if rule is VersionRule.SOLO_ALONE:
         by_level = by_level[:1]
-    if reading is VersionRule.FASTEST_AT_LEVEL:
+    if rule is VersionRule.FASTEST_AT_LEVEL:
         versions = by_level.argmin(axis=2)
-    elif reading is VersionRule.PRICED_AT_LEVEL:
+    elif rule is VersionRule.PRICED_AT_LEVEL:
         versions = priced_versions(context.costs, model, context.machine)
     else:
         chosen = costs.solo
-        if isinstance(reading, FixedVersion):
+        if isinstance(rule, FixedVersion):
             alone = costs.seconds[..., 0].min(axis=2)
             last = [int(np.flatnonzero(np.isfinite(versions)).max()) for versions in alone]
-            chosen = np.minimum(reading.number, last)
+            chosen = np.minimum(rule.number, last)
         versions = np.broadcast_to(chosen[None, :, None], by_level[:, :, 0].shape)
     seconds = np.take_along_axis(by_level, versions[:, :, None], axis=2)[:, :, 0]
     return seconds, versions
 
 
 def _grantable(context: Context, tables: list[NDArray[np.float64]]) -> list[int]:
-    """Return the places of the profiled core counts that can be granted."""
+    """Return the indices of the profiled core counts that can be granted."""
     costs, unit, cores = context.costs, context.machine.core_unit, context.machine.cores
     grantable = [
         index

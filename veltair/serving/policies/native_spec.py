@@ -1,33 +1,31 @@
 """Policies as data: what the simulator's loop in C needs to decide as a policy's `allocate` would.
 
-A policy that has a plan is simulated many times as fast and with the same records, to the last bit. The
+A policy that has a spec is simulated many times as fast and with the same records, to the last bit. The
 policies here and in `baselines/` have one; a policy of your own needs none. `allocate` remains what decides
-on a real machine, and the oracle that tests compare the plan with.
+on a real machine, and the oracle that tests compare the spec with.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum
 
 from veltair.serving.loop.policy import Policy
 from veltair.serving.policies.blocks import BlockFormer, Budgets
-from veltair.serving.policies.discipline import Conflict, DropLate, Order, Proposal
+from veltair.serving.policies.discipline import Proposal, QueueOptions
 from veltair.serving.policies.latency_tables import LatencyTables
 
 FormBlock = Callable[[str, int, int], Proposal]
-"""Returns the next block of a model by its first layer and the place of its budgets' scale in `SCALES`."""
+"""Returns the next block of a model by its first layer and the index of its budgets' scale in `SCALES`."""
 
 
-class DecisionKind(IntEnum):
-    """What a policy asks cores for; the numbers are those of serving_loop.c."""
+class DecisionKind(Enum):
+    """What a policy allocates cores to."""
 
-    BLOCKS = 0
+    BLOCKS = "blocks"
     """Blocks of some layers with a need, as a `FormBlock` or a `BlockFormer` makes them."""
-    SLACK_BLOCKS = 1
-    """Blocks of `block_layers` layers, on the fewest cores that bring the whole query home in time."""
-    ALL_CORES = 2
+    ALL_CORES = "all_cores"
     """One whole model at a time."""
-    SHARES = 3
+    SHARES = "shares"
     """Whole models that share the cores out by slack."""
 
 
@@ -39,33 +37,34 @@ class NativePolicySpec:
     they are used.
     """
 
-    asks: DecisionKind
+    kind: DecisionKind
     tables: LatencyTables
-    order: Order
-    drop_late: DropLate
-    conflict: Conflict = Conflict.WAIT
+    options: QueueOptions
     form: FormBlock | None = None
     former: BlockFormer | None = None
     budgets: Budgets | None = None
     grows: bool = False
-    alpha: float = 1.0
-    block_layers: int = 0
 
     def __post_init__(self) -> None:
         makers = (self.form is not None) + (self.former is not None)
-        if makers != (self.asks is DecisionKind.BLOCKS):
+        if makers != (self.kind is DecisionKind.BLOCKS):
             raise ValueError(
-                f"Plan: asks is {self.asks.name}, with {makers} of `form` and `former`; "
+                f"NativePolicySpec: kind is {self.kind.name}, with {makers} of `form` and `former`; "
                 "give one with BLOCKS, else none"
             )
-        if self.asks is DecisionKind.SLACK_BLOCKS and self.block_layers < 1:
-            raise ValueError(f"Plan: block_layers is {self.block_layers}; give 1 or more")
 
 
-def plan_of(policy: Policy) -> NativePolicySpec | None:
-    """Return a policy's plan, or None if it has none.
+def spec_of(policy: Policy) -> NativePolicySpec | None:
+    """Return a policy's spec, or None if it has none.
 
-    Only a plan that the very class defines counts: a subclass that decides otherwise does not inherit it.
+    A subclass inherits the spec of a class that says how it decides only if it adds nothing to that but a
+    constructor and options: one with methods of its own may decide otherwise.
     """
-    make = vars(type(policy)).get("plan")
-    return None if make is None else make(policy)
+    for ancestor in type(policy).__mro__:
+        make = vars(ancestor).get("native_spec")
+        if make is not None:
+            spec: NativePolicySpec = make(policy)
+            return spec
+        if any(not name.startswith("__") and name != "preset_exceptions" for name in vars(ancestor)):
+            return None
+    return None

@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -14,9 +15,11 @@ from pydantic.errors import PydanticUserError
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.policies.blocks import BudgetRule, Threshold
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
-from veltair.serving.policies.latency_tables import VersionChoice
+from veltair.serving.policies.latency_tables import VersionRule
 
 PAPER, TUNED = "paper", "tuned"
+# What presets were called before, so that an old configuration hears of it.
+_RENAMED = {"shipped": TUNED}
 
 _PAPER: Mapping[str, object] = {
     "alpha": 1.0,  # budgets may use the whole QoS target
@@ -25,7 +28,7 @@ _PAPER: Mapping[str, object] = {
     "conflict": Conflict.SHRINK.value,
     "coalesce_layers": 1,  # neighbours of equal need stay apart
     "growth": False,
-    "versions": VersionChoice.FASTEST.value,
+    "versions": VersionRule.FASTEST_AT_LEVEL.value,
     "order": Order.FCFS.value,
     "drop_late": DropLate.NEVER.value,
     "layers": 20,  # the fixed blocks of the paper's published code
@@ -41,22 +44,9 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
         "conflict": Conflict.SHRINK_ONE_LAYER.value,
         "coalesce_layers": 8,
         "growth": True,
-        "versions": VersionChoice.PRICED.value,
+        "versions": VersionRule.PRICED_AT_LEVEL.value,
     },
 }
-
-# A whole model shrunk to what is free never recovers: its head waits, as in the published code.
-_WHOLE_MODEL = {"conflict": Conflict.WAIT.value}
-# The rival that is honest about time: it knows deadlines, and gives up what cannot be saved.
-_BY_DEADLINE = {"order": Order.EDF.value, "drop_late": DropLate.WHEN_DOOMED.value}
-
-EXCEPTIONS: Mapping[str, Mapping[str, object]] = {
-    "baselines.fcfs_min:FcfsMin": _WHOLE_MODEL,
-    "baselines.edf_min:EdfMin": {**_WHOLE_MODEL, **_BY_DEADLINE},
-    # Blocks of 8 are its own size, no fixed number of layers of someone else's.
-    "veltair.serving.policies.slack_blocks:VeltairElastic": {"layers": 8},
-}
-"""Options of single policies that differ from every preset's."""
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -68,7 +58,9 @@ def make_policy(path: str, context: Context, preset: str, options: Mapping[str, 
     ValueError as `check_policy` does.
     """
     policy_class = _load(path)
-    return cast(Policy, policy_class(context, **_options(path, policy_class, preset, options)))
+    takes = _taken(path, policy_class)
+    checked = _options(path, policy_class, takes, preset, options)
+    return cast(Policy, policy_class(context, **_arguments(takes, checked)))
 
 
 def check_policy(path: str, options: Mapping[str, object], preset: str = PAPER) -> None:
@@ -78,7 +70,8 @@ def check_policy(path: str, options: Mapping[str, object], preset: str = PAPER) 
     needs one that neither the preset nor the options give, or a value does not fit the type that the
     constructor states for it.
     """
-    _options(path, _load(path), preset, options)
+    policy_class = _load(path)
+    _options(path, policy_class, _taken(path, policy_class), preset, options)
 
 
 def policy_source(path: str) -> str:
@@ -90,10 +83,20 @@ def policy_source(path: str) -> str:
 
 
 def preset_options(path: str, preset: str) -> dict[str, object]:
-    """Return a preset's options for a policy, those that its class may not take included."""
+    """Return a preset's options for a policy, those that its class may not take included.
+
+    A policy whose class has `preset_exceptions` has these in place of every preset's. Raises ValueError for
+    an unknown preset, and as `check_policy` does where the path names no policy.
+    """
+    return _preset_options(_load(path), preset)
+
+
+def _preset_options(policy_class: type[Any], preset: str) -> dict[str, object]:
+    if preset in _RENAMED:
+        raise ValueError(f"preset {preset!r} is called {_RENAMED[preset]!r} now; write that")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose {' or '.join(sorted(PRESETS))}")
-    return {**PRESETS[preset], **EXCEPTIONS.get(path, {})}
+    return {**PRESETS[preset], **getattr(policy_class, "preset_exceptions", {})}
 
 
 def _load(path: str) -> type[Any]:
@@ -136,36 +139,94 @@ def _current_directory_importable() -> Iterator[None]:
         sys.path.remove(here)
 
 
-def _options(
-    path: str, policy_class: type[Any], preset: str, given: Mapping[str, object]
-) -> dict[str, object]:
-    """Return the checked options: names against the constructor's keywords, values against their types."""
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """An option of a constructor; with `group` it is a field of that parameter, which is a dataclass."""
+
+    hint: Any
+    is_required: bool
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a constructor takes beside the context; `takes_any` where it has **keywords."""
+
+    options: Mapping[str, _Option]
+    groups: Mapping[str, Any]
+    takes_any: bool
+
+
+def _taken(path: str, policy_class: type[Any]) -> _Taken:
     parameters = list(inspect.signature(policy_class).parameters.values())
     if not parameters:
         raise ValueError(f"policy {path}: its constructor takes nothing; let it take the context first")
-    keywords = {option.name: option for option in parameters[1:] if option.kind not in _VARIADIC}
-    takes_any = any(option.kind is option.VAR_KEYWORD for option in parameters[1:])
-    unknown = [name for name in given if name not in keywords]
-    if unknown and not takes_any:
-        raise ValueError(
-            f"policy {path} takes no option {', '.join(unknown)}; it takes {', '.join(keywords) or 'none'}"
+    hints = _type_hints(policy_class.__init__)
+    plain: dict[str, _Option] = {}
+    grouped: dict[str, _Option] = {}
+    groups: dict[str, Any] = {}
+    for parameter in parameters[1:]:
+        hint = hints.get(parameter.name, object)
+        if parameter.kind in _VARIADIC:
+            continue
+        if is_dataclass(hint):
+            groups[parameter.name] = hint
+            grouped |= _fields_of(parameter.name, hint)
+        else:
+            plain[parameter.name] = _Option(hint, parameter.default is parameter.empty)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters[1:])
+    return _Taken(plain | grouped, groups, takes_any)
+
+
+def _fields_of(group: str, options: Any) -> dict[str, _Option]:
+    hints = _type_hints(options)
+    return {
+        field.name: _Option(
+            hints.get(field.name, object),
+            field.default is MISSING and field.default_factory is MISSING,
+            group,
         )
-    from_preset = {name: value for name, value in preset_options(path, preset).items() if name in keywords}
+        for field in fields(options)
+    }
+
+
+def _options(
+    path: str, policy_class: type[Any], takes: _Taken, preset: str, given: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the checked options: names against those that it takes, values against their types."""
+    known = takes.options
+    unknown = [name for name in given if name not in known]
+    if unknown and not takes.takes_any:
+        raise ValueError(
+            f"policy {path} takes no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}"
+        )
+    from_preset = {
+        name: value for name, value in _preset_options(policy_class, preset).items() if name in known
+    }
     options = {**from_preset, **given}
-    required = [name for name, option in keywords.items() if option.default is option.empty]
-    missing = [name for name in required if name not in options]
+    missing = [name for name, option in known.items() if option.is_required and name not in options]
     if missing:
         raise ValueError(
             f"policy {path} needs option {', '.join(missing)}, which preset {preset} does not have; "
             "give it in its options"
         )
-    hints = _type_hints(policy_class)
-    return {name: _checked(path, name, value, hints.get(name, object)) for name, value in options.items()}
+    hints = {name: known[name].hint if name in known else object for name in options}
+    return {name: _checked(path, name, value, hints[name]) for name, value in options.items()}
 
 
-def _type_hints(policy_class: type[Any]) -> dict[str, Any]:
+def _arguments(takes: _Taken, options: Mapping[str, object]) -> dict[str, object]:
+    """Return the keyword arguments of a constructor that takes some options as fields of a dataclass."""
+    grouped: dict[str, dict[str, object]] = {name: {} for name in takes.groups}
+    arguments: dict[str, object] = {}
+    for name, value in options.items():
+        group = takes.options[name].group if name in takes.options else None
+        (arguments if group is None else grouped[group])[name] = value
+    return arguments | {name: takes.groups[name](**values) for name, values in grouped.items()}
+
+
+def _type_hints(annotated: Any) -> dict[str, Any]:
     try:
-        return get_type_hints(policy_class.__init__, include_extras=True)
+        return get_type_hints(annotated, include_extras=True)
     except NameError:
         return {}  # hints that only a type checker can resolve
 

@@ -22,7 +22,7 @@ class WaitingColumns:
         self.deadlines_s = array("d")
         self.rows = array("i")
 
-    def follow(self, waiting: Sequence[Pending]) -> None:
+    def update(self, waiting: Sequence[Pending]) -> None:
         """Bring it up to date."""
         entries = list(waiting)
         known = len(self._entries)

@@ -1,4 +1,4 @@
-// Decisions of policies that ask for blocks: blocks.py, discipline.py, growth.py and slack_blocks.py.
+// Decisions of policies that start layer blocks: blocks.py, discipline.py and growth.py.
 
 #ifndef LOOP_BLOCKS_H
 #define LOOP_BLOCKS_H
@@ -10,8 +10,8 @@ static double total_average(const loop_t *loop, int64_t level, turn_t turn) {
     const plan_t *plan = &loop->plan;
     if (plan->loaded) return plan->loaded[level];
     double total = 0.0, enough = plan->enough[level];
-    for (int64_t place = 0; place < loop->running_count; place++) {
-        total += plan_of(loop, loop->running[place])->averages[level];
+    for (int64_t index = 0; index < loop->running_count; index++) {
+        total += plan_of(loop, loop->running[index])->averages[level];
         if (total > enough) return total;
     }
     for (account_t *account; (account = take_turn(loop, &turn));) {
@@ -21,25 +21,25 @@ static double total_average(const loop_t *loop, int64_t level, turn_t turn) {
     return total;
 }
 
-// Return the place of a model's dynamic threshold among the counts.
-static int64_t limit_place(const loop_t *loop, const plan_model_t *model, int64_t level, double total) {
+// Return the index of a model's dynamic threshold among the core counts.
+static int64_t limit_index(const loop_t *loop, const plan_model_t *model, int64_t level, double total) {
     const plan_t *plan = &loop->plan;
     if (total <= 0.0) return plan->count_count - 1;
     double cores = plan->cores * model->averages[level] / total * plan->slightly_more;
     int32_t count = round_down(plan, cores);
-    return count ? loop->count_places[count] : 0;
+    return count ? loop->count_indices[count] : 0;
 }
 
-static int64_t scale_place(const loop_t *loop, const account_t *account) {
+static int64_t scale_index(const loop_t *loop, const account_t *account) {
     const plan_t *plan = &loop->plan;
     if (!plan->follows_slack) return 0;
     double left_s = plan->alpha * (account->deadline_s - loop->now_s);
     double scale = left_s / plan_of(loop, account)->budgets[account->next_layer];
-    int64_t place = place_after(plan->scales, plan->scale_count, scale * plan->slightly_more) - 1;
-    return place > 0 ? place : 0;
+    int64_t index = index_after(plan->scales, plan->scale_count, scale * plan->slightly_more) - 1;
+    return index > 0 ? index : 0;
 }
 
-static bool make_forming_room(loop_t *loop) {
+static bool allocate_forming(loop_t *loop) {
     formed_t *formed = &loop->formed;
     if (formed->before) return true;
     size_t layers = loop->run.most_layers;
@@ -54,7 +54,7 @@ static bool make_forming_room(loop_t *loop) {
 static int form(loop_t *loop, const plan_model_t *model, int64_t first, int64_t level, int64_t limit, int64_t scale,
                 proposal_t *proposal) {
     const plan_t *plan = &loop->plan;
-    if (!make_forming_room(loop)) return NO_MEMORY;
+    if (!allocate_forming(loop)) return NO_MEMORY;
     forming_t forming = {
         .seconds = model->seconds + (level * model->layers + first) * plan->count_count,
         .budgets_s = model->shares_s + first,
@@ -75,8 +75,8 @@ static int form(loop_t *loop, const plan_model_t *model, int64_t first, int64_t 
 static int propose_block(loop_t *loop, const account_t *account, int64_t level, double total, proposal_t *proposal) {
     const plan_t *plan = &loop->plan;
     const plan_model_t *model = plan_of(loop, account);
-    int64_t limit = plan->follows_load ? limit_place(loop, model, level, total) : 0;
-    int64_t scale = scale_place(loop, account);
+    int64_t limit = plan->follows_load ? limit_index(loop, model, level, total) : 0;
+    int64_t scale = scale_index(loop, account);
     int64_t row = (level * plan->limit_count + limit) * plan->scale_count + scale;
     proposal_t *known = &model->proposals[row * model->layers + account->next_layer];
     int formed =
@@ -92,19 +92,6 @@ static int propose_block(loop_t *loop, const account_t *account, int64_t level, 
     return NEED_BLOCK;
 }
 
-// slack_blocks.py: the fewest cores that bring the whole query home in time.
-static proposal_t propose_by_slack(const loop_t *loop, const account_t *account, int64_t level) {
-    const plan_t *plan = &loop->plan;
-    const plan_model_t *model = plan_of(loop, account);
-    double bound_s = plan->alpha * (account->deadline_s - loop->now_s) * plan->slightly_more;
-    const double *left_s = remaining_s(loop, model, level, account->next_layer);
-    int64_t rest = model->layers - account->next_layer;
-    int32_t layers = rest < plan->block_layers ? rest : plan->block_layers;
-    for (int64_t place = 0; place < plan->count_count; place++)
-        if (left_s[place] <= bound_s) return (proposal_t){layers, plan->counts[place]};
-    return (proposal_t){layers, best_cores(loop, model, level, account->next_layer, model->layers)};
-}
-
 // discipline.granted_cores(): what a block gets that needs more than is free, 0 if it has to wait.
 static int32_t shrunk_cores(const plan_t *plan, int32_t free_cores) {
     return plan->conflict == WAIT || plan->conflict == BACKFILL ? 0 : round_down(plan, free_cores);
@@ -118,7 +105,7 @@ static int add_start(loop_t *loop, account_t *account, int64_t level, int32_t la
     return add_command(loop, start);
 }
 
-// discipline.start_in_turn(): each query in its turn proposes a block, a conflict decides what it gets.
+// discipline.start_in_turn(): each query in turn proposes a block; the conflict rule decides how many cores it gets.
 static int start_in_turn(loop_t *loop, turn_t turn, int64_t level, int32_t *free_cores, int64_t *starts) {
     const plan_t *plan = &loop->plan;
     if (*free_cores < plan->counts[0]) return OK;
@@ -126,10 +113,7 @@ static int start_in_turn(loop_t *loop, turn_t turn, int64_t level, int32_t *free
     int what;
     for (account_t *account; *free_cores >= plan->counts[0] && (account = take_turn(loop, &turn));) {
         proposal_t proposal;
-        if (plan->asks == SLACK_BLOCKS)
-            proposal = propose_by_slack(loop, account, level);
-        else if ((what = propose_block(loop, account, level, total, &proposal)) != OK)
-            return what;
+        if ((what = propose_block(loop, account, level, total, &proposal)) != OK) return what;
         int32_t cores = proposal.cores, layers = proposal.layers;
         if (cores > *free_cores) {
             cores = shrunk_cores(plan, *free_cores);
@@ -144,11 +128,11 @@ static int start_in_turn(loop_t *loop, turn_t turn, int64_t level, int32_t *free
     return OK;
 }
 
-// growth.py: blocks that start take what running ones leave, each in its turn.
+// growth.py: blocks that start take the cores that running ones left, in order.
 static void widen_starts(loop_t *loop, int64_t count, int64_t level, int32_t free_cores) {
     const plan_t *plan = &loop->plan;
-    for (int64_t place = 0; place < count; place++) {
-        command_t *start = &loop->commands[place];
+    for (int64_t index = 0; index < count; index++) {
+        command_t *start = &loop->commands[index];
         if (start->kind != START) continue;
         const plan_model_t *model = plan_of(loop, start->account);
         int64_t first = start->account->next_layer;
@@ -161,14 +145,14 @@ static void widen_starts(loop_t *loop, int64_t count, int64_t level, int32_t fre
     }
 }
 
-// growth.py: running blocks take cores that nobody waits for, the oldest block first; then those that start.
+// growth.py: with nobody waiting, running blocks take free cores, the oldest first; then the blocks that start.
 static int grow(loop_t *loop, int64_t starting_level, int32_t free_cores) {
     int64_t starts = loop->command_count;
     const plan_t *plan = &loop->plan;
     int32_t busy = busy_cores(loop);
     const int32_t *ended = simulator_ended(loop->sim);
-    for (int64_t place = 0; place < loop->running_count && free_cores >= plan->counts[0]; place++) {
-        account_t *account = loop->running[place];
+    for (int64_t index = 0; index < loop->running_count && free_cores >= plan->counts[0]; index++) {
+        account_t *account = loop->running[index];
         int64_t next_layer = account->first + ended[account->slot] + 1;
         if (next_layer >= account->stop) continue;
         int64_t level = level_met(loop, account, busy);
@@ -187,7 +171,7 @@ static int decide_blocks(loop_t *loop) {
     const plan_t *plan = &loop->plan;
     int32_t free_cores = loop->state.free_cores;
     if (free_cores < plan->counts[0] && plan->drop_late == NEVER) return OK;
-    int64_t level = level_told(loop), starts = 0;
+    int64_t level = current_level(loop), starts = 0;
     turn_t turn;
     int what = begin_turns(loop, level, &turn);
     if (what == OK) what = start_in_turn(loop, turn, level, &free_cores, &starts);

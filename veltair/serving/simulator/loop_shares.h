@@ -5,10 +5,10 @@
 
 #include "loop_turns.h"
 
-static bool make_present_room(loop_t *loop) {
+static bool reserve_present(loop_t *loop) {
     int64_t needed = loop->running_count + loop->waiting_count;
-    if (needed <= loop->present_room) return true;
-    int64_t room = 2 * needed + 64;
+    if (needed <= loop->present_capacity) return true;
+    int64_t capacity = 2 * needed + 64;
     struct {
         void **values;
         size_t size;
@@ -19,11 +19,11 @@ static bool make_present_room(loop_t *loop) {
         {(void **)&loop->claims, sizeof *loop->claims},
     };
     for (size_t array = 0; array < sizeof arrays / sizeof *arrays; array++) {
-        void *moved = realloc(*arrays[array].values, room * arrays[array].size);
+        void *moved = realloc(*arrays[array].values, capacity * arrays[array].size);
         if (!moved) return false;
         *arrays[array].values = moved;
     }
-    loop->present_room = room;
+    loop->present_capacity = capacity;
     return true;
 }
 
@@ -31,37 +31,37 @@ static bool make_present_room(loop_t *loop) {
 static bool list_present(loop_t *loop, turn_t turn, int64_t *count) {
     bool same = true;
     *count = 0;
-    for (int64_t place = 0; place < loop->running_count; place++)
-        loop->present[(*count)++] = loop->running[place];
+    for (int64_t index = 0; index < loop->running_count; index++)
+        loop->present[(*count)++] = loop->running[index];
     for (account_t *account; (account = take_turn(loop, &turn));)
         loop->present[(*count)++] = account;
-    for (int64_t place = 0; place < *count && same; place++)
-        same = loop->present[place]->shared;
+    for (int64_t index = 0; index < *count && same; index++)
+        same = loop->present[index]->shared;
     return same && *count == loop->shared_count;
 }
 
 // elastic.py: renew the shares and needs of all queries if one came or went since they were made.
 static int share_out(loop_t *loop, turn_t turn, int64_t level) {
     const plan_t *plan = &loop->plan;
-    if (!make_present_room(loop)) return NO_MEMORY;
+    if (!reserve_present(loop)) return NO_MEMORY;
     int64_t count;
     if (list_present(loop, turn, &count) || !count) return OK;
     const int32_t *ended = simulator_ended(loop->sim);
-    for (int64_t place = 0; place < count; place++) {
-        const account_t *account = loop->present[place];
+    for (int64_t index = 0; index < count; index++) {
+        const account_t *account = loop->present[index];
         const plan_model_t *model = plan_of(loop, account);
-        bool runs = place < loop->running_count;
+        bool runs = index < loop->running_count;
         int64_t layer = runs ? account->first + ended[account->slot] : account->next_layer;
-        loop->slacks_s[place] = account->deadline_s - loop->now_s;
-        loop->rows[place] = remaining_s(loop, model, level, layer);
-        loop->bests[place] = best_cores(loop, model, level, 0, model->layers);
+        loop->slacks_s[index] = account->deadline_s - loop->now_s;
+        loop->rows[index] = remaining_s(loop, model, level, layer);
+        loop->bests[index] = best_cores(loop, model, level, 0, model->layers);
     }
     core_grants_t grants = {plan->counts, plan->count_count, plan->cores, plan->tolerance};
     core_shares(&grants, count, loop->slacks_s, loop->rows, loop->bests, loop->claims, loop->shares, loop->needs);
-    for (int64_t place = 0; place < count; place++) {
-        account_t *account = loop->present[place];
-        account->share = loop->shares[place];
-        account->need = loop->needs[place];
+    for (int64_t index = 0; index < count; index++) {
+        account_t *account = loop->present[index];
+        account->share = loop->shares[index];
+        account->need = loop->needs[index];
         account->shared = true;
     }
     loop->shared_count = count;
@@ -87,8 +87,8 @@ static int resize_to_shares(loop_t *loop, int32_t free_cores) {
     const plan_t *plan = &loop->plan;
     int32_t busy = busy_cores(loop);
     const int32_t *ended = simulator_ended(loop->sim);
-    for (int64_t place = 0; place < loop->running_count; place++) {
-        account_t *account = loop->running[place];
+    for (int64_t index = 0; index < loop->running_count; index++) {
+        account_t *account = loop->running[index];
         if (ended[account->slot] >= account->stop - account->first - 1)
             continue;  // in its last layer a resize has no effect, and would only keep cores from others
         int32_t share = account->share > plan->counts[0] ? account->share : plan->counts[0];
@@ -109,7 +109,7 @@ static int resize_to_shares(loop_t *loop, int32_t free_cores) {
 }
 
 static int decide_shares(loop_t *loop) {
-    int64_t level = level_told(loop);
+    int64_t level = current_level(loop);
     int32_t free_cores = loop->state.free_cores;
     turn_t turn;
     int what = begin_turns(loop, level, &turn);

@@ -6,7 +6,6 @@ give each query the same factors under every policy and at every rate: common ra
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +14,7 @@ from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query
 
 # Queries that are drawn for at a time: enough to pay for the call, few enough to stay in a cache.
-PART = 512
-
-
-class Draw(Protocol):
-    """As much of a random generator as noise needs: `numpy.random.Generator` has it."""
-
-    def integers(self, high: NDArray[np.int64], /) -> NDArray[Any]:
-        """Return an integer in [0, bound) for each bound, as draws one after the other would be."""
+BATCH = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,13 +30,15 @@ class NoiseBatch:
     noise_index: NDArray[np.uint32]
 
 
-def noise_batches(arrivals: Sequence[Query], context: Context, rng: Draw) -> Iterator[NoiseBatch]:
-    """Yield the noise of a trace, `PART` queries at a time. Raises LookupError for a model not served."""
+def noise_batches(
+    arrivals: Sequence[Query], context: Context, rng: np.random.Generator, *, size: int = BATCH
+) -> Iterator[NoiseBatch]:
+    """Yield the noise of a trace, `size` queries at a time. Raises LookupError for a model not served."""
     indices = {name: index for index, name in enumerate(context.models)}
     layers = np.array([len(model.layers) for model in context.models.values()])
     repeats = np.array([len(context.costs.model(name).noise) for name in context.models])
-    for first in range(0, len(arrivals), PART):
-        queries = arrivals[first : first + PART]
+    for first in range(0, len(arrivals), size):
+        queries = arrivals[first : first + size]
         models = np.fromiter((indices[query.model] for query in queries), np.int32, len(queries))
         drawn = np.arange(layers.max()) < layers[models, None]
         noise_index = np.zeros(drawn.shape, np.uint32)
@@ -52,20 +46,20 @@ def noise_batches(arrivals: Sequence[Query], context: Context, rng: Draw) -> Ite
         yield NoiseBatch(queries, models, noise_index)
 
 
-def noise_rows(parts: Iterator[NoiseBatch], context: Context) -> Iterator[NDArray[np.uint32]]:
-    """Yield the picks of each query, shape (layers,)."""
-    return (noise_index for _, noise_index in _rows(parts, context))
+def noise_rows(batches: Iterator[NoiseBatch], context: Context) -> Iterator[NDArray[np.uint32]]:
+    """Yield the noise indices of each query, shape (layers,)."""
+    return (noise_index for _, noise_index in _rows(batches, context))
 
 
-def service_factors(parts: Iterator[NoiseBatch], context: Context) -> Iterator[NDArray[np.float64]]:
+def service_factors(batches: Iterator[NoiseBatch], context: Context) -> Iterator[NDArray[np.float64]]:
     """Yield what the times of each query's layers are multiplied by, shape (layers,)."""
     noise = [context.costs.model(name).noise for name in context.models]
-    return (noise[model][noise_index] for model, noise_index in _rows(parts, context))
+    return (noise[model][noise_index] for model, noise_index in _rows(batches, context))
 
 
-def _rows(parts: Iterator[NoiseBatch], context: Context) -> Iterator[tuple[int, NDArray[np.uint32]]]:
-    """Yield the place of each query's model, and its picks."""
+def _rows(batches: Iterator[NoiseBatch], context: Context) -> Iterator[tuple[int, NDArray[np.uint32]]]:
+    """Yield the index of each query's model, and the noise indices of its layers."""
     layers = [len(model.layers) for model in context.models.values()]
-    for part in parts:
-        for model, noise_index in zip(part.models.tolist(), part.noise_index, strict=True):
+    for batch in batches:
+        for model, noise_index in zip(batch.models.tolist(), batch.noise_index, strict=True):
             yield model, noise_index[: layers[model]]

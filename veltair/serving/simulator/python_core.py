@@ -8,7 +8,7 @@ ratio of its new time to its old one.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
@@ -19,38 +19,11 @@ from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.contention.contention import Contention, RunningLayers
 from veltair.machine.contention.layer_demand import LayerDemand
 from veltair.machine.contention.sharing import CacheGroupShare
+from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.dispatcher import BlockEnd, Resized
 
-# Below every pressure and time: a layer that has just begun has met none yet.
-_NOT_MET = -1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Delays:
-    """What a block waits for, in seconds: a start, a change of its cores, and cores that join as it grows.
-
-    `grant_s` is how long it takes until a running block knows of a change that it is asked for. `starts_s`
-    are starts of blocks of single models, where these differ from the others'.
-    """
-
-    start_s: float
-    resize_s: float
-    grant_s: float = 0.0
-    join_s: float = 0.0
-    starts_s: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        delays = {
-            f"{name}_cost_s": getattr(self, f"{name}_s") for name in ("start", "resize", "grant", "join")
-        }
-        delays |= {f"start_costs_s of {model}": start_s for model, start_s in self.starts_s.items()}
-        for name, delay_s in delays.items():
-            if not 0 <= delay_s < math.inf:
-                raise ValueError(f"{name} is {delay_s}; give a finite number of seconds, 0 or more")
-
-    def start_of(self, model: str) -> float:
-        """Return what a block of a model waits for as it starts."""
-        return self.starts_s.get(model, self.start_s)
+# Of a layer that has just begun: below every pressure and time.
+_NO_CONDITION = -1.0
 
 
 class Core(Protocol):
@@ -71,11 +44,11 @@ class Core(Protocol):
     ) -> None:
         """Run a block from now on. `noise_index` holds an index into its model's noise for each layer."""
 
-    def seat(self, query_id: int, seat: CacheGroupShare) -> None:
+    def pin(self, query_id: int, group_cores: CacheGroupShare) -> None:
         """Say on which cache groups a block's cores are, after its start and each change of its cores."""
 
     def resize(self, query_id: int, cores: int, versions: tuple[int, ...] | None, now_s: float) -> None:
-        """Change a running block at its next layer end from a grant's delay on, unless it ends then."""
+        """Change a running block at its first layer end after `grant_s`, unless it ends then."""
 
     def advance(self, limit_s: float) -> BlockEnd | Resized | None:
         """Let layers end up to a time, and return the first event that leaves the simulator, if any does."""
@@ -92,7 +65,7 @@ class Core(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A running block: its current layer began at `begin_s` and ends at `end_s` unless a neighbour changes.
+    """A running block: its current layer began at `begin_s` and ends at `end_s` unless a co-runner changes.
 
     `seconds` is that layer's time under `condition`, without noise. `loads` and `noise` have one entry for
     each layer of the block. From `next_due_s` on it adopts `next_cores` (None: no change is under way) at a
@@ -108,7 +81,7 @@ class _Running:
     begin_s: float
     end_s: float = math.inf
     ended: int = 0
-    condition: float = _NOT_MET
+    condition: float = _NO_CONDITION
     seconds: float = math.nan
     next_cores: int | None = None
     next_due_s: float = math.inf
@@ -117,12 +90,12 @@ class _Running:
     def enter_layer(self, begin_s: float) -> None:
         """Begin the next layer; the condition that it meets follows."""
         self.begin_s = begin_s
-        self.condition = _NOT_MET
+        self.condition = _NO_CONDITION
 
     def meet(self, condition: float, seconds: float, now_s: float) -> None:
         """Re-time the current layer to a condition that it meets from now on."""
         begin_s = self.begin_s
-        if self.condition == _NOT_MET:
+        if self.condition == _NO_CONDITION:
             self.end_s = begin_s + seconds * self.noise[self.ended]
         elif begin_s > now_s:
             self.end_s = begin_s + (self.end_s - begin_s) * (seconds / self.seconds)
@@ -136,22 +109,22 @@ class PythonCore:
     """The inner loop, one layer end at a time."""
 
     def __init__(
-        self, contention: Contention, noise: Mapping[str, NDArray[np.float64]], delays: Delays
+        self, contention: Contention, noise: Mapping[str, NDArray[np.float64]], costs: BlockCosts
     ) -> None:
         """Begin with nothing running at time 0."""
         self.events = 0
         self._contention = contention
         self._noise = noise
-        self._delays = delays
+        self._costs = costs
         self._now_s = 0.0
         self._running: list[_Running] = []
-        self._neighbours = RunningLayers()
+        self._layers = RunningLayers()
         self._by_query: dict[int, _Running] = {}
         self._ended: dict[int, int] = {}
         self._progress = MappingProxyType(self._ended)
         self._stale = False
         self._next_end_s = math.inf
-        self._next_place = 0
+        self._next_index = 0
 
     def start(
         self,
@@ -167,18 +140,18 @@ class PythonCore:
         loads = self._contention.loads(block, versions, cores)
         noise = self._noise[block.model][picked].tolist()
         running = _Running(
-            query_id, block, versions, cores, loads, noise, now_s + self._delays.start_of(block.model)
+            query_id, block, versions, cores, loads, noise, now_s + self._costs.start_of(block.model)
         )
         self._now_s = now_s
         self._running.append(running)
-        self._neighbours.append(loads[0], cores, ())
+        self._layers.append(loads[0], cores, ())
         self._by_query[query_id] = running
         self._ended[query_id] = 0
         self._stale = True
 
-    def seat(self, query_id: int, seat: CacheGroupShare) -> None:
+    def pin(self, query_id: int, group_cores: CacheGroupShare) -> None:
         """Say on which cache groups a block's cores are."""
-        self._neighbours.seats[self._running.index(self._by_query[query_id])] = seat
+        self._layers.group_cores[self._running.index(self._by_query[query_id])] = group_cores
         self._stale = True
 
     def resize(self, query_id: int, cores: int, versions: tuple[int, ...] | None, now_s: float) -> None:
@@ -191,7 +164,7 @@ class PythonCore:
             running.next_loads = self._contention.loads(rest, versions[first:], cores)
         running.versions = versions
         running.next_cores = cores
-        running.next_due_s = now_s + self._delays.grant_s
+        running.next_due_s = now_s + self._costs.grant_s
 
     def advance(self, limit_s: float) -> BlockEnd | Resized | None:
         """Let layers end up to a time, and return the first event that leaves the simulator, if any does."""
@@ -200,13 +173,13 @@ class PythonCore:
                 self._retime()
             if not (self._running and self._next_end_s <= limit_s):
                 return None
-            event = self._end_layer(self._next_place, self._next_end_s)
+            event = self._end_layer(self._next_index, self._next_end_s)
             if event is not None:
                 return event
 
     def pressure(self) -> float:
         """Return the pressure in [0, 1] that a block started now would meet."""
-        return self._contention.pressure(self._neighbours)
+        return self._contention.pressure(self._layers)
 
     def progress(self) -> Mapping[int, int]:
         """Return how many layers of each running block have ended; a live view."""
@@ -215,22 +188,22 @@ class PythonCore:
     def clear(self) -> None:
         """End all blocks at once."""
         self._running.clear()
-        self._neighbours = RunningLayers()
+        self._layers = RunningLayers()
         self._by_query.clear()
         self._ended.clear()
         self._stale = True
 
     def _retime(self) -> None:
         now_s, contention = self._now_s, self._contention
-        next_end_s, next_place = math.inf, 0
-        conditions = contention.conditions(self._neighbours)
+        next_end_s, next_index = math.inf, 0
+        conditions = contention.conditions(self._layers)
         for index, running in enumerate(self._running):
             condition = conditions[index]
             if condition != running.condition:
                 running.meet(condition, contention.seconds(running.loads[running.ended], condition), now_s)
             if running.end_s < next_end_s:
-                next_end_s, next_place = running.end_s, index
-        self._next_end_s, self._next_place = next_end_s, next_place
+                next_end_s, next_index = running.end_s, index
+        self._next_end_s, self._next_index = next_end_s, next_index
         self._stale = False
 
     def _end_layer(self, index: int, time_s: float) -> BlockEnd | Resized | None:
@@ -247,21 +220,21 @@ class PythonCore:
             running.enter_layer(time_s)
         else:
             event = self._adopt(running, running.next_cores)
-            self._neighbours.cores[index] = running.cores
-        self._neighbours.loads[index] = running.loads[running.ended]
+            self._layers.cores[index] = running.cores
+        self._layers.loads[index] = running.loads[running.ended]
         return event
 
     def _end_block(self, index: int) -> BlockEnd:
         running = self._running.pop(index)
-        self._neighbours.remove(index)
+        self._layers.remove(index)
         del self._by_query[running.query_id], self._ended[running.query_id]
         return BlockEnd(self._now_s, running.query_id)
 
     def _adopt(self, running: _Running, cores: int) -> Resized:
-        delays = self._delays
-        cost_s = delays.resize_s if cores != running.cores else 0.0
+        costs = self._costs
+        cost_s = costs.resize_s if cores != running.cores else 0.0
         if cores > running.cores:
-            cost_s += delays.join_s
+            cost_s += costs.join_s
         assert running.next_loads is not None
         rest = len(running.loads) - running.ended
         # Layers that have ended are never asked for again.

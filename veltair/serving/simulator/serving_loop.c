@@ -1,13 +1,13 @@
-// The loop of a simulated run in C: dispatcher.py's books and the decisions of policies that are data (plans.py).
+// The loop of a simulated run in C: the accounting of dispatcher.py and the decisions of policies with a native spec.
 //
 // It does what serve(), Dispatcher and the policies do, the same operations on doubles in the same order, so that both
 // give the same records to the last bit. Python owns all tables. The loop returns to Python for what only Python
 // has: the next arrivals with their noise, a block that was never formed before, the cores of a pinned block, errors of
-// the proxy, and records that are full; called again, it goes on where it was. A decision is made anew after
-// it lacked a block: nothing is booked before it is whole.
+// the pressure sensor, and to hand over records; called again, it goes on where it was. A decision that lacked a block
+// is made again from the start: its commands are applied only when all are known.
 
 #include "loop_blocks.h"
-#include "loop_books.h"
+#include "loop_accounting.h"
 #include "loop_shares.h"
 #include "loop_state.h"
 
@@ -26,7 +26,7 @@ void loop_free(loop_t *loop) {
                      loop->records,
                      loop->rows,
                      loop->bests,
-                     loop->count_places,
+                     loop->count_indices,
                      loop->present,
                      loop->slacks_s,
                      loop->claims,
@@ -53,8 +53,8 @@ loop_t *loop_new(simulator_t *sim, const plan_t *plan, const run_t *run) {
     loop->by_slot = calloc(cores, sizeof *loop->by_slot);
     loop->running = calloc(cores, sizeof *loop->running);
     loop->free_slots = calloc(cores, sizeof *loop->free_slots);
-    loop->count_places = calloc(cores + 1, sizeof *loop->count_places);
-    if (!loop->by_slot || !loop->running || !loop->free_slots || !loop->count_places) {
+    loop->count_indices = calloc(cores + 1, sizeof *loop->count_indices);
+    if (!loop->by_slot || !loop->running || !loop->free_slots || !loop->count_indices) {
         loop_free(loop);
         return NULL;
     }
@@ -62,22 +62,22 @@ loop_t *loop_new(simulator_t *sim, const plan_t *plan, const run_t *run) {
         loop->free_slots[slot] = cores - 1 - slot;
     loop->free_slot_count = cores;
     for (int64_t count = 0; count <= cores; count++)
-        loop->count_places[count] = -1;
-    for (int64_t place = 0; place < plan->count_count; place++)
-        loop->count_places[plan->counts[place]] = place;
+        loop->count_indices[count] = -1;
+    for (int64_t index = 0; index < plan->count_count; index++)
+        loop->count_indices[plan->counts[index]] = index;
     loop->state.free_cores = cores;
     return loop;
 }
 
 loop_state_t *loop_state(loop_t *loop) { return &loop->state; }
 
-// Go on with the next part of the trace; Python keeps the arrays until the part after it.
+// Go on with the next batch of the trace; Python keeps the arrays until the batch after it.
 void loop_add_arrivals(loop_t *loop, const arrivals_t *arrivals) {
     loop->arrivals = *arrivals;
-    loop->arrived_of_part = 0;
+    loop->arrived_of_batch = 0;
 }
 
-// Go on with the errors of the next events: a relative and an absolute one of each.
+// Go on with the sensor's errors of the next events, one for each.
 void loop_add_errors(loop_t *loop, const double *errors, int64_t count) {
     loop->errors = errors;
     loop->error_count = count;
@@ -88,7 +88,7 @@ void loop_take_records(loop_t *loop) { loop->state.record_count = 0; }
 static int decide(loop_t *loop) {
     loop->command_count = loop->applied = 0;
     loop->pressure_known = false;
-    switch (loop->plan.asks) {
+    switch (loop->plan.kind) {
     case ALL_CORES:
         return decide_all_cores(loop);
     case SHARES:
@@ -98,12 +98,12 @@ static int decide(loop_t *loop) {
     }
 }
 
-static int need_seat(loop_t *loop, const account_t *account, int32_t cores, int32_t change) {
-    if (!loop->run.seated) return OK;
+static int need_pinning(loop_t *loop, const account_t *account, int32_t cores, int32_t change) {
+    if (!loop->run.pinned) return OK;
     loop->state.slot = account->slot;
     loop->state.cores = cores;
     loop->state.change = change;
-    return NEED_SEAT;
+    return NEED_PINNING;
 }
 
 static int start(loop_t *loop, const command_t *command) {
@@ -124,16 +124,16 @@ static int start(loop_t *loop, const command_t *command) {
     loop->state.free_cores -= command->cores;
     int what = simulator_start(loop->sim, slot, account->model, account->first, account->stop, account->cores,
                                account->versions, (const char *)account->noise, loop->now_s);
-    return what == OK ? need_seat(loop, account, account->cores, HOLD) : what;
+    return what == OK ? need_pinning(loop, account, account->cores, HOLD) : what;
 }
 
 static int resize(loop_t *loop, const command_t *command) {
     account_t *account = command->account;
-    book(loop, account, account->cores, command->cores);
+    set_cores(loop, account, account->cores, command->cores);
     account->versions = command->versions ? command->versions : account->versions;
     double due_s = loop->now_s + loop->run.grant_s;
     int what = simulator_resize(loop->sim, account->slot, command->cores, command->versions, due_s);
-    return what == OK ? need_seat(loop, account, command->cores, RESERVE) : what;
+    return what == OK ? need_pinning(loop, account, command->cores, RESERVE) : what;
 }
 
 static int apply(loop_t *loop, const command_t *command) {
@@ -154,26 +154,25 @@ static int take_event(loop_t *loop, int what) {
     account_t *account = loop->by_slot[event->slot];
     loop->now_s = event->time_s;
     if (what == BLOCK_END) {
-        int seat = need_seat(loop, account, 0, RELEASE);
-        int ended = end_block(loop, event->slot);
-        return ended == OK ? seat : ended;
+        int pinning = need_pinning(loop, account, 0, RELEASE);
+        int ended = finish_block(loop, event->slot);
+        return ended == OK ? pinning : ended;
     }
-    book(loop, account, event->cores, account->target_cores);
-    return need_seat(loop, account, event->cores, ADOPT);
+    set_cores(loop, account, event->cores, account->target_cores);
+    return need_pinning(loop, account, event->cores, ADOPT);
 }
 
-// Book the next event. OK: the policy is to decide.
+// Take the next event into account. OK: the policy is to decide.
 static int wait_for_event(loop_t *loop) {
     if (loop->closed) return DONE;
-    if (loop->arrived < loop->run.queries && loop->arrived_of_part == loop->arrivals.count) return NEED_ARRIVALS;
-    if (loop->run.proxied) {
+    if (loop->arrived < loop->run.queries && loop->arrived_of_batch == loop->arrivals.count) return NEED_ARRIVALS;
+    if (loop->run.is_noisy) {
         if (!loop->error_count) return NEED_ERRORS;
-        loop->relative_error = *loop->errors++;
-        loop->absolute_error = *loop->errors++;
+        loop->error = *loop->errors++;
         loop->error_count--;
     }
     bool more = loop->arrived < loop->run.queries;
-    double due_s = more ? loop->arrivals.arrivals_s[loop->arrived_of_part] : INFINITY, close_s = loop->run.close_s;
+    double due_s = more ? loop->arrivals.arrivals_s[loop->arrived_of_batch] : INFINITY, close_s = loop->run.close_s;
     int what = simulator_advance(loop->sim, due_s < close_s ? due_s : close_s);
     if (what != NOTHING) return take_event(loop, what);
     if (due_s <= close_s) {
@@ -186,7 +185,7 @@ static int wait_for_event(loop_t *loop) {
 }
 
 static int stop_at_end(loop_t *loop, int what) {
-    loop->state.oldest = loop->oldest ? loop->oldest->place : -1;
+    loop->state.oldest = loop->oldest ? loop->oldest->index : -1;
     return what;
 }
 
@@ -198,9 +197,9 @@ int loop_run(loop_t *loop) {
         case WAITING_FOR_EVENT:
             if (loop->state.record_count >= FLUSH) return RECORDS;
             what = wait_for_event(loop);
-            if (what != OK && what != NEED_SEAT) return stop_at_end(loop, what);
+            if (what != OK && what != NEED_PINNING) return stop_at_end(loop, what);
             loop->phase = DECIDING;
-            if (what == NEED_SEAT) return what;
+            if (what == NEED_PINNING) return what;
             break;
         case DECIDING:
             what = decide(loop);

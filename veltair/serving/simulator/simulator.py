@@ -16,7 +16,7 @@ cores are freed) first, in the order in which their blocks were started; then qu
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from enum import IntEnum
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from veltair.machine.c_build import NativeBuildError
 from veltair.machine.contention.contention import Contention, make_contention
-from veltair.machine.contention.sharing import CacheGroupShare, groups_of, seat_of
+from veltair.machine.contention.sharing import CacheGroupShare, cores_by_group, groups_of
+from veltair.machine.costs.block_costs import FREE, BlockCosts
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.topology.placement import Holdings, pinned
 from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized
@@ -32,30 +33,30 @@ from veltair.serving.loop.policy import Allocation, Context, Resize
 from veltair.serving.loop.query import Query
 from veltair.serving.simulator.agenda import Agenda
 from veltair.serving.simulator.native_core import NativeCore
-from veltair.serving.simulator.noise import Draw, NoiseBatch, noise_batches, noise_rows
+from veltair.serving.simulator.noise import NoiseBatch, noise_rows
 from veltair.serving.simulator.pressure_sensor import NoisyPressure, SensorError
-from veltair.serving.simulator.python_core import Core, Delays, PythonCore
+from veltair.serving.simulator.python_core import Core, PythonCore
 
 __all__ = ["SensorError", "Simulator"]
 
 CORES = ("c", "python")
 
 
-class CoreChange(IntEnum):
-    """What becomes of a block's cores; the numbers are those of serving_loop.c."""
+class CoreChange(Enum):
+    """What becomes of a block's cores."""
 
-    HOLD = 0
+    HOLD = "hold"
     """It starts on them."""
-    RESERVE = 1
+    RESERVE = "reserve"
     """It is to have so many: those it gains are kept for it."""
-    ADOPT = 2
+    ADOPT = "adopt"
     """From now on it has so many."""
-    RELEASE = 3
+    RELEASE = "release"
     """It ended."""
 
 
 class Simulator:
-    """Runs blocks in virtual time by the cost table or a machine's law, and the contention model.
+    """Runs blocks in virtual time by the cost table or a machine's cost model, and the contention model.
 
     `events` counts layer ends: the simulator's work, of which only block ends and adopted resizes leave it,
     beside arrivals and wakes. The run is cut off `drain_s` seconds after the last arrival: if anything
@@ -66,50 +67,44 @@ class Simulator:
         self,
         arrivals: Sequence[Query],
         context: Context,
-        rng: Draw,
+        noise: Iterator[NoiseBatch],
         *,
-        start_cost_s: float,
-        resize_cost_s: float,
         drain_s: float,
-        start_costs_s: Mapping[str, float] | None = None,
-        grant_cost_s: float = 0.0,
-        join_cost_s: float = 0.0,
+        costs: BlockCosts = FREE,
         placement: str = "spread",
         cost_model: MachineCostModel | None = None,
         contention_scale: float = 1.0,
-        proxy: SensorError | None = None,
+        sensor_error: SensorError | None = None,
         core: str = "c",
         build_dir: Path | None = None,
     ) -> None:
-        """Take the trace, ordered by arrival, and what it runs on.
+        """Take the trace, ordered by arrival, its noise (`noise_batches`), and what it runs on.
 
-        `start_costs_s` are those of single models, in place of `start_cost_s`. `grant_cost_s` is how long it
-        takes until a running block knows of a resize, `join_cost_s` what a block that grows waits for on top
-        of `resize_cost_s`. `cost_model` is that of a described machine; None: the cost table's times. `proxy`
-        is the error of the pressure that is told; None: exact. `core` is the inner loop, `c` (compiled into
-        `build_dir`, by default the user's cache folder) or `python`.
+        `costs` are what blocks wait for beside their layers. `cost_model` is that of a described machine;
+        None: the cost table's times. `sensor_error` is the error with which policies read pressure; None:
+        exact. `core` is the inner loop, `c` (compiled into `build_dir`, by default the user's cache folder)
+        or `python`.
 
-        Raises ValueError if the trace is out of order, a time is negative or no number, or the cost table has
-        not the layers of a model; LookupError if a query asks for a model that is not served or was not
+        Raises ValueError if the trace is out of order, `drain_s` is negative or no number, or the cost table
+        has not the layers of a model; LookupError if a query asks for a model that is not served or was not
         profiled.
         """
-        delays = Delays(start_cost_s, resize_cost_s, grant_cost_s, join_cost_s, start_costs_s or {})
         _check_models(arrivals, context)
         self._agenda = Agenda(arrivals, drain_s)
         self._layers = {name: len(model.layers) for name, model in context.models.items()}
         self._cores = context.machine.cores
         contention = make_contention(context.costs, context.machine, placement, cost_model, contention_scale)
-        noise = {name: context.costs.model(name).noise for name in context.models}
-        self._core = _make_core(core, contention, noise, delays, build_dir)
+        factors = {name: context.costs.model(name).noise for name in context.models}
+        self._core = _make_core(core, contention, factors, costs, build_dir)
         self._groups = groups_of(context.machine)
-        self._proxy_error = proxy
+        self._sensor_error = sensor_error
         self._arrivals = arrivals
-        self._holdings = Holdings(context.machine, pinned) if contention.seated else None
-        self._proxy = NoisyPressure(proxy) if proxy else None
-        self._parts = noise_batches(arrivals, context, rng)
-        self._rows = noise_rows(self._parts, context)
+        self._holdings = Holdings(context.machine, pinned) if contention.pinned else None
+        self._sensor = NoisyPressure(sensor_error) if sensor_error else None
+        self._batches = noise
+        self._rows = noise_rows(noise, context)
         self._now_s = 0.0
-        self._picks: dict[int, bytes] = {}
+        self._noise_index: dict[int, bytes] = {}
         self._running: set[int] = set()
 
     @property
@@ -135,28 +130,31 @@ class Simulator:
         return self._agenda.close_s
 
     @property
-    def seated(self) -> bool:
+    def pinned(self) -> bool:
         """Whether blocks have cores of their own, so that whoever runs them has to `hold` these."""
         return self._holdings is not None
 
     @property
-    def proxy_error(self) -> SensorError | None:
-        """The error of the pressure that is told; None: it is exact."""
-        return self._proxy_error
+    def sensor_error(self) -> SensorError | None:
+        """The error with which policies read pressure; None: it is exact."""
+        return self._sensor_error
 
     @property
-    def parts(self) -> Iterator[NoiseBatch]:
-        """The trace with its noise, in parts."""
-        return self._parts
+    def batches(self) -> Iterator[NoiseBatch]:
+        """The trace with its noise, in batches."""
+        return self._batches
 
-    def next_proxy_errors(self) -> NDArray[np.float64]:
-        """Return the proxy's errors of the events to come, shape (events, 2). ValueError: there is none."""
-        if self._proxy is None:
-            raise ValueError("pressure is told exactly; make the simulator with a ProxyError")
-        return self._proxy.next_errors()
+    def next_sensor_errors(self) -> NDArray[np.float64]:
+        """Return the sensor's errors of the events to come, shape (events,). ValueError: there is none."""
+        if self._sensor is None:
+            raise ValueError("pressure is read exactly; make the simulator with a SensorError")
+        return self._sensor.next_errors()
 
     def hold(self, change: CoreChange, block: int, cores: int) -> CacheGroupShare | None:
-        """Keep account of the cores of a block, under any number of its own; return a new seat."""
+        """Hold or free cores of a block, named by any number of its own; return where those in use are.
+
+        None: that is as before, or the block has ended.
+        """
         assert self._holdings is not None
         holdings = self._holdings
         if change is CoreChange.HOLD:
@@ -170,12 +168,12 @@ class Simulator:
             holdings.release(block)
             return None
         # Cores beyond those in use are reserved for a growth that is on its way.
-        return seat_of(holdings.of(block)[:cores], self._groups)
+        return cores_by_group(holdings.of(block)[:cores], self._groups)
 
     def start(self, allocation: Allocation) -> None:
         """Run a block from now on. Raises LookupError if it was not profiled so."""
         block, query_id, cores = allocation.block, allocation.query_id, allocation.cores
-        noise_index = self._picks.get(query_id)
+        noise_index = self._noise_index.get(query_id)
         if noise_index is None or query_id in self._running:
             raise LookupError(f"query {query_id} has not arrived, has ended or runs already; start others")
         if len(self._running) == self._cores:
@@ -186,7 +184,7 @@ class Simulator:
         self._core.start(query_id, block, allocation.versions, cores, noise_index, self._now_s)
         self._running.add(query_id)
         if block.stop == self._layers[block.model]:
-            del self._picks[query_id]
+            del self._noise_index[query_id]
         if self._holdings is not None:
             self._hold(CoreChange.HOLD, query_id, cores)
 
@@ -206,12 +204,12 @@ class Simulator:
         """Return the next event, or None once nothing is left to arrive, to run or to wake for."""
         agenda = self._agenda
         due_s, close_s = agenda.next_s, agenda.close_s
-        if self._proxy is not None:
-            self._proxy.next_event()
+        if self._sensor is not None:
+            self._sensor.next_event()
         event = self._core.advance(due_s if due_s < close_s else close_s)
         if event is not None:
             self._now_s = event.time_s
-            self._book(event)
+            self._update_cores(event)
             return event
         if due_s <= close_s:
             return self._take_due()
@@ -220,15 +218,15 @@ class Simulator:
         return self._close()
 
     def pressure(self) -> float:
-        """Return the pressure in [0, 1] that a block started now would meet, as it is told."""
+        """Return the pressure in [0, 1] that a block started now would meet, as the sensor reads it."""
         pressure = self._core.pressure()
-        return pressure if self._proxy is None else self._proxy.tell(pressure)
+        return pressure if self._sensor is None else self._sensor.read(pressure)
 
     def progress(self) -> Mapping[int, int]:
         """Return how many layers of each running block have ended; a live view."""
         return self._core.progress()
 
-    def _book(self, event: BlockEnd | Resized) -> None:
+    def _update_cores(self, event: BlockEnd | Resized) -> None:
         query_id = event.query_id
         if isinstance(event, BlockEnd):
             self._running.remove(query_id)
@@ -238,15 +236,15 @@ class Simulator:
             self._hold(CoreChange.ADOPT, query_id, event.cores)
 
     def _hold(self, change: CoreChange, query_id: int, cores: int) -> None:
-        seat = self.hold(change, query_id, cores)
-        if seat is not None:
-            self._core.seat(query_id, seat)
+        group_cores = self.hold(change, query_id, cores)
+        if group_cores is not None:
+            self._core.pin(query_id, group_cores)
 
     def _take_due(self) -> Event:
         event = self._agenda.pop()
         self._now_s = event.time_s
         if isinstance(event, Arrival):
-            self._picks[event.query.id] = next(self._rows).tobytes()
+            self._noise_index[event.query.id] = next(self._rows).tobytes()
         return event
 
     def _close(self) -> Closed:
@@ -254,7 +252,7 @@ class Simulator:
         self._agenda = Agenda((), 0.0)
         self._core.clear()
         self._running.clear()
-        self._picks.clear()
+        self._noise_index.clear()
         return Closed(self._now_s)
 
 
@@ -262,21 +260,21 @@ def _make_core(
     core: str,
     contention: Contention,
     noise: Mapping[str, NDArray[np.float64]],
-    delays: Delays,
+    costs: BlockCosts,
     build_dir: Path | None,
 ) -> Core:
     if core not in CORES:
         raise ValueError(f"the simulator's core is {core!r}; give one of {', '.join(CORES)}")
     if core == "c":
         try:
-            return NativeCore(contention, noise, delays, build_dir)
+            return NativeCore(contention, noise, costs, build_dir)
         except NativeBuildError as error:
             warnings.warn(
                 f"simulating in Python, with the same results but slowly: {error}",
                 RuntimeWarning,
                 stacklevel=3,
             )
-    return PythonCore(contention, noise, delays)
+    return PythonCore(contention, noise, costs)
 
 
 def _check_models(arrivals: Sequence[Query], context: Context) -> None:

@@ -1,7 +1,7 @@
-// The simulator's inner loop: layers end, and running layers are re-timed whenever a neighbour changes.
+// The simulator's inner loop: layers end, and running layers are re-timed whenever a co-running layer changes.
 //
-// It does what python_core.py does with contention.py, law.py and sharing.py, the same operations on doubles in the
-// same order, so that both give the same events to the last bit (compiled without contraction of products and
+// It does what python_core.py does with contention.py, cost_model.py and sharing.py, the same operations on doubles in
+// the same order, so that both give the same events to the last bit (compiled without contraction of products and
 // sums). Python owns all tables; only block ends and adopted resizes leave advance().
 
 #include <math.h>
@@ -12,34 +12,9 @@
 
 #include "simulator_core.h"
 
-// FETCHED: what one core fetches into each of CACHE_BYTES, or NANs.
-enum { COMPUTE_S, PARALLELISM, BLOCKING, COMPULSORY, STEEPNESS, FETCHED, LAW_FIELDS = FETCHED + 8 };
-
-// As veltair/compiler/footprint/traffic.py has them.
-static const double CACHE_BYTES[LAW_FIELDS - FETCHED] = {0x1p15, 0x1p18, 0x1p19, 0x1p20,
-                                                         0x1p21, 0x1p22, 0x1p24, 0x1p25};
-
 static const int64_t NOISE_AHEAD = 6;  // layers
 
-static const double NOT_MET = -1.0;  // below every pressure and time: a layer that has just begun has met none yet
-
-// rows: for each layer, version and core count the seconds and slopes of all levels, then the shares of DRAM and L3.
-// laws: for each layer and version LAW_FIELDS, or NULL.
-typedef struct {
-    const double *rows, *laws, *noise;
-    int64_t layers, versions;
-    double start_cost_s;
-} model_t;
-
-typedef struct {
-    const model_t *models;
-    const double *levels, *clocks, *limits, *capacities;  // clocks and limits by number of cores
-    const int32_t *count_places;                          // by number of cores; -1 if not profiled
-    int64_t level_count, count_count, cores, group_cores, groups, resources, most_layers;
-    double l3_bytes, total_l3_bytes, fork_s, combine, scale;
-    double resize_cost_s, join_cost_s;
-    int32_t by_law, seated;
-} settings_t;
+static const double NO_CONDITION = -1.0;  // of a layer that has just begun: below every pressure and time
 
 typedef struct {
     int32_t id, count;
@@ -51,20 +26,21 @@ typedef struct {
     const model_t *model;
     const uint32_t *noise;  // of its first layer
     uint8_t *versions, *next_versions;
-    share_t *seat, *uses;
-    int64_t first, layers, seat_count, use_count;
+    share_t *groups, *uses;
+    int64_t first, layers, group_count, use_count;
     double limit, next_due_s;
     int32_t cores, next_cores;  // next_cores 0: no resize is under way
 } block_t;
 
-// Its current layer, by place: oldest block first.
+// Its current layer, by index: oldest block first.
 typedef struct {
-    const double *row, *law;
+    const double *row;
+    const cost_model_t *cost_model;
     int32_t slot, fresh;
 } lane_t;
 
-// The numbers of current layers, by place, each an array of its own so that loops over all layers vectorise. met and
-// next_s are what a layer meets from now on and its seconds then; the second line is the law's.
+// The numbers of current layers, by index, each an array of its own so that loops over all layers vectorise. met and
+// next_s are what a layer meets from now on and its seconds then; the second line is for machines with a cost model.
 enum { DRAM, L3, NOISE, BEGIN_S, END_S, CONDITION, SECONDS, MET, NEXT_S };
 enum { FULL_S = NEXT_S + 1, ALONE_S, MOVED, DEMAND, GRANTED, NUMBERS };
 
@@ -72,8 +48,8 @@ struct simulator {
     settings_t settings;
     state_t state;
     double now_s, next_end_s;
-    int64_t next_place, busy_cores, offered_cores;  // offered_cores: how many were busy when layers last made offers
-    bool stale, seats_changed;
+    int64_t next_index, busy_cores, offered_cores;  // offered_cores: how many were busy when layers last made offers
+    bool stale, pins_changed;
     block_t *blocks;
     lane_t *lanes;
     double *numbers[NUMBERS], *all_numbers;
@@ -98,7 +74,7 @@ simulator_t *simulator_new(const settings_t *settings) {
     simulator_t *sim = calloc(1, sizeof *sim);
     if (!sim) return NULL;
     size_t slots = settings->cores, groups = settings->groups, resources = settings->resources;
-    size_t seats = settings->seated ? groups : 0, room = seats + resources;
+    size_t group_shares = settings->pinned ? groups : 0, room = group_shares + resources;
     sim->settings = *settings;
     sim->blocks = calloc(slots, sizeof *sim->blocks);
     sim->lanes = calloc(slots, sizeof *sim->lanes);
@@ -123,8 +99,8 @@ simulator_t *simulator_new(const settings_t *settings) {
         block_t *block = &sim->blocks[slot];
         block->versions = sim->versions + 2 * slot * settings->most_layers;
         block->next_versions = block->versions + settings->most_layers;
-        block->seat = sim->shares + slot * room;
-        block->uses = block->seat + seats;
+        block->groups = sim->shares + slot * room;
+        block->uses = block->groups + group_shares;
         block->uses[0] = (share_t){0, 0, 1.0};
         block->use_count = 1;
     }
@@ -136,85 +112,86 @@ state_t *simulator_state(simulator_t *sim) { return &sim->state; }
 
 int32_t *simulator_ended(simulator_t *sim) { return sim->ended; }
 
-static const double *row_of(const settings_t *of, const model_t *model, int64_t layer, int64_t version, int64_t place) {
-    int64_t cell = (layer * model->versions + version) * of->count_count + place;
+static const double *row_of(const settings_t *of, const model_t *model, int64_t layer, int64_t version, int64_t index) {
+    int64_t cell = (layer * model->versions + version) * of->count_count + index;
     return model->rows + cell * (2 * of->level_count + 2);
 }
 
 // Return whether layers [first, last) have these versions on so many cores.
 static bool profiled(const settings_t *of, const model_t *model, int64_t first, int64_t last, const uint8_t *versions,
                      int32_t cores) {
-    int32_t place = cores >= 1 && cores <= of->cores ? of->count_places[cores] : -1;
-    if (place < 0 || last > model->layers) return false;
+    int32_t index = cores >= 1 && cores <= of->cores ? of->count_indices[cores] : -1;
+    if (index < 0 || last > model->layers) return false;
     for (int64_t layer = first; layer < last; layer++) {
         int64_t version = versions[layer - first];
-        if (version >= model->versions || isinf(row_of(of, model, layer, version, place)[0])) return false;
+        if (version >= model->versions || isinf(row_of(of, model, layer, version, index)[0])) return false;
     }
     return true;
 }
 
-// Fetch what a block's next layer will need, and noise for later ones, which lies scattered: tables and noise are
-// larger than a core's caches.
+// Prefetch the table row of a block's next layer and the noise of later ones: tables and noise are larger than a
+// core's caches, and noise is read at random.
 static void prefetch_layer(const settings_t *of, const block_t *block, int64_t ended) {
     if (ended >= block->layers) return;
     const model_t *model = block->model;
     int64_t layer = block->first + ended, version = block->versions[ended];
-    const char *row = (const char *)row_of(of, model, layer, version, of->count_places[block->cores]);
+    const char *row = (const char *)row_of(of, model, layer, version, of->count_indices[block->cores]);
     __builtin_prefetch(row);
     __builtin_prefetch(row + 64);
     if (ended + NOISE_AHEAD < block->layers) __builtin_prefetch(model->noise + block->noise[ended + NOISE_AHEAD]);
-    if (model->laws)
-        for (size_t byte = 0; byte < LAW_FIELDS * sizeof(double); byte += 64)
-            __builtin_prefetch((const char *)(model->laws + (layer * model->versions + version) * LAW_FIELDS) + byte);
+    if (model->cost_models)
+        for (size_t byte = 0; byte < sizeof(cost_model_t); byte += 64)
+            __builtin_prefetch((const char *)(model->cost_models + layer * model->versions + version) + byte);
 }
 
-// Let the block at a place begin its next layer at begin_s.
-static void enter_layer(simulator_t *sim, int64_t place, double begin_s) {
+// Let the block at an index begin its next layer at begin_s.
+static void enter_layer(simulator_t *sim, int64_t index, double begin_s) {
     const settings_t *of = &sim->settings;
-    lane_t *lane = &sim->lanes[place];
+    lane_t *lane = &sim->lanes[index];
     const block_t *block = &sim->blocks[lane->slot];
     int64_t ended = sim->ended[lane->slot], layer = block->first + ended, version = block->versions[ended];
     int64_t cell = layer * block->model->versions + version;
-    lane->row = row_of(of, block->model, layer, version, of->count_places[block->cores]);
-    lane->law = block->model->laws ? block->model->laws + cell * LAW_FIELDS : NULL;
+    lane->row = row_of(of, block->model, layer, version, of->count_indices[block->cores]);
+    lane->cost_model = block->model->cost_models ? block->model->cost_models + cell : NULL;
     lane->fresh = true;
-    sim->numbers[DRAM][place] = lane->row[2 * of->level_count];
-    sim->numbers[L3][place] = lane->row[2 * of->level_count + 1];
-    sim->numbers[NOISE][place] = block->model->noise[block->noise[ended]];
-    sim->numbers[BEGIN_S][place] = begin_s;
-    sim->numbers[CONDITION][place] = NOT_MET;
+    sim->numbers[DRAM][index] = lane->row[2 * of->level_count];
+    sim->numbers[L3][index] = lane->row[2 * of->level_count + 1];
+    sim->numbers[NOISE][index] = block->model->noise[block->noise[ended]];
+    sim->numbers[BEGIN_S][index] = begin_s;
+    sim->numbers[CONDITION][index] = NO_CONDITION;
     prefetch_layer(of, block, ended + 1);
 }
 
-static void count_seat(simulator_t *sim, const block_t *block, int32_t sign) {
-    for (int64_t place = 0; place < block->seat_count; place++)
-        sim->busy[block->seat[place].id] += sign * block->seat[place].count;
+static void count_group_cores(simulator_t *sim, const block_t *block, int32_t sign) {
+    for (int64_t index = 0; index < block->group_count; index++)
+        sim->busy[block->groups[index].id] += sign * block->groups[index].count;
 }
 
-// Seat a block: groups[i] with counts[i] cores; it draws parts[i] of its bytes through resources[i], at most limit.
-void simulator_seat(simulator_t *sim, int32_t slot, int32_t group_count, const int32_t *groups, const int32_t *counts,
-                    int32_t use_count, const int32_t *resources, const double *parts, double limit) {
+// Say on which cache groups a block's cores are: counts[i] on groups[i]. It draws parts[i] of its bytes through resources[i],
+// at most limit bytes/s.
+void simulator_pin(simulator_t *sim, int32_t slot, int32_t group_count, const int32_t *groups, const int32_t *counts,
+                   int32_t use_count, const int32_t *resources, const double *parts, double limit) {
     block_t *block = &sim->blocks[slot];
-    count_seat(sim, block, -1);
+    count_group_cores(sim, block, -1);
     int32_t cores = 0;
-    for (int32_t place = 0; place < group_count; place++)
-        cores += counts[place];
-    for (int32_t place = 0; place < group_count; place++)
-        block->seat[place] = (share_t){groups[place], counts[place], (double)counts[place] / cores};
-    block->seat_count = group_count;
-    count_seat(sim, block, 1);
-    for (int32_t place = 0; place < use_count; place++)
-        block->uses[place] = (share_t){resources[place], 0, parts[place]};
+    for (int32_t index = 0; index < group_count; index++)
+        cores += counts[index];
+    for (int32_t index = 0; index < group_count; index++)
+        block->groups[index] = (share_t){groups[index], counts[index], (double)counts[index] / cores};
+    block->group_count = group_count;
+    count_group_cores(sim, block, 1);
+    for (int32_t index = 0; index < use_count; index++)
+        block->uses[index] = (share_t){resources[index], 0, parts[index]};
     block->use_count = use_count;
     block->limit = limit;
-    sim->stale = sim->seats_changed = true;
+    sim->stale = sim->pins_changed = true;
 }
 
 // Start a block of layers [first, last) in a free slot. noise holds an index into the model's noise for each layer.
-int simulator_start(simulator_t *sim, int32_t slot, int32_t model_place, int32_t first, int32_t last, int32_t cores,
+int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t first, int32_t last, int32_t cores,
                     const uint8_t *versions, const char *noise, double now_s) {
     const settings_t *of = &sim->settings;
-    const model_t *model = &of->models[model_place];
+    const model_t *model = &of->models[model_index];
     if (!profiled(of, model, first, last, versions, cores)) return NOT_PROFILED;
     block_t *block = &sim->blocks[slot];
     block->model = model;
@@ -229,10 +206,10 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_place, int32_t
     for (int64_t layer = 0; layer < NOISE_AHEAD && layer < block->layers; layer++)
         __builtin_prefetch(model->noise + block->noise[layer]);
     sim->ended[slot] = 0;
-    int64_t place = sim->state.running++;
-    sim->lanes[place].slot = slot;
-    sim->numbers[END_S][place] = INFINITY;
-    enter_layer(sim, place, now_s + model->start_cost_s);
+    int64_t index = sim->state.running++;
+    sim->lanes[index].slot = slot;
+    sim->numbers[END_S][index] = INFINITY;
+    enter_layer(sim, index, now_s + model->start_cost_s);
     sim->now_s = now_s;
     sim->busy_cores += cores;
     sim->stale = true;
@@ -260,45 +237,46 @@ static double seconds_at(const settings_t *of, const double *row, double pressur
     return row[below] + (pressure - of->levels[below]) * row[of->level_count + below];
 }
 
-// Let all layers meet their conditions from now on: those that met others before are stretched.
+// Apply the new conditions (pressure, or seconds by the cost model) to all layers: what is left of a layer whose
+// condition changed is stretched by the ratio of its new time to its old one.
 static void meet(simulator_t *sim) {
     const double *restrict noise = sim->numbers[NOISE], *restrict begin_s = sim->numbers[BEGIN_S];
     const double *restrict met = sim->numbers[MET], *restrict next_s = sim->numbers[NEXT_S];
     double *restrict end_s = sim->numbers[END_S], *restrict seconds = sim->numbers[SECONDS];
     double *restrict condition = sim->numbers[CONDITION], now_s = sim->now_s;
-    for (int64_t place = 0; place < sim->state.running; place++) {
-        double from_s = begin_s[place] > now_s ? begin_s[place] : now_s;
-        double begun = begin_s[place] + next_s[place] * noise[place];
-        double stretched = from_s + (end_s[place] - from_s) * (next_s[place] / seconds[place]);
-        double end = condition[place] == NOT_MET ? begun : stretched;
-        bool same = met[place] == condition[place];
-        end_s[place] = same ? end_s[place] : end;
-        seconds[place] = same ? seconds[place] : next_s[place];
-        condition[place] = met[place];
+    for (int64_t index = 0; index < sim->state.running; index++) {
+        double from_s = begin_s[index] > now_s ? begin_s[index] : now_s;
+        double begun = begin_s[index] + next_s[index] * noise[index];
+        double stretched = from_s + (end_s[index] - from_s) * (next_s[index] / seconds[index]);
+        double end = condition[index] == NO_CONDITION ? begun : stretched;
+        bool same = met[index] == condition[index];
+        end_s[index] = same ? end_s[index] : end;
+        seconds[index] = same ? seconds[index] : next_s[index];
+        condition[index] = met[index];
     }
 }
 
-// Return the others' footprint over the L3 that a seat shares with them.
-static double met_l3(const simulator_t *sim, const share_t *seat, int64_t count, double own) {
+// Return the footprint of the other blocks over the L3 that a pinned block's cores share with them.
+static double met_l3(const simulator_t *sim, const share_t *groups, int64_t count, double own) {
     double met = 0.0;
-    for (int64_t place = 0; place < count; place++)
-        met += seat[place].part * (sim->density[seat[place].id] - own * seat[place].part);
+    for (int64_t index = 0; index < count; index++)
+        met += groups[index].part * (sim->density[groups[index].id] - own * groups[index].part);
     return met * (double)sim->settings.groups;
 }
 
 static void sum_density(simulator_t *sim) {
     memset(sim->density, 0, sim->settings.groups * sizeof *sim->density);
-    for (int64_t place = 0; place < sim->state.running; place++) {
-        const block_t *block = &sim->blocks[sim->lanes[place].slot];
-        for (int64_t at = 0; at < block->seat_count; at++)
-            sim->density[block->seat[at].id] += sim->numbers[L3][place] * block->seat[at].part;
+    for (int64_t index = 0; index < sim->state.running; index++) {
+        const block_t *block = &sim->blocks[sim->lanes[index].slot];
+        for (int64_t at = 0; at < block->group_count; at++)
+            sim->density[block->groups[at].id] += sim->numbers[L3][index] * block->groups[at].part;
     }
 }
 
 static double sum(const double *values, int64_t count) {
     double total = 0.0;
-    for (int64_t place = 0; place < count; place++)
-        total += values[place];
+    for (int64_t index = 0; index < count; index++)
+        total += values[index];
     return total;
 }
 
@@ -307,49 +285,51 @@ static void retime_by_table(simulator_t *sim) {
     const double *restrict drams = sim->numbers[DRAM], *restrict l3s = sim->numbers[L3];
     double *restrict met = sim->numbers[MET], *restrict next_s = sim->numbers[NEXT_S];
     double dram = 0.0, l3 = 0.0;
-    for (int64_t place = 0; place < running; place++) {  // one loop: neither sum waits for the other
-        dram += drams[place];
-        l3 += l3s[place];
+    for (int64_t index = 0; index < running; index++) {  // one loop: neither sum waits for the other
+        dram += drams[index];
+        l3 += l3s[index];
     }
-    if (sim->settings.seated) sum_density(sim);
-    for (int64_t place = 0; place < running; place++) {
-        double by_dram = dram - drams[place], by_l3 = l3 - l3s[place];
-        if (sim->settings.seated) {
-            const block_t *block = &sim->blocks[sim->lanes[place].slot];
-            by_l3 = met_l3(sim, block->seat, block->seat_count, l3s[place]);
+    if (sim->settings.pinned) sum_density(sim);
+    for (int64_t index = 0; index < running; index++) {
+        double by_dram = dram - drams[index], by_l3 = l3 - l3s[index];
+        if (sim->settings.pinned) {
+            const block_t *block = &sim->blocks[sim->lanes[index].slot];
+            by_l3 = met_l3(sim, block->groups, block->group_count, l3s[index]);
         }
         double worse = by_dram > by_l3 ? by_dram : by_l3;
-        met[place] = worse < 1.0 ? worse : 1.0;
+        met[index] = worse < 1.0 ? worse : 1.0;
     }
     const double *restrict condition = sim->numbers[CONDITION], *restrict seconds = sim->numbers[SECONDS];
-    for (int64_t place = 0; place < running; place++)
-        next_s[place] = met[place] == condition[place] ? seconds[place]
-                                                       : seconds_at(&sim->settings, sim->lanes[place].row, met[place]);
+    for (int64_t index = 0; index < running; index++)
+        next_s[index] = met[index] == condition[index] ? seconds[index]
+                                                       : seconds_at(&sim->settings, sim->lanes[index].row, met[index]);
 }
 
-static double interpolated(const double *fetched, double cache_bytes) {
-    int place = 0;
-    while (place < LAW_FIELDS - FETCHED && CACHE_BYTES[place] <= cache_bytes)
-        place++;
-    if (place == 0 || place == LAW_FIELDS - FETCHED) return fetched[place > 0 ? place - 1 : 0];
-    double low = CACHE_BYTES[place - 1], high = CACHE_BYTES[place];
-    return fetched[place - 1] + (cache_bytes - low) / (high - low) * (fetched[place] - fetched[place - 1]);
+static double interpolated(const settings_t *of, const double *fetched, double cache_bytes) {
+    int index = 0;
+    while (index < CACHE_SIZES && of->cache_bytes[index] <= cache_bytes)
+        index++;
+    if (index == 0 || index == CACHE_SIZES) return fetched[index > 0 ? index - 1 : 0];
+    double low = of->cache_bytes[index - 1], high = of->cache_bytes[index];
+    return fetched[index - 1] + (cache_bytes - low) / (high - low) * (fetched[index] - fetched[index - 1]);
 }
 
-static double of_blocks(const double *law, double at_work, double cache_bytes) {
-    double refetch = sqrt(law[BLOCKING] * at_work / cache_bytes);
-    double fetched = law[PARALLELISM] * law[BLOCKING] * (refetch > 1.0 ? refetch : 1.0);
-    return fetched > law[COMPULSORY] ? fetched : law[COMPULSORY];
+static double of_blocks(const cost_model_t *cost_model, double at_work, double cache_bytes) {
+    double refetch = sqrt(cost_model->blocking_bytes * at_work / cache_bytes);
+    double fetched = cost_model->parallelism * cost_model->blocking_bytes * (refetch > 1.0 ? refetch : 1.0);
+    return fetched > cost_model->compulsory_bytes ? fetched : cost_model->compulsory_bytes;
 }
 
-static double traffic_bytes(const double *law, double cores, double l3_bytes) {
-    double least = law[COMPULSORY], at_work = cores < law[PARALLELISM] ? cores : law[PARALLELISM], modelled;
+static double traffic_bytes(const settings_t *of, const cost_model_t *cost_model, double cores, double l3_bytes) {
+    double least = cost_model->compulsory_bytes, parallelism = cost_model->parallelism, modelled;
+    double at_work = cores < parallelism ? cores : parallelism;
     bool fits = least <= l3_bytes;
-    if (!isnan(law[FETCHED]))
-        modelled = interpolated(law + FETCHED, fits ? l3_bytes : l3_bytes / at_work);
+    if (!isnan(cost_model->fetched_bytes[0]))
+        modelled = interpolated(of, cost_model->fetched_bytes, fits ? l3_bytes : l3_bytes / at_work);
     else
-        modelled = fits ? least : of_blocks(law, at_work, l3_bytes);
-    return law[STEEPNESS] == 1.0 || least == 0.0 ? modelled : least * pow(modelled / least, law[STEEPNESS]);
+        modelled = fits ? least : of_blocks(cost_model, at_work, l3_bytes);
+    return cost_model->steepness == 1.0 || least == 0.0 ? modelled
+                                                        : least * pow(modelled / least, cost_model->steepness);
 }
 
 static double combined(double compute_s, double memory_s, double exponent) {
@@ -359,10 +339,11 @@ static double combined(double compute_s, double memory_s, double exponent) {
     return longer * pow(1.0 + pow(shorter / longer, exponent), 1.0 / exponent);
 }
 
-static double law_seconds(const simulator_t *sim, const double *law, int32_t cores, double moved, double limit) {
-    double rounds = ceil(law[PARALLELISM] / cores) / law[PARALLELISM];
-    double compute_s = law[COMPUTE_S] * rounds / sim->settings.clocks[sim->busy_cores];
-    double fork_s = law[PARALLELISM] > 1.0 && cores > 1 ? sim->settings.fork_s : 0.0;
+static double predicted_seconds(const simulator_t *sim, const cost_model_t *cost_model, int32_t cores, double moved,
+                                double limit) {
+    double rounds = ceil(cost_model->parallelism / cores) / cost_model->parallelism;
+    double compute_s = cost_model->compute_s * rounds / sim->settings.clocks[sim->busy_cores];
+    double fork_s = cost_model->parallelism > 1.0 && cores > 1 ? sim->settings.fork_s : 0.0;
     return combined(compute_s, moved / limit, sim->settings.combine) + fork_s;
 }
 
@@ -371,30 +352,30 @@ static double spread_l3_bytes(const settings_t *of, int64_t cores, int64_t busy_
     return (double)cores * (share < of->l3_bytes ? share : of->l3_bytes);
 }
 
-static double seat_l3_bytes(const simulator_t *sim, const block_t *block) {
+static double pinned_l3_bytes(const simulator_t *sim, const block_t *block) {
     double l3_bytes = 0.0;
-    for (int64_t place = 0; place < block->seat_count; place++)
-        l3_bytes += sim->settings.l3_bytes * ((double)block->seat[place].count / sim->busy[block->seat[place].id]);
+    for (int64_t index = 0; index < block->group_count; index++)
+        l3_bytes += sim->settings.l3_bytes * ((double)block->groups[index].count / sim->busy[block->groups[index].id]);
     return l3_bytes;
 }
 
-// Work out what a layer asks for with the L3 and the clock of the moment.
-static void offer(simulator_t *sim, int64_t place) {
+// Set a layer's traffic, its time at full bandwidth and its bandwidth demand under the current L3 shares and clock.
+static void offer(simulator_t *sim, int64_t index) {
     const settings_t *of = &sim->settings;
-    const double *law = sim->lanes[place].law;
-    const block_t *block = &sim->blocks[sim->lanes[place].slot];
+    const cost_model_t *cost_model = sim->lanes[index].cost_model;
+    const block_t *block = &sim->blocks[sim->lanes[index].slot];
     int32_t cores = block->cores;
-    double l3_bytes = of->seated ? seat_l3_bytes(sim, block) : spread_l3_bytes(of, cores, sim->busy_cores);
-    double moved = traffic_bytes(law, cores, l3_bytes);
-    double full_s = law_seconds(sim, law, cores, moved, block->limit);
-    sim->numbers[MOVED][place] = moved;
-    sim->numbers[FULL_S][place] = full_s;
-    sim->numbers[DEMAND][place] = moved / full_s;
-    sim->lanes[place].fresh = false;
+    double l3_bytes = of->pinned ? pinned_l3_bytes(sim, block) : spread_l3_bytes(of, cores, sim->busy_cores);
+    double moved = traffic_bytes(of, cost_model, cores, l3_bytes);
+    double full_s = predicted_seconds(sim, cost_model, cores, moved, block->limit);
+    sim->numbers[MOVED][index] = moved;
+    sim->numbers[FULL_S][index] = full_s;
+    sim->numbers[DEMAND][index] = moved / full_s;
+    sim->lanes[index].fresh = false;
     if (of->scale == 1.0) return;
-    double alone_bytes = of->seated ? of->l3_bytes * (double)block->seat_count : spread_l3_bytes(of, cores, cores);
-    double alone_moved = traffic_bytes(law, cores, alone_bytes);
-    sim->numbers[ALONE_S][place] = law_seconds(sim, law, cores, alone_moved, block->limit);
+    double alone_bytes = of->pinned ? of->l3_bytes * (double)block->group_count : spread_l3_bytes(of, cores, cores);
+    double alone_moved = traffic_bytes(of, cost_model, cores, alone_bytes);
+    sim->numbers[ALONE_S][index] = predicted_seconds(sim, cost_model, cores, alone_moved, block->limit);
 }
 
 static void add_uses(const block_t *block, double *to, double amount) {
@@ -402,9 +383,9 @@ static void add_uses(const block_t *block, double *to, double amount) {
         to[block->uses[at].id] += amount * block->uses[at].part;
 }
 
-static const block_t *block_at(const simulator_t *sim, int64_t place) { return &sim->blocks[sim->lanes[place].slot]; }
+static const block_t *block_at(const simulator_t *sim, int64_t index) { return &sim->blocks[sim->lanes[index].slot]; }
 
-// Return how far all that rise can rise together; *full is the resource that is full then.
+// Progressive filling: return the level to which all unsatisfied layers can rise; *full is the resource full there.
 static double find_level(simulator_t *sim, int64_t count, int64_t *full) {
     memset(sim->weights, 0, sim->settings.resources * sizeof *sim->weights);
     for (int64_t at = 0; at < count; at++)
@@ -427,20 +408,20 @@ static bool draws_through(const block_t *block, int64_t resource) {
     return false;
 }
 
-// Close those that ask for no more than level, or if there are none those that draw through what is full.
-static int64_t close_some(simulator_t *sim, int64_t count, double level, int64_t full) {
+// Fix the grants of layers that demand at most level, or if there are none of those that use the full resource.
+static int64_t fix_some(simulator_t *sim, int64_t count, double level, int64_t full) {
     bool content = false;
     for (int64_t at = 0; at < count; at++)
         content |= sim->numbers[DEMAND][sim->rising[at]] <= level;
     int64_t left = 0;
     for (int64_t at = 0; at < count; at++) {
-        int64_t place = sim->rising[at];
-        const block_t *block = block_at(sim, place);
-        if (content ? sim->numbers[DEMAND][place] <= level : draws_through(block, full)) {
-            if (!content) sim->numbers[GRANTED][place] = level;
-            add_uses(block, sim->taken, sim->numbers[GRANTED][place]);
+        int64_t index = sim->rising[at];
+        const block_t *block = block_at(sim, index);
+        if (content ? sim->numbers[DEMAND][index] <= level : draws_through(block, full)) {
+            if (!content) sim->numbers[GRANTED][index] = level;
+            add_uses(block, sim->taken, sim->numbers[GRANTED][index]);
         } else {
-            sim->rising[left++] = place;
+            sim->rising[left++] = index;
         }
     }
     return left;
@@ -450,27 +431,27 @@ static int64_t close_some(simulator_t *sim, int64_t count, double level, int64_t
 static void grant_all(simulator_t *sim) {
     int64_t count = sim->state.running, resources = sim->settings.resources;
     memset(sim->wanted, 0, resources * sizeof *sim->wanted);
-    for (int64_t place = 0; place < count; place++) {
-        sim->numbers[GRANTED][place] = sim->numbers[DEMAND][place];
-        add_uses(block_at(sim, place), sim->wanted, sim->numbers[DEMAND][place]);
+    for (int64_t index = 0; index < count; index++) {
+        sim->numbers[GRANTED][index] = sim->numbers[DEMAND][index];
+        add_uses(block_at(sim, index), sim->wanted, sim->numbers[DEMAND][index]);
     }
     bool enough = true;
     for (int64_t resource = 0; resource < resources; resource++)
         enough &= sim->wanted[resource] <= sim->settings.capacities[resource];
     if (enough) return;
     memset(sim->taken, 0, resources * sizeof *sim->taken);
-    for (int64_t place = 0; place < count; place++)
-        sim->rising[place] = place;
+    for (int64_t index = 0; index < count; index++)
+        sim->rising[index] = index;
     double level = 0.0;
     while (count) {
         int64_t full;
         double room = find_level(sim, count, &full);
         level = room > level ? room : level;
-        count = close_some(sim, count, level, full);
+        count = fix_some(sim, count, level, full);
     }
 }
 
-// The same where all draw through one resource only: grant_all() without weights, to the same numbers.
+// Fast path of grant_all() for machines with one bandwidth: no weights, the same numbers.
 static void grant_one(simulator_t *sim) {
     int64_t count = sim->state.running, *restrict rising = sim->rising;
     const double *restrict demand = sim->numbers[DEMAND];
@@ -478,17 +459,17 @@ static void grant_one(simulator_t *sim) {
     double taken = 0.0, level = 0.0, capacity = sim->settings.capacities[0];
     memcpy(granted, demand, count * sizeof *granted);
     if (sum(demand, count) <= capacity) return;
-    for (int64_t place = 0; place < count; place++)
-        rising[place] = place;
+    for (int64_t index = 0; index < count; index++)
+        rising[index] = index;
     while (count) {
         double room = (capacity - taken) / (double)count;
         level = room > level ? room : level;
         int64_t left = 0;
         for (int64_t at = 0; at < count; at++) {
-            int64_t place = rising[at];
-            bool content = demand[place] <= level;
-            taken += content ? demand[place] : 0.0;
-            rising[left] = place;
+            int64_t index = rising[at];
+            bool content = demand[index] <= level;
+            taken += content ? demand[index] : 0.0;
+            rising[left] = index;
             left += !content;
         }
         if (left == count) break;
@@ -498,11 +479,11 @@ static void grant_one(simulator_t *sim) {
         granted[rising[at]] = level;
 }
 
-static void retime_by_law(simulator_t *sim) {
+static void retime_by_cost_model(simulator_t *sim) {
     int64_t running = sim->state.running;
-    bool all = sim->busy_cores != sim->offered_cores || sim->seats_changed;
-    for (int64_t place = 0; place < running; place++)
-        if (all || sim->lanes[place].fresh) offer(sim, place);
+    bool all = sim->busy_cores != sim->offered_cores || sim->pins_changed;
+    for (int64_t index = 0; index < running; index++)
+        if (all || sim->lanes[index].fresh) offer(sim, index);
     sim->offered_cores = sim->busy_cores;
     if (sim->settings.resources == 1)
         grant_one(sim);
@@ -512,20 +493,20 @@ static void retime_by_law(simulator_t *sim) {
     const double *restrict full_s = sim->numbers[FULL_S], *restrict moved = sim->numbers[MOVED];
     const double *restrict alone_s = sim->numbers[ALONE_S];
     double *restrict next_s = sim->numbers[NEXT_S], scale = sim->settings.scale;
-    for (int64_t place = 0; place < running; place++) {
-        double slowed_s = moved[place] / granted[place];
-        next_s[place] = granted[place] >= demand[place] ? full_s[place] : slowed_s;
+    for (int64_t index = 0; index < running; index++) {
+        double slowed_s = moved[index] / granted[index];
+        next_s[index] = granted[index] >= demand[index] ? full_s[index] : slowed_s;
     }
     if (scale != 1.0)
-        for (int64_t place = 0; place < running; place++)
-            next_s[place] = alone_s[place] + scale * (next_s[place] - alone_s[place]);
+        for (int64_t index = 0; index < running; index++)
+            next_s[index] = alone_s[index] + scale * (next_s[index] - alone_s[index]);
     memcpy(sim->numbers[MET], next_s, running * sizeof *next_s);
 }
 
 static double least(const double *values, int64_t count) {
     double least[4] = {INFINITY, INFINITY, INFINITY, INFINITY};  // four chains do not wait for each other
-    for (int64_t place = 0; place < count; place++)
-        least[place % 4] = values[place] < least[place % 4] ? values[place] : least[place % 4];
+    for (int64_t index = 0; index < count; index++)
+        least[index % 4] = values[index] < least[index % 4] ? values[index] : least[index % 4];
     double even = least[0] < least[2] ? least[0] : least[2], odd = least[1] < least[3] ? least[1] : least[3];
     return even < odd ? even : odd;
 }
@@ -533,48 +514,49 @@ static double least(const double *values, int64_t count) {
 static void find_next_end(simulator_t *sim) {
     const double *end_s = sim->numbers[END_S];
     sim->next_end_s = least(end_s, sim->state.running);
-    sim->next_place = 0;
-    while (sim->next_place < sim->state.running && end_s[sim->next_place] != sim->next_end_s)
-        sim->next_place++;
+    sim->next_index = 0;
+    while (sim->next_index < sim->state.running && end_s[sim->next_index] != sim->next_end_s)
+        sim->next_index++;
 }
 
 static void retime(simulator_t *sim) {
-    if (sim->settings.by_law)
-        retime_by_law(sim);
+    if (sim->settings.by_cost_model)
+        retime_by_cost_model(sim);
     else
         retime_by_table(sim);
     meet(sim);
     find_next_end(sim);
-    sim->stale = sim->seats_changed = false;
+    sim->stale = sim->pins_changed = false;
 }
 
-// The same where only one layer is another one, which presses as the one before it: the others meet what they met.
-static void retime_one(simulator_t *sim, int64_t place) {
-    double **numbers = sim->numbers, met = numbers[MET][place];
-    double seconds = seconds_at(&sim->settings, sim->lanes[place].row, met);
-    numbers[END_S][place] = numbers[BEGIN_S][place] + seconds * numbers[NOISE][place];
-    numbers[SECONDS][place] = seconds;
-    numbers[CONDITION][place] = met;
+// Fast path of retime(): one layer changed and its DRAM and L3 demand equal its predecessor's, so no other layer's
+// pressure changes.
+static void retime_one(simulator_t *sim, int64_t index) {
+    double **numbers = sim->numbers, met = numbers[MET][index];
+    double seconds = seconds_at(&sim->settings, sim->lanes[index].row, met);
+    numbers[END_S][index] = numbers[BEGIN_S][index] + seconds * numbers[NOISE][index];
+    numbers[SECONDS][index] = seconds;
+    numbers[CONDITION][index] = met;
     find_next_end(sim);
     sim->stale = false;
 }
 
-static int end_block(simulator_t *sim, int64_t place, block_t *block) {
+static int end_block(simulator_t *sim, int64_t index, block_t *block) {
     sim->busy_cores -= block->cores;
-    count_seat(sim, block, -1);
-    block->seat_count = 0;
+    count_group_cores(sim, block, -1);
+    block->group_count = 0;
     sim->state.running--;
-    size_t after = sim->state.running - place;
-    memmove(&sim->lanes[place], &sim->lanes[place + 1], after * sizeof *sim->lanes);
+    size_t after = sim->state.running - index;
+    memmove(&sim->lanes[index], &sim->lanes[index + 1], after * sizeof *sim->lanes);
     for (size_t number = 0; number < NUMBERS; number++) {
         double *values = sim->numbers[number];
-        memmove(&values[place], &values[place + 1], after * sizeof *values);
+        memmove(&values[index], &values[index + 1], after * sizeof *values);
     }
-    sim->seats_changed = sim->settings.seated;
+    sim->pins_changed = sim->settings.pinned;
     return BLOCK_END;
 }
 
-static int adopt(simulator_t *sim, int64_t place, block_t *block) {
+static int adopt(simulator_t *sim, int64_t index, block_t *block) {
     double cost_s = block->next_cores != block->cores ? sim->settings.resize_cost_s : 0.0;
     if (block->next_cores > block->cores) cost_s += sim->settings.join_cost_s;
     sim->busy_cores += block->next_cores - block->cores;
@@ -582,28 +564,28 @@ static int adopt(simulator_t *sim, int64_t place, block_t *block) {
     block->cores = block->next_cores;
     block->next_cores = 0;
     block->limit = sim->settings.limits[block->cores];
-    enter_layer(sim, place, sim->now_s + cost_s);
+    enter_layer(sim, index, sim->now_s + cost_s);
     return RESIZED;
 }
 
 static int end_layer(simulator_t *sim) {
-    int32_t slot = sim->lanes[sim->next_place].slot;
+    int32_t slot = sim->lanes[sim->next_index].slot;
     block_t *block = &sim->blocks[slot];
     sim->state.events++;
     sim->now_s = sim->next_end_s;
     sim->stale = true;
     sim->state.time_s = sim->now_s;
     sim->state.slot = slot;
-    if (++sim->ended[slot] == block->layers) return end_block(sim, sim->next_place, block);
+    if (++sim->ended[slot] == block->layers) return end_block(sim, sim->next_index, block);
     if (block->next_cores && block->next_due_s <= sim->now_s) {
         sim->state.cores = block->next_cores;
-        return adopt(sim, sim->next_place, block);
+        return adopt(sim, sim->next_index, block);
     }
-    int64_t place = sim->next_place;
-    double dram = sim->numbers[DRAM][place], l3 = sim->numbers[L3][place];
-    enter_layer(sim, place, sim->now_s);
-    if (!sim->settings.by_law && sim->numbers[DRAM][place] == dram && sim->numbers[L3][place] == l3)
-        retime_one(sim, place);
+    int64_t index = sim->next_index;
+    double dram = sim->numbers[DRAM][index], l3 = sim->numbers[L3][index];
+    enter_layer(sim, index, sim->now_s);
+    if (!sim->settings.by_cost_model && sim->numbers[DRAM][index] == dram && sim->numbers[L3][index] == l3)
+        retime_one(sim, index);
     return NOTHING;
 }
 
@@ -618,16 +600,16 @@ int simulator_advance(simulator_t *sim, double limit_s) {
     }
 }
 
-// Return the pressure that a block started now would meet; seated, it would be on all cores that are free.
+// Return the pressure that a block started now would meet; pinned, it would be on all cores that are free.
 double simulator_pressure(simulator_t *sim) {
     const settings_t *of = &sim->settings;
     double dram = sum(sim->numbers[DRAM], sim->state.running), l3 = sum(sim->numbers[L3], sim->state.running);
-    if (of->seated) {
+    if (of->pinned) {
         sum_density(sim);
         int64_t free_cores = of->cores - sim->busy_cores;
         l3 = 0.0;
         for (int64_t group = 0; group < of->groups; group++) {
-            int64_t idle = of->group_cores - sim->busy[group];
+            int64_t idle = of->cores_per_group - sim->busy[group];
             if (idle) l3 += (double)idle / (double)free_cores * sim->density[group];
         }
         l3 *= (double)of->groups;
@@ -638,10 +620,10 @@ double simulator_pressure(simulator_t *sim) {
 
 // End all blocks at once.
 void simulator_clear(simulator_t *sim) {
-    for (int64_t place = 0; place < sim->state.running; place++) {
-        block_t *block = &sim->blocks[sim->lanes[place].slot];
-        count_seat(sim, block, -1);
-        block->seat_count = 0;
+    for (int64_t index = 0; index < sim->state.running; index++) {
+        block_t *block = &sim->blocks[sim->lanes[index].slot];
+        count_group_cores(sim, block, -1);
+        block->group_count = 0;
     }
     sim->state.running = sim->busy_cores = 0;
     sim->stale = true;

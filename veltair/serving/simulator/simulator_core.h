@@ -1,14 +1,42 @@
-// The simulator's inner loop, as serving_loop.c calls it; simulator_core.c says what each function does.
+// The simulator's inner loop: what it is given, what it returns, and its functions. native_core.py reads this header.
 
 #ifndef SIMULATOR_CORE_H
 #define SIMULATOR_CORE_H
 
 #include <stdint.h>
 
-enum { NOTHING = 0, BLOCK_END = 1, RESIZED = 2 };  // what simulator_advance() returns
-enum { OK = 0, NOT_PROFILED = -1 };                // what start and resize return
+enum { CACHE_SIZES = 8 };            // how many sizes of veltair.compiler.footprint.traffic.CACHE_BYTES there are
+enum { OK = 0, NOT_PROFILED = -1 };  // what simulator_start() and simulator_resize() return
+typedef enum { NOTHING, BLOCK_END, RESIZED } simulator_event_t;  // what simulator_advance() returns
 
-// What others read.
+// The cost model of one version of a layer: veltair.machine.costs.cost_model.LayerCostModel.
+typedef struct {
+    double compute_s, parallelism, blocking_bytes, compulsory_bytes, steepness;
+    double fetched_bytes[CACHE_SIZES];  // what one core fetches into each cache size; NANs: not known
+} cost_model_t;
+
+// rows: for each layer, version and core count the seconds and slopes of all levels, then the shares of DRAM and L3.
+// cost_models: for each layer and version, or NULL. noise: factors on the time of a layer.
+typedef struct {
+    const double *rows;
+    const cost_model_t *cost_models;
+    const double *noise;
+    int64_t layers, versions;
+    double start_cost_s;
+} model_t;
+
+typedef struct {
+    const model_t *models;
+    const double *levels, *clocks, *limits, *capacities;  // clocks and limits by number of cores
+    const int32_t *count_indices;                         // by number of cores; -1 if not profiled
+    int64_t level_count, count_count, cores, cores_per_group, groups, resources, most_layers;
+    double l3_bytes, total_l3_bytes, fork_s, combine, scale;
+    double resize_cost_s, join_cost_s;
+    double cache_bytes[CACHE_SIZES];
+    int32_t by_cost_model, pinned;
+} settings_t;
+
+// The last event: time, slot and cores. events: layer ends so far; running: blocks.
 typedef struct {
     double time_s;
     int64_t events, running;
@@ -17,10 +45,14 @@ typedef struct {
 
 typedef struct simulator simulator_t;
 
+simulator_t *simulator_new(const settings_t *settings);
+void simulator_free(simulator_t *sim);
 state_t *simulator_state(simulator_t *sim);
 int32_t *simulator_ended(simulator_t *sim);
-int simulator_start(simulator_t *sim, int32_t slot, int32_t model_place, int32_t first, int32_t last, int32_t cores,
+int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t first, int32_t last, int32_t cores,
                     const uint8_t *versions, const char *noise, double now_s);
+void simulator_pin(simulator_t *sim, int32_t slot, int32_t group_count, const int32_t *groups, const int32_t *counts,
+                   int32_t use_count, const int32_t *resources, const double *parts, double limit);
 int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_t *versions, double due_s);
 int simulator_advance(simulator_t *sim, double limit_s);
 double simulator_pressure(simulator_t *sim);

@@ -1,7 +1,7 @@
-// The books of a simulated run: dispatcher.py's.
+// Accounting of a simulated run, as dispatcher.py does it: queue, held cores, records.
 
-#ifndef LOOP_BOOKS_H
-#define LOOP_BOOKS_H
+#ifndef LOOP_ACCOUNTING_H
+#define LOOP_ACCOUNTING_H
 
 #include "loop_state.h"
 
@@ -35,7 +35,7 @@ static void charge(account_t *account, int32_t cores, double time_s) {
     account->held_since_s = time_s;
 }
 
-static void book(loop_t *loop, account_t *account, int32_t cores, int32_t target_cores) {
+static void set_cores(loop_t *loop, account_t *account, int32_t cores, int32_t target_cores) {
     int32_t before = reserved_cores(account);
     charge(account, before, loop->now_s);
     account->cores = cores;
@@ -45,7 +45,7 @@ static void book(loop_t *loop, account_t *account, int32_t cores, int32_t target
 
 static int close_account(loop_t *loop, account_t *account, int32_t ending, double slack_s, double least_s) {
     loop_state_t *state = &loop->state;
-    if (!make_room((void **)&loop->records, &loop->record_room, state->record_count + 1, sizeof *loop->records))
+    if (!reserve((void **)&loop->records, &loop->record_capacity, state->record_count + 1, sizeof *loop->records))
         return NO_MEMORY;
     state->records = loop->records;
     loop->records[state->record_count++] = (record_t){
@@ -54,7 +54,7 @@ static int close_account(loop_t *loop, account_t *account, int32_t ending, doubl
         .core_s = account->core_s,
         .slack_s = slack_s,
         .least_s = least_s,
-        .place = account->place,
+        .index = account->index,
         .ending = ending,
         .blocks = account->blocks,
         .conflicts = account->conflicts,
@@ -67,32 +67,32 @@ static int close_account(loop_t *loop, account_t *account, int32_t ending, doubl
 static int admit_next(loop_t *loop) {
     account_t *account = new_account(loop);
     if (!account) return NO_MEMORY;
-    const arrivals_t *part = &loop->arrivals;
-    int64_t at = loop->arrived_of_part++, most_layers = loop->run.most_layers;
+    const arrivals_t *batch = &loop->arrivals;
+    int64_t at = loop->arrived_of_batch++, most_layers = loop->run.most_layers;
     *account = (account_t){
-        .id = part->ids[at],
-        .place = loop->arrived++,
-        .arrival_s = part->arrivals_s[at],
-        .deadline_s = part->arrivals_s[at] + part->targets_s[at],
+        .id = batch->ids[at],
+        .index = loop->arrived++,
+        .arrival_s = batch->arrivals_s[at],
+        .deadline_s = batch->arrivals_s[at] + batch->targets_s[at],
         .start_s = NAN,
-        .model = part->models[at],
+        .model = batch->models[at],
     };
-    memcpy(account->noise, part->noise + at * most_layers, most_layers * sizeof *account->noise);
+    memcpy(account->noise, batch->noise + at * most_layers, most_layers * sizeof *account->noise);
     join_queue(loop, account);
     return OK;
 }
 
-static int end_block(loop_t *loop, int32_t slot) {
+static int finish_block(loop_t *loop, int32_t slot) {
     account_t *account = loop->by_slot[slot];
     int32_t cores = reserved_cores(account);
     charge(account, cores, loop->now_s);
     loop->state.free_cores += cores;
     loop->free_slots[loop->free_slot_count++] = slot;
-    int64_t place = 0;
-    while (loop->running[place] != account)
-        place++;
-    size_t after = --loop->running_count - place;
-    memmove(&loop->running[place], &loop->running[place + 1], after * sizeof *loop->running);
+    int64_t index = 0;
+    while (loop->running[index] != account)
+        index++;
+    size_t after = --loop->running_count - index;
+    memmove(&loop->running[index], &loop->running[index + 1], after * sizeof *loop->running);
     account->next_layer = account->stop;
     if (account->stop == loop->plan.models[account->model].layers)
         return close_account(loop, account, SERVED, 0.0, 0.0);
@@ -107,8 +107,8 @@ static int abandon(loop_t *loop) {
         leave_queue(loop, account);
         if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK) return NO_MEMORY;
     }
-    for (int64_t place = 0; place < loop->running_count; place++) {
-        account_t *account = loop->running[place];
+    for (int64_t index = 0; index < loop->running_count; index++) {
+        account_t *account = loop->running[index];
         charge(account, reserved_cores(account), loop->now_s);
         if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK) return NO_MEMORY;
     }
