@@ -249,7 +249,7 @@ def test_later_files_go_over_earlier_ones_key_by_key(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a: 1\nb: 2\na: 3\n", "line 3: the key `a` is there twice; keep one of them"),
-        ("models:\n  no: 1\n", "line 2: the key False is not text; put it in quotes"),
+        ("models:\n  no: 1\n", "line 2: the key `no` is not text; put it in quotes"),
         ("a: [1\n", "is not valid YAML"),
         ("- a\n", "holds list, not keys with values"),
         ("", "holds NoneType, not keys with values"),

@@ -9,9 +9,10 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +39,7 @@ SOURCES = Path(__file__).parents[1]
 CODE = ("veltair", "baselines", "models", "workflow", "requirements.txt")  # what results depend on
 CPU_INFO = Path("/proc/cpuinfo")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_CODE: ContextVar[str] = ContextVar("code", default="")
 
 
 class ProvenanceError(ValueError):
@@ -51,7 +53,9 @@ class Provenance:
     `dirty` tells that code differs from the commit; `changes` is then a digest of the differences. `cores`
     are the core ids this process may use, `caches` the sizes as the kernel writes them, by level and kind.
     `config` and the values of `inputs` (by path) are SHA-256 digests in hexadecimal. `details` is for what
-    only one kind of result has. `result` is the digest of the file it was written beside.
+    only one kind of result has. `result` is the digest of the file it was written beside. `code` is a digest
+    of the code that the step of the workflow runs through, without policies; '' outside of it. `settings` are
+    the values of `config`, by path.
     """
 
     commit: str
@@ -70,6 +74,8 @@ class Provenance:
     command: str
     details: Mapping[str, Any]
     result: str = ""
+    code: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -105,7 +111,19 @@ def collect(
         time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         command=_command() if command is None else command,
         details=details,
+        code=_CODE.get(),
+        settings=dict(_leaves(config)),
     )
+
+
+@contextmanager
+def made_by(code: str) -> Iterator[None]:
+    """Within the context, results are of a step whose code has this digest."""
+    token = _CODE.set(code)
+    try:
+        yield
+    finally:
+        _CODE.reset(token)
 
 
 def check_same_machine(a: Provenance, b: Provenance) -> None:
@@ -141,6 +159,15 @@ def fingerprint(value: Any) -> str:
     """Return the SHA-256 digest of plain values; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the plain values of groups of keys, each with its path."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+    elif path:
+        yield path, value
 
 
 def file_digest(path: Path) -> str:

@@ -199,7 +199,7 @@ class Measured(Section):
         bool, key("a LoadGen process for each model, so that each gets LoadGen's official verdict")
     ] = False
     timeline: Annotated[
-        bool, key("write a Perfetto trace and a picture of which block ran where, of each run at a rate")
+        bool, key("record which block ran where in each run at a rate: a Perfetto trace and a picture")
     ] = False
 
 

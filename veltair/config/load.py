@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails
 from veltair.config.keys import Config
 from veltair.config.replaced import replaced_key, replaced_value
 from veltair.config.section import NO_UNIT
+from veltair.config.yaml_file import YamlError, read_yaml
 
 KEYS_PAGE = "workflow/config/README.md"
 NUMBER = r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?"
@@ -52,32 +52,13 @@ def parse(values: Mapping[str, Any], source: str = "configuration") -> Config:
         raise ConfigError("\n  ".join([f"{source}: {count}", *found])) from None
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys and without keys that are not text."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            name = self.construct_object(key_node, deep=True)
-            index = f"line {key_node.start_mark.line + 1}"
-            if not isinstance(name, str):
-                raise ConfigError(f"{index}: the key {name!r} is not text; put it in quotes")
-            if name in seen:
-                raise ConfigError(f"{index}: the key `{name}` is there twice; keep one of them")
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
-        # The loader is a SafeLoader: it makes plain values only.
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
+        values = read_yaml(path)
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); name an existing YAML file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}, {error}") from None
+    except YamlError as error:
+        raise ConfigError(str(error)) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {type(values).__name__}, not keys with values; see {KEYS_PAGE}")
     return values

@@ -15,6 +15,9 @@ from veltair.compiler.build.build import read_plan
 from veltair.compiler.frontend.model import Layer
 from veltair.compiler.frontend.samples import Samples
 from veltair.compiler.oracle.oracle import ask, compare
+from veltair.compiler.search.schedules import own_schedules
+from veltair.compiler.select.shipped import shipped_records, shipped_stores
+from veltair.compiler.steps import SearchOrder, search_models, search_settings
 from veltair.machine.costs.cost_model_fit import fits_by_exponent
 from veltair.machine.costs.folder import (
     COSTS,
@@ -69,6 +72,19 @@ def host_cores() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
+def search_candidates(
+    models: Sequence[Path], search: Mapping[str, Any], slack: float, machine: Path, work: Path, folder: Path
+) -> None:
+    """Search what no shipped store has, and write a store of it.
+
+    `search` are the keys of that name of a configuration, `machine` the description of this machine.
+    """
+    settings, rpc = search_settings(search)
+    order = SearchOrder(search["cpu"], search["cores"], slack, read_machine(machine).core_peak_flops)
+    stores = shipped_stores() if search["reuse"] else []
+    search_models(models, stores, settings, order, work, folder, own_schedules, rpc, shipped_records())
+
+
 def measure_machine(build_dir: Path, output: Path) -> None:
     """Write this machine's description: topology from the system, speeds from probes."""
     machine = host(build_dir)
@@ -93,18 +109,20 @@ def profile_models(
     config: Mapping[str, Any],
     build_dir: Path,
     folder: Path,
+    notes: Path | None = None,
 ) -> None:
     """Profile the built models on this machine and write its tables.
 
     `cores` None means all counts that can be granted, and 1. `sample_blocks` returns, once the layers are
-    measured, samples of what blocks of them cost beside.
+    measured, samples of what blocks of them cost beside. `notes` is where the workers write what they are at,
+    should the process crash.
     """
     here = read_machine(machine)
     models = {name: LoadedModel(path) for name, path in builds.items()}
     # Tables of described machines are derived from times on one core, whatever the core unit here is.
     counts = cores or sorted({1, *here.core_counts})
     settings = ProfileSettings(tuple(counts), tuple(levels), repeats)
-    launch = partial(NativePool, build_dir=build_dir)
+    launch = partial(NativePool, build_dir=build_dir, notes=notes)
     result = profile(models, here, settings, launch, build_dir, _tell)
     achieved = {f"{level:g}": asdict(pressure) for level, pressure in result.achieved.items()}
     tables = Tables(

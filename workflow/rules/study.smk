@@ -1,5 +1,12 @@
 # The study of one many-core machine: a job for each cell of its grids, so that a long run is taken up where it ended.
-from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
+from functools import lru_cache
+
+from veltair.evaluation.simulation.sensitivity_cells import (
+    cell_columns,
+    cell_config,
+    sensitivity_cells,
+    study_grid,
+)
 
 STUDY = SETTINGS.study
 try:
@@ -9,9 +16,11 @@ except ConfigError as error:
 STUDY_CELLS = {
     name: VARIED if name == "sensitivity" else paths for name, paths in LAYOUT.cells().items()
 }
-STUDY_CAPACITIES = expand(
-    LAYOUT.simulated(STUDY.machine, STUDY.workload, "{other}") / CAPACITY, other=LAYOUT.compared
-)
+cell_of = lru_cache(lambda folder, index: cell_config(SETTINGS, folder, int(index)))
+# Of whom loads of the study are shares of.
+STUDY_CAPACITIES = [
+    LAYOUT.simulated(STUDY.machine, STUDY.workload, policy) / CAPACITY for policy in LAYOUT.references()
+]
 
 
 rule granularity:
@@ -21,8 +30,11 @@ rule granularity:
     output:
         R / "study" / "granularity" / "{policy}.csv",
     params:
-        settings=VALUES,
-        code=lambda wildcards: POLICY_CODE[wildcards.policy],
+        **STEP.of(
+            "evaluation.simulation.study_steps:write_granularity",
+            lambda cell: reads.study_keys(SETTINGS, [cell.policy], ("study", "granularity", "loads")),
+            policies=lambda cell: [cell.policy],
+        ),
     log:
         LOGS / "granularity" / "{policy}.log",
     conda:
@@ -30,7 +42,7 @@ rule granularity:
     message:
         "Simulating {wildcards.policy} at rates that all share"
     script:
-        "../scripts/granularity.py"
+        SCRIPT
 
 
 rule conflicts:
@@ -40,8 +52,11 @@ rule conflicts:
     output:
         R / "metrics" / "conflicts.csv",
     params:
-        settings=VALUES,
-        code=[POLICY_CODE[name] for name in STUDY.conflicts.policies],
+        **STEP.of(
+            "evaluation.simulation.study_steps:write_conflicts",
+            lambda wildcards: reads.study_keys(SETTINGS, STUDY.conflicts.policies, ("study", "conflicts")),
+            policies=lambda wildcards: STUDY.conflicts.policies,
+        ),
     log:
         LOGS / "conflicts.log",
     conda:
@@ -49,7 +64,7 @@ rule conflicts:
     message:
         "Simulating conflicts over time"
     script:
-        "../scripts/conflicts.py"
+        SCRIPT
 
 
 rule layer_tables:
@@ -59,7 +74,11 @@ rule layer_tables:
         R / "metrics" / "core_need.csv",
         R / "metrics" / "slowdown.csv",
     params:
-        settings=VALUES,
+        **STEP.of(
+            "evaluation.simulation.study_steps:write_layer_tables",
+            lambda wildcards: reads.layer_keys(SETTINGS),
+        ),
+        folder=subpath(output[0], parent=True),
     log:
         LOGS / "layer_tables.log",
     conda:
@@ -67,7 +86,7 @@ rule layer_tables:
     message:
         "Computing core needs of layers and slowdowns of versions"
     script:
-        "../scripts/layer_tables.py"
+        SCRIPT
 
 
 rule sensitivity:
@@ -77,8 +96,12 @@ rule sensitivity:
     output:
         R / "study" / "sensitivity" / "{variation}" / "{index}.csv",
     params:
-        settings=VALUES,
-        code=list(POLICY_CODE.values()),
+        **STEP.under(
+            "evaluation.simulation.study_steps:write_sensitivity",
+            lambda cell: reads.under_study(*cell_of(cell.variation, cell.index)),
+            policies=lambda cell: cell_of(cell.variation, cell.index)[1],
+        ),
+        policies=lambda cell: list(cell_of(cell.variation, cell.index)[1]),
     wildcard_constraints:
         # An assumption, and another workload than the study's.
         variation="[A-Za-z0-9._-]+(@[A-Za-z0-9._-]+)?",
@@ -89,7 +112,7 @@ rule sensitivity:
     message:
         "Simulating under another assumption: {wildcards.variation}, value {wildcards.index}"
     script:
-        "../scripts/sensitivity.py"
+        SCRIPT
 
 
 rule scale:
@@ -98,8 +121,12 @@ rule scale:
     output:
         R / "study" / "scale" / "{machine}.csv",
     params:
-        settings=VALUES,
-        code=list(POLICY_CODE.values()),
+        **STEP.under(
+            "evaluation.simulation.study_steps:write_scale",
+            lambda wildcards: reads.under_study(study_grid(SETTINGS), STUDY.policies),
+            policies=lambda wildcards: STUDY.policies,
+        ),
+        policies=list(STUDY.policies),
     log:
         LOGS / "scale" / "{machine}.log",
     conda:
@@ -107,7 +134,7 @@ rule scale:
     message:
         "Simulating {wildcards.machine}, of the scale"
     script:
-        "../scripts/scale.py"
+        SCRIPT
 
 
 rule study_tables:
@@ -116,7 +143,10 @@ rule study_tables:
     output:
         [R / "metrics" / f"{name}.csv" for name in STUDY_CELLS],
     params:
-        settings=VALUES,
+        **STEP.of("evaluation.simulation.study_steps:gather"),
+        cells={name: [str(path) for path in paths] for name, paths in STUDY_CELLS.items()},
+        assumptions=cell_columns(SETTINGS),
+        folder=LAYOUT.metrics,
     log:
         LOGS / "study_tables.log",
     conda:
@@ -124,7 +154,7 @@ rule study_tables:
     message:
         "Gathering the cells of the study"
     script:
-        "../scripts/study_tables.py"
+        SCRIPT
 
 
 rule paper_figures:
@@ -135,9 +165,10 @@ rule paper_figures:
     output:
         LAYOUT.paper_figure_files(),
     params:
-        folder=LAYOUT.metrics,
+        **STEP.of("evaluation.reports.paper_figures:draw_paper_figures"),
         names=LAYOUT.paper_figures(),
-        figures=VALUES["figures"],
+        folder=LAYOUT.metrics,
+        **FIGURES,
     log:
         LOGS / "paper_figures.log",
     conda:
@@ -145,4 +176,4 @@ rule paper_figures:
     message:
         "Drawing the figures of the paper"
     script:
-        "../scripts/paper_figures.py"
+        SCRIPT

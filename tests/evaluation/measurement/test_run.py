@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import time
@@ -22,6 +21,7 @@ from veltair.compiler.frontend.importer import import_model
 from veltair.compiler.frontend.model import Layer
 from veltair.compiler.search.target import cpu_target
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario
+from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
 from veltair.evaluation.loadgen.arrivals import server_queries
 from veltair.evaluation.loadgen.client import LoadGenProcess
 from veltair.evaluation.loadgen.logs import MIXED, LoadGenError
@@ -205,16 +205,17 @@ def test_a_run_leaves_its_records_as_one_table(measured: Measured, folders: Path
     assert (set(frame["policy"]), set(frame["qps"])) == ({"Fcfs"}, {QPS})
 
 
-@pytest.mark.parametrize(("make", "pictures"), [(fcfs, 1), (RejectAll, 0)])
-def test_a_run_can_leave_a_trace_of_its_blocks_and_a_picture_where_any_ran(
-    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, make: MakePolicy, pictures: int
+@pytest.mark.parametrize(("make", "served"), [(fcfs, True), (RejectAll, False)])
+def test_a_run_can_leave_a_timeline_of_its_blocks_and_draws_nothing(
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, make: MakePolicy, served: bool
 ) -> None:
     run = measure(study_of(scenario, models, make, seconds=0.2, timeline=True), QPS, tmp_path)
-    trace = json.loads((tmp_path / "timeline.trace.json").read_text())
-    assert trace["otherData"]["core ids"] == "granted by the backend"
-    blocks = {event["args"]["query"] for event in trace["traceEvents"] if "query" in event.get("args", {})}
-    assert len(blocks) >= pictures * len(run.records)
-    assert len(list(tmp_path.glob("timeline.png"))) == pictures
+    recorded = read_recorded(tmp_path / TIMELINE)
+    assert recorded.timeline.cores_from == "granted by the backend"
+    assert recorded.run.qps == QPS
+    queries = {span.query.id for span in recorded.timeline.spans}
+    assert len(queries) == served * len(run.records)
+    assert list(tmp_path.glob("*.png")) == []
 
 
 def test_models_that_do_not_fit_together_are_loaded_when_a_query_needs_them(

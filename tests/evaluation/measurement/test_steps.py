@@ -1,6 +1,5 @@
 """The step that measures a policy, whole: LoadGen, the engine and the tiny network."""
 
-import json
 import os
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from veltair.config.keys import ServedModel
 from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS
 from veltair.evaluation.experiment.tables_io import read_csv
-from veltair.evaluation.measurement import steps
+from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
 from veltair.evaluation.measurement.run import QUERIES
 from veltair.evaluation.measurement.steps import RUNS, VERDICTS, measure_policy
 from veltair.evaluation.metrics.records import read_records
@@ -53,7 +52,7 @@ def config(tmp_path: Path) -> Config:
         workloads={"mix": {"tiny": 1}},
         policies={"FcfsMin": {"path": "baselines.fcfs_min:FcfsMin"}},
         profile={"costs": "measured"},
-        measured={"seconds": 0.3, "max_rates": 1, "validation": True, "timeline": True},
+        measured={"seconds": 0.3, "max_rates": 1, "loadgen_per_model": True, "timeline": True},
         engine={"placement": "pinned", "memory_mb": 100},
         results={"folder": str(tmp_path / "results")},
     )
@@ -77,8 +76,6 @@ def test_a_policy_is_measured_as_the_configuration_says(
     fit = PressureFit("observed slowdown", ObservedSlowdown().features, (0.5,), 0.0, 0.7, 0.1)
     document = {"machine": "toy", "fits": {"slowdown": fit.as_dict()}}
     write_json(Layout(config).interference, document, collect({}))
-    # Not the user's own: a measurement that is going on need not be waited for.
-    monkeypatch.setattr(steps, "measuring_lock", lambda: tmp_path / "lock")
 
     measure_policy(config, tables, {"tiny": tiny_folder}, "mix", "FcfsMin", [simulated], folder)
 
@@ -87,8 +84,7 @@ def test_a_policy_is_measured_as_the_configuration_says(
     assert list(read_csv(folder / VERDICTS)["tenant"]) == ["tiny"]
     pd.testing.assert_frame_equal(read_records(run / QUERIES), read_records(folder / RECORDS))
     assert (run / "tiny" / "mlperf_log_detail.txt").exists()
-    trace = json.loads((run / "timeline.trace.json").read_text())
-    assert "FcfsMin, mix at 70 queries/s" in trace["otherData"]["run"]
+    assert "FcfsMin, mix at 70 queries/s" in str(read_recorded(run / TIMELINE).run)
     assert read_csv(folder / CAPACITY)["common_qps"].item() == 70.0
     printed = capsys.readouterr().out
     assert "model memory: 1 loads (median: tiny 1 x" in printed

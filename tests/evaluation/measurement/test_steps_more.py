@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from tests.support.table_builders import make_config, make_tables, noisy, write_made_up_tables
 from veltair.config import Config
+from veltair.evaluation.experiment.machine_lock import machine_to_itself, measuring_lock
 from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS, policy_maker, scenario_of
 from veltair.evaluation.experiment.tables_io import read_csv, write_csv
-from veltair.evaluation.measurement.steps import RUNS, machine_to_itself, measuring_lock
+from veltair.evaluation.measurement.steps import RUNS
 from veltair.evaluation.reports.steps import (
     check_golden,
     draw_figures,

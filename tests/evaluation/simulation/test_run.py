@@ -241,9 +241,12 @@ def test_without_planaria_loads_are_shares_of_the_best_capacity() -> None:
     assert rates == pytest.approx(sorted([*(40 * load for load in LOADS), 10.0]))
 
 
-def test_where_planaria_serves_nothing_loads_are_shares_of_the_best_capacity() -> None:
-    rates = offered_rates(capacities(Planaria=0.0, LayerWise=40.0), "Planaria", 900.0, LOADS)
-    assert rates == pytest.approx([40 * load for load in LOADS])
+@pytest.mark.parametrize("others", [{}, {"LayerWise": 40.0}])
+def test_where_planaria_serves_nothing_loads_do_not_depend_on_who_else_is_compared(
+    others: dict[str, float],
+) -> None:
+    rates = offered_rates(capacities(Planaria=0.0, **others), "Planaria", 900.0, LOADS)
+    assert rates == pytest.approx([900 * load for load in LOADS])
 
 
 def test_where_nobody_serves_anything_loads_are_shares_of_the_fluid_bound() -> None:

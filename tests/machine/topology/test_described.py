@@ -202,7 +202,7 @@ def test_the_servers_have_what_their_data_sheets_say(
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
     path.write_text(path.read_text() + "l3_bytes: 33554432\n")
-    with pytest.raises(ValueError, match="key 'l3_bytes' is given twice"):
+    with pytest.raises(ValueError, match=r"line 12: the key `l3_bytes` is there twice"):
         read_machine(path)
 
 

@@ -65,6 +65,11 @@ def write_claims(
     return judged
 
 
+def judge_claims(metrics: Path, benchmarks: Path, output: Path, claims: Path = SHIPPED_CLAIMS) -> None:
+    """Write what `write_claims` writes, and print how many claims have each verdict."""
+    print(f"{output}: {counts_line(write_claims(metrics, benchmarks, output, claims))}", flush=True)
+
+
 def counts(judged: Sequence[JudgedClaim]) -> dict[str, int]:
     """Return how many claims have each verdict, and how many are fragile."""
     found = Counter(one.verdict for one in judged)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from veltair.compiler.select.shipped import INSTRUCTION_SETS, SHIPPED
+from veltair.compiler.select.shipped import INSTRUCTION_SETS, SHIPPED, shipped_stores
 from veltair.compiler.select.store import FILES
 from veltair.config import Config, ConfigError
 from veltair.config.vary import is_baseline
@@ -18,6 +18,8 @@ SHIPPED_COSTS = shipped("costs")
 # The metric tables of the study's full grid, from which its figures can be drawn anew in seconds.
 SHIPPED_STUDY = shipped("study")
 HOST = "host"
+# The policy that loads are shares of the capacity of.
+REFERENCE = "Planaria"
 # The cell of the run as it is; no assumption can have this name.
 BASELINE = "_usual"
 # Figures of the paper by the tables that they are drawn from.
@@ -78,6 +80,23 @@ class Layout:
         """Return the files of all stores that versions are chosen from."""
         return self.shipped_candidates() + [self.search / file for file in FILES if self.searches]
 
+    def stores(self) -> list[Path]:
+        """Return the folders that versions are chosen from: those that this CPU can run, and our own."""
+        shipped = shipped_stores() if self.config.search.reuse else []
+        return shipped + ([self.search] if self.searches else [])
+
+    def builds(self) -> dict[str, Path]:
+        """Return the folder of each model that is built here."""
+        return {model: self.results / "build" / model for model in self.config.models}
+
+    def load_policies(self, policy: str) -> list[str]:
+        """Return the policies whose capacities say at which rates one is run, its own among them."""
+        return list(dict.fromkeys([policy, *self.references()]))
+
+    def references(self) -> list[str]:
+        """Return the policies whose capacities loads are shares of: the reference, or all without it."""
+        return [REFERENCE] if REFERENCE in self.compared else self.compared
+
     def tables(self, machine: str) -> Path:
         """Return the folder of a machine's cost tables; `host` is this machine, or the shipped one."""
         if machine == HOST and self.config.profile.costs == "shipped":
@@ -137,6 +156,14 @@ class Layout:
         """The described machines that are simulated."""
         config = self.config.simulated
         return [name for name in config.machines if name != HOST] if config.enabled else []
+
+    def timelines(self) -> list[Path]:
+        """Return the folders of the timelines of measured runs; none where none are recorded."""
+        measured = self.config.measured
+        if not (measured.enabled and measured.timeline):
+            return []
+        folder = Path(self.config.figures.folder) / "timelines"
+        return [folder / workload / policy for workload, policy in product(measured.workloads, self.compared)]
 
     def version_figures(self) -> list[Path]:
         """Return the files of the figures about versions; none where nothing is built here."""

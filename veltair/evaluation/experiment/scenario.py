@@ -10,6 +10,7 @@ import pandas as pd
 from veltair.compiler.frontend.model import Model
 from veltair.config import Config
 from veltair.evaluation.experiment.invariants import LeastWork
+from veltair.evaluation.experiment.layout import REFERENCE
 from veltair.evaluation.metrics.capacity import Capacity, Status
 from veltair.evaluation.metrics.targets import SATISFACTION, fluid_bound, targets
 from veltair.machine.costs.cost_model import MachineCostModel
@@ -20,7 +21,6 @@ from veltair.serving.policies.presets import make_policy
 MakePolicy = Callable[[Context], Policy]
 OptionsOf = Callable[[Context], Mapping[str, object]]
 CAPACITY, RECORDS = "capacity.csv", "records.parquet"
-REFERENCE = "Planaria"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,9 @@ def make_scenario(
 
 def scenario_of(config: Config, tables: Tables, workload: str) -> Scenario:
     """Return a workload of the configuration on the machine of some tables."""
-    qos_s = {name: model.qos_ms / 1e3 for name, model in config.models.items()}
-    return make_scenario(
-        tables, qos_s, config.qos.relax, workload, config.workloads[workload], config.qos.satisfaction
-    )
+    weights = config.workloads[workload]
+    qos_s = {name: config.models[name].qos_ms / 1e3 for name in weights}
+    return make_scenario(tables, qos_s, config.qos.relax, workload, weights, config.qos.satisfaction)
 
 
 def policy_maker(config: Config, policy: str, options_of: OptionsOf | None = None) -> MakePolicy:
@@ -170,6 +169,7 @@ def over_seeds(capacity: pd.DataFrame) -> pd.DataFrame:
 def reference_qps(answers: Mapping[str, float], fluid_qps: float) -> float:
     """Return the rate that loads are shares of: Planaria's QPS at 95 % QoS.
 
-    Where it serves nothing, or does not take part, it is the best policy's, and at last the fluid bound.
+    Where it does not take part it is the best policy's. It is the fluid bound where that serves nothing, so
+    that a rate never depends on which other policies are compared with the reference.
     """
-    return answers.get(REFERENCE) or max(answers.values()) or fluid_qps
+    return answers.get(REFERENCE, max(answers.values())) or fluid_qps

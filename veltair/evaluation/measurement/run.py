@@ -11,7 +11,7 @@ import pandas as pd
 
 from veltair.compiler.frontend.samples import random_samples
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, capacity_columns, scenario_columns
-from veltair.evaluation.figures.timeline_files import write_timeline
+from veltair.evaluation.experiment.timeline_data import write_recorded
 from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary
@@ -40,7 +40,7 @@ from veltair.serving.loop.query import QueryRecord
 from veltair.serving.loop.timeline import Recorder
 
 SAMPLES_PER_MODEL = 4
-QUERIES, TIMELINE = "queries.parquet", "timeline"  # in the folder of each run
+QUERIES = "queries.parquet"  # in the folder of each run
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def measure(study: Measurement, qps: float, folder: Path) -> MeasuredRun:
     named = study.run_at(qps)
     write_run(to_frame(joined, named, begin_s), summary.verdicts, folder / QUERIES)
     if recorder is not None:
-        write_timeline(recorder.timeline(), named, folder / TIMELINE)
+        write_recorded(recorder.timeline(), named, folder)
     by_issue = tuple(sorted(records, key=lambda record: record.query.id))
     return MeasuredRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers)
 

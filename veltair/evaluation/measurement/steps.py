@@ -1,9 +1,6 @@
 """The step in real time: policies measured on this machine, on which nothing else is measured meanwhile."""
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -15,10 +12,10 @@ from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.experiment.scenario import (
     CAPACITY,
     RECORDS,
-    REFERENCE,
     Scenario,
     over_seeds,
     policy_maker,
+    reference_qps,
     scenario_of,
 )
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
@@ -46,24 +43,6 @@ RUNS, VERDICTS = "runs.csv", "verdicts.csv"
 COMMON_LOAD = 0.7
 
 
-@contextmanager
-def machine_to_itself(lock: Path) -> Iterator[None]:
-    """Hold a lock that no second run on this machine can hold, while something is measured."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another measurement on this machine to end ({lock})", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def measuring_lock() -> Path:
-    """Return the lock that all runs of this user share."""
-    return Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp")) / f"veltair-{os.getuid()}.lock"
-
-
 def measure_policy(
     config: Config,
     tables: Path,
@@ -83,10 +62,7 @@ def measure_policy(
     models, memory = load_models(builds, scenario.weights, memory_bytes(config))
     common_qps, estimate_qps = _first_rates(scenario, policy, capacities)
     settings, make = live_settings(config), policy_maker(config, policy)
-    with (
-        machine_to_itself(measuring_lock()),
-        started_source(config, scenario.context.machine) as (source, line),
-    ):
+    with started_source(config, scenario.context.machine) as (source, line):
         samples = make_samples(models, scenario, settings.seed, memory)
         launch = launch_of(config, notes)
         study = Measurement(scenario, policy, make, models, samples, settings, launch, source, memory)
@@ -122,7 +98,7 @@ def _first_rates(scenario: Scenario, policy: str, capacities: Sequence[Path]) ->
     """Return the rate that all policies are measured at, and the policy's simulated capacity or a guess."""
     simulated = over_seeds(pd.concat([read_csv(path) for path in capacities], ignore_index=True))
     answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
-    reference = answers.get(REFERENCE) or max(answers.values()) or 0.1 * scenario.fluid_qps
+    reference = reference_qps(answers, 0.1 * scenario.fluid_qps)
     return COMMON_LOAD * reference, answers[policy] or reference
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
+from veltair.evaluation.claims.report import judge_claims
 from veltair.evaluation.claims.rules import published_gains
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.figures.fidelity_plots import (
@@ -68,6 +69,25 @@ def draw_paper_figure(name: str, folder: Path, figures: Path, formats: Sequence[
         raise LookupError(f"there is no figure {name!r}; choose from {', '.join(PAPER_FIGURES)}")
     figure = PAPER_FIGURES[name]
     return save(figure.draw(*(_table(folder, table) for table in figure.tables)), figures / name, formats)
+
+
+def draw_paper_figures(names: Sequence[str], folder: Path, figures: Path, formats: Sequence[str]) -> None:
+    """Draw several figures from the tables in a folder."""
+    for name in names:
+        draw_paper_figure(name, folder, figures, formats)
+
+
+def redraw(
+    names: Sequence[str],
+    folder: Path,
+    figures: Path,
+    formats: Sequence[str],
+    benchmarks: Path,
+    judged: Path,
+) -> None:
+    """Draw figures and judge the claims, into a file `judged`, by the metric tables in a folder."""
+    draw_paper_figures(names, folder, figures, formats)
+    judge_claims(folder, benchmarks, judged)
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame:

@@ -104,6 +104,13 @@ def write_golden(folder: Path, output: Path) -> None:
     write_atomically({output: "\n".join(parts).encode()})
 
 
+def compare_golden(folder: Path, golden: Path, output: Path) -> None:
+    """Write the golden summary of this run; raise ValueError where it differs from the committed one."""
+    write_golden(folder, output)
+    check_golden(output, golden)
+    print("equal to the golden summary, bit for bit", flush=True)
+
+
 def check_golden(made: Path, golden: Path) -> None:
     """Raise ValueError at the first line in which a result differs from the committed one."""
     lines = list(zip(made.read_text().splitlines(), golden.read_text().splitlines(), strict=False))

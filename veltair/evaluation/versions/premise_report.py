@@ -10,7 +10,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from veltair.config import Config
 from veltair.evaluation.figures.overview import save
 from veltair.evaluation.figures.style import SMALL, style
 from veltair.evaluation.versions.interference_sensitivity import measure_tolerance
@@ -53,14 +52,10 @@ MEANING = {
 }
 
 
-def measure(
-    config: Config, machine: Path, builds: Sequence[Path], build_dir: Path, processes: int, output: Path
-) -> None:
+def measure(machine: Path, builds: Sequence[Path], build_dir: Path, processes: int, output: Path) -> None:
     """Measure every version beside co-runners and write the times."""
     table = measure_tolerance(machine, builds, build_dir, processes)
-    provenance = collect(
-        config.model_dump(mode="json"), inputs=[machine, *(build / "plan.json" for build in builds)]
-    )
+    provenance = collect(inputs=[machine, *(build / "plan.json" for build in builds)])
     write_parquet(output, table, provenance)
 
 

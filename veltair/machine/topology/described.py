@@ -1,6 +1,5 @@
 """Machines written down in YAML: the described ones that ship here, and the host's once it is measured."""
 
-from collections.abc import Hashable
 from dataclasses import fields, replace
 from math import ceil, inf, isfinite
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from veltair.config.yaml_file import read_yaml
 from veltair.data import shipped
 from veltair.machine.topology.cpulist import format_cpu_list, parse_cpu_list
 from veltair.machine.topology.topology import Machine
@@ -94,6 +94,15 @@ def is_described(name: str, folder: Path = FOLDER) -> bool:
     return (folder / f"{name}.yaml").is_file()
 
 
+def description_files(name: str, folder: Path = FOLDER) -> list[Path]:
+    """Return the files that describe a machine: its own, and that of the one it scales; none of another."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        return []
+    scaled = _read_mapping(path).get(SCALED)
+    return [path, *(description_files(scaled["from"], folder) if isinstance(scaled, dict) else [])]
+
+
 def read_machine(path: Path) -> Machine:
     """Return the machine of a YAML file. Raises ValueError that names the file and the keys at fault."""
     content = _read_mapping(path)
@@ -167,24 +176,8 @@ def _format(key: str, value: Any) -> str:
     return yaml.safe_dump({key: value})
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice: YAML would keep the last one without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice; keep one", node.value[index][0].start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
 def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} has no keys; it needs {', '.join(MachineDescription.model_fields)}")
     return content
