@@ -96,7 +96,6 @@ def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
         "figures": 1,
         "version_study": 1,
         "version_figures": 1,
-        "paper_figures": 1,
         "summary": 1,
     }
 

@@ -29,7 +29,7 @@ rule claims:
 rule redraw:
     params:
         folder=SHIPPED_STUDY,
-        names=LAYOUT.paper_figures(),
+        names=LAYOUT.redrawn(),
         figures=VALUES["figures"],
         benchmarks=CLAIM_BENCHMARKS[0].parent,
         claims=R / "shipped_claims.md",  # beside claims.md, which a run of one's own writes

@@ -23,9 +23,12 @@ rule metrics:
 rule figures:
     input:
         rules.metrics.output,
+        claims="veltair/data/claims.yaml",  # the paper's own values
     output:
         LAYOUT.figures(),
     params:
+        folder=LAYOUT.metrics,
+        names=LAYOUT.compared_figures(),
         figures=VALUES["figures"],
     log:
         LOGS / "figures.log",
@@ -34,7 +37,7 @@ rule figures:
     message:
         "Drawing the figures"
     script:
-        "../scripts/figures.py"
+        "../scripts/paper_figures.py"
 
 
 rule version_study:

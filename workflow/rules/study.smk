@@ -131,7 +131,6 @@ rule paper_figures:
     input:
         rules.metrics.output,
         LAYOUT.study_tables(),
-        claims="veltair/data/claims.yaml",  # the paper's own values
     output:
         LAYOUT.paper_figure_files(),
     params:
@@ -143,6 +142,6 @@ rule paper_figures:
     conda:
         ENVIRONMENT
     message:
-        "Drawing the figures of the paper"
+        "Drawing the figures of the study"
     script:
         "../scripts/paper_figures.py"

@@ -1,4 +1,4 @@
-"""Draws the figures of the paper."""
+"""Draws figures from the tables of metrics."""
 
 from pathlib import Path
 

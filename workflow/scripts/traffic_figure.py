@@ -4,7 +4,7 @@ from pathlib import Path
 
 from veltair.evaluation.experiment.script import logged
 from veltair.evaluation.experiment.tables_io import read_csv
-from veltair.evaluation.figures.overview import save
+from veltair.evaluation.figures.save import save
 from veltair.evaluation.validation.traffic_plots import validation_traffic_figure
 
 with logged(snakemake.log[0]):

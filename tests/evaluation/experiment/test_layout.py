@@ -104,8 +104,16 @@ def test_results_are_about_the_simulated_machines_and_the_measured_host(
 
 def test_there_is_a_figure_of_each_kind_in_each_format() -> None:
     figures = Layout(load([ROOT / "workflow" / "config" / "config.yaml"])).figures()
-    assert len(figures) == len(set(figures)) == 6
+    assert len(figures) == len(set(figures)) == 12
     assert {path.suffix for path in figures} == {".png", ".svg"}
+
+
+def test_figures_at_loads_that_no_run_has_are_left_out() -> None:
+    simulated = SIMULATED | {"loads": [0.5, 0.8]}
+    names = layout(simulated=simulated).compared_figures()
+    assert "paper_latency" in names and "paper_efficiency" not in names
+    names = layout(profile={"costs": "measured"}, simulated=simulated, measured=MEASURED).compared_figures()
+    assert "paper_efficiency" in names
 
 
 START = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 55]}

@@ -18,7 +18,6 @@ from veltair.evaluation.experiment.tables_io import read_csv, write_csv
 from veltair.evaluation.measurement.steps import RUNS, machine_to_itself, measuring_lock
 from veltair.evaluation.reports.steps import (
     check_golden,
-    draw_figures,
     write_golden,
     write_metrics,
     write_summary,
@@ -157,15 +156,6 @@ def test_the_summary_names_every_policy_and_figure(metrics: Path, tmp_path: Path
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
     assert {"FcfsMin", "Planaria"} <= set(rows)
     assert "figures/qps.svg" in text
-
-
-def test_figures_are_drawn_in_every_format(metrics: Path, tmp_path: Path) -> None:
-    draw_figures(metrics, tmp_path, ["svg"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "efficiency.svg",
-        "latency.svg",
-        "qps.svg",
-    ]
 
 
 def test_the_golden_summary_of_a_run_equals_itself(metrics: Path, tmp_path: Path) -> None:

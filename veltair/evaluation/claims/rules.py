@@ -139,7 +139,7 @@ class Claim(_Strict):
 class ClaimsFile(_Strict):
     """All claims, and where the numbers come from."""
 
-    site: Source
+    source: Source
     claims: tuple[Claim, ...]
 
     @field_validator("claims")

@@ -12,6 +12,7 @@ from veltair.compiler.select.store import FILES
 from veltair.config import Config, ConfigError
 from veltair.config.vary import is_baseline
 from veltair.data import shipped
+from veltair.evaluation.metrics.capacity_table import EQUAL_LOAD, LATENCY_LOADS
 from veltair.machine.costs.folder import COSTS, LAYERS
 
 SHIPPED_COSTS = shipped("costs")
@@ -20,8 +21,10 @@ SHIPPED_STUDY = shipped("study")
 HOST = "host"
 # The cell of the run as it is; no assumption can have this name.
 BASELINE = "_usual"
-# Figures of the paper by the tables that they are drawn from.
+# Figures by the tables that they are drawn from; some need runs at these loads.
+LATENCY = "latency"
 COMPARED = ("paper_qps", "paper_ratio", "paper_latency", "paper_efficiency", "paper_fluid")
+AT_LOADS = {"paper_latency": LATENCY_LOADS, "paper_efficiency": (EQUAL_LOAD,)}
 STUDIED = (
     *("paper_granularity", "paper_core_need", "paper_conflicts", "paper_slowdown"),
     *("paper_sensitivity", "paper_scale"),
@@ -128,9 +131,16 @@ class Layout:
             machines += [name for name in self.config.simulated.machines if name not in machines]
         return machines
 
+    def compared_figures(self) -> list[str]:
+        """Return the names of the figures that compare policies, less those at loads that no run has."""
+        loads = set(self.config.simulated.loads) if self.config.simulated.enabled else set()
+        if self.config.measured.enabled:
+            loads.add(EQUAL_LOAD)
+        return [LATENCY, *(name for name in COMPARED if name not in AT_LOADS or loads & set(AT_LOADS[name]))]
+
     def figures(self) -> list[Path]:
-        """Return the files of all figures."""
-        return self._figure_files(("qps", "latency", "efficiency"))
+        """Return the files of these figures."""
+        return self._figure_files(self.compared_figures())
 
     @property
     def describes(self) -> list[str]:
@@ -185,11 +195,13 @@ class Layout:
         return [self.metrics / f"{name}.csv" for name in ("core_need", "slowdown", *alone, *self.cells())]
 
     def paper_figures(self) -> list[str]:
-        """Return the names of the figures of the paper that the tables of this run suffice for."""
-        if not self.config.study.enabled:
-            return list(COMPARED) if self.config.measured.enabled else []
+        """Return the names of the study's figures that the tables of this run suffice for."""
         made = {f"paper_{path.stem}" for path in self.study_tables()}
-        return [*COMPARED, *(name for name in STUDIED if name in made)]
+        return [name for name in STUDIED if name in made]
+
+    def redrawn(self) -> list[str]:
+        """Return the names of the figures of the paper that are drawn from the shipped tables."""
+        return [*COMPARED, *self.paper_figures()]
 
     def paper_figure_files(self) -> list[Path]:
         """Return the files of these figures."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import nan
 from typing import Any
 
 import pandas as pd
@@ -21,7 +20,6 @@ from veltair.serving.policies.presets import make_policy
 MakePolicy = Callable[[Context], Policy]
 OptionsOf = Callable[[Context], Mapping[str, object]]
 CAPACITY, RECORDS = "capacity.csv", "records.parquet"
-REFERENCE = "Planaria"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,34 +142,3 @@ def capacity_columns(
         "invalid": "the rate above it gave no valid run" if pooled.status is Status.INVALID else "",
         "answer": pooled.describe(),
     }
-
-
-def over_seeds(capacity: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per policy: the mean over seeds, the widest bracket, and the spread of the seeds."""
-    keys = ["backend", "machine", "validated", "workload", "policy"]
-    if "common_qps" not in capacity:
-        capacity = capacity.assign(common_qps=nan)
-    groups = capacity.groupby(keys, sort=False)
-    merged = groups.agg(
-        qps_at_95=("qps_at_95", "mean"),
-        qps_at_95_std=("qps_at_95", "std"),
-        high_qps=("high_qps", "max"),
-        qps_at_95_minimum=("qps_at_95_minimum", "mean"),
-        fluid_qps=("fluid_qps", "first"),
-        common_qps=("common_qps", "first"),
-        resolution=("resolution", "max"),
-        cut=("cut", "any"),
-        unservable=("unservable", "all"),
-        invalid=("invalid", "max"),
-        answer=("answer", "first"),
-        seeds=("seed", "nunique"),
-    )
-    return merged.reset_index()
-
-
-def reference_qps(answers: Mapping[str, float], fluid_qps: float) -> float:
-    """Return the rate that loads are shares of: Planaria's QPS at 95 % QoS.
-
-    Where it serves nothing, or does not take part, it is the best policy's, and at last the fluid bound.
-    """
-    return answers.get(REFERENCE) or max(answers.values()) or fluid_qps

@@ -13,7 +13,7 @@ import pandas as pd
 from veltair.compiler.frontend.samples import random_samples
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import Layout
-from veltair.evaluation.figures.overview import save
+from veltair.evaluation.figures.save import save
 from veltair.evaluation.measurement.interference_fit import (
     FitReport,
     SourceReadings,

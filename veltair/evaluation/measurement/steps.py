@@ -14,9 +14,7 @@ from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.experiment.scenario import (
     CAPACITY,
     RECORDS,
-    REFERENCE,
     Scenario,
-    over_seeds,
     policy_maker,
     scenario_of,
 )
@@ -33,7 +31,8 @@ from veltair.evaluation.measurement.run import (
     run_rows,
     search,
 )
-from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.metrics.capacity import FREE_START, SearchSettings
+from veltair.evaluation.metrics.capacity_table import EQUAL_LOAD, reference_rates
 from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.models.model_memory import ModelMemory
 from veltair.machine.workers.launchers import launcher
@@ -41,8 +40,6 @@ from veltair.machine.workers.pool import Launch
 from veltair.provenance import check_made_here, read_provenance, write_parquet
 
 RUNS, VERDICTS = "runs.csv", "verdicts.csv"
-# Of the simulated capacity of the reference policy: a load that all policies are measured at.
-COMMON_LOAD = 0.7
 
 
 @contextmanager
@@ -118,11 +115,16 @@ def _loads_text(memory: ModelMemory) -> str:
 
 
 def _first_rates(scenario: Scenario, policy: str, capacities: Sequence[Path]) -> tuple[float, float]:
-    """Return the rate that all policies are measured at, and the policy's simulated capacity or a guess."""
-    simulated = over_seeds(pd.concat([read_csv(path) for path in capacities], ignore_index=True))
-    answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
-    reference = answers.get(REFERENCE) or max(answers.values()) or 0.1 * scenario.fluid_qps
-    return COMMON_LOAD * reference, answers[policy] or reference
+    """Return the rate that all policies are measured at, and where the policy's search starts.
+
+    The first is `EQUAL_LOAD` of the simulated reference rate, the second the policy's simulated capacity; or
+    the reference rate, or where no policy serves anything a tenth of the fluid bound.
+    """
+    seeds = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
+    reference_qps = float(reference_rates(seeds)["reference_qps"].mean())
+    answers = seeds.groupby("policy")["qps_at_95"].mean()
+    guess_qps = reference_qps if answers.max() > 0 else FREE_START * scenario.fluid_qps
+    return EQUAL_LOAD * reference_qps, float(answers[policy]) or guess_qps
 
 
 def live_settings(config: Config) -> MeasurementSettings:

@@ -1,4 +1,4 @@
-"""The figures of the paper by name: which tables each is drawn from, and by which function."""
+"""The figures by name: which tables each is drawn from, and by which function."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,21 +15,24 @@ from veltair.evaluation.figures.fidelity_plots import (
     paper_fidelity_figure,
 )
 from veltair.evaluation.figures.layer_plots import paper_core_need_figure, paper_slowdown_figure
-from veltair.evaluation.figures.overview import save
 from veltair.evaluation.figures.policy_plots import (
-    WINNER,
     paper_efficiency_figure,
     paper_fluid_figure,
     paper_latency_figure,
     paper_qps_figure,
     paper_ratio_figure,
 )
-from veltair.evaluation.figures.run_plots import paper_conflicts_figure, paper_granularity_figure
+from veltair.evaluation.figures.run_plots import (
+    latency_figure,
+    paper_conflicts_figure,
+    paper_granularity_figure,
+)
+from veltair.evaluation.figures.save import save
 from veltair.evaluation.figures.sensitivity_plots import paper_scale_figure, paper_sensitivity_figure
-from veltair.evaluation.metrics.policies_table import REFERENCE
+from veltair.evaluation.metrics.capacity_table import REFERENCE, WINNER
 
 
-class PaperFigure(NamedTuple):
+class FigureSource(NamedTuple):
     """A figure: the function that draws it, and the names of the tables that it takes, in order."""
 
     draw: Callable[..., Figure]
@@ -41,21 +44,22 @@ def _ratios_beside_the_paper(seeds: pd.DataFrame, rates: pd.DataFrame, targets: 
 
 
 POLICY_TABLES = ("capacity_seeds", "rates", "targets")
-PAPER_FIGURES: Mapping[str, PaperFigure] = {
-    "paper_qps": PaperFigure(paper_qps_figure, POLICY_TABLES),
-    "paper_ratio": PaperFigure(_ratios_beside_the_paper, POLICY_TABLES),
-    "paper_latency": PaperFigure(paper_latency_figure, POLICY_TABLES),
-    "paper_efficiency": PaperFigure(paper_efficiency_figure, POLICY_TABLES),
-    "paper_fluid": PaperFigure(paper_fluid_figure, POLICY_TABLES),
-    "paper_granularity": PaperFigure(paper_granularity_figure, ("granularity", "targets")),
-    "paper_conflicts": PaperFigure(paper_conflicts_figure, ("conflicts", "rates", "targets")),
-    "paper_core_need": PaperFigure(paper_core_need_figure, ("core_need", "targets")),
-    "paper_slowdown": PaperFigure(paper_slowdown_figure, ("slowdown",)),
-    "paper_sensitivity": PaperFigure(paper_sensitivity_figure, ("sensitivity", "targets")),
-    "paper_scale": PaperFigure(paper_scale_figure, ("scale", "targets")),
-    "paper_fidelity": PaperFigure(paper_fidelity_figure, ("fidelity",)),
-    "paper_cost_fit": PaperFigure(paper_cost_fit_figure, ("cost_fit",)),
-    "paper_corun_fit": PaperFigure(paper_corun_fit_figure, ("corun_fit",)),
+PAPER_FIGURES: Mapping[str, FigureSource] = {
+    "paper_qps": FigureSource(paper_qps_figure, POLICY_TABLES),
+    "paper_ratio": FigureSource(_ratios_beside_the_paper, POLICY_TABLES),
+    "paper_latency": FigureSource(paper_latency_figure, POLICY_TABLES),
+    "paper_efficiency": FigureSource(paper_efficiency_figure, POLICY_TABLES),
+    "paper_fluid": FigureSource(paper_fluid_figure, POLICY_TABLES),
+    "paper_granularity": FigureSource(paper_granularity_figure, ("granularity", "targets")),
+    "paper_conflicts": FigureSource(paper_conflicts_figure, ("conflicts", "rates", "targets")),
+    "paper_core_need": FigureSource(paper_core_need_figure, ("core_need", "targets")),
+    "paper_slowdown": FigureSource(paper_slowdown_figure, ("slowdown",)),
+    "paper_sensitivity": FigureSource(paper_sensitivity_figure, ("sensitivity", "targets")),
+    "paper_scale": FigureSource(paper_scale_figure, ("scale", "targets")),
+    "paper_fidelity": FigureSource(paper_fidelity_figure, ("fidelity",)),
+    "paper_cost_fit": FigureSource(paper_cost_fit_figure, ("cost_fit",)),
+    "paper_corun_fit": FigureSource(paper_corun_fit_figure, ("corun_fit",)),
+    "latency": FigureSource(latency_figure, ("rates", "targets")),
 }
 
 

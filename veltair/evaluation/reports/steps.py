@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from veltair.config import Config
-from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS, over_seeds, reference_qps, scenario_of
+from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS, scenario_of
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
-from veltair.evaluation.figures.overview import efficiency_figure, latency_figure, qps_figure, save
+from veltair.evaluation.metrics.capacity_table import over_seeds, reference_rates
 from veltair.evaluation.metrics.metrics import model_rates, rates
+from veltair.evaluation.metrics.policies_table import SCENARIO_COLUMNS
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.reports.summary import summary_markdown
 from veltair.evaluation.simulation.steps import read_assumed
@@ -71,30 +72,16 @@ def _machines(config: Config, tables: Sequence[Path]) -> dict[str, tuple[pd.Data
 
 
 def _loads(rate_table: pd.DataFrame, capacity: pd.DataFrame) -> "pd.Series[float]":
-    """Return the offered rate of each run as a share of what its loads are shares of, by seed."""
-    keys = ["backend", "machine", "workload", "seed"]
-    references = {
-        key: reference_qps(
-            dict(zip(rows["policy"], rows["qps_at_95"], strict=True)), float(rows["fluid_qps"].iloc[0])
-        )
-        for key, rows in capacity.groupby(keys, sort=False)
-    }
-    runs = zip(*(rate_table[key] for key in keys), strict=True)
-    return rate_table["qps"] / [references[run] for run in runs]
-
-
-def draw_figures(folder: Path, figures: Path, formats: Sequence[str]) -> None:
-    """Draw all figures from the tables of metrics."""
-    capacity, rate_table, target = _metrics(folder)
-    draw = {"qps": qps_figure, "latency": latency_figure, "efficiency": efficiency_figure}
-    for name, function in draw.items():
-        save(function(capacity, rate_table, target), figures / name, formats)
+    """Return the offered rate of each run as a share of the reference rate with its seed."""
+    keys = [*SCENARIO_COLUMNS, "seed"]
+    found = rate_table[keys].merge(reference_rates(capacity), on=keys, how="left")
+    return pd.Series(rate_table["qps"].to_numpy() / found["reference_qps"].to_numpy(), rate_table.index)
 
 
 def write_summary(folder: Path, figures: Sequence[Path], output: Path) -> None:
     """Write the summary that a person reads."""
-    capacity, rate_table, target = _metrics(folder)
-    text = summary_markdown(capacity, rate_table, target, figures=[str(path) for path in figures])
+    seeds, rate_table, target = (read_csv(folder / name) for name in (CAPACITY_SEEDS, RATES, TARGETS))
+    text = summary_markdown(seeds, rate_table, target, figures=[str(path) for path in figures])
     write_atomically({output: text.encode()})
 
 
@@ -112,8 +99,3 @@ def check_golden(made: Path, golden: Path) -> None:
             raise ValueError(f"{made}:{number} differs from {golden}:\n  now: {ours}\n  was: {theirs}")
     if made.read_text() != golden.read_text():
         raise ValueError(f"{made} has not as many lines as {golden}")
-
-
-def _metrics(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    capacity, rate_table, target = (read_csv(folder / name) for name in GOLDEN)
-    return capacity, rate_table, target

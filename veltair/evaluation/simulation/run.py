@@ -14,7 +14,6 @@ from veltair.evaluation.experiment.scenario import (
     MakePolicy,
     Scenario,
     capacity_columns,
-    reference_qps,
     scenario_columns,
 )
 from veltair.evaluation.loadgen.arrivals import Seeds, server_queries, share_samples
@@ -27,6 +26,7 @@ from veltair.evaluation.metrics.capacity import (
     satisfaction_of,
     warmup_s,
 )
+from veltair.evaluation.metrics.capacity_table import reference_rate
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.simulator.native_loop import serve_simulated
@@ -179,10 +179,10 @@ def offered_rates(
 ) -> list[float]:
     """Return the rates at which a policy's records are kept: loads that all share, and its own capacity.
 
-    `capacity` holds one machine, workload and seed; `loads` are shares of `reference_qps`.
+    `capacity` holds one machine, workload and seed; `loads` are shares of the `reference_rate`.
     """
     answers = dict(zip(capacity["policy"], capacity["qps_at_95"], strict=True))
-    reference = reference_qps(answers, fluid_qps)
+    reference, _ = reference_rate(answers, fluid_qps)
     rates = {reference * load for load in loads}
     if answers[policy] > 0:
         rates.add(answers[policy])

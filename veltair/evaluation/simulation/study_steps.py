@@ -13,13 +13,13 @@ from veltair.evaluation.experiment.layout import BASELINE, Layout
 from veltair.evaluation.experiment.scenario import (
     Scenario,
     capacity_columns,
-    reference_qps,
     scenario_columns,
     scenario_of,
 )
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
-from veltair.evaluation.metrics.confidence import relaxed_changes
+from veltair.evaluation.metrics.capacity_table import reference_rates
 from veltair.evaluation.metrics.metrics import rates
+from veltair.evaluation.metrics.policies_table import relaxed_changes
 from veltair.evaluation.simulation.run import SIMULATOR_VALIDATED, find_pooled_capacity, policy_records
 from veltair.evaluation.simulation.sensitivity_cells import Cell, at_workload, sensitivity_cells
 from veltair.evaluation.simulation.steps import (
@@ -36,7 +36,7 @@ def write_granularity(config: Config, policy: str, capacities: Sequence[Path], o
     """Write a policy's metrics at rates that all policies and seeds of the study share."""
     tables = Layout(config).tables(config.study.machine)
     scenario = _scenario(config, config)
-    shared = [load * _reference_qps(scenario, capacities) for load in config.study.granularity.loads]
+    shared = [load * _reference_qps(capacities) for load in config.study.granularity.loads]
     make, settings = simulated_policy_maker(config, policy), simulation_settings(config)
     found = []
     for seed in config.simulated.seeds:
@@ -51,7 +51,7 @@ def write_granularity(config: Config, policy: str, capacities: Sequence[Path], o
 def write_conflicts(config: Config, capacities: Sequence[Path], output: Path) -> None:
     """Write conflicts over time of one run of each policy, with the first seed, all at one rate."""
     scenario, asked = _scenario(config, config), config.study.conflicts
-    qps = asked.load * _reference_qps(scenario, capacities)
+    qps = asked.load * _reference_qps(capacities)
     makers = {policy: simulated_policy_maker(config, policy) for policy in asked.policies}
     seed, settings = config.simulated.seeds[0], replace(simulation_settings(config), queries=asked.queries)
     table = conflict_table(scenario, makers, settings, qps, seed, asked.bins)
@@ -177,8 +177,7 @@ def _relaxation(scenario: Scenario) -> dict[str, Any]:
     return {"relaxed": len(relaxed), "relaxed_targets": ", ".join(relaxed_changes(relaxed))}
 
 
-def _reference_qps(scenario: Scenario, capacities: Sequence[Path]) -> float:
-    """Return the rate that loads are shares of: the mean over seeds of Planaria's QPS at 95 % QoS."""
+def _reference_qps(capacities: Sequence[Path]) -> float:
+    """Return the rate that loads are shares of, for all seeds: the mean of the seeds' reference rates."""
     table = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
-    answers = table.groupby("policy", sort=False)["qps_at_95"].mean()
-    return reference_qps({str(name): float(qps) for name, qps in answers.items()}, scenario.fluid_qps)
+    return float(reference_rates(table)["reference_qps"].mean())

@@ -9,7 +9,7 @@ from veltair.compiler.build.build import ModelPlan, read_plan
 from veltair.compiler.select.select import Selection, doubling, rounds_costs
 from veltair.compiler.select.shipped import AVX2, SHIPPED, serve
 from veltair.compiler.select.store import FILES, StoreError, choose, read_info
-from veltair.evaluation.figures.overview import save
+from veltair.evaluation.figures.save import save
 from veltair.evaluation.figures.version_plots import saturation_figure, scatter_figure, sets_figure
 from veltair.evaluation.versions.predicted_costs import modelled_costs
 from veltair.evaluation.versions.version_study import (
@@ -23,7 +23,6 @@ from veltair.machine.costs.folder import read_tables
 from veltair.machine.topology.described import described
 from veltair.provenance import write_atomically
 
-TABLES = ("saturation", "scatter", "sets")
 SATURATION_CORES = (1, 4, 16, 64)
 _FIGURES = {"saturation": saturation_figure, "scatter": scatter_figure, "sets": sets_figure}
 
