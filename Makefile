@@ -14,6 +14,8 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 # The environment's programs first, for what Snakemake starts too.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+# Each process of the tests takes up to 1 GB.
+TESTS := $(RUN) python -m pytest -n "$$(nproc)" --maxprocesses 8 -m "not long"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES) --rerun-incomplete
 
 .PHONY: all many-core paper-sim redraw validation test test-long coverage check smoke estimate clean help
@@ -35,13 +37,13 @@ validation: $(STAMP) $(CONFIG)  ## Compare the simulator with this machine: resu
 	$(SNAKEMAKE) validation validation_figures --configfile $(CONFIG)
 
 test: $(STAMP)  ## Run the tests on all cores, those that measure or pin cores alone
-	$(RUN) python -m pytest -n auto -m "not long"
+	$(TESTS)
 
 test-long: $(STAMP)  ## Run the tests that take longer than a test suite should
 	$(RUN) python -m pytest -m long
 
-coverage: $(STAMP)  ## Run the tests one by one and print the lines of the code that none reaches
-	$(RUN) python -m pytest -m "not long" --cov=veltair --cov=baselines --cov-report=term-missing:skip-covered
+coverage: $(STAMP)  ## Run the tests and print which lines of the code none of them reaches
+	$(TESTS) --cov=veltair --cov=baselines --cov-report=term-missing:skip-covered
 
 check: $(STAMP)  ## Check style, types, the arrows between the packages, and the workflow
 	$(RUN) ruff check .
@@ -59,7 +61,7 @@ estimate: $(STAMP)  ## Print the jobs and hours of CONFIG before anything starts
 
 clean:  ## Remove everything that was generated, measurements included; the environment stays
 	find results figures -mindepth 1 ! -path results/README.md ! -path figures/.gitkeep -delete
-	rm -rf .snakemake .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .snakemake .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 help:  ## Print this list
 	@echo "make TARGET [CONFIG=workflow/config/config.yaml] [PYTHON=python3] [CORES=all]"

@@ -15,7 +15,6 @@ ALONE = {
     "their workers spin on every core that they hold": (
         "evaluation/benchmarks/test_engine.py",
         "evaluation/validation/test_co_runs.py",
-        "machine/workers/test_pool_stress.py",
         "machine/workers/test_native_pool.py",
         "machine/workers/test_pool.py",
         "serving/engine/test_engine.py",
@@ -26,12 +25,10 @@ ALONE = {
         "evaluation/measurement/test_run.py",
         "evaluation/measurement/test_steps.py",
         "evaluation/runtimes/test_capacity.py",
-        "evaluation/runtimes/test_process.py",
     ),
     "they measure this machine": (
         "evaluation/measurement/test_block_costs.py",
         "evaluation/measurement/test_resize_costs.py",
-        "evaluation/runtimes/test_paired_latency.py",
         "evaluation/runtimes/test_timed_process.py",
         "machine/probes/test_fork_probe.py",
         "machine/probes/test_probe.py",
