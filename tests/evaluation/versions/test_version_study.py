@@ -71,24 +71,15 @@ def costs_and_tilings(slowdown: float = 0.0) -> tuple:  # type: ignore[type-arg]
     return tables.costs, tables.tilings
 
 
-def test_the_layer_with_most_macs_is_shown_unless_another_is_named() -> None:
-    costs = rounds_costs([1])
-    assert set(scatter(PLANS, FOUND, FOUND, SELECTION, costs, {})["layer"]) == {"layer0"}
-    assert set(scatter(PLANS, FOUND, FOUND, SELECTION, costs, {"net": "layer2"})["structure"]) == {"pool"}
-
-
-def test_a_layer_that_the_model_does_not_have_is_refused_with_those_that_it_has() -> None:
-    with pytest.raises(
-        LookupError, match=r"figures\.layers: net has no layer 'x'; it has layer0, layer1, layer2"
-    ):
-        scatter(PLANS, FOUND, FOUND, SELECTION, rounds_costs([1]), {"net": "x"})
+def test_the_layer_with_most_macs_is_shown() -> None:
+    assert set(scatter(PLANS, FOUND, FOUND, SELECTION, rounds_costs([1]))["layer"]) == {"layer0"}
 
 
 def test_a_candidate_is_shown_with_its_time_its_front_and_whether_it_was_built() -> None:
     slow = candidate("conv", 3, 100, 5000, 3.0)
     failed = replace(slow, index=4, run_seconds=())
     found = {"conv": [*CONV, slow, failed], "pool": POOL}
-    table = scatter(PLANS, found, {"conv": CONV[:1]}, SELECTION, rounds_costs([1]), {}).set_index("candidate")
+    table = scatter(PLANS, found, {"conv": CONV[:1]}, SELECTION, rounds_costs([1])).set_index("candidate")
     assert list(table.index) == [0, 1, 2, 3]
     assert list(table["relative"]) == pytest.approx([1.0, 1.1, 1.3, 3.0])
     assert list(table["front"]) == [True, True, True, False]
