@@ -49,8 +49,6 @@ def test_the_study_leaves_its_tables_and_each_figure_in_each_format(tables: Path
     draw_version_figures(tables, tmp_path / "figures", ["svg", "png"])
     forms, names = ("svg", "png"), ("saturation", "scatter", "sets")
     wanted = {f"versions_{name}.{form}" for name in names for form in forms}
-        f"versions_{name}.{form}" for name in ("saturation", "scatter", "sets") for form in ("svg", "png")
-    }
     assert {path.name for path in (tmp_path / "figures").iterdir()} == wanted
 
 
