@@ -90,6 +90,12 @@ def _targets(program: str) -> Iterator[tuple[str, str]]:
                     yield page.name, word
 
 
+def _rules() -> set[str]:
+    """Return the names of the workflow's rules, those that vary another rule included."""
+    text = "\n".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
+    return set(re.findall(r"^(?:rule|use rule \w+ as) (\w+)(?: with)?:", text, re.MULTILINE))
+
+
 def _messages() -> list[str]:
     """Return every text in the sources, with what is filled in as an ellipsis, without backticks."""
     found = [(ROOT / "Makefile").read_text()]
@@ -133,8 +139,7 @@ def test_every_make_target_that_a_page_names_is_one() -> None:
 
 
 def test_every_snakemake_target_that_a_page_names_is_a_rule() -> None:
-    rules = "\n".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
-    known = set(re.findall(r"^rule (\w+):", rules, re.MULTILINE))
+    known = _rules()
     named = list(_targets("snakemake"))
     assert named
     assert [(page, target) for page, target in named if target not in known] == []
@@ -160,11 +165,8 @@ def test_every_message_that_troubleshooting_quotes_is_in_the_sources() -> None:
 
 
 def test_the_workflow_page_lists_every_rule_in_its_table() -> None:
-    rules = "\n".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
     page = (ROOT / "workflow" / "README.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(
-        re.findall(r"^rule (\w+):", rules, re.MULTILINE)
-    )
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == _rules()
 
 
 def test_the_readme_is_about_one_screen() -> None:

@@ -21,7 +21,7 @@ RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
 # They start kernels on all cores, so nothing else may run beside them.
 BENCHMARKS = {
-    *("benchmarks_main", "benchmarks_compiler", "benchmarks_engine", "benchmarks_simulator"),
+    *("benchmarks_compiler", "benchmarks_engine", "benchmarks_simulator"),
     *("co_runs", "interference", "tolerance", "validation_trace"),
 }
 MEASURING = {"search", "machine", "profile", "measure", *BENCHMARKS}

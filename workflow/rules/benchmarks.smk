@@ -4,32 +4,6 @@ SERVED = [("models",), ("workloads",), ("qos",)]
 COMPARED = [*SERVED, ("policies",), ("preset",)]
 
 
-rule benchmarks_main:
-    input:
-        costs=LAYOUT.costs(HOST),
-        oracles=ORACLES,
-    output:
-        R / "benchmarks" / "main.json",
-    params:
-        **STEP.of(
-            "evaluation.benchmarks.main:write_main",
-            lambda wildcards: [*COMPARED, ("simulated",)],
-            policies=lambda wildcards: SETTINGS.policies,
-        ),
-        tables=subpath(input.costs, parent=True),
-    log:
-        LOGS / "benchmarks_main.log",
-    conda:
-        ENVIRONMENT
-    threads: ALL_THREADS
-    resources:
-        cpu_lock=1,
-    message:
-        "Measuring our own speed: simulator and dispatcher"
-    script:
-        SCRIPT
-
-
 rule benchmarks_simulator:
     input:
         many=LAYOUT.costs("threadripper-3990x"),

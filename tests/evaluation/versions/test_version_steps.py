@@ -47,9 +47,8 @@ def tables(tmp_path: Path) -> Path:
 def test_the_study_leaves_its_tables_and_each_figure_in_each_format(tables: Path, tmp_path: Path) -> None:
     assert {path.stem for path in tables.iterdir()} == {"saturation", "scatter", "sets"}
     draw_version_figures(tables, tmp_path / "figures", ["svg", "png"])
-    wanted = {
-        f"versions_{name}.{form}" for name in ("saturation", "scatter", "sets") for form in ("svg", "png")
-    }
+    forms, names = ("svg", "png"), ("saturation", "scatter", "sets")
+    wanted = {f"versions_{name}.{form}" for name in names for form in forms}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == wanted
 
 

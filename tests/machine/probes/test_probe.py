@@ -57,8 +57,3 @@ def test_the_probe_returns_a_speed_for_each_repeat(tmp_path: Path, monkeypatch: 
 def test_a_probe_on_a_core_that_cannot_be_had_says_which(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"the probe failed on cores 100000 \(exit status 1\)"):
         probe(tmp_path, Topology(((100000, 100001),), 2**19, 2**22, ()))
-
-
-@pytest.mark.parametrize(("cores", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
-def test_the_clock_is_probed_on_doubling_core_counts_and_on_all(cores: int, counts: list[int]) -> None:
-    assert module._doubling(cores) == counts

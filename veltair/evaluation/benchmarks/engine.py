@@ -40,12 +40,12 @@ from veltair.machine.workers.pool import Ended, Launch, Sample, Servable, Worker
 from veltair.serving.engine.engine import Engine
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
+from veltair.serving.loop.query import NEVER_S
 from veltair.serving.policies.presets import make_policy
 
 FCFS = "baselines.fcfs_min:FcfsMin"
 DISPATCHES, IDLE_S = 3000, 3.0
 BUSY_S, OVERLOAD = 5.0, 1.5  # of the rate that no policy passes: a query is always waiting
-NEVER_S = 1e6
 
 
 @dataclass(frozen=True, slots=True)

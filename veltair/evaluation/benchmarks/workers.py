@@ -4,10 +4,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 from typing import Any
 
-from veltair.evaluation.experiment.benchmark_file import BenchmarkResult
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.profile.profile import time_layers
 from veltair.machine.topology.topology import Machine
@@ -36,11 +36,6 @@ class LoadedModelBuffers:
     calls: Sequence[Sequence[tuple[Any, tuple[Any, ...]]]]
     inputs: Sequence[Any] = ()
     outputs: Sequence[Any] = ()
-
-
-def figure(samples: Sequence[float], unit: str) -> BenchmarkResult:
-    """Return the median of some samples as a figure of this benchmark."""
-    return BenchmarkResult(median(samples), unit, tuple(samples), COMMAND)
 
 
 def worker_figures(
@@ -94,14 +89,20 @@ def null_figures(workers: NativePool, machine: Machine, build_dir: Path) -> dict
     )
     starts_us = [_start_us(workers, one_layer) for _ in range(STARTS)]
     return {
-        "kernel_overhead_us": figure(overheads, f"µs a kernel that does nothing, blocks of {NULL_LAYERS}"),
-        "grant_us": figure(
-            grants_us, f"µs a change of a running block's cores, mean of {GRANTS}, from Python"
+        "kernel_overhead_us": median_result(
+            overheads, f"µs a kernel that does nothing, blocks of {NULL_LAYERS}", COMMAND
         ),
-        "resize_cost_us": figure(
-            adoptions_us, "µs that the adoption of other cores adds to a layer, kernels without loops"
+        "grant_us": median_result(
+            grants_us, f"µs a change of a running block's cores, mean of {GRANTS}, from Python", COMMAND
         ),
-        "start_cost_us": figure(starts_us, "µs from the call that starts a block to its first layer"),
+        "resize_cost_us": median_result(
+            adoptions_us,
+            "µs that the adoption of other cores adds to a layer, kernels without loops",
+            COMMAND,
+        ),
+        "start_cost_us": median_result(
+            starts_us, "µs from the call that starts a block to its first layer", COMMAND
+        ),
     }
 
 
@@ -223,7 +224,7 @@ def _start_us(workers: NativePool, block: BlockRun) -> float:
 
 def ratio_figures(name: str, unit: str, ratios: Mapping[str, Sequence[float]]) -> dict[str, BenchmarkResult]:
     """Return a ratio's median of each model, and the geometric mean of them."""
-    figures = {f"{name}_{model}": figure(samples, unit) for model, samples in ratios.items()}
+    figures = {f"{name}_{model}": median_result(samples, unit, COMMAND) for model, samples in ratios.items()}
     values = tuple(one.value for one in figures.values())
     figures[name] = BenchmarkResult(
         geometric_mean(values), f"{unit}, geometric mean of models", values, COMMAND

@@ -60,6 +60,8 @@ from veltair.evaluation.loadgen.logs import (
 OUTPUT_FILE = "loadgen_output.txt"
 
 _CHILD = "veltair.evaluation.loadgen.child"
+# From the last completion to the end of LoadGen's process, which writes its logs.
+END_TIMEOUT_S = 60.0
 _TIMEVAL = struct.Struct("@ll")  # seconds, microseconds
 
 OnArrival = Callable[[int, int, float], None]

@@ -27,11 +27,11 @@ from veltair.machine.workers.pool import Ended, Launch, Sample, on_cores
 from veltair.serving.engine.engine import Engine
 from veltair.serving.loop.dispatcher import Dispatcher, Event, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, Resize, Snapshot
+from veltair.serving.loop.query import NEVER_S
 
 # Of each model: starts on each count of cores, grants, and changes of cores each way, at least.
 STARTS, GRANTS, ADOPTIONS = 200, 100, 100
 GRANT_GAP_S = 0.002  # longer than a layer: most changes are adopted before the next one is asked for
-NEVER_S = 1e6
 
 Row = tuple[str, str, int, int, float]
 

@@ -13,7 +13,7 @@ from veltair.compiler.frontend.samples import random_samples
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, capacity_columns, scenario_columns
 from veltair.evaluation.experiment.timeline_data import write_recorded
 from veltair.evaluation.loadgen.arrivals import share_samples
-from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary
 from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, verdict_rows
 from veltair.evaluation.measurement.write_run import write_run
@@ -40,7 +40,6 @@ from veltair.serving.loop.query import QueryRecord
 from veltair.serving.loop.timeline import Recorder
 
 SAMPLES_PER_MODEL = 4
-END_TIMEOUT_S = 60.0
 QUERIES = "queries.parquet"  # in the folder of each run
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from tabulate import tabulate
 
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.metrics.capacity_table import capacities, capacity_text
+from veltair.evaluation.metrics.markdown import markdown_table
 from veltair.evaluation.metrics.policies_table import NONE, number, source_name, span
 from veltair.provenance import SUFFIX, Provenance, read_provenance, write_atomically
 
@@ -132,7 +132,7 @@ def _benchmark_tables(file: RecordedFile, figures: dict[str, Document]) -> Itera
 def _benchmark_row(name: str, figure: Document) -> Row:
     samples = figure["samples"]
     spread = span(samples) if len(samples) > 1 else NONE
-    return f"`{name}`", number(figure["value"]), str(figure["unit"]), str(len(samples)), spread
+    return f"`{name}`", number(figure["value"]), " ".join(figure["unit"].split()), str(len(samples)), spread
 
 
 def _claims_table(document: Document) -> str:
@@ -157,8 +157,8 @@ def _claims_table(document: Document) -> str:
 
 def _capacity_tables(seeds: pd.DataFrame) -> Iterator[str]:
     """Yield for each backend and machine its name and a table: a row a policy, a column a workload."""
-    for site, rows in seeds.groupby(["backend", "machine"], sort=False):
-        backend, machine = map(str, site)
+    for names, rows in seeds.groupby(["backend", "machine"], sort=False):
+        backend, machine = map(str, names)
         workloads = list(dict.fromkeys(rows["workload"]))
         count = rows["seed"].nunique()
         how = "one seed" if count == 1 else "mean over seeds ± half of the 95 % interval"
@@ -190,7 +190,5 @@ def _origin(file: RecordedFile, command: str) -> str:
     )
 
 
-def _markdown(headers: Row, rows: Sequence[Row]) -> str:
-    escaped = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
-    table: str = tabulate(escaped, headers, tablefmt="github", disable_numparse=True)
-    return table + "\n"
+def _markdown(header: Row, rows: Sequence[Row]) -> str:
+    return "\n".join(markdown_table(header, rows)) + "\n"

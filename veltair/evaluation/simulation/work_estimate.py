@@ -12,8 +12,8 @@ from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
 from veltair.machine.costs.folder import Tables, read_tables
 from veltair.machine.topology.described import described
 
-# What one unit of each kind of work took on the machine of the shipped tables (2 cores, with LLVM's compile
-# time and the simulator's events as `snakemake --cores all benchmarks_main` and the logs of a run tell them).
+# What one unit of each kind of work took on the machine of the shipped tables: 2 cores, with LLVM's compile
+# time and the simulator's events as `benchmarks_simulator` and the logs of a run tell them.
 BUILD_S_PER_VERSION = 0.35
 LAYER_ENDS_PER_S = 1_300_000.0  # of policies that have a plan
 OWN_LAYER_ENDS_PER_S = 25_000.0  # of a user's policy, which decides in Python

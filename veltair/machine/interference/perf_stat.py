@@ -27,7 +27,7 @@ from veltair.machine.interference.source import (
     Reading,
     SampledSource,
 )
-from veltair.machine.topology.topology import Machine
+from veltair.machine.topology.topology import CACHE_LINE_BYTES, Machine
 
 # Misses and accesses of the last level. The generic pair; then AMD's of Zen 4 and later, and of Zen 1 to 3
 # (tools/perf/pmu-events/arch/x86/amdzen*/ in Linux). `cache-misses` is no choice: which cache it means
@@ -39,7 +39,6 @@ EVENT_PAIRS = (
 )
 # perf-stat(1) warns of the overhead of intervals below 100 ms.
 INTERVAL_S = 0.1
-LINE_BYTES = 64
 TRIAL_TIMEOUT_S = 10.0
 FIRST_READING_TIMEOUT_S = 10.0
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
@@ -210,7 +209,7 @@ class PerfStat(SampledSource):
                 count = parse_line(line)
                 rates = intervals.feed(count) if count else None
                 if rates is not None:
-                    share = LINE_BYTES / self._machine.dram_bytes_per_s
+                    share = CACHE_LINE_BYTES / self._machine.dram_bytes_per_s
                     self._recent.add(tuple(rate * share for rate in rates))
         if not self._stopping.is_set():
             self._recent.fail(

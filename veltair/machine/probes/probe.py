@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from veltair.compiler.select.select import doubling
 from veltair.machine.c_build import compile_c
 from veltair.machine.topology.cpulist import format_cpu_list
 from veltair.machine.topology.topology import Topology
@@ -76,7 +77,7 @@ def probe(build_dir: Path, topology: Topology) -> HostSpeeds:
     alone = max(L3_MULTIPLE * topology.l3_bytes, MINIMUM_BYTES)
     together = max(alone // size, MINIMUM_BYTES)
     vector_bits, _ = run(program, "fma", 0, cores[:1])  # warms the clock up, too
-    flops = [(count, run(program, "fma", 0, cores[:count])[1]) for count in _doubling(len(cores))]
+    flops = [(count, run(program, "fma", 0, cores[:count])[1]) for count in doubling(len(cores))]
     return HostSpeeds(
         core_flops=flops[0][1],
         core_dram_bytes_per_s_repeats=run(program, "read", alone, cores[:1])[1],
@@ -105,11 +106,3 @@ def run(program: Path, mode: str, buffer_bytes: int, cores: Sequence[int]) -> tu
         )
     bits, *rates = done.stdout.split()
     return int(bits), tuple(float(rate) for rate in rates)
-
-
-def _doubling(cores: int) -> list[int]:
-    """Return 1, 2, 4, … and the number of cores itself."""
-    counts = [1]
-    while 2 * counts[-1] < cores:
-        counts.append(2 * counts[-1])
-    return sorted({*counts, cores})

@@ -4,6 +4,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from math import inf, isfinite, isinf
 
+CACHE_LINE_BYTES = 64
 # Speeds that may be unknown: infinite then, so that they limit nothing.
 LIMITS = ("core_dram_bytes_per_s", "link_bytes_per_s")
 COSTS = ("launch_s", "join_s")
