@@ -1,16 +1,15 @@
 """What runs again after an edit: a made-up finished run, one line or one key changed, and the dry run."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.support.snakemake_runs import run_snakemake
 
 ROOT = Path(__file__).parents[1]
 STUDIED, POLICIES = ("Planaria", "FULL"), ("FcfsMin", "Planaria", "FULL")
@@ -179,15 +178,7 @@ def write_config(folder: Path, values: Any) -> None:
 
 def snakemake(folder: Path, *arguments: str) -> str:
     """Run the workflow in a folder, on one core, and return what it prints."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "mine.yaml", *arguments]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_snakemake(folder, "--cores", "1", "--configfile", "mine.yaml", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr if "-n" in arguments else done.stdout
 

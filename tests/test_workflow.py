@@ -1,11 +1,9 @@
 """The workflow as a user meets it: Snakemake itself, in a folder of its own, from made-up tables."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.snakemake_runs import run_snakemake
 from tests.support.table_builders import config_values, write_made_up_tables
 
 ROOT = Path(__file__).parents[1]
@@ -38,15 +37,7 @@ def rules() -> dict[str, str]:
 
 def snakemake(folder: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """Run the repository's workflow in a folder, on one core."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(folder / "Snakefile"), "--cores", "1"]
-    return subprocess.run(
-        [*command, *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_snakemake(folder, "--snakefile", folder / "Snakefile", "--cores", "1", *arguments)
 
 
 def listed(done: "subprocess.CompletedProcess[str]") -> dict[str, int]:

@@ -237,6 +237,7 @@ def blocks_leak_nothing(pool: NativePool, kernels: CLibrary, count: int) -> None
     room = Room([[(Native(kernels, "nothing"), ())]] * 3, inputs=[values], outputs=[values])
     sample = Sample((values.copy(),), (values.copy(),))
     buffers = pool.bind(room, "net")
+    gc.collect()  # else files of earlier tests are closed meanwhile
     open_files = len(list(Path("/proc/self/fd").iterdir()))
     before = 0
     for number in range(count):
@@ -249,7 +250,7 @@ def blocks_leak_nothing(pool: NativePool, kernels: CLibrary, count: int) -> None
             before = resident_bytes()
     gc.collect()
     assert resident_bytes() - before < 2**20
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_files
     assert (len(pool._active), len(pool._samples)) == (0, 1)
 
 
