@@ -32,9 +32,10 @@ ALL = tuple(PAPER_FIGURES)
 WITH_TARGETS = [name for name in ALL if "targets" in PAPER_FIGURES[name].tables]
 TINT = (0.95, 0.95, 0.95)
 UNITS = re.compile(
-    r"\((queries/s|ms|µs|s|cores|index|times|share.*|%.*|MiB|0 to 1|dotted|first .*|logarithmic|\N{MULTIPLICATION SIGN}).*\)"
+    r"\((queries/s|ms|µs|s|cores|index|times|share.*|%.*|MiB|0 to 1|dotted|first .*|logarithmic"
+    r"|\N{MULTIPLICATION SIGN}).*\)"
 )
-# Quotients and names of machines' sizes have no unit.
+# Quotients, counts and names have no unit.
 WITHOUT_UNIT = re.compile(
     r"ratio of|^QPS at 95 % QoS\nover|^over |^cores$|^placement$|^waiting\nqueries$|^workload$"
 )
