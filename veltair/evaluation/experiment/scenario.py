@@ -53,13 +53,12 @@ class Scenario:
         total = sum(self.weights.values())
         work = dict(zip(self.targets["model"], self.targets["work_optimal_core_s"], strict=True))
         shares = {name: weight / total for name, weight in self.weights.items()}
-        bound = fluid_bound(
+        return fluid_bound(
             {name: work[name] for name in shares},
             shares,
             self.context.machine.cores,
             satisfaction=self.satisfaction,
         )
-        return bound.pooled_qps
 
 
 def make_scenario(
