@@ -18,7 +18,7 @@ from veltair.config.section import (
 )
 from veltair.config.study_keys import Simulated, Study, Variation
 
-Preset = Literal["paper", "shipped"]
+Preset = Literal["paper", "tuned"]
 
 
 class ServedModel(Section):
