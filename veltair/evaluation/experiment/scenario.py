@@ -26,7 +26,8 @@ class Scenario:
     """What is compared on one machine: the models with their targets there, its tables, and a workload.
 
     `cost_model` is that of a described machine, which policies do not see; None where costs were measured.
-    `satisfaction` is the share of queries that must be on time.
+    `satisfaction` is the share of queries that must be on time. `simulator_validated` is whether simulated
+    runs of it may be labelled validated.
     """
 
     context: Context
@@ -35,6 +36,7 @@ class Scenario:
     weights: Mapping[str, int]
     cost_model: MachineCostModel | None = None
     satisfaction: float = SATISFACTION
+    simulator_validated: bool = False
     least_work: LeastWork = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
