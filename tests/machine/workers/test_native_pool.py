@@ -205,8 +205,10 @@ def test_what_crashed_is_known_though_the_process_is_gone(
     c_build: Path, kernels: CLibrary, tmp_path: Path
 ) -> None:
     if (child := os.fork()) == 0:
-        crash(c_build, kernels, tmp_path / "notes")
-        os._exit(0)
+        try:
+            crash(c_build, kernels, tmp_path / "notes")
+        finally:
+            os._exit(0)  # an error must not go on with the tests of its parent
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGSEGV
     assert read_notes(tmp_path / "notes") == ["worker 0: layer 1 of net, query 1"]
