@@ -1,5 +1,6 @@
 # The configuration, checked before any work; where each result lies; and what rules pass to their steps.
 from veltair.config import ConfigError, check_environment, load
+from veltair.data import shipped
 from veltair.evaluation.experiment import reads
 from veltair.evaluation.experiment.layout import FIDELITY, HOST, SHIPPED_STUDY, Layout, check_shipped
 from veltair.evaluation.experiment.rule_params import RuleParams
@@ -25,6 +26,8 @@ STEP = RuleParams(SETTINGS, Path.cwd())
 # Fits of the sources of interference, which no run asks for but runs use once they are there.
 FITS = fingerprint(LAYOUT.interference.read_text()) if LAYOUT.interference.exists() else "none"
 FIGURES = {"figures": Path(SETTINGS.figures.folder), "formats": list(SETTINGS.figures.formats)}
+# Records that the label UNVALIDATED follows: every simulated result is made anew once one is added.
+VALIDATIONS = sorted(map(str, shipped("validation").glob("*.json")))
 BUILDS = {model: str(folder) for model, folder in LAYOUT.builds().items()}
 STORES = [str(folder) for folder in LAYOUT.stores()]
 ENVIRONMENT = "../../environment.yml"

@@ -25,6 +25,7 @@ STUDY_CAPACITIES = [
 
 rule granularity:
     input:
+        validations=VALIDATIONS,
         costs=LAYOUT.costs(STUDY.machine),
         capacities=STUDY_CAPACITIES,
     output:
@@ -47,6 +48,7 @@ rule granularity:
 
 rule conflicts:
     input:
+        validations=VALIDATIONS,
         costs=LAYOUT.costs(STUDY.machine),
         capacities=STUDY_CAPACITIES,
     output:
@@ -91,6 +93,7 @@ rule layer_tables:
 
 rule sensitivity:
     input:
+        validations=VALIDATIONS,
         # A described machine is derived anew where an assumption is about it.
         costs=[LAYOUT.costs(machine) for machine in (STUDY.machine, HOST)],
     output:
@@ -117,6 +120,7 @@ rule sensitivity:
 
 rule scale:
     input:
+        validations=VALIDATIONS,
         costs=lambda wildcards: LAYOUT.costs(wildcards.machine),
     output:
         R / "study" / "scale" / "{machine}.csv",

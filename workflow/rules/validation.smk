@@ -124,6 +124,7 @@ rule validation:
     output:
         figures=R / "benchmarks" / "validation.json",
         report=R / "validation.md",
+        record=VALIDATION / "record.json",
         tables=VALIDATION_TABLES,
     params:
         **VALIDATE,
@@ -151,6 +152,7 @@ use rule validation as validate_machine with:
     output:
         figures=R / "benchmarks" / "validate_machine.json",
         report=R / "validate_machine.md",
+        record=VALIDATION / "machine" / "record.json",
         tables=expand(VALIDATION / "machine" / "{table}.csv", table=VALIDATED),
     params:
         **VALIDATE,

@@ -1,6 +1,7 @@
-"""What every figure says of itself, asserted once over the registry of figures."""
+"""What every figure says of itself, asserted once over the registry of figures, and over those beside it."""
 
 import re
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -18,22 +19,50 @@ from tests.support.figure_cases import (
     tables,
 )
 from tests.support.figure_texts import overlaps, texts
+from tests.support.plot_tables import pressure_fits
+from tests.support.timeline_builders import recorded_run
+from tests.support.traffic_tables import SIZES_TABLE
+from veltair.evaluation.figures.timeline_plots import gantt_figure
+from veltair.evaluation.measurement.interference_plots import fit_figure
+from veltair.evaluation.metrics.records import Run
 from veltair.evaluation.reports.paper_figures import PAPER_FIGURES
+from veltair.evaluation.validation.traffic_plots import validation_traffic_figure
 
 ALL = tuple(PAPER_FIGURES)
 WITH_TARGETS = [name for name in ALL if "targets" in PAPER_FIGURES[name].tables]
 TINT = (0.95, 0.95, 0.95)
 UNITS = re.compile(
-    r"\((queries/s|ms|µs|s|cores|index|times|share.*|%.*|first .*|logarithmic|\N{MULTIPLICATION SIGN}).*\)"
+    r"\((queries/s|ms|µs|s|cores|index|times|share.*|%.*|MiB|0 to 1|dotted|first .*|logarithmic"
+    r"|\N{MULTIPLICATION SIGN}).*\)"
 )
-# Quotients and names of machines' sizes have no unit.
-WITHOUT_UNIT = re.compile(r"ratio of|^QPS at 95 % QoS\nover|^over |^cores$|^placement$|^workload$")
+# Quotients, counts and names have no unit.
+WITHOUT_UNIT = re.compile(
+    r"ratio of|^QPS at 95 % QoS\nover|^over |^cores$|^placement$|^waiting\nqueries$|^workload$"
+)
+
+
+def timeline() -> Figure:
+    recorded = recorded_run(1, cores=8, placement="pinned")[0]
+    run = Run("simulator", "server", False, "mix", "Planaria", 123.456, 7)
+    return gantt_figure(recorded, run, 0.0, recorded.end_s)
+
+
+# Drawn by the steps that make their tables, with what is to be read in each.
+BESIDE: dict[str, tuple[Callable[[], Figure], str]] = {
+    "timeline": (
+        timeline,
+        r"Planaria, mix at 123.5 queries/s, seed 7; simulator, server, UNVALIDATED\..*placement `pinned`",
+    ),
+    "interference": (lambda: fit_figure(*pressure_fits("perf", "probe")), "n = 28 readings of 10 co-runs"),
+    "traffic": (lambda: validation_traffic_figure(SIZES_TABLE), "n = 3"),
+    "no traffic": (lambda: validation_traffic_figure(SIZES_TABLE[:0]), "nothing was simulated:"),
+}
 
 
 @cache
 def drawn(name: str) -> Figure:
     """Return a figure of some policies, seeds and workloads, to look at and not to change."""
-    return draw(name, tables())
+    return BESIDE[name][0]() if name in BESIDE else draw(name, tables())
 
 
 def one_line(name: str, **given: object) -> str:
@@ -41,7 +70,7 @@ def one_line(name: str, **given: object) -> str:
     return " ".join(texts(figure).split())
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, *BESIDE])
 def test_no_text_covers_another_or_leaves_the_figure(name: str) -> None:
     assert overlaps(drawn(name)) == []
 
@@ -57,13 +86,19 @@ def test_every_number_is_finite(name: str) -> None:
     assert not re.search(r"\b(nan|inf)\b", shown)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, *BESIDE][:-1])
 def test_axes_have_units(name: str) -> None:
     axes = [axis for axis in drawn(name).axes if axis.get_visible()]
     labels = {axis.get_xlabel() for axis in axes} | {axis.get_ylabel() for axis in axes}
     named = [label for label in labels if label and label.replace("\n", "") not in MANY]
     assert named
     assert [one for one in named if not UNITS.search(one) and not WITHOUT_UNIT.search(one)] == []
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_figure_beside_the_registry_says_what_it_is_of(name: str) -> None:
+    shown = " ".join(texts(drawn(name)).split())
+    assert re.search(BESIDE[name][1], shown) and not re.search(r"\b(nan|inf)\b", shown)
 
 
 @pytest.mark.parametrize("name", ALL)

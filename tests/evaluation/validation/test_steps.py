@@ -33,7 +33,7 @@ from veltair.evaluation.validation.steps import (
 from veltair.evaluation.validation.trace_errors import TraceError
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
 from veltair.machine.costs.folder import BLOCKS, COSTS, Tables, write_tables
-from veltair.provenance import collect, write_parquet
+from veltair.provenance import collect, read_provenance, write_parquet
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 
 QPS = 60.0
@@ -49,6 +49,7 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.tables, self.config = folder, pressing_tables(), make_config()
+        self.record = folder / "record.json"
         write_tables(folder / "host", self.tables, collect({"made": "up"}))
 
     def files(
@@ -88,7 +89,7 @@ class Folder:
     def validate(self, files: ValidationFiles) -> tuple[list[str], dict[str, Any], str]:
         """Return the verdict lines, the numbers and the report."""
         figures, report = self.folder / "validation.json", self.folder / "validation.md"
-        results = ValidationResults(figures, report, self.folder / "tables")
+        results = ValidationResults(figures, report, self.record, self.folder / "tables")
         lines = write_validation(self.config, files, results, "snakemake --cores all validation")
         return lines, json.loads(figures.read_text())["figures"], report.read_text()
 
@@ -158,6 +159,23 @@ def test_what_is_not_computed_is_counted_and_named(folder: Folder) -> None:
 def test_four_cores_are_never_labelled_validated(plain: Plain) -> None:
     label = plain.figures["may_be_labelled_validated"]
     assert label["value"] == 0 and "it has 4 cores" in label["unit"]
+
+
+def test_the_record_says_whether_the_validation_passed_and_why_not(folder: Folder) -> None:
+    folder.validate(folder.files())
+    record = json.loads(folder.record.read_text())
+    assert (record["passed"], record["machine"]["name"]) == (False, "toy")
+    assert "it has 4 cores" in record["why"]
+    assert read_provenance(folder.record).inputs
+
+
+def test_a_passed_validation_says_where_its_record_goes(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation_steps, "may_be_validated", lambda *_: (True, ""))
+    lines, *_ = folder.validate(folder.files())
+    assert lines[-1].startswith(f"all goals are met: copy {folder.record} and its provenance to")
+    assert json.loads(folder.record.read_text())["passed"]
 
 
 def test_published_numbers_about_models_that_the_tables_lack_come_from_the_shipped_ones(

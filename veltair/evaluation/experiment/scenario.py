@@ -26,7 +26,8 @@ class Scenario:
     """What is compared on one machine: the models with their targets there, its tables, and a workload.
 
     `cost_model` is that of a described machine, which policies do not see; None where costs were measured.
-    `satisfaction` is the share of queries that must be on time.
+    `satisfaction` is the share of queries that must be on time. `simulator_validated` is whether simulated
+    runs of it may be labelled validated.
     """
 
     context: Context
@@ -35,6 +36,7 @@ class Scenario:
     weights: Mapping[str, int]
     cost_model: MachineCostModel | None = None
     satisfaction: float = SATISFACTION
+    simulator_validated: bool = False
     least_work: LeastWork = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,13 +53,12 @@ class Scenario:
         total = sum(self.weights.values())
         work = dict(zip(self.targets["model"], self.targets["work_optimal_core_s"], strict=True))
         shares = {name: weight / total for name, weight in self.weights.items()}
-        bound = fluid_bound(
+        return fluid_bound(
             {name: work[name] for name in shares},
             shares,
             self.context.machine.cores,
             satisfaction=self.satisfaction,
         )
-        return bound.pooled_qps
 
 
 def make_scenario(

@@ -27,18 +27,8 @@ from veltair.evaluation.metrics.records import check_columns
 
 SENSITIVITY_COLUMNS = (
     *("backend", "machine", "validated", "workload", "assumption", "unit", "kind", "value", "label"),
-    *(
-        "is_default",
-        "plausible",
-        "policy",
-        "seed",
-        "queries",
-        "models",
-        "qps_at_95",
-        "high_qps",
-        "unservable",
-        "invalid",
-    ),
+    *("is_default", "plausible", "policy", "seed", "queries", "models", "qps_at_95", "high_qps"),
+    *("unservable", "invalid"),
 )
 SCALE_COLUMNS = (*SEED_COLUMNS, "cores", "relaxed", "relaxed_targets")
 PANEL_COLUMNS = ["backend", "machine", "shown", "assumption"]

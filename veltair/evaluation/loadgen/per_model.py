@@ -48,12 +48,6 @@ class TenantsSummary:
         return {tenant: summary.verdict for tenant, summary in self.tenants.items()}
 
     @property
-    def start_spread_s(self) -> float:
-        """Seconds from the first tenant's start to the last one's: of the schedules, not of the processes."""
-        origins_s = [summary.origin_s for summary in self.tenants.values()]
-        return max(origins_s) - min(origins_s)
-
-    @property
     def issue_delay_p50_s(self) -> float:
         """Median issue delay of the tenant that had the longest."""
         return max(summary.issue_delay_p50_s for summary in self.tenants.values())

@@ -37,8 +37,6 @@ from veltair.serving.simulator.simulator import Simulator
 
 # A run shorter than this many latency targets is over before an overload could make anybody late.
 LEAST_RUN_QOS = 20
-# Nothing has compared the simulator's contention with a real machine yet, not even on the host.
-SIMULATOR_VALIDATED = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ def capacity_row(
 ) -> dict[str, Any]:
     """Return a row of the capacity table of simulated runs."""
     return {
-        **scenario_columns(scenario, "simulator", SIMULATOR_VALIDATED),
+        **scenario_columns(scenario, "simulator", scenario.simulator_validated),
         **capacity_columns(scenario, policy, seed, pooled, minimum),
     }
 
@@ -206,7 +204,10 @@ def policy_records(
     for qps in rates:
         arrivals, records, _ = simulate(scenario, make, settings, qps, seed)
         run = Run(
-            **scenario_columns(scenario, "simulator", SIMULATOR_VALIDATED), policy=policy, qps=qps, seed=seed
+            **scenario_columns(scenario, "simulator", scenario.simulator_validated),
+            policy=policy,
+            qps=qps,
+            seed=seed,
         )
         frames.append(to_frame(records, run, count_from_s(arrivals, scenario.qos_s)))
     return pd.concat(frames, ignore_index=True)

@@ -19,7 +19,7 @@ from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, wri
 from veltair.evaluation.metrics.capacity_table import reference_rates
 from veltair.evaluation.metrics.metrics import rates
 from veltair.evaluation.metrics.policies_table import relaxed_changes
-from veltair.evaluation.simulation.run import SIMULATOR_VALIDATED, find_pooled_capacity, policy_records
+from veltair.evaluation.simulation.run import find_pooled_capacity, policy_records
 from veltair.evaluation.simulation.steps import (
     read_assumed,
     simulated_policy_maker,
@@ -27,6 +27,7 @@ from veltair.evaluation.simulation.steps import (
     simulation_settings,
 )
 from veltair.evaluation.simulation.study_tables import conflict_table, core_need_table, slowdown_table
+from veltair.evaluation.simulation.validated import simulated_scenario
 from veltair.machine.costs.folder import COSTS
 from veltair.provenance import collect
 
@@ -96,7 +97,7 @@ def write_scale(config: Config, machine: str, policies: Sequence[str], output: P
     `config` has the study's grid (`study_grid`).
     """
     path = Layout(config).tables(machine)
-    scenario, rows = scenario_of(config, read_assumed(config, path), config.study.workload), []
+    scenario, rows = _scenario_of(config, path), []
     cores = scenario.context.machine.cores
     family = {"machine": f"{config.study.machine}, scaled", "cores": cores, **_relaxation(scenario)}
     for policy in policies:
@@ -133,9 +134,13 @@ def _sensitivity(
 
 def _scenario(config: Config) -> Scenario:
     """Return the study's workload on its machine."""
-    study = config.study
-    tables = read_assumed(config, Layout(config).tables(study.machine))
-    return scenario_of(config, tables, study.workload)
+    return _scenario_of(config, Layout(config).tables(config.study.machine))
+
+
+def _scenario_of(config: Config, folder: Path) -> Scenario:
+    """Return the study's workload with the tables of a folder."""
+    tables = read_assumed(config, folder)
+    return simulated_scenario(config, tables, config.study.workload, simulation_settings(config))
 
 
 def _pooled_row(config: Config, scenario: Scenario, policy: str, seed: int) -> dict[str, Any]:
@@ -144,7 +149,7 @@ def _pooled_row(config: Config, scenario: Scenario, policy: str, seed: int) -> d
     pooled = find_pooled_capacity(scenario, make, settings, simulated_search(config), seed)
     columns = capacity_columns(scenario, policy, seed, pooled, pooled)
     return {
-        **scenario_columns(scenario, "simulator", SIMULATOR_VALIDATED),
+        **scenario_columns(scenario, "simulator", scenario.simulator_validated),
         "models": ", ".join(scenario.weights),
         **columns,
         "qps_at_95_minimum": float("nan"),

@@ -32,6 +32,7 @@ from veltair.evaluation.measurement.steps import (
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.simulation.run import SimulationSettings
 from veltair.evaluation.simulation.steps import simulation_settings
+from veltair.evaluation.simulation.validated import record_of, write_record
 from veltair.evaluation.validation.anchors import (
     GOOGLENET,
     LAYER_WISE,
@@ -109,10 +110,11 @@ class ValidationFiles:
 
 @dataclass(frozen=True, slots=True)
 class ValidationResults:
-    """Where the outcome goes: the numbers, the report, and the folder of the tables that figures draw."""
+    """Where the outcome goes: numbers, report, the record that labels follow, and the tables' folder."""
 
     figures: Path
     report: Path
+    record: Path
     written: Path
 
 
@@ -239,14 +241,30 @@ def write_validation(
     inputs += [] if files.described is None else [files.described / COSTS, SHIPPED_COSTS / COSTS]
     inputs += [] if files.traffic is None else [files.traffic]
     provenance = collect(config.model_dump(mode="json"), inputs=inputs)
-    allowed = may_be_validated(found.findings, found.cores)[0]
+    allowed, why = may_be_validated(found.findings, found.cores)
     for name, table in (("cost_fit", cells), ("corun_fit", co_runs), ("fidelity", errors)):
         named = table.assign(machine=tables.machine.name, validated=allowed)
         write_csv(results.written / f"{name}.csv", named, provenance)
+    write_record(
+        results.record, record_of(tables, _replay_settings(config, tables), allowed, why), provenance
+    )
     write_atomically({results.report: validation_markdown(found).encode()})
     figures = figures_of(found, command) | charged_figures(simulation_settings(config, tables), command)
     write_benchmark(results.figures, figures, config, inputs)
-    return verdict_lines(found.findings)
+    label = [_label_line(results.record, found.machine)] if allowed else []
+    return [*verdict_lines(found.findings), *label]
+
+
+def _label_line(record: Path, machine: str) -> str:
+    return (
+        f"all goals are met: copy {record} and its provenance to veltair/data/validation/ as {machine}.json, "
+        "and simulated runs on such a machine are labelled validated"
+    )
+
+
+def _replay_settings(config: Config, tables: Tables) -> SimulationSettings:
+    """Return how traces are replayed: with the engine's placement, not that of other simulations."""
+    return replace(simulation_settings(config, tables), placement=config.engine.placement)
 
 
 def compare_co_runs(config: Config, tables: Tables, samples: pd.DataFrame) -> tuple[pd.DataFrame, float]:
@@ -265,8 +283,7 @@ def compare_co_runs(config: Config, tables: Tables, samples: pd.DataFrame) -> tu
 def compare_traces(config: Config, files: ValidationFiles) -> tuple[pd.DataFrame, list[PairOrder]]:
     """Return the errors of every valid measured run, replayed, and all pairs of policies on one trace."""
     tables = read_tables(files.tables)
-    # The engine's placement, not that of other simulations: what is replayed is the engine.
-    settings = replace(simulation_settings(config, tables), placement=config.engine.placement)
+    settings = _replay_settings(config, tables)
     metrics: list[pd.DataFrame] = []
     frames: list[pd.DataFrame] = []
     simulated, flat = _Replays(), _Replays()
