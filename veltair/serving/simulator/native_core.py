@@ -26,6 +26,7 @@ LOOP_SOURCE = SOURCE.with_name("serving_loop.c")
 HEADERS = [SOURCE.with_name(name) for name in ("simulator_core.h", "serving_loop.h")]
 
 _OK = 0
+_NO_BYTES = (nan,) * len(CACHE_BYTES)
 
 
 @dataclass(slots=True)
@@ -296,16 +297,24 @@ def _model(
 
 
 def _cost_models(layers: Sequence[Sequence[LayerCostModel]], most: int, arrays: KeptArrays) -> Any:
-    """Return `most` cost models a layer. A study of fewer versions leaves out what the table lacks."""
+    """Return `most` cost models a layer: no more than the table has versions, zeros where there are fewer."""
     dtype = arrays.library.dtype("cost_model_t")
-    records = np.zeros((len(layers), most), dtype)
-    for layer, versions in enumerate(layers):
-        for version, cost_model in enumerate(versions[:most]):
-            tiling, record = cost_model.tiling, records[layer, version]
-            record["compute_s"] = cost_model.compute_s
-            record["parallelism"] = tiling.parallelism
-            record["blocking_bytes"] = tiling.blocking_bytes
-            record["compulsory_bytes"] = tiling.compulsory_bytes
-            record["steepness"] = tiling.steepness
-            record["fetched_bytes"] = tiling.fetched_bytes or nan
-    return arrays.pointer(records, dtype)
+    names, none = dtype.names or (), np.zeros((), dtype).item()
+    records = []
+    for versions in layers:
+        known = [tuple(map(_fields(one).__getitem__, names)) for one in versions[:most]]
+        records.append(known + [none] * (most - len(known)))
+    return arrays.pointer(np.array(records, dtype), dtype)
+
+
+def _fields(cost_model: LayerCostModel) -> dict[str, Any]:
+    """Return the fields of cost_model_t by name."""
+    tiling = cost_model.tiling
+    return {
+        "compute_s": cost_model.compute_s,
+        "parallelism": tiling.parallelism,
+        "blocking_bytes": tiling.blocking_bytes,
+        "compulsory_bytes": tiling.compulsory_bytes,
+        "steepness": tiling.steepness,
+        "fetched_bytes": tiling.fetched_bytes or _NO_BYTES,
+    }
