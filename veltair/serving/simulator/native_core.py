@@ -299,22 +299,15 @@ def _model(
 def _cost_models(layers: Sequence[Sequence[LayerCostModel]], most: int, arrays: KeptArrays) -> Any:
     """Return `most` cost models a layer: no more than the table has versions, zeros where there are fewer."""
     dtype = arrays.library.dtype("cost_model_t")
-    names, none = dtype.names or (), np.zeros((), dtype).item()
-    records = []
-    for versions in layers:
-        known = [tuple(map(_fields(one).__getitem__, names)) for one in versions[:most]]
-        records.append(known + [none] * (most - len(known)))
-    return arrays.pointer(np.array(records, dtype), dtype)
-
-
-def _fields(cost_model: LayerCostModel) -> dict[str, Any]:
-    """Return the fields of cost_model_t by name."""
-    tiling = cost_model.tiling
-    return {
-        "compute_s": cost_model.compute_s,
-        "parallelism": tiling.parallelism,
-        "blocking_bytes": tiling.blocking_bytes,
-        "compulsory_bytes": tiling.compulsory_bytes,
-        "steepness": tiling.steepness,
-        "fetched_bytes": tiling.fetched_bytes or _NO_BYTES,
-    }
+    records = np.zeros((len(layers), most), dtype)
+    known = [one for versions in layers for one in versions[:most]]
+    layer = [number for number, versions in enumerate(layers) for _ in versions[:most]]
+    version = [number for versions in layers for number in range(len(versions[:most]))]
+    tilings = [one.tiling for one in known]
+    records["compute_s"][layer, version] = [one.compute_s for one in known]
+    records["parallelism"][layer, version] = [tiling.parallelism for tiling in tilings]
+    records["blocking_bytes"][layer, version] = [tiling.blocking_bytes for tiling in tilings]
+    records["compulsory_bytes"][layer, version] = [tiling.compulsory_bytes for tiling in tilings]
+    records["steepness"][layer, version] = [tiling.steepness for tiling in tilings]
+    records["fetched_bytes"][layer, version] = [tiling.fetched_bytes or _NO_BYTES for tiling in tilings]
+    return arrays.pointer(records, dtype)
