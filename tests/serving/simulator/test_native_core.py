@@ -78,11 +78,11 @@ class Log:
 
 
 def log_of(
-    core: str, seed: int, gap_s: float, inputs: Mapping[str, Any], modelled: bool, drain_s: float
+    core: str, seed: int, gap_s: float, inputs: Mapping[str, Any], by_cost_model: bool, drain_s: float
 ) -> list[Any]:
     rng = np.random.default_rng(seed)
     served = contended_context(rng)
-    cost_model = random_cost_model(rng) if modelled else None
+    cost_model = random_cost_model(rng) if by_cost_model else None
     times = rng.exponential(gap_s, 12).cumsum().tolist()
     queries = [Query(index, "mn"[int(rng.integers(2))], at, 100.0) for index, at in enumerate(times)]
     backend = Simulator(
@@ -104,7 +104,7 @@ def log_of(
 @given(
     seed=st.integers(0, 10_000),
     gap_s=st.sampled_from([0.0, 0.3, 2.0]),
-    modelled=st.booleans(),
+    by_cost_model=st.booleans(),
     drain_s=st.sampled_from([0.5, 1000.0]),
     inputs=st.fixed_dictionaries(
         {
@@ -122,13 +122,13 @@ def log_of(
         }
     ),
 )
-def test_both_cores_give_the_same_events_bit_for_bit(seed, gap_s, modelled, drain_s, inputs):
-    assert log_of("c", seed, gap_s, inputs, modelled, drain_s) == log_of(
-        "python", seed, gap_s, inputs, modelled, drain_s
+def test_both_cores_give_the_same_events_bit_for_bit(seed, gap_s, by_cost_model, drain_s, inputs):
+    assert log_of("c", seed, gap_s, inputs, by_cost_model, drain_s) == log_of(
+        "python", seed, gap_s, inputs, by_cost_model, drain_s
     )
 
 
-def test_a_law_may_know_versions_that_the_table_lacks():
+def test_a_cost_model_may_know_versions_that_the_table_lacks():
     rng = np.random.default_rng(3)
     served, cost_model = contended_context(rng), random_cost_model(rng)
     more = {
