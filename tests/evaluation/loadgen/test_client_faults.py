@@ -11,19 +11,16 @@ import pytest
 from tests.support.loadgen_fakes import FakeEngine, is_gone, script_loadgen, server_run
 from veltair.evaluation.loadgen import client as loadgen_module
 from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
-from veltair.evaluation.loadgen.logs import DETAIL_FILE, TRACE_FILE, LoadGenError, read_trace
+from veltair.evaluation.loadgen.logs import DETAIL_FILE, TRACE_FILE, LoadGenError, read_query_log
 
 ROOT = Path(__file__).parents[3]
 # What a run in real time goes through.
 TIMED = (
-    *("loadgen", "loadgen_child", "tenants", "trace", "live"),
-    *(
-        "../serving/engine",
-        "../serving/watch",
-        "../serving/aside",
-        "../machine/model_memory",
-        "../machine/gang",
-    ),
+    *(f"evaluation/loadgen/{name}" for name in ("client", "child", "per_model", "logs")),
+    "evaluation/measurement/run",
+    *(f"serving/engine/{name}" for name in ("engine", "watchdog", "background")),
+    "machine/models/model_memory",
+    "machine/workers/native_pool",
 )
 
 # Gives LoadGen's process another system clock: set by some seconds once a file is there.
@@ -116,7 +113,7 @@ def test_a_loadgen_that_takes_no_completions_does_not_hold_the_engine_up(
 ) -> None:
     steps = "load(); issue(10000); flush(); time.sleep(600)"
     script_loadgen(tmp_path, monkeypatch, steps, on_complete="time.sleep(600)")
-    monkeypatch.setattr("loadgen_fakes.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("tests.support.loadgen_fakes.time.sleep", lambda seconds: None)
     error, engine = failure_of(server_run(tmp_path / "out"), monkeypatch)
     assert "LoadGen hangs: it took no completion for 0.2 s" in str(error)
     assert engine.failures() == []
@@ -179,7 +176,7 @@ def test_a_loadgen_killed_in_the_middle_leaves_no_log_that_passes_as_whole(tmp_p
         os.kill(loadgen.pid, signal.SIGKILL)
         assert isinstance(engine.last_event(), LoadGenError)
     with pytest.raises(LoadGenError, match=r"cut off after|cannot be read"):
-        read_trace(tmp_path / TRACE_FILE)
+        read_query_log(tmp_path / TRACE_FILE)
     assert engine.failures() == []
 
 
@@ -233,7 +230,7 @@ MONOTONIC = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sl
 
 @pytest.mark.parametrize("name", TIMED)
 def test_a_run_in_real_time_reads_monotonic_clocks_only(name: str) -> None:
-    source = (ROOT / "veltair" / "evaluation" / f"{name}.py").read_text()
+    source = (ROOT / "veltair" / f"{name}.py").read_text()
     assert clocks_of(source) <= MONOTONIC
 
 
