@@ -27,6 +27,7 @@ NAMES_OF_GENERATED = [
 ]
 SUFFIXES = {".md", ".txt", ".toml", ".yml"}  # of files at the top, which have no slash
 EXAMPLES = {"results/mine/", "results/shipped/", "figures/mine/"}  # names that a page itself proposes
+RULE = r"^(?:rule|use rule \w+ as) (\w+)(?: with)?:"
 OPTIONS_WITH_VALUE = {"--cores": 1, "--configfile": 99}  # so many words that follow are no targets
 
 
@@ -131,7 +132,7 @@ def test_every_make_target_that_a_page_names_is_one() -> None:
 
 def test_every_snakemake_target_that_a_page_names_is_a_rule() -> None:
     rules = "\n".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
-    known = set(re.findall(r"^rule (\w+):", rules, re.MULTILINE))
+    known = set(re.findall(RULE, rules, re.MULTILINE))
     named = list(_targets("snakemake"))
     assert named
     assert [(page, target) for page, target in named if target not in known] == []
@@ -160,5 +161,5 @@ def test_the_workflow_page_lists_every_rule_in_its_table() -> None:
     rules = "\n".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
     page = (ROOT / "workflow" / "README.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(
-        re.findall(r"^rule (\w+):", rules, re.MULTILINE)
+        re.findall(RULE, rules, re.MULTILINE)
     )

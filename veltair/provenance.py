@@ -39,6 +39,7 @@ SOURCES = Path(__file__).parents[1]
 CODE = ("veltair", "baselines", "models", "workflow", "requirements.txt")  # what results depend on
 CPU_INFO = Path("/proc/cpuinfo")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+FILES_NAMED = 3  # in a message, of each value
 _CODE: ContextVar[str] = ContextVar("code", default="")
 
 
@@ -55,7 +56,7 @@ class Provenance:
     `config` and the values of `inputs` (by path) are SHA-256 digests in hexadecimal. `details` is for what
     only one kind of result has. `result` is the digest of the file it was written beside. `code` is a digest
     of the code that the step of the workflow runs through, without policies; '' outside of it. `settings` are
-    the values of `config`, by path.
+    the keys of `config`, by path.
     """
 
     commit: str
@@ -112,7 +113,7 @@ def collect(
         command=_command() if command is None else command,
         details=details,
         code=_CODE.get(),
-        settings=dict(_leaves(config)),
+        settings=_settings(config),
     )
 
 
@@ -126,17 +127,52 @@ def made_by(code: str) -> Iterator[None]:
         _CODE.reset(token)
 
 
-def check_same_machine(a: Provenance, b: Provenance) -> None:
-    """Raise ProvenanceError unless both results come from the same kind of machine and the same code."""
-    unlike = [
-        f"{name} is {getattr(a, name)!r} for one and {getattr(b, name)!r} for the other"
-        for name in ("cpu", "cores", "caches", "commit", "changes")
-        if getattr(a, name) != getattr(b, name)
-    ]
-    if unlike:
+def check_same_origin(results: Mapping[Path, Provenance], *, measured: bool = False) -> None:
+    """Raise ProvenanceError unless results of one step are of one code and of one configuration.
+
+    Measured ones must be of one machine too; simulated ones are the same on each. Of the configuration those
+    keys count that two of them read. The message names each field that differs, with its values and files.
+    """
+    _refuse(_differing({path: _origin(one, measured) for path, one in results.items()}))
+
+
+def check_same_settings(results: Mapping[Path, Provenance]) -> None:
+    """Raise ProvenanceError, as `check_same_origin`, for keys of the configuration alone."""
+    _refuse(_differing({path: one.settings for path, one in results.items()}))
+
+
+def _origin(one: Provenance, measured: bool) -> dict[str, Any]:
+    """Return by name what must be equal: of a result made outside the workflow the commit says its code."""
+    names = ["code"] if one.code else ["commit", "changes"]
+    names += ["cpu", "cores", "caches"] if measured else []
+    code = {"code": "not noted"} if not one.code else {}
+    return {**one.settings, **code, **{name: getattr(one, name) for name in names}}
+
+
+def _differing(values: Mapping[Path, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each field that two files have with different values."""
+    lines = []
+    for name in sorted({name for known in values.values() for name in known}):
+        files: dict[str, list[Path]] = {}
+        for path, known in values.items():
+            if name in known:
+                files.setdefault(json.dumps(known[name], sort_keys=True), []).append(path)
+        if len(files) > 1:
+            told = (f"{text} of {_some(paths)}" for text, paths in files.items())
+            lines.append(f"{name} is {', but '.join(told)}")
+    return lines
+
+
+def _some(paths: Sequence[Path]) -> str:
+    rest = len(paths) - FILES_NAMED
+    return ", ".join(map(str, paths[:FILES_NAMED])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _refuse(lines: Sequence[str]) -> None:
+    if lines:
         raise ProvenanceError(
-            f"results of unlike machines or commits are not compared: {'; '.join(unlike)}; "
-            "produce both anew on one machine with one commit"
+            "\n  ".join(["results of unlike origin do not go into one table:", *lines])
+            + "\nmake the odd ones anew: delete them, and run again"
         )
 
 
@@ -161,13 +197,14 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the plain values of groups of keys, each with its path."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
-    elif path:
-        yield path, value
+def _settings(config: Any) -> dict[str, Any]:
+    """Return the keys of a configuration by path: of each group its keys, such as one policy as a whole."""
+    groups = config if isinstance(config, Mapping) else {}
+    found: dict[str, Any] = {}
+    for name, group in groups.items():
+        inner = group if isinstance(group, Mapping) else None
+        found |= {name: group} if inner is None else {f"{name}.{key}": value for key, value in inner.items()}
+    return found
 
 
 def file_digest(path: Path) -> str:

@@ -13,17 +13,18 @@ from veltair.config.section import Section, UndeclaredKeyError, undeclared
 # The path of a key, or of a group of them, by the names on the way.
 Key = tuple[str, ...]
 Kind = TypeVar("Kind", bound=Section)
+SEPARATOR = "/"  # which no name may hold
 
 
 def part_of(values: Mapping[str, Any], keys: Iterable[Key]) -> dict[str, Any]:
-    """Return some keys of a configuration as plain values: `keys`, sorted, and their `values`.
+    """Return the plain values of some keys of a configuration by their paths, such as `simulated/queries`.
 
-    `values` are all of it (`Config.model_dump(mode="json")`). Raises LookupError for a key that is not there.
+    `values` are all of it (`Config.model_dump(mode="json")`); the order of `keys` does not matter. Raises
+    LookupError for a key that is not there.
     """
     wanted = set(keys)
-    for key in wanted:
-        _value(values, key)
-    return {"keys": [list(key) for key in sorted(wanted)], "values": _filtered(values, (), wanted)}
+    inner = {key for key in wanted if any(key[:depth] in wanted for depth in range(1, len(key)))}
+    return {SEPARATOR.join(key): _value(values, key) for key in sorted(wanted - inner)}
 
 
 def parse_part(part: Mapping[str, Any], reader: str) -> Config:
@@ -33,7 +34,15 @@ def parse_part(part: Mapping[str, Any], reader: str) -> Config:
     a group of names, such as the policies, others than those of the part cannot be asked for either, nor
     which there are.
     """
-    return _Reader(reader, {tuple(key) for key in part["keys"]}).section(Config, part["values"], ())
+    values: dict[str, Any] = {}
+    for path, value in part.items():
+        *groups, last = path.split(SEPARATOR)
+        group = values
+        for name in groups:
+            group = group.setdefault(name, {})
+        group[last] = value
+    keys = {tuple(path.split(SEPARATOR)) for path in part}
+    return _Reader(reader, keys).section(Config, values, ())
 
 
 def _value(values: Any, key: Key) -> Any:
@@ -42,17 +51,6 @@ def _value(values: Any, key: Key) -> Any:
             raise LookupError(f"the configuration has no key {'.'.join(key[:depth])}")
         values = values[name]
     return values
-
-
-def _filtered(values: Mapping[str, Any], path: Key, wanted: Collection[Key]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for name, value in values.items():
-        here = (*path, name)
-        if here in wanted:
-            kept[name] = value
-        elif any(key[: len(here)] == here for key in wanted):
-            kept[name] = _filtered(value, here, wanted)
-    return kept
 
 
 class _Names(dict[str, Any]):

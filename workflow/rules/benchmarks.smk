@@ -1,5 +1,7 @@
 # Each writes results/benchmarks/NAME.json = {"figures": {name: {value, unit, samples, command}}, "provenance": ...}.
 MODEL_FILES = {model: str(R / "models" / f"{model}.onnx") for model in SETTINGS.models}
+# That benchmarks run, whatever the configuration compares.
+BASELINES = ["baselines.fcfs_min:FcfsMin", "baselines.layer_wise:LayerWise", "baselines.planaria:Planaria"]
 SERVED = [("models",), ("workloads",), ("qos",)]
 COMPARED = [*SERVED, ("policies",), ("preset",)]
 
@@ -15,7 +17,7 @@ rule benchmarks_simulator:
         **STEP.of(
             "evaluation.benchmarks.simulator:write_simulator",
             lambda wildcards: [*SERVED, ("simulated",)],
-            starts=lambda wildcards: ["baselines"],
+            starts=lambda wildcards: BASELINES,
         ),
         many=subpath(input.many, parent=True),
         small=subpath(input.small, parent=True),
@@ -80,6 +82,7 @@ rule benchmarks_engine:
                 *(("measured",), ("engine",), ("simulated", "drain_qos")),
             ],
             policies=lambda wildcards: SETTINGS.policies,
+            starts=lambda wildcards: BASELINES,
         ),
         models=MODEL_FILES,
         builds=BUILDS,

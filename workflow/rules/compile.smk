@@ -12,7 +12,7 @@ rule model:
     params:
         **STEP.of(
             "compiler.steps:write_model",
-            starts=lambda wildcards: [SETTINGS.models[wildcards.model].builder or "models"],
+            starts=lambda wildcards: filter(None, [SETTINGS.models[wildcards.model].builder]),
         ),
         name=lambda wildcards: wildcards.model,
         builder=lambda wildcards: SETTINGS.models[wildcards.model].builder,

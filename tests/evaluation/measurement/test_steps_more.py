@@ -1,4 +1,6 @@
 import fcntl
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -27,7 +29,7 @@ from veltair.evaluation.reports.steps import (
 from veltair.evaluation.simulation.steps import simulate_capacity, simulate_loads, simulation_settings
 from veltair.machine.costs.block_costs import COLUMNS
 from veltair.machine.costs.folder import BLOCKS, read_tables, write_tables
-from veltair.provenance import collect, read_provenance
+from veltair.provenance import ProvenanceError, collect, provenance_path, read_provenance
 
 NOTHING = collect({})
 METRICS = (CAPACITY, "capacity_seeds.csv", "rates.csv", "model_rates.csv", "targets.csv")
@@ -139,9 +141,7 @@ def test_a_rate_that_gave_no_valid_run_is_marked_in_the_rates(
     config: Config, tables: Path, runs: list[Path], tmp_path: Path
 ) -> None:
     for run in runs:
-        (tmp_path / run.name).mkdir()
-        for name in (CAPACITY, RECORDS):
-            (tmp_path / run.name / name).write_bytes((run / name).read_bytes())
+        shutil.copytree(run, tmp_path / run.name)
     measured = tmp_path / "FcfsMin"
     rates = sorted(pd.read_parquet(measured / RECORDS)["qps"].unique())
     problems = pd.DataFrame({"qps": rates, "problem": ["the clock jumped", *[""] * (len(rates) - 1)]})
@@ -150,6 +150,21 @@ def test_a_rate_that_gave_no_valid_run_is_marked_in_the_rates(
     table = read_csv(tmp_path / "rates.csv")
     assert list(table.loc[table["invalid"] != "", "qps"]) == [rates[0]]
     assert set(table["invalid"]) == {"", "the clock jumped"}
+
+
+def test_runs_of_unlike_configurations_do_not_go_into_one_table(
+    config: Config, tables: Path, runs: list[Path], tmp_path: Path
+) -> None:
+    for run in runs:
+        shutil.copytree(run, tmp_path / run.name)
+    beside = provenance_path(tmp_path / "Planaria" / RECORDS)
+    values = json.loads(beside.read_text())
+    values["settings"]["simulated.queries"] = 5
+    beside.write_text(json.dumps(values | {"code": "0dd"}))
+    with pytest.raises(ProvenanceError) as caught:
+        write_metrics(config, [tables], [tmp_path / run.name for run in runs], tmp_path)
+    assert 'code is "not noted" of ' in str(caught.value)
+    assert "FcfsMin/records.parquet, but 5 of " in str(caught.value)
 
 
 def test_the_summary_names_every_policy_and_figure(metrics: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ rule, then its files, then its wildcards.
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -60,22 +60,40 @@ def arguments(function: Callable[..., object], values: Mapping[str, Any], reader
     A dataclass is made of what its fields are called. `reader` is who reads the part of the configuration.
     Raises StepError for what is not named.
     """
+    if missing := missing_names(function, values):
+        raise StepError(
+            f"{reader} names no {', '.join(missing)}, which {function.__qualname__} needs; add it to the rule"
+        )
     hints, found = get_type_hints(function), {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if name in values or is_dataclass(hints[name]):
-            found[name] = _argument(name, hints[name], values, reader)
-        elif parameter.default is parameter.empty:
-            raise StepError(f"{reader} names no {name}, which {function.__qualname__} needs; add it")
+    for name in inspect.signature(function).parameters:
+        if name in values:
+            found[name] = _argument(hints[name], values[name], reader)
+        elif is_dataclass(hints[name]):
+            found[name] = _argument(hints[name], _parts(hints[name], values), reader)
     return found
 
 
-def _argument(name: str, hint: Any, values: Mapping[str, Any], reader: str) -> Any:
+def missing_names(function: Callable[..., object], names: Collection[str]) -> list[str]:
+    """Return the names of what a step needs that are not among some."""
+    hints, missing = get_type_hints(function), []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in names or parameter.default is not parameter.empty:
+            continue
+        if is_dataclass(hints[name]):
+            missing += missing_names(hints[name], names)
+        else:
+            missing.append(name)
+    return missing
+
+
+def _parts(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+
+
+def _argument(hint: Any, value: Any, reader: str) -> Any:
     if hint is Config:
-        return parse_part(values[name], reader)
-    if name not in values:
-        parts = {field.name: values[field.name] for field in fields(hint) if field.name in values}
-        return TypeAdapter(hint).validate_python(parts)
-    return TypeAdapter(hint).validate_python(values[name])
+        return parse_part(value, reader)
+    return TypeAdapter(hint).validate_python(value)
 
 
 def _alone(job: Any) -> AbstractContextManager[None]:

@@ -1,6 +1,7 @@
 """The steps of reports: from the records of all runs to tables, figures, the summary, the golden summary."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,13 @@ from veltair.evaluation.metrics.metrics import model_rates, rates
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.reports.summary import summary_markdown
 from veltair.evaluation.simulation.steps import read_assumed
-from veltair.provenance import write_atomically
+from veltair.provenance import (
+    Provenance,
+    check_same_origin,
+    check_same_settings,
+    read_provenance,
+    write_atomically,
+)
 
 RUNS = "runs.csv"
 CAPACITY_SEEDS, RATES, MODEL_RATES, TARGETS = (
@@ -26,7 +33,11 @@ GOLDEN = (CAPACITY, RATES, TARGETS)
 
 
 def write_metrics(config: Config, tables: Sequence[Path], runs: Sequence[Path], folder: Path) -> None:
-    """Write the tables of targets, rates (of all models and of each) and capacities of all runs."""
+    """Write the tables of targets, rates (of all models and of each) and capacities of all runs.
+
+    Raises ProvenanceError, which names the fields, for runs of unlike code, configuration or machine.
+    """
+    _check_origins(runs)
     by_machine = _machines(config, tables)
     capacity = pd.concat([read_csv(run / CAPACITY) for run in runs], ignore_index=True)
     all_rates, all_models = [], []
@@ -54,6 +65,17 @@ def write_metrics(config: Config, tables: Sequence[Path], runs: Sequence[Path], 
     provenance = provenance_of(config, [run / RECORDS for run in runs])
     for name, table in written.items():
         write_csv(folder / name, table, provenance)
+
+
+def _check_origins(runs: Sequence[Path]) -> None:
+    """Raise ProvenanceError unless all runs may be compared: simulated ones, measured ones, and all."""
+    found: dict[tuple[str, bool], dict[Path, Provenance]] = {}
+    for run, file in product(runs, (CAPACITY, RECORDS)):
+        group = found.setdefault((file, (run / RUNS).exists()), {})
+        group[run / file] = read_provenance(run / file)
+    for (_, measured), results in found.items():
+        check_same_origin(results, measured=measured)
+    check_same_settings({path: one for results in found.values() for path, one in results.items()})
 
 
 def _machines(config: Config, tables: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, int]]:
