@@ -1,7 +1,7 @@
 """The earliest deadline first, whole models on their fewest cores, and nothing spent on what is lost.
 
 Source: earliest deadline first of Liu and Layland, Journal of the ACM 1973, on the whole-model blocks of
-`FcfsMin`. It has no idea of VELTAIR's: an honest simple rival.
+`FcfsMin`. It uses none of VELTAIR's ideas: a simple baseline for them.
 """
 
 from collections.abc import Mapping

@@ -60,7 +60,7 @@ def random_context(rng: np.random.Generator, qos_s: float = 100.0) -> Context:
     )
 
 
-def random_law(rng: np.random.Generator) -> MachineCostModel:
+def random_cost_model(rng: np.random.Generator) -> MachineCostModel:
     """Return laws of those models' layers."""
 
     def layer() -> LayerCostModel:

@@ -5,17 +5,19 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from tests.support.table_builders import make_tables
+from tests.support.table_builders import make_config, make_tables
 from veltair.config.study_keys import Simulated
-from veltair.evaluation.experiment.scenario import Scenario, make_scenario
+from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario, policy_maker
 from veltair.evaluation.simulation.assumptions import (
     changes_machine,
     derive_assumed,
     equal_headroom_alpha,
     fewer_versions,
 )
+from veltair.evaluation.simulation.steps import simulated_policy_maker
 from veltair.machine.costs.folder import Tables, derive
-from veltair.machine.topology.described import described
+from veltair.machine.topology.described import described, is_described
+from veltair.serving.policies.native_spec import spec_of
 
 QOS_S = {"small": 0.02, "large": 0.04}
 
@@ -94,3 +96,27 @@ def test_a_finer_unit_gets_a_lower_share_as_it_hides_less_headroom() -> None:
 def test_headroom_of_a_unit_that_no_count_has_is_an_error() -> None:
     with pytest.raises(ValueError, match="multiple of 64 cores"):
         equal_headroom_alpha(headroom_site(1).context, 64)
+
+
+def alpha_of(make: MakePolicy, tables: Tables) -> float:
+    """Return the budget share of a policy, as made for a machine."""
+    context = make_scenario(tables, QOS_S, 1.0, "mix", {"small": 1, "large": 1}).context
+    spec = spec_of(make(context))
+    assert spec is not None and spec.budgets is not None
+    return spec.budgets.alpha
+
+
+SIMULATED = {"machines": ["host"], "workloads": ["mix"], "core_unit": 1}
+
+
+def test_an_assumed_core_unit_leaves_policies_on_a_machine_that_is_not_described_as_they_are() -> None:
+    config, tables = make_config(simulated=SIMULATED), make_tables()
+    assert not is_described(tables.machine.name)
+    assert alpha_of(simulated_policy_maker(config, "FcfsMin"), tables) == 1.0
+
+
+def test_an_assumption_lowers_budgets_of_simulated_policies_and_not_of_measured_ones() -> None:
+    config = make_config(simulated=SIMULATED)
+    finer = derive_assumed(make_tables(), described("threadripper-3990x"), config.simulated)
+    assert 0 < alpha_of(simulated_policy_maker(config, "FcfsMin"), finer) < 1.0
+    assert alpha_of(policy_maker(config, "FcfsMin"), finer) == 1.0

@@ -1,4 +1,4 @@
-"""The law's contention, and pinned blocks under both laws, against times worked by hand."""
+"""Contention by the cost model, and pinned blocks by both models, against times worked by hand."""
 
 from math import inf, sqrt
 
@@ -60,13 +60,15 @@ def times(
     contention = make_contention(table(len(layers)), machine(**changes), placement, cost_model, scale)
     running = RunningLayers()
     for index, count in enumerate(cores):
-        (load,) = contention.loads(LayerBlock("m", index, index + 1), (0,), count)
-        running.append(load, count, group_cores[index] if group_cores else ())
+        (demand,) = contention.demands(LayerBlock("m", index, index + 1), (0,), count)
+        running.append(demand, count, group_cores[index] if group_cores else ())
     met = contention.conditions(running)
-    return [contention.seconds(load, condition) for load, condition in zip(running.loads, met, strict=True)]
+    return [
+        contention.seconds(demand, condition) for demand, condition in zip(running.demands, met, strict=True)
+    ]
 
 
-def test_a_layer_alone_takes_the_time_of_the_law():
+def test_a_layer_alone_takes_the_time_of_the_cost_model():
     assert times([moving(2.0, 80)], [1]) == [2.0]
     assert times([moving(0.5, 80)], [1]) == [0.8]
     assert times([moving(2.0, 80)], [1], combine=1.0) == [2.8]
@@ -163,8 +165,8 @@ def pinned_pressures(*blocks: CacheGroupShare) -> tuple[list[float], float]:
     running = RunningLayers()
     for group_cores in blocks:
         cores = sum(count for _, count in group_cores)
-        (load,) = contention.loads(LayerBlock("m", 0, 1), (0,), cores)
-        running.append(load, cores, group_cores)
+        (demand,) = contention.demands(LayerBlock("m", 0, 1), (0,), cores)
+        running.append(demand, cores, group_cores)
     return contention.conditions(running), contention.pressure(running)
 
 
@@ -184,7 +186,7 @@ def test_pinned_blocks_over_all_groups_meet_what_spread_ones_do():
     contention = Contention(table(1, 2.0), machine())
     running = RunningLayers()
     for _ in range(2):
-        running.append(contention.loads(LayerBlock("m", 0, 1), (0,), 4)[0], 4, ())
+        running.append(contention.demands(LayerBlock("m", 0, 1), (0,), 4)[0], 4, ())
     assert pinned_pressures(everywhere, everywhere)[0] == contention.conditions(running) == [0.5, 0.5]
 
 
@@ -196,18 +198,18 @@ def test_a_block_started_now_would_meet_what_lies_where_cores_are_free():
 def test_a_table_with_bytes_that_are_no_number_is_refused():
     broken = table(1, footprint_bytes=float("nan"))
     with pytest.raises(ValueError, match="footprint_bytes of layer 0 of m, version 0, is nan"):
-        Contention(broken, machine()).loads(LayerBlock("m", 0, 1), (0,), 1)
+        Contention(broken, machine()).demands(LayerBlock("m", 0, 1), (0,), 1)
 
 
 def test_a_law_without_a_version_of_the_table_is_refused():
     cost_model = MachineCostModel(inf, {"m": ((moving(1.0, 1),),)})
     contention = ModelledContention(table(2), machine(), cost_model)
     with pytest.raises(LookupError, match="has no version 0 of layer 1 of m, which its table has"):
-        contention.loads(LayerBlock("m", 0, 1), (0,), 1)
+        contention.demands(LayerBlock("m", 0, 1), (0,), 1)
 
 
 def test_the_scale_of_a_table_keeps_the_time_alone():
     contention = Contention(table(1, slowdown=3.0), machine(), scale=0.5)
-    (load,) = contention.loads(LayerBlock("m", 0, 1), (0,), 2)
-    assert [load.seconds_at(at) for at in (0.0, 0.5, 1.0)] == [1.0, 1.5, 2.0]
+    (demand,) = contention.demands(LayerBlock("m", 0, 1), (0,), 2)
+    assert [demand.seconds_at(at) for at in (0.0, 0.5, 1.0)] == [1.0, 1.5, 2.0]
     assert np.isfinite(contention.curves("m").slopes).all()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
-from tests.support.random_builders import random_context, random_law
+from tests.support.random_builders import random_context, random_cost_model
 from tests.support.sim_builders import Cost, Greedy, context, trace
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
@@ -64,11 +64,11 @@ def choices(path: str) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
 
 
 def simulator_of(
-    seed: int, gap_s: float, qos_s: float, inputs: Mapping[str, Any], by_law: bool, queries: int
+    seed: int, gap_s: float, qos_s: float, inputs: Mapping[str, Any], by_cost_model: bool, queries: int
 ) -> tuple[Context, Simulator]:
     rng = np.random.default_rng(seed)
     served = random_context(rng, qos_s)
-    cost_model = random_law(rng) if by_law else None
+    cost_model = random_cost_model(rng) if by_cost_model else None
     times = rng.exponential(gap_s, queries).cumsum().tolist()
     # Ids against the order of arrival: where two arrive together, the smaller one is the older.
     arrivals = [
@@ -86,7 +86,7 @@ def simulator_of(
     seed=st.integers(0, 10_000),
     gap_s=st.sampled_from([0.0, 0.2, 0.7, 2.0]),
     qos_s=st.sampled_from([2.0, 6.0, 100.0]),
-    by_law=st.booleans(),
+    by_cost_model=st.booleans(),
     inputs=st.fixed_dictionaries(
         {
             "drain_s": st.sampled_from([0.5, 1000.0]),
@@ -103,11 +103,13 @@ def simulator_of(
         }
     ),
 )
-def test_the_loop_gives_the_records_of_dispatcher_and_policy(chosen, seed, gap_s, qos_s, by_law, inputs):
+def test_the_loop_gives_the_records_of_dispatcher_and_policy(
+    chosen, seed, gap_s, qos_s, by_cost_model, inputs
+):
     path, options = chosen
     found = []
     for serve_one in (in_python, serve_simulated):
-        served, simulator = simulator_of(seed, gap_s, qos_s, inputs, by_law, 24)
+        served, simulator = simulator_of(seed, gap_s, qos_s, inputs, by_cost_model, 24)
         policy = make_policy(path, served, "paper", options)
         found.append((outcome(serve_one, policy, served, simulator), simulator.events))
     assert found[0] == found[1]
@@ -119,7 +121,7 @@ def test_running_blocks_grow_into_the_same_cores(gap_s):
     for seed in range(15):
         found = []
         for serve_one in (in_python, serve_simulated):
-            served, simulator = simulator_of(seed, gap_s, 6.0, COSTS, by_law=False, queries=40)
+            served, simulator = simulator_of(seed, gap_s, 6.0, COSTS, by_cost_model=False, queries=40)
             policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "paper", options)
             found.append((outcome(serve_one, policy, served, simulator), simulator.events))
         assert found[0] == found[1]

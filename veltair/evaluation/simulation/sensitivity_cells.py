@@ -13,7 +13,7 @@ AT = "@"
 
 
 class Cell(NamedTuple):
-    """An assumption of the configuration, the place of its value, and the workload."""
+    """An assumption of the configuration, the index of its value, and the workload."""
 
     assumption: str
     value_index: int

@@ -32,14 +32,14 @@ def core_need_table(scenario: Scenario, levels: Sequence[float]) -> pd.DataFrame
     Raises ValueError for a level that was not profiled.
     """
     context = scenario.context
-    timetables = LatencyTables(context, VersionRule.SOLO_AT_LEVEL)
+    latencies = LatencyTables(context, VersionRule.SOLO_AT_LEVEL)
     relaxed = dict(zip(scenario.targets["model"], scenario.targets["relaxed"], strict=True))
     rows: list[dict[str, Any]] = []
     for name, model in context.models.items():
         budgets_s = qos_budgets(model, context, 1.0)
         for level in levels:
-            seconds = timetables.seconds(name, profiled_level(context.costs, level))
-            needs = core_needs(seconds, budgets_s, timetables.counts)
+            seconds = latencies.seconds(name, profiled_level(context.costs, level))
+            needs = core_needs(seconds, budgets_s, latencies.counts)
             met = seconds.min(axis=1) <= budgets_s
             rows += [
                 {
@@ -96,7 +96,7 @@ def _slowdowns(costs: CostTable, name: str, levels: Sequence[float]) -> Iterator
 
 
 def profiled_level(costs: CostTable, level: float) -> int:
-    """Return the place of a level in a table. Raises ValueError if it was not profiled."""
+    """Return the index of a level in a table. Raises ValueError if it was not profiled."""
     if level not in costs.levels:
         raise ValueError(
             f"level {level} was not profiled on {costs.machine} (the table has {list(costs.levels)}); "

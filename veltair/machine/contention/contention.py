@@ -1,4 +1,4 @@
-"""What running together costs: the one model of slowdown, for the simulator and the proxy.
+"""The contention model: how much co-running layers slow each other down, for simulator and pressure sensor.
 
 Each running layer presses on the others with two shares: the DRAM bandwidth that it asks for alone (traffic
 / seconds at level 0) over the machine's, and its L3 footprint over the L3 that they share. The pressure that
@@ -52,49 +52,49 @@ _ALL_OF_DRAM: Use = ((0, 1.0),)
 class RunningLayers:
     """The running blocks, oldest first: their current layers, their cores and, if pinned, where these are."""
 
-    loads: list[LayerDemand] = field(default_factory=list)
+    demands: list[LayerDemand] = field(default_factory=list)
     cores: list[int] = field(default_factory=list)
     group_cores: list[CacheGroupShare] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[LayerDemand, int, CacheGroupShare]]:
-        return zip(self.loads, self.cores, self.group_cores, strict=True)
+        return zip(self.demands, self.cores, self.group_cores, strict=True)
 
-    def append(self, load: LayerDemand, cores: int, group_cores: CacheGroupShare) -> None:
+    def append(self, demand: LayerDemand, cores: int, group_cores: CacheGroupShare) -> None:
         """Add a block that starts."""
-        self.loads.append(load)
+        self.demands.append(demand)
         self.cores.append(cores)
         self.group_cores.append(group_cores)
 
     def remove(self, index: int) -> None:
         """Remove a block that ended."""
-        del self.loads[index], self.cores[index], self.group_cores[index]
+        del self.demands[index], self.cores[index], self.group_cores[index]
 
 
-def pressure(loads: Iterable[LayerDemand]) -> float:
+def pressure(demands: Iterable[LayerDemand]) -> float:
     """Return the pressure that a layer started now would meet beside these running ones."""
     dram = l3 = 0.0
-    for load in loads:
-        dram += load.dram_share
-        l3 += load.l3_share
+    for demand in demands:
+        dram += demand.dram_share
+        l3 += demand.l3_share
     return min(1.0, max(dram, l3))
 
 
-def pressures(loads: Sequence[LayerDemand]) -> list[float]:
+def pressures(demands: Sequence[LayerDemand]) -> list[float]:
     """Return the pressure that each of these layers, running together, meets from the others."""
     dram = l3 = 0.0
-    for load in loads:
-        dram += load.dram_share
-        l3 += load.l3_share
+    for demand in demands:
+        dram += demand.dram_share
+        l3 += demand.l3_share
     met = []
-    for load in loads:
-        by_dram, by_l3 = dram - load.dram_share, l3 - load.l3_share
+    for demand in demands:
+        by_dram, by_l3 = dram - demand.dram_share, l3 - demand.l3_share
         worse = by_dram if by_dram > by_l3 else by_l3
         met.append(worse if worse < 1.0 else 1.0)
     return met
 
 
 class Contention:
-    """The loads of a cost table's layers on a machine, and their times beside each other by that table.
+    """What a cost table's layers demand of a machine, and their times beside each other by that table.
 
     `scale` multiplies what co-runners add to a layer's time: 1 is the model, 0 no contention at all.
     """
@@ -104,7 +104,7 @@ class Contention:
     def __init__(
         self, costs: CostTable, machine: Machine, placement: str = "spread", scale: float = 1.0
     ) -> None:
-        """Keep the table; loads are made when first asked for.
+        """Keep the table; demands are made when first asked for.
 
         Raises ValueError for another placement than `spread` and `pinned`, and for a bad scale.
         """
@@ -120,8 +120,8 @@ class Contention:
         self._tables: dict[tuple[str, int], list[dict[int, LayerDemand]]] = {}
         self._curves: dict[str, ModelDemandCurves] = {}
 
-    def loads(self, block: LayerBlock, versions: Sequence[int], cores: int) -> list[LayerDemand]:
-        """Return the load of each layer of a block, run in these versions on so many cores.
+    def demands(self, block: LayerBlock, versions: Sequence[int], cores: int) -> list[LayerDemand]:
+        """Return the demand of each layer of a block, run in these versions on so many cores.
 
         Raises LookupError if a layer has no such version or the core count was not profiled.
         """
@@ -134,18 +134,18 @@ class Contention:
             raise LookupError(self._what_is_missing(block, versions, cores, table)) from None
 
     def curves(self, model: str) -> ModelDemandCurves:
-        """Return the loads of a model as arrays. Raises ValueError for bytes that are no amount."""
+        """Return the demands of a model as arrays. Raises ValueError for bytes that are no amount."""
         if model not in self._curves:
             self._curves[model] = make_curves(self.costs, self.machine, model, self.scale)
         return self._curves[model]
 
     def conditions(self, running: RunningLayers) -> list[float]:
         """Return what each of the running layers meets; `seconds` says how long it takes then."""
-        return self._pressures_where_pinned(running) if self.pinned else pressures(running.loads)
+        return self._pressures_where_pinned(running) if self.pinned else pressures(running.demands)
 
-    def seconds(self, load: LayerDemand, condition: float) -> float:
+    def seconds(self, demand: LayerDemand, condition: float) -> float:
         """Return the time of a layer under the condition that it meets."""
-        return load.seconds_at(condition)
+        return demand.seconds_at(condition)
 
     def pressure(self, running: RunningLayers) -> float:
         """Return the pressure in [0, 1] that a block started now would meet.
@@ -153,10 +153,10 @@ class Contention:
         Pinned, it would be on all cores that are free: where none are, no L3 counts.
         """
         if not self.pinned:
-            return pressure(running.loads)
+            return pressure(running.demands)
         dram = 0.0
-        for load in running.loads:
-            dram += load.dram_share
+        for demand in running.demands:
+            dram += demand.dram_share
         groups = self.machine.cache_groups
         taken: Counter[int] = Counter()
         for group_cores in running.group_cores:
@@ -169,12 +169,12 @@ class Contention:
     def _pressures_where_pinned(self, running: RunningLayers) -> list[float]:
         density = self._density(running)
         dram = 0.0
-        for load in running.loads:
-            dram += load.dram_share
+        for demand in running.demands:
+            dram += demand.dram_share
         met = []
-        for load, cores, group_cores in running:
-            by_dram = dram - load.dram_share
-            by_l3 = self._met(group_cores, cores, density, load.l3_share)
+        for demand, cores, group_cores in running:
+            by_dram = dram - demand.dram_share
+            by_l3 = self._met(group_cores, cores, density, demand.l3_share)
             worse = by_dram if by_dram > by_l3 else by_l3
             met.append(worse if worse < 1.0 else 1.0)
         return met
@@ -182,9 +182,9 @@ class Contention:
     def _density(self, running: RunningLayers) -> list[float]:
         """Return what lies in each cache group of all footprints, as a share of the whole L3."""
         density = [0.0] * len(self.machine.cache_groups)
-        for load, cores, group_cores in running:
+        for demand, cores, group_cores in running:
             for group, count in group_cores:
-                density[group] += load.l3_share * (count / cores)
+                density[group] += demand.l3_share * (count / cores)
         return density
 
     def _met(
@@ -239,10 +239,10 @@ class Contention:
 
 
 class ModelledContention(Contention):
-    """The same loads and pressure, but times by the law of a described machine.
+    """The same demand and pressure, but times by the cost model of a described machine.
 
     A layer asks for as much bandwidth as it would draw at its full speed. One that gets less takes as long as
-    its bytes do: the law's time at the bandwidth at which it draws just what it gets.
+    its bytes do: the model's time at the bandwidth at which it draws just what it gets.
     """
 
     cost_model: MachineCostModel
@@ -255,18 +255,18 @@ class ModelledContention(Contention):
         placement: str = "spread",
         scale: float = 1.0,
     ) -> None:
-        """Keep table and law. Raises ValueError as `Contention` does."""
+        """Keep table and cost model. Raises ValueError as `Contention` does."""
         super().__init__(costs, machine, placement, scale)
         self.cost_model = cost_model
 
     def curves(self, model: str) -> ModelDemandCurves:
-        """Return the loads of a model. Raises LookupError if the law lacks a version that the table has."""
+        """Return the demands of a model. Raises LookupError if the cost model lacks one of its versions."""
         curves, layers = super().curves(model), self.cost_model.layers.get(model, ())
         for layer, version in np.argwhere(np.isfinite(curves.seconds[..., 0]).any(axis=2)).tolist():
             if layer >= len(layers) or version >= len(layers[layer]):
                 raise LookupError(
-                    f"the law of {self.machine.name} has no version {version} of layer {layer} of {model}, "
-                    "which its table has; derive both from the same tables"
+                    f"the cost model of {self.machine.name} has no version {version} of layer {layer} of "
+                    f"{model}, which its table has; derive both from the same tables"
                 )
         return curves
 
@@ -277,23 +277,26 @@ class ModelledContention(Contention):
         for group_cores in running.group_cores:
             busy.update(dict(group_cores))
         offers = [
-            self._offer(load, cores, group_cores, busy_cores, busy)
-            for load, cores, group_cores in zip(
-                running.loads, running.cores, running.group_cores, strict=True
-            )
+            self._offer(demand, cores, group_cores, busy_cores, busy)
+            for demand, cores, group_cores in running
         ]
         uses = [use_of(self.machine, at) if self.pinned else _ALL_OF_DRAM for at in running.group_cores]
-        granted = max_min_fair([offer.demand for offer in offers], uses, self.capacities)
+        granted = max_min_fair([offer.wanted_bytes_per_s for offer in offers], uses, self.capacities)
         return [offer.seconds(rate, self.scale) for offer, rate in zip(offers, granted, strict=True)]
 
-    def seconds(self, load: LayerDemand, condition: float) -> float:
+    def seconds(self, demand: LayerDemand, condition: float) -> float:
         """Return the time of a layer: its condition."""
         return condition
 
     def _offer(
-        self, load: LayerDemand, cores: int, group_cores: CacheGroupShare, busy_cores: int, busy: Counter[int]
+        self,
+        demand: LayerDemand,
+        cores: int,
+        group_cores: CacheGroupShare,
+        busy_cores: int,
+        busy: Counter[int],
     ) -> "_Offer":
-        assert load.cost_model is not None
+        assert demand.cost_model is not None
         machine = self.machine
         if self.pinned:
             l3_bytes = pinned_l3_bytes(machine, group_cores, busy)
@@ -304,12 +307,12 @@ class ModelledContention(Contention):
             alone_bytes = spread_l3_bytes(machine, cores, cores)
             limit = block_bytes_per_s(machine, cores)
         full_s = predicted_seconds(
-            load.cost_model, self.cost_model, machine, cores, l3_bytes, limit, busy_cores
+            demand.cost_model, self.cost_model, machine, cores, l3_bytes, limit, busy_cores
         )
         alone_s = predicted_seconds(
-            load.cost_model, self.cost_model, machine, cores, alone_bytes, limit, busy_cores
+            demand.cost_model, self.cost_model, machine, cores, alone_bytes, limit, busy_cores
         )
-        moved = traffic_bytes(load.cost_model.tiling, cores, l3_bytes)
+        moved = traffic_bytes(demand.cost_model.tiling, cores, l3_bytes)
         return _Offer(moved, full_s, alone_s, moved / full_s)
 
 
@@ -320,10 +323,10 @@ class _Offer:
     traffic_bytes: float
     full_s: float
     alone_s: float
-    demand: float
+    wanted_bytes_per_s: float
 
     def seconds(self, bytes_per_s: float, scale: float) -> float:
-        seconds = self.full_s if bytes_per_s >= self.demand else self.traffic_bytes / bytes_per_s
+        seconds = self.full_s if bytes_per_s >= self.wanted_bytes_per_s else self.traffic_bytes / bytes_per_s
         return seconds if scale == 1.0 else self.alone_s + scale * (seconds - self.alone_s)
 
 

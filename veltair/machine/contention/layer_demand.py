@@ -36,7 +36,7 @@ class LayerDemand:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelDemandCurves:
-    """The loads of a model, all versions and core counts: the arrays behind `LayerDemand`.
+    """The demands of a model, all versions and core counts: the arrays behind `LayerDemand`.
 
     `seconds` and `slopes` have shape (layers, versions, core counts, levels), `dram_share` (layers, versions,
     core counts) and `l3_share` (layers, versions). A version that was not profiled takes for ever.
@@ -49,7 +49,7 @@ class ModelDemandCurves:
 
 
 def make_curves(costs: CostTable, machine: Machine, model: str, scale: float = 1.0) -> ModelDemandCurves:
-    """Return the loads of a model; `scale` multiplies what pressure adds to a layer's time.
+    """Return the demands of a model; `scale` multiplies what pressure adds to a layer's time.
 
     Raises ValueError for bytes that are negative or no number.
     """

@@ -103,7 +103,7 @@ class Outcome(NamedTuple):
 
 @dataclass(slots=True)
 class _Account:
-    """A query in the system: its place in the queue (None while it runs), and what it has used so far."""
+    """A query in the system: its entry in the queue (None while it runs), and what it has used so far."""
 
     query: Query
     layers: int
@@ -122,7 +122,7 @@ class _Account:
 
 @dataclass
 class Dispatcher:
-    """Keeps the books of a run and guards the contract once for all policies and backends.
+    """Keeps the state of a run, and checks each answer of a policy, for all policies and backends.
 
     Raises PolicyError, naming the policy, when it gives cores that are not free, names an unknown query,
     starts layers out of order, or leaves queries waiting while nothing runs and nothing is due.
@@ -142,7 +142,7 @@ class Dispatcher:
         self._running_view = ValuesView(self._running)
 
     def handle(self, event: Event, pressure: float, progress: Mapping[int, int]) -> Outcome:
-        """Book an event, ask the policy, and return the commands and the queries that ended."""
+        """Apply an event, ask the policy, and return the commands and the queries that ended."""
         finished: list[QueryRecord] = []
         time_s = event.time_s
         if isinstance(event, BlockEnd):
@@ -155,7 +155,7 @@ class Dispatcher:
             return Outcome(finished=self._abandon(time_s))
         snapshot = Snapshot(time_s, self.free_cores, pressure, self._pending, self._running_view, progress)
         commands: list[Command] = []
-        # A copy, since an answer that is made on the way would see books that have changed.
+        # A copy: an answer made lazily would read the snapshot after earlier answers have changed the state.
         for answer in tuple(self.policy.allocate(snapshot)):
             match answer:
                 case Allocation():

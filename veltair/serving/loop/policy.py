@@ -12,7 +12,7 @@ from veltair.serving.loop.query import Query
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a policy is told once per run: the models served, their profiled costs and the machine."""
+    """What a policy is given once per run: the models served, their profiled costs and the machine."""
 
     models: Mapping[str, Model]
     costs: CostTable
@@ -55,8 +55,8 @@ class Running(NamedTuple):
 class Snapshot:
     """All that a policy may know when it decides.
 
-    `pending` is oldest arrival first and `running` oldest block first; both are views of the dispatcher's own
-    books, valid until the policy returns. `pressure` in [0, 1] is what a block started now would meet.
+    `pending` is oldest arrival first and `running` oldest block first; both are views of the dispatcher's
+    state, valid until the policy returns. `pressure` in [0, 1] is what a block started now would meet.
     `progress` gives, for each running query, how many layers of its block have ended.
     """
 

@@ -1,4 +1,4 @@
-"""The dispatcher's books in the shapes that make a decision cost the same however much is in them."""
+"""Data structures of the dispatcher, whose operations do not slow down with the length of the queue."""
 
 from bisect import bisect_left, insort
 from collections import deque
@@ -23,7 +23,7 @@ class PendingQueue(Sequence[Pending]):
         self._queue: deque[Pending] = deque()
 
     def add(self, entry: Pending) -> None:
-        """Put a query in its place."""
+        """Insert a query by its age."""
         queue = self._queue
         if not queue:
             queue.append(entry)

@@ -285,9 +285,9 @@ class Recorder:
         self._sample()
         event = self._backend.wait()
         if event is not None:
-            # Real workers may tell of what they did a little out of order.
+            # Events of real workers may arrive a little out of order.
             self._now_s = max(self._now_s, event.time_s)
-            self._book(event)
+            self._record(event)
         return event
 
     def pressure(self) -> float:
@@ -296,7 +296,7 @@ class Recorder:
         return self._pressure
 
     def progress(self) -> Mapping[int, int]:
-        """Return how many layers of each running block have ended, as the backend tells it."""
+        """Return how many layers of each running block have ended, as the backend counts them."""
         return self._backend.progress()
 
     def _assign(self, placement: str) -> Callable[[int], Sequence[int]]:
@@ -311,7 +311,7 @@ class Recorder:
             self._now_s = max(self._now_s, self._clock())
         return self._now_s
 
-    def _book(self, event: Event) -> None:
+    def _record(self, event: Event) -> None:
         match event:
             case Arrival(query=query):
                 self._queries[query.id] = query

@@ -17,7 +17,7 @@ from veltair.serving.policies.latency_tables import LatencyTables, Row
 
 @dataclass(frozen=True, slots=True)
 class ShareTables:
-    """What sharing cores out asks of the timetables, by level and row, and what there is to share.
+    """The parts of latency tables that sharing cores out reads, by level and row, and what there is to share.
 
     A model has a row for each of its layers, and one for its end: row `first_rows[model] + layer` says what a
     query still takes whose next layer that is. Raises ValueError if levels differ in rows.

@@ -39,7 +39,7 @@ class _BlockInSlot:
 
 
 class NativeCore:
-    """The inner loop in C. Blocks have slots there: their place in its arrays while they run."""
+    """The inner loop in C. A running block has a slot: its index in the arrays of C."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class NativeCore:
 
     def _explain(self, block: LayerBlock, versions: tuple[int, ...], cores: int) -> None:
         """Raise the error of the contention model for a block that was not profiled so."""
-        self._contention.loads(block, versions, cores)
+        self._contention.demands(block, versions, cores)
         raise LookupError(f"{block} in versions {versions} on {cores} cores was not profiled")
 
 

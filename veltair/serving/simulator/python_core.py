@@ -67,16 +67,16 @@ class Core(Protocol):
 class _Running:
     """A running block: its current layer began at `begin_s` and ends at `end_s` unless a co-runner changes.
 
-    `seconds` is that layer's time under `condition`, without noise. `loads` and `noise` have one entry for
+    `seconds` is that layer's time under `condition`, without noise. `demands` and `noise` have one entry for
     each layer of the block. From `next_due_s` on it adopts `next_cores` (None: no change is under way) at a
-    layer end: `next_loads` are those of its last layers.
+    layer end: `next_demands` are those of its last layers.
     """
 
     query_id: int
     block: LayerBlock
     versions: tuple[int, ...]
     cores: int
-    loads: list[LayerDemand]
+    demands: list[LayerDemand]
     noise: list[float]
     begin_s: float
     end_s: float = math.inf
@@ -85,7 +85,7 @@ class _Running:
     seconds: float = math.nan
     next_cores: int | None = None
     next_due_s: float = math.inf
-    next_loads: list[LayerDemand] | None = None
+    next_demands: list[LayerDemand] | None = None
 
     def enter_layer(self, begin_s: float) -> None:
         """Begin the next layer; the condition that it meets follows."""
@@ -137,14 +137,14 @@ class PythonCore:
     ) -> None:
         """Run a block from now on. Raises LookupError if it was not profiled so."""
         picked = np.frombuffer(noise_index, dtype=np.uint32)[block.start : block.stop]
-        loads = self._contention.loads(block, versions, cores)
+        demands = self._contention.demands(block, versions, cores)
         noise = self._noise[block.model][picked].tolist()
         running = _Running(
-            query_id, block, versions, cores, loads, noise, now_s + self._costs.start_of(block.model)
+            query_id, block, versions, cores, demands, noise, now_s + self._costs.start_of(block.model)
         )
         self._now_s = now_s
         self._running.append(running)
-        self._layers.append(loads[0], cores, ())
+        self._layers.append(demands[0], cores, ())
         self._by_query[query_id] = running
         self._ended[query_id] = 0
         self._stale = True
@@ -161,7 +161,7 @@ class PythonCore:
         block, first = running.block, running.ended + 1
         if first < len(block):
             rest = LayerBlock(block.model, block.start + first, block.stop)
-            running.next_loads = self._contention.loads(rest, versions[first:], cores)
+            running.next_demands = self._contention.demands(rest, versions[first:], cores)
         running.versions = versions
         running.next_cores = cores
         running.next_due_s = now_s + self._costs.grant_s
@@ -200,7 +200,7 @@ class PythonCore:
         for index, running in enumerate(self._running):
             condition = conditions[index]
             if condition != running.condition:
-                running.meet(condition, contention.seconds(running.loads[running.ended], condition), now_s)
+                running.meet(condition, contention.seconds(running.demands[running.ended], condition), now_s)
             if running.end_s < next_end_s:
                 next_end_s, next_index = running.end_s, index
         self._next_end_s, self._next_index = next_end_s, next_index
@@ -212,7 +212,7 @@ class PythonCore:
         self._stale = True
         running = self._running[index]
         running.ended += 1
-        if running.ended == len(running.loads):
+        if running.ended == len(running.demands):
             return self._end_block(index)
         self._ended[running.query_id] = running.ended
         event = None
@@ -221,7 +221,7 @@ class PythonCore:
         else:
             event = self._adopt(running, running.next_cores)
             self._layers.cores[index] = running.cores
-        self._layers.loads[index] = running.loads[running.ended]
+        self._layers.demands[index] = running.demands[running.ended]
         return event
 
     def _end_block(self, index: int) -> BlockEnd:
@@ -235,11 +235,11 @@ class PythonCore:
         cost_s = costs.resize_s if cores != running.cores else 0.0
         if cores > running.cores:
             cost_s += costs.join_s
-        assert running.next_loads is not None
-        rest = len(running.loads) - running.ended
+        assert running.next_demands is not None
+        rest = len(running.demands) - running.ended
         # Layers that have ended are never asked for again.
-        running.loads[running.ended :] = running.next_loads[len(running.next_loads) - rest :]
+        running.demands[running.ended :] = running.next_demands[len(running.next_demands) - rest :]
         running.cores = cores
-        running.next_cores = running.next_loads = None
+        running.next_cores = running.next_demands = None
         running.enter_layer(self._now_s + cost_s)
         return Resized(self._now_s, running.query_id, cores)

@@ -112,7 +112,7 @@ class Simulator:
         """Layer ends so far."""
         return self._core.events
 
-    # What serving_loop.c is given in place of events: a run belongs to it or to wait(), never to both.
+    # For serving_loop.c, which replaces wait(): a run uses one of them, never both.
 
     @property
     def core(self) -> Core:
@@ -131,7 +131,7 @@ class Simulator:
 
     @property
     def pinned(self) -> bool:
-        """Whether blocks have cores of their own, so that whoever runs them has to `hold` these."""
+        """Whether blocks run on cores of their own, which then have to be held by `hold`."""
         return self._holdings is not None
 
     @property
