@@ -12,7 +12,7 @@ import pytest
 from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.evaluation.loadgen.per_model import TenantProcesses
+from veltair.evaluation.loadgen.per_model import LoadGenPerModel
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 MIXED_SAMPLES = share_samples({"a": 1, "b": 3}, copies=4)
@@ -80,7 +80,7 @@ class FakeEngine:
         self.arrivals: list[tuple[int, int, float]] = []
         self.readied = threading.Event()
 
-    def start(self, loadgen: LoadGenProcess | TenantProcesses) -> None:
+    def start(self, loadgen: LoadGenProcess | LoadGenPerModel) -> None:
         """Start a LoadGen whose events come here."""
         loadgen.start(
             on_ready=self.readied.set,
@@ -89,7 +89,7 @@ class FakeEngine:
             on_failure=self.events.put,
         )
 
-    def serve(self, loadgen: LoadGenProcess | TenantProcesses) -> tuple[list[QueryRecord], Any]:
+    def serve(self, loadgen: LoadGenProcess | LoadGenPerModel) -> tuple[list[QueryRecord], Any]:
         """Answer until something else than a query comes; return the records and that."""
         records = []
         while isinstance(event := self.events.get(timeout=60), tuple):
@@ -111,7 +111,7 @@ class FakeEngine:
         return [event for event in events if isinstance(event, LoadGenError)]
 
     def answer(
-        self, loadgen: LoadGenProcess | TenantProcesses, number: int, sample: int, received_s: float
+        self, loadgen: LoadGenProcess | LoadGenPerModel, number: int, sample: int, received_s: float
     ) -> QueryRecord:
         """Complete or reject a query and return its record."""
         rejected = number % 10 == 9
@@ -142,3 +142,16 @@ def is_gone(pid: int) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def loadgen_pids() -> list[int]:
+    """Return the ids of the LoadGen processes that this one has started and that have not ended, by start."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in children if _runs_loadgen(int(pid))]
+
+
+def _runs_loadgen(pid: int) -> bool:
+    try:
+        return "loadgen" in Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -151,3 +151,21 @@ def test_shipped_tables_without_a_model_that_is_simulated_are_refused(
     more["workloads"]["mix"]["huge"] = 1
     with pytest.raises(ConfigError, match=r"lack huge \(they have small, large\)"):
         check_shipped(parse(more))
+
+
+def test_loads_of_a_policy_are_taken_from_its_own_capacity_and_planaria_s() -> None:
+    assert layout().load_policies("FcfsMin") == ["FcfsMin", "Planaria"]
+    assert layout().load_policies("Planaria") == ["Planaria"]
+
+
+def test_without_planaria_loads_are_taken_from_all_capacities() -> None:
+    paths = {name: {"path": "baselines.fcfs_min:FcfsMin"} for name in ("A", "B")}
+    assert layout(policies=paths).load_policies("A") == ["A", "B"]
+
+
+def test_timelines_are_drawn_of_measured_runs_that_record_them() -> None:
+    measured = {"enabled": True, "workloads": ["mix"]}
+    profiled = {"costs": "measured"}
+    assert layout(measured=measured, profile=profiled).timelines() == []
+    recorded = layout(measured={**measured, "timeline": True}, profile=profiled, figures={"folder": "f"})
+    assert recorded.timelines() == [Path("f/timelines/mix/FcfsMin"), Path("f/timelines/mix/Planaria")]

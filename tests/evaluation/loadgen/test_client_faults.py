@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.loadgen_fakes import FakeEngine, is_gone, script_loadgen, server_run
 from veltair.evaluation.loadgen.client import Limits, LoadGenProcess, ServerRun
-from veltair.evaluation.loadgen.logs import DETAIL_FILE, TRACE_FILE, LoadGenError, read_trace
+from veltair.evaluation.loadgen.logs import DETAIL_FILE, TRACE_FILE, LoadGenError, read_query_log
 from veltair.serving.loop.query import QueryRecord
 
 ROOT = Path(__file__).parents[3]
@@ -177,7 +177,7 @@ def test_a_loadgen_killed_in_the_middle_leaves_no_log_that_passes_as_whole(tmp_p
         os.kill(loadgen.pid, signal.SIGKILL)
         assert isinstance(engine.last_event(), LoadGenError)
     with pytest.raises(LoadGenError, match=r"cut off after|cannot be read"):
-        read_trace(tmp_path / TRACE_FILE)
+        read_query_log(tmp_path / TRACE_FILE)
     assert engine.failures() == []
 
 

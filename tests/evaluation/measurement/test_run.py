@@ -284,7 +284,7 @@ def test_every_query_of_loadgen_has_one_record_in_the_order_of_issue(
     planned = server_queries(
         QPS, 1000, 1, 7, sample_models=("tiny",) * SAMPLES_PER_MODEL, qos_s=scenario.qos_s
     )
-    assert len(run.records) == len(run.summary.trace) == run.summary.verdict.query_count == len(planned) > 1
+    assert len(run.records) == len(run.summary.log) == run.summary.verdict.query_count == len(planned) > 1
     assert [record.query.id for record in run.records] == list(range(len(planned)))
     arrivals_s = np.array([record.query.arrival_s for record in run.records])
     assert (arrivals_s - arrivals_s[0]).tolist() == pytest.approx([query.arrival_s for query in planned])

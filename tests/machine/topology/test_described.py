@@ -10,6 +10,7 @@ from veltair.machine.topology.described import (
     FOLDER,
     MachineDescription,
     described,
+    description_files,
     format_machine,
     read_machine,
     scale,
@@ -272,3 +273,9 @@ def test_a_scaled_machine_is_named_like_its_file(tmp_path: Path) -> None:
     write_scaled(tmp_path, 16).rename(tmp_path / "huge.yaml")
     with pytest.raises(ValueError, match="calls its machine 'larger'; name it 'huge'"):
         described("huge", tmp_path)
+
+
+def test_the_files_of_a_scaled_machine_are_its_own_and_that_of_the_one_it_scales() -> None:
+    files = [path.name for path in description_files("threadripper-3990x-8")]
+    assert files == ["threadripper-3990x-8.yaml", "threadripper-3990x.yaml"]
+    assert description_files("host") == []

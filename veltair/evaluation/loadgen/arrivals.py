@@ -160,8 +160,8 @@ def server_queries(
 def replay(records: Iterable[QueryRecord]) -> tuple[Query, ...]:
     """Return the queries of a recorded run in the order of arrival, with the first at 0 s.
 
-    Records come from queries.parquet (`records.to_records`). A trace of LoadGen is replayed by
-    `queries(trace.scheduled_ns, trace.sample_index, sample_models, qos_s)`.
+    Records come from queries.parquet (`records.to_records`). A log of LoadGen is replayed by
+    `queries(log.scheduled_ns, log.sample_index, sample_models, qos_s)`.
     """
     recorded = sorted((record.query for record in records), key=lambda query: (query.arrival_s, query.id))
     if not recorded:

@@ -52,7 +52,7 @@ from veltair.evaluation.loadgen.logs import (
     LoadGenError,
     LoadGenSummary,
     Stamps,
-    read_trace,
+    read_query_log,
     read_verdict,
     summarize,
 )
@@ -247,7 +247,7 @@ class LoadGenProcess:
         if self._failure is not None:
             raise self._failure
         return summarize(
-            read_trace(self._run.outdir / TRACE_FILE),
+            read_query_log(self._run.outdir / TRACE_FILE),
             read_verdict(self._run.outdir / DETAIL_FILE, self._run.sample_models),
             self._run.sample_models,
             self._run.target_latency_s,

@@ -15,7 +15,7 @@ from veltair.evaluation.experiment.timeline_data import write_recorded
 from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary
-from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, verdict_rows
+from veltair.evaluation.loadgen.per_model import LoadGenPerModel, PerModelSummary, verdict_rows
 from veltair.evaluation.measurement.write_run import write_run
 from veltair.evaluation.metrics.capacity import (
     Capacity,
@@ -95,7 +95,7 @@ class MeasuredRun:
     records: tuple[QueryRecord, ...]
     engine_records: tuple[QueryRecord, ...]
     count_from_s: float
-    summary: LoadGenSummary | TenantsSummary
+    summary: LoadGenSummary | PerModelSummary
     wrong_answers: int
 
     @property
@@ -169,11 +169,11 @@ def measure(study: Measurement, qps: float, folder: Path) -> MeasuredRun:
 
 def _ask(
     study: Measurement, server: ServerRun, engine: Engine, recorder: Recorder | None
-) -> tuple[list[QueryRecord], LoadGenSummary | TenantsSummary]:
+) -> tuple[list[QueryRecord], LoadGenSummary | PerModelSummary]:
     """Let LoadGen ask until all queries have ended; return their records and LoadGen's account."""
     records = []
     per_model = study.settings.loadgen_per_model
-    with TenantProcesses(server, study.scenario.qos_s) if per_model else LoadGenProcess(server) as loadgen:
+    with LoadGenPerModel(server, study.scenario.qos_s) if per_model else LoadGenProcess(server) as loadgen:
         loadgen.start(
             on_ready=partial(_warm_up, study, engine),
             on_arrival=engine.arrive,
