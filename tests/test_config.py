@@ -367,3 +367,7 @@ def test_a_batch_larger_than_the_population_is_refused() -> None:
 def test_a_layer_is_shown_only_of_a_model_that_is_served() -> None:
     assert _parsed(_set("figures.layers", {"net": "conv1"})).figures.layers == {"net": "conv1"}
     assert "figures.layers: 'other' is not in `models`" in _refusal(_set("figures.layers", {"other": "x"}))
+
+
+def test_colours_go_to_policies_that_there_are() -> None:
+    assert "figures.styles: 'Other' is not in `policies`" in _refusal(_set("figures.styles", ["Other"]))

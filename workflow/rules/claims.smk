@@ -30,6 +30,7 @@ rule redraw:
     params:
         folder=SHIPPED_STUDY,
         names=LAYOUT.redrawn(),
+        order=LAYOUT.policy_order(),
         figures=VALUES["figures"],
         benchmarks=CLAIM_BENCHMARKS[0].parent,
         claims=R / "shipped_claims.md",  # beside claims.md, which a run of one's own writes

@@ -29,6 +29,7 @@ rule figures:
     params:
         folder=LAYOUT.metrics,
         names=LAYOUT.compared_figures(),
+        order=LAYOUT.policy_order(),
         figures=VALUES["figures"],
     log:
         LOGS / "figures.log",
@@ -90,6 +91,8 @@ rule summary:
         figures=LAYOUT.figures(),
     output:
         R / "summary.md",
+    params:
+        order=LAYOUT.policy_order(),
     log:
         LOGS / "summary.log",
     conda:

@@ -136,6 +136,7 @@ rule paper_figures:
     params:
         folder=LAYOUT.metrics,
         names=LAYOUT.paper_figures(),
+        order=LAYOUT.policy_order(),
         figures=VALUES["figures"],
     log:
         LOGS / "paper_figures.log",

@@ -153,6 +153,7 @@ rule validation_figures:
     params:
         folder=VALIDATION,
         names=FIDELITY,
+        order=LAYOUT.policy_order(),
         figures=VALUES["figures"],
     log:
         LOGS / "validation_figures.log",

@@ -151,3 +151,12 @@ def test_shipped_tables_without_a_model_that_is_simulated_are_refused(
     more["workloads"]["mix"]["huge"] = 1
     with pytest.raises(ConfigError, match=r"lack huge \(they have small, large\)"):
         check_shipped(parse(more))
+
+
+def test_policies_are_shown_as_the_configuration_lists_them_and_get_colours_by_a_list_of_their_own() -> None:
+    assert layout().policy_order() == {"rows": ["FcfsMin", "Planaria"], "styles": ["FcfsMin", "Planaria"]}
+    changed = layout(figures={"styles": ["Planaria"]})
+    assert changed.policy_order() == {
+        "rows": ["FcfsMin", "Planaria"],
+        "styles": ["Planaria", "FcfsMin"],
+    }
