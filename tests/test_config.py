@@ -374,3 +374,7 @@ def test_a_search_over_rpc_needs_the_tracker_and_the_key() -> None:
 def test_a_batch_larger_than_the_population_is_refused() -> None:
     refused = _refusal(_set("search.batch", 64), _set("search.population", 32))
     assert "population 32 is below batch 64" in refused
+
+
+def test_colours_go_to_policies_that_there_are() -> None:
+    assert "figures.styles: 'Other' is not in `policies`" in _refusal(_set("figures.styles", ["Other"]))

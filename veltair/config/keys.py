@@ -241,6 +241,13 @@ class Figures(Section):
     formats: Annotated[
         tuple[Literal["png", "svg", "pdf"], ...], key("file formats of each figure", min_length=1)
     ] = ("png", "svg")
+    styles: Annotated[
+        tuple[Name, ...],
+        key(
+            "policies in the order in which they get colours, hatches and markers; others follow in that "
+            "of `policies`"
+        ),
+    ] = ()
 
 
 class Config(Section):
@@ -302,6 +309,8 @@ def _contradictions(config: Config) -> Iterator[str]:
     yield from _repeated("simulated.machines", config.simulated.machines)
     yield from _repeated("simulated.seeds", config.simulated.seeds)
     yield from _repeated("figures.formats", config.figures.formats)
+    yield from _unknown("figures.styles", config.figures.styles, "policies", config.policies)
+    yield from _repeated("figures.styles", config.figures.styles)
     yield from _study(config)
     if config.measured.enabled and config.profile.costs == "shipped":
         yield (

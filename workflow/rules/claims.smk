@@ -33,6 +33,7 @@ rule redraw:
     params:
         **STEP.of("evaluation.reports.paper_figures:redraw"),
         names=LAYOUT.redrawn(),
+        order=LAYOUT.policy_order(),
         folder=SHIPPED_STUDY,
         **FIGURES,
         benchmarks=str(CLAIM_BENCHMARKS[0].parent),

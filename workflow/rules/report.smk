@@ -35,6 +35,7 @@ rule figures:
     params:
         **STEP.of("evaluation.reports.paper_figures:draw_paper_figures"),
         names=LAYOUT.compared_figures(),
+        order=LAYOUT.policy_order(),
         folder=subpath(input[0], parent=True),
         **FIGURES,
     log:
@@ -106,6 +107,7 @@ rule summary:
     params:
         **STEP.of("evaluation.reports.steps:write_summary"),
         folder=subpath(input[0], parent=True),
+        order=LAYOUT.policy_order(),
     log:
         LOGS / "summary.log",
     conda:

@@ -170,6 +170,7 @@ rule paper_figures:
     params:
         **STEP.of("evaluation.reports.paper_figures:draw_paper_figures"),
         names=LAYOUT.paper_figures(),
+        order=LAYOUT.policy_order(),
         folder=LAYOUT.metrics,
         **FIGURES,
     log:

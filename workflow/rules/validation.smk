@@ -178,6 +178,7 @@ use rule paper_figures as validation_figures with:
         **STEP.of("evaluation.reports.paper_figures:draw_paper_figures"),
         names=list(FIDELITY),
         folder=VALIDATION,
+        order=LAYOUT.policy_order(),
         **FIGURES,
     log:
         LOGS / "validation_figures.log",

@@ -169,3 +169,12 @@ def test_timelines_are_drawn_of_measured_runs_that_record_them() -> None:
     assert layout(measured=measured, profile=profiled).timelines() == []
     recorded = layout(measured={**measured, "timeline": True}, profile=profiled, figures={"folder": "f"})
     assert recorded.timelines() == [Path("f/timelines/mix/FcfsMin"), Path("f/timelines/mix/Planaria")]
+
+
+def test_policies_are_shown_as_the_configuration_lists_them_and_get_colours_by_a_list_of_their_own() -> None:
+    assert layout().policy_order() == {"rows": ["FcfsMin", "Planaria"], "styles": ["FcfsMin", "Planaria"]}
+    changed = layout(figures={"styles": ["Planaria"]})
+    assert changed.policy_order() == {
+        "rows": ["FcfsMin", "Planaria"],
+        "styles": ["Planaria", "FcfsMin"],
+    }

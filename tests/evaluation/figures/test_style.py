@@ -1,12 +1,16 @@
 import pytest
 
 from veltair.evaluation.figures.style import LABEL_WIDTH, PolicyStyle, fold
+from veltair.evaluation.metrics.policies_table import PolicyOrder
 
 LONG = "my_schedulers.experimental.slack_priced:SlackPricedElasticPolicyWithAdmission"
 
 
 def test_a_policy_looks_the_same_whichever_others_are_shown() -> None:
-    alone, among = PolicyStyle(["Veltair-AC"]), PolicyStyle(["FcfsMin", "Veltair-AC", "Mine"])
+    order = PolicyOrder(styles=["FcfsMin", "Veltair-AC"])
+    alone, among = (
+        PolicyStyle(names, order) for names in (["Veltair-AC"], ["Mine", "Veltair-AC", "FcfsMin"])
+    )
     for looks in ("colours", "markers", "dashes", "hatches"):
         assert getattr(alone, looks)["Veltair-AC"] == getattr(among, looks)["Veltair-AC"]
 

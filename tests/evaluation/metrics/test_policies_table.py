@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from veltair.evaluation.metrics.policies_table import (
+    PolicyOrder,
     number,
-    order_policies,
     source_name,
     sources,
     span,
@@ -15,9 +15,11 @@ from veltair.evaluation.metrics.policies_table import (
 SOURCE = ("simulator", "bench")
 
 
-def test_policies_come_in_the_papers_order_and_others_after_them() -> None:
+def test_policies_come_in_the_order_given_and_others_after_them() -> None:
+    order = PolicyOrder(["FcfsMin", "Planaria", "Veltair-FULL"])
     names = ["Mine", "Veltair-FULL", "FcfsMin", "Planaria", "Mine", "Yours"]
-    assert order_policies(names) == ["FcfsMin", "Planaria", "Veltair-FULL", "Mine", "Yours"]
+    assert order.of(names) == ["FcfsMin", "Planaria", "Veltair-FULL", "Mine", "Yours"]
+    assert PolicyOrder().of(names) == ["Mine", "Veltair-FULL", "FcfsMin", "Planaria", "Yours"]
 
 
 def rows(backend: str = "simulator", validated: bool = True) -> pd.DataFrame:

@@ -15,10 +15,12 @@ from veltair.evaluation.claims.values import ClaimTables, JudgedClaim, judge_fro
 from veltair.evaluation.figures.policy_plots import paper_ratio_figure
 from veltair.evaluation.figures.sensitivity_plots import paper_scale_figure, paper_sensitivity_figure
 from veltair.evaluation.figures.style import PolicyStyle
+from veltair.evaluation.metrics.policies_table import PolicyOrder
 from veltair.evaluation.reports.summary import summary_markdown
 
 FULL, PLANARIA = "Veltair-FULL", "Planaria"
 OPEN, CUT, INVALID = {"high_qps": math.inf}, {"cut": True}, {"invalid": "late"}
+ORDER = PolicyOrder(styles=[PLANARIA, FULL])
 UNKNOWN = {"qps_at_95": 0.0, "cut": True, "high_qps": 3.0}
 
 
@@ -123,19 +125,19 @@ def test_the_figure_of_assumptions(case: Case) -> None:
     table = seeds_of(case).assign(
         assumption="contention", unit="times", kind="number", value=1.0, label="1", is_default=True
     )
-    figure = paper_sensitivity_figure(table.assign(plausible=True, models="resnet50"), target_table())
+    figure = paper_sensitivity_figure(table.assign(plausible=True, models="resnet50"), target_table(), ORDER)
     assert_points_and_marks(figure.axes[0], texts(figure), case)
 
 
 def test_the_figure_of_machine_sizes(case: Case) -> None:
     table = seeds_of(case).assign(cores=64, relaxed=0, relaxed_targets="")
-    figure = paper_scale_figure(table, target_table())
+    figure = paper_scale_figure(table, target_table(), ORDER)
     assert_points_and_marks(figure.axes[1], texts(figure), case)
 
 
 def assert_points_and_marks(axis: Axes, shown: str, case: Case) -> None:
     assert line_of(axis) == ([] if case.drawn is None else [pytest.approx(case.drawn)])
-    own = PolicyStyle([PLANARIA, FULL]).colours[FULL]
+    own = PolicyStyle([FULL], ORDER).colours[FULL]
     crosses = [line for line in axis.lines if line.get_marker() == "x" and line.get_color() == own]
     assert any(len(line.get_xdata()) for line in crosses) == case.text.startswith("unservable")
     assert ("Lower bounds" in shown) == case.text.startswith("≥")

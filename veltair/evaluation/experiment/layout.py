@@ -149,6 +149,11 @@ class Layout:
             machines += [name for name in self.config.simulated.machines if name not in machines]
         return machines
 
+    def policy_order(self) -> dict[str, list[str]]:
+        """Return the fields of `PolicyOrder`: rows as the configuration lists its policies, and styles."""
+        names = list(self.config.policies)
+        return {"rows": names, "styles": list(dict.fromkeys([*self.config.figures.styles, *names]))}
+
     def compared_figures(self) -> list[str]:
         """Return the names of the figures that compare policies, less those at loads that no run has."""
         loads = set(self.config.simulated.loads) if self.config.simulated.enabled else set()

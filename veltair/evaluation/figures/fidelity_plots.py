@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from veltair.evaluation.figures.grid import UNVALIDATED, sample_text
 from veltair.evaluation.figures.style import PolicyStyle, finish, flow, make_log, name_outer, style, wide
-from veltair.evaluation.metrics.policies_table import number
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, PolicyOrder, number
 from veltair.evaluation.metrics.records import check_columns
 
 FIDELITY_COLUMNS = (
@@ -71,7 +71,7 @@ FEW_TICKS = 5  # that an axis of a square panel has room for
 LAYER_GOAL = 0.1  # of the cost model and of the model of co-runs, relative
 
 
-def paper_fidelity_figure(table: pd.DataFrame) -> Figure:
+def paper_fidelity_figure(table: pd.DataFrame, order: PolicyOrder = AS_THEY_COME) -> Figure:
     """Return simulated over measured values of the same traces: a panel a metric, a marker a policy.
 
     `table` has one row a policy, workload, trace and metric, as fidelity.csv. Large open markers are the
@@ -85,7 +85,7 @@ def paper_fidelity_figure(table: pd.DataFrame) -> Figure:
             f"there is nothing to draw: the table fidelity has {len(table)} rows and the metrics {unknown}; "
             f"known are {', '.join(METRICS)}"
         )
-    styles = PolicyStyle(table["policy"])
+    styles = PolicyStyle(table["policy"], order)
     metrics = [name for name in METRICS if name in set(table["metric"])]
     with style():
         figure, axes = _squares(len(metrics))

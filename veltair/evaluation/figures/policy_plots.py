@@ -35,7 +35,7 @@ from veltair.evaluation.metrics.capacity_table import (
     shares_of_bound,
 )
 from veltair.evaluation.metrics.equal_load import at_load
-from veltair.evaluation.metrics.policies_table import Row, number
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, PolicyOrder, Row, number
 
 LOAD_MARKERS = (("o", "white"), ("s", "0.65"), ("^", "black"))
 STAR: dict[str, Any] = {"color": "black", "markerfacecolor": "white", "markersize": 11}
@@ -47,14 +47,16 @@ WHISKER = Line2D([], [], color="black", marker="|", markersize=7, label="95 % in
 Write = Callable[[Row], str]
 
 
-def paper_qps_figure(seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+def paper_qps_figure(
+    seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrder = AS_THEY_COME
+) -> Figure:
     """Return bars of QPS at 95 % QoS, with its interval over seeds and a diamond for the worst model's.
 
     `seeds` has a row a source, workload, policy and seed, as capacity_seeds.csv.
     """
     pooled, worst = capacities(seeds), capacities(seeds, "qps_at_95_minimum")
     with style():
-        drawn, styles = _policy_grid(pooled, with_models(seeds, rates), targets)
+        drawn, styles = _policy_grid(pooled, with_models(seeds, rates), targets, order)
         for panel, (axis,) in drawn.stacks.items():
             least = _by_policy(worst, panel)["mean"].reindex(styles.policies)
             _bars(axis, styles, _by_policy(pooled, panel), drawn.leftmost(panel), _qps_text, beyond=least)
@@ -72,6 +74,7 @@ def paper_ratio_figure(
     rates: pd.DataFrame,
     targets: pd.DataFrame,
     published: Mapping[str, float] | None = None,
+    order: PolicyOrder = AS_THEY_COME,
 ) -> Figure:
     """Return QPS at 95 % QoS as ratios, paired by seed: to Planaria (filled) and to LayerWise (open).
 
@@ -80,7 +83,7 @@ def paper_ratio_figure(
     found = {REFERENCE: ratios(seeds), SECOND_REFERENCE: ratios(seeds, SECOND_REFERENCE)}
     with style():
         drawn, styles = _policy_grid(
-            found[REFERENCE], with_models(seeds, rates), targets, row_in=0.36, width_in=3.2
+            found[REFERENCE], with_models(seeds, rates), targets, order, row_in=0.36, width_in=3.2
         )
         for panel, (axis,) in drawn.stacks.items():
             tables = {name: _by_policy(table, panel) for name, table in found.items()}
@@ -111,7 +114,9 @@ def paper_ratio_figure(
         return drawn.finish(handles, [lead, *sample_notes(seeds, targets)])
 
 
-def paper_fluid_figure(seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+def paper_fluid_figure(
+    seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrder = AS_THEY_COME
+) -> Figure:
     """Return bars of QPS at 95 % QoS as a share of the fluid bound, which no policy can pass."""
     shares = _percent(shares_of_bound(seeds))
     lead = (
@@ -120,13 +125,17 @@ def paper_fluid_figure(seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.Dat
     )
     with style():
         drawn = _bar_grid(
-            shares, with_models(seeds, rates), targets, _qps_text, "share of the fluid bound (%)"
+            shares, with_models(seeds, rates), targets, order, _qps_text, "share of the fluid bound (%)"
         )
         return drawn.finish([BAR, WHISKER], [lead, *sample_notes(seeds, targets)])
 
 
 def paper_efficiency_figure(
-    seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame, load: float = EQUAL_LOAD
+    seeds: pd.DataFrame,
+    rates: pd.DataFrame,
+    targets: pd.DataFrame,
+    load: float = EQUAL_LOAD,
+    order: PolicyOrder = AS_THEY_COME,
 ) -> Figure:
     """Return bars of CPU efficiency at a share `load` of Planaria's capacity, with intervals over seeds."""
     found = _percent(_required(at_load(rates, seeds, "cpu_efficiency", load), seeds))
@@ -135,12 +144,16 @@ def paper_efficiency_figure(
         f"{number(100 * load)} % of {REFERENCE}'s QPS at 95 % QoS. {INTERVAL_NOTE}"
     )
     with style():
-        drawn = _bar_grid(found, with_models(seeds, rates), targets, _value_text, "CPU efficiency (%)")
+        drawn = _bar_grid(found, with_models(seeds, rates), targets, order, _value_text, "CPU efficiency (%)")
         return drawn.finish([BAR, WHISKER], [lead, *_stand_ins(seeds), *sample_notes(rates, targets)])
 
 
 def paper_latency_figure(
-    seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame, loads: Sequence[float] = LATENCY_LOADS
+    seeds: pd.DataFrame,
+    rates: pd.DataFrame,
+    targets: pd.DataFrame,
+    loads: Sequence[float] = LATENCY_LOADS,
+    order: PolicyOrder = AS_THEY_COME,
 ) -> Figure:
     """Return average latency at shares `loads` of Planaria's capacity: a marker a load, a row a policy.
 
@@ -150,7 +163,9 @@ def paper_latency_figure(
     change = {load: at_load(rates, seeds, "latency_mean_s", load, REFERENCE) for load in loads}
     base = _required(pd.concat(latency.values(), ignore_index=True), seeds)
     with style():
-        drawn, styles = _policy_grid(base, with_models(seeds, rates), targets, row_in=0.33, width_in=3.2)
+        drawn, styles = _policy_grid(
+            base, with_models(seeds, rates), targets, order, row_in=0.33, width_in=3.2
+        )
         for panel, (axis,) in drawn.stacks.items():
             here = {
                 load: (_by_policy(latency[load], panel), _by_policy(change[load], panel)) for load in loads
@@ -175,11 +190,12 @@ def _policy_grid(
     estimates: pd.DataFrame,
     named: pd.DataFrame,
     targets: pd.DataFrame,
+    order: PolicyOrder,
     row_in: float = ROW_IN,
     width_in: float = 2.6,
 ) -> tuple[PanelGrid, PolicyStyle]:
     """Return a sheet whose panels have a row for each policy of the estimates."""
-    styles = PolicyStyle([*named["policy"], *estimates["policy"]])
+    styles = PolicyStyle([*named["policy"], *estimates["policy"]], order)
     longest = max(len(line) for policy in styles.policies for line in fold(policy).split("\n"))
     workloads = named["workload"].nunique()
     size = (width_in if workloads > 1 else max(width_in, BROAD_IN), 0.5 + row_in * len(styles.policies))
@@ -187,10 +203,15 @@ def _policy_grid(
 
 
 def _bar_grid(
-    shares: pd.DataFrame, named: pd.DataFrame, targets: pd.DataFrame, text: Write, name: str
+    shares: pd.DataFrame,
+    named: pd.DataFrame,
+    targets: pd.DataFrame,
+    order: PolicyOrder,
+    text: Write,
+    name: str,
 ) -> PanelGrid:
     """Return a sheet with bars of one share in each panel; `name` is that of the axis."""
-    drawn, styles = _policy_grid(shares, named, targets)
+    drawn, styles = _policy_grid(shares, named, targets, order)
     for panel, (axis,) in drawn.stacks.items():
         _bars(axis, styles, _by_policy(shares, panel), drawn.leftmost(panel), text)
         _name_x(drawn, panel, axis, name)

@@ -12,7 +12,14 @@ from matplotlib.patches import Patch
 from veltair.evaluation.figures.grid import at_panel, panel_grid, sample_notes, with_models
 from veltair.evaluation.figures.style import SMALL, PolicyStyle, fold, make_log, style, wide
 from veltair.evaluation.metrics.metrics import RATE_COLUMNS
-from veltair.evaluation.metrics.policies_table import SCENARIO_COLUMNS, number, span, valid_runs
+from veltair.evaluation.metrics.policies_table import (
+    AS_THEY_COME,
+    SCENARIO_COLUMNS,
+    PolicyOrder,
+    number,
+    span,
+    valid_runs,
+)
 from veltair.evaluation.metrics.records import RUN_COLUMNS, check_columns
 from veltair.evaluation.metrics.targets import SATISFACTION
 
@@ -30,7 +37,7 @@ CONFLICT_COLUMNS = (
 )
 
 
-def latency_figure(rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+def latency_figure(rates: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrder = AS_THEY_COME) -> Figure:
     """Return lines over the offered rate: queries on time and, under it, average latency beside the QoS.
 
     `rates` has one row a run, as rates.csv. Several seeds are drawn as their mean with a band from the least
@@ -40,7 +47,7 @@ def latency_figure(rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
     runs = valid_runs(rates)
     with style():
         drawn = panel_grid(runs, targets, (2.9, 4.3), ratios=(1, 1.25))
-        styles = PolicyStyle(runs["policy"])
+        styles = PolicyStyle(runs["policy"], order)
         for panel, (upper, lower) in drawn.stacks.items():
             here = at_panel(runs, panel)
             _draw_lines(upper, styles, here, "satisfaction")
@@ -61,7 +68,9 @@ def latency_figure(rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
         return drawn.finish(styles.line_handles(), [lead, *sample_notes(runs, targets, interval=False)])
 
 
-def paper_granularity_figure(runs: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+def paper_granularity_figure(
+    runs: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrder = AS_THEY_COME
+) -> Figure:
     """Return lines over the offered rate: queries on time and, under it, block starts in conflict.
 
     `runs` has one row a run, as granularity.csv. Several seeds are drawn as their mean with a band from the
@@ -71,7 +80,7 @@ def paper_granularity_figure(runs: pd.DataFrame, targets: pd.DataFrame) -> Figur
     runs = valid_runs(runs)
     with style():
         drawn = panel_grid(runs, targets, (2.7, 4.0), ratios=(1.3, 1))
-        styles = PolicyStyle(runs["policy"])
+        styles = PolicyStyle(runs["policy"], order)
         for panel, (upper, lower) in drawn.stacks.items():
             here = at_panel(runs, panel)
             _draw_lines(upper, styles, here, "satisfaction")
@@ -92,7 +101,9 @@ def paper_granularity_figure(runs: pd.DataFrame, targets: pd.DataFrame) -> Figur
         return drawn.finish(styles.line_handles(), [lead, *sample_notes(runs, targets, interval=False)])
 
 
-def paper_conflicts_figure(bins: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+def paper_conflicts_figure(
+    bins: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrder = AS_THEY_COME
+) -> Figure:
     """Return the share of block starts in conflict over time: a strip for each policy, all at one rate.
 
     `bins` has one row a run and stretch of time, as conflicts.csv: one seed, and one rate a workload.
@@ -101,7 +112,7 @@ def paper_conflicts_figure(bins: pd.DataFrame, rates: pd.DataFrame, targets: pd.
     """
     check_columns(bins, CONFLICT_COLUMNS, "conflicts")
     _check_equal_load(bins)
-    styles = PolicyStyle(bins["policy"])
+    styles = PolicyStyle(bins["policy"], order)
     count = len(styles.policies)
     longest = max(len(line) for policy in styles.policies for line in fold(policy).split("\n"))
     with style():

@@ -22,7 +22,7 @@ from veltair.evaluation.figures.grid import (
 )
 from veltair.evaluation.figures.style import SMALL, PolicyStyle, finish, flow, make_log, name_outer, style
 from veltair.evaluation.metrics.capacity_table import REFERENCE, SEED_COLUMNS, WINNER, capacities, ratios
-from veltair.evaluation.metrics.policies_table import number, source_name
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, PolicyOrder, number, source_name
 from veltair.evaluation.metrics.records import check_columns
 
 SENSITIVITY_COLUMNS = (
@@ -41,7 +41,9 @@ COLUMNS = 4
 NARROW = 9  # characters of a category's label that fit beside others
 
 
-def paper_sensitivity_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+def paper_sensitivity_figure(
+    table: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrder = AS_THEY_COME
+) -> Figure:
     """Return small multiples: ratios to Planaria over the range of each assumption, a panel an assumption.
 
     `table` has one row an assumption, value, workload, policy and seed, as sensitivity.csv. The paper's
@@ -55,7 +57,7 @@ def paper_sensitivity_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figu
         raise ValueError("there is nothing to draw: the table sensitivity is empty")
     found = sensitivity_ratios(table)
     panels = [(tuple(key), rows) for key, rows in found.groupby(PANEL_COLUMNS, sort=False)]
-    styles = PolicyStyle([name for name in found["policy"] if name != REFERENCE])
+    styles = PolicyStyle([name for name in found["policy"] if name != REFERENCE], order)
     limits = _limits(found.loc[found["note"] == "", ["mean", "low", "high"]].to_numpy())
     with style():
         figure, stacks = flow(len(panels), PANEL_IN, COLUMNS)
@@ -116,7 +118,9 @@ def crossings(values: Sequence[float], means: Sequence[float], at: float = 1.0) 
     return found
 
 
-def paper_scale_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+def paper_scale_figure(
+    table: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrder = AS_THEY_COME
+) -> Figure:
     """Return QPS at 95 % QoS over the number of cores and, under it, the ratios to Planaria.
 
     `table` has the columns of capacity_seeds.csv and `cores`. The thin line is Planaria's QPS on the fewest
@@ -127,7 +131,7 @@ def paper_scale_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figure:
     qps, ratio = (_by_cores(table, estimate) for estimate in (capacities, ratios))
     with style():
         drawn = panel_grid(table, targets, (2.7, 4.2), ratios=(1.4, 1))
-        styles = PolicyStyle(table["policy"])
+        styles = PolicyStyle(table["policy"], order)
         for panel, (upper, lower) in drawn.stacks.items():
             _draw_scale(upper, styles, at_panel(qps, panel))
             _draw_scale(lower, styles, at_panel(ratio, panel))

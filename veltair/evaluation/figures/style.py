@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from veltair.evaluation.metrics.policies_table import number, order_policies
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, PolicyOrder, number
 
 HATCHES = (
     *("", "////", "....", "\\\\", "xxxx", "----", "++++", "oo", "||||", "**"),
@@ -33,12 +33,6 @@ LEGEND: dict[str, Any] = {
     "handlelength": 3,
     "borderpad": 0.1,
 }
-# Looks go by this order, so that a policy that is added later changes nobody's.
-LOOK_ORDER = (
-    *("FcfsMin", "LayerWise", "Planaria", "Veltair-AS", "Veltair-AC", "Veltair-FULL", "Planaria-aware"),
-    *("Veltair-FULL-shipped", "EdfMin", "FcfsAll", "FixedBlocks-20", "FixedBlocks-11", "FixedBlocks-6"),
-    "Veltair-Elastic",
-)
 DARKER = 0.6  # of a colour of the palette, for policies beyond its ten
 LABEL_WIDTH = 24  # characters of a policy's name on one line
 
@@ -62,11 +56,11 @@ def style() -> AbstractContextManager[None]:
 
 
 class PolicyStyle:
-    """How policies look. Each keeps its colour, hatch and marker whichever others are shown."""
+    """How policies look: each by its place in `order.styles`, whichever others are shown."""
 
-    def __init__(self, policies: Iterable[str]) -> None:
-        self.policies = order_policies(policies)
-        ranks = list(dict.fromkeys([*LOOK_ORDER, *self.policies]))
+    def __init__(self, policies: Iterable[str], order: PolicyOrder = AS_THEY_COME) -> None:
+        self.policies = order.of(policies)
+        ranks = list(dict.fromkeys([*order.styles, *self.policies]))
         self.rank = {policy: ranks.index(policy) for policy in self.policies}
         self.colours = {policy: _colour(rank) for policy, rank in self.rank.items()}
         self.hatches = {policy: HATCHES[rank % len(HATCHES)] for policy, rank in self.rank.items()}

@@ -1,17 +1,13 @@
 """How tables and figures name and order what they show: policies, sources of numbers, and the numbers."""
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-POLICY_ORDER = (
-    *("FcfsMin", "FcfsAll", "EdfMin", "FixedBlocks-20", "FixedBlocks-11", "FixedBlocks-6", "LayerWise"),
-    *("Planaria", "Planaria-aware", "Veltair-AS", "Veltair-AC", "Veltair-FULL", "Veltair-FULL-shipped"),
-    "Veltair-Elastic",
-)
 MEASURED = "engine"  # the backend whose numbers are measured; the others' are not
 NONE = "\N{EN DASH}"  # printed where there is no number
 SCENARIO_COLUMNS = ("backend", "machine", "workload")
@@ -19,12 +15,25 @@ Row = Mapping[Hashable, Any]
 SourceKey = tuple[str, str]  # backend, machine
 
 
-def order_policies(names: Iterable[str]) -> list[str]:
-    """Return each name once: the paper's policies in their fixed order, then others as they come."""
-    distinct = list(dict.fromkeys(names))
-    return [name for name in POLICY_ORDER if name in distinct] + [
-        n for n in distinct if n not in POLICY_ORDER
-    ]
+@dataclass(frozen=True, slots=True)
+class PolicyOrder:
+    """The order in which policies are shown, and that in which they get colours and markers.
+
+    Policies that an order does not name follow as they come.
+    """
+
+    rows: Sequence[str] = ()
+    styles: Sequence[str] = ()
+
+    def of(self, names: Iterable[str]) -> list[str]:
+        """Return each name once, in the order in which they are shown."""
+        distinct = list(dict.fromkeys(names))
+        return [name for name in self.rows if name in distinct] + [
+            name for name in distinct if name not in self.rows
+        ]
+
+
+AS_THEY_COME = PolicyOrder()
 
 
 def valid_runs(rates: pd.DataFrame) -> pd.DataFrame:

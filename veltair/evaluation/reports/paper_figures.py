@@ -31,17 +31,21 @@ from veltair.evaluation.figures.run_plots import (
 from veltair.evaluation.figures.save import save
 from veltair.evaluation.figures.sensitivity_plots import paper_scale_figure, paper_sensitivity_figure
 from veltair.evaluation.metrics.capacity_table import REFERENCE, WINNER
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, PolicyOrder
 
 
 class FigureSource(NamedTuple):
-    """A figure: the function that draws it, and the names of the tables that it takes, in order."""
+    """A figure: the function that draws it, the names of its tables in order, and if it shows policies."""
 
     draw: Callable[..., Figure]
     tables: tuple[str, ...]
+    of_policies: bool = True
 
 
-def _ratios_beside_the_paper(seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> Figure:
-    return paper_ratio_figure(seeds, rates, targets, published_gains(WINNER, REFERENCE))
+def _ratios_beside_the_paper(
+    seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrder = AS_THEY_COME
+) -> Figure:
+    return paper_ratio_figure(seeds, rates, targets, published_gains(WINNER, REFERENCE), order)
 
 
 POLICY_TABLES = ("capacity_seeds", "rates", "targets")
@@ -53,18 +57,24 @@ PAPER_FIGURES: Mapping[str, FigureSource] = {
     "paper_fluid": FigureSource(paper_fluid_figure, POLICY_TABLES),
     "paper_granularity": FigureSource(paper_granularity_figure, ("granularity", "targets")),
     "paper_conflicts": FigureSource(paper_conflicts_figure, ("conflicts", "rates", "targets")),
-    "paper_core_need": FigureSource(paper_core_need_figure, ("core_need", "targets")),
-    "paper_slowdown": FigureSource(paper_slowdown_figure, ("slowdown",)),
+    "paper_core_need": FigureSource(paper_core_need_figure, ("core_need", "targets"), of_policies=False),
+    "paper_slowdown": FigureSource(paper_slowdown_figure, ("slowdown",), of_policies=False),
     "paper_sensitivity": FigureSource(paper_sensitivity_figure, ("sensitivity", "targets")),
     "paper_scale": FigureSource(paper_scale_figure, ("scale", "targets")),
     "paper_fidelity": FigureSource(paper_fidelity_figure, ("fidelity",)),
-    "paper_cost_fit": FigureSource(paper_cost_fit_figure, ("cost_fit",)),
-    "paper_corun_fit": FigureSource(paper_corun_fit_figure, ("corun_fit",)),
+    "paper_cost_fit": FigureSource(paper_cost_fit_figure, ("cost_fit",), of_policies=False),
+    "paper_corun_fit": FigureSource(paper_corun_fit_figure, ("corun_fit",), of_policies=False),
     "latency": FigureSource(latency_figure, ("rates", "targets")),
 }
 
 
-def draw_paper_figure(name: str, folder: Path, figures: Path, formats: Sequence[str]) -> list[Path]:
+def draw_paper_figure(
+    name: str,
+    folder: Path,
+    figures: Path,
+    formats: Sequence[str],
+    order: PolicyOrder = AS_THEY_COME,
+) -> list[Path]:
     """Draw a figure from the tables NAME.csv in a folder, and return the files that were written.
 
     Raises LookupError for an unknown figure and FileNotFoundError for a table that is not there.
@@ -72,13 +82,21 @@ def draw_paper_figure(name: str, folder: Path, figures: Path, formats: Sequence[
     if name not in PAPER_FIGURES:
         raise LookupError(f"there is no figure {name!r}; choose from {', '.join(PAPER_FIGURES)}")
     figure = PAPER_FIGURES[name]
-    return save(figure.draw(*(_table(folder, table) for table in figure.tables)), figures / name, formats)
+    tables = [_table(folder, table) for table in figure.tables]
+    drawn = figure.draw(*tables, order=order) if figure.of_policies else figure.draw(*tables)
+    return save(drawn, figures / name, formats)
 
 
-def draw_paper_figures(names: Sequence[str], folder: Path, figures: Path, formats: Sequence[str]) -> None:
+def draw_paper_figures(
+    names: Sequence[str],
+    folder: Path,
+    figures: Path,
+    formats: Sequence[str],
+    order: PolicyOrder = AS_THEY_COME,
+) -> None:
     """Draw several figures from the tables in a folder."""
     for name in names:
-        draw_paper_figure(name, folder, figures, formats)
+        draw_paper_figure(name, folder, figures, formats, order)
 
 
 def redraw(
@@ -88,9 +106,10 @@ def redraw(
     formats: Sequence[str],
     benchmarks: Path,
     judged: Path,
+    order: PolicyOrder = AS_THEY_COME,
 ) -> None:
     """Draw figures and judge the claims, into a file `judged`, by the metric tables in a folder."""
-    draw_paper_figures(names, folder, figures, formats)
+    draw_paper_figures(names, folder, figures, formats, order)
     judge_claims(folder, benchmarks, judged)
 
 

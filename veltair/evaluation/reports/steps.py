@@ -11,7 +11,7 @@ from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS, scenario_o
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
 from veltair.evaluation.metrics.capacity_table import over_seeds, reference_rates
 from veltair.evaluation.metrics.metrics import model_rates, rates
-from veltair.evaluation.metrics.policies_table import SCENARIO_COLUMNS
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, SCENARIO_COLUMNS, PolicyOrder
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.reports.summary import summary_markdown
 from veltair.evaluation.simulation.steps import read_assumed
@@ -100,10 +100,12 @@ def _loads(rate_table: pd.DataFrame, capacity: pd.DataFrame) -> "pd.Series[float
     return pd.Series(rate_table["qps"].to_numpy() / found["reference_qps"].to_numpy(), rate_table.index)
 
 
-def write_summary(folder: Path, figures: Sequence[Path], output: Path) -> None:
+def write_summary(
+    folder: Path, figures: Sequence[Path], output: Path, order: PolicyOrder = AS_THEY_COME
+) -> None:
     """Write the summary that a person reads."""
     seeds, rate_table, target = (read_csv(folder / name) for name in (CAPACITY_SEEDS, RATES, TARGETS))
-    text = summary_markdown(seeds, rate_table, target, figures=[str(path) for path in figures])
+    text = summary_markdown(seeds, rate_table, target, figures=[str(path) for path in figures], order=order)
     write_atomically({output: text.encode()})
 
 

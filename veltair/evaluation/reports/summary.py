@@ -20,12 +20,13 @@ from veltair.evaluation.metrics.capacity_table import (
 from veltair.evaluation.metrics.equal_load import at_loads
 from veltair.evaluation.metrics.markdown import markdown_table
 from veltair.evaluation.metrics.policies_table import (
+    AS_THEY_COME,
     NONE,
+    PolicyOrder,
     Row,
     SourceKey,
     at_source,
     number,
-    order_policies,
     relaxed_changes,
     source_name,
     sources,
@@ -42,13 +43,14 @@ def summary_markdown(
     *,
     share: float = EQUAL_LOAD,
     figures: Iterable[str] = (),
+    order: PolicyOrder = AS_THEY_COME,
 ) -> str:
     """Return the summary as Markdown: a section per backend and machine, in it a table per workload.
 
     `seeds` has a row a source, workload, policy and seed, as capacity_seeds.csv, and `targets` the rows of
     every machine; equal load is `share` of the reference rate. `figures` are paths to name at the end.
     """
-    tables = _Tables(seeds, rates, share)
+    tables = _Tables(seeds, rates, share, order)
     lines = [
         "# Results",
         "",
@@ -74,14 +76,14 @@ def summary_markdown(
 class _Tables:
     """The tables that the summary prints numbers of."""
 
-    def __init__(self, seeds: pd.DataFrame, rates: pd.DataFrame, share: float) -> None:
+    def __init__(self, seeds: pd.DataFrame, rates: pd.DataFrame, share: float, order: PolicyOrder) -> None:
         self.capacity, self.rates = over_seeds(seeds), rates
         self.qps, self.fluid = capacities(seeds), shares_of_bound(seeds)
         self.ratios = [ratios(seeds, reference) for reference in (REFERENCE, SECOND_REFERENCE)]
         self.compared = at_loads(rates, seeds, share)
         references = reference_rates(seeds)
         self.equal = references.assign(qps=share * references["reference_qps"])
-        self.policies = order_policies([*seeds["policy"], *rates["policy"]])
+        self.policies = order.of([*seeds["policy"], *rates["policy"]])
 
 
 def _workload_section(panel: Panel, tables: _Tables) -> list[str]:
