@@ -29,7 +29,8 @@ NAMES_OF_GENERATED = [
     *sorted((ROOT / "workflow" / "config").glob("*.yaml")),
 ]
 SUFFIXES = {".md", ".txt", ".toml", ".yml"}  # of files at the top, which have no slash
-EXAMPLES = {"results/mine/", "results/shipped/", "figures/mine/"}  # names that a page itself proposes
+# Names that a page itself proposes.
+EXAMPLES = {"results/mine/", "results/shipped/", "figures/mine/", "veltair/data/validation/MACHINE.json"}
 OPTIONS_WITH_VALUE = {"--cores": 1, "--configfile": 99}  # so many words that follow are no targets
 
 
