@@ -243,3 +243,7 @@ def test_missing_columns_are_named() -> None:
 def test_two_rows_of_a_seed_are_refused() -> None:
     with pytest.raises(ValueError, match=r"two rows for Planaria on mix .* with seed 1"):
         capacities(seed_table(["Planaria"], [1, 1], ["mix"]))
+
+
+def test_without_a_first_ratio_there_is_no_quotient_and_its_note_is_kept() -> None:
+    assert quotient(PairedRatio(note="no Planaria"), PairedRatio({1: 2.0})) == PairedRatio(note="no Planaria")

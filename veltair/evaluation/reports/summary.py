@@ -60,11 +60,7 @@ def summary_markdown(
         "Every column is defined in results/README.md.",
     ]
     for source in sources(seeds, rates):
-        lines += ["", f"## {source_name(source, seeds, rates)}"]
-        for workload in dict.fromkeys(
-            name for table in (seeds, rates) for name in table.loc[at_source(table, source), "workload"]
-        ):
-            lines += ["", *_workload_section((*source, workload), tables)]
+        lines += ["", f"## {source_name(source, seeds, rates)}", *_source_section(source, tables)]
         lines += ["", *(f"- {note}" for note in _notes(source, seeds, rates, targets))]
     lines += ["", "## QoS", "", *_targets_table(targets)]
     names = list(figures)
@@ -84,6 +80,12 @@ class _Tables:
         references = reference_rates(seeds)
         self.equal = references.assign(qps=share * references["reference_qps"])
         self.policies = order.of([*seeds["policy"], *rates["policy"]])
+
+
+def _source_section(source: SourceKey, tables: _Tables) -> list[str]:
+    here = [table[at_source(table, source)] for table in (tables.capacity, tables.rates)]
+    workloads = dict.fromkeys(name for table in here for name in table["workload"])
+    return [line for workload in workloads for line in ("", *_workload_section((*source, workload), tables))]
 
 
 def _workload_section(panel: Panel, tables: _Tables) -> list[str]:
