@@ -13,6 +13,8 @@ from tests.support.table_builders import make_config
 from tests.support.traffic_tables import traffic_table
 from tests.support.validation_builders import pressing_tables
 from veltair.config import Config
+from veltair.config.part import parse_part, part_of
+from veltair.evaluation.experiment.reads import validation_keys
 from veltair.evaluation.experiment.scenario import RECORDS, policy_maker, scenario_of
 from veltair.evaluation.experiment.tables_io import write_csv
 from veltair.evaluation.loadgen.logs import LoadGenError
@@ -90,7 +92,10 @@ class Folder:
         """Return the verdict lines, the numbers and the report."""
         figures, report = self.folder / "validation.json", self.folder / "validation.md"
         results = ValidationResults(figures, report, self.record, self.folder / "tables")
-        lines = write_validation(self.config, files, results, "snakemake --cores all validation")
+        # As the rule does: with the keys that it declares.
+        keys = validation_keys(self.config)
+        config = parse_part(part_of(self.config.model_dump(mode="json"), keys), "rule validation")
+        lines = write_validation(config, files, results, "snakemake --cores all validation")
         return lines, json.loads(figures.read_text())["figures"], report.read_text()
 
 
