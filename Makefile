@@ -14,9 +14,11 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 # The environment's programs first, for what Snakemake starts too.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+# Each process of the tests takes up to 1 GB.
+TESTS := $(RUN) python -m pytest -n "$$(nproc)" --maxprocesses 8 -m "not long"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES) --rerun-incomplete
 
-.PHONY: all many-core paper-sim redraw validation test test-long check smoke estimate clean help
+.PHONY: all many-core paper-sim redraw validation test test-long coverage check smoke estimate clean help
 
 all: $(STAMP) $(CONFIG)  ## Run the whole evaluation of CONFIG, then the many-core study in its reduced grid (the default)
 	$(SNAKEMAKE) --configfile $(CONFIG)
@@ -34,11 +36,14 @@ redraw: $(STAMP)  ## Draw the many-core figures, and judge the claims, from the 
 validation: $(STAMP) $(CONFIG)  ## Compare the simulator with this machine: results/validation.md and figures
 	$(SNAKEMAKE) validation validation_figures --configfile $(CONFIG)
 
-test: $(STAMP)  ## Run the tests
-	$(RUN) python -m pytest -m "not long"
+test: $(STAMP)  ## Run the tests on all cores, those that measure or pin cores alone
+	$(TESTS)
 
 test-long: $(STAMP)  ## Run the tests that take longer than a test suite should
 	$(RUN) python -m pytest -m long
+
+coverage: $(STAMP)  ## Run the tests and print which lines of the code none of them reaches
+	$(TESTS) --cov=veltair --cov=baselines --cov-report=term-missing:skip-covered
 
 check: $(STAMP)  ## Check style, types, the arrows between the packages, and the workflow
 	$(RUN) ruff check .
@@ -56,7 +61,7 @@ estimate: $(STAMP)  ## Print the jobs and hours of CONFIG before anything starts
 
 clean:  ## Remove everything that was generated, measurements included; the environment stays
 	find results figures -mindepth 1 ! -path results/README.md ! -path figures/.gitkeep -delete
-	rm -rf .snakemake .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .snakemake .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 help:  ## Print this list
 	@echo "make TARGET [CONFIG=workflow/config/config.yaml] [PYTHON=python3] [CORES=all]"

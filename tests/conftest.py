@@ -1,21 +1,60 @@
-"""Fixtures that tests of several rooms share; no test asserts a time."""
+"""How tests share the machine, and fixtures that tests of several rooms share; no test asserts a time."""
 
+import fcntl
+import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.support.alone import AloneTogether, Turns, check_places, is_alone
+
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 TINY_STORE = Path(__file__).parent / "data" / "tiny"
+SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
+turns = Turns()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that run alone."""
+    check_places()
+    for item in items:
+        if is_alone(item.path):
+            item.add_marker(pytest.mark.alone)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> AloneTogether:
+    """Return who gives the tests to the processes of `pytest -n`."""
+    return AloneTogether(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Run a test beside those of other processes, or alone."""
+    if not SIDE_BY_SIDE:
+        return (yield)
+    next_alone = nextitem is not None and is_alone(nextitem.path)
+    return (yield from turns.take(is_alone(item.path), next_alone))
 
 
 @pytest.fixture(scope="session")
-def c_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests: one for all of its processes."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if SIDE_BY_SIDE else own
+
+
+@pytest.fixture(scope="session")
+def c_build(shared_folder: Path) -> Path:
     """A folder that C sources of the package are compiled into, once for all tests."""
-    return tmp_path_factory.mktemp("c_build")
+    return shared_folder / "c_build"
 
 
 @pytest.fixture(scope="session")
@@ -38,13 +77,18 @@ def tiny_chosen(tiny_imported: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tiny_imported: Any, tiny_chosen: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which it is built for this machine."""
+def tiny_folder(request: pytest.FixtureRequest, shared_folder: Path) -> Path:
+    """The folder in which it is built for this machine, by the first process that asks."""
     from veltair.compiler.build.build import build  # noqa: PLC0415
     from veltair.compiler.search.target import cpu_target  # noqa: PLC0415
+    from veltair.machine.models.library import LIBRARY  # noqa: PLC0415
 
-    folder = tmp_path_factory.mktemp("tiny")
-    build(tiny_imported, tiny_chosen, cpu_target(64), folder)
+    folder = shared_folder / "tiny"
+    with (shared_folder / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / LIBRARY).exists():
+            imported, chosen = (request.getfixturevalue(name) for name in ("tiny_imported", "tiny_chosen"))
+            build(imported, chosen, cpu_target(64), folder)
     return folder
 
 
@@ -54,21 +98,3 @@ def tiny_loaded(tiny_folder: Path) -> Any:
     from veltair.machine.models.library import LoadedModel  # noqa: PLC0415
 
     return LoadedModel(tiny_folder)
-
-
-@pytest.fixture(scope="session")
-def resnet50_imported() -> Any:
-    """ResNet-50, imported; this takes seconds."""
-    from models.resnet50 import resnet50  # noqa: PLC0415
-    from veltair.compiler.frontend.importer import import_model  # noqa: PLC0415
-
-    return import_model("resnet50", resnet50(), 0.015)
-
-
-@pytest.fixture(scope="session")
-def mobilenet_v2_imported() -> Any:
-    """MobileNet-V2, imported; this takes seconds."""
-    from models.mobilenet_v2 import mobilenet_v2  # noqa: PLC0415
-    from veltair.compiler.frontend.importer import import_model  # noqa: PLC0415
-
-    return import_model("mobilenet_v2", mobilenet_v2(), 0.010)

@@ -17,6 +17,7 @@ from veltair.config import Config, ConfigError, checks, load, parse
 from veltair.config.__main__ import PAGE, SCHEMA, main
 from veltair.config.document import page_text, schema_text
 from veltair.config.load import key_paths
+from veltair.config.replaced import REPLACED_KEYS
 
 ROOT = Path(__file__).parents[1]
 FILES = ("config", "smoke", "paper", "many_core")
@@ -177,7 +178,7 @@ def test_a_configuration_does_not_change() -> None:
             "guessed",
             "profile.costs: 'guessed' is refused: it should be 'measured' or 'shipped'",
         ),
-        ("preset", "best", "preset: 'best' is refused: it should be 'paper' or 'shipped'"),
+        ("preset", "best", "preset: 'best' is refused: it should be 'paper' or 'tuned'"),
         (
             "policies.P",
             {"path": "no_colon"},
@@ -195,7 +196,6 @@ def test_a_configuration_does_not_change() -> None:
         ("engine.placement", "near", "engine.placement: 'near' is refused: it should be 'spread' or"),
         ("engine.interference", "none", "should be 'auto', 'perf', 'probe' or 'slowdown'"),
         ("engine.memory_mb", 0, "engine.memory_mb: 0 is refused: it should be greater than 0"),
-        ("engine", {"launcher": "tvm", "malleable": True}, "engine: malleable is true, but TVM's threads"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_its_value_and_what_is_expected(
@@ -203,6 +203,18 @@ def test_a_mistake_is_named_with_its_key_its_value_and_what_is_expected(
 ) -> None:
     found = _refusal(_set(key, value))
     assert found.startswith("my.yaml: ") and message in found
+
+
+@pytest.mark.parametrize("key", [key for key in REPLACED_KEYS if key not in key_paths(Config)])
+def test_a_key_of_an_earlier_version_says_what_replaced_it(key: str) -> None:
+    assert f"\n  {key}: is no key any more: {REPLACED_KEYS[key]}" in _refusal(_set(key, 1))
+
+
+@pytest.mark.parametrize("key", ["preset", "policies.Fifo.preset"])
+def test_a_value_of_an_earlier_version_says_what_replaced_it(key: str) -> None:
+    assert f"{key}: 'shipped' is refused: it is called `tuned` now; expected: " in _refusal(
+        _set(key, "shipped")
+    )
 
 
 def test_one_mistake_is_reported_once() -> None:
@@ -237,7 +249,7 @@ def test_later_files_go_over_earlier_ones_key_by_key(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a: 1\nb: 2\na: 3\n", "line 3: the key `a` is there twice; keep one of them"),
-        ("models:\n  no: 1\n", "line 2: the key False is not text; put it in quotes"),
+        ("models:\n  no: 1\n", "line 2: the key `no` is not text; put it in quotes"),
         ("a: [1\n", "is not valid YAML"),
         ("- a\n", "holds list, not keys with values"),
         ("", "holds NoneType, not keys with values"),
@@ -364,6 +376,5 @@ def test_a_batch_larger_than_the_population_is_refused() -> None:
     assert "population 32 is below batch 64" in refused
 
 
-def test_a_layer_is_shown_only_of_a_model_that_is_served() -> None:
-    assert _parsed(_set("figures.layers", {"net": "conv1"})).figures.layers == {"net": "conv1"}
-    assert "figures.layers: 'other' is not in `models`" in _refusal(_set("figures.layers", {"other": "x"}))
+def test_colours_go_to_policies_that_there_are() -> None:
+    assert "figures.styles: 'Other' is not in `policies`" in _refusal(_set("figures.styles", ["Other"]))

@@ -2,6 +2,7 @@ import ast
 import importlib.util
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *(ROOT / folder / "README.md" for folder in ("models", "workflow")),
+    ROOT / "CONTRIBUTING.md",
 ]
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 # Made by a run, not kept in the repository: of these only the names are checked.
@@ -19,9 +21,10 @@ GENERATED = ("results", "figures")
 NAMES_OF_GENERATED = [
     ROOT / "Makefile",
     ROOT / "veltair" / "evaluation" / "__main__.py",
-    ROOT / "veltair" / "evaluation" / "layout.py",
-    ROOT / "veltair" / "evaluation" / "steps.py",
-    ROOT / "veltair" / "machine" / "tables.py",
+    ROOT / "veltair" / "evaluation" / "experiment" / "layout.py",
+    ROOT / "veltair" / "evaluation" / "experiment" / "scenario.py",
+    ROOT / "veltair" / "evaluation" / "measurement" / "steps.py",
+    ROOT / "veltair" / "machine" / "costs" / "folder.py",
     *sorted((ROOT / "workflow" / "rules").glob("*.smk")),
     *sorted((ROOT / "workflow" / "config").glob("*.yaml")),
 ]
@@ -87,6 +90,12 @@ def _targets(program: str) -> Iterator[tuple[str, str]]:
                     yield page.name, word
 
 
+def _rules() -> set[str]:
+    """Return the names of the workflow's rules, those that vary another rule included."""
+    text = "\n".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
+    return set(re.findall(r"^(?:rule|use rule \w+ as) (\w+)(?: with)?:", text, re.MULTILINE))
+
+
 def _messages() -> list[str]:
     """Return every text in the sources, with what is filled in as an ellipsis, without backticks."""
     found = [(ROOT / "Makefile").read_text()]
@@ -130,8 +139,7 @@ def test_every_make_target_that_a_page_names_is_one() -> None:
 
 
 def test_every_snakemake_target_that_a_page_names_is_a_rule() -> None:
-    rules = "\n".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
-    known = set(re.findall(r"^rule (\w+):", rules, re.MULTILINE))
+    known = _rules()
     named = list(_targets("snakemake"))
     assert named
     assert [(page, target) for page, target in named if target not in known] == []
@@ -157,8 +165,29 @@ def test_every_message_that_troubleshooting_quotes_is_in_the_sources() -> None:
 
 
 def test_the_workflow_page_lists_every_rule_in_its_table() -> None:
-    rules = "\n".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
     page = (ROOT / "workflow" / "README.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(
-        re.findall(r"^rule (\w+):", rules, re.MULTILINE)
-    )
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == _rules()
+
+
+def test_the_readme_is_about_one_screen() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_no_page_but_the_generated_one_holds_a_dated_measurement() -> None:
+    typed = [page for page in PAGES if page.name != "results.md"]
+    assert [page.name for page in typed if re.search(r"\b20\d\d-\d\d-\d\d\b", page.read_text())] == []
+    assert [page.name for page in typed if re.search(r"\d ± \d", page.read_text())] == []
+
+
+@pytest.mark.parametrize("package", ["evaluation", "serving", "machine", "compiler"])
+def test_the_page_of_the_design_shows_the_arrows_of_the_import_contract(package: str) -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(one["layers"] for one in contracts if one.get("containers") == [f"veltair.{package}"])
+    rooms = [[room for room in layer.split(" | ") if _is_room(package, room)] for layer in layers]
+    arrows = " → ".join(" \\| ".join(layer) for layer in rooms if layer)
+    page = (ROOT / "docs" / "design.md").read_text()
+    assert re.search(rf"^\| `veltair/{package}/` \|.*\| {re.escape(arrows)} \|$", page, re.MULTILINE), arrows
+
+
+def _is_room(package: str, name: str) -> bool:
+    return (ROOT / "veltair" / package / name).is_dir()

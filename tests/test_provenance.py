@@ -128,27 +128,79 @@ def test_not_a_number_is_not_written(tmp_path: Path, origin: Provenance) -> None
         provenance.write_json(tmp_path / "r.json", float("nan"), origin)
 
 
-def test_results_of_one_machine_and_commit_may_be_compared(origin: Provenance) -> None:
-    provenance.check_same_machine(origin, replace(origin, seed=8, kernel="6.2", time_utc="later"))
+SETTINGS = {"simulated.queries": 100, "qos.relax": 2.3}
+
+
+def origins(origin: Provenance, **changes: object) -> dict[Path, Provenance]:
+    """Two results of the same step, the second with changes."""
+    one = replace(origin, code="aa", settings=SETTINGS)
+    return {Path("one.csv"): one, Path("two.csv"): replace(one, **changes)}
+
+
+def test_results_of_one_code_configuration_and_machine_go_into_one_table(origin: Provenance) -> None:
+    others = {"seed": 8, "kernel": "6.2", "time_utc": "later", "commit": "decaf", "changes": "1"}
+    provenance.check_same_origin(origins(origin, **others), measured=True)
+
+
+def test_keys_that_only_one_of_them_read_do_not_matter(origin: Provenance) -> None:
+    provenance.check_same_origin(origins(origin, settings={"qos.relax": 2.3, "measured.seed": 1}))
+
+
+def test_simulated_results_are_the_same_on_each_machine(origin: Provenance) -> None:
+    provenance.check_same_origin(origins(origin, cpu="Other CPU", cores=(0,), caches={}))
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("change", "line"),
     [
-        ("cpu", "Other CPU"),
-        ("cores", (0,)),
-        ("caches", {}),
-        ("commit", "decaf"),
-        ("changes", "1"),
+        ({"cpu": "Other CPU"}, 'cpu is "Example CPU" of one.csv, but "Other CPU" of two.csv'),
+        ({"cores": (0,)}, "cores is [0, 1] of one.csv, but [0] of two.csv"),
+        ({"caches": {}}, 'caches is {"L3 Unified": "32768K"} of one.csv, but {} of two.csv'),
+        ({"code": "bb"}, 'code is "aa" of one.csv, but "bb" of two.csv'),
+        ({"code": ""}, 'code is "aa" of one.csv, but "not noted" of two.csv'),
+        (
+            {"settings": {**SETTINGS, "simulated.queries": 200}},
+            "simulated.queries is 100 of one.csv, but 200 of two.csv",
+        ),
     ],
 )
-def test_results_of_unlike_machines_or_commits_are_not_compared(
-    origin: Provenance, field: str, value: object
+def test_measured_results_of_unlike_origin_are_refused_with_each_field_and_file(
+    origin: Provenance, change: dict[str, object], line: str
 ) -> None:
-    with pytest.raises(
-        ProvenanceError, match=f"{field} is .* for one and .* for the other; produce both anew"
-    ):
-        provenance.check_same_machine(origin, replace(origin, **{field: value}))
+    with pytest.raises(ProvenanceError) as caught:
+        provenance.check_same_origin(origins(origin, **change), measured=True)
+    first, *lines, last = str(caught.value).splitlines()
+    assert first == "results of unlike origin do not go into one table:"
+    assert lines == [f"  {line}"]
+    assert last == "make the odd ones anew: delete them, and run again"
+
+
+@pytest.mark.parametrize("field", ["commit", "changes"])
+def test_code_that_is_not_noted_is_told_by_its_commit(origin: Provenance, field: str) -> None:
+    results = {Path("one.csv"): origin, Path("two.csv"): replace(origin, **{field: "1"})}
+    with pytest.raises(ProvenanceError, match=f'  {field} is .* of one.csv, but "1" of two.csv'):
+        provenance.check_same_origin(results)
+
+
+def test_of_many_files_some_are_named(origin: Provenance) -> None:
+    results = {Path(f"{number}.csv"): replace(origin, code="aa") for number in range(5)}
+    results[Path("odd.csv")] = replace(origin, code="bb")
+    with pytest.raises(ProvenanceError, match=r'"aa" of 0\.csv, 1\.csv, 2\.csv and 2 more, but "bb" of odd'):
+        provenance.check_same_origin(results)
+
+
+def test_the_settings_of_results_of_unlike_steps_are_compared_alone(origin: Provenance) -> None:
+    provenance.check_same_settings(origins(origin, code="bb", cpu="Other CPU"))
+    with pytest.raises(ProvenanceError, match=r"qos\.relax is 2\.3 of one\.csv, but 1\.0 of two\.csv"):
+        provenance.check_same_settings(origins(origin, settings={"qos.relax": 1.0}))
+
+
+def test_what_a_step_writes_names_its_code_and_the_keys_that_it_read() -> None:
+    with provenance.made_by("c0de"):
+        found = provenance.collect({"qos": {"relax": 2.0}, "policies": {"A": {"options": {}}}, "preset": "x"})
+    assert found.code == "c0de"
+    assert found.settings == {"qos.relax": 2.0, "policies.A": {"options": {}}, "preset": "x"}
+    assert provenance.collect().code == ""
 
 
 def test_what_is_collected_names_this_machine_and_its_inputs(tmp_path: Path) -> None:
@@ -160,6 +212,11 @@ def test_what_is_collected_names_this_machine_and_its_inputs(tmp_path: Path) -> 
     assert found.cores == tuple(sorted(os.sched_getaffinity(0)))
     assert found.packages["pandas"] == pd.__version__
     assert found.details == {"proxy": "probe"} and found.seed == 3
+
+
+def test_an_input_of_this_checkout_is_named_from_its_top_wherever_that_lies() -> None:
+    claims = provenance.SOURCES / "veltair" / "data" / "claims.yaml"
+    assert list(provenance.collect(inputs=[claims]).inputs) == ["veltair/data/claims.yaml"]
 
 
 def test_what_is_collected_can_be_written(tmp_path: Path) -> None:

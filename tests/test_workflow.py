@@ -1,51 +1,37 @@
 """The workflow as a user meets it: Snakemake itself, in a folder of its own, from made-up tables."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from snakemake.api import SnakemakeApi
+from snakemake.rules import Rule
+from snakemake.settings.types import ConfigSettings, ResourceSettings
 
+from tests.support.snakemake_runs import run_snakemake
 from tests.support.table_builders import config_values, write_made_up_tables
+from veltair.evaluation.experiment.step import load_step, missing_names
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "workflow" / "config"
-RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
-SCRIPTS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
+SCRIPT = ROOT / "workflow" / "scripts" / "step.py"
 # They start kernels on all cores, so nothing else may run beside them.
 BENCHMARKS = {
-    *("benchmarks_main", "benchmarks_compiler", "benchmarks_engine", "benchmarks_simulator"),
+    *("benchmarks_compiler", "benchmarks_engine", "benchmarks_simulator"),
     *("co_runs", "interference", "tolerance", "validation_trace"),
 }
 MEASURING = {"search", "machine", "profile", "measure", *BENCHMARKS}
 
 
-def rules() -> dict[str, str]:
-    """Return the text of each rule by name."""
-    found = {}
-    for path in RULE_FILES:
-        parts = re.split(r"^rule (\w+):\n", path.read_text(), flags=re.MULTILINE)
-        found |= dict(zip(parts[1::2], parts[2::2], strict=True))
-    return found
-
-
 def snakemake(folder: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """Run the repository's workflow in a folder, on one core."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(folder / "Snakefile"), "--cores", "1"]
-    return subprocess.run(
-        [*command, *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_snakemake(folder, "--snakefile", folder / "Snakefile", "--cores", "1", *arguments)
 
 
 def listed(done: "subprocess.CompletedProcess[str]") -> dict[str, int]:
@@ -56,6 +42,13 @@ def listed(done: "subprocess.CompletedProcess[str]") -> dict[str, int]:
         return {}
     jobs = (line.split() for line in table.group(1).splitlines())
     return {name: int(count) for name, count in jobs if name != "default"}
+
+
+def without(*ends: str) -> Callable[[str, list[str]], set[str]]:
+    """Return what leaves out the files and folders whose path ends so."""
+    return lambda folder, names: {
+        name for name in names if f"{folder}/{name}".endswith(tuple(f"/{end}" for end in ends))
+    }
 
 
 def write_config(folder: Path, **changes: Any) -> Path:
@@ -72,8 +65,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("Snakefile", "environment.yml", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
     for name in ("workflow", "veltair", "baselines", "models", "docs"):
-        without = shutil.ignore_patterns("__pycache__", "costs")
-        shutil.copytree(ROOT / name, folder / name, ignore=without)
+        shutil.copytree(ROOT / name, folder / name, ignore=without("__pycache__", "data/costs"))
     (folder / "tests" / "golden").mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "golden" / "smoke_summary.csv", folder / "tests" / "golden")
     write_made_up_tables(folder / "veltair" / "data" / "costs")
@@ -96,7 +88,6 @@ def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
         "figures": 1,
         "version_study": 1,
         "version_figures": 1,
-        "paper_figures": 1,
         "summary": 1,
     }
 
@@ -110,7 +101,7 @@ def test_a_validation_records_a_trace_of_each_policy_and_searches_no_rate(checko
 def test_the_smoke_run_only_simulates(checkout: Path, tmp_path: Path) -> None:
     # With the tables that are really shipped: those of the checkout lack its models.
     folder = tmp_path / "checkout"
-    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".snakemake", "costs", "search"))
+    shutil.copytree(checkout, folder, ignore=without(".snakemake", "data/costs", "data/search"))
     shutil.copytree(ROOT / "veltair" / "data" / "costs", folder / "veltair" / "data" / "costs")
     jobs = listed(snakemake(folder, "-n", "smoke", "--configfile", CONFIGS / "smoke.yaml"))
     assert jobs == {
@@ -185,37 +176,47 @@ def test_the_workflow_is_lint_free(checkout: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_rule_is_found() -> None:
-    assert len(rules()) == sum(path.read_text().count("\nrule ") for path in RULE_FILES) >= 14
+@pytest.fixture(scope="module")
+def rules() -> Iterator[dict[str, Rule]]:
+    """The rules of the workflow that run something, by name, as Snakemake reads them."""
+    configs = ConfigSettings(configfiles=[CONFIGS / "config.yaml"])
+    with SnakemakeApi() as api, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        resources = ResourceSettings(cores=1)
+        workflow = api.workflow(resources, config_settings=configs, snakefile=ROOT / "workflow/Snakefile")
+        yield {rule.name: rule for rule in workflow._workflow.rules if not rule.norun}
 
 
-@pytest.mark.parametrize("directive", ["log", "conda", "message", "script"])
-def test_every_rule_says_its_log_its_environment_what_it_does_and_its_script(directive: str) -> None:
-    assert [name for name, text in rules().items() if f"\n    {directive}:\n" not in text] == []
+def test_every_rule_says_its_log_its_environment_and_what_it_does(rules: dict[str, Rule]) -> None:
+    assert len(rules) > 30
+    assert [rule.name for rule in rules.values() if not (rule.log and rule.conda_env and rule.message)] == []
 
 
-def test_rules_that_measure_take_all_threads_and_the_lock_and_no_other_rule_does() -> None:
-    alone = {name for name, text in rules().items() if "cpu_lock=1" in text}
-    threads = {name for name, text in rules().items() if "threads: ALL_THREADS" in text}
+def test_rules_that_measure_take_all_threads_and_the_lock_and_no_other_rule_does(
+    rules: dict[str, Rule],
+) -> None:
+    alone = {name for name, rule in rules.items() if "cpu_lock" in rule.resources}
+    threads = {name for name, rule in rules.items() if rule.resources["_cores"] != 1}
     assert alone == threads == MEASURING
 
 
-def test_scripts_of_rules_that_measure_wait_for_other_measurements() -> None:
-    # The others take the lock in their steps.
-    locking = {path.stem for path in SCRIPTS if "machine_to_itself(measuring_lock())" in path.read_text()}
-    assert locking == MEASURING - {"measure", "co_runs", "validation_trace"}
+def test_one_script_runs_every_step_watched_and_logged(rules: dict[str, Rule]) -> None:
+    assert [path.name for path in SCRIPT.parent.glob("*.py")] == [SCRIPT.name]
+    assert {Path(rule.script).name for rule in rules.values()} == {SCRIPT.name}
+    text = SCRIPT.read_text()
+    assert text.index("with logged(snakemake.log[0])") < text.index("supervise(") < text.index("run_step(")
 
 
-def test_every_rule_has_a_script_and_every_script_a_rule() -> None:
-    named = {found for text in rules().values() for found in re.findall(r'"../scripts/(\w+)\.py"', text)}
-    assert named == {path.stem for path in SCRIPTS}
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_is_thin_and_logs(script: Path) -> None:
-    text = script.read_text()
-    assert len(text.splitlines()) <= 20
-    assert "with logged(snakemake.log[0])" in text
+def test_every_rule_names_what_its_step_needs_and_the_code_and_keys_that_it_depends_on(
+    rules: dict[str, Rule],
+) -> None:
+    for rule in rules.values():
+        assert {"step", "config", "code"} <= set(rule.params.keys()), rule.name
+        known = {"notes", "input", "output", *rule.wildcard_names}
+        known |= {*rule.input.keys(), *rule.output.keys(), *rule.params.keys()}
+        function = load_step(rule.params.step)
+        missing = missing_names(function, known)
+        assert missing == [], (rule.name, missing)
 
 
 BUILDER = {"builder": "models.resnet50:resnet50"}

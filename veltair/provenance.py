@@ -9,9 +9,10 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +39,8 @@ SOURCES = Path(__file__).parents[1]
 CODE = ("veltair", "baselines", "models", "workflow", "requirements.txt")  # what results depend on
 CPU_INFO = Path("/proc/cpuinfo")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+FILES_NAMED = 3  # in a message, of each value
+_CODE: ContextVar[str] = ContextVar("code", default="")
 
 
 class ProvenanceError(ValueError):
@@ -51,7 +54,9 @@ class Provenance:
     `dirty` tells that code differs from the commit; `changes` is then a digest of the differences. `cores`
     are the core ids this process may use, `caches` the sizes as the kernel writes them, by level and kind.
     `config` and the values of `inputs` (by path) are SHA-256 digests in hexadecimal. `details` is for what
-    only one kind of result has. `result` is the digest of the file it was written beside.
+    only one kind of result has. `result` is the digest of the file it was written beside. `code` is a digest
+    of the code that the step of the workflow runs through, without policies; '' outside of it. `settings` are
+    the keys of `config`, by path.
     """
 
     commit: str
@@ -70,6 +75,8 @@ class Provenance:
     command: str
     details: Mapping[str, Any]
     result: str = ""
+    code: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -100,25 +107,72 @@ def collect(
         python=platform.python_version(),
         packages=_packages(),
         config=fingerprint(config),
-        inputs={str(path): file_digest(path) for path in sorted(map(Path, inputs))},
+        inputs={_input_name(path): file_digest(path) for path in sorted(map(Path, inputs))},
         seed=seed,
         time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         command=_command() if command is None else command,
         details=details,
+        code=_CODE.get(),
+        settings=_settings(config),
     )
 
 
-def check_same_machine(a: Provenance, b: Provenance) -> None:
-    """Raise ProvenanceError unless both results come from the same kind of machine and the same code."""
-    unlike = [
-        f"{name} is {getattr(a, name)!r} for one and {getattr(b, name)!r} for the other"
-        for name in ("cpu", "cores", "caches", "commit", "changes")
-        if getattr(a, name) != getattr(b, name)
-    ]
-    if unlike:
+@contextmanager
+def made_by(code: str) -> Iterator[None]:
+    """Within the context, results are of a step whose code has this digest."""
+    token = _CODE.set(code)
+    try:
+        yield
+    finally:
+        _CODE.reset(token)
+
+
+def check_same_origin(results: Mapping[Path, Provenance], *, measured: bool = False) -> None:
+    """Raise ProvenanceError unless results of one step are of one code and of one configuration.
+
+    Measured ones must be of one machine too; simulated ones are the same on each. Of the configuration those
+    keys count that two of them read. The message names each field that differs, with its values and files.
+    """
+    _refuse(_differing({path: _origin(one, measured) for path, one in results.items()}))
+
+
+def check_same_settings(results: Mapping[Path, Provenance]) -> None:
+    """Raise ProvenanceError, as `check_same_origin`, for keys of the configuration alone."""
+    _refuse(_differing({path: one.settings for path, one in results.items()}))
+
+
+def _origin(one: Provenance, measured: bool) -> dict[str, Any]:
+    """Return by name what must be equal: of a result made outside the workflow the commit says its code."""
+    names = ["code"] if one.code else ["commit", "changes"]
+    names += ["cpu", "cores", "caches"] if measured else []
+    code = {"code": "not noted"} if not one.code else {}
+    return {**one.settings, **code, **{name: getattr(one, name) for name in names}}
+
+
+def _differing(values: Mapping[Path, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each field that two files have with different values."""
+    lines = []
+    for name in sorted({name for known in values.values() for name in known}):
+        files: dict[str, list[Path]] = {}
+        for path, known in values.items():
+            if name in known:
+                files.setdefault(json.dumps(known[name], sort_keys=True), []).append(path)
+        if len(files) > 1:
+            told = (f"{text} of {_some(paths)}" for text, paths in files.items())
+            lines.append(f"{name} is {', but '.join(told)}")
+    return lines
+
+
+def _some(paths: Sequence[Path]) -> str:
+    rest = len(paths) - FILES_NAMED
+    return ", ".join(map(str, paths[:FILES_NAMED])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _refuse(lines: Sequence[str]) -> None:
+    if lines:
         raise ProvenanceError(
-            f"results of unlike machines or commits are not compared: {'; '.join(unlike)}; "
-            "produce both anew on one machine with one commit"
+            "\n  ".join(["results of unlike origin do not go into one table:", *lines])
+            + "\nmake the odd ones anew: delete them, and run again"
         )
 
 
@@ -141,6 +195,16 @@ def fingerprint(value: Any) -> str:
     """Return the SHA-256 digest of plain values; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """Return the keys of a configuration by path: of each group its keys, such as one policy as a whole."""
+    groups = config if isinstance(config, Mapping) else {}
+    found: dict[str, Any] = {}
+    for name, group in groups.items():
+        inner = group if isinstance(group, Mapping) else None
+        found |= {name: group} if inner is None else {f"{name}.{key}": value for key, value in inner.items()}
+    return found
 
 
 def file_digest(path: Path) -> str:
@@ -223,6 +287,11 @@ def read_provenance(path: Path) -> Provenance:
     if file_digest(path) != provenance.result:
         raise ProvenanceError(f"{path} is not the file that {beside} was written for; produce it anew")
     return provenance
+
+
+def _input_name(path: Path) -> str:
+    """Return a path into this checkout from its top, so that results of two checkouts name it alike."""
+    return str(path.relative_to(SOURCES) if path.is_relative_to(SOURCES) else path)
 
 
 def _command() -> str:

@@ -68,7 +68,7 @@ def build_in(model: Path, stores: Sequence[Path], folder: Path, cache: Path | No
 
 def test_a_model_of_a_builder_is_written_the_same_each_time(tmp_path: Path) -> None:
     for name in ("first.onnx", "second.onnx"):
-        write_model("tiny", "tiny:tiny", None, tmp_path / name)
+        write_model("tiny", "tests.support.tiny:tiny", None, tmp_path / name)
     assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
     assert onnx.load(tmp_path / "first.onnx").graph.name == "tiny"
 
@@ -80,7 +80,7 @@ def test_a_model_of_a_file_is_written_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_model_that_was_written_reads_as_layers_under_the_name_of_its_file(tmp_path: Path) -> None:
-    write_model("small", "tiny:tiny", None, tmp_path / "small.onnx")
+    write_model("small", "tests.support.tiny:tiny", None, tmp_path / "small.onnx")
     model = read_model(tmp_path / "small.onnx").model
     assert (model.name, len(model.layers)) == ("small", 6)
 
@@ -124,7 +124,7 @@ def test_an_onnx_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_model_is_built_from_a_store(
     tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_model("tiny", "tiny:tiny", None, tmp_path / "tiny.onnx")
+    write_model("tiny", "tests.support.tiny:tiny", None, tmp_path / "tiny.onnx")
     (tmp_path / "build").mkdir()
     plan = build_in(tmp_path / "tiny.onnx", [store], tmp_path / "build")
     assert sorted(path.name for path in (tmp_path / "build").iterdir()) == [
@@ -148,7 +148,7 @@ def test_a_layer_that_was_not_searched_is_named_with_what_to_do(tmp_path: Path, 
 
 
 def test_without_a_store_that_this_cpu_can_run_every_layer_is_named(tmp_path: Path) -> None:
-    write_model("tiny", "tiny:tiny", None, tmp_path / "tiny.onnx")
+    write_model("tiny", "tests.support.tiny:tiny", None, tmp_path / "tiny.onnx")
     with pytest.raises(StoreError, match=r"tiny: 6 layer structures have no candidates"):
         build_in(tmp_path / "tiny.onnx", [], tmp_path)
 
@@ -156,7 +156,7 @@ def test_without_a_store_that_this_cpu_can_run_every_layer_is_named(tmp_path: Pa
 def test_layers_of_one_model_may_come_from_several_stores(
     tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_model("tiny", "tiny:tiny", None, tmp_path / "tiny.onnx")
+    write_model("tiny", "tests.support.tiny:tiny", None, tmp_path / "tiny.onnx")
     structures = list(read_model(tmp_path / "tiny.onnx").functions())
     first = tmp_path / "first"
     write_store(first, read_store(store, structures[:2]), SearchInfo("x86-64-v3", 64, 1, 1.5, 1))
@@ -169,7 +169,7 @@ def test_layers_of_one_model_may_come_from_several_stores(
 def test_a_second_build_compiles_nothing(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_model("tiny", "tiny:tiny", None, tmp_path / "tiny.onnx")
+    write_model("tiny", "tests.support.tiny:tiny", None, tmp_path / "tiny.onnx")
     first = build_in(tmp_path / "tiny.onnx", [store], tmp_path / "one", tmp_path / "cache")
 
     def refuse(*arguments: object) -> None:
@@ -182,7 +182,7 @@ def test_a_second_build_compiles_nothing(
 
 
 def test_the_versions_are_listed_with_the_bytes_that_they_pack(tmp_path: Path, store: Path) -> None:
-    write_model("tiny", "tiny:tiny", None, tmp_path / "tiny.onnx")
+    write_model("tiny", "tests.support.tiny:tiny", None, tmp_path / "tiny.onnx")
     plan = build_in(tmp_path / "tiny.onnx", [store], tmp_path / "build")
     table = versions_table(read_model(tmp_path / "tiny.onnx"), plan)
     assert len(table) == sum(map(len, plan.versions.values()))
@@ -208,7 +208,7 @@ def test_search_keys_become_settings() -> None:
 def test_only_structures_that_no_store_has_are_searched(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_model("tiny", "tiny:tiny", None, tmp_path / "tiny.onnx")
+    write_model("tiny", "tests.support.tiny:tiny", None, tmp_path / "tiny.onnx")
     structures = list(read_model(tmp_path / "tiny.onnx").functions())
     known = tmp_path / "known"
     write_store(known, read_store(store, structures[1:]), SearchInfo("x86-64-v3", 64, 1, 1.5, 1))
@@ -229,7 +229,7 @@ def test_only_structures_that_no_store_has_are_searched(
 
 
 def test_a_store_holds_what_the_records_have_so_far(tmp_path: Path) -> None:
-    write_model("tiny", "tiny:tiny", None, tmp_path / "tiny.onnx")
+    write_model("tiny", "tests.support.tiny:tiny", None, tmp_path / "tiny.onnx")
     functions = read_model(tmp_path / "tiny.onnx").functions()
     (tmp_path / "work").mkdir()
     collect_store(functions, 3, SearchOrder("x86-64-v3", 64, 1.5), tmp_path / "work", tmp_path / "found")

@@ -60,7 +60,7 @@ def profile_tiny(tiny_folder: Path, folder: Path, cores: list[int] | None, core_
     machine.write_text(format_machine(make_machine(4, core_unit)))
     (folder / "costs").mkdir()
     cells = (cores, [0.0], 3)
-    profile_models({"tiny": tiny_folder}, machine, *cells, "gang", two_starts, {}, folder, folder / "costs")
+    profile_models({"tiny": tiny_folder}, machine, *cells, two_starts, {}, folder, folder / "costs")
 
 
 def test_cores_of_this_process_are_those_that_it_may_use() -> None:
@@ -143,5 +143,5 @@ def test_tables_of_a_described_machine_are_derived_and_say_that_they_are_modelle
     assert np.isfinite(tables.costs.model("large").seconds).all()
     details = read_provenance(tmp_path / "derived" / "costs.parquet").details
     assert details["modelled"] is True
-    assert float(details["law"]["combine"]) >= 1
+    assert float(details["cost_model"]["combine"]) >= 1
     assert any("modelled from times on one core" in note for note in details["notes"])

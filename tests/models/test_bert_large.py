@@ -8,7 +8,7 @@ from onnx import numpy_helper
 
 from models.bert_large import LARGE, Size, bert_large
 from tests.support.onnx_builders import relative_error, run_onnx
-from tests.support.unscheduled import run_unscheduled
+from tests.support.unscheduled import Unscheduled, run_unscheduled
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.samples import Input
 
@@ -25,6 +25,11 @@ def small() -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def imported(small: onnx.ModelProto) -> ImportedModel:
     return import_model("bert", small, 1.0)
+
+
+@pytest.fixture(scope="module")
+def compiled(imported: ImportedModel) -> Unscheduled:
+    return Unscheduled(imported)
 
 
 def text(seed: int, length: int) -> tuple[Array, Array, Array]:
@@ -94,22 +99,22 @@ def test_of_an_encoder_layers_transposes_the_keys_remain(imported: ImportedModel
 
 @pytest.mark.parametrize("length", [24, 17, 1])
 def test_a_small_bert_agrees_with_onnx_runtime_on_texts_with_padding(
-    small: onnx.ModelProto, imported: ImportedModel, length: int
+    small: onnx.ModelProto, compiled: Unscheduled, length: int
 ) -> None:
     samples = text(length, length)
     (wanted,) = run_onnx(small, *samples)
-    (found,) = run_unscheduled(imported, samples)
+    (found,) = compiled.run(samples)
     assert found.shape == wanted.shape == (1, 24, 2)
     assert relative_error(found, wanted) < 5e-6
 
 
-def test_padding_does_not_change_the_answer_and_the_text_does(imported: ImportedModel) -> None:
+def test_padding_does_not_change_the_answer_and_the_text_does(compiled: Unscheduled) -> None:
     tokens, mask, segments = text(0, 17)
     padded, changed = tokens.copy(), tokens.copy()
     padded[0, 17:] = 0
     changed[0, 3] = (changed[0, 3] + 1) % SMALL.vocabulary
     answer, other_padding, other_text = (
-        run_unscheduled(imported, (words, mask, segments))[0][0, :17] for words in (tokens, padded, changed)
+        compiled.run((words, mask, segments))[0][0, :17] for words in (tokens, padded, changed)
     )
     assert np.array_equal(answer, other_padding)
     # Attention carries the change to every token.

@@ -7,7 +7,7 @@ import pandas as pd
 
 from veltair.evaluation.claims.rules import Claim, Source
 
-SITE = Source(backend="simulator", machine="threadripper-3990x")
+SOURCE = Source(backend="simulator", machine="threadripper-3990x")
 Capacities = Mapping[tuple[str, str], Sequence[float]]  # by workload and policy, a value a seed
 
 
@@ -38,7 +38,7 @@ def capacities(values: Capacities, **changes: Any) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                **SITE.model_dump(),
+                **SOURCE.model_dump(),
                 "validated": False,
                 "workload": workload,
                 "policy": policy,
@@ -46,7 +46,11 @@ def capacities(values: Capacities, **changes: Any) -> pd.DataFrame:
                 "qps_at_95": qps,
                 "high_qps": 1.01 * qps if qps else 1.0,
                 "qps_at_95_minimum": 0.8 * qps,
+                "queries": 9000,
+                "fluid_qps": 1000.0,
+                "resolution": 0.01,
                 "cut": False,
+                "unservable": qps == 0,
                 "invalid": "",
                 **changes,
             }
@@ -61,7 +65,7 @@ def rates(latencies_s: Mapping[tuple[str, float], Sequence[float]]) -> pd.DataFr
     return pd.DataFrame(
         [
             {
-                **SITE.model_dump(),
+                **SOURCE.model_dump(),
                 "validated": False,
                 "workload": "mix",
                 "policy": policy,

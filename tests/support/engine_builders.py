@@ -1,4 +1,4 @@
-"""Engines without TVM: models of Python kernels, and a gang whose layers end on command."""
+"""Engines without TVM: models of Python kernels, and workers whose layers end on command."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +21,6 @@ from veltair.machine.workers.pool import (
     QueryBuffers,
     Runnable,
 )
-from veltair.machine.workers.tvm_pool import TvmPool
 from veltair.serving.engine.engine import Engine, Sample
 from veltair.serving.loop.policy import Context
 
@@ -63,8 +62,8 @@ def python_context(core_ids: tuple[int, ...], layers: int, layer_s: float = 0.00
 def python_engine(
     context: Context,
     kernels: Sequence[Callable[[], object]],
+    launch: Launch,
     drain_s: float = NEVER_S,
-    launch: Launch = TvmPool,
 ) -> Engine:
     """Return an engine that serves "net" with these kernels, one a layer."""
     return Engine(
@@ -81,14 +80,15 @@ def python_engine(
 
 
 @dataclass
-class FakeBound:
-    """A query's room, and how many layers of its block have ended."""
+class FakeBuffers:
+    """A query's buffers, and how many layers of its block have ended."""
 
     runnable: Any
     ended_layers: int = 0
+    layer_seconds: Sequence[float] = ()
 
 
-class FakeGang:
+class FakePool:
     """Workers whose layers end when `end_layer` is called; it checks that no core is used twice."""
 
     def __init__(self, core_ids: Sequence[int]) -> None:
@@ -98,12 +98,12 @@ class FakeGang:
 
     def bind(self, runnable: Runnable, name: str) -> QueryBuffers:
         """Return a query's room as blocks name it."""
-        return FakeBound(runnable)
+        return FakeBuffers(runnable)
 
     def run(self, block: BlockRun) -> None:
         """Start a block on the cores of its grant."""
         self.blocks[block.query_id] = block
-        block.bound.ended_layers = 0  # type: ignore[attr-defined]
+        block.buffers.ended_layers = 0  # type: ignore[attr-defined]
         self._adopt(block)
 
     def resize(self, block: BlockRun, grant: Grant) -> None:
@@ -120,7 +120,7 @@ class FakeGang:
 
     def ended_layers(self, block: BlockRun) -> int:
         """Return how many layers of a block have ended."""
-        ended: int = block.bound.ended_layers  # type: ignore[attr-defined]
+        ended: int = block.buffers.ended_layers  # type: ignore[attr-defined]
         return ended
 
     def layer_started_s(self, block: BlockRun) -> float:
@@ -135,7 +135,7 @@ class FakeGang:
         """End a layer of a block, as a worker does."""
         block = self.blocks[query_id]
         ended = self.ended_layers(block) + 1
-        block.bound.ended_layers = ended  # type: ignore[attr-defined]
+        block.buffers.ended_layers = ended  # type: ignore[attr-defined]
         if ended == block.stop - block.start:
             del self.blocks[query_id], self.adopted[query_id]
             self.notices.append(Ended(block, None, ended, time.monotonic(), 0.0015 * ended, 0))

@@ -17,8 +17,8 @@ def written_texts(figure: Figure) -> list[Text]:
     """Return the texts that a reader sees; ticks outside an axis's limits are not drawn."""
     found = list(figure.texts)
     for axes in (axes for axes in figure.axes if axes.get_visible()):
-        found += [*axes.texts, axes.title, axes.xaxis.label, axes.yaxis.label]
-        found += [axes._left_title, axes._right_title]
+        found += [child for child in axes.get_children() if isinstance(child, Text)]
+        found += [axes.xaxis.label, axes.yaxis.label]
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]

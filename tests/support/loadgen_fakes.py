@@ -12,7 +12,7 @@ import pytest
 from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.evaluation.loadgen.per_model import TenantProcesses
+from veltair.evaluation.loadgen.per_model import LoadGenPerModel
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 MIXED_SAMPLES = share_samples({"a": 1, "b": 3}, copies=4)
@@ -71,15 +71,16 @@ def script_loadgen(
 
 
 class FakeEngine:
-    """Answers each query a few ms after it came, and rejects every tenth at once."""
+    """Answers each query `answer_s` after its turn came, and rejects every tenth at once."""
 
-    def __init__(self, sample_models: tuple[str, ...] = MIXED_SAMPLES) -> None:
+    def __init__(self, sample_models: tuple[str, ...] = MIXED_SAMPLES, answer_s: float = 0.002) -> None:
+        self.answer_s = answer_s
         self.sample_models = sample_models
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.arrivals: list[tuple[int, int, float]] = []
         self.readied = threading.Event()
 
-    def start(self, loadgen: LoadGenProcess | TenantProcesses) -> None:
+    def start(self, loadgen: LoadGenProcess | LoadGenPerModel) -> None:
         """Start a LoadGen whose events come here."""
         loadgen.start(
             on_ready=self.readied.set,
@@ -88,12 +89,12 @@ class FakeEngine:
             on_failure=self.events.put,
         )
 
-    def serve(self, loadgen: LoadGenProcess | TenantProcesses) -> tuple[list[QueryRecord], Any]:
+    def serve(self, loadgen: LoadGenProcess | LoadGenPerModel) -> tuple[list[QueryRecord], Any]:
         """Answer until something else than a query comes; return the records and that."""
         records = []
         while isinstance(event := self.events.get(timeout=60), tuple):
             self.arrivals.append(event)
-            records.append(self._answer(loadgen, *event))
+            records.append(self.answer(loadgen, *event))
         return records, event
 
     def last_event(self) -> Any:
@@ -109,12 +110,13 @@ class FakeEngine:
             events.append(self.events.get())
         return [event for event in events if isinstance(event, LoadGenError)]
 
-    def _answer(
-        self, loadgen: LoadGenProcess | TenantProcesses, number: int, sample: int, received_s: float
+    def answer(
+        self, loadgen: LoadGenProcess | LoadGenPerModel, number: int, sample: int, received_s: float
     ) -> QueryRecord:
+        """Complete or reject a query and return its record."""
         rejected = number % 10 == 9
         if not rejected:
-            time.sleep(0.002)
+            time.sleep(self.answer_s)
         loadgen.complete(number)
         model = self.sample_models[sample]
         return QueryRecord(
@@ -140,3 +142,16 @@ def is_gone(pid: int) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def loadgen_pids() -> list[int]:
+    """Return the ids of the LoadGen processes that this one has started and that have not ended, by start."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in children if _runs_loadgen(int(pid))]
+
+
+def _runs_loadgen(pid: int) -> bool:
+    try:
+        return "loadgen" in Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

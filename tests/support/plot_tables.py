@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from veltair.evaluation.measurement.interference_fit import SourceReadings, fit_pressure
 from veltair.evaluation.metrics.metrics import RATE_COLUMNS
+from veltair.machine.interference.source import PressureFit
 
 ENGINE = ("engine", "host", True)
 SIMULATOR = ("simulator", "threadripper-3990x", False)
@@ -279,3 +281,20 @@ def corun_table() -> pd.DataFrame:
             "modelled_slowdown": [value * (1 + 0.05 * math.sin(value * 40)) for value in slowdowns],
         }
     )
+
+
+def pressure_fits(*sources: str) -> tuple[pd.DataFrame, list[PressureFit]]:
+    """Fits of made-up readings: the first source follows the pressure, each further one less."""
+    tables, fits = [], []
+    for index, source in enumerate(sources):
+        coruns = [
+            SourceReadings(
+                f"{kind} {level:g}", level, tuple((level + 0.1 * index * wave,) for wave in (-1, 1, 2))
+            )
+            for kind in ("both", "cache", "reads")
+            for level in (0.25, 0.5, 1.0)
+        ]
+        report = fit_pressure(source, ("x",), [SourceReadings("alone", 0.0, ((0.0,),)), *coruns])
+        tables.append(report.table)
+        fits.append(report.fit)
+    return pd.concat(tables, ignore_index=True), fits

@@ -1,6 +1,7 @@
 """Every policy with what it must be told, contexts whose versions have traffic, and a backend that audits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -29,13 +30,14 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
 }
 
 
+@lru_cache(maxsize=256)
 def traffic_context(
     seed: int,
     *,
     cores: int = 8,
     core_unit: int = 1,
     time_scale: float = 1.0,
-    factors: Sequence[float] = (1.0,),
+    factors: tuple[float, ...] = (1.0,),
 ) -> Context:
     """Return the models of `random_context` with random traffic and a repeat for each of the factors.
 

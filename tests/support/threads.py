@@ -17,6 +17,6 @@ def _name_of(task: Path) -> str | None:
         return None
 
 
-def aside_threads() -> list[str]:
-    """Return the names of the threads of Python that do work aside."""
-    return [thread.name for thread in threading.enumerate() if thread.name == "aside"]
+def background_threads() -> list[str]:
+    """Return the names of the threads of background workers."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "background"]

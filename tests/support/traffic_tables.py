@@ -20,3 +20,13 @@ def traffic_table(
     ]
     table = pd.DataFrame(rows, columns=COLUMNS[:-1])
     return table.assign(ratio=table["modelled_bytes"] / table["simulated_bytes"].replace(0, nan))
+
+
+SIZES_TABLE = pd.concat(
+    [
+        traffic_table((1, 2), (2, 2), (4, 2), cache_bytes=2**18),
+        traffic_table((1, 2), (2, 2), cache_bytes=2**20),
+        traffic_table((8, 2), cache_bytes=2**20, model="other"),
+    ],
+    ignore_index=True,
+)

@@ -195,25 +195,17 @@ class Measured(Section):
         float, key("the search for the highest rate stops at this relative width", "fraction", gt=0, lt=1)
     ] = 0.05
     seed: Annotated[int, key("seed of LoadGen's schedule", ge=0, le=SEED_MAX)] = 1
-    # Not `validate`: that is a method of every section.
-    validation: Annotated[
+    loadgen_per_model: Annotated[
         bool, key("a LoadGen process for each model, so that each gets LoadGen's official verdict")
     ] = False
     timeline: Annotated[
-        bool, key("write a Perfetto trace and a picture of which block ran where, of each run at a rate")
+        bool, key("record which block ran where in each run at a rate: a Perfetto trace and a picture")
     ] = False
 
 
 class Engine(Section):
     """What serves on this machine: who runs kernels, on which cores, and how pressure is read."""
 
-    launcher: Annotated[
-        Literal["gang", "tvm"],
-        key("who runs kernels: `pool`, a pinned worker a core; `tvm`: TVM's own threads, to compare with"),
-    ] = "gang"
-    malleable: Annotated[
-        bool, key("whether a running block takes in a core that becomes free; the paper's blocks do not")
-    ] = False
     placement: Annotated[
         Literal["spread", "pinned"],
         key("which cores a block gets: `spread` over all caches, or `pinned` to as few as possible"),
@@ -235,15 +227,6 @@ class Engine(Section):
         ),
     ] = None
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.malleable and self.launcher == "tvm":
-            raise ValueError(
-                "malleable is true, but TVM's threads cannot take in a core within a kernel; set `launcher: "
-                "gang` or `malleable: false`"
-            )
-        return self
-
 
 class Results(Section):
     """Where results go."""
@@ -258,10 +241,13 @@ class Figures(Section):
     formats: Annotated[
         tuple[Literal["png", "svg", "pdf"], ...], key("file formats of each figure", min_length=1)
     ] = ("png", "svg")
-    layers: Annotated[
-        dict[Name, str],
-        key("layer whose candidates are shown, by model; for other models the one with most MACs"),
-    ] = Field(default={})
+    styles: Annotated[
+        tuple[Name, ...],
+        key(
+            "policies in the order in which they get colours, hatches and markers; others follow in that "
+            "of `policies`"
+        ),
+    ] = ()
 
 
 class Config(Section):
@@ -285,7 +271,7 @@ class Config(Section):
     preset: Annotated[
         Preset,
         key(
-            "defaults of the options that policies share: as in the paper, or as this package ships them "
+            "defaults of the options that policies share: as in the paper, or as tuned in our simulator "
             "(`veltair/serving/policies/presets.py`)"
         ),
     ] = "paper"
@@ -323,7 +309,8 @@ def _contradictions(config: Config) -> Iterator[str]:
     yield from _repeated("simulated.machines", config.simulated.machines)
     yield from _repeated("simulated.seeds", config.simulated.seeds)
     yield from _repeated("figures.formats", config.figures.formats)
-    yield from _unknown("figures.layers", config.figures.layers, "models", config.models)
+    yield from _unknown("figures.styles", config.figures.styles, "policies", config.policies)
+    yield from _repeated("figures.styles", config.figures.styles)
     yield from _study(config)
     if config.measured.enabled and config.profile.costs == "shipped":
         yield (

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from veltair.config.keys import Config
+from veltair.config.replaced import replaced_key, replaced_value
 from veltair.config.section import NO_UNIT
+from veltair.config.yaml_file import YamlError, read_yaml
 
 KEYS_PAGE = "workflow/config/README.md"
 NUMBER = r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?"
@@ -51,32 +52,13 @@ def parse(values: Mapping[str, Any], source: str = "configuration") -> Config:
         raise ConfigError("\n  ".join([f"{source}: {count}", *found])) from None
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys and without keys that are not text."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            name = self.construct_object(key_node, deep=True)
-            index = f"line {key_node.start_mark.line + 1}"
-            if not isinstance(name, str):
-                raise ConfigError(f"{index}: the key {name!r} is not text; put it in quotes")
-            if name in seen:
-                raise ConfigError(f"{index}: the key `{name}` is there twice; keep one of them")
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
-        # The loader is a SafeLoader: it makes plain values only.
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
+        values = read_yaml(path)
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); name an existing YAML file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}, {error}") from None
+    except YamlError as error:
+        raise ConfigError(str(error)) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {type(values).__name__}, not keys with values; see {KEYS_PAGE}")
     return values
@@ -112,7 +94,10 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any]) -> Iterator[str]:
                 value = value[part]
             yield f"{index.path}: {value!r} is refused; {_expected(index)}"
         case "extra_forbidden":
-            yield f"{index.path}: unknown key{_nearest(index)}"
+            gone = replaced_key(index.path)
+            yield f"{index.path}: " + (
+                f"is no key any more: {gone}" if gone else f"unknown key{_nearest(index)}"
+            )
         case "value_error":
             prefix = f"{index.path}: " if index.path else ""
             yield from (prefix + line for line in str(detail["ctx"]["error"]).splitlines())
@@ -121,7 +106,8 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any]) -> Iterator[str]:
         case "string_pattern_mismatch" if location[-1] == "[key]":
             yield f"{index.path}: the name is not made of letters, digits, '.', '_' and '-'; rename it"
         case _:
-            yield f"{index.path}: {detail['input']!r} is refused: {_problem(detail)}; {_expected(index)}"
+            problem = replaced_value(index.path, detail["input"]) or _problem(detail)
+            yield f"{index.path}: {detail['input']!r} is refused: {problem}; {_expected(index)}"
 
 
 def _problem(detail: ErrorDetails) -> str:

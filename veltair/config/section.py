@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
 NO_UNIT = "-"
 SEED_MAX = 2**32 - 1  # LoadGen takes seeds modulo 2**32
@@ -28,7 +28,33 @@ def is_ascending(values: Iterable[float]) -> bool:
     return all(a < b for a, b in pairwise(values))
 
 
+class UndeclaredKeyError(LookupError):
+    """A step reads a key of the configuration that its rule does not name."""
+
+
+def undeclared(reader: str, key: str) -> str:
+    """Return what is said of a key that is read but not declared."""
+    return (
+        f"{reader} reads {key} of the configuration, which it does not declare, so that its results would "
+        "stay as they are when that changes; add the key to what the rule reads"
+    )
+
+
 class Section(BaseModel):
-    """A group of keys: no other key is taken, nothing is converted, nothing changes after it was read."""
+    """A group of keys: no other key is taken, nothing is converted, nothing changes after it was read.
+
+    Of a part of a configuration (`parse_part`) it holds the keys that the part has; reading another one
+    raises UndeclaredKeyError.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    # Who reads a part, and the path of this group in it with a point behind.
+    _reader: str = PrivateAttr("")
+    _prefix: str = PrivateAttr("")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).model_fields:
+                raise UndeclaredKeyError(undeclared(self._reader, f"{self._prefix}{name}"))
+            return super().__getattr__(name)

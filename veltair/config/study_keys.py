@@ -96,15 +96,12 @@ class Simulated(Section):
     ] = None
     core_unit: Annotated[
         Count | None,
-        key("core unit of described machines; null: as described", "cores"),
-    ] = None
-    equal_headroom: Annotated[
-        bool,
         key(
-            "lower `alpha` of policies that have it, so that rounding up to another core unit leaves as much "
-            "headroom as rounding up to the described one"
+            "core unit of described machines, with an `alpha` so much lower that rounding up to it leaves as "
+            "much headroom as rounding up to the described one; null: as described",
+            "cores",
         ),
-    ] = True
+    ] = None
     clock: Annotated[
         bool, key("whether the clock of described machines depends on how many cores are at work")
     ] = True
@@ -140,7 +137,6 @@ class Conflicts(Section):
     policies: Annotated[tuple[Name, ...], key("policies compared")] = ()
     load: Annotated[float, key("offered rate", "Planaria's QPS at 95 % QoS", gt=0)] = 0.7
     queries: Annotated[Count, key("queries of the run, which is kept block by block", "queries")] = 500
-    bins: Annotated[int, key("bins of equal length that the run is cut into", "bins", ge=1, le=200)] = 100
 
 
 class Study(Section):

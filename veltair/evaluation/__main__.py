@@ -141,10 +141,10 @@ def _add_claims(command: argparse.ArgumentParser) -> None:
 
 
 def _judge_claims(given: argparse.Namespace) -> None:
-    named = load_claims(given.claims).site
-    site = Source(backend=given.backend or named.backend, machine=given.machine or named.machine)
+    named = load_claims(given.claims).source
+    source = Source(backend=given.backend or named.backend, machine=given.machine or named.machine)
     output = given.output or given.results / "claims.md"
-    judged = write_claims(given.results / "metrics", given.benchmarks, output, given.claims, site)
+    judged = write_claims(given.results / "metrics", given.benchmarks, output, given.claims, source)
     print(", ".join(f"{count} {name}" for name, count in counts(judged).items()))
     print(f"{output}\n{output.with_suffix('.json')}")
 

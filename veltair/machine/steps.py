@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from veltair.compiler.build.build import read_plan
 from veltair.compiler.frontend.model import Layer
 from veltair.compiler.frontend.samples import Samples
 from veltair.compiler.oracle.oracle import ask, compare
+from veltair.compiler.search.schedules import own_schedules
+from veltair.compiler.select.shipped import shipped_records, shipped_stores
+from veltair.compiler.steps import SearchOrder, search_models, search_settings
 from veltair.machine.costs.cost_model_fit import fits_by_exponent
 from veltair.machine.costs.folder import (
     COSTS,
@@ -31,7 +35,7 @@ from veltair.machine.probes.fork_probe import measure_fork
 from veltair.machine.probes.host import host
 from veltair.machine.profile.profile import ProfileSettings, profile, tiling_of
 from veltair.machine.topology.described import described, format_machine, read_machine
-from veltair.machine.workers.launchers import launcher
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Launch, on_cores
 from veltair.provenance import collect, write_atomically
 
@@ -68,6 +72,19 @@ def host_cores() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
+def search_candidates(
+    models: Sequence[Path], search: Mapping[str, Any], slack: float, machine: Path, work: Path, folder: Path
+) -> None:
+    """Search what no shipped store has, and write a store of it.
+
+    `search` are the keys of that name of a configuration, `machine` the description of this machine.
+    """
+    settings, rpc = search_settings(search)
+    order = SearchOrder(search["cpu"], search["cores"], slack, read_machine(machine).core_peak_flops)
+    stores = shipped_stores() if search["reuse"] else []
+    search_models(models, stores, settings, order, work, folder, own_schedules, rpc, shipped_records())
+
+
 def measure_machine(build_dir: Path, output: Path) -> None:
     """Write this machine's description: topology from the system, speeds from probes."""
     machine = host(build_dir)
@@ -75,7 +92,7 @@ def measure_machine(build_dir: Path, output: Path) -> None:
     machine = replace(machine, launch_s=fork.launch_s, join_s=fork.join_s)
     print(
         f"{machine.name}: {machine.cores} cores, {machine.core_peak_flops / 1e9:.0f} GFLOP/s a core, "
-        f"{machine.dram_bytes_per_s / 1e9:.0f} GB/s, {1e9 * machine.dram_latency_s:.0f} ns to DRAM, "
+        f"{machine.dram_bytes_per_s / 1e9:.0f} GB/s, "
         f"{1e6 * (fork.launch_s + fork.join_s):.1f} µs to launch and join a kernel",
         flush=True,
     )
@@ -88,23 +105,24 @@ def profile_models(
     cores: Sequence[int] | None,
     levels: Sequence[float],
     repeats: int,
-    workers: str,
     sample_blocks: SampleBlocks,
     config: Mapping[str, Any],
     build_dir: Path,
     folder: Path,
+    notes: Path | None = None,
 ) -> None:
     """Profile the built models on this machine and write its tables.
 
-    `cores` None means all counts that can be granted, and 1; `workers` is one of LAUNCHERS. `sample_blocks`
-    returns, once the layers are measured, samples of what blocks of them cost beside.
+    `cores` None means all counts that can be granted, and 1. `sample_blocks` returns, once the layers are
+    measured, samples of what blocks of them cost beside. `notes` is where the workers write what they are at,
+    should the process crash.
     """
     here = read_machine(machine)
     models = {name: LoadedModel(path) for name, path in builds.items()}
     # Tables of described machines are derived from times on one core, whatever the core unit here is.
     counts = cores or sorted({1, *here.core_counts})
     settings = ProfileSettings(tuple(counts), tuple(levels), repeats)
-    launch = launcher(workers, build_dir)
+    launch = partial(NativePool, build_dir=build_dir, notes=notes)
     result = profile(models, here, settings, launch, build_dir, _tell)
     achieved = {f"{level:g}": asdict(pressure) for level, pressure in result.achieved.items()}
     tables = Tables(

@@ -1,25 +1,9 @@
 # Each writes results/benchmarks/NAME.json = {"figures": {name: {value, unit, samples, command}}, "provenance": ...}.
-
-
-rule benchmarks_main:
-    input:
-        costs=LAYOUT.costs(HOST),
-        oracles=expand(R / "oracle" / "{model}.csv", model=SETTINGS.models),
-    output:
-        R / "benchmarks" / "main.json",
-    params:
-        settings=VALUES,
-    log:
-        LOGS / "benchmarks_main.log",
-    conda:
-        ENVIRONMENT
-    threads: ALL_THREADS
-    resources:
-        cpu_lock=1,
-    message:
-        "Measuring our own speed: simulator and dispatcher"
-    script:
-        "../scripts/benchmarks_main.py"
+MODEL_FILES = {model: str(R / "models" / f"{model}.onnx") for model in SETTINGS.models}
+# That benchmarks run, whatever the configuration compares.
+BASELINES = ["baselines.fcfs_min:FcfsMin", "baselines.layer_wise:LayerWise", "baselines.planaria:Planaria"]
+SERVED = [("models",), ("workloads",), ("qos",)]
+COMPARED = [*SERVED, ("policies",), ("preset",)]
 
 
 rule benchmarks_simulator:
@@ -30,7 +14,14 @@ rule benchmarks_simulator:
     output:
         R / "benchmarks" / "simulator.json",
     params:
-        settings=VALUES,
+        **STEP.of(
+            "evaluation.benchmarks.simulator:write_simulator",
+            lambda wildcards: [*SERVED, ("simulated",)],
+            starts=lambda wildcards: BASELINES,
+        ),
+        many=subpath(input.many, parent=True),
+        small=subpath(input.small, parent=True),
+        large=subpath(input.large, parent=True),
     log:
         LOGS / "benchmarks_simulator.log",
     conda:
@@ -41,22 +32,26 @@ rule benchmarks_simulator:
     message:
         "Measuring the simulator: its speed, beside SimPy's, and as machines and queues grow"
     script:
-        "../scripts/benchmarks_simulator.py"
+        SCRIPT
 
 
 rule benchmarks_compiler:
     input:
-        models=expand(R / "models" / "{model}.onnx", model=SETTINGS.models),
-        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
-        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
-        oracles=expand(R / "oracle" / "{model}.csv", model=SETTINGS.models),
+        models=MODELS,
+        plans=PLANS,
+        libraries=LIBRARIES,
+        oracles=ORACLES,
         machine=R / "machine" / "machine.yaml",
     output:
         R / "benchmarks" / "compiler.json",
     params:
-        settings=VALUES,
-        reuse=SETTINGS.search.reuse,
-        searched=[LAYOUT.search] if LAYOUT.searches else [],
+        **STEP.of(
+            "evaluation.benchmarks.compiler:write_compiler",
+            lambda wildcards: [("oracle",), ("select",), ("search",)],
+        ),
+        models=MODEL_FILES,
+        builds=BUILDS,
+        stores=STORES,
     log:
         LOGS / "benchmarks_compiler.log",
     conda:
@@ -67,20 +62,31 @@ rule benchmarks_compiler:
     message:
         "Measuring the kernels beside ONNX Runtime's, and the compiler (progress: {log})"
     script:
-        "../scripts/benchmarks_compiler.py"
+        SCRIPT
 
 
 rule benchmarks_engine:
     input:
-        models=expand(R / "models" / "{model}.onnx", model=SETTINGS.models),
-        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
-        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
+        models=MODELS,
+        plans=PLANS,
+        libraries=LIBRARIES,
         costs=LAYOUT.costs(HOST),
         machine=R / "machine" / "machine.yaml",
     output:
         R / "benchmarks" / "engine.json",
     params:
-        settings=VALUES,
+        **STEP.of(
+            "evaluation.benchmarks.engine:write_engine",
+            lambda wildcards: [
+                *(COMPARED + [("results",), ("profile", "costs"), ("oracle",)]),
+                *(("measured",), ("engine",), ("simulated", "drain_qos")),
+            ],
+            policies=lambda wildcards: SETTINGS.policies,
+            starts=lambda wildcards: BASELINES,
+        ),
+        models=MODEL_FILES,
+        builds=BUILDS,
+        tables=subpath(input.costs, parent=True),
     log:
         LOGS / "benchmarks_engine.log",
     conda:
@@ -91,21 +97,22 @@ rule benchmarks_engine:
     message:
         "Measuring the engine, and what it serves beside other runtimes (progress: {log})"
     script:
-        "../scripts/benchmarks_engine.py"
+        SCRIPT
 
 
 # A process takes about 25 s for ResNet-50 and MobileNet-V2: twelve stay below 6 minutes.
 rule tolerance:
     input:
-        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
-        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
-        oracles=expand(R / "oracle" / "{model}.csv", model=SETTINGS.models),
+        plans=PLANS,
+        libraries=LIBRARIES,
+        oracles=ORACLES,
         machine=R / "machine" / "machine.yaml",
     output:
         R / "premise" / "times.parquet",
     params:
-        settings=VALUES,
-        build=R / "native",
+        **STEP.of("evaluation.versions.premise_report:measure"),
+        builds=list(BUILDS.values()),
+        build_dir=str(LAYOUT.native),
         processes=12,
     log:
         LOGS / "tolerance.log",
@@ -117,17 +124,19 @@ rule tolerance:
     message:
         "Measuring every version beside co-runners (progress: {log})"
     script:
-        "../scripts/tolerance.py"
+        SCRIPT
 
 
 rule premise:
     input:
-        rules.tolerance.output,
+        times=rules.tolerance.output[0],
     output:
         text=R / "premise.md",
-        figures=expand(Path(SETTINGS.figures.folder) / "premise.{form}", form=SETTINGS.figures.formats),
+        figures=expand(FIGURES["figures"] / "premise.{form}", form=SETTINGS.figures.formats),
     params:
-        formats=VALUES["figures"]["formats"],
+        **STEP.of("evaluation.versions.premise_report:write_premise"),
+        figure=FIGURES["figures"] / "premise",
+        formats=FIGURES["formats"],
     log:
         LOGS / "premise.log",
     conda:
@@ -135,4 +144,4 @@ rule premise:
     message:
         "Testing the premise: do parallel versions tolerate interference better?"
     script:
-        "../scripts/premise.py"
+        SCRIPT

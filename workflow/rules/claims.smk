@@ -10,12 +10,15 @@ rule claims:
         study=LAYOUT.study_tables(),
         claims="veltair/data/claims.yaml",
         # Of other runs: those that are there are read, none is made.
-        benchmarks=[path for path in CLAIM_BENCHMARKS if path.exists()],
+        files=[path for path in CLAIM_BENCHMARKS if path.exists()],
     output:
         text=R / "claims.md",
         data=R / "claims.json",
     params:
-        benchmarks=CLAIM_BENCHMARKS[0].parent,
+        **STEP.of("evaluation.claims.report:judge_claims"),
+        metrics=LAYOUT.metrics,
+        benchmarks=str(CLAIM_BENCHMARKS[0].parent),
+        output=subpath(output.text),
     log:
         LOGS / "claims.log",
     conda:
@@ -23,16 +26,18 @@ rule claims:
     message:
         "Judging the paper's claims"
     script:
-        "../scripts/claims.py"
+        SCRIPT
 
 
 rule redraw:
     params:
+        **STEP.of("evaluation.reports.paper_figures:redraw"),
+        names=LAYOUT.redrawn(),
+        order=LAYOUT.policy_order(),
         folder=SHIPPED_STUDY,
-        names=LAYOUT.paper_figures(),
-        figures=VALUES["figures"],
-        benchmarks=CLAIM_BENCHMARKS[0].parent,
-        claims=R / "shipped_claims.md",  # beside claims.md, which a run of one's own writes
+        **FIGURES,
+        benchmarks=str(CLAIM_BENCHMARKS[0].parent),
+        judged=R / "shipped_claims.md",  # beside claims.md, which a run of one's own writes
     log:
         LOGS / "redraw.log",
     conda:
@@ -40,4 +45,4 @@ rule redraw:
     message:
         "Drawing the figures of the paper, and judging its claims, from the shipped tables of the full grid"
     script:
-        "../scripts/redraw.py"
+        SCRIPT

@@ -1,8 +1,12 @@
-# The configuration, checked before any work; and where each result lies.
+# The configuration, checked before any work; where each result lies; and what rules pass to their steps.
 from veltair.config import ConfigError, check_environment, load
+from veltair.data import shipped
+from veltair.evaluation.experiment import reads
 from veltair.evaluation.experiment.layout import FIDELITY, HOST, SHIPPED_STUDY, Layout, check_shipped
+from veltair.evaluation.experiment.rule_params import RuleParams
+from veltair.machine.topology.described import description_files
 from veltair.provenance import fingerprint
-from veltair.serving.policies.presets import check_policy, policy_source
+from veltair.serving.policies.presets import check_policy
 
 # Its values are text to Snakemake and come without a file that a result could be traced to.
 if workflow.config_settings.config:
@@ -16,13 +20,18 @@ except ConfigError as error:
     sys.exit(f"error: {error}")
 
 LAYOUT = Layout(SETTINGS)
-# As a parameter of a rule: a change of these keys makes it run again.
-VALUES = SETTINGS.model_dump(mode="json")
-# So that an edited policy runs again.
-POLICY_CODE = {name: fingerprint(policy_source(policy.path)) for name, policy in SETTINGS.policies.items()}
-# So are fits of the sources of interference, which no run asks for but runs use once they are there.
+# The parameters of each rule: its step, the keys of the configuration that this reads, and a digest of the code
+# that it runs through. A change of one of them makes the rule run again, and of nothing else.
+STEP = RuleParams(SETTINGS, Path.cwd())
+# Fits of the sources of interference, which no run asks for but runs use once they are there.
 FITS = fingerprint(LAYOUT.interference.read_text()) if LAYOUT.interference.exists() else "none"
+FIGURES = {"figures": Path(SETTINGS.figures.folder), "formats": list(SETTINGS.figures.formats)}
+# Records that the label UNVALIDATED follows: every simulated result is made anew once one is added.
+VALIDATIONS = sorted(map(str, shipped("validation").glob("*.json")))
+BUILDS = {model: str(folder) for model, folder in LAYOUT.builds().items()}
+STORES = [str(folder) for folder in LAYOUT.stores()]
 ENVIRONMENT = "../../environment.yml"
+SCRIPT = "../scripts/step.py"
 LOGS = LAYOUT.results / "logs"
 CAPACITY, RECORDS = "capacity.csv", "records.parquet"
 

@@ -1,12 +1,22 @@
 # ONNX -> candidates -> one library per model, checked against ONNX Runtime.
 R = LAYOUT.results
+MODELS = expand(R / "models" / "{model}.onnx", model=SETTINGS.models)
+PLANS = expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models)
+LIBRARIES = expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models)
+ORACLES = expand(R / "oracle" / "{model}.csv", model=SETTINGS.models)
 
 
 rule model:
     output:
         R / "models" / "{model}.onnx",
     params:
-        source=lambda wildcards: VALUES["models"][wildcards.model],
+        **STEP.of(
+            "compiler.steps:write_model",
+            starts=lambda wildcards: filter(None, [SETTINGS.models[wildcards.model].builder]),
+        ),
+        name=lambda wildcards: wildcards.model,
+        builder=lambda wildcards: SETTINGS.models[wildcards.model].builder,
+        path=lambda wildcards: SETTINGS.models[wildcards.model].onnx,
     log:
         LOGS / "model" / "{model}.log",
     conda:
@@ -14,12 +24,12 @@ rule model:
     message:
         "Writing {wildcards.model} as ONNX"
     script:
-        "../scripts/model.py"
+        SCRIPT
 
 
 rule search:
     input:
-        models=expand(R / "models" / "{model}.onnx", model=SETTINGS.models),
+        models=MODELS,
         machine=R / "machine" / "machine.yaml",
         shipped=LAYOUT.shipped_candidates(),
     output:
@@ -27,9 +37,11 @@ rule search:
         R / "search" / "traces.json.gz",
         R / "search" / "search.json",
     params:
-        search=VALUES["search"],
+        **STEP.of("machine.steps:search_candidates"),
+        search=SETTINGS.search.model_dump(mode="json"),
         slack=SETTINGS.select.slack,
-        work=R / "search" / "records",
+        work=str(R / "search" / "records"),
+        folder=subpath(output[0], parent=True),
     log:
         LOGS / "search.log",
     conda:
@@ -40,7 +52,7 @@ rule search:
     message:
         "Searching candidates of all layers (progress: {log})"
     script:
-        "../scripts/search.py"
+        SCRIPT
 
 
 rule build:
@@ -53,11 +65,13 @@ rule build:
         constants=R / "build" / "{model}" / "constants.bin",
         versions=R / "build" / "{model}" / "versions.csv",
     params:
-        reuse=SETTINGS.search.reuse,
-        searched=[LAYOUT.search] if LAYOUT.searches else [],
+        **STEP.of("compiler.steps:build_model"),
+        stores=STORES,
+        selection=SETTINGS.select.model_dump(mode="json"),
+        cores=len(os.sched_getaffinity(0)),
         trials=SETTINGS.search.trials,
-        select=VALUES["select"],
-        cache=R / "cache",
+        folder=subpath(output.plan, parent=True),
+        cache=str(R / "cache"),
     log:
         LOGS / "build" / "{model}.log",
     conda:
@@ -65,7 +79,7 @@ rule build:
     message:
         "Building the versions of {wildcards.model}"
     script:
-        "../scripts/build.py"
+        SCRIPT
 
 
 rule oracle:
@@ -76,6 +90,8 @@ rule oracle:
     output:
         R / "oracle" / "{model}.csv",
     params:
+        **STEP.of("machine.steps:check_oracle"),
+        build=subpath(input.plan, parent=True),
         tolerance=SETTINGS.oracle.tolerance,
     log:
         LOGS / "oracle" / "{model}.log",
@@ -84,4 +100,4 @@ rule oracle:
     message:
         "Comparing every version of {wildcards.model} with ONNX Runtime"
     script:
-        "../scripts/oracle.py"
+        SCRIPT

@@ -5,7 +5,8 @@ rule machine:
     output:
         R / "machine" / "machine.yaml",
     params:
-        build=R / "native",
+        **STEP.of("machine.steps:measure_machine"),
+        build_dir=str(LAYOUT.native),
     log:
         LOGS / "machine.log",
     conda:
@@ -16,25 +17,29 @@ rule machine:
     message:
         "Probing this machine"
     script:
-        "../scripts/machine.py"
+        SCRIPT
 
 
 # On 2 cores with ResNet-50 and MobileNet-V2: about a minute, 10 seconds of it for what blocks cost beside kernels.
 rule profile:
     input:
         machine=R / "machine" / "machine.yaml",
-        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
-        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
-        oracles=expand(R / "oracle" / "{model}.csv", model=SETTINGS.models),
+        plans=PLANS,
+        libraries=LIBRARIES,
+        oracles=ORACLES,
     output:
         expand(
             R / "costs" / HOST / "{table}",
             table=["costs.parquet", "layers.parquet", "versions.parquet", "machine.yaml", "block_costs.parquet"],
         ),
     params:
-        profile=VALUES["profile"],
-        workers=SETTINGS.engine.launcher,
-        build=R / "native",
+        **STEP.of(
+            "evaluation.measurement.block_costs:profile_host",
+            lambda wildcards: [("profile", name) for name in ("cores", "levels", "repeats")],
+        ),
+        builds=BUILDS,
+        build_dir=str(LAYOUT.native),
+        folder=subpath(output[0], parent=True),
     log:
         LOGS / "profile.log",
     conda:
@@ -45,14 +50,19 @@ rule profile:
     message:
         "Profiling all versions on this machine"
     script:
-        "../scripts/profile.py"
+        SCRIPT
 
 
 rule derive:
     input:
-        LAYOUT.costs(HOST),
+        costs=LAYOUT.costs(HOST),
+        description=lambda wildcards: description_files(wildcards.machine),
     output:
         R / "costs" / "{machine}" / "costs.parquet",
+    params:
+        **STEP.of("machine.steps:derive_tables"),
+        source=subpath(input.costs, parent=True),
+        folder=subpath(output[0], parent=True),
     log:
         LOGS / "derive" / "{machine}.log",
     conda:
@@ -60,7 +70,7 @@ rule derive:
     message:
         "Modelling the costs on {wildcards.machine}"
     script:
-        "../scripts/derive.py"
+        SCRIPT
 
 
 ruleorder: profile > derive
@@ -70,13 +80,20 @@ ruleorder: profile > derive
 rule interference:
     input:
         costs=LAYOUT.costs(HOST),
-        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
-        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
+        plans=PLANS,
+        libraries=LIBRARIES,
     output:
         fits=LAYOUT.interference,
-        figures=expand(Path(SETTINGS.figures.folder) / "interference.{form}", form=SETTINGS.figures.formats),
+        figures=expand(FIGURES["figures"] / "interference.{form}", form=SETTINGS.figures.formats),
     params:
-        settings=VALUES,
+        **STEP.of(
+            "evaluation.measurement.interference_steps:write_fits",
+            lambda wildcards: [("results",), ("figures", "formats")],
+        ),
+        builds=BUILDS,
+        tables=subpath(input.costs, parent=True),
+        output=subpath(output.fits),
+        figure=FIGURES["figures"] / "interference",
     log:
         LOGS / "interference.log",
     conda:
@@ -87,4 +104,4 @@ rule interference:
     message:
         "Fitting sources of interference to co-runs of known pressure (progress: {log})"
     script:
-        "../scripts/interference.py"
+        SCRIPT

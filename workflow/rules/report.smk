@@ -9,7 +9,13 @@ rule metrics:
     output:
         expand(R / "metrics" / "{table}.csv", table=["capacity", "capacity_seeds", "rates", "model_rates", "targets"]),
     params:
-        settings=VALUES,
+        **STEP.of(
+            "evaluation.reports.steps:write_metrics",
+            lambda wildcards: reads.metrics_keys(LAYOUT.machines()),
+        ),
+        tables=[str(LAYOUT.tables(machine)) for machine in LAYOUT.machines()],
+        runs=[str(folder) for folder in LAYOUT.run_folders()],
+        folder=subpath(output[0], parent=True),
     log:
         LOGS / "metrics.log",
     conda:
@@ -17,16 +23,21 @@ rule metrics:
     message:
         "Computing the metrics"
     script:
-        "../scripts/metrics.py"
+        SCRIPT
 
 
 rule figures:
     input:
         rules.metrics.output,
+        claims="veltair/data/claims.yaml",  # the paper's own values
     output:
         LAYOUT.figures(),
     params:
-        figures=VALUES["figures"],
+        **STEP.of("evaluation.reports.paper_figures:draw_paper_figures"),
+        names=LAYOUT.compared_figures(),
+        order=LAYOUT.policy_order(),
+        folder=subpath(input[0], parent=True),
+        **FIGURES,
     log:
         LOGS / "figures.log",
     conda:
@@ -34,22 +45,25 @@ rule figures:
     message:
         "Drawing the figures"
     script:
-        "../scripts/figures.py"
+        SCRIPT
 
 
 rule version_study:
     input:
-        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
+        plans=PLANS,
         candidates=LAYOUT.candidates(),
         costs=R / "costs" / HOST / "costs.parquet",
+        descriptions=[file for machine in LAYOUT.describes for file in description_files(machine)],
     output:
         expand(R / "versions" / "{table}.csv", table=["saturation", "scatter", "sets"]),
     params:
-        reuse=SETTINGS.search.reuse,
-        searched=[LAYOUT.search] if LAYOUT.searches else [],
-        select=VALUES["select"],
+        **STEP.of("evaluation.versions.version_steps:write_version_tables"),
+        builds=BUILDS,
+        stores=STORES,
+        costs=subpath(input.costs, parent=True),
+        selection=SETTINGS.select.model_dump(mode="json"),
         machines=LAYOUT.describes,
-        layers=VALUES["figures"]["layers"],
+        folder=subpath(output[0], parent=True),
     log:
         LOGS / "version_study.log",
     conda:
@@ -57,7 +71,7 @@ rule version_study:
     message:
         "Comparing selections of versions"
     script:
-        "../scripts/version_study.py"
+        SCRIPT
 
 
 rule version_figures:
@@ -65,12 +79,15 @@ rule version_figures:
         rules.version_study.output,
     output:
         expand(
-            Path(SETTINGS.figures.folder) / "versions_{name}.{form}",
+            FIGURES["figures"] / "versions_{name}.{form}",
             name=["saturation", "scatter", "sets"],
             form=SETTINGS.figures.formats,
         ),
     params:
-        figures=VALUES["figures"],
+        **STEP.of("evaluation.versions.version_steps:draw_version_figures"),
+        tables=subpath(input[0], parent=True),
+        folder=FIGURES["figures"],
+        formats=FIGURES["formats"],
     log:
         LOGS / "version_figures.log",
     conda:
@@ -78,7 +95,7 @@ rule version_figures:
     message:
         "Drawing the figures about versions"
     script:
-        "../scripts/version_figures.py"
+        SCRIPT
 
 
 rule summary:
@@ -87,6 +104,10 @@ rule summary:
         figures=LAYOUT.figures(),
     output:
         R / "summary.md",
+    params:
+        **STEP.of("evaluation.reports.steps:write_summary"),
+        folder=subpath(input[0], parent=True),
+        order=LAYOUT.policy_order(),
     log:
         LOGS / "summary.log",
     conda:
@@ -94,7 +115,7 @@ rule summary:
     message:
         "Writing the summary"
     script:
-        "../scripts/summary.py"
+        SCRIPT
 
 
 rule smoke:
@@ -104,6 +125,9 @@ rule smoke:
         golden="tests/golden/smoke_summary.csv",
     output:
         R / "golden.csv",
+    params:
+        **STEP.of("evaluation.reports.steps:compare_golden"),
+        folder=subpath(input[0], parent=True),
     log:
         LOGS / "smoke.log",
     conda:
@@ -111,4 +135,21 @@ rule smoke:
     message:
         "Comparing with the golden summary"
     script:
-        "../scripts/smoke.py"
+        SCRIPT
+
+
+# Of recorded files, not of this run's: it writes into docs/, always, in a second.
+rule results_page:
+    params:
+        **STEP.of("evaluation.reports.results_page:write_results_page"),
+        folder="docs/results",
+        study=str(SHIPPED_STUDY),
+        page="docs/results.md",
+    log:
+        LOGS / "results_page.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Writing docs/results.md from the recorded results"
+    script:
+        SCRIPT

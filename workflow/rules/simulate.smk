@@ -1,14 +1,20 @@
 # The policies in virtual time: first the capacity of each, then its records at loads that all share.
+cell_keys = lambda cell: reads.simulation_keys(SETTINGS, cell.machine, [cell.workload], [cell.policy])
 
 
 rule simulate_capacity:
     input:
+        validations=VALIDATIONS,
         costs=lambda wildcards: LAYOUT.costs(wildcards.machine),
     output:
         R / "simulated" / "{machine}" / "{workload}" / "{policy}" / CAPACITY,
     params:
-        settings=VALUES,
-        code=lambda wildcards: POLICY_CODE[wildcards.policy],
+        **STEP.of(
+            "evaluation.simulation.steps:simulate_capacity",
+            lambda cell: [*cell_keys(cell), reads.SEARCH],
+            policies=lambda cell: [cell.policy],
+        ),
+        tables=subpath(input.costs, parent=True),
     log:
         LOGS / "simulate_capacity" / "{machine}-{workload}-{policy}.log",
     conda:
@@ -16,27 +22,27 @@ rule simulate_capacity:
     message:
         "Simulating {wildcards.policy}, {wildcards.workload}, on {wildcards.machine}: QPS at 95 % QoS"
     script:
-        "../scripts/simulate_capacity.py"
+        SCRIPT
 
 
-rule simulate_loads:
+use rule simulate_capacity as simulate_loads with:
     input:
+        validations=VALIDATIONS,
         costs=lambda wildcards: LAYOUT.costs(wildcards.machine),
-        capacities=expand(
-            R / "simulated" / "{machine}" / "{workload}" / "{other}" / CAPACITY,
-            other=LAYOUT.compared,
-            allow_missing=True,
-        ),
+        capacities=lambda cell: [
+            LAYOUT.simulated(cell.machine, cell.workload, policy) / CAPACITY
+            for policy in LAYOUT.load_policies(cell.policy)
+        ],
     output:
         R / "simulated" / "{machine}" / "{workload}" / "{policy}" / RECORDS,
     params:
-        settings=VALUES,
-        code=lambda wildcards: POLICY_CODE[wildcards.policy],
+        **STEP.of(
+            "evaluation.simulation.steps:simulate_loads",
+            lambda cell: [*cell_keys(cell), reads.LOADS],
+            policies=lambda cell: [cell.policy],
+        ),
+        tables=subpath(input.costs, parent=True),
     log:
         LOGS / "simulate_loads" / "{machine}-{workload}-{policy}.log",
-    conda:
-        ENVIRONMENT
     message:
         "Simulating {wildcards.policy}, {wildcards.workload}, on {wildcards.machine}: loads that all share"
-    script:
-        "../scripts/simulate_loads.py"

@@ -1,5 +1,12 @@
 # The study of one many-core machine: a job for each cell of its grids, so that a long run is taken up where it ended.
-from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
+from functools import lru_cache
+
+from veltair.evaluation.simulation.sensitivity_cells import (
+    cell_columns,
+    cell_config,
+    sensitivity_cells,
+    study_grid,
+)
 
 STUDY = SETTINGS.study
 try:
@@ -9,20 +16,26 @@ except ConfigError as error:
 STUDY_CELLS = {
     name: VARIED if name == "sensitivity" else paths for name, paths in LAYOUT.cells().items()
 }
-STUDY_CAPACITIES = expand(
-    LAYOUT.simulated(STUDY.machine, STUDY.workload, "{other}") / CAPACITY, other=LAYOUT.compared
-)
+cell_of = lru_cache(lambda folder, index: cell_config(SETTINGS, folder, int(index)))
+# Of whom loads of the study are shares of.
+STUDY_CAPACITIES = [
+    LAYOUT.simulated(STUDY.machine, STUDY.workload, policy) / CAPACITY for policy in LAYOUT.references()
+]
 
 
 rule granularity:
     input:
+        validations=VALIDATIONS,
         costs=LAYOUT.costs(STUDY.machine),
         capacities=STUDY_CAPACITIES,
     output:
         R / "study" / "granularity" / "{policy}.csv",
     params:
-        settings=VALUES,
-        code=lambda wildcards: POLICY_CODE[wildcards.policy],
+        **STEP.of(
+            "evaluation.simulation.study_steps:write_granularity",
+            lambda cell: reads.study_keys(SETTINGS, [cell.policy], ("study", "granularity", "loads")),
+            policies=lambda cell: [cell.policy],
+        ),
     log:
         LOGS / "granularity" / "{policy}.log",
     conda:
@@ -30,18 +43,22 @@ rule granularity:
     message:
         "Simulating {wildcards.policy} at rates that all share"
     script:
-        "../scripts/granularity.py"
+        SCRIPT
 
 
 rule conflicts:
     input:
+        validations=VALIDATIONS,
         costs=LAYOUT.costs(STUDY.machine),
         capacities=STUDY_CAPACITIES,
     output:
         R / "metrics" / "conflicts.csv",
     params:
-        settings=VALUES,
-        code=[POLICY_CODE[name] for name in STUDY.conflicts.policies],
+        **STEP.of(
+            "evaluation.simulation.study_steps:write_conflicts",
+            lambda wildcards: reads.study_keys(SETTINGS, STUDY.conflicts.policies, ("study", "conflicts")),
+            policies=lambda wildcards: STUDY.conflicts.policies,
+        ),
     log:
         LOGS / "conflicts.log",
     conda:
@@ -49,7 +66,7 @@ rule conflicts:
     message:
         "Simulating conflicts over time"
     script:
-        "../scripts/conflicts.py"
+        SCRIPT
 
 
 rule layer_tables:
@@ -59,7 +76,11 @@ rule layer_tables:
         R / "metrics" / "core_need.csv",
         R / "metrics" / "slowdown.csv",
     params:
-        settings=VALUES,
+        **STEP.of(
+            "evaluation.simulation.study_steps:write_layer_tables",
+            lambda wildcards: reads.layer_keys(SETTINGS),
+        ),
+        folder=subpath(output[0], parent=True),
     log:
         LOGS / "layer_tables.log",
     conda:
@@ -67,18 +88,23 @@ rule layer_tables:
     message:
         "Computing core needs of layers and slowdowns of versions"
     script:
-        "../scripts/layer_tables.py"
+        SCRIPT
 
 
 rule sensitivity:
     input:
+        validations=VALIDATIONS,
         # A described machine is derived anew where an assumption is about it.
         costs=[LAYOUT.costs(machine) for machine in (STUDY.machine, HOST)],
     output:
         R / "study" / "sensitivity" / "{variation}" / "{index}.csv",
     params:
-        settings=VALUES,
-        code=list(POLICY_CODE.values()),
+        **STEP.under(
+            "evaluation.simulation.study_steps:write_sensitivity",
+            lambda cell: reads.under_study(*cell_of(cell.variation, cell.index)),
+            policies=lambda cell: cell_of(cell.variation, cell.index)[1],
+        ),
+        policies=lambda cell: list(cell_of(cell.variation, cell.index)[1]),
     wildcard_constraints:
         # An assumption, and another workload than the study's.
         variation="[A-Za-z0-9._-]+(@[A-Za-z0-9._-]+)?",
@@ -89,17 +115,22 @@ rule sensitivity:
     message:
         "Simulating under another assumption: {wildcards.variation}, value {wildcards.index}"
     script:
-        "../scripts/sensitivity.py"
+        SCRIPT
 
 
 rule scale:
     input:
+        validations=VALIDATIONS,
         costs=lambda wildcards: LAYOUT.costs(wildcards.machine),
     output:
         R / "study" / "scale" / "{machine}.csv",
     params:
-        settings=VALUES,
-        code=list(POLICY_CODE.values()),
+        **STEP.under(
+            "evaluation.simulation.study_steps:write_scale",
+            lambda wildcards: reads.under_study(study_grid(SETTINGS), STUDY.policies),
+            policies=lambda wildcards: STUDY.policies,
+        ),
+        policies=list(STUDY.policies),
     log:
         LOGS / "scale" / "{machine}.log",
     conda:
@@ -107,7 +138,7 @@ rule scale:
     message:
         "Simulating {wildcards.machine}, of the scale"
     script:
-        "../scripts/scale.py"
+        SCRIPT
 
 
 rule study_tables:
@@ -116,7 +147,10 @@ rule study_tables:
     output:
         [R / "metrics" / f"{name}.csv" for name in STUDY_CELLS],
     params:
-        settings=VALUES,
+        **STEP.of("evaluation.simulation.study_steps:gather"),
+        cells={name: [str(path) for path in paths] for name, paths in STUDY_CELLS.items()},
+        assumptions=cell_columns(SETTINGS),
+        folder=LAYOUT.metrics,
     log:
         LOGS / "study_tables.log",
     conda:
@@ -124,25 +158,26 @@ rule study_tables:
     message:
         "Gathering the cells of the study"
     script:
-        "../scripts/study_tables.py"
+        SCRIPT
 
 
 rule paper_figures:
     input:
         rules.metrics.output,
         LAYOUT.study_tables(),
-        claims="veltair/data/claims.yaml",  # the paper's own values
     output:
         LAYOUT.paper_figure_files(),
     params:
-        folder=LAYOUT.metrics,
+        **STEP.of("evaluation.reports.paper_figures:draw_paper_figures"),
         names=LAYOUT.paper_figures(),
-        figures=VALUES["figures"],
+        order=LAYOUT.policy_order(),
+        folder=LAYOUT.metrics,
+        **FIGURES,
     log:
         LOGS / "paper_figures.log",
     conda:
         ENVIRONMENT
     message:
-        "Drawing the figures of the paper"
+        "Drawing the figures of the study"
     script:
-        "../scripts/paper_figures.py"
+        SCRIPT

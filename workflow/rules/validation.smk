@@ -1,11 +1,17 @@
 # How far simulator and models are off on this machine: results/validation.md, results/benchmarks/validation.json.
 
 VALIDATION = R / "validation"
-VALIDATION_TABLES = expand(VALIDATION / "{table}.csv", table=["fidelity", "corun_fit", "cost_fit"])
+VALIDATED = ["fidelity", "corun_fit", "cost_fit"]
+VALIDATION_TABLES = expand(VALIDATION / "{table}.csv", table=VALIDATED)
 TRACES = expand(
     VALIDATION / "traces" / "{workload}" / "{policy}" / RECORDS,
     workload=SETTINGS.measured.workloads,
     policy=LAYOUT.compared,
+)
+VALIDATE = STEP.of(
+    "evaluation.validation.steps:validate",
+    lambda wildcards: reads.validation_keys(SETTINGS),
+    policies=lambda wildcards: SETTINGS.policies,
 )
 
 
@@ -13,12 +19,17 @@ TRACES = expand(
 rule co_runs:
     input:
         costs=LAYOUT.costs(HOST),
-        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
-        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
+        plans=PLANS,
+        libraries=LIBRARIES,
     output:
         VALIDATION / "co_runs.parquet",
     params:
-        settings=VALUES,
+        **STEP.of(
+            "evaluation.validation.steps:measure_co_runs",
+            lambda wildcards: [("results",), ("engine",), ("measured", "seed")],
+        ),
+        tables=subpath(input.costs, parent=True),
+        builds=BUILDS,
     log:
         LOGS / "co_runs.log",
     conda:
@@ -29,19 +40,20 @@ rule co_runs:
     message:
         "Timing pairs of models beside each other (progress: {log})"
     script:
-        "../scripts/co_runs.py"
+        SCRIPT
 
 
 # Of ResNet-50 and MobileNet-V2: 32 versions, about 80 s on one core. Nothing is timed.
 rule traffic:
     input:
-        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
-        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
+        plans=PLANS,
+        libraries=LIBRARIES,
     output:
         VALIDATION / "traffic.csv",
     params:
-        settings=VALUES,
-        native=LAYOUT.native,
+        **STEP.of("evaluation.validation.traffic_steps:write_traffic"),
+        builds=BUILDS,
+        native=str(LAYOUT.native),
     log:
         LOGS / "traffic.log",
     conda:
@@ -49,16 +61,18 @@ rule traffic:
     message:
         "Simulating caches under a sample of layers (progress: {log})"
     script:
-        "../scripts/traffic.py"
+        SCRIPT
 
 
 rule traffic_figure:
     input:
-        rules.traffic.output[0],
+        table=rules.traffic.output[0],
     output:
         LAYOUT.traffic_figure(),
     params:
-        figures=VALUES["figures"],
+        **STEP.of("evaluation.validation.traffic_steps:draw_traffic"),
+        figure=FIGURES["figures"] / "validation_traffic",
+        formats=FIGURES["formats"],
     log:
         LOGS / "traffic_figure.log",
     conda:
@@ -66,21 +80,27 @@ rule traffic_figure:
     message:
         "Drawing modelled against simulated traffic"
     script:
-        "../scripts/traffic_figure.py"
+        SCRIPT
 
 
 # On 2 cores with ResNet-50 and MobileNet-V2: two loads of 220 queries, about 1 minute a policy, 2 at most.
 rule validation_trace:
     input:
         costs=LAYOUT.costs(HOST),
-        plans=expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models),
-        libraries=expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models),
+        plans=PLANS,
+        libraries=LIBRARIES,
     output:
         records=VALIDATION / "traces" / "{workload}" / "{policy}" / RECORDS,
         runs=VALIDATION / "traces" / "{workload}" / "{policy}" / "runs.csv",
     params:
-        settings=VALUES,
-        code=lambda wildcards: POLICY_CODE[wildcards.policy],
+        **STEP.of(
+            "evaluation.validation.steps:measure_trace",
+            lambda cell: reads.trace_keys(SETTINGS, cell.workload, cell.policy),
+            policies=lambda cell: [cell.policy],
+        ),
+        tables=subpath(input.costs, parent=True),
+        builds=BUILDS,
+        output=subpath(output.records),
     log:
         LOGS / "validation_trace" / "{workload}-{policy}.log",
     conda:
@@ -91,7 +111,7 @@ rule validation_trace:
     message:
         "Recording a trace: {wildcards.policy}, {wildcards.workload}, on this machine (progress: {log})"
     script:
-        "../scripts/validation_trace.py"
+        SCRIPT
 
 
 rule validation:
@@ -104,9 +124,14 @@ rule validation:
     output:
         figures=R / "benchmarks" / "validation.json",
         report=R / "validation.md",
+        record=VALIDATION / "record.json",
         tables=VALIDATION_TABLES,
     params:
-        settings=VALUES,
+        **VALIDATE,
+        tables=subpath(input.costs, parent=True),
+        described=subpath(input.described, parent=True),
+        written=VALIDATION,
+        command="snakemake --cores all validation",
     log:
         LOGS / "validation.log",
     conda:
@@ -114,11 +139,11 @@ rule validation:
     message:
         "Comparing simulator and models with what was measured (progress: {log})"
     script:
-        "../scripts/validation.py"
+        SCRIPT
 
 
 # Everything that it needs is measured here first: probe, profile, co-runs and a short trace of each policy.
-rule validate_machine:
+use rule validation as validate_machine with:
     input:
         costs=LAYOUT.costs(HOST),
         co_runs=rules.co_runs.output[0],
@@ -127,38 +152,35 @@ rule validate_machine:
     output:
         figures=R / "benchmarks" / "validate_machine.json",
         report=R / "validate_machine.md",
-        tables=expand(
-            VALIDATION / "machine" / "{table}.csv", table=["fidelity", "corun_fit", "cost_fit"]
-        ),
+        record=VALIDATION / "machine" / "record.json",
+        tables=expand(VALIDATION / "machine" / "{table}.csv", table=VALIDATED),
     params:
-        settings=VALUES,
+        **VALIDATE,
+        tables=subpath(input.costs, parent=True),
+        described=None,
+        written=VALIDATION / "machine",
+        command="snakemake --cores all validate_machine",
     log:
         LOGS / "validate_machine.log",
-    conda:
-        ENVIRONMENT
     message:
         "Whether this machine may be labelled validated (progress: {log})"
-    script:
-        "../scripts/validation.py"
-
 
 
 # With the figure of the traffic, which has a rule of its own.
-rule validation_figures:
+use rule paper_figures as validation_figures with:
     input:
         VALIDATION_TABLES,
         LAYOUT.traffic_figure(),
+        claims="veltair/data/claims.yaml",
     output:
         LAYOUT.validation_figures(),
     params:
+        **STEP.of("evaluation.reports.paper_figures:draw_paper_figures"),
+        names=list(FIDELITY),
         folder=VALIDATION,
-        names=FIDELITY,
-        figures=VALUES["figures"],
+        order=LAYOUT.policy_order(),
+        **FIGURES,
     log:
         LOGS / "validation_figures.log",
-    conda:
-        ENVIRONMENT
     message:
         "Drawing measured against simulated"
-    script:
-        "../scripts/paper_figures.py"

@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from models.mobilenet_v2 import mobilenet_v2
+from models.resnet50 import resnet50
 from tests.support.onnx_builders import make_onnx, node
 from tests.support.tiny import tiny_words
 from veltair.compiler.frontend import importer
@@ -22,6 +24,16 @@ ROW = {"x": (1, 3)}
 
 def import_nodes(*nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",), **options: Any) -> ImportedModel:
     return import_model("small", make_onnx(nodes, ROW, dict.fromkeys(outputs, (1, 3)), **options), 0.01)
+
+
+@pytest.fixture(scope="module")
+def resnet50_imported() -> ImportedModel:
+    return import_model("resnet50", resnet50(), 0.015)
+
+
+@pytest.fixture(scope="module")
+def mobilenet_v2_imported() -> ImportedModel:
+    return import_model("mobilenet_v2", mobilenet_v2(), 0.010)
 
 
 def test_resnet50_becomes_58_layers_of_29_structures(resnet50_imported: ImportedModel) -> None:

@@ -18,12 +18,12 @@ from tvm_ffi import structural_equal
 from veltair.compiler.footprint.tiling import read_tiling
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.importer import ImportedModel
+from veltair.compiler.search import search as search_module
 from veltair.compiler.search.evolution import measurable, module_of
 from veltair.compiler.search.progress import Progress
 from veltair.compiler.search.records import Batch, Header, RecordFile, SearchTrial, pack, read_record
 from veltair.compiler.search.runner import Measured, MeasureError
 from veltair.compiler.search.search import SearchSettings, continue_records, read_candidates, replay, search
-from veltair.compiler.search.search import search as search_module
 from veltair.compiler.search.target import cpu_target
 from veltair.compiler.search.traces import plain
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compiler.select.test_store import FOUND, INFO, tamper
+from tests.support.candidate_stores import FOUND, INFO, tamper
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select.shipped import (

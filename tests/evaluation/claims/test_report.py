@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.support.claim_tables import SITE, capacities, capacity_ratio, claim, rates, sensitivity
+from tests.support.claim_tables import SOURCE, capacities, capacity_ratio, claim, rates, sensitivity
 from veltair.evaluation.__main__ import main
 from veltair.evaluation.claims.report import claims_markdown, counts, write_claims
 from veltair.evaluation.claims.rules import Claim, Verdict
@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> Path:
     document = {"figures": {"anchor_ms": figure}}
     (tmp_path / "benchmarks" / "validation.json").write_text(json.dumps(document))
     values = [one.model_dump(mode="json", exclude_none=True) for one in made_up_claims()]
-    text = yaml.safe_dump({"site": SITE.model_dump(), "claims": values})
+    text = yaml.safe_dump({"source": SOURCE.model_dump(), "claims": values})
     (tmp_path / "claims.yaml").write_text(text)
     return tmp_path
 
@@ -86,7 +86,7 @@ def test_the_page_is_the_golden_one(run: Path) -> None:
 
 
 def test_a_deviation_is_printed_as_large_as_a_pass(run: Path) -> None:
-    text = claims_markdown(judge(run), SITE)
+    text = claims_markdown(judge(run), SOURCE)
     first = next(line for line in text.splitlines() if "PASS" in line)
     assert "**1 PASS**" in first
     assert "**2 DEVIATES**" in first
@@ -94,7 +94,7 @@ def test_a_deviation_is_printed_as_large_as_a_pass(run: Path) -> None:
 
 
 def test_a_class_that_nothing_was_varied_for_is_said_to_be_unexamined(run: Path) -> None:
-    text = claims_markdown(judge(run), SITE)
+    text = claims_markdown(judge(run), SOURCE)
     (line,) = [line for line in text.splitlines() if line.startswith("- `qps-heavy`")]
     assert line.endswith("not examined for this class, as varied for mix only: cost of a start")
     assert "whether it is fragile was not examined for this class" in next(

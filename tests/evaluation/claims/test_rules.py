@@ -120,8 +120,8 @@ def test_more_of_a_gain_is_never_judged_worse(one: float, other: float) -> None:
 
 def book(tmp_path: Path, *claims: dict[str, Any]) -> Path:
     path = tmp_path / "claims.yaml"
-    site = {"backend": "simulator", "machine": "box"}
-    path.write_text(yaml.safe_dump({"site": site, "claims": list(claims)}))
+    source = {"backend": "simulator", "machine": "box"}
+    path.write_text(yaml.safe_dump({"source": source, "claims": list(claims)}))
     return path
 
 

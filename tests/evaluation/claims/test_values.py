@@ -3,7 +3,7 @@ from math import inf, isnan
 import pandas as pd
 import pytest
 
-from tests.support.claim_tables import SITE, capacities, capacity_ratio, claim, rates, sensitivity
+from tests.support.claim_tables import SOURCE, capacities, capacity_ratio, claim, rates, sensitivity
 from veltair.evaluation.claims.rules import Source, Verdict
 from veltair.evaluation.claims.values import ClaimTables, JudgedClaim, judge_from_tables
 
@@ -27,7 +27,7 @@ SINGLE_PASS = {
 
 
 def judged(tables: ClaimTables, **changes: object) -> JudgedClaim:
-    return judge_from_tables(claim(**changes), SITE, tables)
+    return judge_from_tables(claim(**changes), SOURCE, tables)
 
 
 def of_capacities(values: dict[tuple[str, str], list[float]], **changes: object) -> JudgedClaim:

@@ -104,8 +104,16 @@ def test_results_are_about_the_simulated_machines_and_the_measured_host(
 
 def test_there_is_a_figure_of_each_kind_in_each_format() -> None:
     figures = Layout(load([ROOT / "workflow" / "config" / "config.yaml"])).figures()
-    assert len(figures) == len(set(figures)) == 6
+    assert len(figures) == len(set(figures)) == 12
     assert {path.suffix for path in figures} == {".png", ".svg"}
+
+
+def test_figures_at_loads_that_no_run_has_are_left_out() -> None:
+    simulated = SIMULATED | {"loads": [0.5, 0.8]}
+    names = layout(simulated=simulated).compared_figures()
+    assert "paper_latency" in names and "paper_efficiency" not in names
+    names = layout(profile={"costs": "measured"}, simulated=simulated, measured=MEASURED).compared_figures()
+    assert "paper_efficiency" in names
 
 
 START = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 55]}
@@ -143,3 +151,30 @@ def test_shipped_tables_without_a_model_that_is_simulated_are_refused(
     more["workloads"]["mix"]["huge"] = 1
     with pytest.raises(ConfigError, match=r"lack huge \(they have small, large\)"):
         check_shipped(parse(more))
+
+
+def test_loads_of_a_policy_are_taken_from_its_own_capacity_and_planaria_s() -> None:
+    assert layout().load_policies("FcfsMin") == ["FcfsMin", "Planaria"]
+    assert layout().load_policies("Planaria") == ["Planaria"]
+
+
+def test_without_planaria_loads_are_taken_from_all_capacities() -> None:
+    paths = {name: {"path": "baselines.fcfs_min:FcfsMin"} for name in ("A", "B")}
+    assert layout(policies=paths).load_policies("A") == ["A", "B"]
+
+
+def test_timelines_are_drawn_of_measured_runs_that_record_them() -> None:
+    measured = {"enabled": True, "workloads": ["mix"]}
+    profiled = {"costs": "measured"}
+    assert layout(measured=measured, profile=profiled).timelines() == []
+    recorded = layout(measured={**measured, "timeline": True}, profile=profiled, figures={"folder": "f"})
+    assert recorded.timelines() == [Path("f/timelines/mix/FcfsMin"), Path("f/timelines/mix/Planaria")]
+
+
+def test_policies_are_shown_as_the_configuration_lists_them_and_get_colours_by_a_list_of_their_own() -> None:
+    assert layout().policy_order() == {"rows": ["FcfsMin", "Planaria"], "styles": ["FcfsMin", "Planaria"]}
+    changed = layout(figures={"styles": ["Planaria"]})
+    assert changed.policy_order() == {
+        "rows": ["FcfsMin", "Planaria"],
+        "styles": ["Planaria", "FcfsMin"],
+    }

@@ -4,9 +4,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from struct import pack
 
-from veltair.machine.workers.crash_notes import NAME_BYTES
+import numpy as np
+
+from veltair.machine.workers.crash_notes import CRASH_NOTE
 
 RUNNING, RESTING = 1, 0
 WORKS = """
@@ -22,7 +23,7 @@ with logged(sys.argv[1]):
 
 
 def note(query: int, layer: int, state: int, model: str) -> bytes:
-    return pack(f"<QII{NAME_BYTES}s", query, layer, state, model.encode())
+    return np.array((query, layer, state, model.encode()), CRASH_NOTE).tobytes()
 
 
 def supervised(work: str, folder: Path, notes: bytes | None = None) -> subprocess.CompletedProcess[str]:
@@ -42,6 +43,16 @@ def test_an_error_of_the_work_is_told_once_and_fails_the_script(tmp_path: Path) 
     done = supervised("raise ValueError('no such layer')", tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("error: no such layer") == 1
+
+
+def test_an_error_is_told_alone_where_an_orderly_end_would_crash(tmp_path: Path) -> None:
+    crash_late = "import atexit; atexit.register(os.kill, os.getpid(), signal.SIGSEGV)"
+    done = supervised(
+        f"{crash_late}; raise ValueError('its kernel hangs')", tmp_path, note(1, 0, RUNNING, "x")
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"error: its kernel hangs\n(the trace is in {tmp_path / 'log'})\n"
+    assert not (tmp_path / "notes").exists()
 
 
 def test_a_crash_is_told_with_what_the_workers_were_at(tmp_path: Path) -> None:

@@ -1,23 +1,13 @@
-from collections.abc import Callable
-
 import numpy as np
-import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
-from tests.support.figure_texts import overlaps, texts
+from tests.support.figure_texts import texts
 from tests.support.plot_tables import corun_table, cost_table, fidelity_table
 from veltair.evaluation.figures.fidelity_plots import (
     paper_corun_fit_figure,
     paper_cost_fit_figure,
     paper_fidelity_figure,
 )
-
-
-def test_no_texts_of_any_figure_cover_each_other() -> None:
-    assert overlaps(paper_fidelity_figure(fidelity_table())) == []
-    assert overlaps(paper_cost_fit_figure(cost_table())) == []
-    assert overlaps(paper_corun_fit_figure(corun_table())) == []
 
 
 def test_each_policy_is_a_point_with_the_null_model_as_an_open_ring() -> None:
@@ -38,30 +28,6 @@ def test_titles_tell_the_error_beside_that_of_the_null_model() -> None:
     shown = texts(paper_fidelity_figure(fidelity_table()))
     assert "QPS at 95 % QoS\nerror 4 %, null 15 %" in shown
     assert " points, null " in shown
-
-
-def test_axes_have_units_and_the_caption_the_sample() -> None:
-    figure = paper_fidelity_figure(fidelity_table())
-    labels = " ".join(axis.get_xlabel() for axis in figure.axes)
-    assert all(unit in labels for unit in ("(queries/s)", "(ms)", "(% of queries)"))
-    assert "n = 240 counted queries a run, seed 1" in " ".join(texts(figure).split())
-
-
-@pytest.mark.parametrize(
-    ("figure", "table"),
-    [
-        (paper_fidelity_figure, fidelity_table),
-        (paper_cost_fit_figure, cost_table),
-        (paper_corun_fit_figure, corun_table),
-    ],
-)
-def test_a_machine_that_is_not_validated_is_marked(
-    figure: Callable[[pd.DataFrame], Figure], table: Callable[[], pd.DataFrame]
-) -> None:
-    assert "UNVALIDATED" not in texts(figure(table()))
-    unvalidated = figure(table().assign(validated=False))
-    assert "host: UNVALIDATED" in texts(unvalidated)
-    assert {axis.get_facecolor()[:3] for axis in unvalidated.axes if axis.get_visible()} == {(0.95,) * 3}
 
 
 def test_a_null_model_that_was_not_run_is_left_out() -> None:

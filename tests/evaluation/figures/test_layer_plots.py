@@ -2,14 +2,9 @@ import pandas as pd
 import pytest
 from matplotlib.patches import StepPatch
 
-from tests.support.figure_texts import overlaps, texts
+from tests.support.figure_texts import texts
 from tests.support.plot_tables import need_table, slowdown_table, target_table
 from veltair.evaluation.figures.layer_plots import paper_core_need_figure, paper_slowdown_figure
-
-
-def test_no_texts_of_either_figure_cover_each_other() -> None:
-    assert overlaps(paper_core_need_figure(need_table(), target_table())) == []
-    assert overlaps(paper_slowdown_figure(slowdown_table())) == []
 
 
 def test_core_need_has_steps_of_the_lowest_and_highest_pressure_and_their_means() -> None:
@@ -48,13 +43,6 @@ def test_panels_of_slowdown_have_the_same_limits() -> None:
     assert len({axis.get_ylim() for axis in axes[:3]}) == 1
 
 
-def test_titles_tell_the_target_and_that_it_was_relaxed_on_an_unvalidated_machine() -> None:
-    shown = texts(paper_core_need_figure(need_table(), target_table()))
-    assert "QoS 184 ms*" in shown and "QoS 15 ms\n" in shown
-    assert "resnet50\nthreadripper-3990x: UNVALIDATED" in shown
-    assert "ssd_resnet34 100 to 184 ms" in " ".join(shown.split())
-
-
 def test_slowdown_is_over_the_same_version_alone_and_latency_over_the_best_alone() -> None:
     upper, lower = paper_slowdown_figure(slowdown_table(["resnet50"])).axes
     # Version 4 is 1.32 times as slow alone as the best and loses 24 % at full pressure.
@@ -67,15 +55,6 @@ def test_versions_differ_by_marker_and_the_ends_are_named() -> None:
     figure = paper_slowdown_figure(slowdown_table(["resnet50"]))
     assert len({line.get_marker() for line in figure.axes[0].lines}) == 5
     assert "version 0 (most local)" in texts(figure) and "version 4 (most parallel)" in texts(figure)
-
-
-def test_axes_have_units() -> None:
-    need = paper_core_need_figure(need_table(), target_table()).axes[0]
-    assert need.get_xlabel() == "layer (index); out of reach: 2 / 2 %"
-    assert need.get_ylabel() == "core need (cores)"
-    upper, lower = paper_slowdown_figure(slowdown_table(["resnet50"])).axes
-    assert lower.get_xlabel() == "pressure (share, 0 to 1)"
-    assert upper.get_ylabel() == "slowdown (\N{MULTIPLICATION SIGN})"
 
 
 def test_one_level_and_one_version_are_figures() -> None:

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from tests.support.figure_texts import overlaps, texts
+from tests.support.figure_texts import texts
 from tests.support.plot_tables import (
     SIX,
     conflict_table,
@@ -13,16 +13,15 @@ from tests.support.plot_tables import (
     seed_table,
     target_table,
 )
-from veltair.evaluation.figures.run_plots import paper_conflicts_figure, paper_granularity_figure
+from veltair.evaluation.figures.run_plots import (
+    latency_figure,
+    paper_conflicts_figure,
+    paper_granularity_figure,
+)
 
 
 def conflicts_figure(table: pd.DataFrame) -> Figure:
     return paper_conflicts_figure(table, rate_table(seed_table(seeds=[1])), target_table())
-
-
-def test_no_texts_of_either_figure_cover_each_other() -> None:
-    assert overlaps(paper_granularity_figure(granularity_table(), target_table())) == []
-    assert overlaps(conflicts_figure(conflict_table(workloads=["light", "mix"]))) == []
 
 
 def test_granularity_is_satisfaction_over_the_offered_rate_with_a_band_of_seeds() -> None:
@@ -31,17 +30,6 @@ def test_granularity_is_satisfaction_over_the_offered_rate_with_a_band_of_seeds(
     upper = paper_granularity_figure(runs, target_table()).axes[0]
     assert upper.lines[0].get_ydata() == pytest.approx(85.0)
     assert upper.collections[0].get_datalim(upper.transData).ymin == pytest.approx(80.0)
-
-
-def test_axes_have_units_and_the_caption_the_sample() -> None:
-    figure = paper_granularity_figure(granularity_table(), target_table())
-    labels = " ".join(axis.get_xlabel() + axis.get_ylabel() for axis in figure.axes)
-    assert all(unit in labels for unit in ("(queries/s)", "(% of queries)", "(% of starts)"))
-    assert "n = 9000 counted queries a run, seeds 1, 2." in " ".join(texts(figure).split())
-
-
-def test_conflicts_tell_how_many_queries_the_run_had() -> None:
-    assert "n = 500 queries a run, seed 1." in " ".join(texts(conflicts_figure(conflict_table())).split())
 
 
 def test_a_strip_is_the_share_of_starts_in_conflict_with_gaps_where_nothing_started() -> None:
@@ -82,3 +70,39 @@ def test_missing_columns_and_empty_tables_are_refused() -> None:
         paper_granularity_figure(granularity_table().drop(columns="satisfaction"), target_table())
     with pytest.raises(ValueError, match="nothing to draw"):
         paper_granularity_figure(granularity_table()[:0], target_table())
+
+
+def test_latency_is_drawn_over_the_offered_rate_with_a_band_of_seeds() -> None:
+    seeds = seed_table(["Planaria"], [1, 2], ["mix"]).assign(qps_at_95=60.0)
+    rates = rate_table(seeds).assign(latency_mean_s=lambda rows: 0.01 * rows["seed"])
+    upper, lower = latency_figure(rates, target_table()).axes
+    assert lower.lines[0].get_ydata() == pytest.approx([15.0] * 5)
+    assert len(upper.collections) == len(lower.collections) == 1
+
+
+@pytest.mark.parametrize(("slower", "top_ms"), [(1, 100.0), (100, 3680.0)])
+def test_the_axis_of_latencies_ends_at_twenty_times_the_longest_qos(slower: float, top_ms: float) -> None:
+    # The QoS of the mix reach up to 184 ms; latencies are 50 ms, drawn up to twice the QoS, or 5 s.
+    seeds = seed_table(["Planaria"], [1], ["mix"])
+    figure = latency_figure(rate_table(seeds).assign(latency_mean_s=0.05 * slower), target_table())
+    assert figure.axes[1].get_ylim()[1] == pytest.approx(max(top_ms, 2 * 184.0), rel=1e-3)
+    assert [line.get_ydata()[0] for line in figure.axes[1].lines if line.get_linestyle() == ":"] == [
+        15.0,
+        184.0,
+    ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_metrics_that_are_no_numbers_are_gaps() -> None:
+    rates = rate_table(seed_table(["Planaria"], [1], ["mix"]))
+    assert latency_figure(rates.assign(latency_mean_s=np.nan), target_table()).axes
+
+
+def test_runs_that_are_invalid_are_not_drawn() -> None:
+    rates = rate_table(seed_table(["Planaria"], [1], ["mix"])).assign(invalid=["late", "", "", "", ""])
+    assert len(latency_figure(rates, target_table()).axes[0].lines[0].get_xdata()) == 4
+
+
+def test_the_figure_of_latencies_needs_runs() -> None:
+    with pytest.raises(ValueError, match="nothing to draw"):
+        latency_figure(rate_table(seed_table(["Planaria"], [1]))[:0], target_table())

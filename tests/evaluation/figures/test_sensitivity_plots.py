@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
-from tests.support.figure_texts import overlaps, texts
+from tests.support.figure_texts import texts
 from tests.support.plot_tables import scale_table, sensitivity_table, target_table, unservable
 from veltair.evaluation.figures.sensitivity_plots import (
     BAND,
@@ -26,11 +26,6 @@ def line(axis: Axes, policy: str) -> tuple[list[float], list[float]]:
     """Return the values and means of a policy's line."""
     bars = next(container for container in axis.containers if container.get_label() == policy)
     return list(bars.lines[0].get_xdata()), list(bars.lines[0].get_ydata())
-
-
-def test_no_texts_of_either_figure_cover_each_other() -> None:
-    assert overlaps(paper_sensitivity_figure(sensitivity_table(), target_table())) == []
-    assert overlaps(paper_scale_figure(scale_table(), target_table())) == []
 
 
 def test_ratios_are_paired_with_planaria_under_the_same_assumption() -> None:
@@ -107,26 +102,11 @@ def test_where_planaria_cannot_serve_the_panel_says_so() -> None:
     assert axis.get_xlim()[1] > 2.6
 
 
-@pytest.mark.filterwarnings("error")
-def test_nothing_servable_and_one_seed_are_figures() -> None:
-    table = sensitivity_table([1])
-    assert "(one seed: no interval)" in " ".join(
-        texts(paper_sensitivity_figure(table, target_table())).split()
-    )
-    assert paper_sensitivity_figure(unservable(table, table["seed"] == 1), target_table()).axes
-
-
 def test_categories_are_named_and_not_joined_by_lines() -> None:
     axis = paper_sensitivity_figure(of("placement"), target_table()).axes[0]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["spread", "pinned"]
     bars = next(container for container in axis.containers if container.get_label() == "Veltair-FULL")
     assert bars.lines[0].get_linestyle() == "None"
-
-
-def test_captions_tell_queries_seeds_and_relaxed_targets() -> None:
-    shown = " ".join(texts(paper_sensitivity_figure(sensitivity_table(), target_table())).split())
-    assert "n = 9000 counted queries a run, seeds 1, 2, 3." in shown and "100 to 184 ms" in shown
-    assert "UNVALIDATED" in shown
 
 
 @pytest.mark.parametrize(

@@ -47,17 +47,6 @@ def test_a_window_shows_only_blocks_that_ran_in_it(timeline: Timeline) -> None:
     assert 0 < len(boxes) < len(rectangles(draw(timeline)))
 
 
-def test_axes_have_units_and_share_the_window(timeline: Timeline) -> None:
-    cores, pressure, pending = draw(timeline, 0.0, 0.05).axes
-    assert pending.get_xlabel() == "time since the run began (ms)"
-    assert (cores.get_ylabel(), pressure.get_ylabel(), pending.get_ylabel()) == (
-        "core (dotted lines part L3 groups)",
-        "pressure\n(0 to 1)",
-        "waiting\nqueries",
-    )
-    assert cores.get_xlim() == pressure.get_xlim() == pending.get_xlim() == (0.0, 50.0)
-
-
 def test_rows_are_named_by_core_on_a_small_machine_and_by_cache_group_on_a_large_one(
     timeline: Timeline,
 ) -> None:
@@ -65,13 +54,6 @@ def test_rows_are_named_by_core_on_a_small_machine_and_by_cache_group_on_a_large
     assert names == ["0", "2", "4", "6", "1", "3", "5", "7"]
     large = draw(recorded_run(1, cores=64)[0])
     assert len(large.axes[0].get_yticklabels()) == 16
-
-
-def test_the_caption_says_which_run_it_is_and_where_core_ids_come_from(timeline: Timeline) -> None:
-    text = caption(draw(timeline))
-    assert "Planaria, mix at 123.5 queries/s, seed 7; simulator, server, UNVALIDATED." in text
-    assert "Core ids assigned by placement `pinned` to the counts that were granted." in text
-    assert "left out" not in text
 
 
 def test_the_caption_says_what_the_limit_left_out() -> None:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.evaluation.loadgen import arrivals
 from veltair.evaluation.loadgen.arrivals import (
+    MersenneTwister,
     Seeds,
+    bounded_draws,
     queries,
     replay,
     sample_indices,
@@ -51,7 +52,7 @@ def test_the_schedule_does_not_depend_on_the_vector_instructions_of_the_cpu():
         "import hashlib; from veltair.evaluation.loadgen.arrivals import server_schedule_ns\n"
         f"print(hashlib.sha256(server_schedule_ns(*{GOLDEN}).astype('<i8').tobytes()).hexdigest())"
     )
-    root = Path(arrivals.__file__).parents[3]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found), "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
     assert done.stdout.decode().strip() == GOLDEN_SHA256
@@ -150,8 +151,8 @@ def test_bounded_numbers_are_those_of_drawing_one_at_a_time(bounds, seed):
             if product % 2**32 >= 2**32 % bound:
                 return product >> 32
 
-    engine = arrivals._Engine(seed)
-    assert arrivals._bounded(engine, np.array(bounds, dtype=np.uint64)).tolist() == [one(b) for b in bounds]
+    engine = MersenneTwister(seed)
+    assert bounded_draws(engine, np.array(bounds, dtype=np.uint64)).tolist() == [one(b) for b in bounds]
     assert engine.take(3).tolist() == state.randint(0, 2**32, size=3, dtype=np.uint32).tolist()
 
 

@@ -35,12 +35,12 @@ def test_loadgen_schedules_and_asks_for_exactly_what_arrivals_says(served):
     engine, _, summary = served
     expected = server_queries(200.0, 2000, 100, 12345, sample_models=MIXED, qos_s=QOS_S)
     assert len(expected) == 402
-    assert [query.arrival_s for query in expected] == (summary.trace.scheduled_ns / 1e9).tolist()
+    assert [query.arrival_s for query in expected] == (summary.log.scheduled_ns / 1e9).tolist()
     assert [query.model for query in expected] == [MIXED[sample] for _, sample, _ in engine.arrivals]
     seeds = Seeds.derive(12345)
     indices = sample_indices(402, len(MIXED), 100, seeds.sample_index, seeds.qsl)
     assert [sample for _, sample, _ in engine.arrivals] == indices.tolist()
-    assert summary.trace.sample_index.tolist() == indices.tolist()
+    assert summary.log.sample_index.tolist() == indices.tolist()
     assert [number for number, _, _ in engine.arrivals] == list(range(402))
 
 
@@ -51,7 +51,7 @@ def test_the_engine_was_ready_before_the_first_query(served):
 def test_joined_records_have_the_official_latency_and_the_engines_endings(served):
     _, records, summary = served
     joined = summary.join(records[::-1], zero_s=0.0)
-    official_s = summary.trace.latency_ns / 1e9
+    official_s = summary.log.latency_ns / 1e9
     assert [record.latency_s for record in joined] == pytest.approx(official_s.tolist(), abs=1e-9)
     assert [record.ending for record in joined] == [record.ending for record in records]
     assert [(r.blocks, r.conflicts, r.core_s) for r in joined] == [
@@ -79,7 +79,7 @@ def test_a_rejection_is_a_miss_though_loadgen_sees_a_fast_answer(served):
 
 def test_loadgen_judges_by_the_target_latency_it_was_given(served):
     summary = served[2]
-    assert summary.verdict.late_count == (summary.trace.latency_ns > 1_000_000).sum() >= 362
+    assert summary.verdict.late_count == (summary.log.latency_ns > 1_000_000).sum() >= 362
 
 
 def test_loadgens_verdict_is_not_given_for_two_models(served):
@@ -116,7 +116,7 @@ def test_too_few_queries_are_never_valid_and_the_reason_says_so(tmp_path):
         summary = loadgen.wait(60)
     assert summary.verdict.valid is False
     assert "early stopping" in summary.verdict.reason
-    assert len(summary.trace) == summary.verdict.query_count == 20
+    assert len(summary.log) == summary.verdict.query_count == 20
 
 
 def test_a_killed_loadgen_is_one_error_for_the_engine_and_for_the_one_who_waits(tmp_path):

@@ -3,28 +3,32 @@ import os
 import re
 import signal
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.loadgen_fakes import FakeEngine, is_gone, script_loadgen, server_run
-from veltair.evaluation.loadgen import client as loadgen_module
-from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
-from veltair.evaluation.loadgen.logs import DETAIL_FILE, TRACE_FILE, LoadGenError, read_trace
+from veltair.evaluation.loadgen.client import Limits, LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.logs import DETAIL_FILE, TRACE_FILE, LoadGenError, read_query_log
+from veltair.serving.loop.query import QueryRecord
 
 ROOT = Path(__file__).parents[3]
 # What a run in real time goes through.
-TIMED = (
-    *("loadgen", "loadgen_child", "tenants", "trace", "live"),
-    *(
-        "../serving/engine",
-        "../serving/watch",
-        "../serving/aside",
-        "../machine/model_memory",
-        "../machine/gang",
-    ),
-)
+TIMED = [
+    path.relative_to(ROOT / "veltair").as_posix()
+    for place in (
+        "evaluation/loadgen/*.py",
+        "evaluation/measurement/run.py",
+        "machine/models/model_memory.py",
+        "machine/workers/*.py",
+        "serving/engine/*.py",
+    )
+    for path in sorted((ROOT / "veltair").glob(place))
+    if path.name != "__init__.py"
+]
 
 # Gives LoadGen's process another system clock: set by some seconds once a file is there.
 CLOCK = """
@@ -44,15 +48,11 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 """
 
 
-def failure_of(
-    run: ServerRun, monkeypatch: pytest.MonkeyPatch, stall_s: float = 60.0
-) -> tuple[LoadGenError, FakeEngine]:
+def failure_of(run: ServerRun, answer_s: float = 0.002, **changes: float) -> tuple[LoadGenError, FakeEngine]:
     """Return the error of a run that fails, with limits so short that it is told soon."""
-    engine = FakeEngine()
-    monkeypatch.setattr(loadgen_module, "_STALL_S", stall_s)
-    for name in ("_TICK_S", "_SEND_TIMEOUT_S", "_EXIT_TIMEOUT_S"):
-        monkeypatch.setattr(loadgen_module, name, 0.2)
-    with pytest.raises(LoadGenError) as caught, LoadGenProcess(run) as loadgen:
+    engine = FakeEngine(answer_s=answer_s)
+    limits = replace(Limits(stall_s=60.0, tick_s=0.2, send_s=0.2, exit_s=0.2), **changes)
+    with pytest.raises(LoadGenError) as caught, LoadGenProcess(run, limits) as loadgen:
         engine.start(loadgen)
         _, event = engine.serve(loadgen)
         if isinstance(event, LoadGenError):
@@ -64,8 +64,7 @@ def failure_of(
 
 def test_a_loadgen_that_is_never_ready_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script_loadgen(tmp_path, monkeypatch, "print('loading', flush=True); time.sleep(600)")
-    monkeypatch.setattr(loadgen_module, "START_TIMEOUT_S", 0.2)
-    error, engine = failure_of(server_run(tmp_path / "out"), monkeypatch)
+    error, engine = failure_of(server_run(tmp_path / "out"), start_s=0.2)
     assert "was not ready after 0.2 s; stop other programs" in str(error)
     assert not engine.readied.is_set()
 
@@ -73,7 +72,7 @@ def test_a_loadgen_that_is_never_ready_is_stopped(tmp_path: Path, monkeypatch: p
 def test_a_loadgen_whose_program_cannot_be_run_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loadgen_module.sys, "executable", str(tmp_path / "none"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     with (
         pytest.raises(LoadGenError, match=r"process cannot be started: .*No such file"),
         LoadGenProcess(server_run(tmp_path)) as loadgen,
@@ -106,7 +105,7 @@ def test_a_loadgen_that_hangs_in_the_middle_is_stopped_though_the_engine_waits(
 ) -> None:
     script_loadgen(tmp_path, monkeypatch, steps)
     run = server_run(tmp_path / "out", min_duration_ms=0, min_query_count=2)
-    error, engine = failure_of(run, monkeypatch, stall_s=0.2)
+    error, engine = failure_of(run, stall_s=0.2)
     assert re.match(f"LoadGen hangs: {what} is .* s overdue", str(error))
     assert engine.failures() == []
 
@@ -116,8 +115,7 @@ def test_a_loadgen_that_takes_no_completions_does_not_hold_the_engine_up(
 ) -> None:
     steps = "load(); issue(10000); flush(); time.sleep(600)"
     script_loadgen(tmp_path, monkeypatch, steps, on_complete="time.sleep(600)")
-    monkeypatch.setattr("loadgen_fakes.time.sleep", lambda seconds: None)
-    error, engine = failure_of(server_run(tmp_path / "out"), monkeypatch)
+    error, engine = failure_of(server_run(tmp_path / "out"), answer_s=0.0)
     assert "LoadGen hangs: it took no completion for 0.2 s" in str(error)
     assert engine.failures() == []
 
@@ -139,7 +137,7 @@ def test_a_loadgen_that_leaves_early_is_one_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: str, on_destroy: str, message: str
 ) -> None:
     script_loadgen(tmp_path, monkeypatch, steps, on_destroy=on_destroy)
-    error, engine = failure_of(server_run(tmp_path / "out", qps=1.0), monkeypatch)
+    error, engine = failure_of(server_run(tmp_path / "out", qps=1.0))
     assert message in str(error)
     assert {str(failure) for failure in engine.failures()} <= {str(error)}
 
@@ -152,7 +150,7 @@ def test_logs_of_an_earlier_run_are_never_those_of_one_that_failed(
     for name in (TRACE_FILE, DETAIL_FILE, "mlperf_log_summary.txt"):
         (out / name).write_text("earlier")
     script_loadgen(tmp_path, monkeypatch, "load(); issue(1)")
-    failure_of(server_run(out), monkeypatch)
+    failure_of(server_run(out))
     assert [path.name for path in out.iterdir()] == ["loadgen_output.txt"]
 
 
@@ -179,7 +177,7 @@ def test_a_loadgen_killed_in_the_middle_leaves_no_log_that_passes_as_whole(tmp_p
         os.kill(loadgen.pid, signal.SIGKILL)
         assert isinstance(engine.last_event(), LoadGenError)
     with pytest.raises(LoadGenError, match=r"cut off after|cannot be read"):
-        read_trace(tmp_path / TRACE_FILE)
+        read_query_log(tmp_path / TRACE_FILE)
     assert engine.failures() == []
 
 
@@ -194,15 +192,14 @@ def test_a_system_clock_that_is_set_during_a_run_fails_it(
     monkeypatch.setenv("LD_PRELOAD", str(library))
     monkeypatch.setenv("CLOCK_FILE", str(tmp_path / "set"))
     monkeypatch.setenv("CLOCK_SECONDS", str(seconds))
-    engine = FakeEngine()
-    answer = engine._answer
 
-    def answer_and_set(loadgen: LoadGenProcess, number: int, sample: int, received_s: float) -> Any:
-        if number == 10:
-            (tmp_path / "set").touch()
-        return answer(loadgen, number, sample, received_s)
+    class SetsTheClock(FakeEngine):
+        def answer(self, loadgen: Any, number: int, sample: int, received_s: float) -> QueryRecord:
+            if number == 10:
+                (tmp_path / "set").touch()
+            return super().answer(loadgen, number, sample, received_s)
 
-    monkeypatch.setattr(engine, "_answer", answer_and_set)
+    engine = SetsTheClock()
     run = server_run(tmp_path / "out", min_duration_ms=200, min_query_count=20)
     with LoadGenProcess(run) as loadgen:
         engine.start(loadgen)
@@ -233,7 +230,7 @@ MONOTONIC = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sl
 
 @pytest.mark.parametrize("name", TIMED)
 def test_a_run_in_real_time_reads_monotonic_clocks_only(name: str) -> None:
-    source = (ROOT / "veltair" / "evaluation" / f"{name}.py").read_text()
+    source = (ROOT / "veltair" / name).read_text()
     assert clocks_of(source) <= MONOTONIC
 
 

@@ -9,12 +9,12 @@ from veltair.evaluation.loadgen.logs import (
     MIXED,
     LoadGenError,
     LoadGenResult,
+    QueryLog,
     Stamps,
-    Trace,
     _join,
     check_latencies,
     delay_problem,
-    read_trace,
+    read_query_log,
     read_verdict,
     summarize,
 )
@@ -43,11 +43,11 @@ def write(path, *parts):
 
 
 def test_a_trace_is_read_in_the_order_of_issue_from_the_first_scheduled_query(tmp_path):
-    trace = read_trace(write(tmp_path / "trace", START, SECOND, FIRST, END))
-    assert trace.scheduled_ns.tolist() == [0, 1_500_000]
-    assert trace.sample_index.tolist() == [0, 2]
-    assert trace.issue_delay_ns.tolist() == [70, 300]
-    assert trace.latency_ns.tolist() == [5_000_000, 1_000_000]
+    log = read_query_log(write(tmp_path / "trace", START, SECOND, FIRST, END))
+    assert log.scheduled_ns.tolist() == [0, 1_500_000]
+    assert log.sample_index.tolist() == [0, 2]
+    assert log.issue_delay_ns.tolist() == [70, 300]
+    assert log.latency_ns.tolist() == [5_000_000, 1_000_000]
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_a_trace_is_read_in_the_order_of_issue_from_the_first_scheduled_query(tm
 )
 def test_a_malformed_trace_is_refused(tmp_path, parts, message):
     with pytest.raises(LoadGenError, match=message):
-        read_trace(write(tmp_path / "trace", *parts))
+        read_query_log(write(tmp_path / "trace", *parts))
 
 
 def test_a_missing_trace_is_refused(tmp_path):
     with pytest.raises(LoadGenError, match="enable_trace"):
-        read_trace(tmp_path / "trace")
+        read_query_log(tmp_path / "trace")
 
 
 def test_a_log_without_a_verdict_is_refused(tmp_path):
@@ -82,7 +82,7 @@ def test_a_log_without_a_verdict_is_refused(tmp_path):
 
 def trace_of(latencies_ns, delays_ns=None):
     count = len(latencies_ns)
-    return Trace(
+    return QueryLog(
         scheduled_ns=np.arange(count) * 1_000_000,
         sample_index=np.zeros(count, dtype=np.int64),
         issue_delay_ns=np.zeros(count, dtype=np.int64) if delays_ns is None else np.array(delays_ns),

@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.loadgen_fakes import MIXED_SAMPLES, QOS_S, FakeEngine, is_gone, script_loadgen, server_run
+from tests.support.loadgen_fakes import (
+    MIXED_SAMPLES,
+    QOS_S,
+    FakeEngine,
+    loadgen_pids,
+    script_loadgen,
+    server_run,
+)
 from veltair.evaluation.loadgen.arrivals import server_queries
-from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenResult, LoadGenSummary, Trace
-from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, split, verdict_rows
+from veltair.evaluation.loadgen.client import Limits
+from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenResult, LoadGenSummary, QueryLog
+from veltair.evaluation.loadgen.per_model import LoadGenPerModel, PerModelSummary, split, verdict_rows
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 QOS_IN_TIME_S = {"a": 60.0, "b": 120.0}
@@ -23,15 +31,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tenants")
     engine = FakeEngine()
     run = server_run(folder, min_duration_ms=500, min_query_count=40)
-    with TenantProcesses(run, QOS_IN_TIME_S) as tenants:
+    with LoadGenPerModel(run, QOS_IN_TIME_S) as tenants:
         engine.start(tenants)
         records, last = engine.serve(tenants)
         assert last == "flush"
-        return run, engine, records, tenants.wait(60), tenants.pids
+        return run, engine, records, tenants.wait(60)
 
 
 def test_each_tenant_is_asked_for_by_a_schedule_of_its_own(served: Any) -> None:
-    run, engine, _, summary, _ = served
+    run, engine, _, summary = served
     for position, (tenant, own) in enumerate(split(run, QOS_IN_TIME_S).items()):
         planned = server_queries(
             own.qps,
@@ -41,20 +49,20 @@ def test_each_tenant_is_asked_for_by_a_schedule_of_its_own(served: Any) -> None:
             sample_models=own.sample_models,
             qos_s=QOS_IN_TIME_S,
         )
-        trace = summary.tenants[tenant].trace
-        assert [query.arrival_s for query in planned] == (trace.scheduled_ns / 1e9).tolist()
+        log = summary.by_model[tenant].log
+        assert [query.arrival_s for query in planned] == (log.scheduled_ns / 1e9).tolist()
         asked = [number for number, sample, _ in engine.arrivals if MIXED_SAMPLES[sample] == tenant]
         assert asked == [2 * sequence + position for sequence in range(len(planned))]
 
 
 def test_query_ids_are_unique_over_tenants_and_all_samples_are_asked_for_by_their_index(served: Any) -> None:
-    _, engine, records, _, _ = served
+    _, engine, records, _ = served
     assert len({record.query.id for record in records}) == len(records)
     assert {sample for _, sample, _ in engine.arrivals} == set(range(len(MIXED_SAMPLES)))
 
 
 def test_each_tenant_has_loadgens_official_verdict(served: Any) -> None:
-    _, _, records, summary, _ = served
+    _, _, records, summary = served
     for tenant, verdict in summary.verdicts.items():
         assert verdict.query_count == sum(record.query.model == tenant for record in records)
         assert verdict.target_latency_ns == QOS_IN_TIME_S[tenant] * 1e9
@@ -63,14 +71,14 @@ def test_each_tenant_has_loadgens_official_verdict(served: Any) -> None:
 
 
 def test_joined_records_keep_their_ids_and_have_each_tenants_official_latency(served: Any) -> None:
-    _, _, records, summary, _ = served
+    _, _, records, summary = served
     joined = summary.join(records, zero_s=0.0)
     assert {record.query.id for record in joined} == {record.query.id for record in records}
     arrivals_s = [record.query.arrival_s for record in joined]
     assert arrivals_s == sorted(arrivals_s)
-    for position, one in enumerate(summary.tenants.values()):
+    for position, one in enumerate(summary.by_model.values()):
         own = [record for record in joined if record.query.id % 2 == position]
-        official_s = one.trace.latency_ns / 1e9
+        official_s = one.log.latency_ns / 1e9
         assert [record.latency_s for record in own] == pytest.approx(official_s.tolist(), abs=1e-9)
         assert own[0].query.arrival_s == pytest.approx(one.origin_s)
 
@@ -81,45 +89,41 @@ def test_the_engine_is_ready_before_any_tenant_starts_and_hears_of_the_end_once(
     assert engine.events.empty()
 
 
-def test_the_starts_of_the_tenants_lie_within_the_run(served: Any) -> None:
-    assert 0 <= served[3].start_spread_s < 60
-
-
 def test_no_process_of_a_tenant_is_left(served: Any) -> None:
-    assert all(is_gone(pid) for pid in served[4])
+    assert loadgen_pids() == []
 
 
 def test_a_missing_record_of_a_tenant_is_refused(served: Any) -> None:
-    _, _, records, summary, _ = served
+    _, _, records, summary = served
     with pytest.raises(ValueError, match="but LoadGen issued"):
         summary.join(records[1:], zero_s=0.0)
 
 
 def test_records_that_do_not_add_up_name_the_tenant(served: Any) -> None:
-    _, _, records, summary, _ = served
-    b = summary.tenants["b"]
+    _, _, records, summary = served
+    b = summary.by_model["b"]
     other = replace(b, verdict=replace(b.verdict, mean_latency_ns=1))
     with pytest.raises(LoadGenError, match=r"tenant b: .*the mean latency in ns is \d+, but 1 in LoadGen's"):
-        TenantsSummary({**summary.tenants, "b": other}, 1.0).join(records, zero_s=0.0)
+        PerModelSummary({**summary.by_model, "b": other}, 1.0).join(records, zero_s=0.0)
 
 
 def test_a_killed_tenant_is_one_error_with_its_name_and_no_process_is_left(tmp_path: Path) -> None:
     engine = FakeEngine()
-    with TenantProcesses(server_run(tmp_path, min_duration_ms=60_000), QOS_S) as tenants:
+    with LoadGenPerModel(server_run(tmp_path, min_duration_ms=60_000), QOS_S) as tenants:
         engine.start(tenants)
         engine.events.get(timeout=60)
-        os.kill(tenants.pids[1], signal.SIGKILL)
+        os.kill(loadgen_pids()[1], signal.SIGKILL)
         error = engine.last_event()
         assert str(error).startswith("tenant b: LoadGen's process was killed by signal 9")
-    assert all(is_gone(pid) for pid in tenants.pids)
+    assert loadgen_pids() == []
     assert engine.failures() == []
 
 
 def test_two_killed_tenants_are_one_error(tmp_path: Path) -> None:
     engine = FakeEngine()
-    with TenantProcesses(server_run(tmp_path, min_duration_ms=60_000), QOS_S) as tenants:
+    with LoadGenPerModel(server_run(tmp_path, min_duration_ms=60_000), QOS_S) as tenants:
         engine.start(tenants)
-        for pid in tenants.pids:
+        for pid in loadgen_pids():
             os.kill(pid, signal.SIGKILL)
         error = engine.last_event()
         with pytest.raises(LoadGenError) as caught:
@@ -132,26 +136,25 @@ def test_a_tenant_that_is_never_ready_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script_loadgen(tmp_path, monkeypatch, "time.sleep(600)")
-    monkeypatch.setattr("veltair.evaluation.loadgen.per_model.START_TIMEOUT_S", 0.2)
     engine = FakeEngine()
     with (
         pytest.raises(LoadGenError, match=r"tenant a: LoadGen was not ready after"),
-        TenantProcesses(server_run(tmp_path / "out"), QOS_S) as tenants,
+        LoadGenPerModel(server_run(tmp_path / "out"), QOS_S, Limits(start_s=0.2)) as tenants,
     ):
         engine.start(tenants)
     assert not engine.readied.is_set()
-    assert all(is_gone(pid) for pid in tenants.pids)
+    assert loadgen_pids() == []
 
 
 def test_tenants_that_never_end_are_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script_loadgen(tmp_path, monkeypatch, "load(); issue(1); flush(); time.sleep(600)")
     engine = FakeEngine()
-    with TenantProcesses(server_run(tmp_path / "out"), QOS_S) as tenants:
+    with LoadGenPerModel(server_run(tmp_path / "out"), QOS_S) as tenants:
         engine.start(tenants)
         assert engine.serve(tenants)[1] == "flush"
         with pytest.raises(LoadGenError, match=r"tenant a: LoadGen did not end within"):
             tenants.wait(0.1)
-    assert all(is_gone(pid) for pid in tenants.pids)
+    assert loadgen_pids() == []
     assert engine.failures() == []
 
 
@@ -159,7 +162,7 @@ def test_a_completion_of_a_dead_tenant_names_it(tmp_path: Path, monkeypatch: pyt
     script_loadgen(tmp_path, monkeypatch, "load(); issue(1); time.sleep(600)")
     engine = FakeEngine()
     arrivals: queue.SimpleQueue[int] = queue.SimpleQueue()
-    with TenantProcesses(server_run(tmp_path / "out"), QOS_S) as tenants:
+    with LoadGenPerModel(server_run(tmp_path / "out"), QOS_S) as tenants:
         tenants.start(
             on_ready=lambda: None,
             on_arrival=lambda number, *_: arrivals.put(number),
@@ -167,7 +170,7 @@ def test_a_completion_of_a_dead_tenant_names_it(tmp_path: Path, monkeypatch: pyt
             on_failure=engine.events.put,
         )
         assert {arrivals.get(timeout=60), arrivals.get(timeout=60)} == {0, 1}
-        os.kill(tenants.pids[0], signal.SIGKILL)
+        os.kill(loadgen_pids()[0], signal.SIGKILL)
         engine.last_event()
         with pytest.raises(LoadGenError, match="tenant a: LoadGen's process was killed"):
             tenants.complete(0)
@@ -193,22 +196,23 @@ def test_tenants_keep_their_seeds_at_another_rate(tmp_path: Path) -> None:
 
 def test_a_tenant_without_a_latency_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no latency target for b"):
-        TenantProcesses(server_run(tmp_path), {"a": 1.0})
+        LoadGenPerModel(server_run(tmp_path), {"a": 1.0})
 
 
 def summary_of(delay_ns: int, origin_s: float, valid: bool = True) -> LoadGenSummary:
     """Return what a LoadGen says that issued each of two queries so late, answered after 8 ms and 12 ms."""
     delays = np.full(2, delay_ns)
-    trace = Trace(np.array([0, 1_000_000]), np.zeros(2, np.int64), delays, np.array([8_000_000, 12_000_000]))
+    trace = QueryLog(
+        np.array([0, 1_000_000]), np.zeros(2, np.int64), delays, np.array([8_000_000, 12_000_000])
+    )
     reason = "" if valid else "too few"
     verdict = LoadGenResult(valid, reason, 2, 1, 10_000_000, 10_000_000, 12_000_000)
     return LoadGenSummary(trace, verdict, ("a",), origin_s, delay_ns / 1e9, delay_ns / 1e9, 1e-4, 2e-4, "")
 
 
-def test_the_spread_of_starts_and_the_longest_delays_are_told() -> None:
+def test_the_longest_delays_are_those_of_all_models() -> None:
     tenants = {"a": summary_of(100, 5.0003), "b": summary_of(700, 5.0001), "c": summary_of(300, 5.0002)}
-    summary = TenantsSummary(tenants, 0.010)
-    assert summary.start_spread_s == pytest.approx(0.0002)
+    summary = PerModelSummary(tenants, 0.010)
     assert (summary.issue_delay_p50_s, summary.issue_delay_p99_s) == (7e-7, 7e-7)
     assert (summary.delivery_p50_s, summary.delivery_p99_s) == (1e-4, 2e-4)
 
@@ -216,10 +220,10 @@ def test_the_spread_of_starts_and_the_longest_delays_are_told() -> None:
 def test_every_tenants_issue_delay_is_held_against_the_tightest_target() -> None:
     # 5 % of 10 ms are 0.5 ms.
     tenants = {"a": summary_of(500_000, 5.0), "b": summary_of(500_001, 5.0)}
-    problem = TenantsSummary(tenants, 0.010).problem
+    problem = PerModelSummary(tenants, 0.010).problem
     assert problem.startswith("tenant b: LoadGen issued 1 % of the queries more than 0.50 ms late")
     assert "tenant a" not in problem
-    assert TenantsSummary(tenants, 0.011).problem == ""
+    assert PerModelSummary(tenants, 0.011).problem == ""
 
 
 def record(number: int, model: str, latency_s: float, ending: Ending = Ending.SERVED) -> QueryRecord:
@@ -227,7 +231,7 @@ def record(number: int, model: str, latency_s: float, ending: Ending = Ending.SE
 
 
 def test_loadgens_verdict_stands_beside_ours() -> None:
-    summary = TenantsSummary({"a": summary_of(0, 5.0), "b": summary_of(0, 5.0, valid=False)}, 0.010)
+    summary = PerModelSummary({"a": summary_of(0, 5.0), "b": summary_of(0, 5.0, valid=False)}, 0.010)
     records = [
         record(0, "a", 0.008),
         record(2, "a", 0.012),

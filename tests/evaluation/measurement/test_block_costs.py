@@ -1,11 +1,13 @@
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.gang_builders import python_room
+from tests.support.engine_builders import FakeBuffers
+from tests.support.pool_builders import python_room
 from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.measurement.block_costs import Starts, add_starts, sample_blocks
 from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, GROW, SHRINK, START, block_costs
@@ -14,16 +16,15 @@ from veltair.machine.costs.table import COLUMNS as COST_COLUMNS
 from veltair.machine.costs.table import CostTable
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch
-from veltair.machine.workers.tvm_pool import PythonBuffers
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 
 
-@pytest.fixture(params=LAUNCHERS)
-def launch(request: pytest.FixtureRequest, c_build: Path) -> Launch:
-    return launcher(request.param, c_build)
+@pytest.fixture
+def launch(c_build: Path) -> Launch:
+    return partial(NativePool, build_dir=c_build)
 
 
 def tiny_tables(model: LoadedModel, cores: tuple[int, ...]) -> Tables:
@@ -42,7 +43,7 @@ def tiny_tables(model: LoadedModel, cores: tuple[int, ...]) -> Tables:
 
 
 def ended(end_s: float, busy_s: float) -> Ended:
-    block = BlockRun(0, PythonBuffers(python_room(print)), 0, 1, Grant((0,), (0,)))
+    block = BlockRun(0, FakeBuffers(python_room(print)), 0, 1, Grant((0,), (0,)))
     return Ended(block, None, 1, end_s, busy_s, 0)
 
 
@@ -85,5 +86,5 @@ def test_on_one_core_only_starts_are_sampled(
 ) -> None:
     monkeypatch.setattr("veltair.evaluation.measurement.block_costs.STARTS", 8)
     tables = tiny_tables(tiny_loaded, CORES[:1])
-    found = sample_blocks(tables, {"tiny": tiny_loaded}, launcher("gang", c_build))
+    found = sample_blocks(tables, {"tiny": tiny_loaded}, partial(NativePool, build_dir=c_build))
     assert set(found["cost"]) == {START, FIRST_LAYER}

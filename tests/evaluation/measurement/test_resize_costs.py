@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gang_builders import open_gang, python_room
+from tests.support.pool_builders import python_room
 from veltair.evaluation.measurement.resize_costs import adoptions
 from veltair.machine.costs.block_costs import GROW, SHRINK
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import KernelError
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
@@ -18,7 +19,7 @@ def wait() -> None:
 
 @pytest.mark.skipif(len(CORES) < 2, reason="one core has no others to change to")
 def test_every_layer_but_the_first_adopts_a_change_each_way(c_build: Path) -> None:
-    pool = open_gang("gang", CORES, c_build)
+    pool = NativePool(CORES, c_build)
     try:
         room = pool.bind(python_room(wait, wait, wait), "net")
         found = [name for name, _ in adoptions(pool, room, (0, 0, 0), CORES)]
@@ -28,7 +29,7 @@ def test_every_layer_but_the_first_adopts_a_change_each_way(c_build: Path) -> No
 
 
 def test_one_core_has_nothing_to_adopt(c_build: Path) -> None:
-    pool = open_gang("gang", CORES[:1], c_build)
+    pool = NativePool(CORES[:1], c_build)
     try:
         assert list(adoptions(pool, pool.bind(python_room(wait, wait), "net"), (0, 0), CORES[:1])) == []
     finally:
@@ -40,7 +41,7 @@ def test_a_kernel_that_fails_ends_the_sampling(c_build: Path) -> None:
     def fail() -> None:
         raise RuntimeError("no good")
 
-    pool = open_gang("gang", CORES, c_build)
+    pool = NativePool(CORES, c_build)
     try:
         room = pool.bind(python_room(wait, fail), "net")
         with pytest.raises((RuntimeError, KernelError), match="no good"):

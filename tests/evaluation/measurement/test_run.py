@@ -1,9 +1,9 @@
-import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from baselines.fcfs_min import FcfsMin
 from tests.support.onnx_builders import run_onnx
+from tests.support.pool_builders import launch_workers
 from tests.support.tiny import tiny, tiny_words
 from tests.support.unscheduled import unscheduled_versions
 from veltair.compiler.build.build import build
@@ -20,6 +21,7 @@ from veltair.compiler.frontend.importer import import_model
 from veltair.compiler.frontend.model import Layer
 from veltair.compiler.search.target import cpu_target
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario
+from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
 from veltair.evaluation.loadgen.arrivals import server_queries
 from veltair.evaluation.loadgen.client import LoadGenProcess
 from veltair.evaluation.loadgen.logs import MIXED, LoadGenError
@@ -46,8 +48,7 @@ from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
-from veltair.machine.workers.tvm_pool import TvmPool
+from veltair.machine.workers.native_pool import NativePool
 from veltair.serving.loop.policy import Answer, Context, Rejection, Snapshot
 from veltair.serving.loop.query import Ending
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
@@ -108,7 +109,14 @@ def study_of(
     """Return a study of a policy on freshly made samples."""
     samples = make_samples(models, scenario, SETTINGS.seed)
     return Measurement(
-        scenario, "Fcfs", make, models, samples, replace(SETTINGS, **settings), TvmPool, ObservedSlowdown()
+        scenario,
+        "Fcfs",
+        make,
+        models,
+        samples,
+        replace(SETTINGS, **settings),
+        launch_workers,
+        ObservedSlowdown(),
     )
 
 
@@ -177,7 +185,7 @@ def test_models_of_words_and_of_images_are_served_side_by_side(
 def test_validation_gives_each_model_a_verdict_of_its_own(
     both: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
-    study = study_of(scenario_of(both), both, validation=True)
+    study = study_of(scenario_of(both), both, loadgen_per_model=True)
     run = measure(study, 2 * QPS, tmp_path)
     rows = policy_verdicts("Fcfs", [run])
     assert [(row["policy"], row["qps"], row["tenant"]) for row in rows] == [
@@ -197,27 +205,27 @@ def test_a_run_leaves_its_records_as_one_table(measured: Measured, folders: Path
     assert (set(frame["policy"]), set(frame["qps"])) == ({"Fcfs"}, {QPS})
 
 
-@pytest.mark.parametrize(("make", "pictures"), [(fcfs, 1), (RejectAll, 0)])
-def test_a_run_can_leave_a_trace_of_its_blocks_and_a_picture_where_any_ran(
-    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, make: MakePolicy, pictures: int
+@pytest.mark.parametrize(("make", "served"), [(fcfs, True), (RejectAll, False)])
+def test_a_run_can_leave_a_timeline_of_its_blocks_and_draws_nothing(
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, make: MakePolicy, served: bool
 ) -> None:
     run = measure(study_of(scenario, models, make, seconds=0.2, timeline=True), QPS, tmp_path)
-    trace = json.loads((tmp_path / "timeline.trace.json").read_text())
-    assert trace["otherData"]["core ids"] == "granted by the backend"
-    blocks = {event["args"]["query"] for event in trace["traceEvents"] if "query" in event.get("args", {})}
-    assert len(blocks) >= pictures * len(run.records)
-    assert len(list(tmp_path.glob("timeline.png"))) == pictures
+    recorded = read_recorded(tmp_path / TIMELINE)
+    assert recorded.timeline.cores_from == "granted by the backend"
+    assert recorded.run.qps == QPS
+    queries = {span.query.id for span in recorded.timeline.spans}
+    assert len(queries) == served * len(run.records)
+    assert list(tmp_path.glob("*.png")) == []
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
 def test_models_that_do_not_fit_together_are_loaded_when_a_query_needs_them(
-    both: dict[str, LoadedModel], tiny_folder: Path, words_folder: Path, tmp_path: Path, name: str
+    both: dict[str, LoadedModel], tiny_folder: Path, words_folder: Path, tmp_path: Path
 ) -> None:
     scenario = scenario_of(both)
     largest = max(model.bytes_needed() for model in both.values())
     models, memory = load_models({"tiny": tiny_folder, "words": words_folder}, scenario.weights, largest)
     assert memory is not None
-    samples, launch = make_samples(models, scenario, 7, memory), launcher(name, tmp_path)
+    samples, launch = make_samples(models, scenario, 7, memory), partial(NativePool, build_dir=tmp_path)
     settings = replace(SETTINGS, seconds=0.5)
     study = Measurement(scenario, "Fcfs", fcfs, models, samples, settings, launch, ObservedSlowdown(), memory)
     run = measure(study, QPS, tmp_path / "run")
@@ -236,15 +244,6 @@ def test_no_run_leaves_a_model_in_use_for_the_next(
     measure(study, QPS, tmp_path)
     with pytest.raises(LookupError, match="nobody uses it"):
         memory.release("tiny")
-
-
-@pytest.mark.parametrize("malleable", [False, True])
-def test_workers_in_c_serve_right_answers_too(
-    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, malleable: bool
-) -> None:
-    launch = launcher("gang", tmp_path, malleable=malleable)
-    run = measure(replace(study_of(scenario, models, seconds=0.2), launch=launch), QPS, tmp_path / "run")
-    assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
 
 
 class Placed:
@@ -285,7 +284,7 @@ def test_every_query_of_loadgen_has_one_record_in_the_order_of_issue(
     planned = server_queries(
         QPS, 1000, 1, 7, sample_models=("tiny",) * SAMPLES_PER_MODEL, qos_s=scenario.qos_s
     )
-    assert len(run.records) == len(run.summary.trace) == run.summary.verdict.query_count == len(planned) > 1
+    assert len(run.records) == len(run.summary.log) == run.summary.verdict.query_count == len(planned) > 1
     assert [record.query.id for record in run.records] == list(range(len(planned)))
     arrivals_s = np.array([record.query.arrival_s for record in run.records])
     assert (arrivals_s - arrivals_s[0]).tolist() == pytest.approx([query.arrival_s for query in planned])

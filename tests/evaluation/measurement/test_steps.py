@@ -1,8 +1,11 @@
-"""The step that measures a policy, whole: LoadGen, the engine and the tiny network."""
+"""The step that measures a policy, whole (LoadGen, the engine, the tiny network), and the lock it takes."""
 
-import json
+import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
+from threading import Thread
 
 import pandas as pd
 import pytest
@@ -12,11 +15,16 @@ from veltair.compiler.frontend.model import Layer
 from veltair.config import Config
 from veltair.config.keys import ServedModel
 from veltair.evaluation.experiment.layout import Layout
+from veltair.evaluation.experiment.machine_lock import machine_to_itself, measuring_lock
 from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS
 from veltair.evaluation.experiment.tables_io import read_csv
-from veltair.evaluation.measurement import steps
+from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
 from veltair.evaluation.measurement.run import QUERIES
-from veltair.evaluation.measurement.steps import RUNS, VERDICTS, measure_policy
+from veltair.evaluation.measurement.steps import (
+    RUNS,
+    VERDICTS,
+    measure_policy,
+)
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.simulation.steps import simulate_capacity
 from veltair.machine.costs.folder import Tables, write_tables
@@ -53,7 +61,7 @@ def config(tmp_path: Path) -> Config:
         workloads={"mix": {"tiny": 1}},
         policies={"FcfsMin": {"path": "baselines.fcfs_min:FcfsMin"}},
         profile={"costs": "measured"},
-        measured={"seconds": 0.3, "max_rates": 1, "validation": True, "timeline": True},
+        measured={"seconds": 0.3, "max_rates": 1, "loadgen_per_model": True, "timeline": True},
         engine={"placement": "pinned", "memory_mb": 100},
         results={"folder": str(tmp_path / "results")},
     )
@@ -77,8 +85,6 @@ def test_a_policy_is_measured_as_the_configuration_says(
     fit = PressureFit("observed slowdown", ObservedSlowdown().features, (0.5,), 0.0, 0.7, 0.1)
     document = {"machine": "toy", "fits": {"slowdown": fit.as_dict()}}
     write_json(Layout(config).interference, document, collect({}))
-    # Not the user's own: a measurement that is going on need not be waited for.
-    monkeypatch.setattr(steps, "measuring_lock", lambda: tmp_path / "lock")
 
     measure_policy(config, tables, {"tiny": tiny_folder}, "mix", "FcfsMin", [simulated], folder)
 
@@ -87,8 +93,7 @@ def test_a_policy_is_measured_as_the_configuration_says(
     assert list(read_csv(folder / VERDICTS)["tenant"]) == ["tiny"]
     pd.testing.assert_frame_equal(read_records(run / QUERIES), read_records(folder / RECORDS))
     assert (run / "tiny" / "mlperf_log_detail.txt").exists()
-    trace = json.loads((run / "timeline.trace.json").read_text())
-    assert "FcfsMin, mix at 70 queries/s" in trace["otherData"]["run"]
+    assert "FcfsMin, mix at 70 queries/s" in str(read_recorded(run / TIMELINE).run)
     assert read_csv(folder / CAPACITY)["common_qps"].item() == 70.0
     printed = capsys.readouterr().out
     assert "model memory: 1 loads (median: tiny 1 x" in printed
@@ -97,3 +102,45 @@ def test_a_policy_is_measured_as_the_configuration_says(
     provenance = read_provenance(folder / RECORDS)
     assert provenance.details["interference"] == line
     assert str(Layout(config).interference) in provenance.inputs
+
+
+def test_a_second_measurement_waits_until_the_first_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock, order = tmp_path / "new" / "lock", []
+
+    def measure() -> None:
+        with machine_to_itself(lock):
+            order.append("second")
+
+    with machine_to_itself(lock):
+        second = Thread(target=measure)
+        second.start()
+        second.join(timeout=0.3)
+        assert second.is_alive()
+        order.append("first")
+    second.join()
+    assert order == ["first", "second"]
+    assert f"waiting for another measurement on this machine to end ({lock})" in capsys.readouterr().out
+
+
+def test_a_measurement_that_was_killed_leaves_no_lock_behind(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        with lock.open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        first.kill()
+    with machine_to_itself(lock):
+        pass
+
+
+def test_all_runs_of_a_user_share_a_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    first = measuring_lock()
+    monkeypatch.chdir(tmp_path)
+    assert measuring_lock() == first
+    assert first.parent == tmp_path

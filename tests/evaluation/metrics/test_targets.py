@@ -142,31 +142,18 @@ def test_the_pooled_bound_sheds_the_costliest_queries_first() -> None:
     # Half light (1 core-s), half heavy (3): shed 0.05 heavy, so 0.5 * 1 + 0.45 * 3 = 1.85 core-s a query of
     # 8 cores.
     bound = fluid_bound({"light": 1.0, "heavy": 3.0}, {"light": 0.5, "heavy": 0.5}, 8)
-    assert bound.pooled_qps == pytest.approx(8 / 1.85)
-
-
-def test_the_bound_of_the_worst_model_sheds_the_same_share_of_each() -> None:
-    # 0.95 * (0.5 * 1 + 0.5 * 3) = 1.9 core-s a query.
-    bound = fluid_bound({"light": 1.0, "heavy": 3.0}, {"light": 0.5, "heavy": 0.5}, 8)
-    assert bound.minimum_qps == pytest.approx(8 / 1.9)
-
-
-def test_a_finite_window_adds_the_core_time_of_its_drain() -> None:
-    endless = fluid_bound({"net": 1.0}, {"net": 1.0}, 4)
-    finite = fluid_bound({"net": 1.0}, {"net": 1.0}, 4, window_s=10, drain_s=1)
-    assert finite.pooled_qps == pytest.approx(1.1 * endless.pooled_qps)
+    assert bound == pytest.approx(8 / 1.85)
 
 
 def test_an_unservable_model_is_shed_if_it_is_rare_and_forbids_any_rate_if_not() -> None:
     work = {"net": 1.0, "never": math.inf}
-    assert fluid_bound(work, {"net": 0.96, "never": 0.04}, 4).pooled_qps == pytest.approx(4 / 0.95)
-    assert fluid_bound(work, {"net": 0.9, "never": 0.1}, 4).pooled_qps == 0
-    assert fluid_bound(work, {"net": 0.96, "never": 0.04}, 4).minimum_qps == 0
+    assert fluid_bound(work, {"net": 0.96, "never": 0.04}, 4) == pytest.approx(4 / 0.95)
+    assert fluid_bound(work, {"net": 0.9, "never": 0.1}, 4) == 0
 
 
 def test_a_model_that_gets_no_queries_does_not_count() -> None:
     bound = fluid_bound({"net": 1.0, "never": math.inf}, {"net": 1.0, "never": 0.0}, 4)
-    assert bound.minimum_qps == bound.pooled_qps == pytest.approx(4 / 0.95)
+    assert bound == pytest.approx(4 / 0.95)
 
 
 @settings(max_examples=60, deadline=None)
@@ -179,8 +166,7 @@ def test_the_pooled_bound_equals_the_linear_programme(pairs: list[tuple[float, f
         list(work.values()), A_ub=[[-1] * len(work)], b_ub=[-share], bounds=[(0, w) for w in shares.values()]
     )
     bound = fluid_bound(work, shares, 8, satisfaction=share)
-    assert bound.pooled_qps == pytest.approx(8 / solved.fun, rel=1e-6)
-    assert bound.minimum_qps <= bound.pooled_qps * (1 + 1e-9)
+    assert bound == pytest.approx(8 / solved.fun, rel=1e-6)
 
 
 @pytest.mark.parametrize("shares", [{}, {"net": 0.5}, {"net": 1.5, "other": -0.5}])
@@ -194,6 +180,7 @@ def test_a_share_without_work_is_refused_by_name() -> None:
         fluid_bound({"net": 1.0}, {"net": 0.5, "other": 0.5}, 4)
 
 
-def test_a_window_of_no_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="window 0 s"):
-        fluid_bound({"net": 1.0}, {"net": 1.0}, 4, window_s=0)
+@pytest.mark.parametrize(("cores", "share"), [(0, 0.95), (4, 0.0), (4, 1.1)])
+def test_a_bound_without_cores_or_with_no_share_on_time_is_refused(cores: int, share: float) -> None:
+    with pytest.raises(ValueError, match=f"{cores} cores and satisfaction {share}"):
+        fluid_bound({"net": 1.0}, {"net": 1.0}, cores, satisfaction=share)

@@ -61,7 +61,7 @@ def test_a_figure_is_written_in_each_format(folder: Path, tmp_path: Path) -> Non
 def test_the_paper_s_own_ratios_are_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(
-        paper_figures, "paper_ratio_figure", lambda *given: drawn.append(given[-1]) or Figure()
+        paper_figures, "paper_ratio_figure", lambda *given: drawn.append(given[-2]) or Figure()
     )
     draw_paper_figure("paper_ratio", folder, folder, ["svg"])
     assert drawn == [{"light": 1.71, "medium": 1.62, "heavy": 1.45}]

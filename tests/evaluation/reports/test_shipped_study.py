@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 
 from tests.support.figure_texts import overlaps
 from veltair.config import load
 from veltair.evaluation.claims.report import write_claims
 from veltair.evaluation.experiment.layout import SHIPPED_STUDY, Layout
 from veltair.evaluation.experiment.tables_io import read_csv
-from veltair.evaluation.reports.paper_figures import PAPER_FIGURES
+from veltair.evaluation.reports.paper_figures import PAPER_FIGURES, draw_paper_figure
 from veltair.provenance import read_provenance
 
 CONFIGS = Path(__file__).parents[3] / "workflow" / "config"
@@ -23,7 +25,7 @@ def table(name: str) -> pd.DataFrame:
     return read_csv(SHIPPED_STUDY / f"{name}.csv")
 
 
-@pytest.mark.parametrize("name", LAYOUT.paper_figures())
+@pytest.mark.parametrize("name", LAYOUT.redrawn())
 def test_each_figure_is_drawn_from_them_and_no_text_covers_another_or_leaves_it(name: str) -> None:
     figure = PAPER_FIGURES[name]
     assert overlaps(figure.draw(*map(table, figure.tables))) == []
@@ -60,3 +62,12 @@ def test_every_assumption_was_varied_as_the_protocol_says() -> None:
 def test_the_claims_can_be_judged_by_them(tmp_path: Path) -> None:
     judged = write_claims(SHIPPED_STUDY, tmp_path, tmp_path / "claims.md")
     assert sum(one.verdict != "NOT COMPUTED" for one in judged) > len(judged) / 2
+
+
+def test_the_picture_of_the_readme_is_the_one_that_they_give(tmp_path: Path) -> None:
+    name = "paper_qps"
+    shown = CONFIGS.parents[1] / "docs" / "images" / f"{name}.png"
+    (drawn,) = draw_paper_figure(name, SHIPPED_STUDY, tmp_path, ["png"])
+    old, new = imread(shown), imread(drawn)
+    assert old.shape == new.shape
+    assert np.abs(old - new).mean() < 1e-3  # of a scale from 0 to 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.table_builders import make_tables, noisy
-from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario, over_seeds
+from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario
 from veltair.evaluation.metrics.capacity import Capacity, SearchSettings
 from veltair.evaluation.metrics.records import DTYPES
 from veltair.evaluation.simulation.run import (
@@ -200,37 +200,6 @@ def test_a_policy_that_no_rate_suits_is_unservable() -> None:
     assert (row["qps_at_95"], row["unservable"]) == (0.0, True)
 
 
-def test_over_seeds_means_are_means_and_brackets_the_widest() -> None:
-    scenario = scenario_of()
-    rows = [capacity_row(scenario, "Planaria", seed, *found_capacity(PLANARIA)) for seed in (1, 2)]
-    rows[0] |= {"qps_at_95": 100.0, "high_qps": 110.0, "resolution": 0.1, "cut": False, "unservable": True}
-    rows[1] |= {"qps_at_95": 104.0, "high_qps": 106.0, "resolution": 0.02, "cut": True, "unservable": False}
-    merged = over_seeds(pd.DataFrame(rows))
-    assert len(merged) == 1
-    row = merged.iloc[0]
-    assert (row["qps_at_95"], row["high_qps"], row["resolution"], row["seeds"]) == (102.0, 110.0, 0.1, 2)
-    # The sample's: sqrt((2^2 + 2^2) / (2 - 1)).
-    assert row["qps_at_95_std"] == pytest.approx(8**0.5)
-    assert (row["cut"], row["unservable"]) == (True, False)
-
-
-def test_over_seeds_keeps_policies_and_machines_apart_and_in_order() -> None:
-    scenario = scenario_of()
-    rows = [
-        capacity_row(scenario, policy, seed, *found_capacity(PLANARIA)) | {"machine": machine}
-        for machine in ("b", "a")
-        for policy in ("Z", "A")
-        for seed in (1, 2)
-    ]
-    merged = over_seeds(pd.DataFrame(rows))
-    assert list(zip(merged["machine"], merged["policy"], strict=True)) == [
-        ("b", "Z"),
-        ("b", "A"),
-        ("a", "Z"),
-        ("a", "A"),
-    ]
-
-
 def test_loads_are_shares_of_planaria_s_capacity_and_one_s_own() -> None:
     rates = offered_rates(capacities(FcfsMin=255.0, Planaria=100.0), "FcfsMin", 900.0, LOADS)
     assert rates == pytest.approx([30, 50, 70, 90, 110, 255])
@@ -241,14 +210,17 @@ def test_without_planaria_loads_are_shares_of_the_best_capacity() -> None:
     assert rates == pytest.approx(sorted([*(40 * load for load in LOADS), 10.0]))
 
 
-def test_where_planaria_serves_nothing_loads_are_shares_of_the_best_capacity() -> None:
-    rates = offered_rates(capacities(Planaria=0.0, LayerWise=40.0), "Planaria", 900.0, LOADS)
-    assert rates == pytest.approx([40 * load for load in LOADS])
+@pytest.mark.parametrize("others", [{}, {"LayerWise": 40.0}])
+def test_where_planaria_serves_nothing_loads_do_not_depend_on_who_else_is_compared(
+    others: dict[str, float],
+) -> None:
+    rates = offered_rates(capacities(Planaria=0.0, **others), "Planaria", 900.0, LOADS)
+    assert rates == pytest.approx([90 * load for load in LOADS])
 
 
-def test_where_nobody_serves_anything_loads_are_shares_of_the_fluid_bound() -> None:
+def test_where_nobody_serves_anything_loads_are_shares_of_a_tenth_of_the_fluid_bound() -> None:
     rates = offered_rates(capacities(Planaria=0.0, LayerWise=0.0), "LayerWise", 900.0, LOADS)
-    assert rates == pytest.approx([900 * load for load in LOADS])
+    assert rates == pytest.approx([90 * load for load in LOADS])
 
 
 def test_records_of_a_policy_have_the_declared_columns_and_a_run_for_each_rate() -> None:

@@ -9,10 +9,15 @@ import pytest
 from tests.support.table_builders import make_config, write_made_up_tables
 from veltair.config import Config
 from veltair.evaluation.experiment import layout as layout_module
-from veltair.evaluation.experiment.layout import BASELINE, Layout
+from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.experiment.scenario import CAPACITY
 from veltair.evaluation.experiment.tables_io import read_csv
-from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
+from veltair.evaluation.simulation.sensitivity_cells import (
+    cell_columns,
+    cell_config,
+    sensitivity_cells,
+    study_grid,
+)
 from veltair.evaluation.simulation.steps import simulate_capacity
 from veltair.evaluation.simulation.study_steps import (
     gather,
@@ -31,7 +36,7 @@ STUDY = {
     "seeds": [3],
     "resolution": 0.3,
     "granularity": {"policies": list(POLICIES), "loads": [0.5, 2.0]},
-    "conflicts": {"policies": list(POLICIES), "queries": 50, "bins": 5},
+    "conflicts": {"policies": list(POLICIES), "queries": 50},
 }
 START = {"title": "cost of a start", "unit": "µs", "key": "simulated.start_cost_us"}
 SENSITIVITY = {
@@ -78,7 +83,7 @@ def test_every_policy_is_offered_the_same_rates(capacities: list[Path], tmp_path
 def test_conflicts_are_of_one_run_of_each_policy_at_one_rate(capacities: list[Path], tmp_path: Path) -> None:
     write_conflicts(config_of(), capacities, tmp_path / "conflicts.csv")
     table = read_csv(tmp_path / "conflicts.csv")
-    assert table["policy"].tolist() == ["FcfsMin"] * 5 + ["Planaria"] * 5
+    assert table["policy"].tolist() == ["FcfsMin"] * 100 + ["Planaria"] * 100
     assert table[["qps", "seed"]].drop_duplicates().shape == (1, 2)
 
 
@@ -90,7 +95,8 @@ def test_layers_have_a_row_a_level_and_versions_one_a_core_count_and_level(tmp_p
 
 
 def test_the_scale_says_how_many_cores_and_of_which_family(tmp_path: Path) -> None:
-    write_scale(config_of(), "host", tmp_path / "host.csv")
+    config = study_grid(config_of())
+    write_scale(config, "host", config.study.policies, tmp_path / "host.csv")
     table = read_csv(tmp_path / "host.csv")
     assert set(table["cores"]) == {4}
     assert set(table["machine"]) == {"host, scaled"}
@@ -98,14 +104,19 @@ def test_the_scale_says_how_many_cores_and_of_which_family(tmp_path: Path) -> No
     assert set(table["seed"]) == {3}
 
 
+def write_cell(config: Config, path: Path) -> None:
+    varied, policies = cell_config(config, path.parent.name, int(path.stem))
+    write_sensitivity(varied, path.parent.name, int(path.stem), policies, path)
+
+
 @pytest.fixture(scope="module")
 def sensitivity(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("sensitivity")
     config = config_of(results={"folder": str(folder)})
     layout = Layout(config)
-    write_sensitivity(config, BASELINE, 0, layout.sensitivity()["start", 0])
-    write_sensitivity(config, "start", 1, layout.sensitivity()["start", 1])
-    gather(config, {"sensitivity": layout.cells()["sensitivity"]}, folder)
+    for path in layout.cells()["sensitivity"]:
+        write_cell(config, path)
+    gather({"sensitivity": layout.cells()["sensitivity"]}, cell_columns(config), folder)
     return read_csv(folder / "sensitivity.csv")
 
 
@@ -144,8 +155,8 @@ def test_an_assumption_is_varied_for_each_workload_that_it_names(tmp_path: Path)
     )
     cells = sensitivity_cells(config)
     for path in dict.fromkeys(cells.values()):
-        write_sensitivity(config, path.parent.name, int(path.stem), path)
-    gather(config, {"sensitivity": list(dict.fromkeys(cells.values()))}, tmp_path)
+        write_cell(config, path)
+    gather({"sensitivity": list(dict.fromkeys(cells.values()))}, cell_columns(config), tmp_path)
     table = read_csv(tmp_path / "sensitivity.csv")
     found = table[["workload", "models", "label"]].drop_duplicates().values.tolist()
     assert found == [

@@ -2,22 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.table_builders import make_config, write_made_up_tables
+from tests.support.table_builders import make_config, make_tables
 from veltair.config import load
 from veltair.evaluation.__main__ import main
-from veltair.evaluation.simulation import work_estimate as estimate_module
-from veltair.evaluation.simulation.work_estimate import Work, estimate, hours
+from veltair.evaluation.simulation.work_estimate import CELL_S, START_S, Work, estimate, hours
 
 CONFIGS = Path(__file__).parents[3] / "workflow" / "config"
 MEASURED = {"enabled": True, "workloads": ["mix"], "seconds": 10, "max_rates": 4}
 
 
-@pytest.fixture(autouse=True)
-def tables(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made-up tables in place of the shipped ones; models that they lack count as `large`."""
-    folder = write_made_up_tables(tmp_path_factory.mktemp("tables"))
-    monkeypatch.setattr(estimate_module, "SHIPPED_COSTS", folder)
-    monkeypatch.setattr(estimate_module, "UNKNOWN", "large")
+# In place of the shipped ones, which tell other models' times; what they lack counts as `large`.
+TABLES = make_tables()
 
 
 def by_kind(work: list[Work]) -> dict[str, Work]:
@@ -25,11 +20,11 @@ def by_kind(work: list[Work]) -> dict[str, Work]:
 
 
 def changed(**changes) -> dict[str, Work]:
-    return by_kind(estimate(make_config(**changes)))
+    return by_kind(estimate(make_config(**changes), TABLES))
 
 
 def test_the_paper_s_grids_have_jobs_and_hours_of_every_kind() -> None:
-    work = estimate(load([CONFIGS / "paper.yaml"]))
+    work = estimate(load([CONFIGS / "paper.yaml"]), TABLES)
     assert [part.kind for part in work] == [
         "search",
         "build",
@@ -44,20 +39,20 @@ def test_the_paper_s_grids_have_jobs_and_hours_of_every_kind() -> None:
 
 def test_jobs_of_the_paper_s_grids_are_those_that_snakemake_lists() -> None:
     # 6 policies x 4 workloads x 2 machines; measured on one of them.
-    work = by_kind(estimate(load([CONFIGS / "paper.yaml"])))
+    work = by_kind(estimate(load([CONFIGS / "paper.yaml"]), TABLES))
     assert work["simulate: QPS at 95 % QoS"].jobs == work["simulate: shared loads"].jobs == 48
     assert work["measure on this machine"].jobs == 24
     assert (work["build"].jobs, work["profile"].jobs) == (7, 1)
 
 
 def test_the_smoke_run_is_simulation_only() -> None:
-    work = estimate(load([CONFIGS / "smoke.yaml"]))
+    work = estimate(load([CONFIGS / "smoke.yaml"]), TABLES)
     assert [part.kind for part in work] == ["simulate: QPS at 95 % QoS", "simulate: shared loads"]
 
 
 def test_the_paper_s_grids_take_longer_than_the_default() -> None:
     default, paper = (
-        hours(estimate(load([CONFIGS / name])), cores=2) for name in ("config.yaml", "paper.yaml")
+        hours(estimate(load([CONFIGS / name]), TABLES), cores=2) for name in ("config.yaml", "paper.yaml")
     )
     assert paper > 5 * default > 0
 
@@ -82,7 +77,7 @@ def test_searching_time_grows_with_the_trials_and_is_none_with_shipped_candidate
 
 def test_profiling_time_grows_with_repeats_levels_and_core_counts() -> None:
     def seconds(**profile) -> float:
-        start = estimate_module.START_S
+        start = START_S
         base = {"costs": "measured", "cores": [1], "levels": [0.0], "repeats": 1}
         return changed(profile=base | profile)["profile"].seconds - start
 
@@ -97,7 +92,7 @@ def test_simulating_time_grows_with_queries_and_seeds() -> None:
 
     def seconds(**simulated) -> float:
         part = changed(simulated=base | simulated)[kind]
-        return part.seconds - part.jobs * estimate_module.CELL_S
+        return part.seconds - part.jobs * CELL_S
 
     assert seconds(queries=30_000) == pytest.approx(3 * seconds())
     assert seconds(seeds=[1, 2]) == pytest.approx(2 * seconds())
@@ -194,5 +189,5 @@ def test_another_workload_of_an_assumption_is_a_job_of_its_own() -> None:
 
 def test_the_full_grid_of_the_study_takes_longer_than_the_reduced_one() -> None:
     files = [CONFIGS / "many_core.yaml", CONFIGS / "paper_sim.yaml"]
-    reduced, full = (hours(estimate(load(files[:count])), cores=2) for count in (1, 2))
+    reduced, full = (hours(estimate(load(files[:count]), TABLES), cores=2) for count in (1, 2))
     assert full > 2 * reduced > 0

@@ -24,8 +24,8 @@ from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import BlockRun, Ended, Grant, Notice
 
 
-class FakeGang:
-    """A gang in virtual time: a block takes the seconds of its query id, and twice that beside another."""
+class FakePool:
+    """Workers in virtual time: a block takes the seconds of its query id, and twice that beside another."""
 
     def __init__(self, seconds: Sequence[float], error: Exception | None = None) -> None:
         self.log: list[str] = []
@@ -96,20 +96,20 @@ def test_a_tenant_without_cores_or_versions_is_refused() -> None:
 
 
 def test_the_short_one_runs_again_until_the_long_one_has_ended_once() -> None:
-    pool = FakeGang([3.0, 10.0])
+    pool = FakePool([3.0, 10.0])
     assert beside_each_other(pool, blocks(2)) == [[3.0, 3.0, 3.0], [10.0]]  # type: ignore[arg-type]
     # The run that begins at 9 s ends beside nobody: it is waited for, and does not count.
     assert pool.log[-2:] == ["end 1", "end 0"]
 
 
 def test_two_of_equal_length_run_once_each() -> None:
-    pool = FakeGang([2.0, 2.0])
+    pool = FakePool([2.0, 2.0])
     counts = [len(seconds) for seconds in beside_each_other(pool, blocks(2))]  # type: ignore[arg-type]
     assert counts in ([1, 1], [2, 1])
 
 
 def test_nothing_is_left_running() -> None:
-    pool = FakeGang([1.0, 2.5, 7.0])
+    pool = FakePool([1.0, 2.5, 7.0])
     beside_each_other(pool, blocks(3))  # type: ignore[arg-type]
     starts, ends = (sum(word in line for line in pool.log) for word in ("start", "end"))
     assert starts == ends
@@ -117,7 +117,7 @@ def test_nothing_is_left_running() -> None:
 
 def test_the_error_of_a_kernel_ends_the_measurement() -> None:
     with pytest.raises(RuntimeError, match="broken"):
-        beside_each_other(FakeGang([1.0, 1.0], RuntimeError("broken")), blocks(2))  # type: ignore[arg-type]
+        beside_each_other(FakePool([1.0, 1.0], RuntimeError("broken")), blocks(2))  # type: ignore[arg-type]
 
 
 def test_no_rounds_are_refused() -> None:

@@ -33,7 +33,7 @@ from veltair.evaluation.validation.steps import (
 from veltair.evaluation.validation.trace_errors import TraceError
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
 from veltair.machine.costs.folder import BLOCKS, COSTS, Tables, write_tables
-from veltair.provenance import collect, write_parquet
+from veltair.provenance import collect, read_provenance, write_parquet
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 
 QPS = 60.0
@@ -49,6 +49,7 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.tables, self.config = folder, pressing_tables(), make_config()
+        self.record = folder / "record.json"
         write_tables(folder / "host", self.tables, collect({"made": "up"}))
 
     def files(
@@ -88,7 +89,7 @@ class Folder:
     def validate(self, files: ValidationFiles) -> tuple[list[str], dict[str, Any], str]:
         """Return the verdict lines, the numbers and the report."""
         figures, report = self.folder / "validation.json", self.folder / "validation.md"
-        results = ValidationResults(figures, report, self.folder / "tables")
+        results = ValidationResults(figures, report, self.record, self.folder / "tables")
         lines = write_validation(self.config, files, results, "snakemake --cores all validation")
         return lines, json.loads(figures.read_text())["figures"], report.read_text()
 
@@ -111,25 +112,40 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def test_a_trace_that_the_simulator_itself_made_has_no_error_and_the_null_model_has(folder: Folder) -> None:
-    lines, figures, report = folder.validate(folder.files())
+@dataclass(frozen=True)
+class Plain:
+    """A validation of what the simulator itself made: its folder, verdict lines, numbers and report."""
+
+    folder: Folder
+    lines: list[str]
+    figures: dict[str, Any]
+    report: str
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Plain:
+    folder = Folder(tmp_path_factory.mktemp("plain"))
+    return Plain(folder, *folder.validate(folder.files()))
+
+
+def test_a_trace_that_the_simulator_itself_made_has_no_error_and_the_null_model_has(plain: Plain) -> None:
+    lines, figures, report = plain.lines, plain.figures, plain.report
     for name in ("qps_error", "p50_error", "p95_error", "satisfaction_error_points"):
         assert figures[name]["value"] == pytest.approx(0.0, abs=1e-9)
     assert figures["p50_error_null"]["value"] > 0.02
     assert len(lines) == 7 and "| `p50_error` |" in report
 
 
-def test_the_demand_that_made_the_co_runs_is_found_and_held_out_pairs_agree(folder: Folder) -> None:
-    _, figures, _ = folder.validate(folder.files())
+def test_the_demand_that_made_the_co_runs_is_found_and_held_out_pairs_agree(plain: Plain) -> None:
+    figures = plain.figures
     assert figures["corun_demand_scale"]["value"] == pytest.approx(2.0)
     assert figures["corun_error_median"]["value"] == pytest.approx(0.0, abs=1e-9)
     assert figures["corun_error_median_null"]["value"] > 0.1
 
 
-def test_the_tables_behind_the_figures_name_the_machine(folder: Folder) -> None:
-    folder.validate(folder.files())
+def test_the_tables_behind_the_figures_name_the_machine(plain: Plain) -> None:
     for name in ("fidelity", "corun_fit", "cost_fit"):
-        table = pd.read_csv(folder.folder / "tables" / f"{name}.csv")
+        table = pd.read_csv(plain.folder.folder / "tables" / f"{name}.csv")
         assert set(table["machine"]) == {"toy"} and not table["validated"].any()
 
 
@@ -140,10 +156,26 @@ def test_what_is_not_computed_is_counted_and_named(folder: Folder) -> None:
     assert "`ranking_tau` is not computed" in report
 
 
-def test_four_cores_are_never_labelled_validated(folder: Folder) -> None:
-    _, figures, _ = folder.validate(folder.files())
-    label = figures["may_be_labelled_validated"]
+def test_four_cores_are_never_labelled_validated(plain: Plain) -> None:
+    label = plain.figures["may_be_labelled_validated"]
     assert label["value"] == 0 and "it has 4 cores" in label["unit"]
+
+
+def test_the_record_says_whether_the_validation_passed_and_why_not(folder: Folder) -> None:
+    folder.validate(folder.files())
+    record = json.loads(folder.record.read_text())
+    assert (record["passed"], record["machine"]["name"]) == (False, "toy")
+    assert "it has 4 cores" in record["why"]
+    assert read_provenance(folder.record).inputs
+
+
+def test_a_passed_validation_says_where_its_record_goes(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation_steps, "may_be_validated", lambda *_: (True, ""))
+    lines, *_ = folder.validate(folder.files())
+    assert lines[-1].startswith(f"all goals are met: copy {folder.record} and its provenance to")
+    assert json.loads(folder.record.read_text())["passed"]
 
 
 def test_published_numbers_about_models_that_the_tables_lack_come_from_the_shipped_ones(

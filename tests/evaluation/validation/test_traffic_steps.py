@@ -4,7 +4,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.support.table_builders import make_config
 from tests.support.traffic_tables import traffic_table
 from veltair.compiler.build.build import LIBRARY, PLAN
 from veltair.evaluation.experiment.tables_io import read_csv
@@ -26,7 +25,7 @@ def test_the_table_reads_back_and_knows_which_kernels_it_is_of(
 ) -> None:
     made = traffic_table((1, 2), (3, 4))
     monkeypatch.setattr(traffic_steps, "check_traffic", lambda *_: made)
-    write_traffic(make_config(), {"net": build}, build, build / "traffic.csv")
+    write_traffic({"net": build}, build, build / "traffic.csv")
     pd.testing.assert_frame_equal(read_csv(build / "traffic.csv"), made)
     assert {Path(name).name for name in read_provenance(build / "traffic.csv").inputs} == {PLAN, LIBRARY}
 
@@ -38,7 +37,7 @@ def test_without_valgrind_the_table_is_empty_and_a_line_says_why(
         raise CachegrindError("valgrind is not installed; install it")
 
     monkeypatch.setattr(traffic_steps, "check_traffic", fail)
-    write_traffic(make_config(), {"net": build}, build, build / "traffic.csv")
+    write_traffic({"net": build}, build, build / "traffic.csv")
     table = read_csv(build / "traffic.csv")
     assert list(table) == COLUMNS and table.empty
     assert "not compared with cachegrind: valgrind is not installed" in capsys.readouterr().out

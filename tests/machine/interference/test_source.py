@@ -107,12 +107,6 @@ def test_a_fit_of_another_source_or_feature_is_refused(fit: PressureFit) -> None
         ObservedSlowdown(fit=fit)
 
 
-def test_the_cost_of_observing_is_measured_without_observing() -> None:
-    source = ObservedSlowdown()
-    assert source.seconds_per_reading(100) > 0.0
-    assert source.pressure() == 0.0
-
-
 def test_recent_readings_give_the_middle_of_the_last_few_by_feature() -> None:
     recent = RecentReadings(window=3)
     for reading in [(9.0, 9.0), (0.1, 0.5), (0.2, 0.6), (5.0, 0.4)]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from veltair.machine.c_build import FLAGS, NativeBuildError, compile_c
+from veltair.machine.probes.probe import SOURCE as PROBE_SOURCE
 from veltair.machine.profile.corunner import SOURCE, AchievedPressure, CoRunner, CoRunnerLoad, load_at
 from veltair.machine.topology.topology import Machine
 
@@ -160,10 +161,10 @@ def test_shares_outside_0_to_1_are_refused(shares: tuple[float, float]) -> None:
         AchievedPressure(*shares)
 
 
-@pytest.mark.parametrize("name", ["corunner.c", "probe.c"])
-def test_the_sources_compile_without_warnings_for_any_64_bit_processor(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [SOURCE, PROBE_SOURCE], ids=lambda path: path.name)
+def test_the_sources_compile_without_warnings_for_any_64_bit_processor(source: Path, tmp_path: Path) -> None:
     flags = [flag for flag in FLAGS if flag != "-march=native"]
-    assert compile_c(SOURCE.with_name(name), tmp_path, (*flags, "-Werror")).exists()
+    assert compile_c(source, tmp_path, (*flags, "-Werror")).exists()
 
 
 def achieved_by(load: CoRunnerLoad, build_dir: Path) -> AchievedPressure:

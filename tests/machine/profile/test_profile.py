@@ -1,10 +1,11 @@
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support.gang_builders import python_room
+from tests.support.pool_builders import python_room
 from veltair.compiler.build.build import VersionPlan
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
 from veltair.compiler.frontend.samples import random_samples
@@ -20,7 +21,7 @@ from veltair.machine.profile.profile import (
     time_layers,
 )
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Grant
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
@@ -41,7 +42,9 @@ def profile_on(
 ) -> Profile:
     """Profile the tiny network on our workers; what is told of the progress goes to `said`."""
     tell = [].append if said is None else said.append
-    return profile({"tiny": model}, machine, settings, launcher("gang", build_dir), build_dir, tell)
+    return profile(
+        {"tiny": model}, machine, settings, partial(NativePool, build_dir=build_dir), build_dir, tell
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,12 @@ def measured(
 ) -> Profile:
     build_dir = tmp_path_factory.mktemp("corunner")
     return profile(
-        {"tiny": tiny_loaded}, two_cores, SETTINGS, launcher("gang", build_dir), build_dir, said.append
+        {"tiny": tiny_loaded},
+        two_cores,
+        SETTINGS,
+        partial(NativePool, build_dir=build_dir),
+        build_dir,
+        said.append,
     )
 
 
@@ -136,7 +144,7 @@ def test_a_level_that_leaves_no_core_to_measure_is_passed_over(
         {"tiny": tiny_loaded},
         make_machine(CORES[:1]),
         settings,
-        launcher("gang", tmp_path),
+        partial(NativePool, build_dir=tmp_path),
         tmp_path,
         lambda words: None,
     )
@@ -154,18 +162,15 @@ def test_networks_are_measured_on_numbers_not_on_whatever_memory_holds(
         {"tiny": tiny_loaded},
         make_machine(CORES[:1]),
         settings,
-        launcher("gang", tmp_path),
+        partial(NativePool, build_dir=tmp_path),
         tmp_path,
         lambda words: None,
     )
     assert np.array_equal([instance.inputs[0].numpy()], random_samples(tiny_loaded.plan.inputs, seed=0))
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
-def test_layers_are_timed_on_the_workers_that_serve(
-    tiny_loaded: LoadedModel, c_build: Path, name: str
-) -> None:
-    pool = launcher(name, c_build)(CORES[:1])
+def test_layers_are_timed_on_the_workers_that_serve(tiny_loaded: LoadedModel, c_build: Path) -> None:
+    pool = NativePool(CORES[:1], c_build)
     try:
         room = pool.bind(tiny_loaded.instance(), "tiny")
         seconds = time_block(pool, room, Grant(CORES[:1], (0,) * 6))
@@ -176,7 +181,7 @@ def test_layers_are_timed_on_the_workers_that_serve(
 
 
 def test_a_kernel_that_fails_ends_the_profile(c_build: Path) -> None:
-    pool = launcher("gang", c_build)(CORES[:1])
+    pool = NativePool(CORES[:1], c_build)
     try:
         with pytest.raises(ZeroDivisionError):
             time_block(pool, pool.bind(python_room(lambda: 1 // 0), "net"), Grant(CORES[:1], (0,)))
@@ -189,7 +194,12 @@ def test_more_cores_than_the_machine_has_are_refused(tiny_loaded: LoadedModel, t
     settings = ProfileSettings(cores=(1, 3, 4), levels=(0.0,), repeats=1)
     with pytest.raises(ValueError, match=r"profile\.cores \[3, 4\]: made-up has 2 cores"):
         profile(
-            {"tiny": tiny_loaded}, machine, settings, launcher("gang", tmp_path), tmp_path, lambda words: None
+            {"tiny": tiny_loaded},
+            machine,
+            settings,
+            partial(NativePool, build_dir=tmp_path),
+            tmp_path,
+            lambda words: None,
         )
 
 

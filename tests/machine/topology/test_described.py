@@ -10,6 +10,7 @@ from veltair.machine.topology.described import (
     FOLDER,
     MachineDescription,
     described,
+    description_files,
     format_machine,
     read_machine,
     scale,
@@ -98,8 +99,8 @@ def test_a_name_unlike_the_files_is_refused(tmp_path: Path) -> None:
         ({"link_groups": 3}, "links of 3 cache groups do not divide its 2"),
         ({"link_bytes_per_s": 0}, "link_bytes_per_s: "),
         ({"core_dram_bytes_per_s": 6.0e10}, "more than the 5e+10 of all cores together"),
-        ({"l3_bytes_per_s": float("inf")}, "l3_bytes_per_s: "),
-        ({"dram_latency_s": -1e-9}, "dram_latency_s: "),
+        ({"core_dram_bytes_per_s": float("inf")}, "core_dram_bytes_per_s: "),
+        ({"launch_s": -1e-9}, "launch_s: "),
         ({"launch_s": float("nan")}, "launch_s: "),
         ({"vector_bits": 0}, "vector_bits: "),
     ],
@@ -112,6 +113,15 @@ def test_a_bad_value_is_named_with_its_file(
         read_machine(path)
     assert complaint in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_a_key_that_no_model_reads_any_more_is_named_as_removed(tmp_path: Path) -> None:
+    path = write(tmp_path, l2_bytes_per_s=1e11, dram_latency_s=9.5e-8)
+    with pytest.raises(ValueError) as error:
+        read_machine(path)
+    assert str(error.value) == (
+        f"{path}: no model reads l2_bytes_per_s, dram_latency_s any more; delete these keys"
+    )
 
 
 @pytest.mark.parametrize("key", CONTENT)
@@ -135,11 +145,6 @@ MEASURED = {
     "link_groups": 1,
     "link_bytes_per_s": 3e10,
     "core_dram_bytes_per_s": 2.5e10,
-    "l2_bytes_per_s": 1e11,
-    "l3_bytes_per_s": 5e10,
-    "all_l2_bytes_per_s": 4e11,
-    "all_l3_bytes_per_s": 2e11,
-    "dram_latency_s": 9.5e-8,
     "launch_s": 1.5e-6,
     "join_s": 2.5e-7,
     "vector_bits": 512,
@@ -158,16 +163,15 @@ def test_a_machine_written_is_read_back_equal(tmp_path: Path, more: dict[str, An
 def test_a_written_machine_says_what_each_key_is() -> None:
     lines = format_machine(described("threadripper-3990x")).splitlines()
     keys = [line for line in lines if line[0] not in "#- "]
-    # What all cores read from their caches together is not known of it.
-    assert len(keys) == len(MachineDescription.model_fields) - 2
+    assert len(keys) == len(MachineDescription.model_fields)
     assert all(lines[lines.index(key) - 1].startswith("# ") for key in keys)
 
 
 def test_what_a_description_leaves_out_neither_limits_nor_costs_anything(tmp_path: Path) -> None:
     machine = read_machine(write(tmp_path))
     assert (machine.core_dram_bytes_per_s, machine.link_groups) == (machine.dram_bytes_per_s, 2)
-    assert machine.link_bytes_per_s == machine.l2_bytes_per_s == machine.l3_bytes_per_s == float("inf")
-    assert machine.dram_latency_s == machine.launch_s == machine.join_s == 0
+    assert machine.link_bytes_per_s == float("inf")
+    assert machine.launch_s == machine.join_s == 0
     assert machine.clock(1) == machine.clock(8) == 1.0
 
 
@@ -199,7 +203,7 @@ def test_the_servers_have_what_their_data_sheets_say(
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
     path.write_text(path.read_text() + "l3_bytes: 33554432\n")
-    with pytest.raises(ValueError, match="key 'l3_bytes' is given twice"):
+    with pytest.raises(ValueError, match=r"line 12: the key `l3_bytes` is there twice"):
         read_machine(path)
 
 
@@ -269,3 +273,9 @@ def test_a_scaled_machine_is_named_like_its_file(tmp_path: Path) -> None:
     write_scaled(tmp_path, 16).rename(tmp_path / "huge.yaml")
     with pytest.raises(ValueError, match="calls its machine 'larger'; name it 'huge'"):
         described("huge", tmp_path)
+
+
+def test_the_files_of_a_scaled_machine_are_its_own_and_that_of_the_one_it_scales() -> None:
+    files = [path.name for path in description_files("threadripper-3990x-8")]
+    assert files == ["threadripper-3990x-8.yaml", "threadripper-3990x.yaml"]
+    assert description_files("host") == []

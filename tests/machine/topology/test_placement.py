@@ -63,7 +63,7 @@ def test_a_remembered_placement_answers_alike_and_is_asked_once(
 
     placed = remember(counted, machine)
     right = place(cores, free, machine, held)
-    assert [placed(cores, frozenset(free), frozenset(held)) for _ in range(3)] == [right] * 3
+    assert [placed(cores, free, machine, held) for _ in range(3)] == [right] * 3
     assert len(asked) == 1
 
 
@@ -291,3 +291,11 @@ def test_a_block_that_runs_cannot_be_started_again_and_one_that_does_not_cannot_
     for change in (lambda: holdings.resize(8, 2), lambda: holdings.adopt(8, 1), lambda: holdings.release(8)):
         with pytest.raises(LookupError, match="query 8 holds no cores"):
             change()
+
+
+def test_a_placement_that_picks_a_core_in_use_is_refused() -> None:
+    holdings = Holdings(make_machine(1, 4), lambda cores, free, machine, held=(): tuple(range(cores)))
+    holdings.take(1, 2)
+    with pytest.raises(ValueError, match=r"cores \[0\] would be used by two blocks at once"):
+        holdings.take(2, 1)
+    assert (holdings.of(1), holdings.free_cores) == ((0, 1), 2)

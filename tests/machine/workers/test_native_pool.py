@@ -1,6 +1,5 @@
-"""What only the gang in C does, with kernels in C."""
+"""What only the workers in C do, with kernels in C."""
 
-import ctypes
 import faulthandler
 import gc
 import os
@@ -17,7 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.support.gang_builders import (
+from tests.support.engine_builders import FakeBuffers
+from tests.support.pool_builders import (
     TIMEOUT_S,
     Room,
     block_of,
@@ -29,17 +29,17 @@ from tests.support.gang_builders import (
 )
 from tests.support.threads import threads_named
 from veltair.compiler.frontend.samples import relative_error
-from veltair.machine.c_build import FLAGS, compile_c
+from veltair.machine.c_build import FLAGS
+from veltair.machine.c_library import CLibrary, load_library
 from veltair.machine.models.library import LoadedModel
-from veltair.machine.workers.call_tables import CallTables
+from veltair.machine.workers.call_tables import KINDS
 from veltair.machine.workers.crash_notes import read_notes
-from veltair.machine.workers.native_pool import NativePool
-from veltair.machine.workers.pool import BlockRun, CoreLostError, Grant, KernelError, Sample, WorkerPool
-from veltair.machine.workers.tvm_pool import TvmPool
+from veltair.machine.workers.native_pool import HEADER, SOURCE, NativePool
+from veltair.machine.workers.pool import BlockRun, CoreLostError, Grant, KernelError, Sample, on_cores
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 ONE, TWO = CORES[:1], CORES[:2]
-KERNELS = Path(__file__).parent / "gang_kernels.c"
+KERNELS = Path(__file__).parent / "pool_kernels.c"
 needs_two_cores = pytest.mark.skipif(len(CORES) < 2, reason="cores cannot differ where there is one only")
 
 Open = Callable[..., NativePool]
@@ -47,7 +47,7 @@ Open = Callable[..., NativePool]
 
 @pytest.fixture
 def open_native(c_build: Path) -> Iterator[Open]:
-    """Return what starts a gang that checks itself; all are stopped at the end."""
+    """Return what starts workers that check themselves; all are stopped at the end."""
     pools: list[NativePool] = []
 
     def start(cores: tuple[int, ...] = TWO, **options: Any) -> NativePool:
@@ -59,105 +59,53 @@ def open_native(c_build: Path) -> Iterator[Open]:
         assert pool.stop() == 0
 
 
-class Meeting(ctypes.Structure):
-    """meeting_t of gang_kernels.c."""
-
-    _fields_ = (
-        ("arrived", ctypes.c_int32),
-        ("wanted", ctypes.c_int32),
-        ("tasks", ctypes.c_int32),
-        ("cores", ctypes.c_int32 * 64),
-    )
-
-
 class Native:
-    """A kernel of gang_kernels.c as TVM's functions look to a gang: a safe call behind a header."""
+    """A kernel of pool_kernels.c as TVM's functions look to workers: a safe call behind a header."""
 
-    def __init__(self, library: ctypes.CDLL, name: str) -> None:
-        address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+    def __init__(self, library: CLibrary, name: str) -> None:
         self.cell = np.zeros(4, np.uint64)
-        self.cell[3] = address
+        self.cell[3] = library.address(getattr(library.functions, name))
 
     def __chandle__(self) -> int:
         return int(self.cell.ctypes.data)
 
 
 @pytest.fixture(scope="module")
-def kernels(c_build: Path) -> ctypes.CDLL:
-    return ctypes.CDLL(str(compile_c(KERNELS, c_build, (*FLAGS, "-shared", "-fPIC"))))
+def kernels(c_build: Path) -> CLibrary:
+    return load_library(KERNELS, [KERNELS.with_suffix(".h")], c_build, (*FLAGS, "-shared", "-fPIC"))
 
 
 class Meet:
     """A kernel whose tasks run at once on `wanted` cores, or it never ends."""
 
-    def __init__(self, kernels: ctypes.CDLL, wanted: int) -> None:
-        self.meeting = Meeting(wanted=wanted)
-        kernels.meeting.argtypes = (ctypes.c_void_p,) * 4
-        self.call = lambda: kernels.meeting(ctypes.addressof(self.meeting), None, None, None)
+    def __init__(self, kernels: CLibrary, wanted: int) -> None:
+        null = kernels.ffi.NULL
+        self.meeting: Any = kernels.ffi.new("meeting_t *", {"wanted": wanted})
+        self.call = lambda: kernels.functions.meeting(self.meeting, null, 0, null)
 
     @property
     def cores(self) -> set[int]:
         """The cores on which its tasks ran."""
-        return set(self.meeting.cores[: self.meeting.tasks])
+        return set(self.meeting.cores[0 : self.meeting.tasks])
 
 
 @needs_two_cores
-def test_a_loop_runs_on_all_cores_granted_at_once(open_native: Open, kernels: ctypes.CDLL) -> None:
+def test_a_loop_runs_on_all_cores_granted_at_once(open_native: Open, kernels: CLibrary) -> None:
     meet = Meet(kernels, 2)
     pool = open_native()
     assert end_of(pool, block_of(pool, python_room(meet.call), TWO)).error is None
     assert (meet.meeting.tasks, meet.cores) == (2, set(TWO))
 
 
-def test_a_loop_on_one_core_is_one_task(open_native: Open, kernels: ctypes.CDLL) -> None:
+def test_a_loop_on_one_core_is_one_task(open_native: Open, kernels: CLibrary) -> None:
     meet = Meet(kernels, 1)
     pool = open_native()
     end_of(pool, block_of(pool, python_room(meet.call), ONE))
     assert (meet.meeting.tasks, meet.cores) == (1, set(ONE))
 
 
-@needs_two_cores
-def test_a_core_that_a_malleable_block_gains_joins_the_running_layer(
-    open_native: Open, kernels: ctypes.CDLL
-) -> None:
-    # The loop ends only once two of its tasks run at once, and it began on one core.
-    meet, started = Meet(kernels, 2), threading.Event()
-
-    def kernel() -> None:
-        started.set()
-        meet.call()
-
-    pool = open_native(malleable=True)
-    block = block_of(pool, python_room(kernel, lambda: None), ONE)
-    pool.run(block)
-    assert started.wait(TIMEOUT_S)
-    pool.resize(block, Grant(TWO, (0, 0)))
-    assert kinds(notices(pool, 2)) == ["adopted", "ended"]
-    assert meet.cores == set(TWO)
-
-
-@needs_two_cores
-def test_a_core_that_joined_is_free_again_after_the_block(open_native: Open, kernels: ctypes.CDLL) -> None:
-    pool = open_native(malleable=True)
-    for _ in range(50):
-        started, go = threading.Event(), threading.Event()
-
-        def kernel(started: threading.Event = started, go: threading.Event = go) -> None:
-            started.set()
-            assert go.wait(TIMEOUT_S)
-
-        block = block_of(pool, python_room(kernel), ONE)
-        pool.run(block)
-        assert started.wait(TIMEOUT_S)
-        pool.resize(block, Grant(TWO, (0,)))
-        go.set()
-        assert kinds(notices(pool, 1)) == ["ended"]
-        # Were it still seated, the gang would end the process: it checks.
-        assert end_of(pool, block_of(pool, python_room(lambda: None), TWO[::-1])).error is None
-
-
 def test_a_thread_that_is_no_worker_still_gets_tvms_own_pool(
-    open_native: Open, kernels: ctypes.CDLL, tiny_loaded: LoadedModel
+    open_native: Open, kernels: CLibrary, tiny_loaded: LoadedModel
 ) -> None:
     pool = open_native()
     instance = tiny_loaded.instance()
@@ -172,30 +120,23 @@ def test_a_thread_that_is_no_worker_still_gets_tvms_own_pool(
 def test_every_version_gives_the_same_bits_as_on_tvms_pool(
     open_native: Open, tiny_loaded: LoadedModel
 ) -> None:
-    plan = tiny_loaded.plan
+    plan, pool = tiny_loaded.plan, open_native()
     counts = [len(plan.of(layer)) for layer in range(len(plan.layers))]
-    values = np.random.default_rng(1).standard_normal((1, 3, 16, 16), dtype=np.float32)
-    sample = Sample((values,), (np.zeros((1, 10), np.float32),))
-    answers: list[list[bytes]] = []
-    for make in (open_native, TvmPool):
-        pool: WorkerPool = make(TWO)
-        instance = tiny_loaded.instance()
-        found = []
-        for number in range(max(counts)):
-            versions = tuple(min(number, count - 1) for count in counts)
-            for cores in (ONE, TWO):
-                block = block_of(pool, instance, cores, versions=versions, put_in=sample)
-                assert end_of(pool, block).error is None
-                found.append(instance.read_outputs()[0].tobytes())
-        answers.append(found)
-        pool.stop()
-    assert answers[0] == answers[1]
+    instance = tiny_loaded.filled_instance()
+    for number in range(max(counts)):
+        versions = tuple(min(number, count - 1) for count in counts)
+        for cores in (ONE, TWO):
+            assert end_of(pool, block_of(pool, instance, cores, versions=versions)).error is None
+            ours = instance.read_outputs()[0].tobytes()
+            with on_cores(cores):
+                (theirs,) = instance.run(versions)
+            assert ours == theirs.tobytes()
 
 
 def test_random_core_sets_and_resizes_give_the_right_bits(
     open_native: Open, tiny_loaded: LoadedModel
 ) -> None:
-    pool, chance = open_native(malleable=True), np.random.default_rng(7)
+    pool, chance = open_native(), np.random.default_rng(7)
     instance = tiny_loaded.instance()
     values = np.random.default_rng(1).standard_normal((1, 3, 16, 16), dtype=np.float32)
     instance.set_inputs([values])
@@ -213,7 +154,7 @@ def test_random_core_sets_and_resizes_give_the_right_bits(
         assert instance.read_outputs()[0].tobytes() == answer.tobytes()
 
 
-def test_an_error_without_a_message_says_so(open_native: Open, kernels: ctypes.CDLL) -> None:
+def test_an_error_without_a_message_says_so(open_native: Open, kernels: CLibrary) -> None:
     pool = open_native()
     end = end_of(pool, block_of(pool, Room([[(Native(kernels, "refuse"), ())]]), ONE))
     assert isinstance(end.error, KernelError)
@@ -235,26 +176,24 @@ def test_a_version_that_a_layer_lacks_is_refused(open_native: Open) -> None:
         pool.run(block_of(pool, python_room(print, print), ONE, versions=(0, 3)))
 
 
-def test_a_room_bound_by_another_gang_is_refused(open_native: Open) -> None:
-    pool, other = open_native(), TvmPool(ONE)
-    block = block_of(other, python_room(print), ONE)
-    other.stop()
-    with pytest.raises(TypeError, match="the block of query 1 was bound by another gang"):
-        pool.run(block)
+def test_buffers_that_were_not_bound_are_refused(open_native: Open) -> None:
+    block = BlockRun(1, FakeBuffers(python_room(print)), 0, 1, Grant(ONE, (0,)))
+    with pytest.raises(TypeError, match="the block of query 1 was bound by other workers"):
+        open_native().run(block)
 
 
 @needs_two_cores
 def test_a_worker_that_was_moved_to_another_core_is_told(open_native: Open) -> None:
     pool = open_native(ONE)
     end_of(pool, block_of(pool, python_room(lambda: None), ONE))  # by now it has its name
-    (worker,) = (task for task in threads_named("gang") if os.sched_getaffinity(task) == set(ONE))
+    (worker,) = (task for task in threads_named("pool") if os.sched_getaffinity(task) == set(ONE))
     os.sched_setaffinity(worker, {TWO[1]})
     end = end_of(pool, block_of(pool, python_room(lambda: None), ONE))
     assert isinstance(end.error, CoreLostError)
     assert f"the worker of core {ONE[0]} was moved to another core" in str(end.error)
 
 
-def crash(c_build: Path, kernels: ctypes.CDLL, notes: Path) -> None:
+def crash(c_build: Path, kernels: CLibrary, notes: Path) -> None:
     """Run a kernel that crashes, in a process that has no other threads."""
     faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -263,11 +202,13 @@ def crash(c_build: Path, kernels: ctypes.CDLL, notes: Path) -> None:
 
 
 def test_what_crashed_is_known_though_the_process_is_gone(
-    c_build: Path, kernels: ctypes.CDLL, tmp_path: Path
+    c_build: Path, kernels: CLibrary, tmp_path: Path
 ) -> None:
     if (child := os.fork()) == 0:
-        crash(c_build, kernels, tmp_path / "notes")
-        os._exit(0)
+        try:
+            crash(c_build, kernels, tmp_path / "notes")
+        finally:
+            os._exit(0)  # an error must not go on with the tests of its parent
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGSEGV
     assert read_notes(tmp_path / "notes") == ["worker 0: layer 1 of net, query 1"]
@@ -291,15 +232,16 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def blocks_leak_nothing(pool: NativePool, kernels: ctypes.CDLL, count: int) -> None:
+def blocks_leak_nothing(pool: NativePool, kernels: CLibrary, count: int) -> None:
     values = np.zeros(64, np.float32)
     room = Room([[(Native(kernels, "nothing"), ())]] * 3, inputs=[values], outputs=[values])
     sample = Sample((values.copy(),), (values.copy(),))
-    bound = pool.bind(room, "net")
+    buffers = pool.bind(room, "net")
+    gc.collect()  # else files of earlier tests are closed meanwhile
     open_files = len(list(Path("/proc/self/fd").iterdir()))
     before = 0
     for number in range(count):
-        block = BlockRun(number, bound, 0, 3, Grant(TWO, (0, 0, 0)), put_in=sample, check=sample)
+        block = BlockRun(number, buffers, 0, 3, Grant(TWO, (0, 0, 0)), put_in=sample, check=sample)
         pool.run(block)
         pool.resize(block, Grant(ONE, (0, 0, 0)))
         assert next_end(pool).wrong_outputs == 0
@@ -308,16 +250,16 @@ def blocks_leak_nothing(pool: NativePool, kernels: ctypes.CDLL, count: int) -> N
             before = resident_bytes()
     gc.collect()
     assert resident_bytes() - before < 2**20
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
-    assert (len(pool._led), len(pool._samples)) == (0, 1)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_files
+    assert (len(pool._active), len(pool._samples)) == (0, 1)
 
 
-def test_ten_thousand_blocks_leak_nothing(open_native: Open, kernels: ctypes.CDLL) -> None:
+def test_ten_thousand_blocks_leak_nothing(open_native: Open, kernels: CLibrary) -> None:
     blocks_leak_nothing(open_native(), kernels, 10_000)
 
 
 @pytest.mark.long
-def test_a_hundred_thousand_blocks_leak_nothing(open_native: Open, kernels: ctypes.CDLL) -> None:
+def test_a_hundred_thousand_blocks_leak_nothing(open_native: Open, kernels: CLibrary) -> None:
     blocks_leak_nothing(open_native(), kernels, 100_000)
 
 
@@ -351,22 +293,18 @@ def pairs(draw: st.DrawFn) -> tuple[Any, Any]:
 def test_an_answer_is_as_far_off_as_samples_say(pair: tuple[Any, Any]) -> None:
     values, right = pair
     library = LIBRARY[0]
-    bound = CallTables(Room([[(print, ())]], outputs=[values]), "net")
+    kind = getattr(library.functions, KINDS[str(values.dtype)])
+    record = {"items": values.size, "item_bytes": values.itemsize, "kind": kind}
+    array = library.ffi.new("array_t *", {"data": library.pointer(values), **record})
     with np.errstate(all="ignore"):
         expected = relative_error(values, right)
-    found = library.gang_relative_error(bound._outputs.ctypes.data, right.ctypes.data)
-    assert found == expected
+    assert library.functions.pool_relative_error(array, library.pointer(right)) == expected
 
 
-LIBRARY: list[ctypes.CDLL] = []
+LIBRARY: list[CLibrary] = []
 
 
 @pytest.fixture(autouse=True, scope="module")
 def library(c_build: Path) -> None:
     """The C function of the test above, which hypothesis may not be given by a fixture of its own."""
-    from veltair.machine.workers.native_pool import SOURCE  # noqa: PLC0415
-
-    loaded = ctypes.CDLL(str(compile_c(SOURCE, c_build, (*FLAGS, "-shared", "-fPIC"))))
-    loaded.gang_relative_error.restype = ctypes.c_double
-    loaded.gang_relative_error.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
-    LIBRARY.append(loaded)
+    LIBRARY.append(load_library(SOURCE, [HEADER], c_build, (*FLAGS, "-shared", "-fPIC")))

@@ -1,4 +1,4 @@
-"""What gangs of both kinds do alike."""
+"""What the engine and the profile need of workers."""
 
 import os
 import threading
@@ -14,22 +14,22 @@ from tvm.driver import build
 from tvm.ir import IRModule
 from tvm.script import tirx as T  # noqa: N812 - what TVMScript calls it
 
-from tests.support.gang_builders import (
+from tests.support.onnx_builders import relative_error, run_onnx
+from tests.support.pool_builders import (
     TIMEOUT_S,
     Room,
     block_of,
     end_of,
     kinds,
     notices,
-    open_gang,
     python_room,
     run_kernels,
 )
-from tests.support.onnx_builders import relative_error, run_onnx
 from tests.support.threads import threads_named
 from tests.support.tiny import tiny
 from veltair.compiler.search.target import cpu_target
 from veltair.machine.models.library import LoadedModel
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Adopted, Ended, Grant, KernelError, Sample, WorkerPool, on_cores
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
@@ -39,13 +39,13 @@ needs_two_cores = pytest.mark.skipif(len(CORES) < 2, reason="cores cannot differ
 Open = Callable[..., WorkerPool]
 
 
-@pytest.fixture(params=["gang", "tvm"])
-def open_any(request: pytest.FixtureRequest, c_build: Path) -> Iterator[Open]:
-    """Return what starts a gang of one kind; all are stopped at the end."""
+@pytest.fixture
+def open_any(c_build: Path) -> Iterator[Open]:
+    """Return what starts workers; all are stopped at the end."""
     pools: list[WorkerPool] = []
 
     def start(cores: tuple[int, ...]) -> WorkerPool:
-        pools.append(open_gang(request.param, cores, c_build))
+        pools.append(NativePool(cores, c_build))
         return pools[-1]
 
     yield start
@@ -83,9 +83,9 @@ def run_where(pool: WorkerPool, kernel: Any, cores: tuple[int, ...]) -> set[int]
 
 
 def worker_threads() -> set[str]:
-    """Return the threads of gangs: TVM's own, which linger, do not count."""
+    """Return the threads of workers: TVM's own, which linger, do not count."""
     names = {thread.name for thread in threading.enumerate()}
-    return names | {str(number) for number in threads_named("gang")}
+    return names | {str(number) for number in threads_named("pool")}
 
 
 def tell_core(seen: list[set[int]]) -> None:
@@ -114,7 +114,7 @@ def test_the_thread_that_leads_keeps_to_the_first_core_granted(pool: WorkerPool)
     assert seen == [{TWO[0]}, {TWO[-1]}]
 
 
-def test_whoever_makes_a_gang_keeps_its_cores(pool: WorkerPool) -> None:
+def test_whoever_starts_workers_keeps_its_cores(pool: WorkerPool) -> None:
     assert tuple(sorted(os.sched_getaffinity(0))) == CORES
 
 
@@ -267,7 +267,7 @@ def test_a_version_that_was_bound_again_runs_as_it_is_now(pool: WorkerPool) -> N
     assert order == ["old", "kept", "new", "kept"]
 
 
-def test_a_core_that_is_not_the_gangs_is_refused(pool: WorkerPool) -> None:
+def test_a_core_without_a_worker_is_refused(pool: WorkerPool) -> None:
     with pytest.raises(LookupError, match="core 100000 is not one of"):
         run_kernels(pool, lambda: None, cores=(100_000,))
 
@@ -307,7 +307,7 @@ def test_a_worker_whose_kernel_does_not_end_is_counted_by_stop(open_any: Open) -
 
 
 @pytest.mark.parametrize("cores", [(100_000, 100_001), (*ONE, *ONE), ()])
-def test_a_gang_on_cores_that_cannot_be_had_is_an_error_and_leaves_no_thread(
+def test_a_pool_on_cores_that_cannot_be_had_is_an_error_and_leaves_no_thread(
     open_any: Open, cores: tuple[int, ...]
 ) -> None:
     before = worker_threads()
@@ -316,7 +316,7 @@ def test_a_gang_on_cores_that_cannot_be_had_is_an_error_and_leaves_no_thread(
     assert worker_threads() == before
 
 
-def test_a_network_run_by_a_gang_gives_the_right_answer(pool: WorkerPool, tiny_loaded: LoadedModel) -> None:
+def test_a_network_run_by_workers_gives_the_right_answer(pool: WorkerPool, tiny_loaded: LoadedModel) -> None:
     for seed in range(4):
         instance = tiny_loaded.instance()
         values = np.random.default_rng(seed).standard_normal((1, 3, 16, 16), dtype=np.float32)

@@ -3,6 +3,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import make_costs
-from tests.support.engine_builders import NEVER_S, FakeGang, python_context, python_engine
+from tests.support.engine_builders import NEVER_S, FakePool, python_context, python_engine
 from tests.support.onnx_builders import run_onnx
 from tests.support.tiny import tiny
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
@@ -20,9 +21,9 @@ from veltair.machine.interference.source import NEWEST, ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Grant, Launch
-from veltair.serving.engine import watchdog as watch
+from veltair.serving.engine import watchdog
 from veltair.serving.engine.engine import Engine, EngineError, Sample
 from veltair.serving.loop.dispatcher import (
     Arrival,
@@ -40,7 +41,7 @@ from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.policies.presets import make_policy
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
-FOUR = (10, 11, 12, 13)  # for the fake gang, which runs on no core
+FOUR = (10, 11, 12, 13)  # for the fake pool, which runs on no core
 POLICIES = (
     "baselines.fcfs_min:FcfsMin",
     "baselines.layer_wise:LayerWise",
@@ -52,10 +53,10 @@ TIMEOUT_S = 60.0
 EngineMaker = Callable[..., Engine]
 
 
-@pytest.fixture(params=LAUNCHERS)
-def launch(request: pytest.FixtureRequest, c_build: Path) -> Launch:
-    """Return what starts each kind of gang."""
-    return launcher(request.param, c_build)
+@pytest.fixture
+def launch(c_build: Path) -> Launch:
+    """Return what starts the workers."""
+    return partial(NativePool, build_dir=c_build)
 
 
 @pytest.fixture
@@ -73,11 +74,11 @@ def make_engine(launch: Launch) -> Iterator[EngineMaker]:
 
 
 class Fake:
-    """An engine on the fake gang with four cores, and blocks of "net" with three layers."""
+    """An engine on the fake pool with four cores, and blocks of "net" with three layers."""
 
     def __init__(self, layers: int = 3) -> None:
         self.context = python_context(FOUR, layers)
-        self.engine = python_engine(self.context, [lambda: None] * layers, launch=FakeGang)
+        self.engine = python_engine(self.context, [lambda: None] * layers, launch=FakePool)
         self.pool: Any = self.engine._pool
         self.layers = layers
 
@@ -99,7 +100,7 @@ class Fake:
 
     def free(self) -> int:
         """Return how many cores a block could be started on."""
-        return len(self.engine._free)
+        return self.engine._holdings.free_cores
 
 
 class GreedyWhole:
@@ -131,7 +132,7 @@ def run(engine: Engine, policy: Any, context: Context, samples: list[int]) -> li
     return list(serve(Dispatcher(policy, context), engine))
 
 
-# The books, with a gang whose layers end on command.
+# Accounts, with workers whose layers end on command.
 
 
 def test_a_shrink_frees_cores_once_the_block_has_adopted_it() -> None:
@@ -404,11 +405,11 @@ def test_a_kernel_that_fails_ends_the_run_and_is_named(make_engine: EngineMaker)
 def test_a_kernel_that_hangs_ends_the_run_and_its_layer_is_named(
     make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", 0.01)
+    monkeypatch.setattr(watchdog, "PERIOD_S", 0.01)
     go, context = threading.Event(), python_context(CORES, 2)
 
     def hang() -> None:
-        monkeypatch.setattr(watch, "HANG_S", 0.05)  # not before: on a busy machine any layer may wait so long
+        monkeypatch.setattr(watchdog, "HANG_S", 0.05)  # not before: any layer may wait so long
         go.wait(TIMEOUT_S)
 
     engine = make_engine(context, [lambda: None, hang])
@@ -418,7 +419,7 @@ def test_a_kernel_that_hangs_ends_the_run_and_its_layer_is_named(
         "but took 1 ms at most when it was profiled: its kernel hangs",
     ):
         run(engine, GreedyWhole(2), context, [0])
-    assert engine._watch.found_hang
+    assert engine._watchdog.found_hang
     engine.stop()
     go.set()
 
@@ -426,8 +427,8 @@ def test_a_kernel_that_hangs_ends_the_run_and_its_layer_is_named(
 def test_a_layer_that_is_merely_slow_does_not_hang(
     make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", 0.005)
-    monkeypatch.setattr(watch, "HANG_S", 0.01)
+    monkeypatch.setattr(watchdog, "PERIOD_S", 0.005)
+    monkeypatch.setattr(watchdog, "HANG_S", 0.01)
     context = python_context(CORES, 1, layer_s=NEVER_S)
     (record,) = run(make_engine(context, [lambda: time.sleep(0.05)]), GreedyWhole(1), context, [0])
     assert record.ending is Ending.SERVED
@@ -566,11 +567,11 @@ def test_a_model_that_fails_when_warmed_up_is_named(make_engine: EngineMaker) ->
 def test_a_model_that_hangs_when_warmed_up_is_named(
     make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", 0.01)
+    monkeypatch.setattr(watchdog, "PERIOD_S", 0.01)
     go = threading.Event()
 
     def hang() -> None:
-        monkeypatch.setattr(watch, "HANG_S", 0.05)
+        monkeypatch.setattr(watchdog, "HANG_S", 0.05)
         go.wait(TIMEOUT_S)
 
     engine = make_engine(python_context(CORES, 1), [hang])
@@ -586,7 +587,7 @@ def test_a_cost_table_of_another_machine_is_refused() -> None:
     context = python_context(CORES, 1)
     here = Machine("here", 1, (CORES,), 2**19, 2**24, 1e11, 1e11, validated=False)
     with pytest.raises(EngineError, match=r"the cost table is of toy, this machine is here; measure it here"):
-        Engine({}, [], {}, context.costs, here, spread, ObservedSlowdown(), 1.0)
+        Engine({}, [], {}, context.costs, here, spread, ObservedSlowdown(), 1.0, FakePool)
 
 
 # The tiny network.

@@ -4,6 +4,7 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Ended, Launch, Notice, WorkerPool, on_cores
 from veltair.serving.engine.engine import Engine, Sample
 from veltair.serving.loop.dispatcher import Dispatcher, serve
@@ -34,7 +35,7 @@ Plan = tuple[int, ...]
 
 
 class Listening:
-    """A gang that keeps a copy of the outputs of each query that ends."""
+    """Workers that keep a copy of the outputs of each query that ends."""
 
     def __init__(self, pool: WorkerPool, outputs: dict[int, list[NDArray[Any]]]) -> None:
         self._pool, self._outputs = pool, outputs
@@ -43,7 +44,7 @@ class Listening:
         notices = self._pool.wait(timeout_s)
         for notice in notices:
             if isinstance(notice, Ended) and notice.block.check is not None:
-                runnable = cast(Any, notice.block.bound.runnable)
+                runnable = cast(Any, notice.block.buffers.runnable)
                 self._outputs[notice.block.query_id] = [array.copy() for array in runnable.read_outputs()]
         return notices
 
@@ -146,19 +147,10 @@ def serve_by_chance(model: LoadedModel, launch: Launch, queries: int, seed: int)
     assert len(found) == queries
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
-@pytest.mark.parametrize("malleable", [False, True])
-def test_outputs_are_those_of_a_query_alone(
-    tiny_loaded: LoadedModel, c_build: Path, name: str, malleable: bool
-) -> None:
-    if malleable and name != "gang":
-        pytest.skip("TVM's pools cannot take in a core while a layer runs")
-    serve_by_chance(tiny_loaded, launcher(name, c_build, malleable=malleable), 200, seed=1)
+def test_outputs_are_those_of_a_query_alone(tiny_loaded: LoadedModel, c_build: Path) -> None:
+    serve_by_chance(tiny_loaded, partial(NativePool, build_dir=c_build), 200, seed=1)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("malleable", [False, True])
-def test_ten_thousand_outputs_are_those_of_a_query_alone(
-    tiny_loaded: LoadedModel, c_build: Path, malleable: bool
-) -> None:
-    serve_by_chance(tiny_loaded, launcher("gang", c_build, malleable=malleable), 10_000, seed=2)
+def test_ten_thousand_outputs_are_those_of_a_query_alone(tiny_loaded: LoadedModel, c_build: Path) -> None:
+    serve_by_chance(tiny_loaded, partial(NativePool, build_dir=c_build), 10_000, seed=2)

@@ -9,16 +9,17 @@ import pytest
 
 from tests.support.builders import linear_seconds, make_context, make_model
 from tests.support.engine_builders import NEVER_S, ZERO, PythonModel
-from tests.support.threads import aside_threads
+from tests.support.pool_builders import launch_workers
+from tests.support.threads import background_threads
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.model_memory import ModelMemory, ModelMemoryError
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
-from veltair.serving.engine import watchdog as watch
+from veltair.serving.engine import watchdog
 from veltair.serving.engine.engine import Engine, EngineError
 from veltair.serving.engine.on_demand import OnDemand
-from veltair.serving.engine.watchdog import Watch
+from veltair.serving.engine.watchdog import Watchdog
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Snapshot
 from veltair.serving.loop.query import Ending, QueryRecord
@@ -98,6 +99,7 @@ class Stage:
             spread,
             ObservedSlowdown(),
             drain_s,
+            launch_workers,
         )
         self.backend = OnDemand(self.engine, self.memory, NAMES, self.engine.in_background)
 
@@ -139,7 +141,7 @@ def make_stage() -> Iterator[Callable[..., Stage]]:
     yield make
     for stage in stages:
         stage.close()
-    assert aside_threads() == []
+    assert background_threads() == []
 
 
 MakeStage = Callable[..., Stage]
@@ -212,7 +214,7 @@ def test_an_engine_that_is_stopped_in_the_middle_of_a_load_leaves_no_thread_and_
     stopping.join(TIMEOUT_S)
     assert not stopping.is_alive()
     stage.memory.settle()
-    assert (stage.weights["b"].held, stage.memory.held_bytes, aside_threads()) == (False, 0, [])
+    assert (stage.weights["b"].held, stage.memory.held_bytes, background_threads()) == (False, 0, [])
 
 
 def test_a_load_that_has_not_begun_when_the_engine_is_stopped_never_will(make_stage: MakeStage) -> None:
@@ -230,7 +232,7 @@ def test_a_load_that_has_not_begun_when_the_engine_is_stopped_never_will(make_st
     go.set()
     stopping.join(TIMEOUT_S)
     stage.memory.settle()
-    assert (stage.loads, stage.memory.held_bytes, aside_threads()) == ([], 0, [])
+    assert (stage.loads, stage.memory.held_bytes, background_threads()) == ([], 0, [])
 
 
 def test_a_load_that_does_not_end_is_told_when_the_engine_stops(
@@ -262,23 +264,23 @@ def test_a_block_that_waits_for_its_model_does_not_look_like_one_that_hangs(
     make_stage: MakeStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whatever ran for ten times as long as profiled, which is nothing, hangs at the first look.
-    for name in ("WATCH_S", "HANG_S"):
-        monkeypatch.setattr(watch, name, 0.0)
+    for name in ("PERIOD_S", "HANG_S"):
+        monkeypatch.setattr(watchdog, name, 0.0)
     stage, go, looks = make_stage(layer_s=NEVER_S), threading.Event(), list[set[str]]()
     stage.context.costs.model("b").seconds[:] = 0.0
     stage.load("a")
     stage.kernels["a"] = lambda: go.wait(TIMEOUT_S)
-    look = Watch.look
+    check = Watchdog.check
 
-    def looked(self: Watch, blocks: Any) -> None:
+    def checked(self: Watchdog, blocks: Any) -> None:
         running = list(blocks)
-        look(self, running)
+        check(self, running)
         if stage.weights["b"].begun.is_set():
             looks.append({started.allocation.block.model for started in running})
         if len(looks) == 3:
             stage.engine.fail(EnoughError())
 
-    monkeypatch.setattr(Watch, "look", looked)
+    monkeypatch.setattr(Watchdog, "check", checked)
     with pytest.raises(EnoughError):
         list(stage.serve("a", "b"))
     go.set()

@@ -12,7 +12,7 @@ from tests.support.sim_builders import allocation
 from tests.support.timeline_builders import GROUPS, Whimsical, server_context
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.models.model_memory import ModelMemory, ModelMemoryError
-from veltair.serving.engine.background import Work
+from veltair.serving.engine.background import Job
 from veltair.serving.engine.on_demand import OnDemand
 from veltair.serving.loop.dispatcher import (
     Backend,
@@ -51,19 +51,19 @@ def memory_of(budget_bytes: int, **sizes: int) -> ModelMemory:
 
 
 class Loads:
-    """Work aside that is done when the test says so, as if another thread had done it."""
+    """Background jobs that are done when the test says so, as if another thread had done it."""
 
     def __init__(self) -> None:
-        self.open: deque[tuple[Work, Work]] = deque()
+        self.open: deque[tuple[Job, Job]] = deque()
 
-    def do(self, work: Work, then: Work) -> None:
-        self.open.append((work, then))
+    def do(self, job: Job, on_done: Job) -> None:
+        self.open.append((job, on_done))
 
     def end(self) -> None:
         """End the oldest load."""
-        work, then = self.open.popleft()
-        work()
-        then()
+        job, on_done = self.open.popleft()
+        job()
+        on_done()
 
 
 @dataclass

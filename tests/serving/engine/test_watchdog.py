@@ -1,8 +1,9 @@
-"""Cores that are taken away while blocks run: from the real process, on both kinds of workers."""
+"""Cores that are taken away while blocks run: from the real process."""
 
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 from tests.support.engine_builders import NEVER_S, python_context, python_engine
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.topology.cpu_limits import CpuLimits
-from veltair.machine.workers.launchers import LAUNCHERS, launcher
-from veltair.serving.engine import watchdog as watch
+from veltair.machine.workers.native_pool import NativePool
+from veltair.serving.engine import watchdog
 from veltair.serving.engine.engine import Engine, EngineError
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Snapshot
@@ -33,14 +34,14 @@ class OnOneCore:
         return [Allocation(snapshot.pending[0].query.id, LayerBlock("net", 0, 1), (0,), 1)]
 
 
-@pytest.fixture(params=LAUNCHERS)
-def start(request: pytest.FixtureRequest, c_build: Path) -> Iterator[Callable[..., list[Any]]]:
+@pytest.fixture
+def start(c_build: Path) -> Iterator[Callable[..., list[Any]]]:
     """Return what serves one query of one kernel, whose profiled time is so long that it never hangs."""
     engines: list[Engine] = []
 
     def served(kernel: Callable[[], object]) -> list[Any]:
         context = python_context(CORES, 1, layer_s=NEVER_S)
-        engine = python_engine(context, [kernel], launch=launcher(request.param, c_build))
+        engine = python_engine(context, [kernel], launch=partial(NativePool, build_dir=c_build))
         engines.append(engine)
         engine.arrive(0, 0, engine.zero_s)
         engine.flush()
@@ -69,7 +70,7 @@ def give_back() -> Iterator[None]:
 def test_a_core_that_is_taken_away_while_a_layer_runs_ends_the_run_and_is_named(
     start: Callable[..., list[Any]], give_back: None, monkeypatch: pytest.MonkeyPatch, whom: str
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", 0.01)
+    monkeypatch.setattr(watchdog, "PERIOD_S", 0.01)
     go, decider = threading.Event(), threading.get_native_id()
 
     def kernel() -> None:
@@ -88,13 +89,13 @@ def test_a_core_that_is_taken_away_while_a_layer_runs_ends_the_run_and_is_named(
 
 def lower_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     lowered = CpuLimits(frozenset(CORES), 0.5)
-    monkeypatch.setattr(watch, "allowance", lambda: lowered)
+    monkeypatch.setattr(watchdog, "allowance", lambda: lowered)
 
 
 def test_a_quota_that_is_lowered_while_a_layer_runs_ends_the_run(
     start: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", 0.01)
+    monkeypatch.setattr(watchdog, "PERIOD_S", 0.01)
     go = threading.Event()
 
     def kernel() -> None:
@@ -120,13 +121,13 @@ def test_a_kernel_that_fails_for_want_of_its_cores_is_not_blamed(
 def test_what_is_allowed_is_not_asked_for_more_often_than_it_must(
     start: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "WATCH_S", NEVER_S)
+    monkeypatch.setattr(watchdog, "PERIOD_S", NEVER_S)
     asked: list[int] = []
 
     def allowed() -> CpuLimits:
         asked.append(1)
         return CpuLimits(frozenset(CORES))
 
-    monkeypatch.setattr(watch, "allowance", allowed)
+    monkeypatch.setattr(watchdog, "allowance", allowed)
     start(lambda: None)
     assert asked == [1]

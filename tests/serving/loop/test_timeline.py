@@ -24,7 +24,6 @@ from veltair.serving.loop.timeline import (
     serve_recorded,
 )
 from veltair.serving.simulator.noise import noise_batches
-from veltair.serving.simulator.null import NullBackend
 from veltair.serving.simulator.simulator import Simulator
 
 LAYERS = {"a": [[Cost(1.0)], [Cost(1.0)]]}
@@ -202,7 +201,8 @@ def test_events_that_are_told_out_of_order_leave_no_core_with_two_blocks() -> No
 
 def test_any_backend_can_be_recorded() -> None:
     served = context(LAYERS)
-    recorder = Recorder(NullBackend(trace((1.0, "a")), drain_s=1.0), served, "pinned")
+    (query,) = trace((1.0, "a"))
+    recorder = Recorder(Late([Arrival(1.0, query), BlockEnd(1.0, 0)]), served, "pinned")
     list(serve_recorded(Dispatcher(Greedy(served), served), recorder))
     assert recorder.timeline().spans[0].tenures == (Tenure(0, 1.0, 1.0, 1.0),)
 
@@ -231,7 +231,7 @@ def test_a_window_that_is_no_span_of_time_is_refused(window: tuple[float, float]
 
 def test_a_limit_below_one_and_an_unknown_placement_are_refused() -> None:
     served = context(LAYERS)
-    backend = NullBackend((), drain_s=0.0)
+    backend = Late([])
     with pytest.raises(ValueError, match="limit of a timeline is 0"):
         Recorder(backend, served, "pinned", limit=0)
     with pytest.raises(ValueError, match="'near' is no placement; choose from spread, pinned"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.random_builders import LAYERS, VERSIONS, random_context, random_cost_model
+from tests.support.contended_builders import LAYERS, VERSIONS, contended_context, random_cost_model
 from tests.support.sim_builders import Cost, allocation, context, trace
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine import c_build as native
@@ -83,7 +83,7 @@ def log_of(
     core: str, seed: int, gap_s: float, inputs: Mapping[str, Any], by_cost_model: bool, drain_s: float
 ) -> list[Any]:
     rng = np.random.default_rng(seed)
-    served = random_context(rng)
+    served = contended_context(rng)
     cost_model = random_cost_model(rng) if by_cost_model else None
     times = rng.exponential(gap_s, 12).cumsum().tolist()
     queries = [Query(index, "mn"[int(rng.integers(2))], at, 100.0) for index, at in enumerate(times)]
@@ -132,7 +132,7 @@ def test_both_cores_give_the_same_events_bit_for_bit(seed, gap_s, by_cost_model,
 
 def test_a_cost_model_may_know_versions_that_the_table_lacks():
     rng = np.random.default_rng(3)
-    served, cost_model = random_context(rng), random_cost_model(rng)
+    served, cost_model = contended_context(rng), random_cost_model(rng)
     more = {
         name: tuple((*versions, versions[0]) for versions in layers)
         for name, layers in cost_model.layers.items()

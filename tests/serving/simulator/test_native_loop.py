@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
-from tests.support.random_builders import random_context, random_cost_model
+from tests.support.contended_builders import contended_context, random_cost_model
 from tests.support.sim_builders import Cost, Greedy, context, trace
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
@@ -67,7 +67,7 @@ def simulator_of(
     seed: int, gap_s: float, qos_s: float, inputs: Mapping[str, Any], by_cost_model: bool, queries: int
 ) -> tuple[Context, Simulator]:
     rng = np.random.default_rng(seed)
-    served = random_context(rng, qos_s)
+    served = contended_context(rng, qos_s)
     cost_model = random_cost_model(rng) if by_cost_model else None
     times = rng.exponential(gap_s, queries).cumsum().tolist()
     # Ids against the order of arrival: where two arrive together, the smaller one is the older.
@@ -144,7 +144,9 @@ def outcome(serve_one: Any, policy: Policy, served: Context, simulator: Simulato
 @pytest.mark.parametrize("path", POLICIES)
 def test_every_policy_of_ours_has_a_plan(path):
     options = {name: values[0] for name, values in POLICIES[path].items()}
-    assert spec_of(make_policy(path, random_context(np.random.default_rng(0)), "paper", options)) is not None
+    assert (
+        spec_of(make_policy(path, contended_context(np.random.default_rng(0)), "paper", options)) is not None
+    )
 
 
 def test_more_queries_than_are_handed_over_at_once_are_served():
@@ -253,7 +255,7 @@ def test_a_spec_says_how_blocks_are_made():
 
 
 def test_full_is_planned_as_it_was_made():
-    served = random_context(np.random.default_rng(0))
+    served = contended_context(np.random.default_rng(0))
     policy = make_policy("veltair.serving.policies.adaptive:VeltairFULL", served, "tuned", {})
     assert isinstance(policy, VeltairFULL)
     spec = spec_of(policy)

@@ -152,11 +152,11 @@ class Runner:
         return measured
 
 
-def check_tracker(rpc: RpcSettings) -> None:
+def check_tracker(rpc: RpcSettings, timeout_s: float = TRACKER_TIMEOUT_S) -> None:
     """Raise MeasureError if the tracker does not answer, or knows no server of the key; never hangs."""
     address = f"{rpc.host}:{rpc.port}"
     try:
-        with socket.create_connection((rpc.host, rpc.port), timeout=TRACKER_TIMEOUT_S) as connection:
+        with socket.create_connection((rpc.host, rpc.port), timeout=timeout_s) as connection:
             connection.sendall(struct.pack("<i", rpc_base.RPC_TRACKER_MAGIC))
             if struct.unpack("<i", rpc_base.recvall(connection, 4))[0] != rpc_base.RPC_TRACKER_MAGIC:
                 raise MeasureError(f"{address} is no RPC tracker of this TVM; correct `search.rpc`")
@@ -189,10 +189,13 @@ def repeats_left(first_s: float, call_s: float, best_s: float, repeats: int) -> 
     return min(repeats - 1, max(LEAST_REPEATS - 1, fitting))
 
 
-def _time(
+def raw_times(
     evaluate: Callable[[int], Sequence[float]], best_s: float, repeats: int, clock: Callable[[], float]
 ) -> list[float]:
-    """Return raw times; `evaluate` makes a warm-up and so many cold runs."""
+    """Return the seconds of each run of a candidate; `evaluate` makes a warm-up and so many cold runs.
+
+    `best_s` and `clock` decide how often it runs, as in `repeats_left`.
+    """
     start_s = clock()
     seconds = list(evaluate(1))
     left = repeats_left(seconds[0], clock() - start_s, best_s, repeats)
@@ -265,7 +268,7 @@ def _evaluate(
         )
         return [float(second) for second in timer(*tensors).results]
 
-    return _time(evaluate, best_s, settings.repeats, time.perf_counter)
+    return raw_times(evaluate, best_s, settings.repeats, time.perf_counter)
 
 
 def _tensor(dtype: str, shape: tuple[int, ...], device: Any, fill: Any) -> Any:

@@ -23,7 +23,7 @@ from veltair.compiler.select.select import Selection, doubling, rounds_costs, se
 from veltair.compiler.steps import build_model, read_model
 from veltair.config import Config
 from veltair.evaluation.benchmarks.search_ablation import Choose, PassComparison, compare_passes
-from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result, write_benchmark
 from veltair.evaluation.runtimes.paired_latency import PairedLatencies, compare
 from veltair.evaluation.runtimes.timed_process import ONNX_RUNTIME, OURS, Contestant, write_samples
 from veltair.machine.topology.described import read_machine
@@ -53,7 +53,9 @@ def write_compiler(config: Config, files: CompilerFiles, output: Path) -> None:
     first = next(iter(files.builds))
     for label, cores in core_sets(machine).items():
         same = compare_with_itself(files.builds[first], cores)
-        figures[f"ratio_self_{label}_{first}"] = _figure(same.ratios, "ours ÷ ours, median of rounds")
+        figures[f"ratio_self_{label}_{first}"] = median_result(
+            same.ratios, "ours ÷ ours, median of rounds", COMMAND
+        )
     imports = tuple(_timed(read_model, path) for path in files.models.values())
     figures["import_s"] = BenchmarkResult(max(imports), "s, longest of models", imports, COMMAND)
     built = BUILT if BUILT in files.models else first
@@ -61,7 +63,7 @@ def write_compiler(config: Config, files: CompilerFiles, output: Path) -> None:
         selection = Selection(**config.select.model_dump())
         order = (files.stores, selection, machine.cores, config.search.trials, Path(folder))
         seconds = _timed(build_model, files.models[built], *order)
-        figures[f"build_s_{built}"] = _figure((seconds,), "s, all versions, nothing cached")
+        figures[f"build_s_{built}"] = median_result((seconds,), "s, all versions, nothing cached", COMMAND)
     with TemporaryDirectory() as folder:
         figures |= search_figures(config, read_model(files.models[built]), machine, Path(folder))
     inputs = [*files.models.values(), *(path / "plan.json" for path in files.builds.values()), files.machine]
@@ -125,9 +127,13 @@ def kernel_figures(comparisons: Mapping[tuple[str, str], PairedLatencies]) -> di
     """
     figures: dict[str, BenchmarkResult] = {}
     for (label, name), one in comparisons.items():
-        figures[f"ratio_{label}_{name}"] = _figure(one.ratios, "ONNX Runtime ÷ ours")
-        figures[f"latency_{label}_{name}"] = _figure([1e3 * second for second in one.ours_s], "ms")
-        figures[f"latency_onnxruntime_{label}_{name}"] = _figure([1e3 * s for s in one.theirs_s], "ms")
+        figures[f"ratio_{label}_{name}"] = median_result(one.ratios, "ONNX Runtime ÷ ours", COMMAND)
+        figures[f"latency_{label}_{name}"] = median_result(
+            [1e3 * second for second in one.ours_s], "ms", COMMAND
+        )
+        figures[f"latency_onnxruntime_{label}_{name}"] = median_result(
+            [1e3 * s for s in one.theirs_s], "ms", COMMAND
+        )
     for label in dict.fromkeys(label for label, _ in comparisons):
         ratios = tuple(one.ratio for (cores, _), one in comparisons.items() if cores == label)
         figures[f"kernel_ratio_{label}_geomean"] = BenchmarkResult(
@@ -188,7 +194,7 @@ def trial_figures(
         trials += count
     return {
         "seconds_per_trial": BenchmarkResult(wall_s / trials, f"s, {unit}, mean", tuple(batches), COMMAND),
-        "analysis_ms_per_candidate": _figure(analysis_ms, f"ms, {unit}"),
+        "analysis_ms_per_candidate": median_result(analysis_ms, f"ms, {unit}", COMMAND),
     }
 
 
@@ -203,7 +209,7 @@ def pass_figures(compared: Sequence[PassComparison], unit: str) -> dict[str, Ben
             single_s / separate_s, f"wall time ÷ wall time, {unit}", ratios, COMMAND
         ),
         "single_pass_loss": BenchmarkResult(max(losses), f"{at}, largest", losses, COMMAND),
-        "single_pass_loss_median": _figure(losses, f"{at}, median"),
+        "single_pass_loss_median": median_result(losses, f"{at}, median", COMMAND),
     }
 
 
@@ -241,10 +247,6 @@ def _chooser(config: Config, machine: Machine) -> Choose:
 
 def _tell(progress: Progress) -> None:
     print(progress, flush=True)
-
-
-def _figure(samples: Sequence[float], unit: str) -> BenchmarkResult:
-    return BenchmarkResult(median(samples), unit, tuple(samples), COMMAND)
 
 
 def _timed(work: Callable[..., object], *arguments: object) -> float:

@@ -8,8 +8,8 @@ from statistics import median
 from typing import cast
 
 from veltair.config import Config
-from veltair.evaluation.benchmarks.workers import COMMAND, figure
-from veltair.evaluation.experiment.benchmark_file import BenchmarkResult
+from veltair.evaluation.benchmarks.workers import COMMAND
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result
 from veltair.evaluation.experiment.scenario import Scenario, policy_maker
 from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Dispatcher, Event, Outcome, Woken, serve
@@ -94,7 +94,7 @@ def decision_figures(config: Config, scenario: Scenario) -> dict[str, BenchmarkR
         for policy in config.policies:
             taken_us = decisions_us(policy_maker(config, policy), scenario, waiting)
             unit = f"µs of policy and dispatcher an event, about {waiting} queries waiting, median"
-            figures[f"decision_us_{waiting}_{policy}"] = figure(taken_us, unit)
+            figures[f"decision_us_{waiting}_{policy}"] = median_result(taken_us, unit, COMMAND)
             print(f"{policy}, {waiting} waiting: {median(taken_us):.1f} µs", flush=True)
         medians = tuple(figures[f"decision_us_{waiting}_{policy}"].value for policy in config.policies)
         figures[f"decision_us_{waiting}"] = BenchmarkResult(

@@ -19,8 +19,8 @@ from veltair.evaluation.benchmarks.workers import (
     ROUNDS,
     LoadedModelBuffers,
     bare_seconds,
-    gang_figures,
     ratio_figures,
+    worker_figures,
 )
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
 from veltair.evaluation.experiment.layout import Layout
@@ -40,12 +40,12 @@ from veltair.machine.workers.pool import Ended, Launch, Sample, Servable, Worker
 from veltair.serving.engine.engine import Engine
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
+from veltair.serving.loop.query import NEVER_S
 from veltair.serving.policies.presets import make_policy
 
 FCFS = "baselines.fcfs_min:FcfsMin"
 DISPATCHES, IDLE_S = 3000, 3.0
 BUSY_S, OVERLOAD = 5.0, 1.5  # of the rate that no policy passes: a query is always waiting
-NEVER_S = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def engine_figures(config: Config, files: EngineFiles) -> dict[str, BenchmarkRes
     samples = make_samples(models, scenario, config.measured.seed)
     figures = dispatch_figures(launch, context.machine, native)
     figures |= busy_figures(config, scenario, models, samples, launch)
-    figures |= gang_figures(models, solo, context.machine, native)
+    figures |= worker_figures(models, solo, context.machine, native)
     figures |= block_figures(models, samples, context, launch)
     figures |= decision_figures(config, scenario)
     figures["idle_core_fraction"] = idle_figure(launch, context.machine, native)
@@ -164,7 +164,7 @@ def busy_figures(
     """Return the time from an end to the next start while real kernels keep every core and LoadGen asks."""
     ends: list[Ended] = []
     settings = replace(
-        live_settings(config), seconds=seconds, drain_qos=1.0, validation=False, timeline=False
+        live_settings(config), seconds=seconds, drain_qos=1.0, loadgen_per_model=False, timeline=False
     )
     study = Measurement(
         scenario,

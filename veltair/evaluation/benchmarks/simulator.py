@@ -10,14 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
 from veltair.config import Config
 from veltair.evaluation.benchmarks.million_queries import MillionResult, serve_in_fresh_process
 from veltair.evaluation.benchmarks.simpy_queue import Service, simpy_ends_s
-from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result, write_benchmark
 from veltair.evaluation.experiment.scenario import Scenario, make_scenario, scenario_of
 from veltair.evaluation.loadgen.arrivals import server_queries, share_samples
 from veltair.evaluation.metrics.capacity import SearchSettings
@@ -175,9 +174,11 @@ def speed_figures(full: Bench, layer_wise: Bench, qps: float, samples: int) -> d
     blocks = pace.events / sum(record.blocks for record in pace.records)
     unit = f"layer ends/s, Veltair-FULL at {qps:.4g} QPS, {blocks:.1f} layers a block"
     return {
-        "events_per_s": _figure(events, unit),
-        "decisions_per_s": _figure(decisions, "decisions/s, LayerWise at the same rate, a layer end each"),
-        "profile_python_vs_c": _figure(gains, "run in Python ÷ in C, equal records"),
+        "events_per_s": median_result(events, unit, COMMAND),
+        "decisions_per_s": median_result(
+            decisions, "decisions/s, LayerWise at the same rate, a layer end each", COMMAND
+        ),
+        "profile_python_vs_c": median_result(gains, "run in Python ÷ in C, equal records", COMMAND),
     }
 
 
@@ -205,7 +206,11 @@ def simpy_figures(
         events = pace.events
         if ends_s != {record.query.id: record.end_s for record in pace.records}:
             raise RuntimeError("SimPy and the simulator disagree on when queries end: run tests/serving")
-    return {"vs_simpy": _figure(ratios, f"SimPy's time ÷ ours, FcfsMin, {events} layer ends, equal ends")}
+    return {
+        "vs_simpy": median_result(
+            ratios, f"SimPy's time ÷ ours, FcfsMin, {events} layer ends, equal ends", COMMAND
+        )
+    }
 
 
 def undisturbed(scenario: Scenario) -> Scenario:
@@ -251,7 +256,7 @@ def growth_figures(
     few, many = small.arrivals(qps), large.arrivals(times * qps)
     ratios = [large.run(many).event_us / small.run(few).event_us for _ in range(samples)]
     cores = f"{large.scenario.context.machine.cores} cores ÷ on {small.scenario.context.machine.cores}"
-    return {"growth_1024": _figure(ratios, f"time a layer end on {cores}, Veltair-FULL")}
+    return {"growth_1024": median_result(ratios, f"time a layer end on {cores}, Veltair-FULL", COMMAND)}
 
 
 def pending_figure(bench: Bench, pending: int, samples: int) -> BenchmarkResult:
@@ -263,17 +268,15 @@ def pending_figure(bench: Bench, pending: int, samples: int) -> BenchmarkResult:
         for number in range(10 * pending)
     ]
     ratios = [bench.run(burst).event_us / bench.run(burst[:pending]).event_us for _ in range(samples)]
-    return _figure(ratios, f"time a layer end, {10 * pending} queries at once ÷ {pending}, Veltair-FULL")
+    return median_result(
+        ratios, f"time a layer end, {10 * pending} queries at once ÷ {pending}, Veltair-FULL", COMMAND
+    )
 
 
 def many_figures(served: MillionResult) -> dict[str, BenchmarkResult]:
     """Return time and memory of very many queries, from the trace to the table of records."""
     what = f"{served.queries} queries, Veltair-FULL, {100 * served.satisfaction:.1f} % on time"
     return {
-        "million_queries_s": _figure([served.seconds], f"s, {what}"),
-        "million_queries_rss_mb": _figure([served.rss_mb], f"MiB at most, {what}"),
+        "million_queries_s": median_result([served.seconds], f"s, {what}", COMMAND),
+        "million_queries_rss_mb": median_result([served.rss_mb], f"MiB at most, {what}", COMMAND),
     }
-
-
-def _figure(samples: Sequence[float], unit: str) -> BenchmarkResult:
-    return BenchmarkResult(median(samples), unit, tuple(samples), COMMAND)

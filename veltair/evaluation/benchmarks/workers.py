@@ -1,20 +1,27 @@
-"""What the gang itself costs: a grant, a kernel in a block, a whole model, and two tenants side by side."""
+"""What the workers cost: a grant, a kernel in a block, a whole model, and two tenants side by side."""
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 from typing import Any
 
-from veltair.compiler.frontend.samples import random_samples
-from veltair.evaluation.experiment.benchmark_file import BenchmarkResult
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result
 from veltair.machine.models.library import LoadedModel
+from veltair.machine.profile.profile import time_layers
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.call_tables import CallTables
 from veltair.machine.workers.native_pool import NativePool, NullKernel
-from veltair.machine.workers.pool import BlockRun, Ended, Grant, QueryBuffers, Runnable, WorkerPool
-from veltair.machine.workers.tvm_pool import TvmPool
+from veltair.machine.workers.pool import (
+    BlockRun,
+    Ended,
+    Grant,
+    QueryBuffers,
+    Runnable,
+    WorkerPool,
+    on_cores,
+)
 
 COMMAND = "snakemake --cores all benchmarks_engine"
 ROUNDS = 15
@@ -31,12 +38,7 @@ class LoadedModelBuffers:
     outputs: Sequence[Any] = ()
 
 
-def figure(samples: Sequence[float], unit: str) -> BenchmarkResult:
-    """Return the median of some samples as a figure of this benchmark."""
-    return BenchmarkResult(median(samples), unit, tuple(samples), COMMAND)
-
-
-def gang_figures(
+def worker_figures(
     models: Mapping[str, LoadedModel],
     solo: Mapping[str, tuple[int, ...]],
     machine: Machine,
@@ -48,14 +50,15 @@ def gang_figures(
     Of the ratios of several models the geometric mean is the figure, each model's is beside it.
     """
     with_all = machine.core_ids
-    workers, pool = NativePool(with_all, build_dir), TvmPool(with_all)
+    workers = NativePool(with_all, build_dir)
     try:
         figures = null_figures(workers, machine, build_dir)
         ratios = {
-            name: against(workers, pool, model, solo[name], with_all, rounds)
-            for name, model in models.items()
+            name: against_tvm(workers, model, solo[name], with_all, rounds) for name, model in models.items()
         }
-        figures |= ratio_figures("gang_vs_tvm", "block on our workers ÷ on TVM's pools, all cores", ratios)
+        figures |= ratio_figures(
+            "pool_vs_tvm", "block on our workers ÷ on TVM's own threads, all cores", ratios
+        )
         if machine.cores > 1:
             kept = {
                 name: beside(workers, model, solo[name], with_all, rounds) for name, model in models.items()
@@ -67,7 +70,6 @@ def gang_figures(
         return figures
     finally:
         workers.stop()
-        pool.stop()
 
 
 def null_figures(workers: NativePool, machine: Machine, build_dir: Path) -> dict[str, BenchmarkResult]:
@@ -87,14 +89,20 @@ def null_figures(workers: NativePool, machine: Machine, build_dir: Path) -> dict
     )
     starts_us = [_start_us(workers, one_layer) for _ in range(STARTS)]
     return {
-        "kernel_overhead_us": figure(overheads, f"µs a kernel that does nothing, blocks of {NULL_LAYERS}"),
-        "grant_us": figure(
-            grants_us, f"µs a change of a running block's cores, mean of {GRANTS}, from Python"
+        "kernel_overhead_us": median_result(
+            overheads, f"µs a kernel that does nothing, blocks of {NULL_LAYERS}", COMMAND
         ),
-        "resize_cost_us": figure(
-            adoptions_us, "µs that the adoption of other cores adds to a layer, kernels without loops"
+        "grant_us": median_result(
+            grants_us, f"µs a change of a running block's cores, mean of {GRANTS}, from Python", COMMAND
         ),
-        "start_cost_us": figure(starts_us, "µs from the call that starts a block to its first layer"),
+        "resize_cost_us": median_result(
+            adoptions_us,
+            "µs that the adoption of other cores adds to a layer, kernels without loops",
+            COMMAND,
+        ),
+        "start_cost_us": median_result(
+            starts_us, "µs from the call that starts a block to its first layer", COMMAND
+        ),
     }
 
 
@@ -129,27 +137,24 @@ def bare_seconds(
     return run(workers, BlockRun(0, bare, 0, 1, Grant(cores, (0,)))).busy_s
 
 
-def against(
+def against_tvm(
     workers: WorkerPool,
-    pool: WorkerPool,
     model: LoadedModel,
     versions: tuple[int, ...],
     cores: tuple[int, ...],
     rounds: int,
 ) -> list[float]:
-    """Return what a whole model takes as a block of one gang ÷ of another, in turn, by round."""
-    grant = Grant(cores, versions)
-    blocks = [BlockRun(0, _room(one, model), 0, len(versions), grant) for one in (workers, pool)]
+    """Return what a whole model takes as a block on our workers ÷ on TVM's threads, in turn, by round."""
+    block = BlockRun(0, _room(workers, model), 0, len(versions), Grant(cores, versions))
+    instance = model.filled_instance()
     ratios = []
     for _ in range(-1, rounds):  # the first one warms up
-        ours_s, theirs_s = (_rested(one, block) for one, block in zip((workers, pool), blocks, strict=True))
-        ratios.append(ours_s / theirs_s)
+        time.sleep(REST_S)
+        ours_s = run(workers, block).busy_s
+        time.sleep(REST_S)
+        with on_cores(cores):
+            ratios.append(ours_s / sum(time_layers(instance, versions)))
     return ratios[1:]
-
-
-def _rested(workers: WorkerPool, block: BlockRun) -> float:
-    time.sleep(REST_S)
-    return run(workers, block).busy_s
 
 
 def beside(
@@ -174,10 +179,7 @@ def beside(
 
 
 def _room(workers: WorkerPool, model: LoadedModel) -> QueryBuffers:
-    instance = model.instance()
-    # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
-    instance.set_inputs(random_samples(instance.model.plan.inputs, seed=0))
-    return workers.bind(instance, model.plan.model)
+    return workers.bind(model.filled_instance(), model.plan.model)
 
 
 def _grant_us(workers: NativePool, room: CallTables, cores: tuple[int, ...]) -> float:
@@ -222,7 +224,7 @@ def _start_us(workers: NativePool, block: BlockRun) -> float:
 
 def ratio_figures(name: str, unit: str, ratios: Mapping[str, Sequence[float]]) -> dict[str, BenchmarkResult]:
     """Return a ratio's median of each model, and the geometric mean of them."""
-    figures = {f"{name}_{model}": figure(samples, unit) for model, samples in ratios.items()}
+    figures = {f"{name}_{model}": median_result(samples, unit, COMMAND) for model, samples in ratios.items()}
     values = tuple(one.value for one in figures.values())
     figures[name] = BenchmarkResult(
         geometric_mean(values), f"{unit}, geometric mean of models", values, COMMAND

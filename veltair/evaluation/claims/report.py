@@ -12,12 +12,17 @@ from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Claim, Source, Verdi
 from veltair.evaluation.claims.values import ClaimTables, JudgedClaim, judge_from_tables
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.metrics.intervals import Interval
+from veltair.evaluation.metrics.markdown import markdown_table
 from veltair.evaluation.metrics.policies_table import NONE, number
 from veltair.provenance import collect, write_atomically, write_json
 
 CAPACITY, RATES, SENSITIVITY = "capacity_seeds.csv", "rates.csv", "sensitivity.csv"
 UNVALIDATED = "UNVALIDATED"
 UNEXAMINED = "not examined for this class"
+CLAIM_HEADER = (
+    *("claim", "the paper says", "its value", "accepted"),
+    *("here, 95 % interval", "verdict", "why", "beside"),
+)
 RULES = """\
 **Gain**: PASS where the 95 % interval reaches the paper's value or more and leaves 1 out; WITHIN where
 the mean has the same sign and at least half of the effect; DEVIATES else. **Trend**: PASS where the mean
@@ -46,23 +51,28 @@ def write_claims(
     benchmarks: Path,
     output: Path,
     claims: Path = SHIPPED_CLAIMS,
-    site: Source | None = None,
+    source: Source | None = None,
 ) -> list[JudgedClaim]:
     """Write `output` (claims.md) and the same as JSON beside it; return the verdicts.
 
-    `metrics` is a folder of metric tables and `benchmarks` one of benchmarks. `site` is another machine to
+    `metrics` is a folder of metric tables and `benchmarks` one of benchmarks. `source` is another machine to
     judge than the one that the claims name.
     """
     book = load_claims(claims)
     tables = read_claim_tables(metrics, benchmarks)
-    where = site or book.site
+    where = source or book.source
     judged = [judge_from_tables(claim, where, tables) for claim in book.claims]
     files = [metrics / name for name in (CAPACITY, RATES, SENSITIVITY) if (metrics / name).is_file()]
     provenance = collect(inputs=[claims, *files, *_benchmark_files(benchmarks)])
     write_atomically({output: claims_markdown(judged, where).encode()})
-    document = {"site": where.model_dump(), "counts": counts(judged), "claims": claims_values(judged)}
+    document = {"source": where.model_dump(), "counts": counts(judged), "claims": claims_values(judged)}
     write_json(output.with_suffix(".json"), document, provenance)
     return judged
+
+
+def judge_claims(metrics: Path, benchmarks: Path, output: Path, claims: Path = SHIPPED_CLAIMS) -> None:
+    """Write what `write_claims` writes, and print how many claims have each verdict."""
+    print(f"{output}: {counts_line(write_claims(metrics, benchmarks, output, claims))}", flush=True)
 
 
 def counts(judged: Sequence[JudgedClaim]) -> dict[str, int]:
@@ -78,20 +88,18 @@ def counts_line(judged: Sequence[JudgedClaim]) -> str:
     return " · ".join(f"**{count} {name}**" for name, count in counts(judged).items())
 
 
-def claims_markdown(judged: Sequence[JudgedClaim], site: Source) -> str:
+def claims_markdown(judged: Sequence[JudgedClaim], source: Source) -> str:
     """Return all claims as a page: the verdicts in the order of the claims, then how to check each."""
     fragile = [line for one in judged if one.fragile for line in _flip_lines(one)]
     tested = sorted({assumption for one in judged for assumption in one.tested})
     lines = [
         "# What the paper claims, and what came out here",
         "",
-        f"{counts_line(judged)}, of {len(judged)} claims; {site.machine} ({site.backend}).",
+        f"{counts_line(judged)}, of {len(judged)} claims; {source.machine} ({source.backend}).",
         "",
         RULES,
         "",
-        "| claim | the paper says | its value | accepted | here, 95 % interval | verdict | why | beside |",
-        "|---|---|---|---|---|---|---|---|",
-        *map(_row, judged),
+        *markdown_table(CLAIM_HEADER, map(_row, judged)),
         "",
         "## Where verdicts change",
         "",
@@ -103,9 +111,7 @@ def claims_markdown(judged: Sequence[JudgedClaim], site: Source) -> str:
         "",
         "## How to check a claim",
         "",
-        "| claim | command | minutes | file |",
-        "|---|---|---|---|",
-        *(_command_row(one.claim) for one in judged),
+        *markdown_table(("claim", "command", "minutes", "file"), (_command_row(one.claim) for one in judged)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -138,7 +144,7 @@ def claims_values(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(one: JudgedClaim) -> str:
+def _row(one: JudgedClaim) -> tuple[str, ...]:
     claim = one.claim
     verdict = f"**{one.verdict}**" + (" **FRAGILE**" if one.fragile else "")
     if not one.validated and one.verdict is not Verdict.NOT_COMPUTED:
@@ -149,7 +155,7 @@ def _row(one: JudgedClaim) -> str:
     elif one.unexamined and not one.tested:
         reason += f"; whether it is fragile was {UNEXAMINED}"
     beside = "; ".join(f"{name}: {_interval_text(found)}" for name, found in one.beside.items()) or NONE
-    cells = (
+    return (
         f"`{claim.id}`",
         claim.statement,
         f"{number(claim.value)} {claim.unit}".strip(),
@@ -159,7 +165,6 @@ def _row(one: JudgedClaim) -> str:
         reason,
         beside,
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _flip_lines(one: JudgedClaim) -> list[str]:
@@ -182,9 +187,9 @@ def _unexamined_lines(judged: Sequence[JudgedClaim]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _command_row(claim: Claim) -> str:
+def _command_row(claim: Claim) -> tuple[str, ...]:
     minutes = NONE if claim.minutes is None else number(claim.minutes)
-    return f"| `{claim.id}` | `{claim.command}` | {minutes} | `{claim.output}` |"
+    return f"`{claim.id}`", f"`{claim.command}`", minutes, f"`{claim.output}`"
 
 
 def _range_text(accepted: tuple[float, float]) -> str:

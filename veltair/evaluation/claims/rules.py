@@ -10,9 +10,9 @@ from math import inf, isclose, isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from veltair.config.yaml_file import YamlError, read_yaml
 from veltair.data import shipped
 from veltair.evaluation.metrics.intervals import Interval
 from veltair.evaluation.metrics.policies_table import number
@@ -139,7 +139,7 @@ class Claim(_Strict):
 class ClaimsFile(_Strict):
     """All claims, and where the numbers come from."""
 
-    site: Source
+    source: Source
     claims: tuple[Claim, ...]
 
     @field_validator("claims")
@@ -156,9 +156,9 @@ class ClaimsFile(_Strict):
 def load_claims(path: Path = SHIPPED_CLAIMS) -> ClaimsFile:
     """Return the claims of a YAML file. Raises ClaimsError, with every mistake in it."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
         return ClaimsFile.model_validate(values)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, YamlError) as error:
         raise ClaimsError(f"{path} cannot be read: {error}") from None
     except ValidationError as error:
         mistakes = "\n".join(

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from veltair.evaluation.claims.rules import (
+    NO_EFFECT,
     Benchmark,
     CapacityRatio,
     Claim,
@@ -17,16 +18,18 @@ from veltair.evaluation.claims.rules import (
     judge_claim,
     point_verdict,
 )
-from veltair.evaluation.metrics.confidence import SAME_RATE, BySeed
+from veltair.evaluation.metrics.capacity_table import COMMON, PairedRatio, capacity_ratio, quotient
+from veltair.evaluation.metrics.confidence import BySeed
+from veltair.evaluation.metrics.equal_load import runs_at_load
 from veltair.evaluation.metrics.intervals import Interval, mean_interval, paired_ratio
-from veltair.evaluation.metrics.policies_table import MEASURED, at_site, is_closed, number
+from veltair.evaluation.metrics.policies_table import MEASURED, at_source, number
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimTables:
     """The tables that claims are read from; None where a run has not written one.
 
-    `capacity` has a row a policy, workload, site and seed (`capacity_seeds.csv`), `rates` one a run,
+    `capacity` has a row a policy, workload, source and seed (`capacity_seeds.csv`), `rates` one a run,
     `sensitivity` one an assumption, value, policy and seed. `benchmarks` are figures by file and name.
     """
 
@@ -45,7 +48,7 @@ class JudgedClaim:
     """
 
     claim: Claim
-    site: Source
+    source: Source
     validated: bool
     verdict: Verdict
     reason: str
@@ -70,35 +73,55 @@ class _Fragility:
     flips: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A number that was found; `note` says which seeds count 0, `at_least` that it is a lower bound."""
+
+    interval: Interval
+    note: str = ""
+    at_least: bool = False
+
+
 class _MissingError(LookupError):
     """Tables lack what a claim needs."""
 
 
-def judge_from_tables(claim: Claim, site: Source, tables: ClaimTables) -> JudgedClaim:
+def judge_from_tables(claim: Claim, source: Source, tables: ClaimTables) -> JudgedClaim:
     """Return the verdict on a claim from the tables, NOT COMPUTED where they lack its number."""
-    validated = _validated(claim, site, tables)
+    validated = _validated(claim, source, tables)
     try:
-        found, beside = _found(claim, site, tables)
+        found, beside = _found(claim, source, tables)
+        verdict, reason = _verdict(claim, found)
     except _MissingError as error:
         nothing = mean_interval(())
-        return JudgedClaim(claim, site, validated, Verdict.NOT_COMPUTED, str(error), nothing, {})
-    verdict, reason = judge_claim(claim, found)
-    tried = _fragility(claim, site, tables)
+        return JudgedClaim(claim, source, validated, Verdict.NOT_COMPUTED, str(error), nothing, {})
+    tried = _fragility(claim, source, tables)
     return JudgedClaim(
-        *(claim, site, validated, verdict, reason, found, beside),
+        *(claim, source, validated, verdict, reason, found.interval, beside),
         *(tried.tested, tried.unexamined, tried.flips),
     )
 
 
-def _found(claim: Claim, site: Source, tables: ClaimTables) -> tuple[Interval, dict[str, Interval]]:
+def _verdict(claim: Claim, found: _Number) -> tuple[Verdict, str]:
+    """Return the verdict and the reason; a lower bound can prove a gain upwards or a trend, nothing else."""
+    verdict, reason = judge_claim(claim, found.interval)
+    if found.at_least:
+        upwards = claim.rule == "trend" or (claim.rule == "gain" and claim.value > NO_EFFECT)
+        if verdict is Verdict.DEVIATES or not upwards:
+            raise _MissingError(f"the number is only known to be {number(found.interval.mean)} or more")
+        reason += "; a lower bound"
+    return verdict, f"{reason}; {found.note} (counted as 0)" if found.note else reason
+
+
+def _found(claim: Claim, source: Source, tables: ClaimTables) -> tuple[_Number, dict[str, Interval]]:
     metric = claim.metric
     if isinstance(metric, Benchmark):
         return _benchmark(metric, tables)
-    capacity = _at(tables.capacity, site, "capacity_seeds.csv")
+    capacity = _at(tables.capacity, source, "capacity_seeds.csv")
     if isinstance(metric, GainQuotient):
         return _quotient(metric, capacity), {}
     if isinstance(metric, LatencyRatio):
-        rates = _at(tables.rates, site, "rates.csv")
+        rates = _at(tables.rates, source, "rates.csv")
         found = _latency_ratio(metric, metric.to, rates, capacity)
         others = {"to": lambda other: _latency_ratio(metric, other, rates, capacity)}
     else:
@@ -111,7 +134,7 @@ def _found(claim: Claim, site: Source, tables: ClaimTables) -> tuple[Interval, d
 
 
 def _beside(
-    metric: CapacityRatio | LatencyRatio, others: Mapping[str, Callable[[str], Interval]]
+    metric: CapacityRatio | LatencyRatio, others: Mapping[str, Callable[[str], _Number]]
 ) -> list[tuple[str, Interval]]:
     """Return the numbers that are printed and not judged, those that the tables have."""
     wanted = [(f"to {metric.beside}", "to", metric.beside)] if metric.beside else []
@@ -120,91 +143,83 @@ def _beside(
     found = []
     for name, kind, other in wanted:
         try:
-            found.append((name, others[kind](str(other))))
+            found.append((name, others[kind](str(other)).interval))
         except _MissingError:
             continue
     return found
 
 
 def _capacity_ratio(
+    metric: CapacityRatio | GainQuotient, to: str, capacity: pd.DataFrame, column: str = "qps_at_95"
+) -> _Number:
+    return _number(_ratio(metric, to, metric.workload, capacity, column))
+
+
+def _ratio(
     metric: CapacityRatio | GainQuotient,
     to: str,
+    workload: str,
     capacity: pd.DataFrame,
     column: str = "qps_at_95",
-) -> Interval:
-    return mean_interval(_ratios(metric.policy, to, metric.workload, capacity, column).values())
-
-
-def _ratios(policy: str, to: str, workload: str, capacity: pd.DataFrame, column: str = "qps_at_95") -> BySeed:
-    """Return the ratio of two policies' capacities by seed; a policy that serves nothing has ratio 0."""
-    upper = _capacities(policy, workload, capacity, column)
-    lower = _capacities(to, workload, capacity[is_closed(capacity)], column)
-    ratios = {seed: upper[seed] / lower[seed] for seed in upper if lower.get(seed, 0.0) > 0}
-    if not ratios:
+) -> PairedRatio:
+    """Return the ratio of two policies' capacities. Raises _MissingError where there is none."""
+    here = capacity[capacity["workload"] == workload]
+    own, of_reference = (here[here["policy"] == policy] for policy in (metric.policy, to))
+    for policy, rows in ((metric.policy, own), (to, of_reference)):
+        if rows.empty:
+            raise _MissingError(f"the tables have no capacity of {policy} on {workload}")
+    found = capacity_ratio(own, of_reference, to, column)
+    if not found.by_seed:
         raise _MissingError(
-            f"{to} serves no rate of {workload} that {policy} could be compared with, by seed"
-        )
-    return ratios
-
-
-def _capacities(policy: str, workload: str, capacity: pd.DataFrame, column: str = "qps_at_95") -> BySeed:
-    rows = capacity[(capacity["policy"] == policy) & (capacity["workload"] == workload)]
-    rows = rows[rows["invalid"].fillna("") == ""]
-    if rows.empty:
-        raise _MissingError(f"the tables have no capacity of {policy} on {workload}")
-    return {int(seed): float(value) for seed, value in zip(rows["seed"], rows[column], strict=True)}
-
-
-def _quotient(metric: GainQuotient, capacity: pd.DataFrame) -> Interval:
-    one = _ratios(metric.policy, metric.to, metric.workload, capacity)
-    other = _ratios(metric.policy, metric.to, metric.than, capacity)
-    found = paired_ratio(one, other)
-    if not found.count:
-        raise _MissingError(
-            f"{metric.policy} has no gain on {metric.workload} and {metric.than} with equal seeds"
+            f"{to} serves no rate of {workload} that {metric.policy} could be compared with, by seed"
+            if found.note == f"no {to}"
+            else f"{metric.policy} over {to} on {workload}: {found.note}"
         )
     return found
 
 
-def _latency_ratio(metric: LatencyRatio, to: str, rates: pd.DataFrame, capacity: pd.DataFrame) -> Interval:
+def _quotient(metric: GainQuotient, capacity: pd.DataFrame) -> _Number:
+    one, other = (_ratio(metric, metric.to, name, capacity) for name in (metric.workload, metric.than))
+    found = quotient(one, other)
+    if not found.by_seed:
+        raise _MissingError(
+            f"{metric.policy}'s gain on {metric.workload} cannot be divided by that on {metric.than}: "
+            f"{found.note}"
+        )
+    return _number(found)
+
+
+def _number(ratio: PairedRatio) -> _Number:
+    return _Number(ratio.interval, ratio.note, ratio.at_least)
+
+
+def _latency_ratio(metric: LatencyRatio, to: str, rates: pd.DataFrame, capacity: pd.DataFrame) -> _Number:
     """Return the ratio of mean latencies, both at the load as a share of the first denominator's capacity."""
-    loads = {
-        seed: metric.load * qps
-        for seed, qps in _capacities(metric.to, metric.workload, capacity).items()
-        if qps > 0
-    }
-    rows = rates[rates["workload"] == metric.workload]
-    if "invalid" in rows:
-        rows = rows[rows["invalid"].fillna("") == ""]
-    found = paired_ratio(
-        *(_latencies(rows[rows["policy"] == policy], loads) for policy in (metric.policy, to))
-    )
+    here, runs = (table[table["workload"] == metric.workload] for table in (capacity, rates))
+    at_load = runs_at_load(runs, here, metric.load, reference=metric.to)
+    at_load = at_load[at_load["of"].isin([metric.to, COMMON])]
+    found = paired_ratio(*(_latencies(at_load, policy) for policy in (metric.policy, to)))
     if not found.count:
         raise _MissingError(
             f"no seed has {metric.policy} and {to} on {metric.workload} at {metric.load:g} of "
             f"{metric.to}'s capacity"
         )
-    return found
+    return _Number(found)
 
 
-def _latencies(rows: pd.DataFrame, loads: BySeed) -> BySeed:
-    found = {}
-    for seed, qps in loads.items():
-        runs = rows[rows["seed"] == seed]
-        off = (runs["qps"] / qps - 1).abs()
-        if len(runs) and off.min() <= SAME_RATE:
-            found[seed] = float(runs["latency_mean_s"].iloc[int(off.to_numpy().argmin())])
-    return found
+def _latencies(runs: pd.DataFrame, policy: str) -> BySeed:
+    own = runs[runs["policy"] == policy]
+    return dict(zip(own["seed"].astype(int), own["latency_mean_s"].astype(float), strict=True))
 
 
-def _benchmark(metric: Benchmark, tables: ClaimTables) -> tuple[Interval, dict[str, Interval]]:
+def _benchmark(metric: Benchmark, tables: ClaimTables) -> tuple[_Number, dict[str, Interval]]:
     figures = tables.benchmarks.get(metric.file, {})
     if metric.figure not in figures:
         raise _MissingError(f"benchmarks/{metric.file}.json has no {metric.figure}")
     beside = {
         name: _samples(figures[name]) for name in (metric.beside,) if name is not None and name in figures
     }
-    return _samples(figures[metric.figure]), beside
+    return _Number(_samples(figures[metric.figure])), beside
 
 
 def _samples(figure: Mapping[str, Any]) -> Interval:
@@ -212,26 +227,26 @@ def _samples(figure: Mapping[str, Any]) -> Interval:
     return mean_interval(samples if len(samples) > 1 else [float(figure["value"])])
 
 
-def _at(table: pd.DataFrame | None, site: Source, name: str) -> pd.DataFrame:
+def _at(table: pd.DataFrame | None, source: Source, name: str) -> pd.DataFrame:
     if table is None:
         raise _MissingError(f"there is no {name}")
-    rows = table[at_site(table, (site.backend, site.machine))]
+    rows = table[at_source(table, (source.backend, source.machine))]
     if rows.empty:
-        raise _MissingError(f"{name} has nothing of {site.machine} ({site.backend})")
+        raise _MissingError(f"{name} has nothing of {source.machine} ({source.backend})")
     return rows
 
 
-def _validated(claim: Claim, site: Source, tables: ClaimTables) -> bool:
+def _validated(claim: Claim, source: Source, tables: ClaimTables) -> bool:
     """Return whether a measurement on such a machine stands behind a number."""
     if isinstance(claim.metric, Benchmark) and not claim.metric.modelled:
         return True
     if tables.capacity is None:
-        return site.backend == MEASURED
-    rows = tables.capacity[at_site(tables.capacity, (site.backend, site.machine))]
+        return source.backend == MEASURED
+    rows = tables.capacity[at_source(tables.capacity, (source.backend, source.machine))]
     return bool(len(rows)) and bool(rows["validated"].astype(bool).all())
 
 
-def _fragility(claim: Claim, site: Source, tables: ClaimTables) -> _Fragility:
+def _fragility(claim: Claim, source: Source, tables: ClaimTables) -> _Fragility:
     """Return the assumptions that the verdict was tried under, and at which plausible values it changes.
 
     Numbers stand for themselves here, without intervals: the grid has few seeds. What was varied for another
@@ -240,7 +255,7 @@ def _fragility(claim: Claim, site: Source, tables: ClaimTables) -> _Fragility:
     metric, table = claim.metric, tables.sensitivity
     if not isinstance(metric, CapacityRatio) or table is None:
         return _Fragility()
-    rows = table[at_site(table, (site.backend, site.machine)) & table["plausible"].astype(bool)]
+    rows = table[at_source(table, (source.backend, source.machine)) & table["plausible"].astype(bool)]
     tested, flips = [], []
     for assumption, group in rows[rows["workload"] == metric.workload].groupby("assumption", sort=False):
         values = _varied(metric, group)
@@ -275,7 +290,7 @@ def _varied(metric: CapacityRatio, group: pd.DataFrame) -> list[tuple[str, bool,
         first = rows.iloc[0]
         label = f"{first['label'] or number(float(first['value']))} {first['unit'] or ''}".strip()
         try:
-            ratio = _capacity_ratio(metric, metric.to, rows).mean
+            ratio = _capacity_ratio(metric, metric.to, rows).interval.mean
         except _MissingError:
             continue
         found.append((label, bool(first["is_default"]), ratio))

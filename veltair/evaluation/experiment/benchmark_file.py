@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 from veltair.config import Config
 from veltair.provenance import collect, write_json
@@ -16,6 +17,11 @@ class BenchmarkResult:
     unit: str
     samples: tuple[float, ...]
     command: str
+
+
+def median_result(samples: Sequence[float], unit: str, command: str) -> BenchmarkResult:
+    """Return the median of some samples."""
+    return BenchmarkResult(median(samples), unit, tuple(samples), command)
 
 
 def write_benchmark(

@@ -7,21 +7,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from veltair.compiler.select.shipped import INSTRUCTION_SETS, SHIPPED
+from veltair.compiler.select.shipped import INSTRUCTION_SETS, SHIPPED, shipped_stores
 from veltair.compiler.select.store import FILES
 from veltair.config import Config, ConfigError
 from veltair.config.vary import is_baseline
 from veltair.data import shipped
+from veltair.evaluation.metrics.capacity_table import EQUAL_LOAD, LATENCY_LOADS, REFERENCE
 from veltair.machine.costs.folder import COSTS, LAYERS
 
 SHIPPED_COSTS = shipped("costs")
 # The metric tables of the study's full grid, from which its figures can be drawn anew in seconds.
 SHIPPED_STUDY = shipped("study")
 HOST = "host"
+# The policy that loads are shares of the capacity of.
 # The cell of the run as it is; no assumption can have this name.
 BASELINE = "_usual"
-# Figures of the paper by the tables that they are drawn from.
+# Figures by the tables that they are drawn from; some need runs at these loads.
+LATENCY = "latency"
 COMPARED = ("paper_qps", "paper_ratio", "paper_latency", "paper_efficiency", "paper_fluid")
+AT_LOADS = {"paper_latency": LATENCY_LOADS, "paper_efficiency": (EQUAL_LOAD,)}
 STUDIED = (
     *("paper_granularity", "paper_core_need", "paper_conflicts", "paper_slowdown"),
     *("paper_sensitivity", "paper_scale"),
@@ -78,6 +82,23 @@ class Layout:
         """Return the files of all stores that versions are chosen from."""
         return self.shipped_candidates() + [self.search / file for file in FILES if self.searches]
 
+    def stores(self) -> list[Path]:
+        """Return the folders that versions are chosen from: those that this CPU can run, and our own."""
+        shipped = shipped_stores() if self.config.search.reuse else []
+        return shipped + ([self.search] if self.searches else [])
+
+    def builds(self) -> dict[str, Path]:
+        """Return the folder of each model that is built here."""
+        return {model: self.results / "build" / model for model in self.config.models}
+
+    def load_policies(self, policy: str) -> list[str]:
+        """Return the policies whose capacities say at which rates one is run, its own among them."""
+        return list(dict.fromkeys([policy, *self.references()]))
+
+    def references(self) -> list[str]:
+        """Return the policies whose capacities loads are shares of: the reference, or all without it."""
+        return [REFERENCE] if REFERENCE in self.compared else self.compared
+
     def tables(self, machine: str) -> Path:
         """Return the folder of a machine's cost tables; `host` is this machine, or the shipped one."""
         if machine == HOST and self.config.profile.costs == "shipped":
@@ -128,15 +149,35 @@ class Layout:
             machines += [name for name in self.config.simulated.machines if name not in machines]
         return machines
 
+    def policy_order(self) -> dict[str, list[str]]:
+        """Return the fields of `PolicyOrder`: rows as the configuration lists its policies, and styles."""
+        names = list(self.config.policies)
+        return {"rows": names, "styles": list(dict.fromkeys([*self.config.figures.styles, *names]))}
+
+    def compared_figures(self) -> list[str]:
+        """Return the names of the figures that compare policies, less those at loads that no run has."""
+        loads = set(self.config.simulated.loads) if self.config.simulated.enabled else set()
+        if self.config.measured.enabled:
+            loads.add(EQUAL_LOAD)
+        return [LATENCY, *(name for name in COMPARED if name not in AT_LOADS or loads & set(AT_LOADS[name]))]
+
     def figures(self) -> list[Path]:
-        """Return the files of all figures."""
-        return self._figure_files(("qps", "latency", "efficiency"))
+        """Return the files of these figures."""
+        return self._figure_files(self.compared_figures())
 
     @property
     def describes(self) -> list[str]:
         """The described machines that are simulated."""
         config = self.config.simulated
         return [name for name in config.machines if name != HOST] if config.enabled else []
+
+    def timelines(self) -> list[Path]:
+        """Return the folders of the timelines of measured runs; none where none are recorded."""
+        measured = self.config.measured
+        if not (measured.enabled and measured.timeline):
+            return []
+        folder = Path(self.config.figures.folder) / "timelines"
+        return [folder / workload / policy for workload, policy in product(measured.workloads, self.compared)]
 
     def version_figures(self) -> list[Path]:
         """Return the files of the figures about versions; none where nothing is built here."""
@@ -185,11 +226,13 @@ class Layout:
         return [self.metrics / f"{name}.csv" for name in ("core_need", "slowdown", *alone, *self.cells())]
 
     def paper_figures(self) -> list[str]:
-        """Return the names of the figures of the paper that the tables of this run suffice for."""
-        if not self.config.study.enabled:
-            return list(COMPARED) if self.config.measured.enabled else []
+        """Return the names of the study's figures that the tables of this run suffice for."""
         made = {f"paper_{path.stem}" for path in self.study_tables()}
-        return [*COMPARED, *(name for name in STUDIED if name in made)]
+        return [name for name in STUDIED if name in made]
+
+    def redrawn(self) -> list[str]:
+        """Return the names of the figures of the paper that are drawn from the shipped tables."""
+        return [*COMPARED, *self.paper_figures()]
 
     def paper_figure_files(self) -> list[Path]:
         """Return the files of these figures."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import nan
 from typing import Any
 
 import pandas as pd
@@ -20,7 +19,6 @@ from veltair.serving.policies.presets import make_policy
 MakePolicy = Callable[[Context], Policy]
 OptionsOf = Callable[[Context], Mapping[str, object]]
 CAPACITY, RECORDS = "capacity.csv", "records.parquet"
-REFERENCE = "Planaria"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,8 @@ class Scenario:
     """What is compared on one machine: the models with their targets there, its tables, and a workload.
 
     `cost_model` is that of a described machine, which policies do not see; None where costs were measured.
-    `satisfaction` is the share of queries that must be on time.
+    `satisfaction` is the share of queries that must be on time. `simulator_validated` is whether simulated
+    runs of it may be labelled validated.
     """
 
     context: Context
@@ -37,6 +36,7 @@ class Scenario:
     weights: Mapping[str, int]
     cost_model: MachineCostModel | None = None
     satisfaction: float = SATISFACTION
+    simulator_validated: bool = False
     least_work: LeastWork = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,13 +53,12 @@ class Scenario:
         total = sum(self.weights.values())
         work = dict(zip(self.targets["model"], self.targets["work_optimal_core_s"], strict=True))
         shares = {name: weight / total for name, weight in self.weights.items()}
-        bound = fluid_bound(
+        return fluid_bound(
             {name: work[name] for name in shares},
             shares,
             self.context.machine.cores,
             satisfaction=self.satisfaction,
         )
-        return bound.pooled_qps
 
 
 def make_scenario(
@@ -92,10 +91,9 @@ def make_scenario(
 
 def scenario_of(config: Config, tables: Tables, workload: str) -> Scenario:
     """Return a workload of the configuration on the machine of some tables."""
-    qos_s = {name: model.qos_ms / 1e3 for name, model in config.models.items()}
-    return make_scenario(
-        tables, qos_s, config.qos.relax, workload, config.workloads[workload], config.qos.satisfaction
-    )
+    weights = config.workloads[workload]
+    qos_s = {name: config.models[name].qos_ms / 1e3 for name in weights}
+    return make_scenario(tables, qos_s, config.qos.relax, workload, weights, config.qos.satisfaction)
 
 
 def policy_maker(config: Config, policy: str, options_of: OptionsOf | None = None) -> MakePolicy:
@@ -142,34 +140,3 @@ def capacity_columns(
         "invalid": "the rate above it gave no valid run" if pooled.status is Status.INVALID else "",
         "answer": pooled.describe(),
     }
-
-
-def over_seeds(capacity: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per policy: the mean over seeds, the widest bracket, and the spread of the seeds."""
-    keys = ["backend", "machine", "validated", "workload", "policy"]
-    if "common_qps" not in capacity:
-        capacity = capacity.assign(common_qps=nan)
-    groups = capacity.groupby(keys, sort=False)
-    merged = groups.agg(
-        qps_at_95=("qps_at_95", "mean"),
-        qps_at_95_std=("qps_at_95", "std"),
-        high_qps=("high_qps", "max"),
-        qps_at_95_minimum=("qps_at_95_minimum", "mean"),
-        fluid_qps=("fluid_qps", "first"),
-        common_qps=("common_qps", "first"),
-        resolution=("resolution", "max"),
-        cut=("cut", "any"),
-        unservable=("unservable", "all"),
-        invalid=("invalid", "max"),
-        answer=("answer", "first"),
-        seeds=("seed", "nunique"),
-    )
-    return merged.reset_index()
-
-
-def reference_qps(answers: Mapping[str, float], fluid_qps: float) -> float:
-    """Return the rate that loads are shares of: Planaria's QPS at 95 % QoS.
-
-    Where it serves nothing, or does not take part, it is the best policy's, and at last the fluid bound.
-    """
-    return answers.get(REFERENCE) or max(answers.values()) or fluid_qps

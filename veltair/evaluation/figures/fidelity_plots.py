@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from veltair.evaluation.figures.grid import UNVALIDATED, sample_text
 from veltair.evaluation.figures.style import PolicyStyle, finish, flow, make_log, name_outer, style, wide
-from veltair.evaluation.metrics.policies_table import number
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, PolicyOrder, number
 from veltair.evaluation.metrics.records import check_columns
 
 FIDELITY_COLUMNS = (
@@ -71,7 +71,7 @@ FEW_TICKS = 5  # that an axis of a square panel has room for
 LAYER_GOAL = 0.1  # of the cost model and of the model of co-runs, relative
 
 
-def paper_fidelity_figure(table: pd.DataFrame) -> Figure:
+def paper_fidelity_figure(table: pd.DataFrame, order: PolicyOrder = AS_THEY_COME) -> Figure:
     """Return simulated over measured values of the same traces: a panel a metric, a marker a policy.
 
     `table` has one row a policy, workload, trace and metric, as fidelity.csv. Large open markers are the
@@ -85,16 +85,18 @@ def paper_fidelity_figure(table: pd.DataFrame) -> Figure:
             f"there is nothing to draw: the table fidelity has {len(table)} rows and the metrics {unknown}; "
             f"known are {', '.join(METRICS)}"
         )
-    look = PolicyStyle(table["policy"])
+    styles = PolicyStyle(table["policy"], order)
     metrics = [name for name in METRICS if name in set(table["metric"])]
     with style():
         figure, axes = _squares(len(metrics))
         for axis, name in zip(axes, metrics, strict=True):
-            _draw_metric(axis, look, table[table["metric"] == name], METRICS[name])
-        handles: list[Line2D | Patch] = [look.handle(policy, linestyle="none") for policy in look.policies]
+            _draw_metric(axis, styles, table[table["metric"] == name], METRICS[name])
+        handles: list[Line2D | Patch] = [
+            styles.handle(policy, linestyle="none") for policy in styles.policies
+        ]
         handles += [_null_handle(), *_reference_handles("error aimed at")]
         notes = [
-            f"{_site(machine, rows)}: {sample_text(rows, interval=False)}"
+            f"{_source(machine, rows)}: {sample_text(rows, interval=False)}"
             for machine, rows in table.groupby("machine", sort=False)
         ]
         lead = (
@@ -122,7 +124,7 @@ def paper_cost_fit_figure(table: pd.DataFrame) -> Figure:
             _square_axes(axis, measured, modelled, LAYER_GOAL, relative=True, logarithmic=True)
             held = rows[rows["held_out"].astype(bool)]
             text = _errors(held["measured_s"], held["modelled_s"], held["null_s"])
-            axis.set_title(f"{model}, {_site(machine, rows)}\n{text}", loc="left", fontsize=8)
+            axis.set_title(f"{model}, {_source(machine, rows)}\n{text}", loc="left", fontsize=8)
             _tint(axis, rows)
         name_outer(axes, COLUMNS, "measured (ms)", "modelled (ms)")
         caption = (
@@ -152,7 +154,7 @@ def paper_corun_fit_figure(table: pd.DataFrame) -> Figure:
             text = _errors(
                 held["measured_slowdown"], held["modelled_slowdown"], held["measured_slowdown"] * 0 + 1
             )
-            axis.set_title(f"{_site(machine, rows)}\n{text}", loc="left", fontsize=8)
+            axis.set_title(f"{_source(machine, rows)}\n{text}", loc="left", fontsize=8)
             _tint(axis, rows)
         name_outer(axes, COLUMNS, f"measured slowdown ({TIMES})", f"modelled slowdown ({TIMES})")
         null = Line2D([], [], color="0.35", linestyle=":", label="null model: no slowdown")
@@ -163,14 +165,14 @@ def paper_corun_fit_figure(table: pd.DataFrame) -> Figure:
         return finish(figure, [*_dot_handles(), null, *_reference_handles("error aimed at")], [caption])
 
 
-def _draw_metric(axis: Axes, look: PolicyStyle, rows: pd.DataFrame, metric: MetricStyle) -> None:
+def _draw_metric(axis: Axes, styles: PolicyStyle, rows: pd.DataFrame, metric: MetricStyle) -> None:
     measured, simulated, null = (metric.factor * rows[name] for name in ("measured", "simulated", "null"))
     known = pd.concat([simulated, null.dropna()])
     logarithmic = metric.relative and wide(pd.concat([measured, known]))
     _square_axes(axis, measured, known, metric.goal, metric.relative, logarithmic)
-    for policy in look.policies:
+    for policy in styles.policies:
         of = rows["policy"] == policy
-        mark, colour = look.markers[policy], look.colours[policy]
+        mark, colour = styles.markers[policy], styles.colours[policy]
         common: dict[str, Any] = {"linestyle": "none", "marker": mark}
         axis.plot(
             measured[of], null[of], markersize=10, color="0.4", markerfacecolor="none", zorder=2, **common
@@ -191,7 +193,7 @@ def _draw_metric(axis: Axes, look: PolicyStyle, rows: pd.DataFrame, metric: Metr
     axis.set_ylabel(f"simulated ({metric.unit})")
 
 
-def _site(machine: object, rows: pd.DataFrame) -> str:
+def _source(machine: object, rows: pd.DataFrame) -> str:
     return f"{machine}" + ("" if _validated(rows) else ": UNVALIDATED")
 
 

@@ -1,4 +1,4 @@
-"""A sheet of panels, a row per backend and machine and a column per workload, and what its caption says."""
+"""A grid of panels, a row a backend and machine and a column a workload, and what the caption says of it."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -9,33 +9,40 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from veltair.evaluation.figures.style import Panel, finish
-from veltair.evaluation.metrics.confidence import relaxed_changes
+from veltair.evaluation.figures.style import finish
 from veltair.evaluation.metrics.intervals import CONFIDENCE
-from veltair.evaluation.metrics.policies_table import at_site, number, site_name, sites, span
+from veltair.evaluation.metrics.policies_table import (
+    SourceKey,
+    at_source,
+    number,
+    relaxed_changes,
+    source_name,
+    sources,
+    span,
+)
 from veltair.evaluation.metrics.records import check_columns
 
-Place = tuple[str, str, str]  # backend, machine, workload
+PanelKey = tuple[str, str, str]  # backend, machine, workload
 UNVALIDATED = "0.95"  # face of panels that no measurement stands behind
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
-    """A figure and its panels by backend, machine and workload; a workload that a site lacks has no panel.
+class PanelGrid:
+    """A figure and its panels by backend, machine and workload; a workload that a source lacks has none.
 
-    `stacks` holds the panels of a place from the top; most figures have one.
+    `stacks` holds the panels of each from the top; most figures have one.
     """
 
     figure: Figure
-    stacks: dict[Place, list[Axes]]
+    stacks: dict[PanelKey, list[Axes]]
 
-    def leftmost(self, index: Place) -> bool:
-        """Return whether a place is the first of its row."""
-        return next(other for other in self.stacks if other[:2] == index[:2]) == index
+    def leftmost(self, panel: PanelKey) -> bool:
+        """Return whether a panel is the first of its row."""
+        return next(other for other in self.stacks if other[:2] == panel[:2]) == panel
 
     @property
-    def lowest(self) -> Panel:
-        """The site of the last row."""
+    def lowest(self) -> SourceKey:
+        """The backend and machine of the last row."""
         return next(reversed(self.stacks))[:2]
 
     def finish(self, handles: Sequence[Artist], paragraphs: Sequence[str]) -> Figure:
@@ -43,14 +50,14 @@ class Sheet:
         return finish(self.figure, handles, paragraphs)
 
 
-def sheet(
+def panel_grid(
     table: pd.DataFrame,
     targets: pd.DataFrame,
     panel_in: tuple[float, float],
     left_in: float = 0.6,
     ratios: Sequence[float] = (1.0,),
-) -> Sheet:
-    """Return a sheet with a panel for each site and workload of a table, titled and empty.
+) -> PanelGrid:
+    """Return a grid with a panel for each source and workload of a table, titled and empty.
 
     `panel_in` is the width and height of a stack of panels, `left_in` what the names at the left need, and
     `ratios` the heights of the panels of a stack to each other. A panel of a machine that nothing was
@@ -58,35 +65,35 @@ def sheet(
     """
     if table.empty:
         raise ValueError("there is nothing to draw: the table is empty")
-    rows = sites(table)
+    rows = sources(table)
     workloads = list(dict.fromkeys(table["workload"]))
     size = (max(6.4, left_in + panel_in[0] * len(workloads)), (panel_in[1] + 0.45) * len(rows))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(
         len(rows) * len(ratios), len(workloads), squeeze=False, height_ratios=list(ratios) * len(rows)
     )
-    stacks: dict[Place, list[Axes]] = {}
-    for row, site in enumerate(rows):
-        own = list(dict.fromkeys(table.loc[at_site(table, site), "workload"]))
+    stacks: dict[PanelKey, list[Axes]] = {}
+    for row, source in enumerate(rows):
+        own = list(dict.fromkeys(table.loc[at_source(table, source), "workload"]))
         for column, stack in enumerate(axes[row * len(ratios) : (row + 1) * len(ratios)].T):
             if column < len(own):
-                stacks[(*site, own[column])] = list(stack)
-                _name(stack, table, targets, site, own[column], heading=column == 0)
+                stacks[(*source, own[column])] = list(stack)
+                _name(stack, table, targets, source, own[column], heading=column == 0)
             for axis in stack:
                 axis.set_visible(column < len(own))
-    return Sheet(figure, stacks)
+    return PanelGrid(figure, stacks)
 
 
 def _name(
     stack: Sequence[Axes],
     table: pd.DataFrame,
     targets: pd.DataFrame,
-    site: Panel,
+    source: SourceKey,
     workload: str,
     heading: bool,
 ) -> None:
-    name = site_name(site, table)
-    star = " (* relaxed QoS)" if relaxed_here(table, targets, site, workload) else ""
+    name = source_name(source, table)
+    star = " (* relaxed QoS)" if relaxed_here(table, targets, source, workload) else ""
     stack[0].annotate(
         workload + star, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=9
     )
@@ -97,10 +104,10 @@ def _name(
             axis.set_facecolor(UNVALIDATED)
 
 
-def relaxed_here(table: pd.DataFrame, targets: pd.DataFrame, site: Panel, workload: str) -> bool:
+def relaxed_here(table: pd.DataFrame, targets: pd.DataFrame, source: SourceKey, workload: str) -> bool:
     """Return whether a target of the models of a workload was relaxed on a machine; of any, if unknown."""
-    relaxed = targets[(targets["machine"] == site[1]) & targets["relaxed"].astype(bool)]
-    here = at_place(table, (*site, workload))
+    relaxed = targets[(targets["machine"] == source[1]) & targets["relaxed"].astype(bool)]
+    here = at_panel(table, (*source, workload))
     if "models" not in here or not len(here):
         return len(relaxed) > 0
     models = ", ".join(here["models"].unique()).split(", ")
@@ -115,19 +122,19 @@ def with_models(table: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     return table.assign(models=table["workload"].map(known).fillna(""))
 
 
-def at_place(table: pd.DataFrame, index: Place) -> pd.DataFrame:
+def at_panel(table: pd.DataFrame, panel: PanelKey) -> pd.DataFrame:
     """Return the rows of a backend, machine and workload."""
-    return table[at_site(table, index[:2]) & (table["workload"] == index[2])]
+    return table[at_source(table, panel[:2]) & (table["workload"] == panel[2])]
 
 
 def sample_notes(table: pd.DataFrame, targets: pd.DataFrame, interval: bool = True) -> list[str]:
-    """Return for each site how many queries and seeds its numbers rest on, and which targets are relaxed."""
+    """Return for each source how many queries and seeds stand behind it, and which targets are relaxed."""
     check_columns(table, ("backend", "machine", "validated", "seed"), "the table of a figure")
     notes = []
-    for site in sites(table):
-        here = table[at_site(table, site)]
-        name = site_name(site, here)
-        notes.append(f"{name}: {sample_text(here, interval)} {relaxed_text(targets, [site[1]])}".rstrip())
+    for source in sources(table):
+        here = table[at_source(table, source)]
+        name = source_name(source, here)
+        notes.append(f"{name}: {sample_text(here, interval)} {relaxed_text(targets, [source[1]])}".rstrip())
     return notes
 
 

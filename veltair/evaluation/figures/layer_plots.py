@@ -31,7 +31,7 @@ WIDE = 12  # times; above it an axis of ratios is logarithmic
 TIMES = "\N{MULTIPLICATION SIGN}"
 MOST_LAYERS = 110  # that a panel has room for; of longer models so many are drawn:
 FIRST_LAYERS = 60
-LEVEL_LOOKS: tuple[tuple[Any, str, float], ...] = (
+LEVEL_LINES: tuple[tuple[Any, str, float], ...] = (
     ("-", "black", 1.2),
     ("--", "0.45", 1.0),
 )  # the lowest level and the highest
@@ -52,12 +52,12 @@ def paper_core_need_figure(needs: pd.DataFrame, targets: pd.DataFrame) -> Figure
         axes = [axis for (axis,) in stacks]
         for axis, (_, here) in zip(axes, panels, strict=True):
             shown = here[here["layer"] < _layers_shown(here)]
-            for level, look in zip(levels, LEVEL_LOOKS, strict=False):
-                _draw_need(axis, shown[shown["level"] == level].sort_values("layer"), look)
+            for level, line in zip(levels, LEVEL_LINES, strict=False):
+                _draw_need(axis, shown[shown["level"] == level].sort_values("layer"), line)
             _name_need(axis, here, levels)
         name_outer(axes, NEED_ACROSS, y="core need (cores)")
         handles: list[Line2D] = []
-        for level, (line, colour, width) in zip(levels, LEVEL_LOOKS, strict=False):
+        for level, (line, colour, width) in zip(levels, LEVEL_LINES, strict=False):
             handles.append(
                 Line2D([], [], color=colour, linestyle=line, lw=width, label=f"pressure {level:g}")
             )
@@ -114,10 +114,10 @@ def paper_slowdown_figure(table: pd.DataFrame, cores: int | None = None) -> Figu
         return finish(figure, handles, [caption])
 
 
-def _draw_need(axis: Axes, here: pd.DataFrame, look: tuple[str, str, float]) -> None:
-    line, colour, width = look
+def _draw_need(axis: Axes, here: pd.DataFrame, line: tuple[str, str, float]) -> None:
+    dashes, colour, width = line
     edges = [*(here["layer"] - 0.5), here["layer"].max() + 0.5]
-    axis.stairs(here["needed_cores"], edges, baseline=None, color=colour, linestyle=line, linewidth=width)
+    axis.stairs(here["needed_cores"], edges, baseline=None, color=colour, linestyle=dashes, linewidth=width)
     missed = here[~here["met"].astype(bool)]
     axis.plot(missed["layer"], missed["needed_cores"], "x", color=colour, markersize=4)
     axis.axhline(float(here["average_cores"].iloc[0]), color=colour, linestyle=":", linewidth=1.1)
@@ -163,9 +163,9 @@ def _draw_slowdown(
 ) -> None:
     for index, (version, colour) in enumerate(colours.items()):
         line = here[here["version"] == version].sort_values("level")
-        look: dict[str, Any] = {"color": colour, "marker": MARKERS[index % len(MARKERS)]}
+        marks: dict[str, Any] = {"color": colour, "marker": MARKERS[index % len(MARKERS)]}
         for axis, divisor in ((upper, "alone_s"), (lower, "best_alone_s")):
-            axis.plot(line["level"], line["latency_s"] / line[divisor], lw=1.2, markersize=4, **look)
+            axis.plot(line["level"], line["latency_s"] / line[divisor], lw=1.2, markersize=4, **marks)
 
 
 def _name_slowdown(upper: Axes, lower: Axes, key: Sequence[object], here: pd.DataFrame) -> None:

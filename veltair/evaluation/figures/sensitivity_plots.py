@@ -15,43 +15,35 @@ from veltair.evaluation.figures.grid import (
     INTERVAL_NOTE,
     RELAXED_NOTE,
     UNVALIDATED,
-    at_place,
+    at_panel,
+    panel_grid,
     relaxed_here,
     sample_notes,
-    sheet,
 )
 from veltair.evaluation.figures.style import SMALL, PolicyStyle, finish, flow, make_log, name_outer, style
-from veltair.evaluation.metrics.confidence import SEED_COLUMNS, capacities, ratios
-from veltair.evaluation.metrics.policies_table import REFERENCE, number, site_name
+from veltair.evaluation.metrics.capacity_table import REFERENCE, SEED_COLUMNS, WINNER, capacities, ratios
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, PolicyOrder, number, source_name
 from veltair.evaluation.metrics.records import check_columns
 
 SENSITIVITY_COLUMNS = (
     *("backend", "machine", "validated", "workload", "assumption", "unit", "kind", "value", "label"),
-    *(
-        "is_default",
-        "plausible",
-        "policy",
-        "seed",
-        "queries",
-        "models",
-        "qps_at_95",
-        "high_qps",
-        "unservable",
-        "invalid",
-    ),
+    *("is_default", "plausible", "policy", "seed", "queries", "models", "qps_at_95", "high_qps"),
+    *("unservable", "invalid"),
 )
 SCALE_COLUMNS = (*SEED_COLUMNS, "cores", "relaxed", "relaxed_targets")
-SITE_PANEL = ["backend", "machine", "shown", "assumption"]
+PANEL_COLUMNS = ["backend", "machine", "shown", "assumption"]
 EACH = ""  # shown as workload where the values of an assumption are workloads
 BAND = 0.2  # of a panel's height: under its line are crosses, of what cannot be served
 CROSSING = "*"  # no policy of the study's has this marker
+NO_RATIO = (f"no {REFERENCE}", f"{REFERENCE}: a lower bound")  # notes that are written where no point is
 PANEL_IN = (2.75, 2.25)
 COLUMNS = 4
-WINNER = "Veltair-FULL"
 NARROW = 9  # characters of a category's label that fit beside others
 
 
-def paper_sensitivity_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+def paper_sensitivity_figure(
+    table: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrder = AS_THEY_COME
+) -> Figure:
     """Return small multiples: ratios to Planaria over the range of each assumption, a panel an assumption.
 
     `table` has one row an assumption, value, workload, policy and seed, as sensitivity.csv. The paper's
@@ -64,23 +56,23 @@ def paper_sensitivity_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figu
     if table.empty:
         raise ValueError("there is nothing to draw: the table sensitivity is empty")
     found = sensitivity_ratios(table)
-    panels = [(tuple(key), rows) for key, rows in found.groupby(SITE_PANEL, sort=False)]
-    look = PolicyStyle([name for name in found["policy"] if name != REFERENCE])
+    panels = [(tuple(key), rows) for key, rows in found.groupby(PANEL_COLUMNS, sort=False)]
+    styles = PolicyStyle([name for name in found["policy"] if name != REFERENCE], order)
     limits = _limits(found.loc[found["note"] == "", ["mean", "low", "high"]].to_numpy())
     with style():
         figure, stacks = flow(len(panels), PANEL_IN, COLUMNS)
         axes = [axis for (axis,) in stacks]
         for axis, (key, here) in zip(axes, panels, strict=True):
-            _draw_assumption(axis, look, here, limits)
+            _draw_assumption(axis, styles, here, limits)
             _name_assumption(axis, key, here, table, targets, len({other[:2] for other, _ in panels}) > 1)
         name_outer(axes, COLUMNS, y=f"QPS at 95 % QoS\nover {REFERENCE}'s")
-        handles = [*look.line_handles(), *_marks()]
+        handles = [*styles.line_handles(), *_marks()]
         lead = (
             f"Each panel changes one assumption and keeps the others: QPS at 95 % QoS over {REFERENCE}'s "
             f"under the same, paired by seed; below 1 (shaded) {REFERENCE} is better; crosses under the line "
             f"have no ratio. {INTERVAL_NOTE}"
         )
-        return finish(figure, handles, [lead, *sample_notes(table, targets)])
+        return finish(figure, handles, [lead, *_bound_notes(found, "value"), *sample_notes(table, targets)])
 
 
 def sensitivity_ratios(table: pd.DataFrame) -> pd.DataFrame:
@@ -126,7 +118,9 @@ def crossings(values: Sequence[float], means: Sequence[float], at: float = 1.0) 
     return found
 
 
-def paper_scale_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+def paper_scale_figure(
+    table: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrder = AS_THEY_COME
+) -> Figure:
     """Return QPS at 95 % QoS over the number of cores and, under it, the ratios to Planaria.
 
     `table` has the columns of capacity_seeds.csv and `cores`. The thin line is Planaria's QPS on the fewest
@@ -136,26 +130,32 @@ def paper_scale_figure(table: pd.DataFrame, targets: pd.DataFrame) -> Figure:
     check_columns(table, SCALE_COLUMNS, "scale")
     qps, ratio = (_by_cores(table, estimate) for estimate in (capacities, ratios))
     with style():
-        drawn = sheet(table, targets, (2.7, 4.2), ratios=(1.4, 1))
-        look = PolicyStyle(table["policy"])
-        for index, (upper, lower) in drawn.stacks.items():
-            _draw_scale(upper, look, at_place(qps, index))
-            _draw_scale(lower, look, at_place(ratio, index))
-            _proportion(upper, at_place(qps, index))
+        drawn = panel_grid(table, targets, (2.7, 4.2), ratios=(1.4, 1))
+        styles = PolicyStyle(table["policy"], order)
+        for panel, (upper, lower) in drawn.stacks.items():
+            _draw_scale(upper, styles, at_panel(qps, panel))
+            _draw_scale(lower, styles, at_panel(ratio, panel))
+            _proportion(upper, at_panel(qps, panel))
             lower.axhline(1, color="black", linewidth=0.8)
             lower.set_ylim(0, 1.05 * lower.get_ylim()[1])
-            _mark_unservable(lower, look, at_place(qps, index), "cores")
-            make_log(upper, "y")
-            _name_cores(lower, at_place(table, index))
+            _mark_unservable(lower, styles, at_panel(ratio, panel), "cores")
+            if (at_panel(qps, panel)["count"] > 0).any():
+                make_log(upper, "y")
+            _name_cores(lower, at_panel(table, panel))
             upper.tick_params(labelbottom=False)
-            if drawn.leftmost(index):
+            if drawn.leftmost(panel):
                 upper.set_ylabel("QPS at 95 % QoS (queries/s)")
                 lower.set_ylabel(f"over {REFERENCE}'s")
-            lower.set_xlabel("cores" if index[:2] == drawn.lowest else "")
+            lower.set_xlabel("cores" if panel[:2] == drawn.lowest else "")
         line = Line2D([], [], color="0.4", lw=0.8, label="in proportion to the cores")
         lead = f"QPS at 95 % QoS, and its ratio to {REFERENCE}'s paired by seed. {INTERVAL_NOTE}"
-        paragraphs = [lead, *sample_notes(table, targets), *_relaxed_notes(table)]
-        return drawn.finish([*look.line_handles(), line, _cross()], paragraphs)
+        paragraphs = [
+            lead,
+            *_bound_notes(ratio, "cores"),
+            *sample_notes(table, targets),
+            *_relaxed_notes(table),
+        ]
+        return drawn.finish([*styles.line_handles(), line, _cross()], paragraphs)
 
 
 def _name_cores(axis: Axes, here: pd.DataFrame) -> None:
@@ -179,7 +179,9 @@ def _relaxed_notes(table: pd.DataFrame) -> list[str]:
     return [f"{RELAXED_NOTE}: {'; '.join(changes)}. {text}"]
 
 
-def _draw_assumption(axis: Axes, look: PolicyStyle, here: pd.DataFrame, limits: tuple[float, float]) -> None:
+def _draw_assumption(
+    axis: Axes, styles: PolicyStyle, here: pd.DataFrame, limits: tuple[float, float]
+) -> None:
     category = here["kind"].iloc[0] == "category"
     values = here.drop_duplicates("value").sort_values("value")
     make_log(axis, "y", base=2)
@@ -187,14 +189,14 @@ def _draw_assumption(axis: Axes, look: PolicyStyle, here: pd.DataFrame, limits: 
     axis.axhspan(limits[0], min(1, limits[1]), color="0.85", zorder=0)
     axis.axhline(1, color="black", linewidth=0.9, zorder=1)
     gap = float(np.diff(values["value"]).min()) if len(values) > 1 else 1.0
-    shifts = np.linspace(-0.22, 0.22, len(look.policies)) * gap if len(look.policies) > 1 else [0.0]
+    shifts = np.linspace(-0.22, 0.22, len(styles.policies)) * gap if len(styles.policies) > 1 else [0.0]
     for policy, shift in zip(
-        look.policies, shifts if category else np.zeros(len(look.policies)), strict=True
+        styles.policies, shifts if category else np.zeros(len(styles.policies)), strict=True
     ):
         line = here[here["policy"] == policy].sort_values("value")
         known = line[(line["note"] == "") & (line["count"] > 0)]
-        _draw_line(axis, look, policy, known["value"] + shift, known, joined=not category)
-    _mark_unservable(axis, look, here, "value")
+        _draw_line(axis, styles, policy, known["value"] + shift, known, joined=not category)
+    _mark_unservable(axis, styles, here, "value")
     _mark_default(axis, values)
     # What cannot be served has no point, and its value would lie outside.
     room = 0.6 * gap if category else 0.06 * float(np.ptp(values["value"])) or 0.5
@@ -205,7 +207,7 @@ def _draw_assumption(axis: Axes, look: PolicyStyle, here: pd.DataFrame, limits: 
 
 def _draw_line(
     axis: Axes,
-    look: PolicyStyle,
+    styles: PolicyStyle,
     policy: str,
     indices: "pd.Series[float]",
     known: pd.DataFrame,
@@ -217,12 +219,12 @@ def _draw_line(
         indices,
         known["mean"],
         yerr=np.nan_to_num(reach) if known_reach else None,
-        color=look.colours[policy],
-        ecolor=look.colours[policy],
-        marker=look.markers[policy],
+        color=styles.colours[policy],
+        ecolor=styles.colours[policy],
+        marker=styles.markers[policy],
         markeredgecolor="white",
         markersize=5.5,
-        linestyle=look.linestyle(policy) if joined else "none",
+        linestyle=styles.linestyle(policy) if joined else "none",
         linewidth=1.3,
         elinewidth=0.9,
         capsize=2,
@@ -230,25 +232,26 @@ def _draw_line(
     )
 
 
-def _mark_unservable(axis: Axes, look: PolicyStyle, here: pd.DataFrame, across: str) -> None:
+def _mark_unservable(axis: Axes, styles: PolicyStyle, here: pd.DataFrame, across: str) -> None:
     """Draw a cross under a line at the bottom for each policy that cannot serve, one above the other."""
-    unservable = here[here["note"].str.startswith("unservable") & here["policy"].isin(look.policies)]
+    unservable = here[here["note"].str.startswith("unservable") & here["policy"].isin(styles.policies)]
     if len(unservable):
         _reserve_band(axis)
-    for index, policy in enumerate(look.policies):
+    for index, policy in enumerate(styles.policies):
         missed = unservable[unservable["policy"] == policy]
         axis.plot(
             missed[across],
-            [BAND * (index + 1) / (len(look.policies) + 1)] * len(missed),
+            [BAND * (index + 1) / (len(styles.policies) + 1)] * len(missed),
             "x",
-            color=look.colours[policy],
+            color=styles.colours[policy],
             markersize=5,
             markeredgewidth=1.6,
             transform=axis.get_xaxis_transform(),
         )
-    for value in here.loc[here["note"] == f"no {REFERENCE}", across].unique():
+    without = here[here["note"].isin(NO_RATIO)].drop_duplicates([across, "note"])
+    for value, note in zip(without[across], without["note"], strict=True):
         axis.annotate(
-            f"no {REFERENCE}",
+            note,
             (value, 0.96),
             xycoords=("data", "axes fraction"),
             rotation=90,
@@ -256,6 +259,16 @@ def _mark_unservable(axis: Axes, look: PolicyStyle, here: pd.DataFrame, across: 
             va="top",
             fontsize=SMALL,
         )
+
+
+def _bound_notes(found: pd.DataFrame, across: str) -> list[str]:
+    """Return a sentence that names the ratios which are only lower bounds; none where there is none."""
+    bounds = found[found["bound"].astype(bool) & (found["note"] == "")]
+    names = [
+        f"{policy} on {workload} at {across} {number(value)}"
+        for policy, workload, value in zip(bounds["policy"], bounds["workload"], bounds[across], strict=True)
+    ]
+    return [f"Lower bounds, as a search ended early: {'; '.join(names)}."] if names else []
 
 
 def _reserve_band(axis: Axes) -> None:
@@ -308,20 +321,20 @@ def _name_assumption(
     here: pd.DataFrame,
     table: pd.DataFrame,
     targets: pd.DataFrame,
-    with_place: bool,
+    with_source: bool,
 ) -> None:
     backend, machine, shown, assumption = (str(part) for part in key)
-    site = (backend, machine)
-    name = site_name(site, table)
+    source = (backend, machine)
+    name = source_name(source, table)
     stars = {
-        one: f"{one}*" if relaxed_here(table, targets, site, one) else one
+        one: f"{one}*" if relaxed_here(table, targets, source, one) else one
         for one in here["workload"].unique()
     }
     workload = stars[shown] if shown != EACH else "by workload"
     first = here.iloc[0]
     unit = f" ({first['unit']})" if first["unit"] and not pd.isna(first["unit"]) else ""
     unvalidated = name.endswith("UNVALIDATED")
-    title = f"{workload}, {name}" if with_place else workload + (": UNVALIDATED" if unvalidated else "")
+    title = f"{workload}, {name}" if with_source else workload + (": UNVALIDATED" if unvalidated else "")
     axis.set_title(title, loc="left", fontsize=SMALL)
     axis.set_xlabel(assumption + unit)
     if unvalidated:
@@ -352,10 +365,10 @@ def _by_cores(table: pd.DataFrame, estimate: Callable[[pd.DataFrame], pd.DataFra
     return pd.concat(parts, ignore_index=True)
 
 
-def _draw_scale(axis: Axes, look: PolicyStyle, here: pd.DataFrame) -> None:
-    for policy in look.policies:
+def _draw_scale(axis: Axes, styles: PolicyStyle, here: pd.DataFrame) -> None:
+    for policy in styles.policies:
         line = here[(here["policy"] == policy) & (here["note"] == "") & (here["count"] > 0)]
-        _draw_line(axis, look, policy, line["cores"], line)
+        _draw_line(axis, styles, policy, line["cores"], line)
     make_log(axis, "x", base=2)
     cores = sorted(here["cores"].unique())
     axis.set_xlim(cores[0] / 1.3, cores[-1] * 1.3)

@@ -1,4 +1,4 @@
-"""What the panels of a figure share: sites, order and look of policies, titles, legend and caption."""
+"""The style of all figures: fonts, colours and markers of policies, logarithmic axes, legend and caption."""
 
 import math
 import re
@@ -16,16 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from veltair.evaluation.metrics.policies_table import (
-    at_site,
-    check_capacity,
-    notes,
-    number,
-    order_policies,
-    relaxed_models,
-    site_name,
-    sites,
-)
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, PolicyOrder, number
 
 HATCHES = (
     *("", "////", "....", "\\\\", "xxxx", "----", "++++", "oo", "||||", "**"),
@@ -42,15 +33,8 @@ LEGEND: dict[str, Any] = {
     "handlelength": 3,
     "borderpad": 0.1,
 }
-# Looks go by this order, so that a policy that is added later changes nobody's.
-LOOK_ORDER = (
-    *("FcfsMin", "LayerWise", "Planaria", "Veltair-AS", "Veltair-AC", "Veltair-FULL", "Planaria-aware"),
-    *("Veltair-FULL-shipped", "EdfMin", "FcfsAll", "FixedBlocks-20", "FixedBlocks-11", "FixedBlocks-6"),
-    "Veltair-Elastic",
-)
 DARKER = 0.6  # of a colour of the palette, for policies beyond its ten
 LABEL_WIDTH = 24  # characters of a policy's name on one line
-Panel = tuple[str, str]
 
 
 def style() -> AbstractContextManager[None]:
@@ -72,11 +56,11 @@ def style() -> AbstractContextManager[None]:
 
 
 class PolicyStyle:
-    """How policies look. Each keeps its colour, hatch and marker whichever others are shown."""
+    """How policies look: each by its place in `order.styles`, whichever others are shown."""
 
-    def __init__(self, policies: Iterable[str]) -> None:
-        self.policies = order_policies(policies)
-        ranks = list(dict.fromkeys([*LOOK_ORDER, *self.policies]))
+    def __init__(self, policies: Iterable[str], order: PolicyOrder = AS_THEY_COME) -> None:
+        self.policies = order.of(policies)
+        ranks = list(dict.fromkeys([*order.styles, *self.policies]))
         self.rank = {policy: ranks.index(policy) for policy in self.policies}
         self.colours = {policy: _colour(rank) for policy, rank in self.rank.items()}
         self.hatches = {policy: HATCHES[rank % len(HATCHES)] for policy, rank in self.rank.items()}
@@ -95,8 +79,8 @@ class PolicyStyle:
         for index, policy in enumerate(self.policies):
             value = float(values.get(policy, math.nan))
             if math.isfinite(value):
-                look: dict[str, Any] = {"color": self.colours[policy], "hatch": self.hatches[policy]}
-                axis.barh(index, value, height=0.72, edgecolor="black", linewidth=0.7, **look)
+                fill: dict[str, Any] = {"color": self.colours[policy], "hatch": self.hatches[policy]}
+                axis.barh(index, value, height=0.72, edgecolor="black", linewidth=0.7, **fill)
         axis.set(xlabel="", ylabel="")
         self.rows(axis, named)
 
@@ -119,59 +103,6 @@ class PolicyStyle:
     def line_handles(self) -> list[Line2D]:
         """Return what the legend of a line figure shows for each policy."""
         return [self.handle(policy) for policy in self.policies]
-
-
-class Panels:
-    """The panels of one figure: its sites, workloads and policies, and what is said of them."""
-
-    def __init__(self, capacity: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> None:
-        self.capacity, self.rates, self.targets = check_capacity(capacity), rates, targets
-        self.sites: list[Panel] = sites(capacity, rates)
-        self.workloads = list(dict.fromkeys([*capacity["workload"], *rates["workload"]]))
-        self.look = PolicyStyle([*capacity["policy"], *rates["policy"]])
-        self.policies = self.look.policies
-        if not self.policies:
-            raise ValueError("there is nothing to draw: the tables of capacities and of rates are both empty")
-
-    def grid(self, per_site: int, column_in: float) -> tuple[Figure, Any]:
-        """Return a figure and its axes: workloads down; sites across, `per_site` panels each."""
-        columns = per_site * len(self.sites)
-        longest = max(len(line) for policy in self.policies for line in fold(policy).split("\n"))
-        lines = max(fold(policy).count("\n") for policy in self.policies) + 1
-        width_in = 0.4 + 0.08 * longest + column_in * columns
-        height_in = (0.75 + (0.22 + 0.1 * (lines - 1)) * len(self.policies)) * len(self.workloads) + 0.45
-        figure = Figure(figsize=(max(6.4, width_in), height_in), layout="constrained")
-        return figure, figure.subplots(len(self.workloads), columns, squeeze=False)
-
-    def title(self, axis: Axes, site: Panel, workload: str, with_site: bool) -> None:
-        """Write the workload above a panel, over it the site; mark relaxed QoS and described machines."""
-        here = at_site(self.rates, site) & (self.rates["workload"] == workload)
-        models = ", ".join(self.rates.loc[here, "models"].unique()).split(", ")
-        relaxed = set(relaxed_models(self.targets, site[1])) & set(models)
-        name = site_name(site, self.capacity, self.rates)
-        label = workload + (" (* relaxed QoS)" if relaxed else "")
-        axis.annotate(label, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points")
-        if with_site:
-            heading = "\n".join(textwrap.fill(part, 38) for part in name.split(", ", 1))
-            axis.set_title(heading, loc="left", pad=18, weight="bold", fontsize=9)
-
-    def shade(self, axes: Sequence[Axes], site: Panel) -> None:
-        """Tint the panels of a machine that is described, not validated."""
-        if site_name(site, self.capacity, self.rates).endswith("UNVALIDATED"):
-            for axis in axes:
-                axis.set_facecolor("0.95")
-
-    def finish(self, figure: Figure, handles: Sequence[Artist], lead: str) -> Figure:
-        """Add the legend and, under it, the caption: first `lead`, then what is to be known of each site."""
-        return finish(figure, handles, [lead, *self._sentences()])
-
-    def _sentences(self) -> list[str]:
-        """Return the caption: for each site a paragraph of its notes."""
-        return [
-            f"{site_name(site, self.capacity, self.rates)}: "
-            + " ".join(notes(site, self.capacity, self.rates, self.targets))
-            for site in self.sites
-        ]
 
 
 def finish(figure: Figure, handles: Sequence[Artist], paragraphs: Sequence[str]) -> Figure:

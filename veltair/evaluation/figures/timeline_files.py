@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from veltair.evaluation.figures.overview import save
 from veltair.evaluation.figures.perfetto import trace_json
+from veltair.evaluation.figures.save import save
 from veltair.evaluation.figures.timeline_plots import gantt_figure
 from veltair.evaluation.metrics.records import Run
 from veltair.provenance import Provenance, write_atomically, write_result

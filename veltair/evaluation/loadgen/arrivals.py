@@ -50,7 +50,7 @@ def server_schedule_ns(
     rates give one path, rescaled (up to whole ns). Raises ValueError where LoadGen could make no schedule.
     """
     check_server_settings(qps, min_duration_ms, min_query_count, seed)
-    engine = _Engine(seed)
+    engine = MersenneTwister(seed)
     end_ns = min_duration_ms * 1_000_000
     chunk = math.ceil(max(min_query_count, qps * min_duration_ms / 1000) * 1.02) + 64
     schedule = np.zeros(1, dtype=np.int64)
@@ -77,11 +77,11 @@ def sample_indices(
         raise ValueError(f"min_query_count is {min_query_count}; give 1 or more, as in the schedule")
     _check_seed(sample_index_seed)
     _check_seed(qsl_seed)
-    loaded = _shuffled(sample_count, _Engine(qsl_seed))
-    engine = _Engine(sample_index_seed)
+    loaded = _shuffled(sample_count, MersenneTwister(qsl_seed))
+    engine = MersenneTwister(sample_index_seed)
     unused_shuffles = 1 + math.ceil(min_query_count / sample_count)
-    _bounded(engine, np.tile(_shuffle_bounds(sample_count), unused_shuffles))
-    return loaded[_bounded(engine, np.full(count, sample_count, dtype=np.uint64))]
+    bounded_draws(engine, np.tile(_shuffle_bounds(sample_count), unused_shuffles))
+    return loaded[bounded_draws(engine, np.full(count, sample_count, dtype=np.uint64))]
 
 
 def share_samples(weights: Mapping[str, int], copies: int = 1) -> tuple[str, ...]:
@@ -160,8 +160,8 @@ def server_queries(
 def replay(records: Iterable[QueryRecord]) -> tuple[Query, ...]:
     """Return the queries of a recorded run in the order of arrival, with the first at 0 s.
 
-    Records come from queries.parquet (`records.to_records`). A trace of LoadGen is replayed by
-    `queries(trace.scheduled_ns, trace.sample_index, sample_models, qos_s)`.
+    Records come from queries.parquet (`records.to_records`). A log of LoadGen is replayed by
+    `queries(log.scheduled_ns, log.sample_index, sample_models, qos_s)`.
     """
     recorded = sorted((record.query for record in records), key=lambda query: (query.arrival_s, query.id))
     if not recorded:
@@ -188,7 +188,7 @@ def _check_seed(seed: int) -> None:
         raise ValueError(f"seed {seed} is not one of LoadGen's; give 0 to {_MAX_SEED}")
 
 
-class _Engine:
+class MersenneTwister:
     """LoadGen's `std::mt19937` of a seed, 32 bits a draw.
 
     RandomState is numpy's legacy generator, and chosen for that: its stream is frozen, and it is this one.
@@ -209,7 +209,7 @@ class _Engine:
         self._returned = np.concatenate([draws, self._returned])
 
 
-def _gaps_ns(engine: _Engine, count: int, qps: float) -> NDArray[np.int64]:
+def _gaps_ns(engine: MersenneTwister, count: int, qps: float) -> NDArray[np.int64]:
     """Return gaps as `std::exponential_distribution<double>` makes them of two draws each, in whole ns."""
     low, high = engine.take(2 * count).reshape(count, 2).T.astype(np.float64)
     uniform = np.minimum((low + high * float(_TWO_32)) / float(1 << 64), _LARGEST_BELOW_ONE)
@@ -217,7 +217,7 @@ def _gaps_ns(engine: _Engine, count: int, qps: float) -> NDArray[np.int64]:
     return (gaps_s * 1e9).astype(np.int64)
 
 
-def _bounded(engine: _Engine, bounds: NDArray[np.uint64]) -> NDArray[np.int64]:
+def bounded_draws(engine: MersenneTwister, bounds: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return one number in [0, bound) for each bound, as `std::uniform_int_distribution` draws them.
 
     Lemire's method: draw x bound has the number in its upper 32 bits; where its lower bits fall below
@@ -248,10 +248,10 @@ def _shuffle_bounds(count: int) -> NDArray[np.uint64]:
     return np.array(alone + pairs, dtype=np.uint64)
 
 
-def _shuffled(count: int, engine: _Engine) -> NDArray[np.int64]:
+def _shuffled(count: int, engine: MersenneTwister) -> NDArray[np.int64]:
     """Return 0 ... `count` - 1 in the order that `std::shuffle` leaves them in."""
     items = list(range(count))
-    drawn = _bounded(engine, _shuffle_bounds(count)).tolist()
+    drawn = bounded_draws(engine, _shuffle_bounds(count)).tolist()
     positions: list[int] = [drawn.pop(0)] if count % 2 == 0 else []
     for number in drawn:
         positions.extend(divmod(number, len(positions) + 3))

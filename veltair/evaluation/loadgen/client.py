@@ -52,24 +52,33 @@ from veltair.evaluation.loadgen.logs import (
     LoadGenError,
     LoadGenSummary,
     Stamps,
-    read_trace,
+    read_query_log,
     read_verdict,
     summarize,
 )
 
 OUTPUT_FILE = "loadgen_output.txt"
-START_TIMEOUT_S = 60.0
 
 _CHILD = "veltair.evaluation.loadgen.child"
-_STALL_S = 30.0  # LoadGen is seconds late on a machine that is far too busy, and only invalid for it
-_SEND_TIMEOUT_S = 10.0
-_EXIT_TIMEOUT_S = 10.0
-_TICK_S = 0.5  # how often a silent LoadGen's reader looks at the clock
+# From the last completion to the end of LoadGen's process, which writes its logs.
+END_TIMEOUT_S = 60.0
 _TIMEVAL = struct.Struct("@ll")  # seconds, microseconds
 
 OnArrival = Callable[[int, int, float], None]
 OnFlush = Callable[[], None]
 OnFailure = Callable[[LoadGenError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds after which LoadGen's process is given up, by what it does."""
+
+    start_s: float = 60.0
+    # LoadGen is seconds late on a machine that is far too busy, and only invalid for it.
+    stall_s: float = 30.0
+    send_s: float = 10.0
+    exit_s: float = 10.0
+    tick_s: float = 0.5  # how often a silent LoadGen's reader looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +113,14 @@ class LoadGenProcess:
     what they are given on a queue. `complete` may be called from any thread.
     """
 
-    def __init__(self, run: ServerRun) -> None:
+    def __init__(self, run: ServerRun, limits: Limits | None = None) -> None:
         self._run = run
+        self._limits = limits or Limits()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket, self._other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The kernel's timeouts cost no further call a packet, and differ by direction.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_TICK_S))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SEND_TIMEOUT_S))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._limits.tick_s))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._limits.send_s))
         self._reader: threading.Thread | None = None
         self._schedule_ns: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._began_s = 0.0
@@ -134,7 +144,7 @@ class LoadGenProcess:
         self._closing = True
         self._kill()
         if self._reader is not None and self._reader is not threading.current_thread():
-            self._reader.join(_EXIT_TIMEOUT_S)
+            self._reader.join(self._limits.exit_s)
         self._socket.close()
         self._other_end.close()
 
@@ -153,7 +163,7 @@ class LoadGenProcess:
         once, instead of `on_flush` or after it. Raises LoadGenError if LoadGen does not come up.
         """
         self.launch()
-        self.await_ready(START_TIMEOUT_S)
+        self.await_ready(self._limits.start_s)
         on_ready()
         self.listen(on_arrival, on_flush, on_failure)
         self.go()
@@ -237,7 +247,7 @@ class LoadGenProcess:
         if self._failure is not None:
             raise self._failure
         return summarize(
-            read_trace(self._run.outdir / TRACE_FILE),
+            read_query_log(self._run.outdir / TRACE_FILE),
             read_verdict(self._run.outdir / DETAIL_FILE, self._run.sample_models),
             self._run.sample_models,
             self._run.target_latency_s,
@@ -314,7 +324,7 @@ class LoadGenProcess:
         arrived = len(self._sent_ns)
         due_ns = self._schedule_ns[min(arrived, len(self._schedule_ns) - 1)]
         overdue_s = time.monotonic() - self._began_s - due_ns / 1e9
-        if self._flushed or overdue_s <= _STALL_S:
+        if self._flushed or overdue_s <= self._limits.stall_s:
             return
         self._kill()
         what = f"query {arrived} of" if arrived < len(self._schedule_ns) else "the end after"
@@ -329,7 +339,7 @@ class LoadGenProcess:
         except BlockingIOError:
             self._closing = True
             self._failure = LoadGenError(
-                f"LoadGen hangs: it took no completion for {_SEND_TIMEOUT_S:g} s after "
+                f"LoadGen hangs: it took no completion for {self._limits.send_s:g} s after "
                 f"{len(self._sent_ns)} arrivals, and its process was stopped; repeat the run"
             )
             self._kill()
@@ -342,7 +352,7 @@ class LoadGenProcess:
         if self._process is None:
             return None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_EXIT_TIMEOUT_S)
+            self._process.wait(self._limits.exit_s)
         return self._process.returncode
 
     def _kill(self) -> None:

@@ -1,4 +1,4 @@
-"""What LoadGen wrote about a run: its trace and its verdict, and the run's records by its clock."""
+"""What LoadGen wrote about a run: its log of queries and its verdict; and the run's records by its clock."""
 
 import json
 import re
@@ -17,8 +17,8 @@ DETAIL_FILE = "mlperf_log_detail.txt"
 LOG_FILES = (TRACE_FILE, DETAIL_FILE, "mlperf_log_summary.txt", "mlperf_log_accuracy.json")
 MIXED = "*"  # stands for the tenant of a run in which one LoadGen asks for several models
 
-# The trace is no valid JSON ({"key":""loadgen_version""}), so it is read line by line. `ts` is the scheduled
-# time in microseconds with three decimals, that is whole ns; the others are ns after it.
+# The log of queries is no valid JSON ({"key":""loadgen_version""}), so it is read line by line. `ts` is the
+# scheduled time in microseconds with three decimals, that is whole ns; the others are ns after it.
 _SAMPLE_START = '{"name":"Sample","cat":"default","ph":"b"'
 _SAMPLE = re.compile(
     r'"ts":(?P<us>\d+)\.(?P<ns>\d{3}),"args":\{"sample_seq":(?P<sequence>\d+),"query_seq":\d+,'
@@ -40,7 +40,7 @@ class LoadGenError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trace:
+class QueryLog:
     """Each query of a run as LoadGen saw it; all arrays have shape (queries,), in the order of issue.
 
     `scheduled_ns` is from the first query. `issue_delay_ns` and `latency_ns` count from the scheduled time,
@@ -61,7 +61,7 @@ class Trace:
         ]
         if len(set(lengths)) != 1 or not lengths[0]:
             raise ValueError(
-                f"Trace: arrays of lengths {lengths}; give one entry a query, and a query at least"
+                f"QueryLog: arrays of lengths {lengths}; give one entry a query, and a query at least"
             )
 
     def __len__(self) -> int:
@@ -112,7 +112,7 @@ class LoadGenSummary:
     own delay spoils the run and what to do, "" if it does not. `sample_models` is that of the `ServerRun`.
     """
 
-    trace: Trace
+    log: QueryLog
     verdict: LoadGenResult
     sample_models: tuple[str, ...]
     origin_s: float
@@ -136,12 +136,12 @@ class LoadGenSummary:
         time.monotonic(). Raises LoadGenError where count, mean, 95th percentile or number of late queries
         differ from LoadGen's detail log, ValueError unless there is one record for each of its queries.
         """
-        joined = _join(records, self.trace, self.sample_models, self.origin_s - zero_s)
+        joined = _join(records, self.log, self.sample_models, self.origin_s - zero_s)
         check_latencies([record.latency_s for record in joined], self.verdict, "the query records")
         return joined
 
 
-def read_trace(path: Path) -> Trace:
+def read_query_log(path: Path) -> QueryLog:
     """Return the queries of LoadGen's mlperf_log_trace.json.
 
     Raises LoadGenError where the file is cut off, has a line of another shape, or lacks a query.
@@ -153,7 +153,7 @@ def read_trace(path: Path) -> Trace:
             f"{path}: {len(rows)} queries, but not each of 0 ... {len(rows) - 1} once; repeat the run"
         )
     _, at_ns, sample, issue, complete = np.array(rows, dtype=np.int64).T
-    return Trace(at_ns - at_ns[0], sample, issue, complete)
+    return QueryLog(at_ns - at_ns[0], sample, issue, complete)
 
 
 def read_verdict(path: Path, sample_models: Sequence[str]) -> LoadGenResult:
@@ -177,31 +177,31 @@ def read_verdict(path: Path, sample_models: Sequence[str]) -> LoadGenResult:
 
 
 def summarize(
-    trace: Trace, verdict: LoadGenResult, sample_models: Sequence[str], tightest_qos_s: float, stamps: Stamps
+    log: QueryLog, verdict: LoadGenResult, sample_models: Sequence[str], tightest_qos_s: float, stamps: Stamps
 ) -> LoadGenSummary:
     """Return what LoadGen says about a run, once it agrees with what was seen of it here.
 
     Raises LoadGenError where the numbers of queries differ, or where LoadGen's clock was set in the run.
     """
     seen, completed = len(stamps.sent_ns), len(stamps.completed_ns)
-    if not len(trace) == seen == completed == verdict.query_count:
+    if not len(log) == seen == completed == verdict.query_count:
         raise LoadGenError(
-            f"{seen} arrivals and {completed} completions, but {len(trace)} queries in LoadGen's trace and "
+            f"{seen} arrivals and {completed} completions, but {len(log)} queries in LoadGen's trace and "
             f"{verdict.query_count} in its verdict; repeat the run"
         )
-    origin_ns = _origin_ns(trace, stamps)
+    origin_ns = _origin_ns(log, stamps)
     delivery_s = stamps.received_s - stamps.sent_ns / 1e9
     delivery_p50_s, delivery_p99_s = np.percentile(delivery_s, [50, 99]).tolist()
     return LoadGenSummary(
-        trace=trace,
+        log=log,
         verdict=verdict,
         sample_models=tuple(sample_models),
         origin_s=origin_ns / 1e9,
-        issue_delay_p50_s=trace.issue_delay_s(50),
-        issue_delay_p99_s=trace.issue_delay_s(99),
+        issue_delay_p50_s=log.issue_delay_s(50),
+        issue_delay_p99_s=log.issue_delay_s(99),
         delivery_p50_s=delivery_p50_s,
         delivery_p99_s=delivery_p99_s,
-        problem=delay_problem(trace, tightest_qos_s),
+        problem=delay_problem(log, tightest_qos_s),
     )
 
 
@@ -231,42 +231,42 @@ def check_latencies(latencies_s: ArrayLike, verdict: LoadGenResult, where: str) 
 
 
 def _join(
-    records: Sequence[QueryRecord], trace: Trace, sample_models: Sequence[str], origin_s: float = 0.0
+    records: Sequence[QueryRecord], log: QueryLog, sample_models: Sequence[str], origin_s: float = 0.0
 ) -> tuple[QueryRecord, ...]:
     """Return the records of a run with LoadGen's times, in the order of issue.
 
     Arrival and end become LoadGen's, so that `latency_s` is the official latency; `origin_s` is when
     LoadGen's first query was scheduled, on the clock of the records. All else stays the engine's: above all
     the ending, as LoadGen sees a rejection as a fast answer. Query ids are LoadGen's sequence numbers.
-    Raises ValueError unless there is one record for each query of the trace, of the same model.
+    Raises ValueError unless there is one record for each query of the log, of the same model.
     """
-    if int(trace.sample_index.max()) >= len(sample_models):
+    if int(log.sample_index.max()) >= len(sample_models):
         raise ValueError(
-            f"LoadGen asked for sample {trace.sample_index.max()}, but only {len(sample_models)} samples "
+            f"LoadGen asked for sample {log.sample_index.max()}, but only {len(sample_models)} samples "
             "have a model; give the sample_models of the same run"
         )
     by_id = {record.query.id: record for record in records}
-    if len(records) != len(trace) or by_id.keys() != set(range(len(trace))):
+    if len(records) != len(log) or by_id.keys() != set(range(len(log))):
         raise ValueError(
-            f"{len(records)} records of {len(by_id)} queries, but LoadGen issued {len(trace)}; "
+            f"{len(records)} records of {len(by_id)} queries, but LoadGen issued {len(log)}; "
             "give one record a query, with LoadGen's sequence numbers (0, 1, ...) as ids"
         )
-    columns = (trace.sample_index.tolist(), trace.scheduled_ns.tolist(), trace.latency_ns.tolist())
+    columns = (log.sample_index.tolist(), log.scheduled_ns.tolist(), log.latency_ns.tolist())
     return tuple(
         _by_loadgen(by_id[number], sample_models[sample], origin_s + at_ns / 1e9, latency_ns / 1e9)
         for number, (sample, at_ns, latency_ns) in enumerate(zip(*columns, strict=True))
     )
 
 
-def _origin_ns(trace: Trace, stamps: Stamps) -> int:
+def _origin_ns(log: QueryLog, stamps: Stamps) -> int:
     """Return when LoadGen's first query was scheduled, in ns of the monotonic clock.
 
     LoadGen reads the system's clock, which may be set. But it notes an issue before its callback stamps it,
     and an end after it was told: that bounds the origin from both sides, by every query anew, and bounds
     that exclude each other are a clock that jumped. Of the upper ones the promptest callback's is close.
     """
-    upper_ns = stamps.sent_ns - trace.scheduled_ns - trace.issue_delay_ns
-    lower_ns = stamps.completed_ns - trace.scheduled_ns - trace.latency_ns
+    upper_ns = stamps.sent_ns - log.scheduled_ns - log.issue_delay_ns
+    lower_ns = stamps.completed_ns - log.scheduled_ns - log.latency_ns
     origin_ns, jump_ns = int(upper_ns.min()), int(lower_ns.max() - upper_ns.min())
     if jump_ns > 0:
         raise LoadGenError(
@@ -277,12 +277,12 @@ def _origin_ns(trace: Trace, stamps: Stamps) -> int:
     return origin_ns
 
 
-def delay_problem(trace: Trace, tightest_qos_s: float, share: float = 0.05) -> str:
+def delay_problem(log: QueryLog, tightest_qos_s: float, share: float = 0.05) -> str:
     """Return why LoadGen's own delay spoils the run, or "" where it does not.
 
     It does where the 99th percentile of the issue delay exceeds `share` of the tightest latency target.
     """
-    delay_s, limit_s = trace.issue_delay_s(99), share * tightest_qos_s
+    delay_s, limit_s = log.issue_delay_s(99), share * tightest_qos_s
     if delay_s <= limit_s:
         return ""
     return (

@@ -1,8 +1,9 @@
-"""The validation mode: a LoadGen process for each tenant, so that each gets LoadGen's official verdict.
+"""A LoadGen process for each model of a mixed run, so that each gets LoadGen's official verdict.
 
 A mixed run asks one LoadGen for all models, and LoadGen judges by one target latency. Here every model has a
 LoadGen of its own with its own target; all load, wait, and are let go together. Toward the engine they
-are one: the same callbacks, query ids and sample indices that no two tenants share.
+are one: the same callbacks, query ids and sample indices that no two models share. Tables and messages call
+a model that has a LoadGen of its own a tenant.
 """
 
 import threading
@@ -19,7 +20,7 @@ import numpy as np
 
 from veltair.evaluation.loadgen.child import TARGET_PERCENTILE
 from veltair.evaluation.loadgen.client import (
-    START_TIMEOUT_S,
+    Limits,
     LoadGenProcess,
     OnArrival,
     OnFailure,
@@ -33,45 +34,39 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TenantsSummary:
-    """What the LoadGens of all tenants say about a run that ended, by tenant in the order of their ids.
+class PerModelSummary:
+    """What the LoadGens of all models say about a run that ended, by model in the order of their ids.
 
-    `tightest_qos_s` is the least of the tenants' latency targets.
+    `tightest_qos_s` is the least of the models' latency targets.
     """
 
-    tenants: Mapping[str, LoadGenSummary]
+    by_model: Mapping[str, LoadGenSummary]
     tightest_qos_s: float
 
     @property
     def verdicts(self) -> dict[str, LoadGenResult]:
         """LoadGen's official verdict on each tenant."""
-        return {tenant: summary.verdict for tenant, summary in self.tenants.items()}
-
-    @property
-    def start_spread_s(self) -> float:
-        """Seconds from the first tenant's start to the last one's: of the schedules, not of the processes."""
-        origins_s = [summary.origin_s for summary in self.tenants.values()]
-        return max(origins_s) - min(origins_s)
+        return {tenant: summary.verdict for tenant, summary in self.by_model.items()}
 
     @property
     def issue_delay_p50_s(self) -> float:
         """Median issue delay of the tenant that had the longest."""
-        return max(summary.issue_delay_p50_s for summary in self.tenants.values())
+        return max(summary.issue_delay_p50_s for summary in self.by_model.values())
 
     @property
     def issue_delay_p99_s(self) -> float:
         """99th percentile of the issue delay of the tenant that had the longest."""
-        return max(summary.issue_delay_p99_s for summary in self.tenants.values())
+        return max(summary.issue_delay_p99_s for summary in self.by_model.values())
 
     @property
     def delivery_p50_s(self) -> float:
         """Median time from LoadGen's callback to ours, of the tenant that had the longest."""
-        return max(summary.delivery_p50_s for summary in self.tenants.values())
+        return max(summary.delivery_p50_s for summary in self.by_model.values())
 
     @property
     def delivery_p99_s(self) -> float:
         """99th percentile of the time from LoadGen's callback to ours, of the tenant that had the longest."""
-        return max(summary.delivery_p99_s for summary in self.tenants.values())
+        return max(summary.delivery_p99_s for summary in self.by_model.values())
 
     @property
     def problem(self) -> str:
@@ -80,8 +75,8 @@ class TenantsSummary:
         All are held to the tightest target: the tenants share the cores, and a burst of one delays the rest.
         """
         problems = {
-            tenant: delay_problem(summary.trace, self.tightest_qos_s)
-            for tenant, summary in self.tenants.items()
+            tenant: delay_problem(summary.log, self.tightest_qos_s)
+            for tenant, summary in self.by_model.items()
         }
         return "; ".join(f"tenant {tenant}: {problem}" for tenant, problem in problems.items() if problem)
 
@@ -92,21 +87,21 @@ class TenantsSummary:
         or ValueError, as `LoadGenSummary.join` does for a tenant.
         """
         joined: list[QueryRecord] = []
-        for position, (tenant, summary) in enumerate(self.tenants.items()):
+        for position, (tenant, summary) in enumerate(self.by_model.items()):
             own = [
-                _renumbered(record, record.query.id // len(self.tenants))
+                _renumbered(record, record.query.id // len(self.by_model))
                 for record in records
-                if record.query.id % len(self.tenants) == position
+                if record.query.id % len(self.by_model) == position
             ]
             try:
                 official = summary.join(own, zero_s)
             except LoadGenError as error:
                 raise _named(tenant, error) from error
-            joined += [_renumbered(one, one.query.id * len(self.tenants) + position) for one in official]
+            joined += [_renumbered(one, one.query.id * len(self.by_model) + position) for one in official]
         return tuple(sorted(joined, key=lambda record: (record.query.arrival_s, record.query.id)))
 
 
-class TenantProcesses:
+class LoadGenPerModel:
     """A LoadGen process for each model of a mixed run; a context that leaves no process behind.
 
     Used as a `LoadGenProcess` is. A query's id is its sequence number in its tenant x the number of tenants
@@ -114,14 +109,15 @@ class TenantProcesses:
     tenant and must return at once.
     """
 
-    def __init__(self, run: ServerRun, qos_s: Mapping[str, float]) -> None:
+    def __init__(self, run: ServerRun, qos_s: Mapping[str, float], limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
         self._runs = split(run, qos_s)
         self._tightest_qos_s = min(one.target_latency_s for one in self._runs.values())
         self._samples = {
             tenant: [index for index, model in enumerate(run.sample_models) if model == tenant]
             for tenant in self._runs
         }
-        self._processes = {tenant: LoadGenProcess(one) for tenant, one in self._runs.items()}
+        self._processes = {tenant: LoadGenProcess(one, limits) for tenant, one in self._runs.items()}
         self._processes_left = ExitStack()
         # Flushes and failures come from as many threads as there are tenants; arrivals need no lock.
         self._lock = threading.Lock()
@@ -141,11 +137,6 @@ class TenantProcesses:
     ) -> None:
         self._processes_left.close()
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Ids of the processes, once started, in the order of the tenants."""
-        return tuple(process.pid for process in self._processes.values())
-
     def start(
         self,
         *,
@@ -161,7 +152,7 @@ class TenantProcesses:
         """
         for process in self._processes.values():
             process.launch()
-        ready_by_s = time.monotonic() + START_TIMEOUT_S
+        ready_by_s = time.monotonic() + self._limits.start_s
         self._each(lambda process: process.await_ready(ready_by_s - time.monotonic()))
         on_ready()
         for position, (tenant, process) in enumerate(self._processes.items()):
@@ -187,14 +178,14 @@ class TenantProcesses:
             except LoadGenError as error:
                 raise _named(tenant, error) from error
 
-    def wait(self, timeout_s: float) -> TenantsSummary:
+    def wait(self, timeout_s: float) -> PerModelSummary:
         """Return all summaries once every LoadGen has seen its completions, written its logs and gone.
 
         Raises LoadGenError, with the tenant, if that takes longer than `timeout_s` or if a LoadGen failed.
         """
         end_s = time.monotonic() + timeout_s
         summaries = self._each(lambda process: process.wait(max(end_s - time.monotonic(), 0.0)))
-        return TenantsSummary(summaries, self._tightest_qos_s)
+        return PerModelSummary(summaries, self._tightest_qos_s)
 
     def _each(self, step: Callable[[LoadGenProcess], _Result]) -> dict[str, _Result]:
         """Return what a step gives for each tenant; raise the run's first failure."""
@@ -261,7 +252,7 @@ def split(run: ServerRun, qos_s: Mapping[str, float]) -> dict[str, ServerRun]:
 
 
 def verdict_rows(
-    summary: LoadGenSummary | TenantsSummary, records: Sequence[QueryRecord]
+    summary: LoadGenSummary | PerModelSummary, records: Sequence[QueryRecord]
 ) -> list[dict[str, Any]]:
     """Return LoadGen's verdict beside ours, a row a tenant, of joined records of the whole run.
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from math import ceil, nan
+from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 
@@ -13,24 +14,41 @@ import pandas as pd
 
 from veltair.compiler.frontend.model import LayerBlock, Model
 from veltair.compiler.frontend.samples import random_samples
+from veltair.config import Config
 from veltair.evaluation.measurement.pool_recorder import recording
 from veltair.evaluation.measurement.resize_costs import adoptions
 from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, START
 from veltair.machine.costs.folder import Tables
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
+from veltair.machine.steps import profile_models
 from veltair.machine.topology.placement import spread
 from veltair.machine.workers.pool import Ended, Launch, Sample, on_cores
 from veltair.serving.engine.engine import Engine
 from veltair.serving.loop.dispatcher import Dispatcher, Event, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, Resize, Snapshot
+from veltair.serving.loop.query import NEVER_S
 
 # Of each model: starts on each count of cores, grants, and changes of cores each way, at least.
 STARTS, GRANTS, ADOPTIONS = 200, 100, 100
 GRANT_GAP_S = 0.002  # longer than a layer: most changes are adopted before the next one is asked for
-NEVER_S = 1e6
 
 Row = tuple[str, str, int, int, float]
+
+
+def profile_host(
+    config: Config, builds: Mapping[str, Path], machine: Path, build_dir: Path, folder: Path, notes: Path
+) -> None:
+    """Profile built models on this machine: what their layers cost, and what blocks cost beside.
+
+    `machine` is its description; `notes` is where the workers write what they are at, should the process
+    crash.
+    """
+    asked = config.profile
+    cores = None if asked.cores == "all" else asked.cores
+    measured = (cores, asked.levels, asked.repeats)
+    values = config.model_dump(mode="json")
+    profile_models(builds, machine, *measured, sample_blocks, values, build_dir, folder, notes)
 
 
 def sample_blocks(tables: Tables, models: Mapping[str, LoadedModel], launch: Launch) -> pd.DataFrame:
@@ -133,7 +151,7 @@ def sample_starts(engine: Engine, context: Context, cores: int, ends: list[Ended
         *single, together = ends
         ends.clear()
         if number:  # the first round warms up
-            add_starts(starts, single, together.block.bound.layer_seconds)
+            add_starts(starts, single, together.block.buffers.layer_seconds)
     return starts
 
 
@@ -224,9 +242,7 @@ def sample_adoptions(model: LoadedModel, context: Context, launch: Launch) -> di
     versions, found = _solo(context), dict[str, list[float]]()
     pool = launch(context.machine.core_ids)
     try:
-        instance = model.instance()
-        # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
-        instance.set_inputs(random_samples(model.plan.inputs, seed=0))
+        instance = model.filled_instance()
         with on_cores(context.machine.core_ids):
             instance.run(versions)
         room = pool.bind(instance, model.plan.model)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from veltair.compiler.frontend.samples import random_samples
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import Layout
-from veltair.evaluation.figures.overview import save
+from veltair.evaluation.figures.save import save
 from veltair.evaluation.measurement.interference_fit import (
     FitReport,
     SourceReadings,
@@ -133,8 +132,7 @@ def block_of(
         return float(costs.solo_seconds(name, level)[:, one].sum())
 
     name = max(builds, key=lambda name: seconds(name, -1) / seconds(name, 0))
-    instance = LoadedModel(builds[name]).instance()
-    instance.set_inputs(random_samples(instance.model.plan.inputs, [SAMPLES_SEED]))
+    instance = LoadedModel(builds[name]).filled_instance()
     versions, alone_s, pressed_s = costs.model(name).solo.tolist(), seconds(name, 0), seconds(name, -1)
     print(f"the slowdown is that of {name}: {pressed_s / alone_s:.2f} x under full pressure", flush=True)
 

@@ -7,7 +7,7 @@ from veltair.machine.workers.pool import Ended, Launch, Notice, WorkerPool
 
 
 class RecordingPool:
-    """A gang that keeps the ends of all blocks."""
+    """A worker pool that keeps the ends of all blocks."""
 
     def __init__(self, pool: WorkerPool, ends: list[Ended]) -> None:
         self._pool, self._ends = pool, ends
@@ -19,10 +19,10 @@ class RecordingPool:
         return notices
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the gang has."""
+        """Return what the pool has."""
         return getattr(self._pool, name)
 
 
 def recording(launch: Launch, ends: list[Ended]) -> Launch:
-    """Return a launch whose gang writes all ends of blocks down."""
+    """Return a launch whose pool appends all ends of blocks to `ends`."""
     return lambda core_ids: cast(WorkerPool, RecordingPool(launch(core_ids), ends))

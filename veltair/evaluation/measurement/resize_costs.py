@@ -1,4 +1,4 @@
-"""What a change of its cores costs a running block, measured through the gang."""
+"""What a change of its cores costs a running block, measured through the workers."""
 
 from collections.abc import Iterator
 

@@ -11,11 +11,11 @@ import pandas as pd
 
 from veltair.compiler.frontend.samples import random_samples
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, capacity_columns, scenario_columns
-from veltair.evaluation.figures.timeline_files import write_timeline
+from veltair.evaluation.experiment.timeline_data import write_recorded
 from veltair.evaluation.loadgen.arrivals import share_samples
-from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary
-from veltair.evaluation.loadgen.per_model import TenantProcesses, TenantsSummary, verdict_rows
+from veltair.evaluation.loadgen.per_model import LoadGenPerModel, PerModelSummary, verdict_rows
 from veltair.evaluation.measurement.write_run import write_run
 from veltair.evaluation.metrics.capacity import (
     Capacity,
@@ -40,22 +40,21 @@ from veltair.serving.loop.query import QueryRecord
 from veltair.serving.loop.timeline import Recorder
 
 SAMPLES_PER_MODEL = 4
-END_TIMEOUT_S = 60.0
-QUERIES, TIMELINE = "queries.parquet", "timeline"  # in the folder of each run
+QUERIES = "queries.parquet"  # in the folder of each run
 
 
 @dataclass(frozen=True, slots=True)
 class MeasurementSettings:
     """How one rate is measured: for `seconds`, and how long unfinished queries may still run after it.
 
-    `validation` asks with a LoadGen for each model; `timeline` records which block ran where; `placement` is
+    `loadgen_per_model` asks with one for each model; `timeline` records which block ran where; `placement` is
     a name of PLACEMENTS.
     """
 
     seconds: float
     seed: int
     drain_qos: float
-    validation: bool = False
+    loadgen_per_model: bool = False
     timeline: bool = False
     placement: str = "spread"
 
@@ -96,7 +95,7 @@ class MeasuredRun:
     records: tuple[QueryRecord, ...]
     engine_records: tuple[QueryRecord, ...]
     count_from_s: float
-    summary: LoadGenSummary | TenantsSummary
+    summary: LoadGenSummary | PerModelSummary
     wrong_answers: int
 
     @property
@@ -163,18 +162,18 @@ def measure(study: Measurement, qps: float, folder: Path) -> MeasuredRun:
     named = study.run_at(qps)
     write_run(to_frame(joined, named, begin_s), summary.verdicts, folder / QUERIES)
     if recorder is not None:
-        write_timeline(recorder.timeline(), named, folder / TIMELINE)
+        write_recorded(recorder.timeline(), named, folder)
     by_issue = tuple(sorted(records, key=lambda record: record.query.id))
     return MeasuredRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers)
 
 
 def _ask(
     study: Measurement, server: ServerRun, engine: Engine, recorder: Recorder | None
-) -> tuple[list[QueryRecord], LoadGenSummary | TenantsSummary]:
+) -> tuple[list[QueryRecord], LoadGenSummary | PerModelSummary]:
     """Let LoadGen ask until all queries have ended; return their records and LoadGen's account."""
     records = []
-    validation = study.settings.validation
-    with TenantProcesses(server, study.scenario.qos_s) if validation else LoadGenProcess(server) as loadgen:
+    per_model = study.settings.loadgen_per_model
+    with LoadGenPerModel(server, study.scenario.qos_s) if per_model else LoadGenProcess(server) as loadgen:
         loadgen.start(
             on_ready=partial(_warm_up, study, engine),
             on_arrival=engine.arrive,

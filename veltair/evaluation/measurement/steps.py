@@ -1,9 +1,7 @@
 """The step in real time: policies measured on this machine, on which nothing else is measured meanwhile."""
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -14,9 +12,6 @@ from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.experiment.scenario import (
     CAPACITY,
     RECORDS,
-    REFERENCE,
-    Scenario,
-    over_seeds,
     policy_maker,
     scenario_of,
 )
@@ -34,33 +29,14 @@ from veltair.evaluation.measurement.run import (
     search,
 )
 from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.metrics.capacity_table import EQUAL_LOAD, reference_rates
 from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.models.model_memory import ModelMemory
-from veltair.machine.workers.launchers import launcher
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Launch
 from veltair.provenance import check_made_here, read_provenance, write_parquet
 
 RUNS, VERDICTS = "runs.csv", "verdicts.csv"
-# Of the simulated capacity of the reference policy: a load that all policies are measured at.
-COMMON_LOAD = 0.7
-
-
-@contextmanager
-def machine_to_itself(lock: Path) -> Iterator[None]:
-    """Hold a lock that no second run on this machine can hold, while something is measured."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another measurement on this machine to end ({lock})", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def measuring_lock() -> Path:
-    """Return the lock that all runs of this user share."""
-    return Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp")) / f"veltair-{os.getuid()}.lock"
 
 
 def measure_policy(
@@ -80,12 +56,9 @@ def measure_policy(
     scenario = scenario_of(config, read_tables(tables), workload)
     check_made_here(read_provenance(tables / COSTS))
     models, memory = load_models(builds, scenario.weights, memory_bytes(config))
-    common_qps, estimate_qps = _first_rates(scenario, policy, capacities)
+    common_qps, estimate_qps = _first_rates(policy, capacities)
     settings, make = live_settings(config), policy_maker(config, policy)
-    with (
-        machine_to_itself(measuring_lock()),
-        started_source(config, scenario.context.machine) as (source, line),
-    ):
+    with started_source(config, scenario.context.machine) as (source, line):
         samples = make_samples(models, scenario, settings.seed, memory)
         launch = launch_of(config, notes)
         study = Measurement(scenario, policy, make, models, samples, settings, launch, source, memory)
@@ -117,12 +90,16 @@ def _loads_text(memory: ModelMemory) -> str:
     return f"model memory: {memory.counts.loads} loads (median: {times}), {memory.counts.evictions} evictions"
 
 
-def _first_rates(scenario: Scenario, policy: str, capacities: Sequence[Path]) -> tuple[float, float]:
-    """Return the rate that all policies are measured at, and the policy's simulated capacity or a guess."""
-    simulated = over_seeds(pd.concat([read_csv(path) for path in capacities], ignore_index=True))
-    answers = dict(zip(simulated["policy"], simulated["qps_at_95"], strict=True))
-    reference = answers.get(REFERENCE) or max(answers.values()) or 0.1 * scenario.fluid_qps
-    return COMMON_LOAD * reference, answers[policy] or reference
+def _first_rates(policy: str, capacities: Sequence[Path]) -> tuple[float, float]:
+    """Return the rate that all policies are measured at, and where the policy's search starts.
+
+    The first is `EQUAL_LOAD` of the simulated reference rate, the second the policy's simulated capacity, or
+    the reference rate where it serves nothing.
+    """
+    seeds = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
+    reference_qps = float(reference_rates(seeds)["reference_qps"].mean())
+    answers = seeds.groupby("policy")["qps_at_95"].mean()
+    return EQUAL_LOAD * reference_qps, float(answers[policy]) or reference_qps
 
 
 def live_settings(config: Config) -> MeasurementSettings:
@@ -132,7 +109,7 @@ def live_settings(config: Config) -> MeasurementSettings:
         measured.seconds,
         measured.seed,
         config.simulated.drain_qos,
-        measured.validation,
+        measured.loadgen_per_model,
         measured.timeline,
         config.engine.placement,
     )
@@ -140,8 +117,7 @@ def live_settings(config: Config) -> MeasurementSettings:
 
 def launch_of(config: Config, notes: Path | None = None) -> Launch:
     """Return what starts the workers of an engine, which write what they are at to `notes`."""
-    engine = config.engine
-    return launcher(engine.launcher, Layout(config).native, malleable=engine.malleable, notes=notes)
+    return partial(NativePool, build_dir=Layout(config).native, notes=notes)
 
 
 def memory_bytes(config: Config) -> int | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite, nan, sqrt
+from math import isfinite, nan
 
 import numpy as np
 from scipy import stats
@@ -44,8 +44,10 @@ def mean_interval(values: Iterable[float], confidence: float = CONFIDENCE) -> In
     mean = float(known.mean())
     if len(known) == 1:
         return Interval(mean, nan, nan, 1)
-    reach = float(stats.t.ppf(0.5 + confidence / 2, len(known) - 1) * known.std(ddof=1) / sqrt(len(known)))
-    return Interval(mean, mean - reach, mean + reach, len(known))
+    # In units of the standard error, which is 0 where all values are equal.
+    low, high = stats.t.interval(confidence, len(known) - 1)
+    error = float(stats.sem(known))
+    return Interval(mean, mean + float(low) * error, mean + float(high) * error, len(known))
 
 
 def paired_ratio(numerator: Mapping[int, float], denominator: Mapping[int, float]) -> Interval:

@@ -137,50 +137,33 @@ def _convex(first: tuple[float, float], middle: tuple[float, float], last: tuple
     return before < after
 
 
-@dataclass(frozen=True, slots=True)
-class FluidBound:
-    """Rates that no policy can beat without batching, in queries/s.
-
-    `pooled_qps` bounds QPS at 95 % QoS over all queries, `minimum_qps` the same for the worst model. Both are
-    inf where the queries that must be on time need no work.
-    """
-
-    pooled_qps: float
-    minimum_qps: float
-
-
 def fluid_bound(
     work: Mapping[str, float],
     shares: Mapping[str, float],
     cores: int,
     *,
     satisfaction: float = SATISFACTION,
-    window_s: float = math.inf,
-    drain_s: float = 0.0,
-) -> FluidBound:
-    """Return the highest rates whose on-time work fits into the core-time there is.
+) -> float:
+    """Return the highest rate, in queries/s, whose on-time work fits into the core-time there is.
 
-    `work` holds the least core-seconds of an on-time query by model (`work_optimal_core_s`; inf: never on
-    time), `shares` the models' shares of the queries, which sum to 1: to check one run, the realised ones.
-    At most 1 - satisfaction of the queries may be shed: of all together the costliest first (a linear
-    programme that greed solves exactly), for the minimum over models the same share of each. A finite run
-    of `window_s` has cores x (window_s + drain_s) core-seconds, where `drain_s` is the longest QoS. Raises
-    ValueError on shares that do not sum to 1, LookupError on a model without work.
+    No policy beats it without batching; inf where the queries that must be on time need no work. `work` holds
+    the least core-seconds of an on-time query by model (`work_optimal_core_s`; inf: never on time), `shares`
+    the models' shares of the queries, which sum to 1: to check one run, the realised ones. At most
+    1 - satisfaction of the queries may be shed, the costliest first (a linear programme that greed solves
+    exactly). Raises ValueError on shares that do not sum to 1, LookupError on a model without work.
     """
     if not shares or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-9:
         raise ValueError(f"shares {dict(shares)} must be 0 or more and sum to 1")
-    if cores < 1 or not 0 < satisfaction <= 1 or not window_s > 0 or not drain_s >= 0:
+    if cores < 1 or not 0 < satisfaction <= 1:
         raise ValueError(
-            f"fluid bound of {cores} cores, satisfaction {satisfaction}, window {window_s} s and drain "
-            f"{drain_s} s: give cores, a satisfaction in (0, 1], a window above 0 and no negative drain"
+            f"fluid bound of {cores} cores and satisfaction {satisfaction}: give cores, and a satisfaction "
+            "in (0, 1]"
         )
     missing = [model for model in shares if model not in work]
     if missing:
         raise LookupError(f"models {missing} have shares but no work (work has {', '.join(work)})")
-    available = cores * (1 + drain_s / window_s)
     pooled = _least_pooled_work(work, shares, satisfaction)
-    each = satisfaction * sum(share * work[model] for model, share in shares.items() if share > 0)
-    return FluidBound(_rate(available, pooled), _rate(available, each))
+    return cores / pooled if pooled > 0 else math.inf
 
 
 def _least_pooled_work(work: Mapping[str, float], shares: Mapping[str, float], satisfaction: float) -> float:
@@ -191,7 +174,3 @@ def _least_pooled_work(work: Mapping[str, float], shares: Mapping[str, float], s
             total += served * work[model]
         left -= served
     return total
-
-
-def _rate(available: float, work: float) -> float:
-    return available / work if work > 0 else math.inf

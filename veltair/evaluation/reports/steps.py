@@ -1,19 +1,27 @@
 """The steps of reports: from the records of all runs to tables, figures, the summary, the golden summary."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
 from veltair.config import Config
-from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS, over_seeds, reference_qps, scenario_of
+from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS, scenario_of
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
-from veltair.evaluation.figures.overview import efficiency_figure, latency_figure, qps_figure, save
+from veltair.evaluation.metrics.capacity_table import over_seeds, reference_rates
 from veltair.evaluation.metrics.metrics import model_rates, rates
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, SCENARIO_COLUMNS, PolicyOrder
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.reports.summary import summary_markdown
 from veltair.evaluation.simulation.steps import read_assumed
-from veltair.provenance import write_atomically
+from veltair.provenance import (
+    Provenance,
+    check_same_origin,
+    check_same_settings,
+    read_provenance,
+    write_atomically,
+)
 
 RUNS = "runs.csv"
 CAPACITY_SEEDS, RATES, MODEL_RATES, TARGETS = (
@@ -26,7 +34,11 @@ GOLDEN = (CAPACITY, RATES, TARGETS)
 
 
 def write_metrics(config: Config, tables: Sequence[Path], runs: Sequence[Path], folder: Path) -> None:
-    """Write the tables of targets, rates (of all models and of each) and capacities of all runs."""
+    """Write the tables of targets, rates (of all models and of each) and capacities of all runs.
+
+    Raises ProvenanceError, which names the fields, for runs of unlike code, configuration or machine.
+    """
+    _check_origins(runs)
     by_machine = _machines(config, tables)
     capacity = pd.concat([read_csv(run / CAPACITY) for run in runs], ignore_index=True)
     all_rates, all_models = [], []
@@ -56,6 +68,17 @@ def write_metrics(config: Config, tables: Sequence[Path], runs: Sequence[Path], 
         write_csv(folder / name, table, provenance)
 
 
+def _check_origins(runs: Sequence[Path]) -> None:
+    """Raise ProvenanceError unless all runs may be compared: simulated ones, measured ones, and all."""
+    found: dict[tuple[str, bool], dict[Path, Provenance]] = {}
+    for run, file in product(runs, (CAPACITY, RECORDS)):
+        group = found.setdefault((file, (run / RUNS).exists()), {})
+        group[run / file] = read_provenance(run / file)
+    for (_, measured), results in found.items():
+        check_same_origin(results, measured=measured)
+    check_same_settings({path: one for results in found.values() for path, one in results.items()})
+
+
 def _machines(config: Config, tables: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, int]]:
     """Return the targets of all models that are served on each machine, and its cores."""
     by_machine: dict[str, tuple[pd.DataFrame, int]] = {}
@@ -71,30 +94,18 @@ def _machines(config: Config, tables: Sequence[Path]) -> dict[str, tuple[pd.Data
 
 
 def _loads(rate_table: pd.DataFrame, capacity: pd.DataFrame) -> "pd.Series[float]":
-    """Return the offered rate of each run as a share of what its loads are shares of, by seed."""
-    keys = ["backend", "machine", "workload", "seed"]
-    references = {
-        key: reference_qps(
-            dict(zip(rows["policy"], rows["qps_at_95"], strict=True)), float(rows["fluid_qps"].iloc[0])
-        )
-        for key, rows in capacity.groupby(keys, sort=False)
-    }
-    runs = zip(*(rate_table[key] for key in keys), strict=True)
-    return rate_table["qps"] / [references[run] for run in runs]
+    """Return the offered rate of each run as a share of the reference rate with its seed."""
+    keys = [*SCENARIO_COLUMNS, "seed"]
+    found = rate_table[keys].merge(reference_rates(capacity), on=keys, how="left")
+    return pd.Series(rate_table["qps"].to_numpy() / found["reference_qps"].to_numpy(), rate_table.index)
 
 
-def draw_figures(folder: Path, figures: Path, formats: Sequence[str]) -> None:
-    """Draw all figures from the tables of metrics."""
-    capacity, rate_table, target = _metrics(folder)
-    draw = {"qps": qps_figure, "latency": latency_figure, "efficiency": efficiency_figure}
-    for name, function in draw.items():
-        save(function(capacity, rate_table, target), figures / name, formats)
-
-
-def write_summary(folder: Path, figures: Sequence[Path], output: Path) -> None:
+def write_summary(
+    folder: Path, figures: Sequence[Path], output: Path, order: PolicyOrder = AS_THEY_COME
+) -> None:
     """Write the summary that a person reads."""
-    capacity, rate_table, target = _metrics(folder)
-    text = summary_markdown(capacity, rate_table, target, figures=[str(path) for path in figures])
+    seeds, rate_table, target = (read_csv(folder / name) for name in (CAPACITY_SEEDS, RATES, TARGETS))
+    text = summary_markdown(seeds, rate_table, target, figures=[str(path) for path in figures], order=order)
     write_atomically({output: text.encode()})
 
 
@@ -102,6 +113,13 @@ def write_golden(folder: Path, output: Path) -> None:
     """Write all metrics of simulated runs as one text whose every digit is meant."""
     parts = [f"# {name}\n{(folder / name).read_text()}" for name in GOLDEN]
     write_atomically({output: "\n".join(parts).encode()})
+
+
+def compare_golden(folder: Path, golden: Path, output: Path) -> None:
+    """Write the golden summary of this run; raise ValueError where it differs from the committed one."""
+    write_golden(folder, output)
+    check_golden(output, golden)
+    print("equal to the golden summary, bit for bit", flush=True)
 
 
 def check_golden(made: Path, golden: Path) -> None:
@@ -112,8 +130,3 @@ def check_golden(made: Path, golden: Path) -> None:
             raise ValueError(f"{made}:{number} differs from {golden}:\n  now: {ours}\n  was: {theirs}")
     if made.read_text() != golden.read_text():
         raise ValueError(f"{made} has not as many lines as {golden}")
-
-
-def _metrics(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    capacity, rate_table, target = (read_csv(folder / name) for name in GOLDEN)
-    return capacity, rate_table, target

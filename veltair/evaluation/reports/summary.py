@@ -1,63 +1,71 @@
 """results/summary.md: the numbers of a run as tables that a person can read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import isfinite
 
 import pandas as pd
 
-from veltair.evaluation.metrics.policies_table import (
+from veltair.evaluation.metrics.capacity_table import (
     EQUAL_LOAD,
-    NONE,
     REFERENCE,
-    Row,
-    at_loads,
-    at_site,
+    SECOND_REFERENCE,
+    capacities,
     capacity_text,
-    check_capacity,
-    equal_load,
-    is_at_least,
-    notes,
+    over_seeds,
+    ratio_text,
+    ratios,
+    reference_rates,
+    shares_of_bound,
+)
+from veltair.evaluation.metrics.equal_load import at_loads
+from veltair.evaluation.metrics.markdown import markdown_table
+from veltair.evaluation.metrics.policies_table import (
+    AS_THEY_COME,
+    NONE,
+    PolicyOrder,
+    Row,
+    SourceKey,
+    at_source,
     number,
-    order_policies,
-    ratio_to,
-    servable,
-    site_name,
-    sites,
+    relaxed_changes,
+    source_name,
+    sources,
+    span,
 )
 
-SECOND_REFERENCE = "LayerWise"
+Panel = tuple[str, str, str]  # backend, machine, workload
 
 
 def summary_markdown(
-    capacity: pd.DataFrame,
+    seeds: pd.DataFrame,
     rates: pd.DataFrame,
     targets: pd.DataFrame,
     *,
     share: float = EQUAL_LOAD,
     figures: Iterable[str] = (),
+    order: PolicyOrder = AS_THEY_COME,
 ) -> str:
     """Return the summary as Markdown: a section per backend and machine, in it a table per workload.
 
-    Policies stand in the order of the paper, others after them. `targets` holds the rows of every machine;
-    equal load is `share` of the reference's capacity. `figures` are paths to name at the end.
+    `seeds` has a row a source, workload, policy and seed, as capacity_seeds.csv, and `targets` the rows of
+    every machine; equal load is `share` of the reference rate. `figures` are paths to name at the end.
     """
-    checked = check_capacity(capacity)
-    compared = at_loads(rates, checked, share)
-    policies = order_policies([*checked["policy"], *rates["policy"]])
+    tables = _Tables(seeds, rates, share, order)
     lines = [
         "# Results",
         "",
         "QPS at 95 % QoS is the highest offered Poisson rate at which at least 95 % of queries finish within "
         f"their own QoS. Equal load is {number(100 * share)} % of {REFERENCE}'s, as simulated, or of the "
-        "lowest servable policy's where it has none; a rate in brackets is the nearest one that was run. "
+        "best policy's where it has none; a rate in brackets is the nearest one that was run. "
         "Every column is defined in results/README.md.",
     ]
-    for site in sites(checked, rates):
-        lines += ["", f"## {site_name(site, checked, rates)}"]
+    for source in sources(seeds, rates):
+        lines += ["", f"## {source_name(source, seeds, rates)}"]
         for workload in dict.fromkeys(
-            [*checked.loc[at_site(checked, site), "workload"], *rates.loc[at_site(rates, site), "workload"]]
+            name for table in (seeds, rates) for name in table.loc[at_source(table, source), "workload"]
         ):
-            lines += ["", *_workload_section((*site, workload), checked, rates, compared, policies)]
-        lines += ["", *(f"- {note.lstrip('*† ')}" for note in notes(site, checked, rates, targets))]
+            lines += ["", *_workload_section((*source, workload), tables)]
+        lines += ["", *(f"- {note}" for note in _notes(source, seeds, rates, targets))]
     lines += ["", "## QoS", "", *_targets_table(targets)]
     names = list(figures)
     if names:
@@ -65,57 +73,108 @@ def summary_markdown(
     return "\n".join(lines) + "\n"
 
 
-def _workload_section(
-    site: tuple[str, str, str],
-    capacity: pd.DataFrame,
-    rates: pd.DataFrame,
-    compared: pd.DataFrame,
-    policies: list[str],
-) -> list[str]:
-    backend, machine, workload = site
-    here = _of(capacity, site).assign(
-        first=ratio_to(capacity), second=ratio_to(capacity, SECOND_REFERENCE), served=servable(capacity)
-    )
-    models = next(iter(_of(rates, site)["models"]), "")
-    load_qps = equal_load(capacity).get((backend, machine, workload))
-    at = "equal load" if load_qps is None else f"{number(load_qps)} QPS"
-    fluid = bool(here["fluid_qps"].notna().any())
+class _Tables:
+    """The tables that the summary prints numbers of."""
+
+    def __init__(self, seeds: pd.DataFrame, rates: pd.DataFrame, share: float, order: PolicyOrder) -> None:
+        self.capacity, self.rates = over_seeds(seeds), rates
+        self.qps, self.fluid = capacities(seeds), shares_of_bound(seeds)
+        self.ratios = [ratios(seeds, reference) for reference in (REFERENCE, SECOND_REFERENCE)]
+        self.compared = at_loads(rates, seeds, share)
+        references = reference_rates(seeds)
+        self.equal = references.assign(qps=share * references["reference_qps"])
+        self.policies = order.of([*seeds["policy"], *rates["policy"]])
+
+
+def _workload_section(panel: Panel, tables: _Tables) -> list[str]:
+    models = next(iter(_of(tables.rates, panel)["models"]), "")
+    equal_qps = _of(tables.equal, panel)["qps"].mean()
+    at = f"{number(equal_qps)} QPS" if isfinite(equal_qps) else "equal load"
     header = ["Policy", "QPS at 95 % QoS", "worst model's QPS", f"÷ {REFERENCE}", f"÷ {SECOND_REFERENCE}"]
-    header += ["of the fluid bound"] if fluid else []
-    header += ["latency at own capacity, ms", f"latency at {at}, ms", f"CPU efficiency at {at}"]
-    header += [f"conflict rate at {at}"]
+    header += ["of the fluid bound", "latency at own capacity, ms", f"latency at {at}, ms"]
+    header += [f"CPU efficiency at {at}", f"conflict rate at {at}"]
     rows = []
-    for policy in policies:
-        own, equal = (_pick(compared, site, policy, load) for load in ("own", "equal"))
-        found = here[here["policy"] == policy]
-        cells = [policy, *_capacity_cells(next(iter(found.to_dict("records")), None), fluid)]
+    for policy in tables.policies:
+        own, equal = (_at_load(tables.compared, panel, policy, load) for load in ("own", "equal"))
+        cells = [policy, *_capacity_cells(tables, panel, policy)]
         cells += [_cell(own, "latency_mean_s", 1e3), _cell(equal, "latency_mean_s", 1e3)]
         cells += [_cell(equal, "cpu_efficiency", 100, " %"), _cell(equal, "conflict_rate", 100, " %")]
         rows.append(cells)
-    title = f"### {workload}" + (f" ({models})" if models and models != workload else "")
-    return [title, "", *_table(header, rows)]
+    title = f"### {panel[2]}" + (f" ({models})" if models and models != panel[2] else "")
+    return [title, "", *markdown_table(header, rows, numbers=True)]
 
 
-def _capacity_cells(row: Row | None, fluid: bool) -> list[str]:
-    if row is None:
-        return [capacity_text(None)] + [NONE] * (4 if fluid else 3)
-    bound = "≥ " if is_at_least(row) else ""
-    worst = number(row["qps_at_95_minimum"]) if row["served"] else NONE
-    ratios = (row["first"], row["second"])
-    cells = [capacity_text(row), worst, *(NONE if pd.isna(r) else bound + number(r) for r in ratios)]
-    share = f"{number(100 * row['qps_at_95'] / row['fluid_qps'])} %" if row["fluid_qps"] > 0 else NONE
-    return [*cells, share] if fluid else cells
+def _capacity_cells(tables: _Tables, panel: Panel, policy: str) -> list[str]:
+    row, qps = _pick(tables.capacity, panel, policy), _pick(tables.qps, panel, policy)
+    if row is None or qps is None:
+        return [capacity_text(None)] + [NONE] * 4
+    # With some seeds unservable the mean would be of rates and zeros.
+    partly = str(qps["note"]).startswith("unservable,")
+    worst = number(row["qps_at_95_minimum"]) if not qps["note"] else NONE
+    quotients = [_pick(table, panel, policy) for table in tables.ratios]
+    fluid = _pick(tables.fluid, panel, policy)
+    return [
+        str(qps["note"]) if partly else capacity_text(row),
+        worst,
+        *(NONE if one is None else ratio_text(one) for one in quotients),
+        NONE if fluid is None or not fluid["count"] else f"{number(100 * fluid['mean'])} %",
+    ]
 
 
-def _pick(
-    compared: pd.DataFrame, site: tuple[str, str, str], policy: str, load: str
-) -> "pd.Series[float] | None":
-    found = _of(compared, site)
-    found = found[(found["policy"] == policy) & (found["load"] == load)]
-    return None if found.empty else found.iloc[0]
+def _notes(source: SourceKey, seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame) -> list[str]:
+    """Return what a reader of the numbers must know, one sentence each: size, resolution, exceptions."""
+    rows, runs = seeds[at_source(seeds, source)], rates[at_source(rates, source)]
+    names = sorted(set(runs["seed"]))
+    resolutions = 100 * rows.loc[rows["qps_at_95"] > 0, "resolution"]
+    sentences = [
+        f"n = {span(runs['queries'])} counted queries a run over {span(runs['window_s'])} s, "
+        f"seed{'s' if len(names) > 1 else ''} {', '.join(map(str, names)) or '?'}; "
+        f"resolution of QPS {span(resolutions)} %."
+    ]
+    relaxed = targets[(targets["machine"] == source[1]) & targets["relaxed"].astype(bool)]
+    if changes := relaxed_changes(relaxed):
+        sentences.append(f"QoS relaxed, as the machine is too slow for the table's: {', '.join(changes)}.")
+    found: dict[str, list[str]] = {}
+    for row in rows.to_dict("records"):
+        for exception in _exceptions(row):
+            found.setdefault(f"{row['policy']} on {row['workload']}: {exception}", []).append(
+                str(row["seed"])
+            )
+    return sentences + [
+        f"{text} (seed{'s' if len(which) > 1 else ''} {', '.join(which)})." for text, which in found.items()
+    ]
 
 
-def _cell(row: "pd.Series[float] | None", column: str, factor: float, unit: str = "") -> str:
+def _exceptions(row: Row) -> list[str]:
+    exceptions = []
+    if row["unservable"]:
+        exceptions.append("unservable, no rate that was tried met the QoS")
+    elif row["cut"]:
+        exceptions.append(f"search cut short (†), {_how_far(row)}")
+    if row["invalid"]:
+        exceptions.append(f"a run of the search was invalid: {row['invalid']}")
+    return exceptions
+
+
+def _how_far(row: Row) -> str:
+    if not row["qps_at_95"] > 0:
+        down_to = f" down to {number(row['high_qps'])} queries/s" if isfinite(row["high_qps"]) else ""
+        return f"no rate met the QoS{down_to}"
+    if not isfinite(row["high_qps"]) or row["invalid"]:
+        return "no rate above is known to miss the QoS"
+    return f"at a resolution of {number(100 * row['resolution'])} %"
+
+
+def _pick(table: pd.DataFrame, panel: Panel, policy: str) -> Row | None:
+    found = _of(table, panel)
+    return next(iter(found[found["policy"] == policy].to_dict("records")), None)
+
+
+def _at_load(compared: pd.DataFrame, panel: Panel, policy: str, load: str) -> Row | None:
+    return _pick(compared[compared["load"] == load], panel, policy)
+
+
+def _cell(row: Row | None, column: str, factor: float, unit: str = "") -> str:
     """Return a value; with the rate at which it was run where that is off the wanted one as printed."""
     if row is None or pd.isna(row[column]):
         return NONE
@@ -123,20 +182,12 @@ def _cell(row: "pd.Series[float] | None", column: str, factor: float, unit: str 
     return f"{number(factor * row[column])}{unit}" + (f" ({number(row['qps'])} QPS)" if off else "")
 
 
-def _of(table: pd.DataFrame, site: tuple[str, str, str]) -> pd.DataFrame:
-    return table[at_site(table, site[:2]) & (table["workload"] == site[2])]
+def _of(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    return table[at_source(table, panel[:2]) & (table["workload"] == panel[2])]
 
 
-def _targets_table(targets: pd.DataFrame) -> list[str]:
-    header = [
-        "Machine",
-        "Model",
-        "QoS of the table, ms",
-        "alone, ms",
-        "QoS used, ms",
-        "relaxed",
-        "least work, core-ms",
-    ]
+def _targets_table(targets: pd.DataFrame) -> Sequence[str]:
+    header = ["Machine", "Model", "QoS of the table, ms", "alone, ms", "QoS used, ms", "relaxed"]
     rows = [
         [
             row["machine"],
@@ -147,19 +198,4 @@ def _targets_table(targets: pd.DataFrame) -> list[str]:
         ]
         for row in targets.to_dict("records")
     ]
-    return _table(header, rows)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Return a Markdown table whose columns line up in plain text; names are left, numbers right."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[index]) for row in escaped) for index in range(len(header))]
-    texts = [
-        " | ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        )
-        for row in escaped
-    ]
-    rule = " | ".join(["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]])
-    return [f"| {text} |" for text in (texts[0], rule, *texts[1:])]
+    return markdown_table([*header, "least work, core-ms"], rows, numbers=True)

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 from veltair.compiler.frontend.samples import Samples
 from veltair.config import Config
-from veltair.evaluation.experiment.benchmark_file import BenchmarkResult
+from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result
 from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
 from veltair.evaluation.loadgen.logs import LoadGenError
 from veltair.evaluation.measurement.interference_steps import started_source
@@ -124,7 +123,7 @@ def ratio_figures(
             print(f"{figure} is left out: {', '.join(names)} served no rate in time", flush=True)
             continue
         unit = f"QPS at 95 % QoS, {OURS} ÷ {'the best of ' if len(names) > 1 else ''}{', '.join(names)}"
-        figures[figure] = BenchmarkResult(median(ratios), unit, ratios, COMMAND)
+        figures[figure] = median_result(ratios, unit, COMMAND)
     return figures
 
 
@@ -135,7 +134,7 @@ def rate_figures(found: Sequence[Mapping[str, Capacity]], workload: str) -> dict
         rates = tuple(one[name].qps for one in found)
         answers = "; ".join(one[name].describe() for one in found)
         unit = f"QPS at 95 % QoS, workload {workload}: {answers}"
-        figures[f"served_qps_{name.replace(' ', '_')}"] = BenchmarkResult(median(rates), unit, rates, COMMAND)
+        figures[f"served_qps_{name.replace(' ', '_')}"] = median_result(rates, unit, COMMAND)
     return figures
 
 

@@ -18,9 +18,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from veltair.compiler.frontend.samples import Samples, relative_error
-from veltair.evaluation.loadgen.client import ServerRun
+from veltair.evaluation.loadgen.client import END_TIMEOUT_S, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.evaluation.runtimes.query_tracker import END_TIMEOUT_S, RateResult, serve_rate
+from veltair.evaluation.runtimes.query_tracker import RateResult, serve_rate
 from veltair.evaluation.runtimes.registry import Rival, RuntimeBackend, open_backend
 from veltair.evaluation.runtimes.timed_process import read_samples, write_samples
 

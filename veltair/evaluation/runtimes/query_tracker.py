@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 
-from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.metrics.capacity import Satisfaction, satisfaction_of, warmup_s
 from veltair.evaluation.runtimes.registry import Done, RuntimeBackend
 from veltair.serving.loop.query import Ending, Query, QueryRecord
-
-END_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

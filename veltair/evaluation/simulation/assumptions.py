@@ -88,7 +88,7 @@ def assumed_options(config: Config, policy: str, context: Context) -> Mapping[st
     Only a described machine's unit is assumed; on any other the options are those of the configuration.
     """
     served, name = config.policies[policy], context.machine.name
-    if config.simulated.core_unit is None or not config.simulated.equal_headroom or not is_described(name):
+    if not is_described(name) or config.simulated.core_unit is None:
         return served.options
     preset = served.preset or config.preset
     baseline = {**preset_options(served.path, preset), **served.options}.get("alpha", 1.0)

@@ -14,7 +14,6 @@ from veltair.evaluation.experiment.scenario import (
     MakePolicy,
     Scenario,
     capacity_columns,
-    reference_qps,
     scenario_columns,
 )
 from veltair.evaluation.loadgen.arrivals import Seeds, server_queries, share_samples
@@ -27,6 +26,7 @@ from veltair.evaluation.metrics.capacity import (
     satisfaction_of,
     warmup_s,
 )
+from veltair.evaluation.metrics.capacity_table import reference_rate
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.machine.costs.block_costs import FREE, BlockCosts
 from veltair.serving.loop.query import Query, QueryRecord
@@ -37,8 +37,6 @@ from veltair.serving.simulator.simulator import Simulator
 
 # A run shorter than this many latency targets is over before an overload could make anybody late.
 LEAST_RUN_QOS = 20
-# Nothing has compared the simulator's contention with a real machine yet, not even on the host.
-SIMULATOR_VALIDATED = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ def capacity_row(
 ) -> dict[str, Any]:
     """Return a row of the capacity table of simulated runs."""
     return {
-        **scenario_columns(scenario, "simulator", SIMULATOR_VALIDATED),
+        **scenario_columns(scenario, "simulator", scenario.simulator_validated),
         **capacity_columns(scenario, policy, seed, pooled, minimum),
     }
 
@@ -183,10 +181,10 @@ def offered_rates(
 ) -> list[float]:
     """Return the rates at which a policy's records are kept: loads that all share, and its own capacity.
 
-    `capacity` holds one machine, workload and seed; `loads` are shares of `reference_qps`.
+    `capacity` holds one machine, workload and seed; `loads` are shares of the `reference_rate`.
     """
     answers = dict(zip(capacity["policy"], capacity["qps_at_95"], strict=True))
-    reference = reference_qps(answers, fluid_qps)
+    reference, _ = reference_rate(answers, fluid_qps)
     rates = {reference * load for load in loads}
     if answers[policy] > 0:
         rates.add(answers[policy])
@@ -206,7 +204,10 @@ def policy_records(
     for qps in rates:
         arrivals, records, _ = simulate(scenario, make, settings, qps, seed)
         run = Run(
-            **scenario_columns(scenario, "simulator", SIMULATOR_VALIDATED), policy=policy, qps=qps, seed=seed
+            **scenario_columns(scenario, "simulator", scenario.simulator_validated),
+            policy=policy,
+            qps=qps,
+            seed=seed,
         )
         frames.append(to_frame(records, run, count_from_s(arrivals, scenario.qos_s)))
     return pd.concat(frames, ignore_index=True)

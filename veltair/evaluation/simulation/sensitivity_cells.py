@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from veltair.config import Config, ConfigError
-from veltair.evaluation.experiment.layout import Layout
+from veltair.config.vary import assume, is_baseline
+from veltair.evaluation.experiment.layout import BASELINE, Layout
 
 # Between an assumption and a workload other than the study's; no name may hold it.
 AT = "@"
@@ -38,6 +39,56 @@ def sensitivity_cells(config: Config) -> Mapping[Cell, Path]:
                 folder = folder.with_name(f"{folder.name}{AT}{workload}")
             cells[Cell(name, index, workload)] = folder / path.name
     return cells
+
+
+def cell_config(config: Config, folder: str, index: int) -> tuple[Config, tuple[str, ...]]:
+    """Return the configuration that a cell is simulated with, and its policies.
+
+    `folder` and `index` are of the cell's path. The assumption `BASELINE` is none: the run as it is.
+    """
+    name, config = at_workload(config, folder)
+    gridded = study_grid(config)
+    if name == BASELINE:
+        return gridded, config.study.policies
+    return assume(gridded, name, index), config.sensitivity[name].policies or config.study.policies
+
+
+def study_grid(config: Config) -> Config:
+    """Return the configuration with the study's own grid in place of that of the policies' comparison."""
+    study = config.study
+    asked = {"queries": study.queries, "seeds": study.seeds, "resolution": study.resolution}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return config.model_copy(update={"simulated": config.simulated.model_copy(update=given)})
+
+
+def cell_columns(config: Config) -> list[dict[str, Any]]:
+    """Return of each value of each assumption: its cell, which policies count, and what the table says of it.
+
+    `path` is the cell's. The `columns` are `assumption` and `unit` as printed, `kind` (number or category),
+    `value` (of a category its place), `label`, `is_default` and `plausible`.
+    """
+    return [
+        {
+            "path": str(path),
+            "policies": list(config.sensitivity[cell.assumption].policies or config.study.policies),
+            "columns": _columns(config, cell),
+        }
+        for cell, path in sensitivity_cells(config).items()
+    ]
+
+
+def _columns(config: Config, cell: Cell) -> dict[str, Any]:
+    variation, index = config.sensitivity[cell.assumption], cell.value_index
+    value = variation.values[index]
+    return {
+        "assumption": variation.title,
+        "unit": variation.unit,
+        "kind": "number" if variation.is_numeric else "category",
+        "value": float(str(value)) if variation.is_numeric else float(index),
+        "label": variation.labels[index] if variation.labels else str(value),
+        "is_default": is_baseline(config, cell.assumption, index),
+        "plausible": variation.plausible is None or value in variation.plausible,
+    }
 
 
 def at_workload(config: Config, folder: str) -> tuple[str, Config]:

@@ -10,7 +10,7 @@ import pandas as pd
 from veltair.config import Config
 from veltair.config.study_keys import MEASURED, Simulated
 from veltair.evaluation.experiment.layout import HOST, Layout
-from veltair.evaluation.experiment.scenario import MakePolicy, policy_maker, scenario_of
+from veltair.evaluation.experiment.scenario import MakePolicy, policy_maker
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
 from veltair.evaluation.metrics.capacity import SearchSettings
 from veltair.evaluation.simulation.assumptions import (
@@ -26,6 +26,7 @@ from veltair.evaluation.simulation.run import (
     offered_rates,
     policy_records,
 )
+from veltair.evaluation.simulation.validated import simulated_scenario
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.folder import Tables, read_tables, table_files
 from veltair.machine.topology.described import described
@@ -96,7 +97,8 @@ def read_assumed(config: Config, folder: Path) -> Tables:
 def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, output: Path) -> None:
     """Write the QPS at 95 % QoS of a policy on a machine, a row a seed."""
     known = read_assumed(config, tables)
-    scenario, settings = scenario_of(config, known, workload), simulation_settings(config, known)
+    settings = simulation_settings(config, known)
+    scenario = simulated_scenario(config, known, workload, settings)
     rows = []
     for seed in config.simulated.seeds:
         pooled, minimum = find_policy_capacity(
@@ -115,8 +117,8 @@ def simulate_loads(
 ) -> None:
     """Write the records of a policy at loads that all policies share, and at its own capacity."""
     known = read_assumed(config, tables)
-    scenario = scenario_of(config, known, workload)
     make, settings = simulated_policy_maker(config, policy), simulation_settings(config, known)
+    scenario = simulated_scenario(config, known, workload, settings)
     capacity = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
     frames = []
     for seed, rows in capacity.groupby("seed"):

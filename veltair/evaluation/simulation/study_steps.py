@@ -8,20 +8,18 @@ from typing import Any
 import pandas as pd
 
 from veltair.config import Config
-from veltair.config.vary import assume, is_baseline
-from veltair.evaluation.experiment.layout import BASELINE, Layout
+from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.experiment.scenario import (
     Scenario,
     capacity_columns,
-    reference_qps,
     scenario_columns,
     scenario_of,
 )
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
-from veltair.evaluation.metrics.confidence import relaxed_changes
+from veltair.evaluation.metrics.capacity_table import reference_rates
 from veltair.evaluation.metrics.metrics import rates
-from veltair.evaluation.simulation.run import SIMULATOR_VALIDATED, find_pooled_capacity, policy_records
-from veltair.evaluation.simulation.sensitivity_cells import Cell, at_workload, sensitivity_cells
+from veltair.evaluation.metrics.policies_table import relaxed_changes
+from veltair.evaluation.simulation.run import find_pooled_capacity, policy_records
 from veltair.evaluation.simulation.steps import (
     read_assumed,
     simulated_policy_maker,
@@ -29,14 +27,18 @@ from veltair.evaluation.simulation.steps import (
     simulation_settings,
 )
 from veltair.evaluation.simulation.study_tables import conflict_table, core_need_table, slowdown_table
+from veltair.evaluation.simulation.validated import simulated_scenario
 from veltair.machine.costs.folder import COSTS
+from veltair.provenance import collect
+
+CONFLICT_BINS = 100  # of equal length, that the run is cut into
 
 
 def write_granularity(config: Config, policy: str, capacities: Sequence[Path], output: Path) -> None:
     """Write a policy's metrics at rates that all policies and seeds of the study share."""
     tables = Layout(config).tables(config.study.machine)
-    scenario = _scenario(config, config)
-    shared = [load * _reference_qps(scenario, capacities) for load in config.study.granularity.loads]
+    scenario = _scenario(config)
+    shared = [load * _reference_qps(capacities) for load in config.study.granularity.loads]
     make, settings = simulated_policy_maker(config, policy), simulation_settings(config)
     found = []
     for seed in config.simulated.seeds:
@@ -50,11 +52,11 @@ def write_granularity(config: Config, policy: str, capacities: Sequence[Path], o
 
 def write_conflicts(config: Config, capacities: Sequence[Path], output: Path) -> None:
     """Write conflicts over time of one run of each policy, with the first seed, all at one rate."""
-    scenario, asked = _scenario(config, config), config.study.conflicts
-    qps = asked.load * _reference_qps(scenario, capacities)
+    scenario, asked = _scenario(config), config.study.conflicts
+    qps = asked.load * _reference_qps(capacities)
     makers = {policy: simulated_policy_maker(config, policy) for policy in asked.policies}
     seed, settings = config.simulated.seeds[0], replace(simulation_settings(config), queries=asked.queries)
-    table = conflict_table(scenario, makers, settings, qps, seed, asked.bins)
+    table = conflict_table(scenario, makers, settings, qps, seed, CONFLICT_BINS)
     write_csv(output, table, provenance_of(config, capacities, seed))
 
 
@@ -70,92 +72,75 @@ def write_layer_tables(config: Config, folder: Path) -> None:
     write_csv(folder / "slowdown.csv", slowdown_table(tables, levels), provenance)
 
 
-def write_sensitivity(config: Config, name: str, index: int, output: Path) -> None:
+def write_sensitivity(
+    config: Config, variation: str, index: int, policies: Sequence[str], output: Path
+) -> None:
     """Write the QPS at 95 % QoS of each policy under one value of one assumption, a row a policy and seed.
 
-    `name` is that of the cell's folder: an assumption, and after `@` the workload if it is not the study's.
-    The assumption `BASELINE` is none: the run as it is.
+    `config` is that of the cell (`cell_config`), `variation` and `index` are its names.
     """
-    name, config = at_workload(config, name)
-    varied, policies = _study_grid(config), config.study.policies
-    if name != BASELINE:
-        policies = config.sensitivity[name].policies or policies
-        varied = assume(varied, name, index)
-    scenario, rows = _scenario(varied, config), []
+    scenario, rows = _scenario(config), []
     for policy in policies:
-        for seed in varied.simulated.seeds:
-            rows.append(_pooled_row(varied, scenario, policy, seed))
+        for seed in config.simulated.seeds:
+            rows.append(_pooled_row(config, scenario, policy, seed))
             print(
-                f"{name} {index}, {scenario.workload}, {policy}, seed {seed}: {rows[-1]['answer']}",
+                f"{variation} {index}, {scenario.workload}, {policy}, seed {seed}: {rows[-1]['answer']}",
                 flush=True,
             )
-    inputs = [Layout(config).costs(varied.study.machine)]
-    write_csv(output, pd.DataFrame(rows), provenance_of(varied, inputs))
+    inputs = [Layout(config).costs(config.study.machine)]
+    write_csv(output, pd.DataFrame(rows), provenance_of(config, inputs))
 
 
-def write_scale(config: Config, machine: str, output: Path) -> None:
-    """Write the QPS at 95 % QoS of each policy on the study's machine with another number of cores."""
-    varied, path = _study_grid(config), Layout(config).tables(machine)
-    scenario, rows = scenario_of(varied, read_assumed(varied, path), config.study.workload), []
+def write_scale(config: Config, machine: str, policies: Sequence[str], output: Path) -> None:
+    """Write the QPS at 95 % QoS of each policy on the study's machine with another number of cores.
+
+    `config` has the study's grid (`study_grid`).
+    """
+    path = Layout(config).tables(machine)
+    scenario, rows = _scenario_of(config, path), []
     cores = scenario.context.machine.cores
     family = {"machine": f"{config.study.machine}, scaled", "cores": cores, **_relaxation(scenario)}
-    for policy in config.study.policies:
-        for seed in varied.simulated.seeds:
-            row = _pooled_row(varied, scenario, policy, seed)
+    for policy in policies:
+        for seed in config.simulated.seeds:
+            row = _pooled_row(config, scenario, policy, seed)
             rows.append({**row, **family})
             print(f"{cores} cores, {policy}, seed {seed}: {row['answer']}", flush=True)
-    write_csv(output, pd.DataFrame(rows), provenance_of(varied, [path / COSTS]))
+    write_csv(output, pd.DataFrame(rows), provenance_of(config, [path / COSTS]))
 
 
-def gather(config: Config, parts: Mapping[str, Sequence[Path]], folder: Path) -> None:
-    """Write each table of the study from its cells, in their order."""
-    for name, paths in parts.items():
-        cells = {path: read_csv(path) for path in paths}
-        tables = _sensitivity(config, cells) if name == "sensitivity" else list(cells.values())
-        write_csv(folder / f"{name}.csv", pd.concat(tables, ignore_index=True), provenance_of(config, paths))
+def gather(
+    cells: Mapping[str, Sequence[Path]], assumptions: Sequence[Mapping[str, Any]], folder: Path
+) -> None:
+    """Write each table of the study from its cells, in their order.
 
-
-def _sensitivity(config: Config, cells: Mapping[Path, pd.DataFrame]) -> list[pd.DataFrame]:
-    """Return the cells with the columns that say which value of which assumption each is.
-
-    These are `assumption` and `unit` as printed, `kind` (number or category), `value` (of a category its
-    place), `label`, `is_default` and `plausible`.
+    The cells of the sensitivity get the columns that `cell_columns` returns as `assumptions`.
     """
+    for name, paths in cells.items():
+        read = {path: read_csv(path) for path in paths}
+        tables = _sensitivity(assumptions, read) if name == "sensitivity" else list(read.values())
+        provenance = collect({"assumptions": assumptions}, inputs=paths)
+        write_csv(folder / f"{name}.csv", pd.concat(tables, ignore_index=True), provenance)
+
+
+def _sensitivity(
+    assumptions: Sequence[Mapping[str, Any]], cells: Mapping[Path, pd.DataFrame]
+) -> list[pd.DataFrame]:
     tables = []
-    for cell, path in sensitivity_cells(config).items():
-        policies = config.sensitivity[cell.assumption].policies or config.study.policies
-        rows = cells[path]
-        tables.append(rows[rows["policy"].isin(policies)].assign(**_assumption(config, cell)))
+    for one in assumptions:
+        rows = cells[Path(one["path"])]
+        tables.append(rows[rows["policy"].isin(one["policies"])].assign(**one["columns"]))
     return tables
 
 
-def _assumption(config: Config, cell: Cell) -> dict[str, Any]:
-    variation, index = config.sensitivity[cell.assumption], cell.value_index
-    value = variation.values[index]
-    return {
-        "assumption": variation.title,
-        "unit": variation.unit,
-        "kind": "number" if variation.is_numeric else "category",
-        "value": float(str(value)) if variation.is_numeric else float(index),
-        "label": variation.labels[index] if variation.labels else str(value),
-        "is_default": is_baseline(config, cell.assumption, index),
-        "plausible": variation.plausible is None or value in variation.plausible,
-    }
+def _scenario(config: Config) -> Scenario:
+    """Return the study's workload on its machine."""
+    return _scenario_of(config, Layout(config).tables(config.study.machine))
 
 
-def _scenario(config: Config, unvaried: Config) -> Scenario:
-    """Return the study's workload on its machine; a varied configuration finds the tables of the run."""
-    study = config.study
-    tables = read_assumed(config, Layout(unvaried).tables(study.machine))
-    return scenario_of(config, tables, study.workload)
-
-
-def _study_grid(config: Config) -> Config:
-    """Return the configuration with the study's own grid in place of that of the policies' comparison."""
-    study = config.study
-    asked = {"queries": study.queries, "seeds": study.seeds, "resolution": study.resolution}
-    given = {name: value for name, value in asked.items() if value is not None}
-    return config.model_copy(update={"simulated": config.simulated.model_copy(update=given)})
+def _scenario_of(config: Config, folder: Path) -> Scenario:
+    """Return the study's workload with the tables of a folder."""
+    tables = read_assumed(config, folder)
+    return simulated_scenario(config, tables, config.study.workload, simulation_settings(config))
 
 
 def _pooled_row(config: Config, scenario: Scenario, policy: str, seed: int) -> dict[str, Any]:
@@ -164,7 +149,7 @@ def _pooled_row(config: Config, scenario: Scenario, policy: str, seed: int) -> d
     pooled = find_pooled_capacity(scenario, make, settings, simulated_search(config), seed)
     columns = capacity_columns(scenario, policy, seed, pooled, pooled)
     return {
-        **scenario_columns(scenario, "simulator", SIMULATOR_VALIDATED),
+        **scenario_columns(scenario, "simulator", scenario.simulator_validated),
         "models": ", ".join(scenario.weights),
         **columns,
         "qps_at_95_minimum": float("nan"),
@@ -177,8 +162,7 @@ def _relaxation(scenario: Scenario) -> dict[str, Any]:
     return {"relaxed": len(relaxed), "relaxed_targets": ", ".join(relaxed_changes(relaxed))}
 
 
-def _reference_qps(scenario: Scenario, capacities: Sequence[Path]) -> float:
-    """Return the rate that loads are shares of: the mean over seeds of Planaria's QPS at 95 % QoS."""
+def _reference_qps(capacities: Sequence[Path]) -> float:
+    """Return the rate that loads are shares of, for all seeds: the mean of the seeds' reference rates."""
     table = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
-    answers = table.groupby("policy", sort=False)["qps_at_95"].mean()
-    return reference_qps({str(name): float(qps) for name, qps in answers.items()}, scenario.fluid_qps)
+    return float(reference_rates(table)["reference_qps"].mean())

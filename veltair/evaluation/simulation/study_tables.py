@@ -8,7 +8,6 @@ import pandas as pd
 
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, scenario_columns
 from veltair.evaluation.simulation.run import (
-    SIMULATOR_VALIDATED,
     SimulationSettings,
     make_simulator,
     scenario_arrivals,
@@ -135,7 +134,7 @@ def conflict_table(
             pass
         table = binned(recorder.timeline().spans, arrivals[-1].arrival_s, bins)
         run = {
-            **scenario_columns(scenario, "simulator", SIMULATOR_VALIDATED),
+            **scenario_columns(scenario, "simulator", scenario.simulator_validated),
             "policy": policy,
             "qps": qps,
             "seed": seed,

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import HOST, Layout
-from veltair.evaluation.experiment.scenario import CAPACITY, MakePolicy, Scenario, scenario_of
+from veltair.evaluation.experiment.scenario import CAPACITY, MakePolicy, Scenario
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.figures.timeline_files import busy_window, write_timeline
 from veltair.evaluation.metrics.records import Run
-from veltair.evaluation.simulation.run import SIMULATOR_VALIDATED, SimulationSettings, simulate
+from veltair.evaluation.simulation.run import SimulationSettings, simulate
 from veltair.evaluation.simulation.steps import simulated_policy_maker, simulation_settings
+from veltair.evaluation.simulation.validated import simulated_scenario
 from veltair.machine.costs.folder import COSTS, Tables, derive, read_tables
 from veltair.machine.topology.described import described
 from veltair.provenance import collect
@@ -51,11 +52,12 @@ def draw_timeline(config: Config, request: TimelineRequest, folder: Path) -> lis
         if name not in known:
             raise LookupError(f"the configuration has no {name!r}; choose from {', '.join(known)}")
     tables, source = find_tables(Layout(config), machine)
-    scenario = scenario_of(config, tables, workload)
+    settings = simulation_settings(config, tables)
+    scenario = simulated_scenario(config, tables, workload, settings)
     qps = request.qps or _known_rate(config, scenario, (machine, workload, request.policy), seed)
-    make, settings = simulated_policy_maker(config, request.policy), simulation_settings(config, tables)
+    make = simulated_policy_maker(config, request.policy)
     timeline = record_simulation(scenario, make, settings, qps, seed, request.placement, request.limit)
-    validated = scenario.context.machine.validated and SIMULATOR_VALIDATED
+    validated = scenario.context.machine.validated and scenario.simulator_validated
     run = Run("simulator", machine_name(scenario), validated, workload, request.policy, qps, seed)
     stem = folder / f"{machine_name(scenario)}-{workload}-{request.policy}"
     provenance = collect(config.model_dump(mode="json"), inputs=[source], seed=seed)

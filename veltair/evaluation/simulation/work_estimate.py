@@ -12,8 +12,8 @@ from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
 from veltair.machine.costs.folder import Tables, read_tables
 from veltair.machine.topology.described import described
 
-# What one unit of each kind of work took on the machine of the shipped tables (2 cores, with LLVM's compile
-# time and the simulator's events as `snakemake --cores all benchmarks_main` and the logs of a run tell them).
+# What one unit of each kind of work took on the machine of the shipped tables: 2 cores, with LLVM's compile
+# time and the simulator's events as `benchmarks_simulator` and the logs of a run tell them.
 BUILD_S_PER_VERSION = 0.35
 LAYER_ENDS_PER_S = 1_300_000.0  # of policies that have a plan
 OWN_LAYER_ENDS_PER_S = 25_000.0  # of a user's policy, which decides in Python
@@ -21,7 +21,7 @@ CELL_S = 3.0  # a job of a simulation comes up and reads its tables
 DRAWING_S = 60.0  # all figures of the study
 MINIMUM_RATES = 6
 START_S = 4.0  # Python, TVM and LoadGen come up
-# Layers and versions of a model that has no tables yet: those of ResNet-50.
+# A model that the tables lack counts as this one, or as the longest where they lack this one too.
 UNKNOWN = "resnet50"
 
 
@@ -35,9 +35,12 @@ class Work:
     exclusive: bool
 
 
-def estimate(config: Config) -> list[Work]:
-    """Return the work of a configuration by kind, as if nothing were done yet."""
-    tables = read_tables(SHIPPED_COSTS)
+def estimate(config: Config, tables: Tables | None = None) -> list[Work]:
+    """Return the work of a configuration by kind, as if nothing were done yet.
+
+    It is told from `tables`, those that are shipped unless others are given.
+    """
+    tables = tables or read_tables(SHIPPED_COSTS)
     return [*_compile(config, tables), *_simulate(config, tables), *_measure(config, tables)]
 
 
@@ -49,7 +52,8 @@ def hours(work: list[Work], cores: int) -> float:
 
 
 def _like(tables: Tables, model: str) -> str:
-    return model if model in tables.layers else UNKNOWN
+    longest = max(tables.layers, key=lambda name: len(tables.layers[name]))
+    return next(name for name in (model, UNKNOWN, longest) if name in tables.layers)
 
 
 def _compile(config: Config, tables: Tables) -> Iterator[Work]:

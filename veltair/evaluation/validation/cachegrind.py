@@ -15,11 +15,11 @@ import pandas as pd
 from veltair.compiler.build.build import LIBRARY, ModelPlan, VersionPlan, read_plan
 from veltair.compiler.footprint.traffic import traffic_bytes
 from veltair.machine.c_build import FLAGS, compile_c
+from veltair.machine.topology.topology import CACHE_LINE_BYTES
 
 SOURCE = Path(__file__).with_name("cachegrind_kernel.c")
 # For any x86-64: valgrind knows no instructions newer than AVX2.
 PORTABLE = tuple(flag for flag in FLAGS if flag != "-march=native")
-LINE_BYTES = 64
 WAYS = 16
 # Of instructions, as most cores have it. Cachegrind simulates two levels of data caches; both are looked at.
 I1 = "32768,8,64"
@@ -124,7 +124,9 @@ def simulated_bytes(
     fails.
     """
     called, idle = (_data_misses(one, library, caches_bytes, calls, build_dir) for calls in (1, 0))
-    first, second = (LINE_BYTES * (with_it - without) for with_it, without in zip(called, idle, strict=True))
+    first, second = (
+        CACHE_LINE_BYTES * (with_it - without) for with_it, without in zip(called, idle, strict=True)
+    )
     return first, second
 
 
@@ -175,7 +177,7 @@ def _data_misses(
         out = Path(folder) / "counts"
         options = ("--tool=cachegrind", "--cache-sim=yes", f"--cachegrind-out-file={out}")
         sizes = zip(("D1", "LL"), caches_bytes, strict=True)
-        caches = (f"--I1={I1}", *(f"--{name}={size},{WAYS},{LINE_BYTES}" for name, size in sizes))
+        caches = (f"--I1={I1}", *(f"--{name}={size},{WAYS},{CACHE_LINE_BYTES}" for name, size in sizes))
         flushed = FLUSH_MULTIPLE * max(caches_bytes)
         kernel = (library.resolve(), f"__tvm_ffi_{one.plan.symbol}", flushed, calls)
         command = [valgrind, *options, *caches, program, *kernel, *one.tensors]

@@ -14,14 +14,13 @@ from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
-from veltair.serving.loop.query import Query, QueryRecord
+from veltair.serving.loop.query import NEVER_S, Query, QueryRecord
 from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import Simulator
 
 SIDE = ["corun", "side"]
 # Scales of demand that are tried: a factor of 8 both ways. Beyond, the model is wrong, not its scale.
 SCALES = tuple(float(scale) for scale in 2.0 ** np.linspace(-3, 3, 25))
-NEVER_S = 1e6
 MOST_SLOWED = 8  # times as long as alone: runs of the short tenant are planned for that
 
 

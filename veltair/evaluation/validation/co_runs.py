@@ -7,7 +7,6 @@ from itertools import combinations_with_replacement
 import numpy as np
 import pandas as pd
 
-from veltair.compiler.frontend.samples import random_samples
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import CostTable
 from veltair.machine.models.library import LoadedModel
@@ -146,10 +145,7 @@ class _Rooms:
         """Return the room of a model on a side, with a sample in it."""
         key = (model, side)
         if key not in self._known:
-            instance = self._models[model].instance()
-            # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
-            instance.set_inputs(random_samples(instance.model.plan.inputs, seed=0))
-            self._known[key] = self._pool.bind(instance, model)
+            self._known[key] = self._pool.bind(self._models[model].filled_instance(), model)
         return self._known[key]
 
 

@@ -6,6 +6,7 @@ from math import isnan
 
 import pandas as pd
 
+from veltair.evaluation.metrics.markdown import markdown_table
 from veltair.evaluation.metrics.policies_table import NONE, number
 from veltair.evaluation.validation.anchors import Anchor
 from veltair.evaluation.validation.goals import METRIC_OF, Finding, may_be_validated
@@ -16,6 +17,9 @@ RULE = (
     "A machine is labelled validated if it has 16 cores or more and all goals are met on it. Until one with "
     "16 cores or more has, described machines such as the Threadripper 3990X are labelled unvalidated."
 )
+GOAL_HEADER = ("number", "what", "value", "without contention", "goal", "verdict", "n")
+POLICY_HEADER = ("policy", "runs", "counted queries", "QPS", "p50", "p95", "satisfaction (points)")
+ANCHOR_HEADER = ("what", "published", "modelled", "without contention", "deviation")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,9 +54,7 @@ def validation_markdown(found: Evidence) -> str:
         "",
         "Each error stands beside that of a null model without contention. Definitions: docs/validation.md.",
         "",
-        "| number | what | value | without contention | goal | verdict | n |",
-        "|---|---|---|---|---|---|---|",
-        *(_finding_row(finding) for finding in found.findings),
+        *markdown_table(GOAL_HEADER, map(_finding_row, found.findings)),
         "",
         *(f"- `{one.goal.name}` is not computed: {one.note}." for one in found.findings if one.note),
         *_policy_lines(found),
@@ -73,9 +75,9 @@ def verdict_lines(findings: Sequence[Finding]) -> list[str]:
     ]
 
 
-def _finding_row(one: Finding) -> str:
+def _finding_row(one: Finding) -> list[str]:
     cells = [f"`{one.goal.name}`", one.goal.meaning, _text(one.value), _text(one.null), one.goal.text]
-    return f"| {' | '.join(cells)} | **{one.verdict}** | {len(one.samples)} {one.of} |"
+    return [*cells, f"**{one.verdict}**", f"{len(one.samples)} {one.of}"]
 
 
 def _policy_lines(found: Evidence) -> list[str]:
@@ -85,15 +87,14 @@ def _policy_lines(found: Evidence) -> list[str]:
         "",
         "Mean errors of its runs; in brackets the null model's.",
         "",
-        "| policy | runs | counted queries | QPS | p50 | p95 | satisfaction (points) |",
-        "|---|---|---|---|---|---|---|",
     ]
+    rows = []
     for row in found.policies.to_dict("records"):
         own = found.errors[found.errors["policy"] == row["policy"]]
         queries = own.drop_duplicates(["workload", "qps", "seed"])["queries"].sum()
         numbers = [f"{_text(row[name])} ({_text(row[f'{name}_null'])})" for name in METRIC_OF]
-        lines.append(f"| {row['policy']} | {row['runs']} | {queries} | {' | '.join(numbers)} |")
-    return [*lines, *_worst_lines(found.errors)]
+        rows.append([row["policy"], row["runs"], queries, *numbers])
+    return [*lines, *markdown_table(POLICY_HEADER, rows), *_worst_lines(found.errors)]
 
 
 def _worst_lines(errors: pd.DataFrame) -> list[str]:
@@ -143,25 +144,17 @@ def _co_run_lines(found: Evidence) -> list[str]:
 def _anchor_lines(published: Sequence[Anchor]) -> list[str]:
     if not published:
         return []
-    lines = [
-        "",
-        "## Published numbers of the Threadripper 3990X, not fitted to",
-        "",
-        "| what | published | modelled | without contention | deviation |",
-        "|---|---|---|---|---|",
-    ]
-    for anchor in published:
-        value = (
-            f"not computed: {anchor.reason}"
-            if anchor.value is None
-            else f"{number(anchor.value)} {anchor.unit}"
-        )
-        null = NONE if anchor.null is None else number(anchor.null)
-        off = NONE if anchor.deviation is None else f"{100 * anchor.deviation:+.0f} %"
-        lines.append(
-            f"| {anchor.statement} | {number(anchor.published)} {anchor.unit} | {value} | {null} | {off} |"
-        )
-    return lines
+    title = "## Published numbers of the Threadripper 3990X, not fitted to"
+    return ["", title, "", *markdown_table(ANCHOR_HEADER, map(_anchor_row, published))]
+
+
+def _anchor_row(anchor: Anchor) -> list[str]:
+    value = (
+        f"not computed: {anchor.reason}" if anchor.value is None else f"{number(anchor.value)} {anchor.unit}"
+    )
+    null = NONE if anchor.null is None else number(anchor.null)
+    off = NONE if anchor.deviation is None else f"{100 * anchor.deviation:+.0f} %"
+    return [anchor.statement, f"{number(anchor.published)} {anchor.unit}", value, null, off]
 
 
 def _text(value: float) -> str:

@@ -27,13 +27,12 @@ from veltair.evaluation.measurement.steps import (
     RUNS,
     launch_of,
     live_settings,
-    machine_to_itself,
-    measuring_lock,
     memory_bytes,
 )
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.simulation.run import SimulationSettings
 from veltair.evaluation.simulation.steps import simulation_settings
+from veltair.evaluation.simulation.validated import record_of, write_record
 from veltair.evaluation.validation.anchors import (
     GOOGLENET,
     LAYER_WISE,
@@ -111,29 +110,32 @@ class ValidationFiles:
 
 @dataclass(frozen=True, slots=True)
 class ValidationResults:
-    """Where the outcome goes: the numbers, the report, and the folder of the tables that figures draw."""
+    """Where the outcome goes: numbers, report, the record that labels follow, and the tables' folder."""
 
     figures: Path
     report: Path
-    tables: Path
+    record: Path
+    written: Path
 
 
-def measure_co_runs(config: Config, tables: Path, builds: Mapping[str, Path], output: Path) -> None:
+def measure_co_runs(
+    config: Config, tables: Path, builds: Mapping[str, Path], output: Path, notes: Path | None = None
+) -> None:
     """Time pairs of models beside each other on this machine, and write every sample.
 
-    Raises ProvenanceError if the tables are another machine's.
+    `notes` is where the workers write what they are at, should the process crash. Raises ProvenanceError if
+    the tables are another machine's.
     """
     check_made_here(read_provenance(tables / COSTS))
     known = read_tables(tables)
     pairs = draw_pairs(tenants(known), known.machine.cores, config.measured.seed)
     models = {name: LoadedModel(path) for name, path in builds.items()}
     print(f"{len(pairs)} pairs beside each other, {known.machine.cores} cores", flush=True)
-    with machine_to_itself(measuring_lock()):
-        pool = launch_of(config)(known.machine.core_ids)
-        try:
-            samples = measure_pairs(pool, models, pairs, known.machine, PLACEMENTS[config.engine.placement])
-        finally:
-            pool.stop()
+    pool = launch_of(config, notes)(known.machine.core_ids)
+    try:
+        samples = measure_pairs(pool, models, pairs, known.machine, PLACEMENTS[config.engine.placement])
+    finally:
+        pool.stop()
     plans = [folder / "plan.json" for folder in builds.values()]
     provenance = collect(
         config.model_dump(mode="json"), inputs=[tables / COSTS, *plans], seed=config.measured.seed
@@ -142,28 +144,31 @@ def measure_co_runs(config: Config, tables: Path, builds: Mapping[str, Path], ou
 
 
 def measure_trace(
-    config: Config, tables: Path, builds: Mapping[str, Path], workload: str, policy: str, output: Path
+    config: Config,
+    tables: Path,
+    builds: Mapping[str, Path],
+    workload: str,
+    policy: str,
+    output: Path,
+    notes: Path | None = None,
 ) -> None:
     """Record what becomes of a trace under a policy on this machine, at two loads that all policies share.
 
-    Writes the records by the engine's clock, and beside them how well LoadGen kept its schedule. Raises
-    RuntimeError if no rate could be measured.
+    Writes the records by the engine's clock, and beside them how well LoadGen kept its schedule. `notes` are
+    as of `measure_co_runs`. Raises RuntimeError if no rate could be measured.
     """
     check_made_here(read_provenance(tables / COSTS))
     scenario = scenario_of(config, read_tables(tables), workload)
     models, memory = load_models(builds, scenario.weights, memory_bytes(config))
     runs: list[MeasuredRun] = []
-    with (
-        machine_to_itself(measuring_lock()),
-        started_source(config, scenario.context.machine) as (source, line),
-    ):
+    with started_source(config, scenario.context.machine) as (source, line):
         given, make = live_settings(config), policy_maker(config, policy)
         samples = make_samples(models, scenario, given.seed, memory)
         for load in TRACE_LOADS:
             qps = trace_qps(scenario, load)
             settings = replace(given, seconds=max(given.seconds, TRACE_QUERIES / COUNTED_SHARE / qps))
             study = Measurement(
-                scenario, policy, make, models, samples, settings, launch_of(config), source, memory
+                scenario, policy, make, models, samples, settings, launch_of(config, notes), source, memory
             )
             run = recorded_run(study, qps, output.parent / "loadgen")
             runs += [] if run is None else [run]
@@ -202,6 +207,11 @@ def trace_qps(scenario: Scenario, load: float) -> float:
     return load / sum(weight / total * float(alone_s[name]) for name, weight in scenario.weights.items())
 
 
+def validate(config: Config, files: ValidationFiles, results: ValidationResults, command: str) -> None:
+    """Write what `write_validation` writes, and print its verdicts."""
+    print("\n".join(write_validation(config, files, results, command)), flush=True)
+
+
 def write_validation(
     config: Config, files: ValidationFiles, results: ValidationResults, command: str
 ) -> list[str]:
@@ -231,14 +241,30 @@ def write_validation(
     inputs += [] if files.described is None else [files.described / COSTS, SHIPPED_COSTS / COSTS]
     inputs += [] if files.traffic is None else [files.traffic]
     provenance = collect(config.model_dump(mode="json"), inputs=inputs)
-    allowed = may_be_validated(found.findings, found.cores)[0]
+    allowed, why = may_be_validated(found.findings, found.cores)
     for name, table in (("cost_fit", cells), ("corun_fit", co_runs), ("fidelity", errors)):
         named = table.assign(machine=tables.machine.name, validated=allowed)
-        write_csv(results.tables / f"{name}.csv", named, provenance)
+        write_csv(results.written / f"{name}.csv", named, provenance)
+    write_record(
+        results.record, record_of(tables, _replay_settings(config, tables), allowed, why), provenance
+    )
     write_atomically({results.report: validation_markdown(found).encode()})
     figures = figures_of(found, command) | charged_figures(simulation_settings(config, tables), command)
     write_benchmark(results.figures, figures, config, inputs)
-    return verdict_lines(found.findings)
+    label = [_label_line(results.record, found.machine)] if allowed else []
+    return [*verdict_lines(found.findings), *label]
+
+
+def _label_line(record: Path, machine: str) -> str:
+    return (
+        f"all goals are met: copy {record} and its provenance to veltair/data/validation/ as {machine}.json, "
+        "and simulated runs on such a machine are labelled validated"
+    )
+
+
+def _replay_settings(config: Config, tables: Tables) -> SimulationSettings:
+    """Return how traces are replayed: with the engine's placement, not that of other simulations."""
+    return replace(simulation_settings(config, tables), placement=config.engine.placement)
 
 
 def compare_co_runs(config: Config, tables: Tables, samples: pd.DataFrame) -> tuple[pd.DataFrame, float]:
@@ -257,8 +283,7 @@ def compare_co_runs(config: Config, tables: Tables, samples: pd.DataFrame) -> tu
 def compare_traces(config: Config, files: ValidationFiles) -> tuple[pd.DataFrame, list[PairOrder]]:
     """Return the errors of every valid measured run, replayed, and all pairs of policies on one trace."""
     tables = read_tables(files.tables)
-    # The engine's placement, not that of other simulations: what is replayed is the engine.
-    settings = replace(simulation_settings(config, tables), placement=config.engine.placement)
+    settings = _replay_settings(config, tables)
     metrics: list[pd.DataFrame] = []
     frames: list[pd.DataFrame] = []
     simulated, flat = _Replays(), _Replays()

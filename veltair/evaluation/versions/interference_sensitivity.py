@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from veltair.compiler.frontend.samples import random_samples
 from veltair.machine.models.library import Instance, LoadedModel
 from veltair.machine.profile.corunner import CoRunner, CoRunnerLoad, conditions
 from veltair.machine.profile.profile import time_layers
@@ -63,18 +62,12 @@ def measure_process(machine: Machine, builds: Sequence[Path], build_dir: Path, s
     rows: list[tuple[Any, ...]] = []
     with on_cores(machine.core_ids):  # all at first: TVM's pool keeps the size of its first use
         use_cores(machine.core_ids[:1])
-        instances = [_ready(model) for model in models]
+        instances = [model.filled_instance() for model in models]
         for number in range(ROUNDS):
             for name in random.permutation(list(known)):
                 with _beside(known[str(name)], machine, build_dir):
                     rows += [(str(name), *row) for row in _measure(instances, number)]
     return pd.DataFrame(rows, columns=COLUMNS).merge(_versions(models), on=["model", "layer", "version"])
-
-
-def _ready(model: LoadedModel) -> Instance:
-    instance = model.instance()
-    instance.set_inputs(random_samples(model.plan.inputs, seed=0))
-    return instance
 
 
 def _beside(load: CoRunnerLoad | None, machine: Machine, build_dir: Path) -> Any:

@@ -10,9 +10,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from veltair.config import Config
-from veltair.evaluation.figures.overview import save
+from veltair.evaluation.figures.save import save
 from veltair.evaluation.figures.style import SMALL, style
+from veltair.evaluation.metrics.markdown import markdown_table
 from veltair.evaluation.versions.interference_sensitivity import measure_tolerance
 from veltair.evaluation.versions.premise import (
     CELL,
@@ -31,6 +31,10 @@ KINDS = {
     "reads": "a core that reads DRAM",
     "writes": "a core that writes past the caches",
 }
+HEADER = (
+    *("beside", "slowdown of a version", "local slowed more by"),
+    *("switching gains", "correlation", "verdict"),
+)
 DEFINITIONS = (
     "- **Slowdown**: time beside the co-runner ÷ alone, mean over a structure's versions; median of",
     "  structures.",
@@ -53,14 +57,10 @@ MEANING = {
 }
 
 
-def measure(
-    config: Config, machine: Path, builds: Sequence[Path], build_dir: Path, processes: int, output: Path
-) -> None:
+def measure(machine: Path, builds: Sequence[Path], build_dir: Path, processes: int, output: Path) -> None:
     """Measure every version beside co-runners and write the times."""
     table = measure_tolerance(machine, builds, build_dir, processes)
-    provenance = collect(
-        config.model_dump(mode="json"), inputs=[machine, *(build / "plan.json" for build in builds)]
-    )
+    provenance = collect(inputs=[machine, *(build / "plan.json" for build in builds)])
     write_parquet(output, table, provenance)
 
 
@@ -85,9 +85,7 @@ def premise_markdown(findings: Sequence[CoRunnerEffect], table: pd.DataFrame, cp
         f"Measured on {cpu}, one core for the network and one for the co-runner: {_sizes(table)}. In "
         f"brackets: bootstrap intervals that hold with {CONFIDENCE:.0%} for all rows of a column together.",
         "",
-        "| beside | slowdown of a version | local slowed more by | switching gains | correlation | verdict |",
-        "|---|---|---|---|---|---|",
-        *(_row(finding) for finding in findings),
+        *markdown_table(HEADER, map(_row, findings)),
         "",
         *DEFINITIONS,
         "",
@@ -154,7 +152,7 @@ def _draw_effects(axis: Axes, effects: Sequence[Effect], factor: float, label: s
         )  # fmt: skip
 
 
-def _row(finding: CoRunnerEffect) -> str:
+def _row(finding: CoRunnerEffect) -> list[str]:
     kind = KINDS.get(finding.condition, finding.condition)
     numbers = [
         f"{finding.slowdown.value:.3f} [{finding.slowdown.low:.3f}, {finding.slowdown.high:.3f}]",
@@ -164,7 +162,7 @@ def _row(finding: CoRunnerEffect) -> str:
         ),
         f"{finding.correlation.value:+.2f} [{finding.correlation.low:+.2f}, {finding.correlation.high:+.2f}]",
     ]
-    return f"| {kind} | {' | '.join(numbers)} | {finding.verdict} |"
+    return [kind, *numbers, finding.verdict]
 
 
 def _sizes(table: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ from veltair.compiler.build.build import ModelPlan, read_plan
 from veltair.compiler.select.select import Selection, doubling, rounds_costs
 from veltair.compiler.select.shipped import AVX2, SHIPPED, serve
 from veltair.compiler.select.store import FILES, StoreError, choose, read_info
-from veltair.evaluation.figures.overview import save
+from veltair.evaluation.figures.save import save
 from veltair.evaluation.figures.version_plots import saturation_figure, scatter_figure, sets_figure
 from veltair.evaluation.versions.predicted_costs import modelled_costs
 from veltair.evaluation.versions.version_study import (
@@ -23,7 +23,6 @@ from veltair.machine.costs.folder import read_tables
 from veltair.machine.topology.described import described
 from veltair.provenance import write_atomically
 
-TABLES = ("saturation", "scatter", "sets")
 SATURATION_CORES = (1, 4, 16, 64)
 _FIGURES = {"saturation": saturation_figure, "scatter": scatter_figure, "sets": sets_figure}
 
@@ -34,14 +33,13 @@ def write_version_tables(
     costs: Path,
     selection: Selection,
     machines: Sequence[str],
-    layers: Mapping[str, str],
     folder: Path,
     root: Path = SHIPPED,
 ) -> None:
     """Write the tables of the saturation, of one layer's candidates a model, and of what machines choose.
 
     `builds` are the folders of built models, `costs` that of this machine's tables, `machines` the described
-    ones, `layers` those to show, `root` holds what is shipped. Raises LookupError or StoreError for what is
+    ones, `root` holds what is shipped. Raises LookupError or StoreError for what is
     not there.
     """
     plans = {model: read_plan(path) for model, path in builds.items()}
@@ -63,7 +61,7 @@ def write_version_tables(
                 measured_saturation(host.costs, host.tilings),
             ]
         ),
-        "scatter": scatter(plans, candidates, choose(candidates, selection, here), selection, here, layers),
+        "scatter": scatter(plans, candidates, choose(candidates, selection, here), selection, here),
         "sets": _sets(plans, narrow, selection, judged, machines),
     }
     write_atomically(

@@ -7,7 +7,7 @@ from statistics import geometric_mean
 
 import pandas as pd
 
-from veltair.compiler.build.build import LayerPlan, ModelPlan
+from veltair.compiler.build.build import ModelPlan
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select.select import Costs, Selection, pareto_front, ratios, select
 from veltair.compiler.select.store import MOST_VERSIONS
@@ -99,17 +99,15 @@ def scatter(
     chosen: Candidates,
     selection: Selection,
     costs: Costs,
-    layers: Mapping[str, str],
 ) -> pd.DataFrame:
     """Return all candidates that ran of one layer of each model: `SCATTER`, relative, front, chosen.
 
-    It is the layer named in `layers`, else the one with most multiply-accumulates. `relative` is the
-    geometric mean, over core counts, of the ratio to the best; `front` the Pareto front of those within the
-    slack, and `chosen` what was built. Raises LookupError for a layer that the model does not have.
+    It is the layer with most multiply-accumulates. `relative` is the geometric mean, over core counts, of
+    the ratio to the best; `front` the Pareto front of those within the slack, and `chosen` what was built.
     """
     parts = []
     for model, plan in plans.items():
-        layer = _shown_layer(plan, layers.get(model))
+        layer = max(plan.layers, key=lambda layer: layer.macs)
         ran = [one for one in candidates[layer.structure] if one.run_seconds]
         table = ratios(ran, costs)
         kept = [one for one, row in zip(ran, table, strict=True) if min(row) <= selection.slack]
@@ -161,13 +159,3 @@ def _best(candidates: Sequence[Candidate], cores: int) -> float:
 
 def _by_median(candidate: Candidate) -> Sequence[float]:
     return [candidate.median_seconds]
-
-
-def _shown_layer(plan: ModelPlan, name: str | None) -> LayerPlan:
-    if name is None:
-        return max(plan.layers, key=lambda layer: layer.macs)
-    for layer in plan.layers:
-        if layer.name == name:
-            return layer
-    names = ", ".join(layer.name for layer in plan.layers)
-    raise LookupError(f"figures.layers: {plan.model} has no layer {name!r}; it has {names}")

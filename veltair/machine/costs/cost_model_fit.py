@@ -82,7 +82,7 @@ def fit_law(cells: Iterable[ScaledLayer], machine: Machine) -> Fit:
     """Return the fit of least error over cells of several cores; of equal ones that of the largest exponent.
 
     The cost of a fork is fitted along, for times were taken by whatever runs kernels there, and that costs
-    more or less than what the gang was probed with. Without cells nothing can be told: nothing is lost then.
+    more or less than what the workers were probed with. Without cells nothing is lost.
     """
     fits = fits_by_exponent(cells, machine)
     best = min((fit.error for fit in fits.values()), default=inf)

@@ -2,7 +2,7 @@
 
 What is scored: bytes that misses bring from DRAM over the machine's DRAM bandwidth, the DRAM half of
 pressure. What is not: the L3 half. No event of perf tells how much of an L3 others occupy; how much they
-read from it is a feature that a fit on co-runs may use (`interference_fit.py`), and without a fit the L3 half
+read from it is a feature that a fit on co-runs may use (`PressureFit`), and without a fit the L3 half
 stays unscored. Where the kernel shows no such counters (`<not supported>`) nothing is scored and the source
 refuses to start.
 
@@ -10,15 +10,14 @@ refuses to start.
 that perf scaled, because counters took turns, are used as they are. Blocks of our own count as well as
 others': the reading is the pressure on whoever starts next, not on a block that runs.
 
-Lines are those of `perf stat -I -x`, described under CSV FORMAT in perf-stat(1).
+Lines are those of `perf stat -I -j`, described under JSON FORMAT in perf-stat(1): one object each.
 """
 
+import json
 import math
 import os
 import re
 import subprocess
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +25,9 @@ from veltair.machine.interference.source import (
     InterferenceUnavailableError,
     PressureFit,
     Reading,
-    RecentReadings,
-    check_fit,
+    SampledSource,
 )
-from veltair.machine.topology.topology import Machine
+from veltair.machine.topology.topology import CACHE_LINE_BYTES, Machine
 
 # Misses and accesses of the last level. The generic pair; then AMD's of Zen 4 and later, and of Zen 1 to 3
 # (tools/perf/pmu-events/arch/x86/amdzen*/ in Linux). `cache-misses` is no choice: which cache it means
@@ -41,8 +39,6 @@ EVENT_PAIRS = (
 )
 # perf-stat(1) warns of the overhead of intervals below 100 ms.
 INTERVAL_S = 0.1
-LINE_BYTES = 64
-SEPARATOR = ";"  # names of events may hold commas
 TRIAL_TIMEOUT_S = 10.0
 FIRST_READING_TIMEOUT_S = 10.0
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
@@ -62,22 +58,19 @@ class Count:
 
 
 def parse_line(line: str) -> Count | None:
-    """Return what a line of `perf stat -I -x ';'` says, None if it is no count (a comment, a metric alone).
+    """Return what a line of `perf stat -I -j` says, None if it is no count (a comment, a metric alone).
 
     The event's name loses its modifiers: perf adds `:u` by itself where it may not see the kernel.
     """
-    fields = [field.strip() for field in line.split(SEPARATOR)]
-    if len(fields) < 6 or not fields[3]:
-        return None
     try:
-        at_s = float(fields[0])
-        value = None if fields[1].startswith("<") else float(fields[1])
-    except ValueError:
+        fields = json.loads(line)
+        at_s, event, counted = float(fields["interval"]), fields["event"], fields["counter-value"]
+        value = None if counted.startswith("<") else float(counted)
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    if not math.isfinite(at_s + (value or 0.0)):
+    if not isinstance(event, str) or not math.isfinite(at_s + (value or 0.0)):
         return None
-    event = re.sub(r":[a-zA-Z]+$", "", fields[3])
-    return Count(at_s, event, value, fields[1] if value is None else "")
+    return Count(at_s, re.sub(r":[a-zA-Z]+$", "", event), value, counted if value is None else "")
 
 
 class Intervals:
@@ -117,6 +110,11 @@ def refusal(complaint: str, status: int, paranoid: str) -> str | None:
             f"perf may not count the whole machine (kernel.perf_event_paranoid is {paranoid or 'unknown'}); "
             "set it to 0 (`sysctl kernel.perf_event_paranoid=0`) or give perf CAP_PERFMON"
         )
+    if "unknown switch `j'" in complaint:
+        return (
+            "this perf cannot write JSON (`perf stat -j`), as that of Linux 6.0 and later can; install the "
+            "perf of a newer kernel (it need not be the kernel's own)"
+        )
     if status != 0 and "event syntax error" not in complaint:
         said = " ".join(complaint.split())[:200] or "nothing"
         return f"perf failed (exit status {status}) and said: {said}; try `perf stat -a -e LLC-loads true`"
@@ -145,8 +143,11 @@ def find_events(program: str = "perf") -> tuple[str, str]:
     )
 
 
-class PerfStat:
-    """Reads misses and accesses of the last-level cache, a reading an interval, from a perf of its own."""
+class PerfStat(SampledSource):
+    """Reads misses and accesses of the last-level cache, a reading an interval, from a perf of its own.
+
+    A reading is the bytes/s missed in and read from the L3, over the DRAM bandwidth; not clipped.
+    """
 
     name = "perf"
     features: tuple[str, ...] = (
@@ -164,20 +165,15 @@ class PerfStat:
         """Check the values. Raises ValueError if the interval is below 1 ms or the fit another source's."""
         if not interval_s >= 0.001:
             raise ValueError(f"PerfStat: interval_s is {interval_s}; perf takes 0.001 or more")
-        check_fit(fit, self.name, self.features)
-        self.fit = fit
+        super().__init__(fit)
         self._machine, self._interval_s, self._program = machine, interval_s, program
-        self._recent = RecentReadings()
         self._process: subprocess.Popen[str] | None = None
-        self._thread: threading.Thread | None = None
-        self._stopping = False
-        self._parsing_s = 0.0
 
     def start(self) -> None:
         """Start perf, wait for its first interval. Raises InterferenceUnavailableError if there is none."""
+        self.stop()
         events = find_events(self._program)
-        self._recent, self._stopping = RecentReadings(), False
-        self._process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             _command(self._program, events, self._interval_s),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -185,48 +181,26 @@ class PerfStat:
             text=True,
             env=_environment(),
         )
-        self._thread = threading.Thread(
-            target=self._read, args=(self._process, Intervals(events)), name="perf", daemon=True
-        )
-        self._thread.start()
         try:
-            self._recent.wait_for(1, self._interval_s + FIRST_READING_TIMEOUT_S)
+            self._sample(
+                lambda: self._read(process, Intervals(events)), 1, self._interval_s + FIRST_READING_TIMEOUT_S
+            )
         except RuntimeError as error:
-            self.stop()
             raise InterferenceUnavailableError(f"perf gave no reading: {error}") from error
 
     def stop(self) -> None:
         """End perf; harmless if it is not running."""
-        self._stopping = True
+        self._stopping.set()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        self._recent = RecentReadings()
-
-    def observe(self, measured_s: float, alone_s: float, pressed_s: float) -> None:
-        """Do nothing: the counters tell."""
-
-    def forget(self) -> None:
-        """Do nothing: blocks teach it nothing."""
-
-    def reading(self) -> Reading:
-        """Return bytes/s missed in and read from the L3, over the DRAM bandwidth; not clipped."""
-        return self._recent.middle()
+        super().stop()
 
     def pressure(self) -> float:
         """Return the share of the DRAM bandwidth in use, or what the fit makes of the reading."""
         reading = self._recent.middle()
         return min(1.0, reading[0]) if self.fit is None else self.fit.pressure(reading)
-
-    def seconds_per_reading(self, readings: int) -> float:
-        """Return the processor time of perf and of parsing for an interval, the mean of the next so many."""
-        first, begin_s = self._recent.count, self._spent_s()
-        self._recent.wait_for(first + readings, readings * self._interval_s + FIRST_READING_TIMEOUT_S)
-        return (self._spent_s() - begin_s) / (self._recent.count - first)
 
     def _read(self, process: "subprocess.Popen[str]", intervals: Intervals) -> None:
         assert process.stdout is not None
@@ -235,28 +209,19 @@ class PerfStat:
                 count = parse_line(line)
                 rates = intervals.feed(count) if count else None
                 if rates is not None:
-                    share = LINE_BYTES / self._machine.dram_bytes_per_s
+                    share = CACHE_LINE_BYTES / self._machine.dram_bytes_per_s
                     self._recent.add(tuple(rate * share for rate in rates))
-                self._parsing_s = time.thread_time()
-        if not self._stopping:
+        if not self._stopping.is_set():
             self._recent.fail(
                 f"perf ended by itself (exit status {process.wait()}), so pressure is not known any more; "
                 "run again, or with another source of interference"
             )
 
-    def _spent_s(self) -> float:
-        """Return the processor time of perf so far and of the thread that parses."""
-        if self._process is None:
-            raise RuntimeError("perf does not run; start the source of interference first")
-        # Nanoseconds on a processor; the clock ticks of /proc/PID/stat are longer than what a reading takes.
-        ran = Path(f"/proc/{self._process.pid}/schedstat").read_text(encoding="ascii")
-        return 1e-9 * int(ran.split()[0]) + self._parsing_s
-
 
 def _command(program: str, events: tuple[str, ...], interval_s: float) -> list[str]:
     interval_ms = round(1000 * interval_s)
     return [
-        *(program, "stat", "--all-cpus", "--log-fd", "1", "-x", SEPARATOR),
+        *(program, "stat", "--all-cpus", "--log-fd", "1", "-j"),
         *("-I", str(interval_ms), "-e", ",".join(events)),
     ]
 

@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "pressure_probe.h"
+
 #define LINE 64
 
 static volatile uint64_t sink;

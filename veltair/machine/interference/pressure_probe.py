@@ -3,36 +3,34 @@
 A pair of probes: a read of a buffer that an L3 can hold, twice, and one of the next part of a buffer that no
 L3 holds. The first L3 read shows what others evicted since the last period, the second what they leave of the
 L3's speed, the DRAM read what they leave of memory's. Each as the share of its quiet speed that it lost, from
-0 to 1. Without a fit on co-runs (`interference_fit.py`) the largest is taken for the pressure: a scale of its
+0 to 1. Without a fit on co-runs (`PressureFit`) the largest is taken for the pressure: a scale of its
 own, which rises with pressure but need not equal it.
 
 On machines shared with others (virtual ones) their neighbours may evict the buffer even in quiet times. The
 first share is then 0 whatever happens, and the other two are left.
 """
 
-import ctypes
 import itertools
 import logging
 import os
 import statistics
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from veltair.machine.c_build import FLAGS, NativeBuildError, compile_c
+from veltair.machine.c_build import FLAGS, NativeBuildError
+from veltair.machine.c_library import CLibrary, load_library
 from veltair.machine.interference.source import (
     WINDOW,
     InterferenceUnavailableError,
     PressureFit,
     Reading,
-    RecentReadings,
-    check_fit,
+    SampledSource,
 )
 from veltair.machine.topology.topology import Machine
 
-SOURCE = Path(__file__).with_name("pressure_probe.c")
+SOURCE, HEADER = Path(__file__).with_name("pressure_probe.c"), Path(__file__).with_name("pressure_probe.h")
 # One to three per cent of one core; a change shows within three periods.
 PERIOD_S = 0.02
 QUIET_READINGS = 32
@@ -88,8 +86,10 @@ def lost_shares(quiet: Reading, seconds: Reading) -> Reading:
     return tuple(max(0.0, 1.0 - before / now) if now > 0 else 0.0 for before, now in pairs)
 
 
-class ProbePair:
+class ProbePair(SampledSource):
     """Takes a reading each period, in a thread that visits one core of each cache group in turn.
+
+    A reading is the shares of their quiet speed that the three reads lost, each in [0, 1].
 
     Reads of one cache group tell of its own L3, so the reading is the middle one over all groups. `start`
     calibrates, so it belongs before any load; a second start keeps the first one's quiet times.
@@ -120,15 +120,10 @@ class ProbePair:
             raise ValueError(f"ProbePair: cores {self._cores}; give some of {machine.core_ids}")
         if not period_s > 0:
             raise ValueError(f"ProbePair: period_s is {period_s}; give seconds above 0")
-        check_fit(fit, self.name, self.features)
-        self.fit = fit
+        super().__init__(fit)
         self._build_dir, self._period_s = build_dir, period_s
         self._sizes = sizes or probe_sizes(machine)
         self.quiet: dict[int, Reading] = {}
-        self._recent = RecentReadings()
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
-        self._spent_s = 0.0
 
     def start(self) -> None:
         """Build the probe, calibrate it and wait for the first reading of each group.
@@ -137,50 +132,22 @@ class ProbePair:
         """
         self.stop()
         library = _load(self._build_dir)
-        self._stop.clear()
-        self._recent = RecentReadings(WINDOW * len(self._cores))
-        self._thread = threading.Thread(target=self._run, args=(library,), name="probe", daemon=True)
-        self._thread.start()
+        visits = (QUIET_READINGS + 1) * len(self._cores)
+        timeout_s = START_TIMEOUT_S + visits * self._period_s
         try:
-            visits = (QUIET_READINGS + 1) * len(self._cores)
-            self._recent.wait_for(len(self._cores), START_TIMEOUT_S + visits * self._period_s)
+            self._sample(lambda: self._run(library), len(self._cores), timeout_s, WINDOW * len(self._cores))
         except RuntimeError as error:
-            self.stop()
             raise InterferenceUnavailableError(str(error)) from error
-
-    def stop(self) -> None:
-        """End the thread after its current read; harmless if it is not running."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        self._recent = RecentReadings()
-
-    def observe(self, measured_s: float, alone_s: float, pressed_s: float) -> None:
-        """Do nothing: the probe tells."""
-
-    def forget(self) -> None:
-        """Do nothing: blocks teach it nothing."""
-
-    def reading(self) -> Reading:
-        """Return the shares of their quiet speed that the three reads lost, each in [0, 1]."""
-        return self._recent.middle()
 
     def pressure(self) -> float:
         """Return the largest share, or what the fit makes of them."""
         reading = self._recent.middle()
         return max(reading) if self.fit is None else self.fit.pressure(reading)
 
-    def seconds_per_reading(self, readings: int) -> float:
-        """Return the processor time of the probe's thread for a reading, the mean of the next so many."""
-        first, begin_s = self._recent.count, self._spent_s
-        self._recent.wait_for(first + readings, readings * self._period_s + START_TIMEOUT_S)
-        return (self._spent_s - begin_s) / (self._recent.count - first)
-
-    def _run(self, library: ctypes.CDLL) -> None:
+    def _run(self, library: CLibrary) -> None:
         """Calibrate, then read until told to stop; the thread's whole life."""
         sizes = [self._sizes.l3_bytes] * len(self._cores) + [self._sizes.dram_bytes]
-        buffers: list[int] = []
+        buffers: list[Any] = []
         try:
             for size in sizes:
                 buffers.append(_allocate(library, size))
@@ -189,30 +156,29 @@ class ProbePair:
             self._calibrate(visits)
             for core, seconds in visits:
                 self._recent.add(lost_shares(self.quiet[core], seconds))
-                self._spent_s = time.thread_time()
         except Exception as error:  # whatever it was, whoever asks for the pressure must hear of it
             self._recent.fail(f"the probe on cores {self._cores} cannot work: {error}")
         finally:
             for buffer, size in zip(buffers, sizes, strict=False):
-                library.buffer_free(buffer, size)
+                library.functions.buffer_free(buffer, size)
 
     def _visits(
-        self, library: ctypes.CDLL, buffers: Sequence[int], indices: Iterator[int]
+        self, library: CLibrary, buffers: Sequence[Any], indices: Iterator[int]
     ) -> Iterator[tuple[int, Reading]]:
         """Yield a core and the seconds of the three reads on it, a period apart, until told to stop."""
         *held, stream = buffers
         room = self._sizes.dram_bytes - self._sizes.dram_read_bytes
         pinned: int | None = None
         for core, buffer in itertools.cycle(zip(self._cores, held, strict=True)):
-            if self._stop.wait(self._period_s):
+            if self._stopping.wait(self._period_s):
                 return
             if core != pinned:
                 os.sched_setaffinity(0, {core})  # of this thread only
                 pinned = core
-            first_s = library.read_lines(buffer, self._sizes.l3_bytes)
-            again_s = library.read_lines(buffer, self._sizes.l3_bytes)
+            first_s = library.functions.read_lines(buffer, self._sizes.l3_bytes)
+            again_s = library.functions.read_lines(buffer, self._sizes.l3_bytes)
             index = min(next(indices), room)
-            dram_s = library.read_lines(stream + index, self._sizes.dram_read_bytes)
+            dram_s = library.functions.read_lines(stream + index, self._sizes.dram_read_bytes)
             yield core, (first_s, again_s, dram_s)
 
     def _calibrate(self, visits: Iterator[tuple[int, Reading]]) -> None:
@@ -221,7 +187,7 @@ class ProbePair:
         taken: dict[int, list[Reading]] = {core: [] for core in self._cores}
         for core, seconds in itertools.islice(visits, (QUIET_READINGS + 1) * len(self._cores)):
             taken[core].append(seconds)
-        if self._stop.is_set():
+        if self._stopping.is_set():
             return
         for core, periods in taken.items():
             # The first of each brings its buffer into the cache.
@@ -235,23 +201,16 @@ class ProbePair:
                 )
 
 
-def _load(build_dir: Path) -> ctypes.CDLL:
+def _load(build_dir: Path) -> CLibrary:
     """Return the probe's library; its calls release the GIL."""
     try:
-        library = ctypes.CDLL(str(compile_c(SOURCE, build_dir, (*FLAGS, "-shared", "-fPIC"))))
+        return load_library(SOURCE, [HEADER], build_dir, (*FLAGS, "-shared", "-fPIC"))
     except NativeBuildError as error:
         raise InterferenceUnavailableError(f"the probe cannot be built: {error}") from error
-    library.buffer_new.restype = ctypes.c_void_p
-    library.buffer_new.argtypes = [ctypes.c_size_t]
-    library.buffer_free.restype = None
-    library.buffer_free.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    library.read_lines.restype = ctypes.c_double
-    library.read_lines.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    return library
 
 
-def _allocate(library: ctypes.CDLL, size: int) -> int:
-    buffer: int | None = library.buffer_new(size)
-    if buffer is None:
+def _allocate(library: CLibrary, size: int) -> Any:
+    buffer = library.functions.buffer_new(size)
+    if not buffer:
         raise MemoryError(f"there is no {size / 2**20:.0f} MiB of memory for its buffer")
-    return buffer
+    return library.ffi.cast("char *", buffer)

@@ -1,15 +1,16 @@
 """From what a source of interference shows to a pressure in [0, 1].
 
 Three sources stand behind `InterferenceSource`: counters (`perf_stat.py`), a probe pair (`pressure_probe.py`)
-and the observed slowdown of blocks, below. `interference_choice.py` picks one, `interference_fit.py` fits a
+and the observed slowdown of blocks, below. `choice.py` picks one; a `PressureFit` maps a
 source's readings to the known pressure of a co-runner.
 """
 
 import math
 import statistics
+import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
@@ -33,7 +34,7 @@ class InterferenceUnavailableError(RuntimeError):
 class InterferenceSource(Protocol):
     """Says under what pressure the machine is.
 
-    `start` may take seconds and comes before any load; the others never wait, but for `seconds_per_reading`.
+    `start` may take seconds and comes before any load; the others never wait.
     """
 
     name: str
@@ -56,9 +57,6 @@ class InterferenceSource(Protocol):
 
     def pressure(self) -> float:
         """Return the pressure in [0, 1]. Raises RuntimeError if the source broke down."""
-
-    def seconds_per_reading(self, readings: int) -> float:
-        """Return the processor time that a reading costs, the mean of the next so many; waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +159,56 @@ class RecentReadings:
             time.sleep(0.001)
 
 
+class SampledSource:
+    """A source that takes its readings on a thread of its own, so that blocks teach it nothing."""
+
+    name: str
+    features: tuple[str, ...]
+
+    def __init__(self, fit: PressureFit | None) -> None:
+        """Check the fit. Raises ValueError if it is another source's."""
+        check_fit(fit, self.name, self.features)
+        self.fit = fit
+        self._recent = RecentReadings()
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End the thread after its current reading; harmless if it is not running."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._recent = RecentReadings()
+
+    def observe(self, measured_s: float, alone_s: float, pressed_s: float) -> None:
+        """Do nothing: the readings tell."""
+
+    def forget(self) -> None:
+        """Do nothing: blocks teach it nothing."""
+
+    def reading(self) -> Reading:
+        """Return the median of the newest readings, by feature. Raises RuntimeError if the source broke."""
+        return self._recent.middle()
+
+    def _sample(
+        self, read: Callable[[], None], readings: int, timeout_s: float, window: int = WINDOW
+    ) -> None:
+        """Run `read` on the thread, and wait until it has left so many readings.
+
+        Stops and raises RuntimeError if it fails or takes longer.
+        """
+        self._stopping.clear()
+        self._recent = RecentReadings(window)
+        self._thread = threading.Thread(target=read, name=self.name, daemon=True)
+        self._thread.start()
+        try:
+            self._recent.wait_for(readings, timeout_s)
+        except RuntimeError:
+            self.stop()
+            raise
+
+
 @dataclass(slots=True)
 class ObservedSlowdown:
     """The proxy that needs no counters: how much longer blocks took than profiled alone, averaged.
@@ -200,11 +248,3 @@ class ObservedSlowdown:
     def pressure(self) -> float:
         """Return that average, or what the fit makes of it."""
         return self._average if self.fit is None else self.fit.pressure(self.reading())
-
-    def seconds_per_reading(self, readings: int) -> float:
-        """Return the seconds that learning from a block takes, the mean of so many made-up ones."""
-        twin = ObservedSlowdown()
-        begin_s = time.thread_time()
-        for _ in range(readings):
-            twin.observe(1.5, 1.0, 2.0)
-        return (time.thread_time() - begin_s) / readings

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from veltair.compiler.build.build import CONSTANTS, LIBRARY, ModelPlan, read_plan
 from veltair.compiler.build.constants import MappedConstants
+from veltair.compiler.frontend.samples import random_samples
 from veltair.compiler.search.target import sleep_when_idle, spin_when_idle, use_all_cores
 
 Call = tuple[Any, tuple[Any, ...]]
@@ -104,6 +105,15 @@ class LoadedModel:
         numbered = self._numbered(versions)
         layers = range(len(self.plan.layers))
         return Part(self, tuple(tuple(v for other, v in numbered if other == layer) for layer in layers))
+
+    def filled_instance(self) -> "Instance":
+        """Return an instance whose inputs are random numbers, for measurements without a query.
+
+        Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
+        """
+        made = self.instance()
+        made.set_inputs(random_samples(self.plan.inputs, seed=0))
+        return made
 
     def instance(self) -> "Instance":
         """Return room for one query at a time."""

@@ -7,7 +7,9 @@
 #include <stdint.h>
 #include <time.h>
 
-// TVM's runtime (tvm/runtime/c_backend_api.h), as kernel libraries have it: a gang puts its own launch here.
+#include "fork_kernel.h"
+
+// TVM's runtime (tvm/runtime/c_backend_api.h), as kernel libraries have it: the workers put their own launch here.
 typedef struct {
     void *sync_handle;
     int32_t num_task;
@@ -21,16 +23,6 @@ static int on_this_core(lambda_t lambda, void *data, int tasks) {
 }
 
 int (*__TVMBackendParallelLaunch)(lambda_t, void *, int) = on_this_core;
-
-typedef struct {  // what a gang takes for a function object, and what was measured
-    uint64_t header[3];
-    void *safe_call;
-    uint64_t launch_ns;
-    uint64_t join_ns;
-    _Atomic(uint64_t) met_ns;
-    uint32_t tasks;
-    _Atomic(uint32_t) arrived;
-} fork_t;
 
 static uint64_t now_ns(void) {
     struct timespec time;

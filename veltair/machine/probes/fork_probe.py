@@ -1,6 +1,5 @@
-"""What a kernel pays to start on several cores and to end on them, measured through the gang."""
+"""What a kernel pays to start on several cores and to end on them, measured through the workers."""
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,26 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.machine.c_build import FLAGS, compile_c
+from veltair.machine.c_build import FLAGS
+from veltair.machine.c_library import load_library
 from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import BlockRun, Ended, Grant
 
-SOURCE = Path(__file__).with_name("fork_kernel.c")
+SOURCE, HEADER = Path(__file__).with_name("fork_kernel.c"), Path(__file__).with_name("fork_kernel.h")
 KERNELS = 2000
 WARM = 200
 TIMEOUT_S = 30.0
-
-_FORK = np.dtype(
-    [
-        ("header", "<u8", (3,)),
-        ("safe_call", "<u8"),
-        ("launch_ns", "<u8"),
-        ("join_ns", "<u8"),
-        ("met_ns", "<u8"),
-        ("tasks", "<u4"),
-        ("arrived", "<u4"),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +29,7 @@ class ForkCost:
 
 @dataclass(frozen=True, slots=True)
 class _Kernel:
-    """One of the kernels, as a function object of TVM's looks to a gang."""
+    """One of the kernels, as a function object of TVM's looks to workers."""
 
     address: int
 
@@ -50,7 +38,7 @@ class _Kernel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
+class _Buffers:
     calls: Sequence[Sequence[tuple[Any, tuple[Any, ...]]]]
     inputs: Sequence[Any] = ()
     outputs: Sequence[Any] = ()
@@ -63,9 +51,9 @@ def measure_fork(core_ids: Sequence[int], build_dir: Path, kernels: int = KERNEL
     """
     if len(core_ids) == 1:
         return ForkCost(0.0, 0.0)
-    library = ctypes.CDLL(str(compile_c(SOURCE, build_dir, (*FLAGS, "-shared", "-fPIC"))))
-    forks = np.zeros(WARM + kernels, _FORK)
-    forks["safe_call"] = ctypes.cast(library.fork_and_join, ctypes.c_void_p).value
+    library = load_library(SOURCE, [HEADER], build_dir, (*FLAGS, "-shared", "-fPIC"))
+    forks = np.zeros(WARM + kernels, library.dtype("fork_t"))
+    forks["safe_call"] = library.address(library.functions.fork_and_join)
     forks["tasks"] = len(core_ids)
     _run(forks, tuple(core_ids), build_dir)
     measured = forks[WARM:]
@@ -75,12 +63,12 @@ def measure_fork(core_ids: Sequence[int], build_dir: Path, kernels: int = KERNEL
 
 
 def _run(forks: NDArray[Any], cores: tuple[int, ...], build_dir: Path) -> None:
-    start, step = forks.ctypes.data, _FORK.itemsize
-    room = _Room([[(_Kernel(start + index * step), ())] for index in range(len(forks))])
+    start, step = forks.ctypes.data, forks.itemsize
+    runnable = _Buffers([[(_Kernel(start + index * step), ())] for index in range(len(forks))])
     pool = NativePool(cores, build_dir)
     try:
-        bound = pool.bind(room, "fork probe")
-        pool.run(BlockRun(0, bound, 0, len(forks), Grant(cores, (0,) * len(forks))))
+        buffers = pool.bind(runnable, "fork probe")
+        pool.run(BlockRun(0, buffers, 0, len(forks), Grant(cores, (0,) * len(forks))))
         notices = pool.wait(TIMEOUT_S)
     finally:
         left = pool.stop()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from veltair.machine.probes.probe import HostSpeeds, known, probe
+from veltair.machine.probes.probe import HostSpeeds, probe
 from veltair.machine.topology.cpulist import format_cpu_list, parse_cpu_list
 from veltair.machine.topology.topology import Machine, Topology
 
@@ -49,11 +49,6 @@ def host(build_dir: Path, speeds: HostSpeeds | None = None) -> Machine:
         vector_bits=speeds.vector_bits,
         clock_factors=speeds.clock_factors,
         core_dram_bytes_per_s=speeds.core_dram_bytes_per_s,
-        l2_bytes_per_s=known(speeds.core_l2),
-        l3_bytes_per_s=known(speeds.core_l3),
-        all_l2_bytes_per_s=known(speeds.all_l2),
-        all_l3_bytes_per_s=known(speeds.all_l3),
-        dram_latency_s=speeds.dram_latency_s,
     )
 
 

@@ -1,9 +1,8 @@
-/* Measures this machine: probe (fma|read|chase) SECONDS REPEATS BYTES CORE...
+/* Measures this machine: probe (fma|read) SECONDS REPEATS BYTES CORE...
  *
  * One thread pinned to each core. Prints the bits of the vectors it was compiled for, then one number a repeat,
- * summed over the threads: the FLOP/s of fused multiply-adds in registers (fma); the bytes/s of reading a buffer of
- * BYTES a thread over and over (read); or how many reads a second of such a buffer, in random order, each of an
- * address that the one before brought (chase).
+ * summed over the threads: the FLOP/s of fused multiply-adds in registers (fma), or the bytes/s of reading a buffer
+ * of BYTES a thread over and over (read).
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -35,12 +34,8 @@
 
 typedef float vector __attribute__((vector_size(VECTOR_BYTES)));
 
-/* Two lines: processors fetch the neighbour of a line that they miss. */
-#define CHASE_BYTES 128
-#define CHASE_STEPS 4096
-
-enum mode { FMA, READ, CHASE, MODES };
-static const char *const names[MODES] = {"fma", "read", "chase"};
+enum mode { FMA, READ, MODES };
+static const char *const names[MODES] = {"fma", "read"};
 
 struct worker {
     pthread_t thread;
@@ -109,57 +104,20 @@ static double read_all(const uint64_t *buffer, size_t bytes) {
     return (double)bytes;
 }
 
-/* Makes each stride of the buffer hold the address of another, all of them one cycle: Sattolo's shuffle. */
-static void link_cycle(char *buffer, size_t bytes) {
-    size_t strides = bytes / CHASE_BYTES;
-    uint64_t random = 88172645463325252ull;
-    for (size_t place = 0; place < strides; place++)
-        *(size_t *)(buffer + place * CHASE_BYTES) = place;
-    for (size_t place = strides - 1; place > 0; place--) {
-        random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-        size_t *one = (size_t *)(buffer + place * CHASE_BYTES);
-        size_t *other = (size_t *)(buffer + random % place * CHASE_BYTES);
-        size_t kept = *one;
-        *one = *other, *other = kept;
-    }
-    for (size_t place = 0; place < strides; place++) {
-        char **at = (char **)(buffer + place * CHASE_BYTES);
-        *at = buffer + *(size_t *)at * CHASE_BYTES;
-    }
-}
-
-static double chase(char ***place) {
-    char **at = *place;
-    for (int step = 0; step < CHASE_STEPS; step++)
-        at = (char **)*at;
-    *place = at;
-    sink = (uint64_t)at;
-    return CHASE_STEPS;
-}
-
-static double one_turn(const struct worker *worker, void *buffer, char ***place) {
-    switch (worker->mode) {
-    case FMA:
-        return multiply_add();
-    case READ:
-        return read_all(buffer, worker->bytes);
-    default:
-        return chase(place);
-    }
+static double one_turn(const struct worker *worker, const void *buffer) {
+    return worker->mode == FMA ? multiply_add() : read_all(buffer, worker->bytes);
 }
 
 static void *work(void *argument) {
     struct worker *worker = argument;
     pin(worker->core);
     void *buffer = worker->mode == FMA ? NULL : allocate(worker->bytes);
-    char **place = buffer;
-    if (worker->mode == CHASE) link_cycle(buffer, worker->bytes);
     for (int repeat = 0; repeat < worker->repeats; repeat++) {
         double done = 0, elapsed = 0;
         pthread_barrier_wait(&barrier);
         double start = now();
         while (elapsed < worker->seconds) {
-            done += one_turn(worker, buffer, &place);
+            done += one_turn(worker, buffer);
             elapsed = now() - start;
         }
         worker->rates[repeat] = done / elapsed;
@@ -169,14 +127,14 @@ static void *work(void *argument) {
 
 int main(int count, char **arguments) {
     if (count < 6) {
-        fprintf(stderr, "usage: %s (fma|read|chase) SECONDS REPEATS BYTES CORE...\n", arguments[0]);
+        fprintf(stderr, "usage: %s (fma|read) SECONDS REPEATS BYTES CORE...\n", arguments[0]);
         return 2;
     }
     enum mode mode = FMA;
     while (mode < MODES && strcmp(arguments[1], names[mode]) != 0)
         mode++;
-    if (mode == MODES || strtoull(arguments[4], NULL, 10) < (mode == CHASE ? 2 * CHASE_BYTES : 0)) {
-        fprintf(stderr, "%s of %s bytes cannot be measured\n", arguments[1], arguments[4]);
+    if (mode == MODES) {
+        fprintf(stderr, "%s cannot be measured\n", arguments[1]);
         return 2;
     }
     int threads = count - 5, repeats = atoi(arguments[3]);

@@ -1,12 +1,12 @@
-"""How fast this machine is: peaks and bandwidths of one core and of all, latency, clock; by a probe in C."""
+"""How fast this machine is: peak and memory bandwidth of one core and of all, clock; by a probe in C."""
 
 import statistics
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
+from veltair.compiler.select.select import doubling
 from veltair.machine.c_build import compile_c
 from veltair.machine.topology.cpulist import format_cpu_list
 from veltair.machine.topology.topology import Topology
@@ -26,19 +26,13 @@ class HostSpeeds:
     """The repeats of the probe; what was not measured is empty.
 
     FLOP/s of one core, and DRAM bytes/s read by one core and by all together; by cores at work, the FLOP/s of
-    all of those; bytes/s read from the L2 and from the L3, by one core and by all; dependent reads of DRAM a
-    second. `vector_bits` is the width of the vectors that the FLOP/s were reached with.
+    all of those. `vector_bits` is the width of the vectors that the FLOP/s were reached with.
     """
 
     core_flops: Repeats
     core_dram_bytes_per_s_repeats: Repeats
     dram_bytes_per_s_repeats: Repeats
     flops_by_cores: tuple[tuple[int, Repeats], ...] = ()
-    core_l2: Repeats = ()
-    all_l2: Repeats = ()
-    core_l3: Repeats = ()
-    all_l3: Repeats = ()
-    dram_reads: Repeats = ()
     vector_bits: int = 256
 
     @property
@@ -71,19 +65,9 @@ class HostSpeeds:
         """The median of all cores' DRAM reads together; at least one core's, whatever the noise."""
         return max(statistics.median(self.dram_bytes_per_s_repeats), self.core_dram_bytes_per_s)
 
-    @property
-    def dram_latency_s(self) -> float:
-        """The median time of a read that the next one waits for; 0 if it was not measured."""
-        return 1.0 / statistics.median(self.dram_reads) if self.dram_reads else 0.0
-
-
-def known(rates: Repeats) -> float:
-    """Return the median of some rates; infinity, no limit, if there are none."""
-    return statistics.median(rates) if rates else inf
-
 
 def probe(build_dir: Path, topology: Topology) -> HostSpeeds:
-    """Return this machine's speeds, measured in about ten seconds with all its cores.
+    """Return this machine's speeds, measured in about five seconds with all its cores.
 
     Raises NativeBuildError if the probe cannot be compiled, RuntimeError if it fails.
     """
@@ -92,20 +76,13 @@ def probe(build_dir: Path, topology: Topology) -> HostSpeeds:
     size = len(topology.cache_groups[0])
     alone = max(L3_MULTIPLE * topology.l3_bytes, MINIMUM_BYTES)
     together = max(alone // size, MINIMUM_BYTES)
-    in_l2 = topology.l2_bytes // 2
-    in_l3 = max(topology.l3_bytes // (2 * size), 2 * topology.l2_bytes)
     vector_bits, _ = run(program, "fma", 0, cores[:1])  # warms the clock up, too
-    flops = [(count, run(program, "fma", 0, cores[:count])[1]) for count in _doubling(len(cores))]
+    flops = [(count, run(program, "fma", 0, cores[:count])[1]) for count in doubling(len(cores))]
     return HostSpeeds(
         core_flops=flops[0][1],
         core_dram_bytes_per_s_repeats=run(program, "read", alone, cores[:1])[1],
         dram_bytes_per_s_repeats=run(program, "read", together, cores)[1],
         flops_by_cores=tuple(flops),
-        core_l2=run(program, "read", in_l2, cores[:1])[1],
-        all_l2=run(program, "read", in_l2, cores)[1],
-        core_l3=run(program, "read", in_l3, cores[:1])[1],
-        all_l3=run(program, "read", in_l3, cores)[1],
-        dram_reads=run(program, "chase", alone, cores[:1])[1],
         vector_bits=vector_bits,
     )
 
@@ -129,11 +106,3 @@ def run(program: Path, mode: str, buffer_bytes: int, cores: Sequence[int]) -> tu
         )
     bits, *rates = done.stdout.split()
     return int(bits), tuple(float(rate) for rate in rates)
-
-
-def _doubling(cores: int) -> list[int]:
-    """Return 1, 2, 4, … and the number of cores itself."""
-    counts = [1]
-    while 2 * counts[-1] < cores:
-        counts.append(2 * counts[-1])
-    return sorted({*counts, cores})

@@ -9,7 +9,6 @@ import pandas as pd
 
 from veltair.compiler.build.build import VersionPlan
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
-from veltair.compiler.frontend.samples import random_samples
 from veltair.machine.models.library import Instance, LoadedModel
 from veltair.machine.profile.corunner import AchievedPressure, CoRunner
 from veltair.machine.topology.topology import Machine
@@ -75,11 +74,7 @@ def _measure(
     build_dir: Path,
     progress: Callable[[str], None],
 ) -> Profile:
-    instances = {name: model.instance() for name, model in models.items()}
-    for instance in instances.values():
-        # Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
-        instance.set_inputs(random_samples(instance.model.plan.inputs, seed=0))
-    rooms = {name: pool.bind(instance, name) for name, instance in instances.items()}
+    rooms = {name: pool.bind(model.filled_instance(), name) for name, model in models.items()}
     rows: list[tuple[str, int, int, int, float, int, float, float, float]] = []
     achieved: dict[float, AchievedPressure] = {}
     for level in sorted(settings.levels):

@@ -1,6 +1,5 @@
 """Machines written down in YAML: the described ones that ship here, and the host's once it is measured."""
 
-from collections.abc import Hashable
 from dataclasses import fields, replace
 from math import ceil, inf, isfinite
 from pathlib import Path
@@ -9,12 +8,18 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from veltair.config.yaml_file import read_yaml
 from veltair.data import shipped
 from veltair.machine.topology.cpulist import format_cpu_list, parse_cpu_list
 from veltair.machine.topology.topology import Machine
 
 FOLDER = shipped("machines")
 SCALED = "scaled"
+# Keys of older descriptions that no model reads.
+REMOVED = (
+    *("l2_bytes_per_s", "l3_bytes_per_s", "all_l2_bytes_per_s", "all_l3_bytes_per_s"),
+    "dram_latency_s",
+)
 
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -45,11 +50,6 @@ class MachineDescription(BaseModel):
     link_groups: int | None = Field(None, ge=1, description="cache groups that share one link to memory")
     link_bytes_per_s: Speed | None = Field(None, description="reads over one such link, bytes/s")
     core_dram_bytes_per_s: Speed | None = Field(None, description="DRAM reads of one core alone, bytes/s")
-    l2_bytes_per_s: Speed | None = Field(None, description="reads of one core from its L2, bytes/s")
-    l3_bytes_per_s: Speed | None = Field(None, description="reads of one core from the L3, bytes/s")
-    all_l2_bytes_per_s: Speed | None = Field(None, description="reads of all cores from their L2, bytes/s")
-    all_l3_bytes_per_s: Speed | None = Field(None, description="reads of all cores from the L3, bytes/s")
-    dram_latency_s: Seconds | None = Field(None, description="a DRAM read that the next one waits for, s")
     launch_s: Seconds | None = Field(None, description="from a kernel's start until all its cores work, s")
     join_s: Seconds | None = Field(None, description="from the last core's end until the kernel's, s")
 
@@ -94,9 +94,20 @@ def is_described(name: str, folder: Path = FOLDER) -> bool:
     return (folder / f"{name}.yaml").is_file()
 
 
+def description_files(name: str, folder: Path = FOLDER) -> list[Path]:
+    """Return the files that describe a machine: its own, and that of the one it scales; none of another."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        return []
+    scaled = _read_mapping(path).get(SCALED)
+    return [path, *(description_files(scaled["from"], folder) if isinstance(scaled, dict) else [])]
+
+
 def read_machine(path: Path) -> Machine:
     """Return the machine of a YAML file. Raises ValueError that names the file and the keys at fault."""
     content = _read_mapping(path)
+    if removed := [key for key in REMOVED if key in content]:
+        raise ValueError(f"{path}: no model reads {', '.join(removed)} any more; delete these keys")
     kind = ScaledDescription if SCALED in content else MachineDescription
     try:
         description = kind.model_validate(content)
@@ -152,8 +163,6 @@ def scale(machine: Machine, cores: int, name: str) -> Machine:
         cache_groups=tuple(tuple(range(size * group, size * (group + 1))) for group in range(groups)),
         dram_bytes_per_s=dram_bytes_per_s,
         core_dram_bytes_per_s=min(machine.core_dram_bytes_per_s, dram_bytes_per_s),
-        all_l2_bytes_per_s=machine.all_l2_bytes_per_s * ratio,
-        all_l3_bytes_per_s=machine.all_l3_bytes_per_s * ratio,
         link_groups=link_groups,
         link_bytes_per_s=machine.link_bytes_per_s * link_groups / machine.link_groups,
         clock_factors=tuple((count, machine.clock(count / ratio)) for count in counts),
@@ -167,24 +176,8 @@ def _format(key: str, value: Any) -> str:
     return yaml.safe_dump({key: value})
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice: YAML would keep the last one without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice; keep one", node.value[index][0].start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
 def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} has no keys; it needs {', '.join(MachineDescription.model_fields)}")
     return content

@@ -13,10 +13,8 @@ from veltair.machine.topology.topology import Machine
 
 Placement = Callable[[int, Collection[int], Machine, Collection[int]], tuple[int, ...]]
 
-Placed = Callable[[int, frozenset[int], frozenset[int]], tuple[int, ...]]
-
 _MACHINES_REMEMBERED = 8
-_PLACES_REMEMBERED = 4096
+_ANSWERS_REMEMBERED = 4096
 
 
 def spread(
@@ -62,12 +60,17 @@ def pinned(
     return tuple(chosen)
 
 
-def remember(place: Placement, machine: Machine) -> Placed:
-    """Return a placement on one machine that looks up what it was asked before: starts wait for it."""
+def remember(place: Placement, machine: Machine) -> Placement:
+    """Return a placement for this machine that looks up what it was asked before: starts wait for it."""
 
-    @lru_cache(maxsize=_PLACES_REMEMBERED)
-    def placed(cores: int, free: frozenset[int], held: frozenset[int]) -> tuple[int, ...]:
+    @lru_cache(maxsize=_ANSWERS_REMEMBERED)
+    def known(cores: int, free: frozenset[int], held: frozenset[int]) -> tuple[int, ...]:
         return place(cores, free, machine, held)
+
+    def placed(
+        cores: int, free: Collection[int], machine: Machine, held: Collection[int] = ()
+    ) -> tuple[int, ...]:
+        return known(cores, frozenset(free), frozenset(held))
 
     return placed
 
@@ -89,6 +92,11 @@ class Holdings:
         self._held: dict[int, list[int]] = {}
         self._targets: dict[int, int] = {}
 
+    @property
+    def free_cores(self) -> int:
+        """How many cores no block holds."""
+        return len(self._free)
+
     def of(self, query_id: int) -> tuple[int, ...]:
         """Return the cores that a block holds, none if it does not run."""
         return tuple(self._held.get(query_id, ()))
@@ -97,9 +105,7 @@ class Holdings:
         """Give a block that starts its cores. Raises ValueError if it runs already or too few are free."""
         if query_id in self._held:
             raise ValueError(f"query {query_id} holds cores {self._held[query_id]} already; release them")
-        chosen = self._place(cores, self._free, self._machine, ())
-        self._free.difference_update(chosen)
-        self._held[query_id] = list(chosen)
+        self._held[query_id] = self._chosen(cores, ())
         self._targets[query_id] = cores
 
     def resize(self, query_id: int, cores: int) -> None:
@@ -109,9 +115,7 @@ class Holdings:
         """
         held = self._running(query_id)
         if (missing := cores - len(held)) > 0:
-            chosen = self._place(missing, self._free, self._machine, held)
-            self._free.difference_update(chosen)
-            held += chosen
+            held += self._chosen(missing, held)
         self._targets[query_id] = cores
 
     def adopt(self, query_id: int, cores: int) -> None:
@@ -128,6 +132,17 @@ class Holdings:
         """Free all cores of a block that ended. Raises LookupError if it does not run."""
         self._free.update(self._running(query_id))
         del self._held[query_id], self._targets[query_id]
+
+    def _chosen(self, cores: int, held: Collection[int]) -> list[int]:
+        """Return cores that the placement picks; they are free no more."""
+        chosen = self._place(cores, self._free, self._machine, held)
+        if not self._free.issuperset(chosen):
+            raise ValueError(
+                f"cores {sorted(set(chosen) - self._free)} would be used by two blocks at once; the "
+                "placement may pick free cores only"
+            )
+        self._free.difference_update(chosen)
+        return list(chosen)
 
     def _running(self, query_id: int) -> list[int]:
         held = self._held.get(query_id)

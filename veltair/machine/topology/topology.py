@@ -1,15 +1,13 @@
-"""Machines: how many cores, which of them share an L3, and how fast cores, caches and memory are."""
+"""Machines: how many cores, which of them share an L3, and how fast cores and memory are."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
 from math import inf, isfinite, isinf
 
+CACHE_LINE_BYTES = 64
 # Speeds that may be unknown: infinite then, so that they limit nothing.
-LIMITS = (
-    *("core_dram_bytes_per_s", "link_bytes_per_s", "l2_bytes_per_s", "l3_bytes_per_s"),
-    *("all_l2_bytes_per_s", "all_l3_bytes_per_s"),
-)
-COSTS = ("dram_latency_s", "launch_s", "join_s")
+LIMITS = ("core_dram_bytes_per_s", "link_bytes_per_s")
+COSTS = ("launch_s", "join_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +21,9 @@ class Machine:
 
     What follows may be unknown, and then costs and limits nothing. `clock_factors` are points (active cores,
     clock relative to that of all cores), ascending, linear in between. Every `link_groups` cache groups (0:
-    all) share a link to memory of `link_bytes_per_s`. `core_dram_bytes_per_s`, `l2_bytes_per_s` and
-    `l3_bytes_per_s` are what one core reads, `all_l2_bytes_per_s` and `all_l3_bytes_per_s` what all cores
-    read together, `dram_latency_s` the time of a read that the next one waits for. `launch_s` and `join_s`
-    are what a kernel pays to start on several cores and to end on them. `vector_bits` are of the vectors that
-    reach the peak.
+    all) share a link to memory of `link_bytes_per_s`. `core_dram_bytes_per_s` is what one core reads.
+    `launch_s` and `join_s` are what a kernel pays to start on several cores and to end on them. `vector_bits`
+    are of the vectors that reach the peak.
     """
 
     name: str
@@ -42,14 +38,9 @@ class Machine:
     link_groups: int = 0
     link_bytes_per_s: float = inf
     core_dram_bytes_per_s: float = inf
-    l2_bytes_per_s: float = inf
-    l3_bytes_per_s: float = inf
-    dram_latency_s: float = 0.0
     launch_s: float = 0.0
     join_s: float = 0.0
     vector_bits: int = 256
-    all_l2_bytes_per_s: float = inf
-    all_l3_bytes_per_s: float = inf
 
     def __post_init__(self) -> None:
         self._check_cores()

@@ -1,22 +1,23 @@
-"""What the workers of gang.c were at when their process ended, for the process that waited for it."""
+"""Crash notes: which layer each worker was running, read by the parent after a crash."""
 
 from pathlib import Path
-from struct import Struct
 
-NAME_BYTES = 48  # of a model's name, as in gang.c
+import numpy as np
 
-_NOTE = Struct(f"<QII{NAME_BYTES}s")  # query, layer, is running, model
+# crash_note_t of pool.h, in the file's layout: `NativePool` checks that both are the same.
+CRASH_NOTE = np.dtype([("query", "<u8"), ("layer", "<u4"), ("is_running", "<u4"), ("name", "S48")])
 
 
 def read_notes(path: Path) -> list[str]:
-    """Return what the workers were at when their process ended, one line for each that ran a block.
+    """Return what the workers were running when their process ended, one line for each that ran a block.
 
-    `path` is what a `NativeGang` was given as `notes`. A signal handler could not tell more, and would itself
+    `path` is what a `NativePool` was given as `notes`. A signal handler could not tell more, and would itself
     run in a process that is broken: the file is mapped memory, which outlives it.
     """
-    found = []
-    for index, (query, layer, is_running, name) in enumerate(_NOTE.iter_unpack(path.read_bytes())):
-        if is_running:
-            model = name.split(b"\0")[0].decode(errors="replace")
-            found.append(f"worker {index}: layer {layer} of {model}, query {query}")
-    return found
+    notes = np.frombuffer(path.read_bytes(), CRASH_NOTE)
+    return [
+        f"worker {index}: layer {note['layer']} of {note['name'].decode(errors='replace')}, "
+        f"query {note['query']}"
+        for index, note in enumerate(notes)
+        if note["is_running"]
+    ]

@@ -1,7 +1,6 @@
 """Workers, one pinned to each core, that run the layers of blocks on the cores granted to them.
 
-`WorkerPool` is what the engine knows of them. `native_pool.py` has the workers in C, `tvm_pool.py` Python
-threads on TVM's own thread pools; `launchers.py` picks by name.
+`WorkerPool` is what the engine knows of them, `native_pool.py` has the workers in C.
 """
 
 import os
@@ -63,7 +62,7 @@ class Servable(Protocol):
 
 
 class QueryBuffers(Protocol):
-    """A `Runnable` as a gang runs it."""
+    """A `Runnable` as workers run it."""
 
     @property
     def runnable(self) -> Runnable:
@@ -91,7 +90,7 @@ class BlockRun:
     """
 
     query_id: int
-    bound: QueryBuffers
+    buffers: QueryBuffers
     start: int
     stop: int
     grant: Grant
@@ -135,14 +134,14 @@ class WorkerPool(Protocol):
     def run(self, block: BlockRun) -> None:
         """Start a block on its grant. The worker of the first core leads it, to its end.
 
-        Raises LookupError for a core that is not the gang's.
+        Raises LookupError for a core that is not a worker's.
         """
 
     def resize(self, block: BlockRun, grant: Grant) -> None:
         """Grant a running block other cores and versions; it adopts them at its next layer end.
 
         A grant that comes too late, or is followed by another, is never adopted. Raises ValueError if the
-        first core is another one, LookupError for a core that is not the gang's.
+        first core is another one, LookupError for a core that is not a worker's.
         """
 
     def wait(self, timeout_s: float | None) -> Sequence[Notice]:

@@ -1,7 +1,7 @@
 """The backend in real time: real kernels on pinned cores.
 
-One thread, the one that calls wait(), decides and keeps all books. Workers tell what happened through the
-gang, LoadGen's reader and whoever works aside through a queue; all of them end the wait.
+One thread, the decision thread that calls wait(), keeps all accounts. Workers report what happened by
+notices, LoadGen's reader and the background worker by messages; all of them end the wait.
 """
 
 import heapq
@@ -15,7 +15,7 @@ import numpy as np
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.costs.table import CostTable
 from veltair.machine.interference.source import InterferenceSource
-from veltair.machine.topology.placement import Placement, remember
+from veltair.machine.topology.placement import Holdings, Placement, remember
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.pool import (
     STOP_S,
@@ -29,12 +29,11 @@ from veltair.machine.workers.pool import (
     Sample,
     Servable,
 )
-from veltair.machine.workers.tvm_pool import TvmPool
-from veltair.serving.engine.background import BackgroundWorker, Work
+from veltair.serving.engine.background import BackgroundWorker, Job
 from veltair.serving.engine.messages import Arrived, Done, EngineMessage, Failed, Flushed
 from veltair.serving.engine.running_blocks import Progress, RunningBlock
 from veltair.serving.engine.warm_up import warm_up
-from veltair.serving.engine.watchdog import EngineError, Watch
+from veltair.serving.engine.watchdog import EngineError, Watchdog
 from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized, Woken
 from veltair.serving.loop.policy import Allocation, Resize
 from veltair.serving.loop.query import Query
@@ -43,7 +42,6 @@ __all__ = ["Engine", "EngineError", "Sample"]
 
 BLOCKS_REMEMBERED = 4096
 HUNG_STOP_S = 0.1  # what ends by then is not what hangs
-_NOTHING_HELD: frozenset[int] = frozenset()
 
 
 class Engine:
@@ -63,7 +61,7 @@ class Engine:
         placement: Placement,
         interference: InterferenceSource,
         drain_s: float,
-        launch: Launch = TvmPool,
+        launch: Launch,
     ) -> None:
         """Start the workers with `launch`. `samples` maps LoadGen's sample index to a model and its input.
 
@@ -77,26 +75,25 @@ class Engine:
         self.zero_s = time.monotonic()
         self.wrong_answers = 0
         self._models, self._samples, self._qos_s = models, samples, qos_s
-        self._costs, self._machine, self._place = costs, machine, remember(placement, machine)
+        self._costs, self._machine = costs, machine
         self._interference, self._drain_s = interference, drain_s
         self._messages: deque[EngineMessage] = deque()
-        self._happened: deque[Notice] = deque()
+        self._notices: deque[Notice] = deque()
         # The next block waits for what is done at the end of one, and blocks repeat.
         self._profiled_s = lru_cache(BLOCKS_REMEMBERED)(self._sum_profiled)
         self._pool = launch(machine.core_ids)
-        self._idle = {name: [self._room(name) for _ in machine.core_ids] for name in models}
-        self._free = set(machine.core_ids)
-        self._held: dict[int, set[int]] = {}
+        self._idle = {name: [self._new_buffers(name) for _ in machine.core_ids] for name in models}
+        self._holdings = Holdings(machine, remember(placement, machine))
         self._blocks: dict[int, RunningBlock] = {}
-        self._rooms: dict[int, QueryBuffers] = {}
+        self._buffers: dict[int, QueryBuffers] = {}
         self._query_samples: dict[int, Sample] = {}
         self._progress = Progress(self._blocks, self._pool)
         self._wakes: list[float] = []
         self._close_at_s: float | None = None
         self._closed = False
-        self._watch = Watch(self._pool, costs, machine.core_ids)
-        self._background = BackgroundWorker(lambda then: self._post(Done(then)), self.fail)
-        self._open_aside = 0
+        self._watchdog = Watchdog(self._pool, costs, machine.core_ids)
+        self._background = BackgroundWorker(self._post_done, self.fail)
+        self._background_jobs = 0
 
     # What other threads call.
 
@@ -116,9 +113,12 @@ class Engine:
         """Return seconds since the engine was made."""
         return time.monotonic() - self.zero_s
 
-    def _post(self, what: EngineMessage) -> None:
-        self._messages.append(what)
+    def _post(self, message: EngineMessage) -> None:
+        self._messages.append(message)
         self._pool.poke()
+
+    def _post_done(self, on_done: Job) -> None:
+        self._post(Done(on_done))
 
     # What serve() calls.
 
@@ -129,10 +129,10 @@ class Engine:
         was given.
         """
         while not self._closed:
-            if self._messages and not self._happened:
-                self._happened.extend(self._pool.wait(0.0))
-            if self._happened:  # first, since it frees cores
-                event = self._on_notice(self._happened.popleft())
+            if self._messages and not self._notices:
+                self._notices.extend(self._pool.wait(0.0))
+            if self._notices:  # first, since they free cores
+                event = self._on_notice(self._notices.popleft())
             elif self._messages:
                 event = self._on_message(self._messages.popleft())
             elif self._is_over():
@@ -146,19 +146,18 @@ class Engine:
     def start(self, allocation: Allocation) -> None:
         """Run a block on cores that the placement picks."""
         query_id, block = allocation.query_id, allocation.block
-        cores = self._place(allocation.cores, frozenset(self._free), _NOTHING_HELD)
-        self._hold(query_id, cores)
+        self._holdings.take(query_id, allocation.cores)
         first = block.start == 0
         if first:
             idle = self._idle[block.model]
-            self._rooms[query_id] = idle.pop() if idle else self._room(block.model)
-        room = self._rooms[query_id]
-        last = block.stop == len(room.runnable.calls)
+            self._buffers[query_id] = idle.pop() if idle else self._new_buffers(block.model)
+        buffers = self._buffers[query_id]
+        last = block.stop == len(buffers.runnable.calls)
         sample = self._query_samples[query_id]
-        grant = Grant(cores, allocation.versions)
+        grant = Grant(self._holdings.of(query_id), allocation.versions)
         run = BlockRun(
             query_id,
-            room,
+            buffers,
             block.start,
             block.stop,
             grant,
@@ -171,17 +170,9 @@ class Engine:
     def resize(self, resize: Resize) -> None:
         """Grant a running block other cores; it adopts them at its next layer end."""
         run = self._blocks[resize.query_id].run
-        cores = run.grant.cores
-        if resize.cores > len(cores):
-            held = self._held[resize.query_id]
-            # Cores that an earlier grant has yet to give back are its own still.
-            own = [core for core in sorted(held) if core not in cores][: resize.cores - len(cores)]
-            cores = (*cores, *own)
-            if missing := resize.cores - len(cores):
-                gained = self._place(missing, frozenset(self._free), frozenset(held))
-                self._hold(resize.query_id, gained)
-                cores = (*cores, *gained)
-        self._pool.resize(run, Grant(cores[: resize.cores], resize.versions or run.grant.versions))
+        self._holdings.resize(resize.query_id, resize.cores)
+        cores = self._holdings.of(resize.query_id)[: resize.cores]
+        self._pool.resize(run, Grant(cores, resize.versions or run.grant.versions))
 
     def wake_at(self, time_s: float) -> None:
         """Deliver Woken at that time."""
@@ -197,28 +188,25 @@ class Engine:
 
     def cores_of(self, query_id: int) -> tuple[int, ...]:
         """Return the cores that a query's block holds, those of its last grant first; none if none runs."""
-        if query_id not in self._blocks:
-            return ()
-        granted = self._blocks[query_id].run.grant.cores
-        return (*granted, *sorted(self._held[query_id].difference(granted)))
+        return self._holdings.of(query_id)
 
-    def in_background(self, work: Work, then: Work) -> None:
-        """Do some work on another thread, after what was asked before, then call `then` on this one.
+    def in_background(self, job: Job, on_done: Job) -> None:
+        """Do a job on the background worker, after earlier ones, then call `on_done` on this thread.
 
-        The run is not over before that. An error of `work` ends it.
+        The run is not over before that. An error of the job ends it.
         """
-        self._open_aside += 1
-        self._background.do(work, then)
+        self._background_jobs += 1
+        self._background.submit(job, on_done)
 
     def stop(self) -> None:
-        """Let running kernels and the work aside that has begun end, and stop the threads.
+        """Let running kernels and the background job that has begun end, and stop the threads.
 
         Raises EngineError if one does not end: only the end of the process will.
         """
-        timeout_s = HUNG_STOP_S if self._watch.found_hang else STOP_S
+        timeout_s = HUNG_STOP_S if self._watchdog.found_hang else STOP_S
         is_gone = self._background.stop(timeout_s)
         left = self._pool.stop(timeout_s)
-        if self._watch.found_hang:
+        if self._watchdog.found_hang:
             return
         if left:
             raise EngineError(
@@ -235,22 +223,22 @@ class Engine:
 
         The models are in memory. Raises EngineError if one fails or hangs.
         """
-        for name, rooms in self._idle.items():
+        for name, buffers in self._idle.items():
             if names is not None and name not in names:
                 continue
             solo = tuple(int(version) for version in self._costs.model(name).solo)
             cores, block = self._machine.core_ids, LayerBlock(name, 0, len(solo))
             sample = next(sample for model, sample in self._samples if model == name)
             whole = Allocation(-1, block, solo, len(cores))
-            warm_up(self._pool, self._watch, whole, rooms, cores, sample)
+            warm_up(self._pool, self._watchdog, whole, buffers, cores, sample)
 
-    # Books.
+    # Accounts.
 
-    def _room(self, model: str) -> QueryBuffers:
+    def _new_buffers(self, model: str) -> QueryBuffers:
         return self._pool.bind(self._models[model].instance(), model)
 
     def _is_over(self) -> bool:
-        is_idle = not self._blocks and not self._wakes and not self._open_aside
+        is_idle = not self._blocks and not self._wakes and not self._background_jobs
         return self._close_at_s is not None and is_idle
 
     def _poll(self) -> Event | None:
@@ -258,11 +246,11 @@ class Engine:
         due = self._wakes[:1] if self._close_at_s is None else [*self._wakes[:1], self._close_at_s]
         timeout_s = max(0.0, min(due) - self.now_s()) if due else None
         if self._blocks:
-            self._watch.look(self._blocks.values())
-            period_s = self._watch.period_s
+            self._watchdog.check(self._blocks.values())
+            period_s = self._watchdog.period_s
             timeout_s = period_s if timeout_s is None else min(timeout_s, period_s)
-        self._happened.extend(self._pool.wait(timeout_s))
-        if self._happened or self._messages or not due or min(due) > self.now_s():
+        self._notices.extend(self._pool.wait(timeout_s))
+        if self._notices or self._messages or not due or min(due) > self.now_s():
             return None
         return self._due()
 
@@ -282,9 +270,9 @@ class Engine:
             case Flushed():
                 self._close_at_s = message.time_s + self._drain_s
                 return None
-            case Done(then=then):
-                self._open_aside -= 1
-                then()
+            case Done(on_done=on_done):
+                self._background_jobs -= 1
+                on_done()
                 return None
             case Failed(error=error):
                 raise error
@@ -295,18 +283,18 @@ class Engine:
         block, grant = notice.block, notice.grant
         if grant is not block.grant:
             return None  # a newer one is on its way or in use: only the last frees cores for sure
-        self._release(block.query_id, self._held[block.query_id].difference(grant.cores))
+        self._holdings.adopt(block.query_id, len(grant.cores))
         return Resized(notice.monotonic_s - self.zero_s, block.query_id, len(grant.cores))
 
     def _end(self, ended: Ended) -> Event:
         query_id = ended.block.query_id
         started = self._blocks.pop(query_id)
         self._raise(ended, started.allocation)
-        self._release(query_id, set(self._held[query_id]))
+        self._holdings.release(query_id)
         self._observe(started, ended.busy_s)
         if ended.block.check is not None:
             self.wrong_answers += ended.wrong_outputs
-            self._idle[started.allocation.block.model].append(self._rooms.pop(query_id))
+            self._idle[started.allocation.block.model].append(self._buffers.pop(query_id))
             del self._query_samples[query_id]
         return BlockEnd(ended.monotonic_s - self.zero_s, query_id)
 
@@ -314,7 +302,7 @@ class Engine:
         if isinstance(ended.error, CoreLostError):
             raise EngineError(f"{allocation.block}: {ended.error}") from ended.error
         if ended.error is not None:
-            self._watch.check_allowance()  # where that is why, it must not be put on the kernel
+            self._watchdog.check_allowance()  # where that is why, it must not be put on the kernel
             raise EngineError(
                 f"a kernel of {allocation.block} failed after {ended.ended_layers} layers: {ended.error}; "
                 "build the model anew (rule `build`)"
@@ -333,15 +321,3 @@ class Engine:
         costs, at = self._costs.model(block.model), self._costs.core_index(cores)
         seconds = costs.seconds[layers, versions, at]
         return float(seconds[:, 0].sum()), float(seconds[:, -1].sum())
-
-    def _hold(self, query_id: int, cores: Sequence[int]) -> None:
-        if not self._free.issuperset(cores):
-            raise EngineError(f"cores {sorted(set(cores) - self._free)} would be used by two blocks at once")
-        self._free.difference_update(cores)
-        self._held.setdefault(query_id, set()).update(cores)
-
-    def _release(self, query_id: int, cores: set[int]) -> None:
-        self._held[query_id] -= cores
-        if not self._held[query_id]:
-            del self._held[query_id]
-        self._free |= cores

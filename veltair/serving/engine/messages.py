@@ -1,8 +1,8 @@
-"""What other threads tell the one that decides on an engine."""
+"""Messages from other threads to the engine's decision thread."""
 
 from dataclasses import dataclass
 
-from veltair.serving.engine.background import Work
+from veltair.serving.engine.background import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Work beside the decisions ended; this is to follow."""
+    """A background job ended; `on_done` is to be called on the decision thread."""
 
-    then: Work
+    on_done: Job
 
 
 EngineMessage = Arrived | Flushed | Failed | Done

@@ -13,11 +13,11 @@ from veltair.serving.loop.policy import Allocation, Resize
 class OnDemand:
     """Passes everything on to another backend, but a block only once its model is in memory.
 
-    A model is in use while a block of it runs. It is loaded aside, while decisions go on: one load at a time,
-    in the order in which blocks were given cores. Until then a block waits on the cores that it was given;
-    later ones whose models are in memory run meanwhile. Where those in use leave no room for the next load,
-    later blocks wait too, lest a model in constant use keep another one out for ever. Some block always runs
-    then, so the wait ends.
+    A model is in use while a block of it runs. It is loaded in the background, while decisions go on: one
+    load at a time, in the order in which blocks were given cores. Until then a block waits on the cores that
+    it was given; later ones whose models are in memory run meanwhile. Where those in use leave no room for
+    the next load, later blocks wait too, lest a model in constant use keep another one out for ever. Some
+    block always runs then, so the wait ends.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class OnDemand:
         for name in models:
             if name not in memory.resident and (refused := memory.refusal(name)) and refused.is_final:
                 raise ModelMemoryError(f"{refused} (`engine.memory_mb`)")
-        self._backend, self._memory, self._do_aside = backend, memory, in_background
+        self._backend, self._memory, self._in_background = backend, memory, in_background
         self._waiting: dict[int, Allocation] = {}
         self._running: dict[int, str] = {}  # the model of each query's block
         # Changes of blocks that wait, of each the last one: only that frees cores for sure.
@@ -100,7 +100,7 @@ class OnDemand:
         """Begin to load a model, and return whether there is room for it."""
         loading = self._memory.refusal(model) or self._memory.begin(model)
         if isinstance(loading, Loading):
-            self._do_aside(loading.run, partial(self._end_load, loading))
+            self._in_background(loading.run, partial(self._end_load, loading))
             return True
         if not self._running:
             raise ModelMemoryError(str(loading))  # nobody's end will make room

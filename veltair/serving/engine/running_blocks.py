@@ -1,4 +1,4 @@
-"""The blocks that run on real cores, and how far they are."""
+"""The blocks that run on real cores, and their progress."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from veltair.serving.loop.policy import Allocation
 
 @dataclass(slots=True)
 class RunningBlock:
-    """A block under way: what was allocated, as what it runs, and the grant that it began with."""
+    """A running block: its allocation, its run on the workers, and the grant that it began with."""
 
     allocation: Allocation
     run: BlockRun

@@ -1,4 +1,4 @@
-"""What is done before the first query comes, so that none pays for first touches."""
+"""Warm-up: each model runs once before the first query, so that no query pays for first touches of memory."""
 
 from collections.abc import Iterable
 
@@ -12,37 +12,37 @@ from veltair.machine.workers.pool import (
     WorkerPool,
 )
 from veltair.serving.engine.running_blocks import RunningBlock
-from veltair.serving.engine.watchdog import EngineError, Watch
+from veltair.serving.engine.watchdog import EngineError, Watchdog
 from veltair.serving.loop.policy import Allocation
 
 
 def warm_up(
     pool: WorkerPool,
-    watch: Watch,
+    watchdog: Watchdog,
     allocation: Allocation,
-    rooms: Iterable[QueryBuffers],
+    buffers: Iterable[QueryBuffers],
     cores: tuple[int, ...],
     sample: Sample,
 ) -> None:
-    """Run a block as allocated, alone, on these cores once in each of its model's rooms.
+    """Run a block as allocated, alone, on these cores once in each of its model's buffers.
 
     Raises EngineError if it fails or hangs.
     """
     block, grant = allocation.block, Grant(cores, allocation.versions)
-    for room in rooms:
-        run = BlockRun(allocation.query_id, room, block.start, block.stop, grant, put_in=sample)
+    for one in buffers:
+        run = BlockRun(allocation.query_id, one, block.start, block.stop, grant, put_in=sample)
         pool.run(run)
-        error = _end_of_only_block(pool, watch, RunningBlock(allocation, run, grant))
+        error = _end_of_only_block(pool, watchdog, RunningBlock(allocation, run, grant))
         if isinstance(error, CoreLostError):
             raise EngineError(str(error)) from error
         if error is not None:
-            watch.check_allowance()
+            watchdog.check_allowance()
             raise EngineError(f"{block.model} fails to run: {error}; build it anew (rule `build`)") from error
 
 
-def _end_of_only_block(pool: WorkerPool, watch: Watch, started: RunningBlock) -> Exception | None:
+def _end_of_only_block(pool: WorkerPool, watchdog: Watchdog, started: RunningBlock) -> Exception | None:
     while True:
-        watch.look([started])
-        for notice in pool.wait(watch.period_s):
+        watchdog.check([started])
+        for notice in pool.wait(watchdog.period_s):
             if isinstance(notice, Ended):
                 return notice.error

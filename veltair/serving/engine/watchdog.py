@@ -1,4 +1,4 @@
-"""What must not go on unseen while blocks run: a layer that hangs, and cores that are taken away."""
+"""Finds layers that hang and cores that are taken away while blocks run."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from veltair.machine.topology.cpu_limits import allowance
 from veltair.machine.workers.pool import WorkerPool
 from veltair.serving.engine.running_blocks import RunningBlock
 
-WATCH_S = 0.25  # how often is looked
+PERIOD_S = 0.25  # between checks
 HANG_FACTOR = 10.0
 # Workers give way to everything else on the machine: a layer may wait for its core longer than it takes.
 HANG_S = 1.0
@@ -20,33 +20,33 @@ class EngineError(RuntimeError):
     """A run on real cores failed; the message says where and what to do."""
 
 
-class Watch:
-    """Looks now and then at the blocks under way and at what the system allows.
+class Watchdog:
+    """Checks now and then the running blocks, and the cores and the quota that the system allows.
 
     `found_hang` tells that a worker will never end.
     """
 
     def __init__(self, pool: WorkerPool, costs: CostTable, core_ids: Sequence[int]) -> None:
-        """Begin; what this thread may use now it must keep."""
+        """Remember what this thread may use now: it must keep that."""
         self._pool, self._costs, self._core_ids = pool, costs, core_ids
         self._allowed = allowance()
-        self._looked_s = time.monotonic()
+        self._checked_s = time.monotonic()
         self.found_hang = False
 
     @property
     def period_s(self) -> float:
-        """How long to wait at most before the next look."""
-        return WATCH_S
+        """The longest wait before the next check."""
+        return PERIOD_S
 
-    def look(self, blocks: Iterable[RunningBlock]) -> None:
-        """Look, unless it was just done.
+    def check(self, blocks: Iterable[RunningBlock]) -> None:
+        """Check, unless that was just done.
 
         Raises EngineError for a layer that takes far longer than it ever did, and as `check_allowance`.
         """
         now_s = time.monotonic()
-        if now_s - self._looked_s < WATCH_S:
+        if now_s - self._checked_s < PERIOD_S:
             return
-        self._looked_s = now_s
+        self._checked_s = now_s
         self.check_allowance()
         for started in blocks:
             self._check_layer(started, now_s - self._pool.layer_started_s(started.run))

@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import NamedTuple
 
+NEVER_S = 1e6  # a drain or a target that no run reaches
+
 
 class Query(NamedTuple):
     """One request for one sample of a model; `arrival_s` is its scheduled arrival."""

@@ -1,0 +1,15 @@
+from tests.support.table_builders import make_config, make_tables
+from veltair.evaluation.experiment.scenario import policy_maker, scenario_of
+
+
+def test_a_scenario_has_the_targets_of_the_configuration_in_seconds() -> None:
+    assert scenario_of(make_config(), make_tables(), "mix").qos_s == {"small": 0.020, "large": 0.040}
+
+
+def test_a_policy_gets_the_options_of_the_configuration() -> None:
+    layers = {"Blocks": {"path": "baselines.fixed_blocks:FixedBlocks", "options": {"layers": 1}}}
+    changed = make_config(policies=layers)
+    context = scenario_of(make_config(), make_tables(), "mix").context
+    first, second = (policy_maker(changed, "Blocks")(context) for _ in range(2))
+    assert first is not second
+    assert type(first).__name__ == "FixedBlocks"

@@ -1,0 +1,17 @@
+"""The timelines of measured runs as files to look at."""
+
+from pathlib import Path
+
+from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
+from veltair.evaluation.figures.timeline_files import write_timeline
+
+
+def draw_timelines(folder: Path, output: Path) -> None:
+    """Write the trace and the picture of each run below a folder, named after the folder of the run.
+
+    A run in which no block ran has no picture.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.glob(f"**/{TIMELINE}")):
+        recorded = read_recorded(path)
+        write_timeline(recorded.timeline, recorded.run, output / path.parent.name)
