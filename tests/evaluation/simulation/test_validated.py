@@ -13,7 +13,7 @@ from tests.support.table_builders import make_config, make_tables
 from veltair.config import Config
 from veltair.evaluation.claims.rules import Source
 from veltair.evaluation.claims.values import ClaimTables, judge_from_tables
-from veltair.evaluation.metrics.policies_table import site_name
+from veltair.evaluation.metrics.policies_table import source_name
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.simulation import validated as module
 from veltair.evaluation.simulation.steps import simulate_capacity, simulate_loads, simulation_settings
@@ -113,7 +113,7 @@ def test_capacities_records_titles_and_claims_follow_the_record(
     capacity = pd.concat(map(pd.read_csv, paths), ignore_index=True)
     assert set(capacity["validated"]) == set(read_records(records)["validated"]) == {passed}
     machine = here().machine.name
-    assert site_name(("simulator", machine), capacity).endswith(": UNVALIDATED") is not passed
+    assert source_name(("simulator", machine), capacity).endswith(": UNVALIDATED") is not passed
     metric = capacity_ratio(policy="FcfsMin", to="Planaria")
     found = judge_from_tables(
         claim(metric=metric), Source(backend="simulator", machine=machine), ClaimTables(capacity)
