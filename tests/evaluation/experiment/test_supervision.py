@@ -45,6 +45,16 @@ def test_an_error_of_the_work_is_told_once_and_fails_the_script(tmp_path: Path) 
     assert done.stderr.count("error: no such layer") == 1
 
 
+def test_an_error_is_told_alone_where_an_orderly_end_would_crash(tmp_path: Path) -> None:
+    crash_late = "import atexit; atexit.register(os.kill, os.getpid(), signal.SIGSEGV)"
+    done = supervised(
+        f"{crash_late}; raise ValueError('its kernel hangs')", tmp_path, note(1, 0, RUNNING, "x")
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"error: its kernel hangs\n(the trace is in {tmp_path / 'log'})\n"
+    assert not (tmp_path / "notes").exists()
+
+
 def test_a_crash_is_told_with_what_the_workers_were_at(tmp_path: Path) -> None:
     notes = note(7, 3, RUNNING, "resnet50") + note(8, 1, RESTING, "bert")
     done = supervised("os.kill(os.getpid(), signal.SIGSEGV)", tmp_path, notes)

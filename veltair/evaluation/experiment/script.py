@@ -7,6 +7,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from veltair.evaluation.experiment.supervision import end_if_supervised
+
 
 class _Tee:
     """Writes to the log and to the terminal, so that a person sees progress and finds it later."""
@@ -41,4 +43,6 @@ def logged(log: str) -> Iterator[None]:
         except Exception as error:
             traceback.print_exc(file=file)
             file.flush()
-            sys.exit(f"error: {str(error) or type(error).__name__}\n(the trace is in {path})")
+            message = f"error: {str(error) or type(error).__name__}\n(the trace is in {path})"
+            end_if_supervised(message)
+            sys.exit(message)

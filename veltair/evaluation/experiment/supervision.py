@@ -9,6 +9,7 @@ from pathlib import Path
 from veltair.machine.workers.crash_notes import read_notes
 
 _PR_SET_PDEATHSIG = 1
+_supervised = False  # whether this process is one that another waits for
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -42,8 +43,21 @@ def supervise(notes: Path) -> None:
     raise SystemExit(code)
 
 
+def end_if_supervised(message: str) -> None:
+    """Print an error and end the process that `supervise` returned in at once; in any other do nothing.
+
+    Workers may still be in kernels then, which would crash when an orderly end takes their memory away.
+    """
+    if _supervised:
+        print(message, file=sys.__stderr__, flush=True)
+        sys.stdout.flush()
+        os._exit(1)
+
+
 def _end_with(parent: int) -> None:
     """Let this process be killed when its parent ends."""
+    global _supervised  # noqa: PLW0603 # a fact about this process
+    _supervised = True
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before that took effect
         os._exit(1)
