@@ -15,11 +15,13 @@ from tests.support.random_builders import LAYERS, VERSIONS, random_context, rand
 from tests.support.sim_builders import Cost, allocation, context, trace
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine import c_build as native
+from veltair.machine.c_library import CLayoutError
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot
 from veltair.serving.loop.query import Query
+from veltair.serving.simulator import native_core
 from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import SensorError, Simulator
 
@@ -182,3 +184,9 @@ def test_another_core_is_refused():
             drain_s=1.0,
             core="fortran",
         )
+
+
+def test_another_number_of_cache_sizes_than_the_headers_is_refused(monkeypatch, c_build: Path):
+    monkeypatch.setattr(native_core, "CACHE_BYTES", native_core.CACHE_BYTES[:-1])
+    with pytest.raises(CLayoutError, match=r"CACHE_SIZES of simulator_core\.h is 8, but there are 7"):
+        native_core.load.__wrapped__(c_build)

@@ -186,6 +186,17 @@ def test_a_subclass_that_decides_otherwise_does_not_inherit_the_spec():
     assert first.start_s == 1.0
 
 
+def test_a_subclass_with_another_constructor_only_inherits_the_spec():
+    class Half(FcfsMin):
+        def __init__(self, context: Context) -> None:
+            super().__init__(context, AT_ONCE, alpha=0.5)
+
+    spec = spec_of(Half(context({"m": [[Cost(1.0)]]})))
+    assert spec is not None
+    assert spec.budgets is not None
+    assert spec.budgets.alpha == 0.5
+
+
 def test_a_policy_that_leaves_queries_waiting_for_good_is_named():
     served = context({"m": [[Cost(1.0)]]}, cores=(1, 2))
     tables = spec_of(fcfs(served)).tables  # type: ignore[union-attr]

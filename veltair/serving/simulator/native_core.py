@@ -26,6 +26,7 @@ LOOP_SOURCE = SOURCE.with_name("serving_loop.c")
 HEADERS = [SOURCE.with_name(name) for name in ("simulator_core.h", "serving_loop.h")]
 
 _OK = 0
+_NO_BYTES = (nan,) * len(CACHE_BYTES)
 
 
 @dataclass(slots=True)
@@ -296,16 +297,17 @@ def _model(
 
 
 def _cost_models(layers: Sequence[Sequence[LayerCostModel]], most: int, arrays: KeptArrays) -> Any:
-    """Return `most` cost models a layer. A study of fewer versions leaves out what the table lacks."""
+    """Return `most` cost models a layer: no more than the table has versions, zeros where there are fewer."""
     dtype = arrays.library.dtype("cost_model_t")
     records = np.zeros((len(layers), most), dtype)
-    for layer, versions in enumerate(layers):
-        for version, cost_model in enumerate(versions[:most]):
-            tiling, record = cost_model.tiling, records[layer, version]
-            record["compute_s"] = cost_model.compute_s
-            record["parallelism"] = tiling.parallelism
-            record["blocking_bytes"] = tiling.blocking_bytes
-            record["compulsory_bytes"] = tiling.compulsory_bytes
-            record["steepness"] = tiling.steepness
-            record["fetched_bytes"] = tiling.fetched_bytes or nan
+    known = [one for versions in layers for one in versions[:most]]
+    layer = [number for number, versions in enumerate(layers) for _ in versions[:most]]
+    version = [number for versions in layers for number in range(len(versions[:most]))]
+    tilings = [one.tiling for one in known]
+    records["compute_s"][layer, version] = [one.compute_s for one in known]
+    records["parallelism"][layer, version] = [tiling.parallelism for tiling in tilings]
+    records["blocking_bytes"][layer, version] = [tiling.blocking_bytes for tiling in tilings]
+    records["compulsory_bytes"][layer, version] = [tiling.compulsory_bytes for tiling in tilings]
+    records["steepness"][layer, version] = [tiling.steepness for tiling in tilings]
+    records["fetched_bytes"][layer, version] = [tiling.fetched_bytes or _NO_BYTES for tiling in tilings]
     return arrays.pointer(records, dtype)
