@@ -12,7 +12,7 @@ RUN = Run("engine", "server", True, "mix", "Planaria", 50.0, 7)
 
 def test_a_timeline_reads_back_equal(tmp_path: Path) -> None:
     timeline, _ = recorded_run(2)
-    timeline = replace(timeline, machine=replace(timeline.machine, l3_bytes_per_s=inf))
+    timeline = replace(timeline, machine=replace(timeline.machine, link_bytes_per_s=inf))
     write_recorded(timeline, RUN, tmp_path)
     found = read_recorded(tmp_path / TIMELINE)
     assert (found.timeline, found.run) == (timeline, RUN)
