@@ -96,7 +96,7 @@ LINES = {
     "simulator": ("veltair/serving/simulator/simulator.py", "def wait(self"),
     "simulator in C": ("veltair/serving/simulator/simulator_core.c", "#include"),
     "engine": ("veltair/serving/engine/engine.py", "def wait(self"),
-    "workers in C": ("veltair/machine/workers/gang.c", "#include"),
+    "workers in C": ("veltair/machine/workers/pool.c", "#include"),
     "choice of versions": ("veltair/compiler/select/select.py", "def select("),
     "metrics": ("veltair/evaluation/metrics/metrics.py", "def rates("),
     "figure": ("veltair/evaluation/figures/policy_plots.py", "def paper_qps_figure("),

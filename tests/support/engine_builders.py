@@ -36,7 +36,7 @@ class PythonModel:
         self.instances = 0
 
     def instance(self) -> Any:
-        """Return room for one query: here, itself."""
+        """Return buffers for one query: here, itself."""
         self.instances += 1
         return self
 
@@ -97,7 +97,7 @@ class FakePool:
         self.notices: list[Notice] = []
 
     def bind(self, runnable: Runnable, name: str) -> QueryBuffers:
-        """Return a query's room as blocks name it."""
+        """Return a query's buffers as blocks name them."""
         return FakeBuffers(runnable)
 
     def run(self, block: BlockRun) -> None:

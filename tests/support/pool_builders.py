@@ -16,7 +16,7 @@ Kernel = Callable[[], object]
 
 
 class Room:
-    """A query's room whose layers are given: kernels and arguments by version."""
+    """A query's buffers whose layers are given: kernels and arguments by version."""
 
     def __init__(
         self, calls: Sequence[Sequence[tuple[Any, tuple[Any, ...]]]], inputs: Any = (), outputs: Any = ()
@@ -50,7 +50,7 @@ def block_of(
     put_in: Sample | None = None,
     check: Sample | None = None,
 ) -> BlockRun:
-    """Return a block of all layers of a room, in their first versions unless others are named."""
+    """Return a block of all layers of a model, in their first versions unless others are named."""
     layers = len(room.calls)
     grant = Grant(cores, versions or (0,) * layers)
     return BlockRun(1, pool.bind(room, "net"), 0, layers, grant, put_in=put_in, check=check)

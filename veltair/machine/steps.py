@@ -1,4 +1,4 @@
-"""The machine's steps of a run, one a rule: each reads and writes the files that it is told."""
+"""The machine's steps of a run, one a rule: each reads and writes the files that it is given."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence

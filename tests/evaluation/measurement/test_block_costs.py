@@ -67,7 +67,7 @@ def test_a_model_has_samples_of_every_kind(
 ) -> None:
     monkeypatch.setattr("veltair.evaluation.measurement.block_costs.STARTS", 8)
     monkeypatch.setattr("veltair.evaluation.measurement.block_costs.GRANTS", 3)
-    monkeypatch.setattr("veltair.evaluation.measurement.block_costs.ADOPTIONS", 5)
+    monkeypatch.setattr("veltair.evaluation.measurement.block_costs.RESIZES", 5)
     found = sample_blocks(tiny_tables(tiny_loaded, CORES), {"tiny": tiny_loaded}, launch)
     assert tuple(found.columns) == COLUMNS
     counts = found.groupby(["cost", "cores"]).size().to_dict()

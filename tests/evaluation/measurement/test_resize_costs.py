@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pool_builders import python_room
-from veltair.evaluation.measurement.resize_costs import adoptions
+from veltair.evaluation.measurement.resize_costs import layer_resizes
 from veltair.machine.costs.block_costs import GROW, SHRINK
 from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import KernelError
@@ -21,8 +21,8 @@ def wait() -> None:
 def test_every_layer_but_the_first_adopts_a_change_each_way(c_build: Path) -> None:
     pool = NativePool(CORES, c_build)
     try:
-        room = pool.bind(python_room(wait, wait, wait), "net")
-        found = [name for name, _ in adoptions(pool, room, (0, 0, 0), CORES)]
+        buffers = pool.bind(python_room(wait, wait, wait), "net")
+        found = [name for name, _ in layer_resizes(pool, buffers, (0, 0, 0), CORES)]
     finally:
         pool.stop()
     assert found == [SHRINK, SHRINK, GROW, GROW]
@@ -31,7 +31,7 @@ def test_every_layer_but_the_first_adopts_a_change_each_way(c_build: Path) -> No
 def test_one_core_has_nothing_to_adopt(c_build: Path) -> None:
     pool = NativePool(CORES[:1], c_build)
     try:
-        assert list(adoptions(pool, pool.bind(python_room(wait, wait), "net"), (0, 0), CORES[:1])) == []
+        assert list(layer_resizes(pool, pool.bind(python_room(wait, wait), "net"), (0, 0), CORES[:1])) == []
     finally:
         pool.stop()
 
@@ -43,8 +43,8 @@ def test_a_kernel_that_fails_ends_the_sampling(c_build: Path) -> None:
 
     pool = NativePool(CORES, c_build)
     try:
-        room = pool.bind(python_room(wait, fail), "net")
+        buffers = pool.bind(python_room(wait, fail), "net")
         with pytest.raises((RuntimeError, KernelError), match="no good"):
-            list(adoptions(pool, room, (0, 0), CORES))
+            list(layer_resizes(pool, buffers, (0, 0), CORES))
     finally:
         pool.stop()

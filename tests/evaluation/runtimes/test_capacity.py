@@ -25,7 +25,7 @@ from veltair.evaluation.metrics.capacity import (
 from veltair.evaluation.runtimes import capacity as served
 from veltair.evaluation.runtimes.capacity import OURS, installed, rate_figures, ratio_figures, search_in_turn
 from veltair.evaluation.runtimes.query_tracker import RateResult
-from veltair.evaluation.runtimes.registry import Rival
+from veltair.evaluation.runtimes.registry import Runtime
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.models.library import LoadedModel
@@ -33,8 +33,8 @@ from veltair.machine.topology.topology import Machine
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 SEARCH = SearchSettings(0.1, max_rates=5)
-DEFAULT = Rival("default", "served_vs_ort_default", "onnxruntime")
-PINNED = [Rival(name, "served_vs_ort_pinned", "onnxruntime") for name in ("1x2", "2x1")]
+DEFAULT = Runtime("default", "served_vs_ort_default", "onnxruntime")
+PINNED = [Runtime(name, "served_vs_ort_pinned", "onnxruntime") for name in ("1x2", "2x1")]
 
 
 def server(limit_qps: float, log: list[tuple[float, int, str]]) -> Callable[[float, int, Path], RateResult]:
@@ -85,7 +85,7 @@ def test_rates_are_tried_in_turn_each_round_from_the_other_end(tmp_path: Path) -
     assert len({folder for _, _, folder in log}) == len(log)
 
 
-def test_a_ratio_is_ours_by_the_best_rival_of_its_figure_at_each_seed() -> None:
+def test_a_ratio_is_ours_by_the_best_runtime_of_its_figure_at_each_seed() -> None:
     found = seeds(
         ours=(20.0, 24.0, 30.0), default=(10.0, 8.0, 10.0), _1x2=(16.0, 10.0, 10.0), _2x1=(5.0, 20.0, 15.0)
     )
@@ -96,12 +96,12 @@ def test_a_ratio_is_ours_by_the_best_rival_of_its_figure_at_each_seed() -> None:
     assert figures["served_vs_ort_pinned"].unit.endswith("÷ the best of 1x2, 2x1")
 
 
-def test_a_seed_at_which_a_rival_serves_nothing_gives_no_ratio() -> None:
+def test_a_seed_at_which_a_runtime_serves_nothing_gives_no_ratio() -> None:
     figures = ratio_figures(seeds(ours=(20.0, 24.0), default=(0.0, 8.0)), [DEFAULT])
     assert figures["served_vs_ort_default"].samples == (3.0,)
 
 
-def test_a_rival_that_serves_nothing_at_all_gives_no_figure_but_a_line(
+def test_a_runtime_that_serves_nothing_at_all_gives_no_figure_but_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert ratio_figures(seeds(ours=(20.0,), default=(0.0,)), [DEFAULT]) == {}
@@ -122,8 +122,8 @@ def test_everybodys_rate_is_told_with_the_answer_in_words() -> None:
 def test_a_figure_without_its_package_is_left_out_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    missing = [Rival(name, "served_vs_openvino", "openvino") for name in ("one", "two")]
-    monkeypatch.setattr(Rival, "installed", property(lambda rival: rival.backend != "openvino"))
+    missing = [Runtime(name, "served_vs_openvino", "openvino") for name in ("one", "two")]
+    monkeypatch.setattr(Runtime, "installed", property(lambda runtime: runtime.backend != "openvino"))
     assert installed([DEFAULT, *missing]) == [DEFAULT]
     assert capsys.readouterr().out.splitlines() == [
         "served_vs_openvino is left out: openvino is not installed (pip install openvino)"
@@ -154,7 +154,7 @@ def test_all_seeds_are_searched_from_the_answers_of_the_seed_before(
     scenario = SimpleNamespace(context=SimpleNamespace(machine=machine), fluid_qps=50.0, workload="mix")
     monkeypatch.setattr(served, "read_tables", lambda path: None)
     monkeypatch.setattr(served, "scenario_of", lambda *given: scenario)
-    monkeypatch.setattr(served, "rivals", lambda cores: [DEFAULT])
+    monkeypatch.setattr(served, "runtimes", lambda cores: [DEFAULT])
 
     def contenders(*given: Any) -> dict[str, Any]:
         return {OURS: server(24.0, log), DEFAULT.name: server(10.0, [])}
@@ -191,7 +191,7 @@ def test_veltair_and_onnx_runtime_serve_the_same_queries_of_the_tiny_network(
 ) -> None:
     onnx.save(tiny(), tmp_path / "tiny.onnx")
     monkeypatch.setattr(served, "read_tables", lambda path: tables_of(tiny_loaded))
-    monkeypatch.setattr(served, "rivals", lambda cores: [DEFAULT])
+    monkeypatch.setattr(served, "runtimes", lambda cores: [DEFAULT])
     monkeypatch.setattr(served, "FIRST_LOAD", 1.0)
     monkeypatch.setattr(served, "SEEDS", 1)
     monkeypatch.setattr(Scenario, "fluid_qps", 60.0)

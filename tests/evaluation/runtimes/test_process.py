@@ -12,19 +12,19 @@ import pytest
 from tests.support.onnx_builders import run_onnx
 from tests.support.tiny import tiny
 from veltair.compiler.frontend.samples import random_samples, read_inputs
-from veltair.evaluation.runtimes import process as rival_process
+from veltair.evaluation.runtimes import process as runtime_process
 from veltair.evaluation.runtimes.process import (
     Field,
-    RivalError,
+    ServedRuntimeError,
     check_answers,
-    measure_rival,
+    measure_runtime,
     write_field_samples,
 )
-from veltair.evaluation.runtimes.registry import Rival
+from veltair.evaluation.runtimes.registry import Runtime
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
-DEFAULT = Rival("onnxruntime default", "served_vs_ort_default", "onnxruntime")
-SHARED = Rival("onnxruntime shared pool", "served_vs_ort_pinned", "onnxruntime", {"shared_pool": True})
+DEFAULT = Runtime("onnxruntime default", "served_vs_ort_default", "onnxruntime")
+SHARED = Runtime("onnxruntime shared pool", "served_vs_ort_pinned", "onnxruntime", {"shared_pool": True})
 
 
 @pytest.fixture(scope="module")
@@ -46,39 +46,43 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Field:
     )
 
 
-@pytest.mark.parametrize("rival", [DEFAULT, SHARED], ids=lambda rival: rival.name)
-def test_a_rival_serves_loadgen_in_a_process_of_its_own(field: Field, rival: Rival, tmp_path: Path) -> None:
-    outcome = measure_rival(field, rival, 100.0, 1, tmp_path)
+@pytest.mark.parametrize("runtime", [DEFAULT, SHARED], ids=lambda runtime: runtime.name)
+def test_a_runtime_serves_loadgen_in_a_process_of_its_own(
+    field: Field, runtime: Runtime, tmp_path: Path
+) -> None:
+    outcome = measure_runtime(field, runtime, 100.0, 1, tmp_path)
     assert outcome.pooled == 1.0
     assert outcome.queries > 10
 
 
-def test_a_rival_that_fails_is_named_with_what_it_said(field: Field, tmp_path: Path) -> None:
+def test_a_runtime_that_fails_is_named_with_what_it_said(field: Field, tmp_path: Path) -> None:
     lost = replace(field, models={"tiny": tmp_path / "none.onnx"})
-    with pytest.raises(RivalError, match=r"onnxruntime default at 100 QPS ended with exit status 1: .*none"):
-        measure_rival(lost, DEFAULT, 100.0, 1, tmp_path)
+    with pytest.raises(
+        ServedRuntimeError, match=r"onnxruntime default at 100 QPS ended with exit status 1: .*none"
+    ):
+        measure_runtime(lost, DEFAULT, 100.0, 1, tmp_path)
 
 
-def test_a_rival_that_hangs_is_ended(field: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_that_hangs_is_ended(field: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(command: Any, timeout: float, **options: Any) -> None:
         raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(rival_process.subprocess, "run", hang)
-    with pytest.raises(RivalError, match="did not end in 670 s"):
-        measure_rival(field, DEFAULT, 100.0, 1, tmp_path)
+    monkeypatch.setattr(runtime_process.subprocess, "run", hang)
+    with pytest.raises(ServedRuntimeError, match="did not end in 670 s"):
+        measure_runtime(field, DEFAULT, 100.0, 1, tmp_path)
 
 
-def test_a_rival_ends_with_whoever_started_it(field: Field, tmp_path: Path) -> None:
-    measure_rival(field, DEFAULT, 100.0, 1, tmp_path)
-    (tmp_path / rival_process.OUTCOME_FILE).unlink()
+def test_a_runtime_ends_with_whoever_started_it(field: Field, tmp_path: Path) -> None:
+    measure_runtime(field, DEFAULT, 100.0, 1, tmp_path)
+    (tmp_path / runtime_process.OUTCOME_FILE).unlink()
     alive, held = os.pipe()
-    order = str(tmp_path / rival_process.ORDER_FILE)
-    command = [sys.executable, "-m", rival_process.MODULE, order, str(alive)]
+    order = str(tmp_path / runtime_process.ORDER_FILE)
+    command = [sys.executable, "-m", runtime_process.MODULE, order, str(alive)]
     with subprocess.Popen(command, pass_fds=[alive]) as process:
         os.close(alive)
         os.close(held)
         assert process.wait(60) == 1
-    assert not (tmp_path / rival_process.OUTCOME_FILE).exists()
+    assert not (tmp_path / runtime_process.OUTCOME_FILE).exists()
 
 
 class Answering:

@@ -18,7 +18,7 @@ MODELS = share_samples({"a": 1, "b": 1})
 QOS_S = {"a": 10.0, "b": 10.0}
 
 
-def reception(complete: Callable[[int], None] = lambda number: None) -> QueryTracker:
+def tracker(complete: Callable[[int], None] = lambda number: None) -> QueryTracker:
     return QueryTracker(complete, MODELS, QOS_S)
 
 
@@ -79,7 +79,7 @@ def test_a_query_that_fails_ends_the_run_with_its_error(tmp_path: Path) -> None:
 
 def test_a_served_query_is_completed_and_recorded() -> None:
     completed: list[int] = []
-    desk = reception(completed.append)
+    desk = tracker(completed.append)
     desk.arrive(0, 1, 5.0)
     desk.done(0, 6.0, None)
     desk.flush()
@@ -94,7 +94,7 @@ def test_every_query_ends_once_whatever_the_order_and_however_many_are_given_up(
     order: list[int], served: int
 ) -> None:
     completed: list[int] = []
-    desk = reception(completed.append)
+    desk = tracker(completed.append)
     for number in range(6):
         desk.arrive(number, 0, 0.0)
     for number in order[:served]:
@@ -111,7 +111,7 @@ def test_every_query_ends_once_whatever_the_order_and_however_many_are_given_up(
 
 
 def test_queries_that_end_after_the_flush_are_waited_for() -> None:
-    desk = reception()
+    desk = tracker()
     desk.arrive(0, 0, 0.0)
     desk.flush()
     threading.Timer(0.01, desk.done, (0, 0.0, None)).start()
@@ -120,13 +120,13 @@ def test_queries_that_end_after_the_flush_are_waited_for() -> None:
 
 
 def test_a_run_without_a_query_ends_with_the_flush() -> None:
-    desk = reception()
+    desk = tracker()
     desk.flush()
     assert desk.wait(10.0) == []
 
 
 def test_what_loadgen_fails_with_ends_the_run() -> None:
-    desk = reception()
+    desk = tracker()
     desk.fail(ConnectionError("gone"))
     with pytest.raises(ConnectionError, match="gone"):
         desk.wait(1.0)
@@ -136,7 +136,7 @@ def test_a_completion_that_cannot_be_told_ends_the_run() -> None:
     def refuse(number: int) -> None:
         raise ConnectionError("the socket is closed")
 
-    desk = reception(refuse)
+    desk = tracker(refuse)
     desk.arrive(0, 0, 0.0)
     desk.done(0, 0.0, None)
     with pytest.raises(ConnectionError, match="the socket is closed"):

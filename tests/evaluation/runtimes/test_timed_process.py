@@ -12,8 +12,8 @@ from veltair.compiler.frontend.samples import random_samples, relative_error
 from veltair.evaluation.runtimes.timed_process import (
     ONNX_RUNTIME,
     OURS,
-    Contestant,
-    ContestantError,
+    TimedProcess,
+    TimedProcessError,
     read_samples,
     write_samples,
 )
@@ -36,42 +36,42 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ours(tiny_folder: Path, samples: Path) -> Iterator[Contestant]:
-    with Contestant(OURS, tiny_folder, samples, CORES) as contestant:
-        yield contestant
+def ours(tiny_folder: Path, samples: Path) -> Iterator[TimedProcess]:
+    with TimedProcess(OURS, tiny_folder, samples, CORES) as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
-def theirs(model: Path, samples: Path) -> Iterator[Contestant]:
-    with Contestant(ONNX_RUNTIME, model, samples, CORES) as contestant:
-        yield contestant
+def theirs(model: Path, samples: Path) -> Iterator[TimedProcess]:
+    with TimedProcess(ONNX_RUNTIME, model, samples, CORES) as process:
+        yield process
 
 
-def test_both_answer_alike_to_the_same_samples(ours: Contestant, theirs: Contestant) -> None:
+def test_both_answer_alike_to_the_same_samples(ours: TimedProcess, theirs: TimedProcess) -> None:
     (mine,), (right,) = ours.outputs(), theirs.outputs()
     assert relative_error(mine, right) < 1e-5
 
 
-def test_each_run_is_timed(ours: Contestant, theirs: Contestant) -> None:
-    for contestant in (ours, theirs):
-        seconds = contestant.time(3)
+def test_each_run_is_timed(ours: TimedProcess, theirs: TimedProcess) -> None:
+    for process in (ours, theirs):
+        seconds = process.time(3)
         assert len(seconds) == 3
         assert min(seconds) > 0
 
 
-def test_ours_chooses_a_version_that_each_layer_has(ours: Contestant, tiny_loaded: Any) -> None:
+def test_ours_chooses_a_version_that_each_layer_has(ours: TimedProcess, tiny_loaded: Any) -> None:
     versions = ours.choose(0.05)
     assert len(versions) == len(tiny_loaded.plan.layers)
     for layer, version in enumerate(versions):
         assert 0 <= version < len(tiny_loaded.plan.of(layer))
 
 
-def test_the_answer_is_right_with_the_versions_it_chose(ours: Contestant, theirs: Contestant) -> None:
+def test_the_answer_is_right_with_the_versions_it_chose(ours: TimedProcess, theirs: TimedProcess) -> None:
     ours.choose(0.0)
     assert relative_error(ours.outputs()[0], theirs.outputs()[0]) < 1e-5
 
 
-def test_onnx_runtime_keeps_to_its_cores_one_thread_each(theirs: Contestant) -> None:
+def test_onnx_runtime_keeps_to_its_cores_one_thread_each(theirs: TimedProcess) -> None:
     assert theirs._process is not None
     tasks = Path(f"/proc/{theirs._process.pid}/task").iterdir()
     pinned = {
@@ -83,31 +83,31 @@ def test_onnx_runtime_keeps_to_its_cores_one_thread_each(theirs: Contestant) -> 
 
 
 def test_it_ends_with_the_context(model: Path, samples: Path) -> None:
-    with Contestant(ONNX_RUNTIME, model, samples, CORES[:1]) as contestant:
-        assert contestant._process is not None
-        pid = contestant._process.pid
+    with TimedProcess(ONNX_RUNTIME, model, samples, CORES[:1]) as process:
+        assert process._process is not None
+        pid = process._process.pid
     assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path, samples: Path) -> None:
     with (
-        pytest.raises(ContestantError, match=r"ended with exit status 1: .*none\.onnx"),
-        Contestant(ONNX_RUNTIME, tmp_path / "none.onnx", samples, CORES),
+        pytest.raises(TimedProcessError, match=r"ended with exit status 1: .*none\.onnx"),
+        TimedProcess(ONNX_RUNTIME, tmp_path / "none.onnx", samples, CORES),
     ):
         pass
 
 
 def test_onnx_runtime_has_no_versions_to_choose_from(model: Path, samples: Path) -> None:
     with (
-        Contestant(ONNX_RUNTIME, model, samples, CORES[:1]) as contestant,
-        pytest.raises(ContestantError, match="onnxruntime cannot do choose"),
+        TimedProcess(ONNX_RUNTIME, model, samples, CORES[:1]) as process,
+        pytest.raises(TimedProcessError, match="onnxruntime cannot do choose"),
     ):
-        contestant.choose(0.1)
+        process.choose(0.1)
 
 
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="contestant torch on cores"):
-        Contestant("torch", tmp_path, tmp_path, [0])
+    with pytest.raises(ValueError, match="timed process of torch on cores"):
+        TimedProcess("torch", tmp_path, tmp_path, [0])
 
 
 def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:

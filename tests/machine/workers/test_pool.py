@@ -345,7 +345,7 @@ def test_a_sample_of_another_shape_is_refused(pool: WorkerPool) -> None:
         error: Exception | None = end_of(pool, block_of(pool, room, ONE, put_in=sample)).error
     except ValueError as refused:
         error = refused
-    assert "float32[4], its room is float32[3]" in str(error)
+    assert "float32[4], its buffer is float32[3]" in str(error)
 
 
 def test_a_thread_has_its_cores_back_after_it_ran_kernels_on_others() -> None:

@@ -25,7 +25,7 @@ from veltair.config import Config
 from veltair.evaluation.benchmarks.search_ablation import Choose, PassComparison, compare_passes
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result, write_benchmark
 from veltair.evaluation.runtimes.paired_latency import PairedLatencies, compare
-from veltair.evaluation.runtimes.timed_process import ONNX_RUNTIME, OURS, Contestant, write_samples
+from veltair.evaluation.runtimes.timed_process import ONNX_RUNTIME, OURS, TimedProcess, write_samples
 from veltair.machine.topology.described import read_machine
 from veltair.machine.topology.topology import Machine
 
@@ -98,13 +98,13 @@ def compare_with_onnx_runtime(
     """Compare a built model with ONNX Runtime on the same cores and inputs.
 
     Ours runs, in each layer, the version that was fastest in the network on these cores in runs before.
-    Raises ValueError if the answers differ by more than `tolerance`, ContestantError if one of them fails.
+    Raises ValueError if the answers differ by more than `tolerance`, TimedProcessError if one of them fails.
     """
     with TemporaryDirectory() as folder:
         samples = _write_samples(build, Path(folder))
         with (
-            Contestant(OURS, build, samples, cores) as ours,
-            Contestant(ONNX_RUNTIME, model, samples, cores) as theirs,
+            TimedProcess(OURS, build, samples, cores) as ours,
+            TimedProcess(ONNX_RUNTIME, model, samples, cores) as theirs,
         ):
             ours.choose(min(CHOOSE_S, budget_s))
             _check_equal(model.stem, ours, theirs, tolerance)
@@ -116,7 +116,7 @@ def compare_with_itself(build: Path, cores: Sequence[int], budget_s: float = COM
     with TemporaryDirectory() as folder:
         samples = _write_samples(build, Path(folder))
         same = (OURS, build, samples, cores)
-        with Contestant(*same) as one, Contestant(*same) as other:
+        with TimedProcess(*same) as one, TimedProcess(*same) as other:
             return compare(one, other, budget_s)
 
 
@@ -222,7 +222,7 @@ def heaviest(imported: ImportedModel, count: int) -> dict[str, Any]:
     return {structure: functions[structure] for structure, _ in macs.most_common(count)}
 
 
-def _check_equal(name: str, ours: Contestant, theirs: Contestant, tolerance: float) -> None:
+def _check_equal(name: str, ours: TimedProcess, theirs: TimedProcess, tolerance: float) -> None:
     pairs = zip(ours.outputs(), theirs.outputs(), strict=True)
     error = max(relative_error(mine, right) for mine, right in pairs)
     if not error <= tolerance:

@@ -17,7 +17,7 @@ from veltair.evaluation.benchmarks.workers import (
     COMMAND,
     REST_S,
     ROUNDS,
-    LoadedModelBuffers,
+    ListedCalls,
     bare_seconds,
     ratio_figures,
     worker_figures,
@@ -92,9 +92,9 @@ class NullModel:
 
     kernel: NullKernel
 
-    def instance(self) -> LoadedModelBuffers:
-        """Return room for one query."""
-        return LoadedModelBuffers([[(self.kernel, ())]])
+    def instance(self) -> ListedCalls:
+        """Return buffers for one query."""
+        return ListedCalls([[(self.kernel, ())]])
 
 
 def dispatch_figures(

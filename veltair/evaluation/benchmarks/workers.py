@@ -30,8 +30,8 @@ NULL_LAYERS, GRANTS, ADOPTING_LAYERS, STARTS = 1000, 2000, 100, 500
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModelBuffers:
-    """A query's room of given calls: `calls[layer][version]`."""
+class ListedCalls:
+    """Buffers of a query with given calls: `calls[layer][version]`."""
 
     calls: Sequence[Sequence[tuple[Any, tuple[Any, ...]]]]
     inputs: Sequence[Any] = ()
@@ -75,17 +75,17 @@ def worker_figures(
 def null_figures(workers: NativePool, machine: Machine, build_dir: Path) -> dict[str, BenchmarkResult]:
     """Return what a kernel of no duration costs within a block, and what a grant of other cores costs."""
     kernel = NullKernel(build_dir)
-    room = workers.bind(LoadedModelBuffers([[(kernel, ())]] * NULL_LAYERS), "null")
+    buffers = workers.bind(ListedCalls([[(kernel, ())]] * NULL_LAYERS), "null")
     grant = Grant(machine.core_ids[:1], (0,) * NULL_LAYERS)
     overheads = [
-        1e6 * run(workers, BlockRun(0, room, 0, NULL_LAYERS, grant)).busy_s / NULL_LAYERS
+        1e6 * run(workers, BlockRun(0, buffers, 0, NULL_LAYERS, grant)).busy_s / NULL_LAYERS
         for _ in range(ROUNDS)
     ]
-    grants_us = [_grant_us(workers, room, machine.core_ids) for _ in range(ROUNDS)]
+    grants_us = [_grant_us(workers, buffers, machine.core_ids) for _ in range(ROUNDS)]
     layer = NullKernel(build_dir, passes_time=True)
     adoptions_us = [_adoption_us(workers, layer, machine.core_ids) for _ in range(ROUNDS)]
     one_layer = BlockRun(
-        0, workers.bind(LoadedModelBuffers([[(kernel, ())]]), "null"), 0, 1, Grant(machine.core_ids, (0,))
+        0, workers.bind(ListedCalls([[(kernel, ())]]), "null"), 0, 1, Grant(machine.core_ids, (0,))
     )
     starts_us = [_start_us(workers, one_layer) for _ in range(STARTS)]
     return {
@@ -133,7 +133,7 @@ def bare_seconds(
         for kernel, arguments in calls:
             kernel(*arguments)
 
-    bare = workers.bind(LoadedModelBuffers([[(call_all, ())]]), "bare")
+    bare = workers.bind(ListedCalls([[(call_all, ())]]), "bare")
     return run(workers, BlockRun(0, bare, 0, 1, Grant(cores, (0,)))).busy_s
 
 
@@ -145,7 +145,7 @@ def against_tvm(
     rounds: int,
 ) -> list[float]:
     """Return what a whole model takes as a block on our workers ÷ on TVM's threads, in turn, by round."""
-    block = BlockRun(0, _room(workers, model), 0, len(versions), Grant(cores, versions))
+    block = BlockRun(0, _buffers(workers, model), 0, len(versions), Grant(cores, versions))
     instance = model.filled_instance()
     ratios = []
     for _ in range(-1, rounds):  # the first one warms up
@@ -163,10 +163,10 @@ def beside(
     """Return what two tenants on half of the cores each keep of their speed alone, the slower, by round."""
     half = len(cores) // 2
     indices = (cores[:half], cores[half : 2 * half])
-    rooms = [_room(workers, model) for _ in indices]
+    buffers = [_buffers(workers, model) for _ in indices]
     blocks = [
-        BlockRun(number, room, 0, len(versions), Grant(index, versions))
-        for number, (room, index) in enumerate(zip(rooms, indices, strict=True))
+        BlockRun(number, own, 0, len(versions), Grant(index, versions))
+        for number, (own, index) in enumerate(zip(buffers, indices, strict=True))
     ]
     kept = []
     for _ in range(rounds):
@@ -178,13 +178,13 @@ def beside(
     return kept
 
 
-def _room(workers: WorkerPool, model: LoadedModel) -> QueryBuffers:
+def _buffers(workers: WorkerPool, model: LoadedModel) -> QueryBuffers:
     return workers.bind(model.filled_instance(), model.plan.model)
 
 
-def _grant_us(workers: NativePool, room: CallTables, cores: tuple[int, ...]) -> float:
+def _grant_us(workers: NativePool, buffers: CallTables, cores: tuple[int, ...]) -> float:
     """Return the microseconds of a change between all cores and one, while a block runs."""
-    sleeps = workers.bind(LoadedModelBuffers([[(lambda: time.sleep(0.05), ())]] * 2), "sleeps")
+    sleeps = workers.bind(ListedCalls([[(lambda: time.sleep(0.05), ())]] * 2), "sleeps")
     grants = [Grant(cores, (0, 0)), Grant(cores[:1], (0, 0))]
     block = BlockRun(0, sleeps, 0, 2, grants[0])
     workers.run(block)
@@ -200,10 +200,10 @@ def _grant_us(workers: NativePool, room: CallTables, cores: tuple[int, ...]) -> 
 def _adoption_us(workers: NativePool, kernel: NullKernel, cores: tuple[int, ...]) -> float:
     """Return the microseconds that a block loses where it adopts other cores, all of them or one, in turn."""
     layers = (0,) * ADOPTING_LAYERS
-    room = workers.bind(LoadedModelBuffers([[(kernel, ())]] * ADOPTING_LAYERS), "null")
+    buffers = workers.bind(ListedCalls([[(kernel, ())]] * ADOPTING_LAYERS), "null")
     grants = [Grant(cores, layers), Grant(cores[:1], layers)]
-    plain_s = run(workers, BlockRun(0, room, 0, ADOPTING_LAYERS, grants[0])).busy_s
-    block = BlockRun(0, room, 0, ADOPTING_LAYERS, grants[0])
+    plain_s = run(workers, BlockRun(0, buffers, 0, ADOPTING_LAYERS, grants[0])).busy_s
+    block = BlockRun(0, buffers, 0, ADOPTING_LAYERS, grants[0])
     workers.run(block)
     adopted = 0
     workers.resize(block, grants[1])

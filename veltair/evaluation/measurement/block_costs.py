@@ -16,7 +16,7 @@ from veltair.compiler.frontend.model import LayerBlock, Model
 from veltair.compiler.frontend.samples import random_samples
 from veltair.config import Config
 from veltair.evaluation.measurement.pool_recorder import recording
-from veltair.evaluation.measurement.resize_costs import adoptions
+from veltair.evaluation.measurement.resize_costs import layer_resizes
 from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, START
 from veltair.machine.costs.folder import Tables
 from veltair.machine.interference.source import ObservedSlowdown
@@ -30,7 +30,7 @@ from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, 
 from veltair.serving.loop.query import NEVER_S
 
 # Of each model: starts on each count of cores, grants, and changes of cores each way, at least.
-STARTS, GRANTS, ADOPTIONS = 200, 100, 100
+STARTS, GRANTS, RESIZES = 200, 100, 100
 GRANT_GAP_S = 0.002  # longer than a layer: most changes are adopted before the next one is asked for
 
 Row = tuple[str, str, int, int, float]
@@ -54,8 +54,8 @@ def profile_host(
 def sample_blocks(tables: Tables, models: Mapping[str, LoadedModel], launch: Launch) -> pd.DataFrame:
     """Return samples of what blocks cost beside their kernels: a row each, with `block_costs.COLUMNS`.
 
-    All go through `serve()` with a policy that hardly thinks, but for the adoption of other cores, which no
-    decision is part of. Raises EngineError or a kernel's error if one fails.
+    All go through `serve()` with a policy that hardly computes, but for the change of cores at a layer's end,
+    which no decision is part of. Raises EngineError or a kernel's error if one fails.
     """
     machine, rows = tables.machine, list[Row]()
     for name, model in models.items():
@@ -70,7 +70,7 @@ def sample_blocks(tables: Tables, models: Mapping[str, LoadedModel], launch: Lau
         if machine.cores > 1:
             with _engine(model, context, launch) as engine:
                 rows += _rows(GRANT, name, machine.cores, sample_grants(engine, context))
-            for kind, samples in sample_adoptions(model, context, launch).items():
+            for kind, samples in sample_resizes(model, context, launch).items():
                 rows += _rows(kind, name, machine.cores, samples)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -234,10 +234,10 @@ def sample_grants(engine: Engine, context: Context) -> list[float]:
         asking.join()
 
 
-# Adoption.
+# Changes of cores.
 
 
-def sample_adoptions(model: LoadedModel, context: Context, launch: Launch) -> dict[str, list[float]]:
+def sample_resizes(model: LoadedModel, context: Context, launch: Launch) -> dict[str, list[float]]:
     """Return the seconds that a change of cores adds to the layer that adopts it, by kind of change."""
     versions, found = _solo(context), dict[str, list[float]]()
     pool = launch(context.machine.core_ids)
@@ -245,9 +245,9 @@ def sample_adoptions(model: LoadedModel, context: Context, launch: Launch) -> di
         instance = model.filled_instance()
         with on_cores(context.machine.core_ids):
             instance.run(versions)
-        room = pool.bind(instance, model.plan.model)
-        for _ in range(ceil(ADOPTIONS / max(1, len(versions) - 1))):
-            for kind, seconds in adoptions(pool, room, versions, context.machine.core_ids):
+        buffers = pool.bind(instance, model.plan.model)
+        for _ in range(ceil(RESIZES / max(1, len(versions) - 1))):
+            for kind, seconds in layer_resizes(pool, buffers, versions, context.machine.core_ids):
                 found.setdefault(kind, []).append(seconds)
         return found
     finally:

@@ -26,9 +26,9 @@ from veltair.evaluation.metrics.capacity import (
     find_capacity,
     next_rate,
 )
-from veltair.evaluation.runtimes.process import Field, measure_rival, write_field_samples
+from veltair.evaluation.runtimes.process import Field, measure_runtime, write_field_samples
 from veltair.evaluation.runtimes.query_tracker import RateResult
-from veltair.evaluation.runtimes.registry import Rival, rivals
+from veltair.evaluation.runtimes.registry import Runtime, runtimes
 from veltair.machine.costs.folder import read_tables
 from veltair.machine.interference.source import InterferenceSource
 
@@ -51,17 +51,17 @@ class ServedFiles:
 
 
 def served_figures(config: Config, files: ServedFiles) -> dict[str, BenchmarkResult]:
-    """Measure our policy and all rivals that are installed, and return the ratios and every QPS.
+    """Measure our policy and all runtimes that are installed, and return the ratios and every QPS.
 
     The workload is the first one that the configuration measures. Raises LookupError if the configuration
-    lacks the policy, RivalError if a rival fails or answers wrongly.
+    lacks the policy, ServedRuntimeError if a runtime fails or answers wrongly.
     """
     if OURS not in config.policies:
         raise LookupError(f"the configuration has no policy {OURS}, which is compared; add it to `policies`")
     scenario = scenario_of(config, read_tables(files.tables), config.measured.workloads[0])
-    present = installed(rivals(scenario.context.machine.cores))
+    present = installed(runtimes(scenario.context.machine.cores))
     search = live_search(config)
-    estimates = dict.fromkeys([OURS, *(rival.name for rival in present)], FIRST_LOAD * scenario.fluid_qps)
+    estimates = dict.fromkeys([OURS, *(runtime.name for runtime in present)], FIRST_LOAD * scenario.fluid_qps)
     found: list[dict[str, Capacity]] = []
     with TemporaryDirectory() as name, started_source(config, scenario.context.machine) as (source, _):
         serving = _contenders(config, files, scenario, present, source, Path(name))
@@ -71,8 +71,8 @@ def served_figures(config: Config, files: ServedFiles) -> dict[str, BenchmarkRes
     return ratio_figures(found, present) | rate_figures(found, scenario.workload)
 
 
-def installed(known: Sequence[Rival]) -> list[Rival]:
-    """Return the rivals whose package is there; a line says which figure is left out for want of one."""
+def installed(known: Sequence[Runtime]) -> list[Runtime]:
+    """Return the runtimes whose package is there; a line says which figure is left out for want of one."""
     for figure, package in dict.fromkeys((one.figure, one.backend) for one in known if not one.installed):
         print(f"{figure} is left out: {package} is not installed (pip install {package})", flush=True)
     return [one for one in known if one.installed]
@@ -107,16 +107,16 @@ def search_in_turn(
 
 
 def ratio_figures(
-    found: Sequence[Mapping[str, Capacity]], present: Sequence[Rival]
+    found: Sequence[Mapping[str, Capacity]], present: Sequence[Runtime]
 ) -> dict[str, BenchmarkResult]:
-    """Return ours ÷ the best rival of each figure; samples are of the seeds.
+    """Return ours ÷ the best runtime of each figure; samples are of the seeds.
 
-    A seed at which no rival of a figure served any rate in time gives no ratio; without any the figure is
+    A seed at which no runtime of a figure served any rate in time gives no ratio; without any the figure is
     left out, and a line says so.
     """
     figures = {}
-    for figure in dict.fromkeys(rival.figure for rival in present):
-        names = [rival.name for rival in present if rival.figure == figure]
+    for figure in dict.fromkeys(runtime.figure for runtime in present):
+        names = [runtime.name for runtime in present if runtime.figure == figure]
         pairs = [(one[OURS].qps, max(one[name].qps for name in names)) for one in found]
         ratios = tuple(ours / best for ours, best in pairs if best)
         if not ratios:
@@ -142,7 +142,7 @@ def _contenders(
     config: Config,
     files: ServedFiles,
     scenario: Scenario,
-    present: Sequence[Rival],
+    present: Sequence[Runtime],
     source: InterferenceSource,
     folder: Path,
 ) -> dict[str, Serve]:
@@ -166,7 +166,7 @@ def _contenders(
     study = Measurement(scenario, OURS, make, models, samples, settings, launch, source, memory)
     return {
         OURS: partial(_measure_ours, study),
-        **{rival.name: partial(measure_rival, field, rival) for rival in present},
+        **{runtime.name: partial(measure_runtime, field, runtime) for runtime in present},
     }
 
 

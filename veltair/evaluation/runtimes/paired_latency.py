@@ -20,7 +20,7 @@ WARM_S = 1.0
 
 
 class Timed(Protocol):
-    """What can be compared; see `Contestant`."""
+    """What can be compared; see `TimedProcess`."""
 
     def time(self, runs: int) -> list[float]:
         """Return the seconds of so many runs."""

@@ -1,4 +1,4 @@
-"""A rival at one rate, in a process of its own: fresh threads, fresh memory, nothing left of the rate before.
+"""A runtime at one rate, in a process of its own: fresh threads and memory, nothing left of the rate before.
 
 Run as `python -m veltair.evaluation.runtimes.process ORDER PIPE`, it reads an order, loads the models, checks
 the answers to all samples, serves LoadGen's queries, and writes the outcome beside the order.
@@ -21,21 +21,21 @@ from veltair.compiler.frontend.samples import Samples, relative_error
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError
 from veltair.evaluation.runtimes.query_tracker import RateResult, serve_rate
-from veltair.evaluation.runtimes.registry import Rival, RuntimeBackend, open_backend
+from veltair.evaluation.runtimes.registry import Runtime, RuntimeBackend, open_backend
 from veltair.evaluation.runtimes.timed_process import read_samples, write_samples
 
-ORDER_FILE, OUTCOME_FILE, OUTPUT_FILE = "order.json", "outcome.json", "rival_output.txt"
+ORDER_FILE, OUTCOME_FILE, OUTPUT_FILE = "order.json", "outcome.json", "runtime_output.txt"
 MODULE = "veltair.evaluation.runtimes.process"
 LOAD_TIMEOUT_S = 600.0  # BERT-Large on 64 sessions takes minutes
 
 
-class RivalError(RuntimeError):
-    """A rival's process failed; the message says what it wrote."""
+class ServedRuntimeError(RuntimeError):
+    """A runtime's process failed; the message says what it wrote."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What all rivals are given alike, at every rate.
+    """What all runtimes are given alike, at every rate.
 
     `models` are ONNX files by name; `samples` is a folder, see `write_field_samples`; `sample_models` names
     the model of each sample. Answers may differ by a relative error of `tolerance`.
@@ -59,17 +59,18 @@ def write_field_samples(folder: Path, samples: Sequence[tuple[Samples, tuple[NDA
         write_samples(folder / f"{number}_answer.npz", answer)
 
 
-def measure_rival(field: Field, rival: Rival, qps: float, seed: int, folder: Path) -> RateResult:
-    """Return what became of a rate that a rival served.
+def measure_runtime(field: Field, runtime: Runtime, qps: float, seed: int, folder: Path) -> RateResult:
+    """Return what became of a rate that a runtime served.
 
-    A run in which LoadGen failed has a problem. Raises RivalError if the rival itself failed or its answers
+    A run in which LoadGen failed has a problem. Raises ServedRuntimeError if the runtime itself failed or its
+    answers
     are wrong.
     """
     folder.mkdir(parents=True, exist_ok=True)
     order = {
         **asdict(field),
-        "backend": rival.backend,
-        "options": dict(rival.options),
+        "backend": runtime.backend,
+        "options": dict(runtime.options),
         "qps": qps,
         "seed": seed,
     }
@@ -79,10 +80,14 @@ def measure_rival(field: Field, rival: Rival, qps: float, seed: int, folder: Pat
     try:
         code = _run(folder, timeout_s)
     except subprocess.TimeoutExpired as error:
-        raise RivalError(f"{rival.name} at {qps:.4g} QPS did not end in {timeout_s:.0f} s") from error
+        raise ServedRuntimeError(
+            f"{runtime.name} at {qps:.4g} QPS did not end in {timeout_s:.0f} s"
+        ) from error
     if code != 0:
         said = (folder / OUTPUT_FILE).read_text(errors="replace").strip().splitlines()[-1:]
-        raise RivalError(f"{rival.name} at {qps:.4g} QPS ended with exit status {code}: {' '.join(said)}")
+        raise ServedRuntimeError(
+            f"{runtime.name} at {qps:.4g} QPS ended with exit status {code}: {' '.join(said)}"
+        )
     return RateResult(**json.loads((folder / OUTCOME_FILE).read_text()))
 
 

@@ -130,21 +130,21 @@ def serve_rate(
     Raises LoadGenError if LoadGen failed, and what a query failed with.
     """
     with LoadGenProcess(run) as loadgen:
-        reception = QueryTracker(loadgen.complete, run.sample_models, qos_s)
-        backend = open_backend(reception.done)
+        tracker = QueryTracker(loadgen.complete, run.sample_models, qos_s)
+        backend = open_backend(tracker.done)
 
         def take(number: int, sample: int, received_s: float) -> None:
-            reception.arrive(number, sample, received_s)
+            tracker.arrive(number, sample, received_s)
             backend.submit(number, sample)
 
         try:
             loadgen.start(
                 on_ready=lambda: warm_up(backend),
                 on_arrival=take,
-                on_flush=reception.flush,
-                on_failure=reception.fail,
+                on_flush=tracker.flush,
+                on_failure=tracker.fail,
             )
-            records, summary = reception.wait(drain_s), loadgen.wait(END_TIMEOUT_S)
+            records, summary = tracker.wait(drain_s), loadgen.wait(END_TIMEOUT_S)
         finally:
             backend.stop()
     return _outcome(run, records, summary, max(qos_s.values()))

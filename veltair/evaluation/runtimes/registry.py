@@ -1,7 +1,7 @@
 """Other runtimes that serve the same models on the same cores, set up as their users set them up today.
 
-A rival is a line of `rivals`; what runs it is a backend of `BACKENDS`. To add a runtime, write a backend and
-name it in both.
+A runtime is a line of `runtimes`; what runs it is a backend of `BACKENDS`. To add a runtime, write a backend
+and name it in both.
 """
 
 import os
@@ -41,7 +41,7 @@ class RuntimeBackend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class Runtime:
     """A way to serve: a backend (a package's name) with its options, counted in the ratio `figure`."""
 
     name: str
@@ -51,7 +51,9 @@ class Rival:
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
-            raise ValueError(f"rival {self.name}: backend {self.backend}; give one of {', '.join(BACKENDS)}")
+            raise ValueError(
+                f"runtime {self.name}: backend {self.backend}; give one of {', '.join(BACKENDS)}"
+            )
 
     @property
     def installed(self) -> bool:
@@ -59,8 +61,8 @@ class Rival:
         return find_spec(self.backend) is not None
 
 
-def rivals(cores: int) -> list[Rival]:
-    """Return all rivals on so many cores.
+def runtimes(cores: int) -> list[Runtime]:
+    """Return all runtimes on so many cores.
 
     ONNX Runtime by default: one session a model, and as many threads that call it as Python's own pool has.
     Its best settings: k sessions a model, each pinned to cores of its own, for every k that divides the
@@ -69,16 +71,16 @@ def rivals(cores: int) -> list[Rival]:
     """
     best, runtime = "served_vs_ort_pinned", "onnxruntime"
     pinned = [
-        Rival(f"{runtime} {n}x{cores // n}", best, runtime, {"sessions": n, "pinned": True, "spin": "runs"})
+        Runtime(f"{runtime} {n}x{cores // n}", best, runtime, {"sessions": n, "pinned": True, "spin": "runs"})
         for n in range(1, cores + 1)
         if cores % n == 0
     ]
     return [
-        Rival(f"{runtime} default", "served_vs_ort_default", runtime, {"callers": min(32, cores + 4)}),
+        Runtime(f"{runtime} default", "served_vs_ort_default", runtime, {"callers": min(32, cores + 4)}),
         *pinned,
-        Rival(f"{runtime} shared pool", best, runtime, {"callers": cores, "shared_pool": True}),
-        Rival(f"{runtime} no spinning", best, runtime, {"callers": cores, "spin": "never"}),
-        Rival("openvino throughput", "served_vs_openvino", "openvino"),
+        Runtime(f"{runtime} shared pool", best, runtime, {"callers": cores, "shared_pool": True}),
+        Runtime(f"{runtime} no spinning", best, runtime, {"callers": cores, "spin": "never"}),
+        Runtime("openvino throughput", "served_vs_openvino", "openvino"),
     ]
 
 

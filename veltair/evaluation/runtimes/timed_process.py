@@ -87,22 +87,22 @@ class OurNetwork:
         return [min(number, count - 1) for count in self._counts]
 
 
-class ContestantError(RuntimeError):
-    """A contestant's process failed; the message says what it wrote."""
+class TimedProcessError(RuntimeError):
+    """A timed process failed; the message says what it wrote."""
 
 
-class Contestant:
+class TimedProcess:
     """A context in which a network is ready to run in a process of its own, and sleeps until it is asked to.
 
     `kind` is "ours" (`path`: the folder of a built model) or "onnxruntime" (`path`: an ONNX file). All
-    contestants read their inputs from the same file of samples, see `write_samples`.
+    timed processes read their inputs from the same file of samples, see `write_samples`.
     """
 
     def __init__(self, kind: str, path: Path, samples: Path, cores: Sequence[int]) -> None:
         """Remember what to start. Raises ValueError for an unknown kind or no core."""
         if kind not in (OURS, ONNX_RUNTIME) or not cores:
             raise ValueError(
-                f"contestant {kind} on cores {tuple(cores)}; give {OURS} or {ONNX_RUNTIME}, and cores"
+                f"timed process of {kind} on cores {tuple(cores)}; give {OURS} or {ONNX_RUNTIME}, and cores"
             )
         order = ",".join(str(core) for core in cores)
         self._arguments = [kind, str(path), str(samples), order]
@@ -165,7 +165,7 @@ class Contestant:
             status = self._process.wait()
             self._complaints.seek(0)
             said = " ".join(self._complaints.read().strip().splitlines()[-1:])
-            raise ContestantError(f"{' '.join(self._arguments)} ended with exit status {status}: {said}")
+            raise TimedProcessError(f"{' '.join(self._arguments)} ended with exit status {status}: {said}")
         return json.loads(line)
 
     def _end(self) -> None:

@@ -97,8 +97,8 @@ def measure_pairs(
     """
     if rounds < 1:
         raise ValueError(f"{rounds} rounds of co-runs; give 1 or more")
-    rooms = _Rooms(pool, models)
-    blocks = [_blocks(pair, rooms, machine, place) for pair in pairs]
+    buffers = _Buffers(pool, models)
+    blocks = [_blocks(pair, buffers, machine, place) for pair in pairs]
     rows = [
         (corun, side, tenant.model, tenant.choice, tenant.cores, number, kind, seconds)
         for number in range(-1, rounds)  # the first one warms up
@@ -134,28 +134,28 @@ def beside_each_other(pool: WorkerPool, blocks: Sequence[BlockRun]) -> list[list
     return seconds
 
 
-class _Rooms:
-    """A query's room of each model and side, bound once."""
+class _Buffers:
+    """A query's buffers of each model and side, bound once."""
 
     def __init__(self, pool: WorkerPool, models: Mapping[str, LoadedModel]) -> None:
         self._pool, self._models = pool, models
         self._known: dict[tuple[str, int], QueryBuffers] = {}
 
     def of(self, model: str, side: int) -> QueryBuffers:
-        """Return the room of a model on a side, with a sample in it."""
+        """Return the buffers of a model on a side, with a sample in them."""
         key = (model, side)
         if key not in self._known:
             self._known[key] = self._pool.bind(self._models[model].filled_instance(), model)
         return self._known[key]
 
 
-def _blocks(pair: Pair, rooms: _Rooms, machine: Machine, place: Placement) -> list[BlockRun]:
+def _blocks(pair: Pair, buffers: _Buffers, machine: Machine, place: Placement) -> list[BlockRun]:
     free, blocks = set(machine.core_ids), []
     for side, tenant in enumerate(pair):
         chosen = place(tenant.cores, free, machine, ())
         free.difference_update(chosen)
         grant = Grant(chosen, tenant.versions)
-        blocks.append(BlockRun(side, rooms.of(tenant.model, side), 0, len(tenant.versions), grant))
+        blocks.append(BlockRun(side, buffers.of(tenant.model, side), 0, len(tenant.versions), grant))
     return blocks
 
 

@@ -35,7 +35,7 @@ SOURCE, HEADER = Path(__file__).with_name("pressure_probe.c"), Path(__file__).wi
 PERIOD_S = 0.02
 QUIET_READINGS = 32
 START_TIMEOUT_S = 60.0
-# A read much larger than an L2 comes from the L3; a still larger one takes longer and tells no more.
+# A read much larger than an L2 comes from the L3; a still larger one takes longer and shows no more.
 L3_READ_L2_MULTIPLE = 4
 DRAM_READ_BYTES = 2**20
 # The DRAM buffer must not fit any L3, nor what a hypervisor hides of it.
@@ -91,7 +91,7 @@ class ProbePair(SampledSource):
 
     A reading is the shares of their quiet speed that the three reads lost, each in [0, 1].
 
-    Reads of one cache group tell of its own L3, so the reading is the middle one over all groups. `start`
+    Reads of one cache group show its own L3, so the reading is the middle one over all groups. `start`
     calibrates, so it belongs before any load; a second start keeps the first one's quiet times.
     """
 
@@ -145,7 +145,7 @@ class ProbePair(SampledSource):
         return max(reading) if self.fit is None else self.fit.pressure(reading)
 
     def _run(self, library: CLibrary) -> None:
-        """Calibrate, then read until told to stop; the thread's whole life."""
+        """Calibrate, then read until `stop`; the thread's whole life."""
         sizes = [self._sizes.l3_bytes] * len(self._cores) + [self._sizes.dram_bytes]
         buffers: list[Any] = []
         try:
@@ -165,7 +165,7 @@ class ProbePair(SampledSource):
     def _visits(
         self, library: CLibrary, buffers: Sequence[Any], indices: Iterator[int]
     ) -> Iterator[tuple[int, Reading]]:
-        """Yield a core and the seconds of the three reads on it, a period apart, until told to stop."""
+        """Yield a core and the seconds of the three reads on it, a period apart, until `stop`."""
         *held, stream = buffers
         room = self._sizes.dram_bytes - self._sizes.dram_read_bytes
         pinned: int | None = None

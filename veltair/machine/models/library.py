@@ -1,4 +1,4 @@
-"""A built model in memory: its kernels, its weights packed for each version, and room for queries."""
+"""A built model in memory: its kernels, its weights packed for each version, and buffers for queries."""
 
 import mmap
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -116,7 +116,7 @@ class LoadedModel:
         return made
 
     def instance(self) -> "Instance":
-        """Return room for one query at a time."""
+        """Return buffers for one query at a time."""
         made = Instance(self)
         self._instances.add(made)
         return made

@@ -41,7 +41,7 @@ class _Held:
 
 
 class Residency:
-    """The books of a budget in bytes: who is resident, who is in use, who gives way to whom.
+    """The account of a budget in bytes: which models are resident, which are in use, which give way to which.
 
     A load has two ends: `begin` says who must go and reserves the room, `end` or `abandon` closes it. One is
     under way at a time. A model in use, or under way, never gives way.

@@ -61,7 +61,7 @@ class Loading:
         try:
             self._evict()
             self.nbytes = self._load()
-        except Exception as error:  # on whatever thread: whoever keeps the books must hear of it
+        except Exception as error:  # on any thread: whoever ends the load must hear of it
             self.error = error
         self.seconds = self.clock() - start_s
         self.is_done = True
@@ -139,7 +139,7 @@ class ModelMemory:
         return self._residency.refusal(name, self.bytes_needed(name))
 
     def begin(self, name: str) -> Loading | CannotLoad:
-        """Ask for a load ahead: make room in the books and return the load to `run`, or why it cannot be.
+        """Ask for a load ahead: reserve its bytes and return the load to `run`, or why it cannot be.
 
         Nothing is evicted for a load that is refused. Raises ValueError for a model that is resident.
         """

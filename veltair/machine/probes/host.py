@@ -1,4 +1,4 @@
-"""The machine we run on: its topology as Linux tells it, its speeds as a short probe measures them."""
+"""The machine we run on: its topology as Linux reports it, its speeds as a short probe measures them."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ SYSFS_CPUS = Path("/sys/devices/system/cpu")
 CPUINFO = Path("/proc/cpuinfo")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
-# Where the kernel does not tell the caches (some containers and virtual machines): typical of servers.
+# Where the kernel does not report the caches (some containers and virtual machines): typical of servers.
 ASSUMED_L2_BYTES = 2**20
 ASSUMED_L3_BYTES = 32 * 2**20
 

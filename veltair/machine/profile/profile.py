@@ -74,7 +74,7 @@ def _measure(
     build_dir: Path,
     progress: Callable[[str], None],
 ) -> Profile:
-    rooms = {name: pool.bind(model.filled_instance(), name) for name, model in models.items()}
+    buffers = {name: pool.bind(model.filled_instance(), name) for name, model in models.items()}
     rows: list[tuple[str, int, int, int, float, int, float, float, float]] = []
     achieved: dict[float, AchievedPressure] = {}
     for level in sorted(settings.levels):
@@ -84,7 +84,7 @@ def _measure(
         progress(f"level {level:g} on {', '.join(map(str, counts))} cores")
         corunner = CoRunner(level, machine.core_ids[-1], machine, build_dir)
         with corunner:
-            rows.extend(_measure_level(pool, rooms, models, machine, settings, counts, level))
+            rows.extend(_measure_level(pool, buffers, models, machine, settings, counts, level))
         achieved[level] = corunner.achieved
     columns = ["model", "layer", "version", "cores", "level", "repeat"]
     table = pd.DataFrame(rows, columns=[*columns, "seconds", "traffic_bytes", "footprint_bytes"])
@@ -93,7 +93,7 @@ def _measure(
 
 def _measure_level(
     pool: WorkerPool,
-    rooms: Mapping[str, QueryBuffers],
+    buffers: Mapping[str, QueryBuffers],
     models: Mapping[str, LoadedModel],
     machine: Machine,
     settings: ProfileSettings,
@@ -102,13 +102,13 @@ def _measure_level(
 ) -> Iterator[tuple[str, int, int, int, float, int, float, float, float]]:
     # Repeats are outermost, so that a disturbance of seconds spreads over all cells instead of filling one.
     for repeat in range(-WARM_PASSES, settings.repeats):
-        for name, room in rooms.items():
+        for name, own in buffers.items():
             plan_of = models[name].plan.of
-            plans = [plan_of(layer) for layer in range(len(room.runnable.calls))]
+            plans = [plan_of(layer) for layer in range(len(own.runnable.calls))]
             for number in range(max(map(len, plans))):
                 versions = tuple(min(number, len(plan) - 1) for plan in plans)
                 for cores in counts:
-                    seconds = time_block(pool, room, Grant(machine.core_ids[:cores], versions))
+                    seconds = time_block(pool, own, Grant(machine.core_ids[:cores], versions))
                     if repeat < 0:
                         continue
                     for layer, plan in enumerate(plans):
@@ -121,15 +121,15 @@ def _measure_level(
                             yield (*key, seconds[layer], traffic, footprint)
 
 
-def time_block(pool: WorkerPool, room: QueryBuffers, grant: Grant) -> Sequence[float]:
+def time_block(pool: WorkerPool, buffers: QueryBuffers, grant: Grant) -> Sequence[float]:
     """Run a whole network as one block and return the seconds of each layer. Raises its kernels' error."""
-    pool.run(BlockRun(0, room, 0, len(grant.versions), grant))
+    pool.run(BlockRun(0, buffers, 0, len(grant.versions), grant))
     while True:
         for notice in pool.wait(None):
             if isinstance(notice, Ended):
                 if notice.error is not None:
                     raise notice.error
-                return tuple(room.layer_seconds)
+                return tuple(buffers.layer_seconds)
 
 
 def time_layers(instance: Instance, versions: Sequence[int]) -> list[float]:

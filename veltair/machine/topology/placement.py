@@ -40,8 +40,8 @@ def pinned(
     """Return free core ids that share as few L3 caches with other blocks as possible.
 
     First come groups where only the block itself runs (`held`, the cores that a growing block has), then
-    untouched groups, then the partly used group with the least room that suffices, or else the one with
-    most room; ties to the lowest ids. Raises ValueError if there are too few.
+    untouched groups, then the partly used group with the fewest free cores that suffice, or else the
+    one with most; ties to the lowest ids. Raises ValueError if there are too few.
     """
     groups, available = _checked(cores, free, machine)
     own = frozenset(held)
@@ -55,8 +55,8 @@ def pinned(
             else:
                 (alone if len(idle) + len(group & own) == len(group) else shared).append(idle)
     chosen: list[int] = []
-    for rooms in (alone, untouched, shared):
-        chosen += _fill(cores - len(chosen), rooms)
+    for candidates in (alone, untouched, shared):
+        chosen += _fill(cores - len(chosen), candidates)
     return tuple(chosen)
 
 
@@ -158,16 +158,16 @@ def _sets(cache_groups: tuple[tuple[int, ...], ...]) -> tuple[tuple[frozenset[in
     return groups, frozenset(chain.from_iterable(groups))
 
 
-def _fill(cores: int, rooms: list[frozenset[int]]) -> list[int]:
-    """Return up to so many cores: of the tightest room that suffices, or after all of the roomiest."""
-    rooms.sort(key=len, reverse=True)  # stable: ties stay in the order of the groups
+def _fill(cores: int, groups: list[frozenset[int]]) -> list[int]:
+    """Return up to so many cores: of the smallest group that suffices, or after all of the largest."""
+    groups.sort(key=len, reverse=True)  # stable: ties stay in the order of the groups
     chosen: list[int] = []
-    for place, room in enumerate(rooms):
+    for index, group in enumerate(groups):
         need = cores - len(chosen)
-        if need <= len(room):
-            tightest = min((other for other in rooms[place:] if len(other) >= need), key=len)
+        if need <= len(group):
+            tightest = min((other for other in groups[index:] if len(other) >= need), key=len)
             return chosen + sorted(tightest)[:need]
-        chosen += sorted(room)
+        chosen += sorted(group)
     return chosen
 
 

@@ -11,8 +11,8 @@ CRASH_NOTE = np.dtype([("query", "<u8"), ("layer", "<u4"), ("is_running", "<u4")
 def read_notes(path: Path) -> list[str]:
     """Return what the workers were running when their process ended, one line for each that ran a block.
 
-    `path` is what a `NativePool` was given as `notes`. A signal handler could not tell more, and would itself
-    run in a process that is broken: the file is mapped memory, which outlives it.
+    `path` is what a `NativePool` was given as `notes`. A signal handler could not say more, and would itself
+    run in a broken process: the file is mapped memory, which outlives it.
     """
     notes = np.frombuffer(path.read_bytes(), CRASH_NOTE)
     return [

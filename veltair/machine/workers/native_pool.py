@@ -158,7 +158,7 @@ class NativePool:
         return 1e-9 * started_ns
 
     def stop(self, timeout_s: float = STOP_S) -> int:
-        """Let the blocks under way end and the workers go; return how many were not gone in time."""
+        """Let running blocks end and the workers go; return how many were not gone in time."""
         address, self._address = self._address, None  # before the rest: other threads may still poke
         if address is None:
             return 0

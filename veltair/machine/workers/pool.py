@@ -39,7 +39,7 @@ class Sample:
 
 
 class Runnable(Protocol):
-    """Room for one query: `calls[layer][version]` are a kernel and its arguments, tensors all."""
+    """Activation buffers of one query: `calls[layer][version]` are a kernel and its arguments, tensors."""
 
     @property
     def calls(self) -> Sequence[Sequence[tuple[Any, tuple[Any, ...]]]]:
@@ -55,10 +55,10 @@ class Runnable(Protocol):
 
 
 class Servable(Protocol):
-    """A model: something that has room for queries."""
+    """A model: something that has buffers for queries."""
 
     def instance(self) -> Runnable:
-        """Return room for one query at a time."""
+        """Return buffers for one query at a time."""
 
 
 class QueryBuffers(Protocol):
@@ -66,7 +66,7 @@ class QueryBuffers(Protocol):
 
     @property
     def runnable(self) -> Runnable:
-        """What was bound."""
+        """The instance that was bound."""
 
     @property
     def layer_seconds(self) -> Sequence[float]:
@@ -129,7 +129,7 @@ class WorkerPool(Protocol):
     """A worker for each core. One thread, the decider, calls it; only `poke` is for any thread."""
 
     def bind(self, runnable: Runnable, name: str) -> QueryBuffers:
-        """Return a query's room as blocks name it. `name` is the model's, for messages."""
+        """Return a query's buffers as blocks name them. `name` is the model's, for messages."""
 
     def run(self, block: BlockRun) -> None:
         """Start a block on its grant. The worker of the first core leads it, to its end.
@@ -157,7 +157,7 @@ class WorkerPool(Protocol):
         """Return when the current layer of a running block began, on the monotonic clock."""
 
     def stop(self, timeout_s: float = STOP_S) -> int:
-        """Let the blocks under way end and the workers go.
+        """Let running blocks end and the workers go.
 
         Returns how many workers were not gone in time: a kernel that hangs cannot be ended but with the
         process.
@@ -173,12 +173,12 @@ def view(tensor: Any) -> NDArray[Any]:
     return array
 
 
-def check_alike(room: NDArray[Any], values: NDArray[Any]) -> None:
-    """Raise ValueError unless an array of a sample has the shape and the dtype of the room for it."""
-    if room.shape != values.shape or room.dtype != values.dtype:
+def check_alike(buffer: NDArray[Any], values: NDArray[Any]) -> None:
+    """Raise ValueError unless an array of a sample has the shape and the dtype of the buffer for it."""
+    if buffer.shape != values.shape or buffer.dtype != values.dtype:
         raise ValueError(
-            f"an array of the sample is {values.dtype}{list(values.shape)}, its room is "
-            f"{room.dtype}{list(room.shape)}; give one array for each input and each output of the model"
+            f"an array of the sample is {values.dtype}{list(values.shape)}, its buffer is "
+            f"{buffer.dtype}{list(buffer.shape)}; give one array for each input and each output of the model"
         )
 
 
