@@ -138,7 +138,7 @@ def test_a_trace_that_the_simulator_itself_made_has_no_error_and_the_null_model_
     for name in ("qps_error", "p50_error", "p95_error", "satisfaction_error_points"):
         assert figures[name]["value"] == pytest.approx(0.0, abs=1e-9)
     assert figures["p50_error_null"]["value"] > 0.02
-    assert len(lines) == 7 and "| `p50_error` |" in report
+    assert len(lines) == 7 and "| `p50_error` " in report
 
 
 def test_the_demand_that_made_the_co_runs_is_found_and_held_out_pairs_agree(plain: Plain) -> None:
