@@ -54,7 +54,7 @@ SHORT = {
     r"Computing the metrics": "metrics",
     r"Computing core needs.*": "layers",
     r"Drawing the figures": "figures",
-    r"Drawing the figures of the paper": "paper figures",
+    r"Drawing the figures of the study": "paper figures",
     r"Drawing the figures about versions": "version figures",
     r"Writing (\S+) as ONNX": r"model \1",
     r"Modelling the costs on (\S+)": r"derive \1",
@@ -121,7 +121,7 @@ AFTER_LINES: dict[str, set[str]] = {
     "choice of versions": {*(f"{job} {model}" for job in ("build", "oracle") for model in MODELS)}
     | AFTER_PROFILE,
     "metrics": GRANULARITY | TABLES,
-    "figure": {"paper figures"},
+    "figure": {"figures", "summary", "paper figures"},
     "model": {"model resnet50", "build resnet50", "oracle resnet50", *AFTER_PROFILE},
 }
 

@@ -27,7 +27,8 @@ from veltair.compiler.search.search import (
     search,
 )
 from veltair.compiler.search.target import cpu_target, host_cpu
-from veltair.compiler.select.select import Selection, doubling, rounds_costs
+from veltair.compiler.select.core_counts import doubling
+from veltair.compiler.select.select import Selection, rounds_costs
 from veltair.compiler.select.shipped import ServedStores, serve
 from veltair.compiler.select.store import (
     SECONDS_PER_TRIAL,

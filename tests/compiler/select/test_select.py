@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate
-from veltair.compiler.select.select import Selection, doubling, locality, pareto_front, ratios, rounds_costs
+from veltair.compiler.select.select import Selection, locality, pareto_front, ratios, rounds_costs
 from veltair.compiler.select.select import select as select_at
 
 
@@ -280,29 +280,6 @@ def test_by_traffic_a_candidate_without_an_estimate_is_refused() -> None:
 def test_a_metric_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match=r"select\.metric is 'speed'; give blocking or traffic"):
         Selection(1.5, 5, "speed")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("cores", "unit", "counts"),
-    [
-        (1, 1, (1,)),
-        (2, 1, (1, 2)),
-        (6, 1, (1, 2, 4, 6)),
-        (8, 1, (1, 2, 4, 8)),
-        (64, 8, (8, 16, 32, 64)),
-        (24, 8, (8, 16, 24)),
-    ],
-)
-def test_a_machine_is_judged_at_doubling_core_counts_and_on_all(
-    cores: int, unit: int, counts: tuple[int, ...]
-) -> None:
-    assert doubling(cores, unit) == counts
-
-
-@pytest.mark.parametrize(("cores", "unit"), [(0, 1), (4, 8), (4, 0)])
-def test_a_core_unit_that_no_machine_has_is_refused(cores: int, unit: int) -> None:
-    with pytest.raises(ValueError, match="core unit"):
-        doubling(cores, unit)
 
 
 def test_touching_one_byte_is_more_local_than_touching_none() -> None:

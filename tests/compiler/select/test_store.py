@@ -10,7 +10,8 @@ import pytest
 from tests.support.candidate_stores import FOUND, INFO, candidates, tamper
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
-from veltair.compiler.select.select import Selection, doubling, rounds_costs, select
+from veltair.compiler.select.core_counts import doubling
+from veltair.compiler.select.select import Selection, rounds_costs, select
 from veltair.compiler.select.store import (
     CANDIDATES,
     FILES,

@@ -37,16 +37,6 @@ class Selection:
             raise ValueError(f"select.metric is {self.metric!r}; give blocking or traffic")
 
 
-def doubling(cores: int, unit: int = 1) -> tuple[int, ...]:
-    """Return the core counts that a machine's versions are judged at: `unit`, twice it, …, and all cores."""
-    if not 1 <= unit <= cores:
-        raise ValueError(f"core unit {unit} of {cores} cores; give at least 1 and at most all cores")
-    counts = [unit]
-    while 2 * counts[-1] < cores:
-        counts.append(2 * counts[-1])
-    return (*counts, cores) if counts[-1] < cores else tuple(counts)
-
-
 def rounds_costs(counts: Sequence[int]) -> Costs:
     """Return the costs on a machine of which nothing but core counts is known: `Candidate.seconds_on`."""
     return lambda candidate: [candidate.seconds_on(cores) for cores in counts]

@@ -19,7 +19,8 @@ import pandas as pd
 
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate
-from veltair.compiler.select.select import Costs, FrontMetric, Selection, doubling, rounds_costs, select
+from veltair.compiler.select.core_counts import doubling
+from veltair.compiler.select.select import Costs, FrontMetric, Selection, rounds_costs, select
 from veltair.provenance import write_atomically
 
 CANDIDATES = "candidates.parquet"

@@ -19,7 +19,8 @@ from veltair.compiler.search.records import SUFFIX, read_record
 from veltair.compiler.search.schedules import own_schedules
 from veltair.compiler.search.search import SearchSettings, read_candidates, search
 from veltair.compiler.search.target import cpu_target
-from veltair.compiler.select.select import Selection, doubling, rounds_costs, select
+from veltair.compiler.select.core_counts import doubling
+from veltair.compiler.select.select import Selection, rounds_costs, select
 from veltair.compiler.steps import build_model, read_model
 from veltair.config import Config
 from veltair.evaluation.benchmarks.search_ablation import Choose, PassComparison, compare_passes

@@ -382,7 +382,7 @@ def _stand_ins(seeds: pd.DataFrame) -> list[str]:
         f"{workload} on {machine}: {of}"
         for machine, workload, of in zip(other["machine"], other["workload"], other["of"], strict=True)
     ]
-    lead = f"Where {REFERENCE} serves nothing, loads are shares of what serves most"
+    lead = f"Without a capacity of {REFERENCE}'s, loads are shares of another rate"
     return [f"{lead} ({'; '.join(whose)})."] if whose else []
 
 

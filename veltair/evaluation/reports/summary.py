@@ -55,9 +55,9 @@ def summary_markdown(
         "# Results",
         "",
         "QPS at 95 % QoS is the highest offered Poisson rate at which at least 95 % of queries finish within "
-        f"their own QoS. Equal load is {number(100 * share)} % of {REFERENCE}'s, as simulated, or of the "
-        "best policy's where it has none; a rate in brackets is the nearest one that was run. "
-        "Every column is defined in results/README.md.",
+        f"their own QoS. Equal load is {number(100 * share)} % of {REFERENCE}'s, as simulated; "
+        "where it has none, of another rate (results/README.md). A rate in brackets is the nearest one "
+        "that was run. Every column is defined in results/README.md.",
     ]
     for source in sources(seeds, rates):
         lines += ["", f"## {source_name(source, seeds, rates)}", *_source_section(source, tables)]

@@ -163,6 +163,6 @@ def _relaxation(scenario: Scenario) -> dict[str, Any]:
 
 
 def _reference_qps(capacities: Sequence[Path]) -> float:
-    """Return the rate that loads are shares of, for all seeds: the mean of the seeds' reference rates."""
+    """Return the reference rate for all seeds together: the mean of theirs."""
     table = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
     return float(reference_rates(table)["reference_qps"].mean())

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from veltair.compiler.footprint.version import Candidate
-from veltair.compiler.select.select import doubling
+from veltair.compiler.select.core_counts import doubling
 from veltair.machine.costs.cost_model import (
     LayerCostModel,
     MachineCostModel,

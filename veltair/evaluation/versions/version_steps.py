@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from veltair.compiler.build.build import ModelPlan, read_plan
-from veltair.compiler.select.select import Selection, doubling, rounds_costs
+from veltair.compiler.select.core_counts import doubling
+from veltair.compiler.select.select import Selection, rounds_costs
 from veltair.compiler.select.shipped import AVX2, SHIPPED, serve
 from veltair.compiler.select.store import FILES, StoreError, choose, read_info
 from veltair.evaluation.figures.save import save

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from veltair.compiler.select.select import doubling
+from veltair.compiler.select.core_counts import doubling
 from veltair.machine.c_build import compile_c
 from veltair.machine.topology.cpulist import format_cpu_list
 from veltair.machine.topology.topology import Topology
