@@ -105,7 +105,7 @@ def test_a_setup_that_contradicts_itself_is_refused(options: dict[str, Any], mes
 
 
 def test_threads_of_a_pinned_session_have_a_core_each_but_for_the_caller() -> None:
-    options = onnx_server._options((4, 5, 6), Setup(pinned=True, spin="runs"))
+    options = onnx_server.session_options((4, 5, 6), Setup(pinned=True, spin="runs"))
     assert options.intra_op_num_threads == 3
     assert options.get_session_config_entry("session.intra_op_thread_affinities") == "6;7"
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
@@ -113,14 +113,14 @@ def test_threads_of_a_pinned_session_have_a_core_each_but_for_the_caller() -> No
 
 def test_defaults_are_left_alone_where_all_cores_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    assert onnx_server._options((0, 1, 2, 3), Setup()).intra_op_num_threads == 0
-    assert onnx_server._options((0, 1), Setup()).intra_op_num_threads == 2
+    assert onnx_server.session_options((0, 1, 2, 3), Setup()).intra_op_num_threads == 0
+    assert onnx_server.session_options((0, 1), Setup()).intra_op_num_threads == 2
 
 
 def test_threads_that_never_spin_are_told_so() -> None:
-    options = onnx_server._options((0, 1), Setup(spin="never"))
+    options = onnx_server.session_options((0, 1), Setup(spin="never"))
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_sessions_of_the_shared_pool_have_no_threads_of_their_own() -> None:
-    assert not onnx_server._options((0, 1), Setup(shared_pool=True)).use_per_session_threads
+    assert not onnx_server.session_options((0, 1), Setup(shared_pool=True)).use_per_session_threads

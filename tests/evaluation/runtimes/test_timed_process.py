@@ -72,8 +72,7 @@ def test_the_answer_is_right_with_the_versions_it_chose(ours: TimedProcess, thei
 
 
 def test_onnx_runtime_keeps_to_its_cores_one_thread_each(theirs: TimedProcess) -> None:
-    assert theirs._process is not None
-    tasks = Path(f"/proc/{theirs._process.pid}/task").iterdir()
+    tasks = Path(f"/proc/{theirs.pid}/task").iterdir()
     pinned = {
         next(iter(allowed))
         for task in tasks
@@ -84,8 +83,7 @@ def test_onnx_runtime_keeps_to_its_cores_one_thread_each(theirs: TimedProcess) -
 
 def test_it_ends_with_the_context(model: Path, samples: Path) -> None:
     with TimedProcess(ONNX_RUNTIME, model, samples, CORES[:1]) as process:
-        assert process._process is not None
-        pid = process._process.pid
+        pid = process.pid
     assert not Path(f"/proc/{pid}").exists()
 
 

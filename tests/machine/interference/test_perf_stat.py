@@ -273,7 +273,7 @@ def test_the_real_perf_gives_readings(live: PerfStat) -> None:
 
 def test_the_real_perf_ends_when_nobody_reads_it_any_more(live: PerfStat) -> None:
     # What becomes of it when the process that reads is killed outright.
-    command = perf_stat._command("perf", perf_stat.EVENT_PAIRS[0], 0.02)
+    command = perf_stat.stat_command("perf", perf_stat.EVENT_PAIRS[0], 0.02)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

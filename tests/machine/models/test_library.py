@@ -357,7 +357,7 @@ def plans(draw: st.DrawFn) -> ModelPlan:
 @settings(max_examples=300)
 @given(plans())
 def test_memory_is_never_lent_while_somebody_will_still_read_it(plan: ModelPlan) -> None:
-    made = Instance._allocate(plan)
+    made = Instance.allocate(plan)
     holds: dict[int, tuple[int, int]] = {}
 
     def check(kind: str, number: int, output: int) -> None:
@@ -381,4 +381,4 @@ def test_a_chain_of_layers_of_one_shape_takes_two_buffers() -> None:
         for number, source in enumerate([("input", 0, 0), *(("layer", number, 0) for number in range(5))])
     ]
     plan = ModelPlan("chain", (Input("x", (4,)),), tuple(layers), {"s": ()}, (("layer", 5, 0),))
-    assert len({id(tensor) for (tensor,) in Instance._allocate(plan)}) == 2
+    assert len({id(tensor) for (tensor,) in Instance.allocate(plan)}) == 2

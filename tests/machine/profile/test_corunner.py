@@ -36,9 +36,8 @@ def test_level_0_starts_nothing_and_achieves_nothing(tmp_path: Path) -> None:
 
 def test_it_achieves_a_pressure_between_nothing_and_all(build_dir: Path) -> None:
     with CoRunner(0.5, CORE, make_machine(), build_dir) as corunner:
-        assert corunner._process is not None
-        warm_s = processor_seconds(corunner._process.pid)
-        while processor_seconds(corunner._process.pid) < warm_s + 0.05:
+        warm_s = processor_seconds(corunner.pid)
+        while processor_seconds(corunner.pid) < warm_s + 0.05:
             time.sleep(0.01)
     achieved = corunner.achieved
     assert 0.0 < achieved.dram_share <= 1.0
@@ -61,10 +60,11 @@ def test_it_never_streams_much_more_than_its_level(build_dir: Path) -> None:
 
 def test_it_runs_on_its_core_only_and_ends_with_the_context(build_dir: Path) -> None:
     with CoRunner(0.25, CORE, make_machine(), build_dir) as corunner:
-        process = corunner._process
-        assert process is not None
-        assert os.sched_getaffinity(process.pid) == {CORE}
-    assert process.returncode == 0
+        pid = corunner.pid
+        assert os.sched_getaffinity(pid) == {CORE}
+    assert not Path(f"/proc/{pid}").exists()
+    with pytest.raises(RuntimeError, match="read `pid` in the with block"):
+        _ = corunner.pid
 
 
 def test_achieved_is_not_known_before_it_is_stopped(build_dir: Path) -> None:
@@ -78,10 +78,9 @@ def test_achieved_is_not_known_before_it_is_stopped(build_dir: Path) -> None:
 def test_an_error_in_the_context_passes_and_stops_it(build_dir: Path) -> None:
     corunner = CoRunner(0.25, CORE, make_machine(), build_dir)
     with pytest.raises(ZeroDivisionError), corunner:
-        process = corunner._process
+        pid = corunner.pid
         raise ZeroDivisionError
-    assert process is not None
-    assert process.returncode == 0
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_its_early_death_is_an_error(build_dir: Path) -> None:
@@ -89,9 +88,8 @@ def test_its_early_death_is_an_error(build_dir: Path) -> None:
         pytest.raises(RuntimeError, match=r"ended early \(exit status -9\).*measure again"),
         CoRunner(0.25, CORE, make_machine(), build_dir) as corunner,
     ):
-        assert corunner._process is not None
-        corunner._process.send_signal(signal.SIGKILL)
-        corunner._process.wait()
+        os.kill(corunner.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, corunner.pid, os.WEXITED | os.WNOWAIT)
 
 
 def test_a_core_that_cannot_be_had_is_an_error(build_dir: Path) -> None:
@@ -111,7 +109,7 @@ def test_it_dies_with_its_parent(build_dir: Path, tmp_path: Path) -> None:
         "from veltair.machine.topology.topology import Machine\n"
         f"machine = Machine('made-up', 1, {machine.cache_groups}, 1, {L3_BYTES}, 1.0, 1e9, validated=False)\n"
         f"with CoRunner(0.25, {CORE}, machine, Path({str(build_dir)!r})) as corunner:\n"
-        f"    Path({str(tmp_path / 'pid')!r}).write_text(str(corunner._process.pid))\n"
+        f"    Path({str(tmp_path / 'pid')!r}).write_text(str(corunner.pid))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     root = SOURCE.parent.parent.parent
@@ -170,9 +168,8 @@ def test_the_sources_compile_without_warnings_for_any_64_bit_processor(source: P
 def achieved_by(load: CoRunnerLoad, build_dir: Path) -> AchievedPressure:
     """What a co-runner does of a load in 50 ms of its processor's time."""
     with CoRunner(1.0, CORE, make_machine(), build_dir, load) as corunner:
-        assert corunner._process is not None
-        warm_s = processor_seconds(corunner._process.pid)
-        while processor_seconds(corunner._process.pid) < warm_s + 0.05:
+        warm_s = processor_seconds(corunner.pid)
+        while processor_seconds(corunner.pid) < warm_s + 0.05:
             time.sleep(0.01)
     return corunner.achieved
 

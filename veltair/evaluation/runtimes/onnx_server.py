@@ -115,13 +115,14 @@ class OnnxServer:
 def _load(models: Mapping[str, Path], cores: Sequence[int], setup: Setup) -> Sessions:
     return {
         name: onnxruntime.InferenceSession(
-            str(path), _options(cores, setup), providers=["CPUExecutionProvider"]
+            str(path), session_options(cores, setup), providers=["CPUExecutionProvider"]
         )
         for name, path in models.items()
     }
 
 
-def _options(cores: Sequence[int], setup: Setup) -> Any:
+def session_options(cores: Sequence[int], setup: Setup) -> Any:
+    """Return how a session of ONNX Runtime is set up on some cores."""
     options: Any = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if setup.shared_pool:

@@ -131,6 +131,13 @@ class TimedProcess:
         """End it."""
         self._end()
 
+    @property
+    def pid(self) -> int:
+        """The id of the process. Raises RuntimeError outside of the context."""
+        if self._process is None:
+            raise RuntimeError("the process does not run; read `pid` in the with block")
+        return self._process.pid
+
     def time(self, runs: int) -> list[float]:
         """Return the seconds of so many runs, one after the other."""
         seconds: list[float] = self._ask({"do": "time", "runs": runs})

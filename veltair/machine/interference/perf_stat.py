@@ -174,7 +174,7 @@ class PerfStat(SampledSource):
         self.stop()
         events = find_events(self._program)
         process = self._process = subprocess.Popen(
-            _command(self._program, events, self._interval_s),
+            stat_command(self._program, events, self._interval_s),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -218,7 +218,8 @@ class PerfStat(SampledSource):
             )
 
 
-def _command(program: str, events: tuple[str, ...], interval_s: float) -> list[str]:
+def stat_command(program: str, events: tuple[str, ...], interval_s: float) -> list[str]:
+    """Return the command that counts events on all cores and prints JSON lines, one an interval and event."""
     interval_ms = round(1000 * interval_s)
     return [
         *(program, "stat", "--all-cpus", "--log-fd", "1", "-j"),
@@ -227,7 +228,7 @@ def _command(program: str, events: tuple[str, ...], interval_s: float) -> list[s
 
 
 def _try(program: str, events: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
-    command = [*_command(program, events, INTERVAL_S), "--", "true"]
+    command = [*stat_command(program, events, INTERVAL_S), "--", "true"]
     try:
         return subprocess.run(
             command,

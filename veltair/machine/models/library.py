@@ -264,7 +264,7 @@ class Instance:
         """Allocate the activations and bind the calls."""
         self.model = model
         self.inputs = [tvm.runtime.empty(value.shape, value.dtype) for value in model.plan.inputs]
-        self._made = self._allocate(model.plan)
+        self._made = self.allocate(model.plan)
         self.outputs = [self._tensor(source) for source in model.plan.outputs]
         self.calls: list[list[Call]] = [
             [self._call(layer, version) for version in range(len(model.plan.of(layer)))]
@@ -313,7 +313,8 @@ class Instance:
         return self.inputs[number] if kind == "input" else self._made[number][output]
 
     @staticmethod
-    def _allocate(plan: ModelPlan) -> list[list[Any]]:
+    def allocate(plan: ModelPlan) -> list[list[Any]]:
+        """Return the outputs of each layer; layers whose lives do not overlap share memory."""
         last_use = {number: len(plan.layers) for kind, number, _ in plan.outputs if kind == "layer"}
         for reader, layer in enumerate(plan.layers):
             for kind, number, _ in layer.inputs:

@@ -148,6 +148,13 @@ class CoRunner:
         self._process = None
 
     @property
+    def pid(self) -> int:
+        """The id of its process. Raises RuntimeError at level 0 and once it is stopped: there is none."""
+        if self._process is None:
+            raise RuntimeError("the co-runner has no process; read `pid` in the with block, above level 0")
+        return self._process.pid
+
+    @property
     def achieved(self) -> AchievedPressure:
         """What it did, once it has been stopped. Raises RuntimeError before."""
         if self._achieved is None:
