@@ -16,7 +16,7 @@ from veltair.machine.costs.cost_model_fit import (
     Fit,
     ScaledLayer,
     compute_seconds,
-    fit_law,
+    fit_cost_model,
     fits_by_exponent,
     modelled_seconds,
 )
@@ -51,14 +51,14 @@ def cells_of(exponent: float, cores: int = 4) -> list[ScaledLayer]:
 
 @pytest.mark.parametrize("exponent", EXPONENTS)
 def test_the_exponent_that_made_the_times_is_found_again(exponent: float) -> None:
-    fit = fit_law(cells_of(exponent), MACHINE)
+    fit = fit_cost_model(cells_of(exponent), MACHINE)
     assert fit.exponent == exponent
     assert fit.fork_s == pytest.approx({4: 0.0}, abs=1e-12)
 
 
 def test_the_cost_of_a_fork_is_found_beside_the_exponent() -> None:
     cells = [replace(cell, seconds=cell.seconds + 0.02) for cell in cells_of(1.5)]
-    fit = fit_law(cells, MACHINE)
+    fit = fit_cost_model(cells, MACHINE)
     assert fit.exponent == 1.5
     assert fit.fork_s == pytest.approx({4: 0.02})
     for cell in cells:
@@ -71,7 +71,7 @@ def test_a_layer_of_one_iteration_pays_no_fork() -> None:
     assert modelled_seconds(cell, MACHINE, Fit(1.0, {4: 0.5}, 0.0)) == pytest.approx(1.0, rel=1e-5)
 
 
-def test_the_law_told_the_time_on_one_core_expects_that_time_there() -> None:
+def test_the_model_given_the_time_on_one_core_expects_that_time_there() -> None:
     for cell in cells_of(1.5, cores=1):
         assert modelled_seconds(cell, MACHINE, Fit(1.5, {}, 0.0)) == pytest.approx(cell.solo_s)
 
@@ -92,6 +92,6 @@ def test_computing_takes_at_least_the_multiply_adds_at_the_peak() -> None:
 
 
 def test_without_times_on_several_cores_nothing_is_told_of_the_exponent() -> None:
-    fit = fit_law(cells_of(1.0, cores=1), MACHINE)
+    fit = fit_cost_model(cells_of(1.0, cores=1), MACHINE)
     assert (fit.exponent, fit.fork_s, isnan(fit.error)) == (inf, {}, True)
     assert fits_by_exponent([], MACHINE) == {}

@@ -206,7 +206,7 @@ def test_what_a_core_moved_while_it_was_timed_is_not_computed_anew() -> None:
     assert tables.costs.model("net").seconds[0, 0, 0, 0] == pytest.approx(5.0)
 
 
-def test_the_law_behind_derived_tables_is_read_back(tmp_path: Path) -> None:
+def test_the_cost_model_behind_derived_tables_is_read_back(tmp_path: Path) -> None:
     written = derive(make_tables((0, 1, 0.0, 0, 1.5), (1, 1, 0.0, 0, 2.0), versions=(COMPUTE, MEMORY)), THERE)
     write_tables(tmp_path, written, collect())
     cost_model = read_tables(tmp_path).cost_model

@@ -116,7 +116,7 @@ def _check_query(record: QueryRecord, least_core_s: float) -> None:
         raise InvariantError(
             f"query {record.query.id} of {record.query.model} was on time with {record.core_s:.6g} core-s, "
             f"but needs {least_core_s:.6g} core-s at least to end within {record.query.qos_s} s: the "
-            "simulator charges less than the cost tables say, or books fewer cores than it runs on"
+            "simulator charges less than the cost tables say, or counts fewer cores than it runs on"
         )
 
 

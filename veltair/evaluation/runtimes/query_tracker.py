@@ -42,9 +42,10 @@ class _Flushed:
 
 
 class QueryTracker:
-    """The books of one run. Other threads put notices on a queue; the one that calls `wait` keeps the books.
+    """The queries of one run and what became of them.
 
-    `complete` tells LoadGen of an end, see `LoadGenProcess.complete`. Times are of time.monotonic().
+    Other threads put notices on a queue; the one that calls `wait` does the rest. `complete` tells
+    LoadGen of an end, see `LoadGenProcess.complete`. Times are of time.monotonic().
     """
 
     def __init__(

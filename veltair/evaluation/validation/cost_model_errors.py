@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from veltair.machine.costs.cost_model_fit import ScaledLayer, fit_law, modelled_seconds
+from veltair.machine.costs.cost_model_fit import ScaledLayer, fit_cost_model, modelled_seconds
 from veltair.machine.costs.folder import Tables, cells
 
 COLUMNS = [
@@ -19,14 +19,14 @@ COLUMNS = [
 def cost_errors(tables: Tables) -> pd.DataFrame:
     """Return a row for each version of a layer and each core count that was measured alone: `COLUMNS`.
 
-    What the law is fitted on and what it is tested on are different layers: those of every second structure,
-    in the order of the models, are one `fold`, all others the other, and the exponent and the cost of a fork
-    are fitted on the fold that a layer is not of. Layers of all sizes are in both: large ones alone would not
+    The cost model is fitted and tested on different layers: those of every second structure, in the order of
+    the models, are one `fold`, all others the other, and the exponent and the cost of a fork are fitted on the
+    fold that a layer is not of. Layers of all sizes are in both: large ones alone would not
     tell what a fork costs, nor small ones how memory combines.
 
-    A version's own time on one core is an input of the law, so at 1 core nothing is modelled and both errors
-    are 0 up to rounding: `cost_error_median` leaves it out. `null_s` is the time on one core ÷ cores, without
-    memory and rounds. Errors are relative to the measured time, not negative. Raises LookupError for tables
+    A version's own time on one core is an input, so at 1 core nothing is modelled and both errors are 0 up
+    to rounding: `cost_error_median` leaves it out. `null_s` is the time on one core ÷ cores, without memory
+    and rounds. Errors are relative to the measured time, not negative. Raises LookupError for tables
     without times on one core.
     """
     measured = cells(tables)
@@ -38,7 +38,7 @@ def cost_errors(tables: Tables) -> pd.DataFrame:
             *(abs(modelled_s / cell.seconds - 1.0), abs(null_s / cell.seconds - 1.0)),
         )
         for fold, tested, fitted in _folds(tables, measured)
-        for fit in [fit_law(fitted, tables.machine)]
+        for fit in [fit_cost_model(fitted, tables.machine)]
         for cell in tested
         for modelled_s in [modelled_seconds(cell, tables.machine, fit)]
         for null_s in [cell.solo_s / cell.cores]

@@ -221,7 +221,7 @@ def write_validation(
     """
     tables = read_tables(files.tables)
     cells = cost_errors(tables).assign(level=0.0)
-    # On one core the law's input is the measured time itself.
+    # On one core the cost model's input is the measured time itself.
     cells["held_out"] = cells["cores"] > 1
     co_runs, scale = compare_co_runs(config, tables, pd.read_parquet(files.co_runs))
     errors, pairs = compare_traces(config, files)

@@ -22,7 +22,7 @@ def modelled_costs(machine: Machine, core_peak_flops: float) -> Callable[[Candid
     """Return a candidate's modelled seconds, alone, on doubling core counts of a machine.
 
     `core_peak_flops` is the peak of the core that measured the candidates; where it is not known (0), that of
-    the machine is taken. The model is the law of derived tables, with the longer of computing and moving
+    the machine is taken. The model is that of derived tables, with the longer of computing and moving
     data; computing is all of the measured time on one core, by peak.
     """
     ratio = core_peak_flops / machine.core_peak_flops if core_peak_flops else 1.0

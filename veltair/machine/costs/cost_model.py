@@ -29,7 +29,7 @@ class LayerCostModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MachineCostModel:
-    """The laws of all versions, `layers[model][layer][version]`, and how computing and memory combine.
+    """The cost models of all versions, `layers[model][layer][version]`, and how computing and memory combine.
 
     A layer takes (compute^k + memory^k)^(1/k) with k = `combine`: 1 is their sum, nothing overlaps; infinity
     the longer of both, all overlaps.
@@ -40,12 +40,12 @@ class MachineCostModel:
 
     def __post_init__(self) -> None:
         if not self.combine >= 1:
-            raise ValueError(f"the exponent of a law is {self.combine}; give 1 or more, or infinity")
+            raise ValueError(f"the exponent of a cost model is {self.combine}; give 1 or more, or infinity")
 
 
 def predicted_seconds(
     cost_model: LayerCostModel,
-    machine_law: MachineCostModel,
+    machine_cost_model: MachineCostModel,
     machine: Machine,
     cores: int,
     l3_bytes: float,
@@ -59,7 +59,9 @@ def predicted_seconds(
     """
     compute_s = cost_model.compute_s * rounds(cost_model.tiling, cores) / machine.clock(active_cores)
     memory_s = traffic_bytes(cost_model.tiling, cores, l3_bytes) / bytes_per_s
-    return combined(compute_s, memory_s, machine_law.combine) + fork_s(cost_model.tiling, machine, cores)
+    return combined(compute_s, memory_s, machine_cost_model.combine) + fork_s(
+        cost_model.tiling, machine, cores
+    )
 
 
 def rounds(tiling: Tiling, cores: int) -> float:

@@ -1,4 +1,4 @@
-"""What measured times tell of the law: computing times, how these combine with memory, what a fork costs.
+"""The cost model fitted to measured times: computing times, how these combine with memory, a fork's cost.
 
 Pure: functions of numbers.
 """
@@ -23,7 +23,7 @@ from veltair.machine.topology.topology import Machine
 
 # From the sum of both to the longer one; in between times differ by less than the measurement's noise.
 EXPONENTS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0, inf)
-# Costs of a fork that are tried: quantiles of what layers took longer than the rest of the law explains.
+# Costs of a fork that are tried: quantiles of what layers took longer than the rest of the model explains.
 QUANTILES = tuple(range(0, 101, 2))
 
 
@@ -46,7 +46,7 @@ class ScaledLayer:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A fitted law: its exponent, a fork's cost by core count, the median of |ln(modelled / measured)|."""
+    """A fitted cost model: exponent, a fork's cost by core count, median |ln(modelled / measured)|."""
 
     exponent: float
     fork_s: Mapping[int, float]
@@ -56,7 +56,7 @@ class Fit:
 def compute_seconds(tiling: Tiling, macs: int, solo_s: float, machine: Machine, exponent: float) -> float:
     """Return a version's computing time on one core at the all-core clock, from its time on one core alone.
 
-    It is net of the memory time that the law gives it there, and no less than its multiply-adds at the peak.
+    It is net of the memory time modelled there, and no less than its multiply-adds at the peak.
     """
     memory_s = traffic_bytes(tiling, 1, block_l3_bytes(machine, 1)) / block_bytes_per_s(machine, 1)
     clock = machine.clock(1)
@@ -65,7 +65,7 @@ def compute_seconds(tiling: Tiling, macs: int, solo_s: float, machine: Machine, 
 
 
 def modelled_seconds(cell: ScaledLayer, machine: Machine, fit: Fit) -> float:
-    """Return what a fitted law, told the time on one core, expects of a cell: alone on the machine."""
+    """Return what a fitted cost model, told the time on one core, expects of a cell: alone on the machine."""
     launch_s = fit.fork_s.get(cell.cores, machine.launch_s + machine.join_s)
     return predicted_seconds(
         LayerCostModel(_compute(cell, machine, fit.exponent), cell.tiling),
@@ -78,7 +78,7 @@ def modelled_seconds(cell: ScaledLayer, machine: Machine, fit: Fit) -> float:
     )
 
 
-def fit_law(cells: Iterable[ScaledLayer], machine: Machine) -> Fit:
+def fit_cost_model(cells: Iterable[ScaledLayer], machine: Machine) -> Fit:
     """Return the fit of least error over cells of several cores; of equal ones that of the largest exponent.
 
     The cost of a fork is fitted along, for times were taken by whatever runs kernels there, and that costs

@@ -19,7 +19,7 @@ from veltair.machine.costs.cost_model import (
     block_l3_bytes,
     predicted_seconds,
 )
-from veltair.machine.costs.cost_model_fit import ScaledLayer, compute_seconds, fit_law
+from veltair.machine.costs.cost_model_fit import ScaledLayer, compute_seconds, fit_cost_model
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.described import format_machine, read_machine
 from veltair.machine.topology.topology import Machine
@@ -120,7 +120,7 @@ def read_tables(folder: Path) -> Tables:
         },
         tilings,
         CostTable(repeats, machine.name),
-        _read_law(versions, tilings),
+        _read_cost_model(versions, tilings),
         blocks,
     )
 
@@ -161,8 +161,8 @@ def derive(host: Tables, machine: Machine) -> Tables:
     Raises LookupError for tables without times on one core.
     """
     measured = cells(host)
-    exponent = fit_law(measured, host.machine).exponent
-    cost_model = machine_law(host, measured, exponent, peak_ratio(host.machine, machine))
+    exponent = fit_cost_model(measured, host.machine).exponent
+    cost_model = machine_cost_model(host, measured, exponent, peak_ratio(host.machine, machine))
     alone = _alone(host)
     alone = alone[alone["cores"] == 1]
     spread = alone["seconds"] / alone.groupby(_VERSION)["seconds"].transform("median")
@@ -204,10 +204,10 @@ def derivation_notes(host: Machine, machine: Machine) -> list[str]:
     return notes
 
 
-def machine_law(
+def machine_cost_model(
     host: Tables, measured: Sequence[ScaledLayer], exponent: float, ratio: float
 ) -> MachineCostModel:
-    """Return the laws of all versions of the host's tables, with computing times multiplied by a ratio.
+    """Return the cost models of all versions of the host's tables, computing times multiplied by a ratio.
 
     Raises LookupError for a version that was not measured.
     """
@@ -262,7 +262,7 @@ def _derived_part(
 ) -> pd.DataFrame:
     """Return the rows of a core count and a level.
 
-    `rows` are the places of the repeats' versions in the law, `spread` the repeats relative to their median.
+    `rows` are the indices of the repeats' versions in the cost model, `spread` is the repeats ÷ their median.
     """
     share = max(1.0 - level, cores / machine.cores)
     l3_bytes, bytes_per_s = block_l3_bytes(machine, cores, share), block_bytes_per_s(machine, cores, share)
@@ -281,7 +281,7 @@ def _derived_part(
 
 
 def _versions(cost_model: MachineCostModel) -> Iterator[tuple[tuple[str, int, int], LayerCostModel]]:
-    """Yield model, layer and version of each law, and the law."""
+    """Yield model, layer and version of each cost model, and the cost model."""
     for model, layers in cost_model.layers.items():
         for layer, versions in enumerate(layers):
             for version, one in enumerate(versions):
@@ -305,8 +305,8 @@ def _compute_times(cost_model: MachineCostModel) -> list[float]:
     return [one.compute_s for _, one in _versions(cost_model)]
 
 
-def _read_law(versions: pd.DataFrame, tilings: Tilings) -> MachineCostModel | None:
-    """Return the law of tables that were modelled; measured ones have no such columns."""
+def _read_cost_model(versions: pd.DataFrame, tilings: Tilings) -> MachineCostModel | None:
+    """Return the cost model of tables that were modelled; measured ones have no such columns."""
     if "compute_s" not in versions.columns:
         return None
     times = versions.set_index(_VERSION)["compute_s"].to_dict()
