@@ -20,8 +20,8 @@ def cost_errors(tables: Tables) -> pd.DataFrame:
     """Return a row for each version of a layer and each core count that was measured alone: `COLUMNS`.
 
     The cost model is fitted and tested on different layers: those of every second structure, in the order of
-    the models, are one `fold`, all others the other, and the exponent and the cost of a fork are fitted on the
-    fold that a layer is not of. Layers of all sizes are in both: large ones alone would not
+    the models, are one `fold`, all others the other, and the exponent and the cost of a fork are fitted on
+    the fold that a layer is not of. Layers of all sizes are in both: large ones alone would not
     tell what a fork costs, nor small ones how memory combines.
 
     A version's own time on one core is an input, so at 1 core nothing is modelled and both errors are 0 up
