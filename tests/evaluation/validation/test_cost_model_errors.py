@@ -59,7 +59,7 @@ def test_what_a_layer_is_tested_with_was_fitted_on_other_structures(monkeypatch:
         seen.append({(cell.model, cell.layer) for cell in cells})
         return Fit(1.0, {}, 0.0)
 
-    monkeypatch.setattr(cost_model, "fit_law", fit)
+    monkeypatch.setattr(cost_model, "fit_cost_model", fit)
     errors = cost_errors(tables("a", "b"))
     # Both models have layers of structures s0 and s1.
     assert seen == [{("a", 1), ("b", 1)}, {("a", 0), ("b", 0)}]
