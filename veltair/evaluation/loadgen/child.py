@@ -130,8 +130,10 @@ def _or_exit(callback: Callable[..., None]) -> Callable[..., None]:
 def _main(descriptor: str, settings: str) -> None:
     # A collection in the middle of a run would delay a query.
     gc.disable()
-    with socket.socket(fileno=int(descriptor)) as channel:
-        _Child(ChildSettings(**json.loads(settings)), channel).run()
+    # The end of the process closes it: closed before, it would fail the thread that reads completions, whose
+    # exit status would then take the place of that of an error here.
+    channel = socket.socket(fileno=int(descriptor))
+    _Child(ChildSettings(**json.loads(settings)), channel).run()
 
 
 if __name__ == "__main__":
