@@ -5,8 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.table_builders import make_config, make_tables, noisy, write_made_up_tables
+from veltair.config.part import parse_part, part_of
 from veltair.evaluation.benchmarks import million_queries
-from veltair.evaluation.benchmarks.million_queries import peak_rss_mb, serve_in_fresh_process, serve_order
+from veltair.evaluation.benchmarks.million_queries import (
+    order_of,
+    peak_rss_mb,
+    serve_in_fresh_process,
+    serve_order,
+)
 from veltair.evaluation.benchmarks.simpy_queue import simpy_ends_s
 from veltair.evaluation.benchmarks.simulator import (
     FCFS,
@@ -57,7 +63,10 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What write_simulator writes for machines of 8, 4 and 16 cores."""
     folder = tmp_path_factory.mktemp("simulator")
     machines = Machines(*(write_made_up_tables(folder / str(cores), cores=cores) for cores in (8, 4, 16)))
-    write_simulator(CONFIG, machines, folder / "simulator.json", Size(60, 3, 600, 5))
+    # As the rule does: with the keys that it declares.
+    keys = [("models",), ("workloads",), ("qos",), ("simulated",)]
+    config = parse_part(part_of(CONFIG.model_dump(mode="json"), keys), "rule benchmarks_simulator")
+    write_simulator(config, machines, folder / "simulator.json", Size(60, 3, 600, 5))
     return json.loads((folder / "simulator.json").read_text())
 
 
@@ -130,14 +139,7 @@ def test_as_many_queries_wait_at_first_as_the_figure_says() -> None:
 
 
 def test_an_order_is_served_from_its_trace_to_the_table(tmp_path: Path) -> None:
-    order = {
-        "config": CONFIG.model_dump(mode="json"),
-        "tables": str(write_made_up_tables(tmp_path)),
-        "workload": "mix",
-        "policy": FULL,
-        "qps": 100.0,
-        "queries": 70,
-    }
+    order = order_of(CONFIG, write_made_up_tables(tmp_path), "mix", FULL, 100.0, 70)
     served = serve_order(order)
     assert served.queries == 70 and 0 < served.satisfaction <= 1
     assert served.seconds > 0 and served.rss_mb == pytest.approx(peak_rss_mb(), rel=0.2)

@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from veltair.config import Config, parse
-from veltair.evaluation.experiment.scenario import scenario_of
-from veltair.evaluation.simulation.run import policy_records
+from pydantic import TypeAdapter
+
+from veltair.config import Config
+from veltair.evaluation.experiment.scenario import make_scenario
+from veltair.evaluation.simulation.run import SimulationSettings, policy_records
 from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.machine.costs.folder import read_tables
 from veltair.serving.policies.presets import make_policy
@@ -43,14 +45,7 @@ def serve_in_fresh_process(
 
     `tables` is a folder of cost tables, `policy` an import path; its options are those of the preset `paper`.
     """
-    order = {
-        "config": config.model_dump(mode="json"),
-        "tables": str(tables.resolve()),
-        "workload": workload,
-        "policy": policy,
-        "qps": qps,
-        "queries": queries,
-    }
+    order = order_of(config, tables, workload, policy, qps, queries)
     ended = subprocess.run(
         [sys.executable, "-m", MODULE], input=json.dumps(order), capture_output=True, text=True, check=False
     )
@@ -60,11 +55,37 @@ def serve_in_fresh_process(
     return MillionResult(**json.loads(ended.stdout.splitlines()[-1]))
 
 
+def order_of(
+    config: Config, tables: Path, workload: str, policy: str, qps: float, queries: int
+) -> dict[str, Any]:
+    """Return what another process needs to know of a configuration and a run, as values.
+
+    The configuration may be a part of one, of which no other can be made.
+    """
+    return {
+        "tables": str(tables.resolve()),
+        "workload": workload,
+        "weights": dict(config.workloads[workload]),
+        "qos_s": {name: model.qos_ms / 1e3 for name, model in config.models.items()},
+        "relax": config.qos.relax,
+        "satisfaction": config.qos.satisfaction,
+        "settings": asdict(replace(simulation_settings(config), queries=queries)),
+        "policy": policy,
+        "qps": qps,
+    }
+
+
 def serve_order(order: dict[str, Any]) -> MillionResult:
     """Serve an order in this process."""
-    config = parse(order["config"])
-    scenario = scenario_of(config, read_tables(Path(order["tables"])), order["workload"])
-    settings = replace(simulation_settings(config), queries=order["queries"])
+    scenario = make_scenario(
+        read_tables(Path(order["tables"])),
+        order["qos_s"],
+        order["relax"],
+        order["workload"],
+        order["weights"],
+        order["satisfaction"],
+    )
+    settings = TypeAdapter(SimulationSettings).validate_python(order["settings"])
     start_s = time.perf_counter()
     records = policy_records(
         scenario,
