@@ -12,7 +12,7 @@ from veltair.compiler.search.records import (
     EXHAUSTED,
     FAILED,
     Batch,
-    Ending,
+    EarlyEnd,
     Header,
     Record,
     RecordFile,
@@ -162,7 +162,7 @@ def test_what_is_no_record_is_moved_aside_and_none_is_overwritten(tmp_path: Path
 
 def test_an_ending_is_written_once_and_lasts_until_the_next_batch(tmp_path: Path) -> None:
     file = written(tmp_path, ALL[0])
-    ending = Ending(EXHAUSTED, "no more")
+    ending = EarlyEnd(EXHAUSTED, "no more")
     file.end(ending)
     size = file.path.stat().st_size
     file.end(ending)
@@ -178,7 +178,7 @@ def test_an_ending_is_written_once_and_lasts_until_the_next_batch(tmp_path: Path
         (lambda: SearchTrial([], (), "search"), "0 times and error None; give one of both"),
         (lambda: SearchTrial([], (1e-6,), "search", "it crashed"), "1 times and error 'it crashed'"),
         (lambda: Batch((), 1.0, "znver3"), "no trials; give 1 or more"),
-        (lambda: Ending("bored", "no reason"), f"kind is 'bored'; give '{EXHAUSTED}' or '{FAILED}'"),
+        (lambda: EarlyEnd("bored", "no reason"), f"kind is 'bored'; give '{EXHAUSTED}' or '{FAILED}'"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(make: Any, words: str) -> None:

@@ -30,7 +30,7 @@ from veltair.evaluation.benchmarks.simulator import (
     write_simulator,
 )
 from veltair.evaluation.experiment.scenario import scenario_of
-from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.metrics.capacity import CapacitySearch
 from veltair.evaluation.simulation.run import find_pooled_capacity, noise_of
 from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.machine.costs.block_costs import FREE, BlockCosts
@@ -116,7 +116,7 @@ def test_the_load_of_a_policy_that_serves_no_rate_is_planarias() -> None:
     layer_wise = bench("baselines.layer_wise:LayerWise")
     dear = replace(layer_wise, settings=replace(layer_wise.settings, costs=BlockCosts(start_s=0.004)))
     planaria = replace(dear, policy=PLANARIA)
-    search = SearchSettings(RESOLUTION)
+    search = CapacitySearch(RESOLUTION)
     capacities = [
         find_pooled_capacity(one.scenario, one.make, one.settings, search, SEED).qps
         for one in (dear, planaria)

@@ -40,7 +40,7 @@ from veltair.evaluation.measurement.run import (
     run_rows,
     search,
 )
-from veltair.evaluation.metrics.capacity import SearchSettings, Status
+from veltair.evaluation.metrics.capacity import CapacitySearch, Status
 from veltair.evaluation.metrics.records import read_records, to_records
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable
@@ -392,7 +392,7 @@ def search_with(
     rates: Rates, scenario: Scenario, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
 ) -> Any:
     monkeypatch.setattr(live, "measure", rates)
-    limits = SearchSettings(0.05, max_rates=max_rates)
+    limits = CapacitySearch(0.05, max_rates=max_rates)
     return search(study_of(scenario, models), limits, 30.0, 50.0, Path("loadgen"))
 
 

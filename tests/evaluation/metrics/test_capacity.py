@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from veltair.evaluation.metrics.capacity import (
     HIGHEST,
     LOWEST,
+    CapacitySearch,
     Criterion,
     Satisfaction,
-    SearchSettings,
     Status,
     Trial,
     find_capacities,
@@ -21,8 +21,8 @@ from veltair.evaluation.metrics.capacity import (
 )
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
-FREE = SearchSettings(resolution=0.01)
-FEW = SearchSettings(resolution=0.05, max_rates=4)
+FREE = CapacitySearch(resolution=0.01)
+FEW = CapacitySearch(resolution=0.05, max_rates=4)
 
 
 class Curve:
@@ -49,7 +49,7 @@ def ramp(at_qps):
 
 @given(st.floats(1.0, 1e4), st.floats(0.02, 50.0), st.sampled_from([0.01, 0.05, 0.2]))
 def test_the_step_of_a_monotone_curve_is_found_within_the_resolution(at_qps, factor, resolution):
-    found = find_capacity(Curve(step(at_qps)), at_qps * factor, SearchSettings(resolution))
+    found = find_capacity(Curve(step(at_qps)), at_qps * factor, CapacitySearch(resolution))
     assert found.status is Status.RESOLVED
     assert found.qps <= at_qps < found.high_qps <= found.qps * (1 + resolution) * (1 + 1e-12)
 
@@ -57,7 +57,7 @@ def test_the_step_of_a_monotone_curve_is_found_within_the_resolution(at_qps, fac
 @given(st.floats(1.0, 1e4), st.floats(0.001, 1000.0), st.integers(1, 8), st.sampled_from([step, ramp]))
 def test_no_more_than_max_rates_are_measured(at_qps, factor, max_rates, shape):
     curve = Curve(shape(at_qps), lambda qps: min(shape(at_qps)(qps), shape(at_qps / 2)(qps)))
-    settings = SearchSettings(resolution=0.05, max_rates=max_rates)
+    settings = CapacitySearch(resolution=0.05, max_rates=max_rates)
     pooled, minimum = find_capacities(curve, at_qps * factor, settings)
     assert len(curve.asked) <= max_rates
     assert pooled.qps <= at_qps < pooled.high_qps
@@ -74,7 +74,7 @@ def test_no_rate_is_measured_twice(at_qps, factor):
 def test_a_free_search_doubles_from_a_tenth_of_the_estimate_and_then_bisects():
     # 10, 20, 40, 80 pass and 160 fails; then the middles of (80, 160), (80, 120), (80, 100).
     curve = Curve(step(95.0))
-    find_capacity(curve, 100.0, SearchSettings(resolution=0.1, checks=()))
+    find_capacity(curve, 100.0, CapacitySearch(resolution=0.1, checks=()))
     assert curve.asked[:8] == [10.0, 20.0, 40.0, 80.0, 160.0, 120.0, 100.0, 90.0]
 
 
@@ -133,7 +133,7 @@ def test_a_run_that_was_stopped_early_draws_no_line():
 
 
 def test_a_bracket_narrower_than_asked_ends_the_search_early():
-    found = find_capacity(Curve(step(110.0)), 100.0, SearchSettings(0.31, max_rates=9, checks=()))
+    found = find_capacity(Curve(step(110.0)), 100.0, CapacitySearch(0.31, max_rates=9, checks=()))
     assert (found.status, len(found.trials)) == (Status.RESOLVED, 2)
 
 
@@ -160,7 +160,7 @@ def test_an_invalid_run_never_passes_and_marks_the_answer():
 
 
 def test_a_rate_of_exactly_the_target_passes():
-    found = find_capacity(Curve(lambda qps: 0.95), 1.0, SearchSettings(0.05, max_rates=1))
+    found = find_capacity(Curve(lambda qps: 0.95), 1.0, CapacitySearch(0.05, max_rates=1))
     assert found.qps == 1.0
 
 
@@ -193,7 +193,7 @@ def test_an_estimate_that_is_no_rate_is_an_error(estimate_qps):
 )
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=f"SearchSettings: {next(iter(wrong))}"):
-        SearchSettings(**({"resolution": 0.05} | wrong))
+        CapacitySearch(**({"resolution": 0.05} | wrong))
 
 
 def test_a_minimum_above_the_pooled_share_is_an_error():

@@ -15,9 +15,9 @@ from veltair.config.keys import ServedModel
 from veltair.evaluation.experiment.scenario import Scenario
 from veltair.evaluation.metrics.capacity import (
     Capacity,
+    CapacitySearch,
     Criterion,
     Satisfaction,
-    SearchSettings,
     Status,
     Trial,
     find_capacity,
@@ -32,7 +32,7 @@ from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
-SEARCH = SearchSettings(0.1, max_rates=5)
+SEARCH = CapacitySearch(0.1, max_rates=5)
 DEFAULT = Runtime("default", "served_vs_ort_default", "onnxruntime")
 PINNED = [Runtime(name, "served_vs_ort_pinned", "onnxruntime") for name in ("1x2", "2x1")]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.table_builders import make_tables, noisy
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario
-from veltair.evaluation.metrics.capacity import Capacity, SearchSettings
+from veltair.evaluation.metrics.capacity import Capacity, CapacitySearch
 from veltair.evaluation.metrics.records import DTYPES
 from veltair.evaluation.simulation.run import (
     SimulationSettings,
@@ -157,7 +157,7 @@ def test_starts_and_resizes_cost_what_the_settings_say() -> None:
 
 @functools.cache
 def found_capacity(make: MakePolicy) -> tuple[Capacity, Capacity]:
-    return find_policy_capacity(scenario_of(), make, SETTINGS, SearchSettings(0.1), 1)
+    return find_policy_capacity(scenario_of(), make, SETTINGS, CapacitySearch(0.1), 1)
 
 
 def test_a_capacity_is_a_rate_that_passes_below_one_that_does_not() -> None:
@@ -195,7 +195,7 @@ def test_a_policy_that_no_rate_suits_is_unservable() -> None:
     # The start alone takes 100 ms, the targets are 20 and 40 ms.
     scenario = scenario_of()
     slow = SimulationSettings(200, drain_qos=10.0, costs=BlockCosts(start_s=0.1))
-    pooled, minimum = find_policy_capacity(scenario, FCFS_MIN, slow, SearchSettings(0.1), 1)
+    pooled, minimum = find_policy_capacity(scenario, FCFS_MIN, slow, CapacitySearch(0.1), 1)
     row = capacity_row(scenario, "FcfsMin", 1, pooled, minimum)
     assert (row["qps_at_95"], row["unservable"]) == (0.0, True)
 

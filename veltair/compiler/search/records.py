@@ -85,7 +85,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EarlyEnd:
     """Why a search stopped before its trials: there were no more candidates ("exhausted"), or it "failed"."""
 
     kind: str
@@ -93,7 +93,7 @@ class Ending:
 
     def __post_init__(self) -> None:
         if self.kind not in (EXHAUSTED, FAILED):
-            raise ValueError(f"Ending: kind is {self.kind!r}; give {EXHAUSTED!r} or {FAILED!r}")
+            raise ValueError(f"EarlyEnd: kind is {self.kind!r}; give {EXHAUSTED!r} or {FAILED!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Record:
 
     header: Header | None
     batches: tuple[Batch, ...]
-    ending: Ending | None
+    ending: EarlyEnd | None
     good_bytes: int
     damage: str | None
 
@@ -203,7 +203,7 @@ class RecordFile:
             good_bytes=self.record.good_bytes + len(line),
         )
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: EarlyEnd) -> None:
         """Write why the search stopped, unless that is what was last written."""
         if self.record.ending == ending:
             return
@@ -274,7 +274,7 @@ def _parse(content: bytes) -> tuple[Record, _Chain]:
                 header = Header(**body["header"])
             elif "batch" in body:
                 batches.append(chain.read_batch(body["batch"]))
-            ending = Ending(**body["ending"]) if "ending" in body else None
+            ending = EarlyEnd(**body["ending"]) if "ending" in body else None
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             chain.digest = before
             damage = f"line {number} is damaged ({error})"

@@ -20,7 +20,7 @@ from veltair.compiler.search.records import (
     PACKED_SUFFIX,
     SUFFIX,
     Batch,
-    Ending,
+    EarlyEnd,
     Header,
     Record,
     RecordFile,
@@ -178,7 +178,7 @@ def _search_structure(task: _Task, function: Any, file: RecordFile, tally: _Tall
         raise
     except Exception as error:
         log.exception("the search of %s failed", file.header.structure)
-        file.end(Ending(FAILED, f"{type(error).__name__}: {error}".strip()[-ERROR_CHARACTERS:]))
+        file.end(EarlyEnd(FAILED, f"{type(error).__name__}: {error}".strip()[-ERROR_CHARACTERS:]))
     return _why_none(file.record)
 
 
@@ -222,7 +222,7 @@ class _StructureSearch:
         while self._missing() > 0:
             if not (proposed := evolution.propose()):
                 count = len(self._file.record.trials)
-                self._file.end(Ending(EXHAUSTED, f"there were no more candidates after {count}"))
+                self._file.end(EarlyEnd(EXHAUSTED, f"there were no more candidates after {count}"))
                 break
             self._measure(evolution, proposed, SEARCHED)
 

@@ -19,7 +19,7 @@ from veltair.evaluation.benchmarks.simpy_queue import Service, simpy_ends_s
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result, write_benchmark
 from veltair.evaluation.experiment.scenario import Scenario, make_scenario, scenario_of
 from veltair.evaluation.loadgen.arrivals import server_queries, share_samples
-from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.metrics.capacity import CapacitySearch
 from veltair.evaluation.simulation.run import (
     SimulationSettings,
     find_pooled_capacity,
@@ -103,7 +103,7 @@ class Bench:
 
         Raises ValueError if neither has any.
         """
-        search = SearchSettings(RESOLUTION)
+        search = CapacitySearch(RESOLUTION)
         for bench in (self, replace(self, policy=PLANARIA)):
             capacity = find_pooled_capacity(self.scenario, bench.make, self.settings, search, SEED)
             if capacity.qps > 0:

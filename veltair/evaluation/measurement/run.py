@@ -19,9 +19,9 @@ from veltair.evaluation.loadgen.per_model import LoadGenPerModel, PerModelSummar
 from veltair.evaluation.measurement.write_run import write_run
 from veltair.evaluation.metrics.capacity import (
     Capacity,
+    CapacitySearch,
     Criterion,
     Satisfaction,
-    SearchSettings,
     Trial,
     find_capacity,
     satisfaction_of,
@@ -243,7 +243,7 @@ def _serve(study: Measurement, engine: Engine, recorder: Recorder | None) -> Ite
 
 
 def search(
-    study: Measurement, search_settings: SearchSettings, common_qps: float, estimate_qps: float, folder: Path
+    study: Measurement, search_settings: CapacitySearch, common_qps: float, estimate_qps: float, folder: Path
 ) -> tuple[Capacity, Capacity, list[MeasuredRun]]:
     """Return a policy's capacity, pooled and by the minimum over models, and every run.
 

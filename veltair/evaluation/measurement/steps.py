@@ -28,7 +28,7 @@ from veltair.evaluation.measurement.run import (
     run_rows,
     search,
 )
-from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.metrics.capacity import CapacitySearch
 from veltair.evaluation.metrics.capacity_table import EQUAL_LOAD, reference_rates
 from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.models.model_memory import ModelMemory
@@ -126,7 +126,7 @@ def memory_bytes(config: Config) -> int | None:
     return None if megabytes is None else int(megabytes * 1e6)
 
 
-def live_search(config: Config) -> SearchSettings:
+def live_search(config: Config) -> CapacitySearch:
     """Return how the highest rate is searched where rates are measured."""
     measured = config.measured
-    return SearchSettings(measured.resolution, max_rates=measured.max_rates, target=config.qos.satisfaction)
+    return CapacitySearch(measured.resolution, max_rates=measured.max_rates, target=config.qos.satisfaction)

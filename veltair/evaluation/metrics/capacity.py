@@ -76,7 +76,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SearchSettings:
+class CapacitySearch:
     """How to search: until the bracket is narrow enough, or `max_rates` rates are measured (None: no limit).
 
     Narrow enough is high / low - 1 <= `resolution`. `checks` are multiples of the answer that are tried at
@@ -116,7 +116,7 @@ class Capacity:
     """
 
     criterion: Criterion
-    settings: SearchSettings
+    settings: CapacitySearch
     status: Status
     qps: float
     high_qps: float
@@ -160,7 +160,7 @@ Measure = Callable[[float], Satisfaction]
 def find_capacity(
     measure: Measure,
     estimate_qps: float,
-    settings: SearchSettings,
+    settings: CapacitySearch,
     *,
     criterion: Criterion = Criterion.POOLED,
     known: Sequence[Trial] = (),
@@ -187,7 +187,7 @@ def find_capacity(
 
 
 def find_capacities(
-    measure: Measure, estimate_qps: float, settings: SearchSettings
+    measure: Measure, estimate_qps: float, settings: CapacitySearch
 ) -> tuple[Capacity, Capacity]:
     """Return the pooled capacity and that of the minimum over models, which reuses the rates of the first.
 
@@ -202,7 +202,7 @@ def find_capacities(
 def next_rate(
     trials: Sequence[Trial],
     estimate_qps: float,
-    settings: SearchSettings,
+    settings: CapacitySearch,
     criterion: Criterion = Criterion.POOLED,
 ) -> float | None:
     """Return the rate to try next, or None once the search is over."""
@@ -262,12 +262,12 @@ def _shares(on_time: Counter[str], planned: Counter[str], complete: bool) -> Sat
     return Satisfaction(on_time.total() / queries, minimum, complete=complete, queries=queries)
 
 
-def _passes(trial: Trial, criterion: Criterion, settings: SearchSettings) -> bool:
+def _passes(trial: Trial, criterion: Criterion, settings: CapacitySearch) -> bool:
     return not trial.satisfaction.invalid and criterion.of(trial.satisfaction) >= settings.target
 
 
 def _bracket(
-    trials: Sequence[Trial], criterion: Criterion, settings: SearchSettings
+    trials: Sequence[Trial], criterion: Criterion, settings: CapacitySearch
 ) -> tuple[Trial | None, Trial | None]:
     """Return the highest trial that passes and the lowest one above it, which does not."""
     passed = [trial for trial in trials if _passes(trial, criterion, settings)]
@@ -280,7 +280,7 @@ def _rate(trial: Trial) -> float:
     return trial.qps
 
 
-def _narrow(low: Trial, high: Trial, settings: SearchSettings) -> bool:
+def _narrow(low: Trial, high: Trial, settings: CapacitySearch) -> bool:
     return high.qps / low.qps - 1.0 <= settings.resolution
 
 
@@ -296,7 +296,7 @@ def _outwards(trials: Sequence[Trial], low: Trial | None, estimate_qps: float, s
     return max(limit_qps, lowest_qps / step) if lowest_qps > limit_qps else None
 
 
-def _inwards(low: Trial, high: Trial, criterion: Criterion, settings: SearchSettings) -> float:
+def _inwards(low: Trial, high: Trial, criterion: Criterion, settings: CapacitySearch) -> float:
     """Return where a line through both ends of the bracket crosses the target, or the middle.
 
     Far from the target satisfaction is flat, and a line says nothing. It is kept off the outer quarters, so
@@ -310,7 +310,7 @@ def _inwards(low: Trial, high: Trial, criterion: Criterion, settings: SearchSett
     return low.qps + share * (high.qps - low.qps)
 
 
-def _check(trials: Sequence[Trial], answer_qps: float, settings: SearchSettings) -> float | None:
+def _check(trials: Sequence[Trial], answer_qps: float, settings: CapacitySearch) -> float | None:
     """Return the first rate to check that was not tried yet, to half the resolution."""
     for check in settings.checks:
         qps = check * answer_qps
@@ -319,7 +319,7 @@ def _check(trials: Sequence[Trial], answer_qps: float, settings: SearchSettings)
     return None
 
 
-def _status(low: Trial | None, high: Trial | None, estimate_qps: float, settings: SearchSettings) -> Status:
+def _status(low: Trial | None, high: Trial | None, estimate_qps: float, settings: CapacitySearch) -> Status:
     if high is not None and high.satisfaction.invalid:
         return Status.INVALID
     if high is None:

@@ -38,7 +38,7 @@ RATE_METRICS: dict[str, Better] = {
     "latency_p95_s": "lower",
     "cpu_efficiency": "higher",
 }
-Sample = tuple[Quantity, int | None]  # a quantity of a run, and the seed that it was drawn with
+SeededQuantity = tuple[Quantity, int | None]  # a quantity of a run, and the seed that it was drawn with
 
 
 class ComparisonError(ValueError):
@@ -55,7 +55,7 @@ class RunResults:
 
     path: Path
     provenance: Provenance
-    measured: Mapping[Sample, float]
+    measured: Mapping[SeededQuantity, float]
     simulated: Mapping[str, pd.DataFrame]
     seeds: tuple[int, ...]
     costs: Mapping[str, str]
@@ -144,7 +144,7 @@ def _read_benchmark(path: Path) -> RunResults | None:
     else:
         inside = document["provenance"]
         provenance = Provenance(**{**inside, "cores": tuple(inside["cores"])})
-    figures: dict[Sample, float] = {
+    figures: dict[SeededQuantity, float] = {
         (Quantity("benchmark", name, better_of(name, figure["unit"])), None): figure["value"]
         for name, figure in document["figures"].items()
     }
@@ -167,11 +167,11 @@ def _without_measured(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["backend"] != MEASURED].reset_index(drop=True) if "backend" in table else table
 
 
-def _measured(tables: Mapping[str, pd.DataFrame]) -> dict[Sample, float]:
+def _measured(tables: Mapping[str, pd.DataFrame]) -> dict[SeededQuantity, float]:
     """Return the measured numbers of the metric tables; a run that was invalid has none."""
     by_seed = SEEDS in tables
     sources = {SEEDS if by_seed else CAPACITY: CAPACITY_METRICS, RATES: RATE_METRICS}
-    found: dict[Sample, float] = {}
+    found: dict[SeededQuantity, float] = {}
     for name, metrics in sources.items():
         for row in _measured_rows(tables.get(name)):
             seed = int(row["seed"]) if "seed" in row else None

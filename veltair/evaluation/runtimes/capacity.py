@@ -20,8 +20,8 @@ from veltair.evaluation.measurement.run import Measurement, load_models, make_sa
 from veltair.evaluation.measurement.steps import launch_of, live_search, live_settings, memory_bytes
 from veltair.evaluation.metrics.capacity import (
     Capacity,
+    CapacitySearch,
     Satisfaction,
-    SearchSettings,
     Trial,
     find_capacity,
     next_rate,
@@ -81,7 +81,7 @@ def installed(known: Sequence[Runtime]) -> list[Runtime]:
 def search_in_turn(
     serving: Mapping[str, Serve],
     estimates_qps: Mapping[str, float],
-    settings: SearchSettings,
+    settings: CapacitySearch,
     seed: int,
     folder: Path,
 ) -> dict[str, Capacity]:

@@ -19,8 +19,8 @@ from veltair.evaluation.experiment.scenario import (
 from veltair.evaluation.loadgen.arrivals import Seeds, server_queries, share_samples
 from veltair.evaluation.metrics.capacity import (
     Capacity,
+    CapacitySearch,
     Satisfaction,
-    SearchSettings,
     find_capacities,
     find_capacity,
     satisfaction_of,
@@ -128,7 +128,7 @@ def count_from_s(arrivals: Sequence[Query], qos_s: Mapping[str, float]) -> float
 
 
 def find_policy_capacity(
-    scenario: Scenario, make: MakePolicy, settings: SimulationSettings, search: SearchSettings, seed: int
+    scenario: Scenario, make: MakePolicy, settings: SimulationSettings, search: CapacitySearch, seed: int
 ) -> tuple[Capacity, Capacity]:
     """Return a policy's capacity, pooled and for the minimum over models, searched from the fluid bound."""
     return find_capacities(
@@ -137,7 +137,7 @@ def find_policy_capacity(
 
 
 def find_pooled_capacity(
-    scenario: Scenario, make: MakePolicy, settings: SimulationSettings, search: SearchSettings, seed: int
+    scenario: Scenario, make: MakePolicy, settings: SimulationSettings, search: CapacitySearch, seed: int
 ) -> Capacity:
     """Return a policy's pooled capacity alone, for a third fewer rates."""
     return find_capacity(
@@ -146,7 +146,7 @@ def find_pooled_capacity(
 
 
 def _satisfaction_at(
-    scenario: Scenario, make: MakePolicy, settings: SimulationSettings, search: SearchSettings, seed: int
+    scenario: Scenario, make: MakePolicy, settings: SimulationSettings, search: CapacitySearch, seed: int
 ) -> Callable[[float], Satisfaction]:
     def measure(qps: float) -> Satisfaction:
         arrivals, records, _ = simulate(scenario, make, settings, qps, seed)

@@ -12,7 +12,7 @@ from veltair.config.study_keys import MEASURED, Simulated
 from veltair.evaluation.experiment.layout import HOST, Layout
 from veltair.evaluation.experiment.scenario import MakePolicy, policy_maker
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
-from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.metrics.capacity import CapacitySearch
 from veltair.evaluation.simulation.assumptions import (
     assumed_options,
     changes_machine,
@@ -74,9 +74,9 @@ def _cost_s(simulated: Simulated, name: str, measured: BlockCosts | None) -> flo
     return float(Simulated.model_fields[key].default if given_us == MEASURED else given_us) * 1e-6
 
 
-def simulated_search(config: Config) -> SearchSettings:
+def simulated_search(config: Config) -> CapacitySearch:
     """Return how the highest rate is searched where rates are simulated."""
-    return SearchSettings(config.simulated.resolution, target=config.qos.satisfaction)
+    return CapacitySearch(config.simulated.resolution, target=config.qos.satisfaction)
 
 
 def read_assumed(config: Config, folder: Path) -> Tables:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 
 from veltair.evaluation.experiment.scenario import MakePolicy, make_scenario
-from veltair.evaluation.metrics.capacity import SearchSettings
+from veltair.evaluation.metrics.capacity import CapacitySearch
 from veltair.evaluation.simulation.run import SimulationSettings, find_pooled_capacity
 from veltair.evaluation.validation.co_run_errors import predicted_slowdowns
 from veltair.evaluation.validation.co_runs import CoRunModel
@@ -110,7 +110,7 @@ def layer_wise(tables: Tables, study: AnchorStudy) -> Anchor:
 
 def _qps(tables: Tables, make: MakePolicy, study: AnchorStudy) -> float:
     scenario = make_scenario(tables, {RESNET: study.qos_s}, study.relax, RESNET, {RESNET: 1}, STRICT)
-    search = SearchSettings(study.resolution, target=STRICT)
+    search = CapacitySearch(study.resolution, target=STRICT)
     found = [find_pooled_capacity(scenario, make, study.settings, search, seed).qps for seed in study.seeds]
     return mean(found)
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from veltair.machine.profile.corunner import ALONE
 
-Verdict = Literal["supported", "not supported", "inconclusive"]
+PremiseAnswer = Literal["supported", "not supported", "inconclusive"]
 CONFIDENCE = 0.95  # of all conditions together
 RESAMPLES = 2000
 LEAST_PROCESSES = 6  # a bootstrap of fewer samples is far too sure
@@ -51,7 +51,7 @@ class CoRunnerEffect:
     correlation: Effect
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> PremiseAnswer:
         """Supported: local versions suffer more, and switching gains; not: one of both is below 2 %."""
         if self.difference.high < SMALLEST or self.gain.high < SMALLEST:
             return "not supported"
@@ -84,7 +84,7 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def overall(findings: list[CoRunnerEffect]) -> Verdict:
+def overall(findings: list[CoRunnerEffect]) -> PremiseAnswer:
     """Return "supported" if it is for one co-runner, "not supported" if it is for none of them."""
     verdicts = {finding.verdict for finding in findings}
     if "supported" in verdicts:
