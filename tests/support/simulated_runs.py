@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from veltair.config import Config
-from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS
+from veltair.evaluation.experiment.layout import CAPACITY, RECORDS
 from veltair.evaluation.simulation.steps import simulate_capacity, simulate_loads
 
 SIMULATED = {"machines": ["host"], "workloads": ["mix"], "queries": 100, "resolution": 0.2, "seeds": [1, 2]}

@@ -2,7 +2,7 @@
 from veltair.config import ConfigError, check_environment, load
 from veltair.data import shipped
 from veltair.evaluation.experiment import reads
-from veltair.evaluation.experiment.layout import FIDELITY, HOST, SHIPPED_STUDY, Layout, check_shipped
+from veltair.evaluation.experiment.layout import CAPACITY, FIDELITY, HOST, RECORDS, SHIPPED_STUDY, Layout, check_shipped
 from veltair.evaluation.experiment.rule_params import RuleParams
 from veltair.machine.topology.described import description_files
 from veltair.provenance import fingerprint
@@ -33,7 +33,6 @@ STORES = [str(folder) for folder in LAYOUT.stores()]
 ENVIRONMENT = "../../environment.yml"
 SCRIPT = "../scripts/step.py"
 LOGS = LAYOUT.results / "logs"
-CAPACITY, RECORDS = "capacity.csv", "records.parquet"
 
 # Measurements have the machine to themselves: this resource, all threads, and a lock against a second run.
 workflow.register_resource("cpu_lock", 1)

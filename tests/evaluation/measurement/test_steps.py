@@ -14,9 +14,8 @@ from tests.support.table_builders import make_config
 from veltair.compiler.frontend.model import Layer
 from veltair.config import Config
 from veltair.config.keys import ServedModel
-from veltair.evaluation.experiment.layout import Layout
+from veltair.evaluation.experiment.layout import CAPACITY, RECORDS, Layout
 from veltair.evaluation.experiment.machine_lock import machine_to_itself, measuring_lock
-from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
 from veltair.evaluation.measurement.run import QUERIES

@@ -8,7 +8,7 @@ import pytest
 from tests.support.simulated_runs import SIMULATED, simulate_all
 from tests.support.table_builders import make_config, noisy, write_made_up_tables
 from veltair.config import Config
-from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS
+from veltair.evaluation.experiment.layout import CAPACITY, RECORDS
 from veltair.evaluation.experiment.tables_io import read_csv, write_csv
 from veltair.evaluation.measurement.steps import RUNS
 from veltair.evaluation.reports.steps import (

@@ -7,7 +7,7 @@ import pytest
 from tests.support.simulated_runs import SIMULATED, simulate_all
 from tests.support.table_builders import make_config, make_tables, noisy, write_made_up_tables
 from veltair.config import Config
-from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS
+from veltair.evaluation.experiment.layout import CAPACITY, RECORDS
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.simulation.steps import simulate_capacity, simulation_settings
 from veltair.machine.costs.block_costs import COLUMNS

@@ -9,8 +9,7 @@ import pytest
 from tests.support.table_builders import make_config, write_made_up_tables
 from veltair.config import Config
 from veltair.evaluation.experiment import layout as layout_module
-from veltair.evaluation.experiment.layout import Layout
-from veltair.evaluation.experiment.scenario import CAPACITY
+from veltair.evaluation.experiment.layout import CAPACITY, Layout
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.simulation.sensitivity_cells import (
     cell_columns,

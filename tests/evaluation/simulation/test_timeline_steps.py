@@ -7,8 +7,8 @@ import yaml
 
 from tests.support.table_builders import config_values, make_config, make_tables, write_made_up_tables
 from veltair.evaluation.__main__ import main
-from veltair.evaluation.experiment.layout import Layout
-from veltair.evaluation.experiment.scenario import CAPACITY, policy_maker, scenario_of
+from veltair.evaluation.experiment.layout import CAPACITY, Layout
+from veltair.evaluation.experiment.scenario import policy_maker, scenario_of
 from veltair.evaluation.experiment.tables_io import write_csv
 from veltair.evaluation.simulation.run import simulate
 from veltair.evaluation.simulation.steps import simulation_settings

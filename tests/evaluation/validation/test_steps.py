@@ -14,8 +14,9 @@ from tests.support.traffic_tables import traffic_table
 from tests.support.validation_builders import pressing_tables
 from veltair.config import Config
 from veltair.config.part import parse_part, part_of
+from veltair.evaluation.experiment.layout import RECORDS
 from veltair.evaluation.experiment.reads import validation_keys
-from veltair.evaluation.experiment.scenario import RECORDS, policy_maker, scenario_of
+from veltair.evaluation.experiment.scenario import policy_maker, scenario_of
 from veltair.evaluation.experiment.tables_io import write_csv
 from veltair.evaluation.loadgen.logs import LoadGenError
 from veltair.evaluation.measurement.steps import RUNS

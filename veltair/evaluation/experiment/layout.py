@@ -15,6 +15,8 @@ from veltair.data import shipped
 from veltair.evaluation.metrics.capacity_table import EQUAL_LOAD, LATENCY_LOADS, REFERENCE
 from veltair.machine.costs.folder import COSTS, LAYERS
 
+# Of a policy on a workload and a machine.
+CAPACITY, RECORDS = "capacity.csv", "records.parquet"
 SHIPPED_COSTS = shipped("costs")
 # The metric tables of the study's full grid, from which its figures can be drawn anew in seconds.
 SHIPPED_STUDY = shipped("study")

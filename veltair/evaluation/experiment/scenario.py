@@ -18,7 +18,6 @@ from veltair.serving.policies.presets import make_policy
 
 MakePolicy = Callable[[Context], Policy]
 OptionsOf = Callable[[Context], Mapping[str, object]]
-CAPACITY, RECORDS = "capacity.csv", "records.parquet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,6 @@ from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.pool import on_cores
 from veltair.provenance import check_made_here, collect, read_provenance, write_json
 
-SAMPLES_SEED = 0
 SLOWDOWN = "slowdown"
 
 

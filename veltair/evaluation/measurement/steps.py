@@ -8,13 +8,8 @@ from statistics import median
 import pandas as pd
 
 from veltair.config import Config
-from veltair.evaluation.experiment.layout import Layout
-from veltair.evaluation.experiment.scenario import (
-    CAPACITY,
-    RECORDS,
-    policy_maker,
-    scenario_of,
-)
+from veltair.evaluation.experiment.layout import CAPACITY, RECORDS, Layout
+from veltair.evaluation.experiment.scenario import policy_maker, scenario_of
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
 from veltair.evaluation.measurement.interference_steps import started_source
 from veltair.evaluation.measurement.run import (

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from veltair.config import Config
-from veltair.evaluation.experiment.scenario import CAPACITY, RECORDS, scenario_of
+from veltair.evaluation.experiment.layout import CAPACITY, RECORDS
+from veltair.evaluation.experiment.scenario import scenario_of
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
 from veltair.evaluation.metrics.capacity_table import over_seeds, reference_rates
 from veltair.evaluation.metrics.metrics import model_rates, rates

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from veltair.config import Config
-from veltair.evaluation.experiment.layout import HOST, Layout
-from veltair.evaluation.experiment.scenario import CAPACITY, MakePolicy, Scenario
+from veltair.evaluation.experiment.layout import CAPACITY, HOST, Layout
+from veltair.evaluation.experiment.scenario import MakePolicy, Scenario
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.figures.timeline_files import busy_window, write_timeline
 from veltair.evaluation.metrics.records import Run
