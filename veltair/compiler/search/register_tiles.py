@@ -8,24 +8,16 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+from veltair.compiler.registers import Registers
+
 # Accumulators of 1024 bytes and more are put on the heap by TVM's lowering, out of the registers' reach.
 ACCUMULATOR_BYTES = 1023
 FLOAT_BYTES = 4
-FMA_LATENCY_CYCLES = 4
-FMAS_PER_CYCLE = 2  # and as many loads: x86 cores since Haswell and Zen 2
 PARALLEL_GOALS = (64, 16, 256, 1024)
 UNROLLS = (4, 2)
 # An L1 cache has 64 sets of lines: rows of 1024 channels all meet in one. Blocks of these lie side by side.
 PACKED_CHANNELS = (64, 32)
 PACKED_WAYS = ((True, False), (True, True))
-
-
-@dataclass(frozen=True, slots=True)
-class Registers:
-    """The vector registers of a CPU: float32 lanes of each, and how many there are."""
-
-    lanes: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +48,6 @@ class Plan:
     pad_inside: bool
 
 
-AVX2 = Registers(lanes=8, count=16)
-AVX512 = Registers(lanes=16, count=32)
-
-
 def efficiency(tile: RegisterTile, registers: Registers) -> float:
     """Return the share of a core's peak that a register tile allows, 0 if it does not fit the registers.
 
@@ -67,14 +55,10 @@ def efficiency(tile: RegisterTile, registers: Registers) -> float:
     a broadcast of each row) and against the latency of a multiply-add, which each sum waits for.
     """
     rows, groups = prod(tile.rows), -(-tile.columns // registers.lanes)
-    sums = rows * groups
-    if sums + min(groups, rows) + 1 > registers.count:
-        return 0.0
     if rows * tile.columns * FLOAT_BYTES > ACCUMULATOR_BYTES:
         return 0.0
-    cycles = max(sums, groups + rows, FMA_LATENCY_CYCLES * FMAS_PER_CYCLE) / FMAS_PER_CYCLE
     filled = tile.columns / (groups * registers.lanes)
-    return filled * sums / FMAS_PER_CYCLE / cycles
+    return filled * registers.efficiency(rows, groups)
 
 
 def register_tiles(rows: tuple[int, ...], columns: int, registers: Registers) -> list[RegisterTile]:

@@ -1,0 +1,209 @@
+"""A layer's function -> its 3 x 3 convolution of stride 1, and what follows it, element by element."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import s_tir, tirx
+from tvm.ir.expr import Call, TensorLoad
+from tvm.sym import Analyzer
+
+from veltair.compiler.winograd.ending import evaluate, is_single, loads_of
+from veltair.compiler.winograd.plan import Convolution
+from veltair.compiler.winograd.transforms import KERNEL
+
+# From the number of a parameter and indices to the value there.
+Read = Callable[[int, Sequence[Any]], Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """A convolution in a function: its sizes, and the numbers of the parameters that it reads and writes."""
+
+    convolution: Convolution
+    function: Any
+    data: int
+    weights: int
+    sums: Any
+    following: tuple[Any, ...]
+
+    def reads(self, span: Sequence[Any]) -> list[Any]:
+        """Return what is read of parameters after the convolution, as (number, index).
+
+        `span` takes the place of (image, row, column, channels) in an index.
+        """
+        found = []
+        for block in self.following:
+            axes = {axis.var: one for axis, one in zip(block.iter_vars, span, strict=True)}
+            for load in loads_of(block.body.value):
+                if load.source in self.parameters:
+                    index = [axes.get(at, at) for at in load.indices]
+                    found.append((self.parameters.index(load.source), index))
+        return found
+
+    @property
+    def parameters(self) -> list[Any]:
+        """The function's parameters; the last one is its output."""
+        return list(self.function.params)
+
+    def ending(self, value: Any, index: Sequence[Any], read: Read, keep: Callable[[Any], Any]) -> Any:
+        """Return the layer's output at an index, of the convolution's sum there.
+
+        `index` is (image, row, column, channels), where channels may be a vector; `read` reads a parameter of
+        the function by its number. `keep` gives a value that is used more than once a name.
+        """
+        known = {self.sums: value}
+
+        def load(buffer: Any, at: Sequence[Any]) -> Any:
+            return known[buffer] if buffer in known else read(self.parameters.index(buffer), at)
+
+        for block in self.following:
+            axes = {axis.var: one for axis, one in zip(block.iter_vars, index, strict=True)}
+            known[block.body.buffer] = keep(evaluate(block.body.value, axes, load))
+        return known[self.parameters[-1]]
+
+
+def read_layer(function: Any) -> Layer | None:
+    """Return the convolution of a layer that Winograd's algorithm computes; None if it has none.
+
+    It has one if it is one dense 3 x 3 convolution of float32 in NHWC, of stride and dilation 1, of an
+    argument that is at most padded with zeros, followed by operations on single elements.
+    """
+    blocks = list(_leaves(function.body))
+    sums = [block for block in blocks if block.init is not None]
+    if len(sums) != 1 or any(str(one.ty.dtype) != "float32" for one in _buffers(blocks)):
+        return None
+    (main,) = sums
+    read = _read_main(main)
+    if read is None:
+        return None
+    data, weights = read
+    parameters = list(function.params)
+    before = [block for block in blocks if block.body.buffer.same_as(data)] if main is not blocks[0] else []
+    source, pads = _read_source(data, before)
+    following = tuple(block for block in blocks if block is not main and block not in before)
+    if source not in parameters or weights not in parameters or not _follows(main, following, parameters):
+        return None
+    batch, height, width, channels = map(int, source.ty.shape)
+    _, out_height, out_width, out_channels = map(int, main.body.buffer.ty.shape)
+    sizes = (batch, height, width, channels, out_height, out_width, out_channels)
+    convolution = Convolution(*sizes, *pads)
+    places = (parameters.index(source), parameters.index(weights))
+    return Layer(convolution, function, *places, main.body.buffer, following)
+
+
+def _leaves(node: Any) -> Iterator[Any]:
+    if isinstance(node, tirx.For):
+        yield from _leaves(node.body)
+    elif isinstance(node, tirx.SeqStmt):
+        for child in node:
+            yield from _leaves(child)
+    elif isinstance(node, s_tir.SBlockRealize):
+        yield from list(_leaves(node.block.body)) or [node.block]
+
+
+def _buffers(blocks: Sequence[Any]) -> Iterator[Any]:
+    for block in blocks:
+        yield from (region.source for region in (*block.reads, *block.writes))
+
+
+def _read_main(block: Any) -> tuple[Any, Any] | None:
+    """Return the data and weights of a block that is a dense 3 x 3 convolution of stride 1; None if not."""
+    axes = [axis.var for axis in block.iter_vars]
+    reduced = [int(axis.iter_type) == 2 for axis in block.iter_vars]
+    store = block.body
+    if reduced != [False] * 4 + [True] * 3 or not isinstance(store, tirx.BufferStore):
+        return None
+    if [int(axis.dom.extent) for axis in block.iter_vars[4:6]] != [KERNEL, KERNEL]:
+        return None
+    image, row, column, channel, down, right, depth = axes
+    value = store.value
+    if not (isinstance(value, tirx.Add) and isinstance(value.b, tirx.Mul)):
+        return None
+    sums, data, weights = value.a, value.b.a, value.b.b
+    wanted = (
+        (sums, (image, row, column, channel)),
+        (data, (image, row + down, column + right, depth)),
+        (weights, (down, right, depth, channel)),
+    )
+    if not all(isinstance(load, TensorLoad) and _equal(load.indices, index) for load, index in wanted):
+        return None
+    whole = int(block.iter_vars[6].dom.extent) == int(data.source.ty.shape[-1])
+    return (data.source, weights.source) if whole else None
+
+
+def _read_source(data: Any, before: Sequence[Any]) -> tuple[Any, tuple[int, int]]:
+    """Return what the data are padded from, and the rows above and columns left; (None, …) if not padded."""
+    if not before:
+        return data, (0, 0)
+    (block,) = before
+    value, axes = block.body.value, [axis.var for axis in block.iter_vars]
+    if isinstance(value, TensorLoad) and _equal(value.indices, axes):
+        return value.source, (0, 0)
+    if isinstance(value, Call) and str(value.op.name) == "prim.if_then_else":
+        inside, load, outside = value.args
+        zero = isinstance(outside, tirx.FloatImm) and float(outside) == 0.0
+        pads = _shifts(load, axes) if zero and isinstance(load, TensorLoad) else None
+        if pads and _is_border(inside, axes, pads, load.source.ty.shape, data.ty.shape):
+            return load.source, pads
+    return None, (0, 0)
+
+
+def _shifts(load: Any, axes: Sequence[Any]) -> tuple[int, int] | None:
+    """Return by how many rows and columns indices lie before the axes; None if they differ in other ways."""
+    analyzer = Analyzer()
+    shifts = [analyzer.simplify(axis - at) for axis, at in zip(axes, load.indices, strict=True)]
+    if not all(isinstance(shift, tirx.IntImm) for shift in shifts):
+        return None
+    image, top, left, channel = map(int, shifts)
+    return (top, left) if image == channel == 0 else None
+
+
+def _is_border(inside: Any, axes: Sequence[Any], pads: Sequence[int], shape: Any, padded: Any) -> bool:
+    """Tell whether a condition holds inside an image and not beside it, tried at each of its edges."""
+    first = [pads[0], pads[1]]
+    for axis in (0, 1):
+        size, extent = int(shape[1 + axis]), int(padded[1 + axis])
+        edges = {
+            pads[axis] - 1: False,
+            pads[axis]: True,
+            pads[axis] + size - 1: True,
+            pads[axis] + size: False,
+        }
+        for place, wanted in edges.items():
+            if not 0 <= place < extent:
+                continue
+            at = [*first]
+            at[axis] = place
+            analyzer = Analyzer()
+            for variable, value in zip(axes[1:3], at, strict=True):
+                analyzer.bind(variable, tirx.IntImm("int64", value))
+            found = analyzer.simplify(inside)
+            if not isinstance(found, tirx.IntImm) or bool(int(found)) != wanted:
+                return False
+    return True
+
+
+def _follows(main: Any, following: Sequence[Any], parameters: Sequence[Any]) -> bool:
+    """Tell whether blocks make the function's one output of single elements of a sum."""
+    shape = list(map(int, main.body.buffer.ty.shape))
+    known = {main.body.buffer}
+    for block in following:
+        axes = [axis.var for axis in block.iter_vars]
+        store = block.body
+        if not isinstance(store, tirx.BufferStore) or not _equal(store.indices, axes):
+            return False
+        if list(map(int, store.buffer.ty.shape)) != shape or not is_single(
+            store.value, axes, known, parameters
+        ):
+            return False
+        known.add(store.buffer)
+    written = [one for one in parameters if one in known]
+    return len(written) == 1 and written[0].same_as(parameters[-1])
+
+
+def _equal(indices: Sequence[Any], wanted: Sequence[Any]) -> bool:
+    analyzer = Analyzer()
+    return len(indices) == len(wanted) and all(
+        analyzer.can_prove_equal(a, b) for a, b in zip(indices, wanted, strict=True)
+    )
