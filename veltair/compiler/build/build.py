@@ -18,6 +18,7 @@ from veltair.compiler.frontend.importer import ImportedModel, Source
 from veltair.compiler.frontend.samples import Input
 from veltair.compiler.search.prepacked import split_prepacked
 from veltair.compiler.search.search import replay
+from veltair.compiler.winograd.plan import is_recipe
 from veltair.provenance import write_atomically
 
 LIBRARY = "kernels.so"
@@ -184,7 +185,8 @@ def _read_version(entry: Mapping[str, Any]) -> VersionPlan:
 
 def _compile(function: Any, candidate: Candidate, target: Any, cache: Path) -> CompiledVersion:
     """Return a candidate as machine code: as it was compiled before, or compiled now."""
-    key = version_key(candidate, target)
+    generated = replay(function, candidate.trace) if is_recipe(candidate.trace) else None
+    key = version_key(candidate, target, generated)
     if found := find_version(key, cache):
         return found
     # The name tells the content, so that libraries of any selection and model can be linked of it.

@@ -286,7 +286,7 @@ class _StructureSearch:
         self._tally.tell(self._file)
 
 
-def _fresh_recipes(task: _Task, function: Any, file: RecordFile) -> list[tuple[Any, BuildItem]]:
+def _fresh_recipes(task: _Task, function: Any, file: RecordFile) -> Sequence[tuple[Any, BuildItem]]:
     """Return the recipes that the record lacks, each with what is built and measured of it."""
     known = {_text(trial.trace) for trial in file.record.trials if trial.origin == RECIPE}
     try:
@@ -294,7 +294,7 @@ def _fresh_recipes(task: _Task, function: Any, file: RecordFile) -> list[tuple[A
     except Exception as error:
         log.warning("the recipes for %s are left out: %s", file.header.structure, error)
         return []
-    fresh = []
+    fresh: list[tuple[Any, BuildItem]] = []
     for text, trace in listed.items():
         if text in known:
             continue
