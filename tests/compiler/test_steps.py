@@ -6,11 +6,14 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.support.candidate_stores import with_recipe
 from tests.support.onnx_builders import make_onnx, node
+from tests.support.recipe_fakes import parse_doubled
 from tests.support.tiny import tiny
 from veltair.compiler.build.build import ModelPlan
 from veltair.compiler.frontend.onnx_passes import ModelError
 from veltair.compiler.search.runner import RpcSettings
+from veltair.compiler.select import store as store_module
 from veltair.compiler.select.select import Selection
 from veltair.compiler.select.store import (
     SearchInfo,
@@ -164,6 +167,53 @@ def test_layers_of_one_model_may_come_from_several_stores(
     told = capsys.readouterr().out
     assert "2 of 6 structures from candidates measured on x86-64-v3" in told
     assert "4 of 6 structures from candidates measured on znver4" in told
+
+
+@pytest.fixture
+def outdated(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """A structure of the tiny network, and a store in which a recipe of it has an unknown key."""
+    monkeypatch.setattr(store_module, "parse", parse_doubled)
+    write_model("tiny", "tests.support.tiny:tiny", None, tmp_path / "tiny.onnx")
+    functions = read_model(tmp_path / "tiny.onnx").functions()
+    structure, *_ = functions
+    found = {**read_store(store, functions), structure: with_recipe(structure, later="key")}
+    write_store(tmp_path / "outdated", found, read_info(store))
+    return structure, tmp_path / "outdated"
+
+
+def test_a_recipe_that_cannot_be_built_is_said_and_its_structure_comes_from_the_next_store(
+    tmp_path: Path, store: Path, outdated: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    structure, folder = outdated
+    build_in(tmp_path / "tiny.onnx", [folder, store], tmp_path / "build")
+    told = capsys.readouterr().out
+    assert f"tiny: a recipe of {structure} in a store cannot be built by this version (unknown keys" in told
+    assert f"({store}), built anew for" in told and f": {structure}\n" in told
+
+
+def test_a_recipe_that_cannot_be_built_is_said_where_its_structure_is_missing_too(
+    tmp_path: Path, outdated: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    structure, folder = outdated
+    with pytest.raises(StoreError, match=rf"1 layer structures have no candidates: .*{structure}"):
+        build_in(tmp_path / "tiny.onnx", [folder], tmp_path / "build")
+    assert f"a recipe of {structure} in a store cannot be built" in capsys.readouterr().out
+
+
+def test_a_structure_with_a_recipe_that_cannot_be_built_is_searched_anew_and_said(
+    tmp_path: Path,
+    outdated: tuple[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    structure, folder = outdated
+    asked: list[str] = []
+    monkeypatch.setattr("veltair.compiler.steps.search", lambda functions, *_: asked.extend(functions) or {})
+    settings, _ = search_settings(TINY_SEARCH | HERE)
+    order = SearchOrder("auto", 64, 1.5)
+    search_models([tmp_path / "tiny.onnx"], [folder], settings, order, tmp_path / "work", tmp_path / "found")
+    assert asked == [structure]
+    assert f"a recipe of {structure} in a store cannot be built" in capsys.readouterr().out
 
 
 def test_a_second_build_compiles_nothing(

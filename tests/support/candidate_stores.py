@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate
@@ -35,6 +36,20 @@ def candidates(structure: str, count: int) -> tuple[Candidate, ...]:
 
 
 FOUND = {"conv-1": candidates("conv-1", 4), "dense-2": candidates("dense-2", 2)}
+
+
+def with_recipe(structure: str, **keys: Any) -> tuple[Candidate, ...]:
+    """Return candidates of a structure, the fastest a recipe of `recipe_fakes`, with some keys added."""
+    recipe = Candidate(
+        structure,
+        9,
+        Tiling(2, 10, 10**9),
+        (0.875,),
+        {"winograd": {"tile": 16, **keys}},
+        "recipe",
+        (10**9,) * len(CACHE_BYTES),
+    )
+    return (*candidates(structure, 4), recipe)
 
 
 def tamper(folder: Path, structure: str) -> None:

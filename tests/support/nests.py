@@ -6,8 +6,12 @@ from typing import Any
 
 import tvm
 from tvm import s_tir, te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T  # noqa: N812 -- TVM's own name
 
 Access = tuple[str, tuple[int, ...]]
+# Of the product in two phases.
+SHAPES = {"x": (8, 16), "u": (16, 32), "y": (8, 32)}
 
 
 def matmul(rows: int, columns: int, depth: int) -> Any:
@@ -49,6 +53,52 @@ def blur_in_tiles(size: int, tile: int) -> Any:
     schedule.parallel(outer)
     schedule.compute_at(schedule.get_sblock("padded"), outer)
     return schedule.mod["main"]
+
+
+def in_two_phases() -> Any:
+    """Return y[8, 32] = (2 x)[8, 16] u[16, 32]: one loop doubles 8 rows, one makes 4 tiles of 8 columns.
+
+    Each phase is a block with loops inside. The second one computes in vectors of 8.
+    """
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("main")
+        x, u, y = (T.arg(name, T.buffer(shape, "float32")) for name, shape in SHAPES.items())
+        with T.sblock("root"):
+            v = T.sblock_alloc_buffer((8, 16), "float32")
+            with T.parallel(0, 8) as row, T.sblock("double"):
+                r = T.axis.spatial(8, row)
+                T.reads(x[r, 0:16])
+                T.writes(v[r, 0:16])
+                with T.serial(0, 16) as c:
+                    T.buffer_store(v, x[r, c] + x[r, c], [r, c])
+            with T.parallel(0, 4) as tile, T.sblock("product"):
+                t = T.axis.spatial(4, tile)
+                T.reads(v[0:8, 0:16], u[0:16, t * 8 : t * 8 + 8])
+                T.writes(y[0:8, t * 8 : t * 8 + 8])
+                with T.grid(8, 16) as (r, k):
+                    lanes = T.ramp(t * 8, 1, 8)
+                    T.buffer_store(y, y[r, lanes] + T.Broadcast(v[r, k], 8) * u[k, lanes], [r, lanes])
+    return builder.get()
+
+
+def with_work_space(size: int, declared: bool) -> Any:
+    """Return y[4, size] = 2 x + 1, a parallel iteration a row, which keeps 2 x in a buffer of its own.
+
+    The buffer belongs to the block if `declared`, else it is made by a statement inside.
+    """
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("main")
+        x, y = (T.arg(name, T.buffer((4, size), "float32")) for name in "xy")
+        with T.sblock("root"), T.parallel(0, 4) as row, T.sblock("share"):
+            r = T.axis.spatial(4, row)
+            T.reads(x[r, 0:size])
+            T.writes(y[r, 0:size])
+            v = (T.sblock_alloc_buffer if declared else T.alloc_buffer)((size,), "float32")
+            with T.serial(0, size) as i:
+                T.buffer_store(v, x[r, i] * T.float32(2), [i])
+            with T.serial(0, size) as i:
+                T.buffer_store(y, v[i] + T.float32(1), [r, i])
+    return builder.get()
 
 
 def run_accesses(function: Any) -> Iterator[Access]:

@@ -102,7 +102,10 @@ def search_models(
     functions: dict[str, Any] = {}
     for path in models:
         functions.update(read_model(path).functions())
-    missing = serve(stores, functions).missing
+    served = serve(stores, functions)
+    for line in _left_out(served):
+        print(line, flush=True)
+    missing = served.missing
     print(f"{len(missing)} of {len(functions)} layer structures are searched", flush=True)
     functions = {structure: functions[structure] for structure in missing}
     with reporting() as report:
@@ -151,6 +154,8 @@ def build_model(
     """
     imported = read_model(model)
     served = serve(stores, imported.functions())
+    for line in _left_out(served):
+        print(f"{imported.model.name}: {line}", flush=True)
     if served.missing:
         raise StoreError(_missing_text(imported, served.missing, trials))
     _report_stores(imported.model.name, served)
@@ -208,8 +213,6 @@ def _constant_dtypes(imported: ImportedModel) -> Mapping[str, dict[int, Any]]:
 
 def _report_stores(model: str, served: ServedStores) -> None:
     """Say which store serves which structures, for its candidates may have been measured elsewhere."""
-    for structure in served.damaged:
-        print(f"{model}: the traces of {structure} in a store were damaged; they were left out", flush=True)
     for store, count in Counter(served.stores.values()).items():
         names = [structure for structure, index in served.stores.items() if index == store]
         print(
@@ -217,6 +220,17 @@ def _report_stores(model: str, served: ServedStores) -> None:
             f"{read_info(store).cpu} ({store}), built anew for {host_cpu()}: {', '.join(names)}",
             flush=True,
         )
+
+
+def _left_out(served: ServedStores) -> list[str]:
+    """Return what is in a store but not served from there, a line each."""
+    return [
+        *(f"the traces of {one} in a store were damaged; they were left out" for one in served.damaged),
+        *(
+            f"a recipe of {one} in a store cannot be built by this version ({reason}); it was left out"
+            for one, reason in served.outdated.items()
+        ),
+    ]
 
 
 def _missing_text(imported: ImportedModel, missing: Sequence[str], trials: int) -> str:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,17 @@ import pytest
 from onnx import TensorProto
 
 from tests.support.onnx_builders import make_onnx, node, relative_error, run_onnx
+from tests.support.recipe_fakes import doubled, generate_doubled, install
 from tests.support.tiny import tiny, tiny_words
 from tests.support.unscheduled import unscheduled_versions
 from veltair.compiler.build.build import CONSTANTS, LIBRARY, PLAN, ModelPlan, build, read_plan
+from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.samples import random_samples
+from veltair.compiler.search import search as search_module
 from veltair.compiler.search.target import cpu_target
+from veltair.compiler.winograd.plan import RecipeError
 from veltair.machine.models.library import LoadedModel
 
 TOLERANCE = 1e-4
@@ -106,6 +111,52 @@ def test_a_structure_without_versions_is_named(
     with pytest.raises(LookupError, match=rf"tiny: layer structure {structure} has no versions; search it"):
         build(tiny_imported, chosen, cpu_target(64), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def product() -> onnx.ModelProto:
+    """Return a model of one layer: [8, 4] times constant weights of [4, 32]."""
+    weights = np.random.default_rng(0).standard_normal((4, 32), dtype=np.float32)
+    return make_onnx([node("MatMul", ["x", "w"], ["y"])], {"x": (8, 4)}, {"y": (8, 32)}, {"w": weights})
+
+
+def recipe_of(imported: ImportedModel, tile: int) -> dict[str, tuple[Candidate, ...]]:
+    (structure,) = imported.functions()
+    return {structure: (Candidate(structure, 0, Tiling(2, 896, 1664), (1.0,), doubled(tile), "recipe"),)}
+
+
+def test_a_recipe_is_built_with_its_packer_and_agrees_with_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch)
+    imported = import_model("small", product(), 0.01)
+    ((version,),) = build(imported, recipe_of(imported, 16), cpu_target(4), tmp_path).versions.values()
+    assert (version.packed, version.packed_shapes, version.parallelism) == ((1,), ((2, 4, 16),), 2)
+    assert version.packer and version.packer != version.symbol
+    assert_agrees_with_onnx_runtime(product(), tmp_path, [0])
+
+
+def test_an_edit_of_the_generator_never_serves_an_old_object_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported = import_model("small", product(), 0.01)
+    symbols = set()
+    for factor in (2.0, 4.0):
+        monkeypatch.setattr(search_module, "generated", partial(generate_doubled, factor=factor))
+        plan = build(
+            imported, recipe_of(imported, 16), cpu_target(4), tmp_path / str(factor), tmp_path / "cache"
+        )
+        symbols |= {version.symbol for group in plan.versions.values() for version in group}
+        assert_agrees_with_onnx_runtime(product(), tmp_path / str(factor), [0])
+    assert len(symbols) == 2 and len(list((tmp_path / "cache").glob("*.o"))) == 2
+
+
+def test_a_recipe_that_cannot_be_built_stops_the_build_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch)
+    imported = import_model("small", product(), 0.01)
+    with pytest.raises(RecipeError, match="32 columns are no tiles of 7"):
+        build(imported, recipe_of(imported, 7), cpu_target(4), tmp_path)
 
 
 def test_a_model_of_integers_and_floats_agrees_with_onnx_runtime(tmp_path: Path) -> None:

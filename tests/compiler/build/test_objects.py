@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.nests import matmul
+from tests.support.recipe_fakes import doubled, generate_doubled
 from veltair.compiler.build.build import ModelPlan, build
 from veltair.compiler.build.objects import find_version, version_key
 from veltair.compiler.footprint.traffic import Tiling
@@ -34,6 +36,39 @@ def test_another_target_changes_the_key() -> None:
 )
 def test_what_was_measured_or_analysed_does_not_change_the_key(other: Candidate) -> None:
     assert version_key(other, TARGET) == version_key(ONE, TARGET)
+
+
+RECIPE = replace(ONE, trace=doubled(16))
+PRODUCT = matmul(8, 32, 4)
+
+
+def test_what_a_recipe_generates_changes_its_key() -> None:
+    made, again, edited = (generate_doubled(PRODUCT, RECIPE.trace, factor) for factor in (2.0, 2.0, 4.0))
+    assert version_key(RECIPE, TARGET, made) == version_key(RECIPE, TARGET, again)
+    assert version_key(RECIPE, TARGET, made) != version_key(RECIPE, TARGET, edited)
+
+
+def test_the_text_of_a_recipe_changes_its_key() -> None:
+    made = generate_doubled(PRODUCT, RECIPE.trace)
+    other = replace(RECIPE, trace=doubled(8))
+    assert version_key(other, TARGET, made) != version_key(RECIPE, TARGET, made)
+
+
+KEY = """
+from tests.compiler.build.test_objects import PRODUCT, RECIPE, TARGET, generate_doubled, version_key
+print(version_key(RECIPE, TARGET, generate_doubled(PRODUCT, RECIPE.trace)))
+"""
+
+
+def test_another_process_finds_the_same_key_for_a_recipe() -> None:
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", KEY], cwd=root, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == version_key(RECIPE, TARGET, generate_doubled(PRODUCT, RECIPE.trace))
+
+
+def test_a_recipe_has_no_key_without_what_it_generates() -> None:
+    with pytest.raises(ValueError, match="candidate 0 of conv-1 is a recipe: give its module"):
+        version_key(RECIPE, TARGET)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,13 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import s_tir
 
-from tests.support.nests import blocked, blur_in_tiles, matmul, run_accesses
+from tests.support.nests import blocked, blur_in_tiles, in_two_phases, matmul, run_accesses, with_work_space
 from veltair.compiler.footprint.nest import read_nest
 from veltair.compiler.footprint.tiling import analyse, nest_traffic_bytes, read_tiling
 from veltair.compiler.footprint.traffic import CACHE_BYTES
@@ -119,3 +120,28 @@ def misses(accesses: Iterator[Any], size: int) -> int:
         if len(held) > size:
             held.popitem(last=False)
     return count
+
+
+def test_a_block_with_loops_inside_fetches_what_it_says_once_for_each_iteration() -> None:
+    # 8 rows of x and of v, 16 numbers each: 256. Then 4 tiles of 320 numbers, 896 together. All touch
+    # x (128), v (128), u (512) and y (256): 1024.
+    apart, tiles_fit, all_fits = 256 + 4 * 320, 256 + 896, 1024
+    assert traffic(in_two_phases(), 250, 320, 1024) == (apart, tiles_fit, all_fits)
+
+
+def test_work_space_of_a_block_is_fetched_once_if_it_fits() -> None:
+    # A row of 8 of x, of y and of the work space in each of 4 iterations; all: 32 + 32 + 8 in place.
+    assert traffic(with_work_space(8, True), 23, 24) == (96, 72)
+
+
+@pytest.mark.parametrize("function", [in_two_phases(), with_work_space(8, True), with_work_space(8, False)])
+def test_loops_inside_a_block_are_no_loops_of_the_nest(function: Any) -> None:
+    nest = read_nest(function)
+    assert all(len(leaf.path) == 1 for leaf in nest.leaves)
+    assert {loop.extent for loop in nest.loops.values()} <= {8, 4}
+
+
+def test_the_work_of_a_leaf_is_that_of_all_its_iterations() -> None:
+    assert [leaf.work for leaf in read_nest(in_two_phases()).leaves] == [128, 8192]
+    # Of 3 x 5 x 7 iterations, each one product and one sum.
+    assert [leaf.work for leaf in read_nest(matmul(3, 5, 7)).leaves] == [210]

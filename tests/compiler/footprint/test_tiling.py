@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import s_tir, te, tirx, topi
 
-from tests.support.nests import blocked, blur, blur_in_tiles, matmul, touched_bytes
+from tests.support.nests import (
+    blocked,
+    blur,
+    blur_in_tiles,
+    in_two_phases,
+    matmul,
+    touched_bytes,
+    with_work_space,
+)
 from veltair.compiler.footprint.tiling import count_macs, count_outputs, looks_up, read_tiling
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
 from veltair.compiler.frontend.importer import ImportedModel
@@ -39,7 +47,8 @@ def test_a_buffer_that_lives_in_one_iteration_is_not_counted() -> None:
 
 def test_a_buffer_between_two_nests_is_counted() -> None:
     # Padded by a nest of its own, the parallel one reads the padded buffer: 6 numbers of it and 4 outputs
-    # in one iteration of 4; 18 and 16 in all. The padding's own 16 inputs are not this nest's.
+    # in one iteration of 4; 18 and 16 in all. The padding's own 16 inputs are not this nest's. Its 18
+    # iterations are more than the 16 of the blur, but these make 2 sums each: the blur's nest counts.
     schedule = s_tir.Schedule(tvm.IRModule({"main": blur(16)}))
     (i,) = schedule.get_loops(schedule.get_sblock("out"))
     outer, _ = schedule.split(i, [4, 4])
@@ -47,10 +56,25 @@ def test_a_buffer_between_two_nests_is_counted() -> None:
     (i,) = schedule.get_loops(schedule.get_sblock("padded"))
     outer, _ = schedule.split(i, [2, 9])
     schedule.parallel(outer)
-    # Iterations: 18 to pad and 16 to add, so the padding's nest counts: 9 of 18 padded numbers at a time,
-    # and of the 16 inputs those from 8 on (its second iteration pads 9 to 17, from inputs 8 to 16: clipped
-    # to 15): 8 + 9 = 17 numbers; in all 16 + 18.
-    assert read_tiling(schedule.mod["main"]) == Tiling(2, 17 * 4, 34 * 4)
+    assert read_tiling(schedule.mod["main"]) == Tiling(4, 10 * 4, 34 * 4)
+
+
+def test_the_parallel_loop_with_most_arithmetic_counts_not_the_longest() -> None:
+    # 8 iterations double 16 numbers each: 128 operations. 4 make 8 x 16 products and sums of 8 lanes: 8192.
+    # One of these reads v (128 numbers) and 16 x 8 of u, and writes 8 x 8: 320; all: 128 + 512 + 256 = 896.
+    assert read_tiling(in_two_phases()) == Tiling(4, 320 * 4, 896 * 4)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_work_space_that_is_no_stack_counts_in_the_blocking_and_is_not_compulsory(declared: bool) -> None:
+    # A row of x and one of y in each of 4 iterations. 256 numbers are 1024 bytes: memory. 255 are not.
+    assert read_tiling(with_work_space(256, declared)) == Tiling(4, 3 * 1024, 4 * 2 * 1024)
+    assert read_tiling(with_work_space(255, declared)) == Tiling(4, 2 * 1020, 4 * 2 * 1020)
+
+
+def test_a_padded_tile_of_a_parallel_iteration_is_work_space() -> None:
+    # Tiles of 256 of 1024 outputs: one touches 258 inputs, 258 padded numbers of its own and 256 outputs.
+    assert read_tiling(blur_in_tiles(1024, 256)) == Tiling(4, (258 + 258 + 256) * 4, 2048 * 4)
 
 
 def test_what_two_stages_of_a_tile_touch_of_a_buffer_is_one_box() -> None:
@@ -103,7 +127,8 @@ def test_bytes_of_a_padded_nest_are_those_that_the_loops_really_touch(size: int,
 def test_the_tiny_network_unscheduled_touches_its_arguments_once(tiny_imported: ImportedModel) -> None:
     for function in tiny_imported.functions().values():
         arguments = sum(4 * prod(int(n) for n in parameter.ty.shape) for parameter in function.params)
-        assert read_tiling(function) == Tiling(1, arguments, arguments)
+        tiling = read_tiling(function)
+        assert (tiling.parallelism, tiling.compulsory_bytes) == (1, arguments)
 
 
 def test_data_that_fits_is_fetched_once() -> None:

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.candidate_stores import FOUND, INFO, tamper
+from tests.support.candidate_stores import FOUND, INFO, tamper, with_recipe
+from tests.support.recipe_fakes import parse_doubled
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.select import store as store_module
 from veltair.compiler.select.shipped import (
     SHIPPED,
     ServedStores,
@@ -79,6 +81,40 @@ def test_a_structure_with_damaged_traces_comes_from_the_next_store(root: Path) -
     tamper(root / "avx512", "conv-1")
     served = serve(shipped_stores(root, AVX512), ["conv-1"])
     assert (served.stores, served.damaged) == ({"conv-1": root / "avx2"}, ("conv-1",))
+
+
+@pytest.fixture
+def with_outdated(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The two stores; conv-1 of the wide one has a recipe with a key that the program does not know."""
+    monkeypatch.setattr(store_module, "parse", parse_doubled)
+    write_store(root / "avx512", {"conv-1": with_recipe("conv-1", later="key")}, INFO)
+    return root
+
+
+def test_a_structure_with_a_recipe_that_cannot_be_built_comes_from_the_next_store(
+    with_outdated: Path,
+) -> None:
+    served = serve(shipped_stores(with_outdated, AVX512), FOUND)
+    assert served.stores == dict.fromkeys(FOUND, with_outdated / "avx2")
+    assert served.outdated == {"conv-1": "unknown keys ['later']"}
+
+
+def test_a_structure_with_a_recipe_that_cannot_be_built_is_missing_if_no_other_store_has_it(
+    with_outdated: Path,
+) -> None:
+    served = serve([with_outdated / "avx512"], FOUND)
+    assert (served.missing, list(served.outdated)) == (tuple(FOUND), ["conv-1"])
+
+
+def test_what_is_not_asked_for_is_not_reported_as_outdated(with_outdated: Path) -> None:
+    assert serve([with_outdated / "avx512"], ["dense-2"]).outdated == {}
+
+
+def test_a_recipe_that_can_be_built_is_served(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "parse", parse_doubled)
+    write_store(root / "avx512", {"conv-1": with_recipe("conv-1")}, INFO)
+    served = serve(shipped_stores(root, AVX512), ["conv-1"])
+    assert served.candidates == {"conv-1": with_recipe("conv-1")} and served.outdated == {}
 
 
 def test_a_store_that_cannot_be_read_is_not_passed_over(root: Path) -> None:

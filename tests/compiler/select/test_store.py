@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -7,9 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support.candidate_stores import FOUND, INFO, candidates, tamper
+from tests.support.candidate_stores import FOUND, INFO, candidates, tamper, with_recipe
+from tests.support.recipe_fakes import parse_doubled
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.select import store as store_module
 from veltair.compiler.select.core_counts import doubling
 from veltair.compiler.select.select import Selection, rounds_costs, select
 from veltair.compiler.select.store import (
@@ -21,6 +24,7 @@ from veltair.compiler.select.store import (
     choose,
     damaged_structures,
     find_candidates,
+    outdated_structures,
     read_info,
     read_store,
     write_store,
@@ -180,6 +184,38 @@ def test_a_tampered_trace_loses_its_structure_and_no_other(folder: Path) -> None
 
 def test_a_whole_store_has_no_damage(folder: Path) -> None:
     assert damaged_structures(folder) == []
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of recipes: of conv-1 one that can be built, of conv-2 one with an unknown key."""
+    monkeypatch.setattr(store_module, "parse", parse_doubled)
+    found = {"conv-1": with_recipe("conv-1"), "conv-2": with_recipe("conv-2", later="key")}
+    write_store(tmp_path / "recipes", found, INFO)
+    return tmp_path / "recipes"
+
+
+def test_a_recipe_is_read_back_as_it_was_written_and_chosen_like_any_other(recipes: Path) -> None:
+    (*_, recipe) = found = read_store(recipes, ["conv-1"])["conv-1"]
+    assert found == with_recipe("conv-1") and recipe.origin == "recipe"
+    assert recipe in choose({"conv-1": found}, Selection(1.5, 5))["conv-1"]
+
+
+def test_a_recipe_that_cannot_be_built_loses_its_structure_and_no_other(recipes: Path) -> None:
+    names = ["conv-1", "conv-2"]
+    assert list(find_candidates(recipes, names)) == ["conv-1"]
+    assert outdated_structures(recipes, names) == {"conv-2": "unknown keys ['later']"}
+    assert damaged_structures(recipes) == []
+    with pytest.raises(StoreError, match=r"conv-2, or its traces are damaged or outdated; search it"):
+        read_store(recipes, names)
+
+
+def test_a_recipe_that_was_edited_is_damaged_not_outdated(recipes: Path) -> None:
+    traces = json.loads(gzip.decompress((recipes / TRACES).read_bytes()))
+    traces["conv-1"]["9"]["winograd"]["later"] = "key"
+    (recipes / TRACES).write_bytes(gzip.compress(json.dumps(traces).encode()))
+    assert damaged_structures(recipes) == ["conv-1"] and find_candidates(recipes, ["conv-1"]) == {}
+    assert outdated_structures(recipes, ["conv-1"]) == {}
 
 
 def test_a_table_of_other_columns_is_corrupt(folder: Path) -> None:

@@ -7,17 +7,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tvm import relax
 from tvm.support import cc
 
 from veltair.compiler.build.constants import ConstantPlan, write_constants
 from veltair.compiler.build.objects import CompiledVersion, compile_version, find_version, version_key
-from veltair.compiler.footprint.tiling import count_outputs, looks_up
+from veltair.compiler.footprint.tiling import looks_up
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, Source
 from veltair.compiler.frontend.samples import Input
+from veltair.compiler.search.prepacked import split_prepacked
 from veltair.compiler.search.search import replay
+from veltair.compiler.winograd.plan import is_recipe
 from veltair.provenance import write_atomically
 
 LIBRARY = "kernels.so"
@@ -184,7 +185,8 @@ def _read_version(entry: Mapping[str, Any]) -> VersionPlan:
 
 def _compile(function: Any, candidate: Candidate, target: Any, cache: Path) -> CompiledVersion:
     """Return a candidate as machine code: as it was compiled before, or compiled now."""
-    key = version_key(candidate, target)
+    generated = replay(function, candidate.trace) if is_recipe(candidate.trace) else None
+    key = version_key(candidate, target, generated)
     if found := find_version(key, cache):
         return found
     # The name tells the content, so that libraries of any selection and model can be linked of it.
@@ -201,49 +203,9 @@ def _metrics(candidate: Candidate, function: Any) -> dict[str, Any]:
 
 def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, Any], VersionPlan]:
     """Return the kernel of a candidate and the one that packs its constants, if any, and how to call them."""
-    functions = {}
-    scheduled = replay(function, candidate.trace)["main"].with_attr("global_symbol", symbol)
-    module = relax.transform.SplitLayoutRewritePreproc()(_one_call(scheduled, symbol))
-    calls = [
-        binding.value
-        for block in module["main"].body.blocks
-        for binding in block.bindings
-        if isinstance(binding.value, relax.Call)
-    ]
-    for call in calls:
-        name = call.args[0].name_hint
-        functions[name] = module[call.args[0]].with_attr("global_symbol", name)
-    kernel = calls[-1].args[0].name_hint
-    if len(calls) == 1:
-        return functions, replace(VersionPlan(kernel, 1, 0, 0), **_metrics(candidate, function))
-    arguments = [variable.name for variable in module["main"].params]
-    packed = tuple(arguments.index(variable.name) for variable in calls[0].args[1].fields)
-    (output,) = calls[0].ty_args
-    fields = output.fields if hasattr(output, "fields") else [output]
-    shapes = tuple(tuple(int(extent) for extent in field.shape) for field in fields)
-    packer = calls[0].args[0].name_hint
-    plan = VersionPlan(kernel, 1, 0, 0, packer, packed, shapes)
-    return functions, replace(plan, **_metrics(candidate, function))
-
-
-def _one_call(function: Any, symbol: str) -> Any:
-    """Return a Relax module that only calls the function, for Relax's pass works on calls."""
-    builder = relax.BlockBuilder()
-    kernel = builder.add_func(function, symbol)
-    tensors = [
-        relax.TensorType([int(extent) for extent in parameter.ty.shape], str(parameter.ty.dtype))
-        for parameter in function.params
-    ]
-    first_output = len(tensors) - count_outputs(function)
-    variables = [relax.Var(f"a{index}", tensor) for index, tensor in enumerate(tensors[:first_output])]
-    made = tensors[first_output:]
-    with builder.function("main", variables):
-        with builder.dataflow():
-            result = builder.emit_output(
-                relax.call_tir(kernel, variables, out_ty=made if len(made) > 1 else made[0])
-            )
-        builder.emit_func_output(result)
-    return builder.get()
+    split = split_prepacked(replay(function, candidate.trace)["main"], symbol)
+    plan = VersionPlan(split.kernel, 1, 0, 0, split.packer, split.packed, split.packed_shapes)
+    return dict(split.functions), replace(plan, **_metrics(candidate, function))
 
 
 def _plan_layers(imported: ImportedModel) -> tuple[tuple[LayerPlan, ...], list[Any]]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm.ir import IRModule
 from tvm.tirx import build as tvm_build
 
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.search.intrinsics import vectorise_math
+from veltair.compiler.winograd.plan import is_recipe
 from veltair.provenance import write_atomically
 
 # Of what is kept and of how it is made; raise it when either changes.
@@ -28,12 +30,19 @@ class CompiledVersion:
     plan: Mapping[str, Any]
 
 
-def version_key(candidate: Candidate, target: Any) -> str:
+def version_key(candidate: Candidate, target: Any, generated: Any = None) -> str:
     """Return the hash of all that the machine code of a candidate depends on.
 
-    The name of a structure holds the hash of its function.
+    The name of a structure holds the hash of its function. `generated` is the module of a recipe: what it is
+    depends on the program, not on the recipe alone. Raises ValueError for a recipe without it.
     """
     depends = [FORMAT, candidate.structure, candidate.trace, str(target), tvm.__version__]
+    if is_recipe(candidate.trace):
+        if generated is None:
+            raise ValueError(
+                f"candidate {candidate.index} of {candidate.structure} is a recipe: give its module"
+            )
+        depends.append(int(tvm_ffi.structural_hash(generated, map_free_vars=True)))
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ import tvm
 from tvm import s_tir, tirx
 
 from veltair.compiler.footprint.bounds import Bounder, Bounds, compile_bounds
+from veltair.compiler.footprint.work import allocations, count_operations
 
 # The first and last index in each dimension of a buffer.
 Box = list[tuple[int, int]]
@@ -18,15 +19,17 @@ PREPACKED = "meta_schedule.layout_rewrite_preproc"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaf:
-    """A block without blocks inside.
+    """A block without blocks inside; there may be loops.
 
     `path` are the numbers of the loops around it, outermost first. `boxes[depth]` is what it touches of each
-    buffer while the `depth` outermost of them stand in their middle and the others run.
+    buffer while the `depth` outermost of them stand in their middle and the others run: as it says itself
+    that it reads and writes, and what it allocates. `work` counts the scalar operations of all its
+    iterations, at least one each.
     """
 
     path: tuple[int, ...]
     boxes: tuple[dict[int, Box], ...]
-    iterations: int
+    work: int
     prepacked: bool
 
 
@@ -148,6 +151,8 @@ class _Reader:
         if isinstance(node, tirx.For):
             number, extent = self._number(node.loop_var), int(node.extent)
             body = tuple(self._read(node.body, (*loops, (number, extent)), axes))
+            if not body:
+                return  # a loop inside a block: it belongs to the leaf
             loop = Loop(number, extent, node.kind == tirx.ForKind.PARALLEL, body)
             self._loops[number] = loop
             yield loop
@@ -167,7 +172,11 @@ class _Reader:
     def _leaf(
         self, block: Any, loops: tuple[tuple[int, int], ...], axes: tuple[tuple[int, Bounder], ...]
     ) -> Leaf:
-        regions = [self._region(region) for region in (*block.reads, *block.writes)]
+        made = (*block.alloc_buffers, *allocations(block.body))
+        regions = [
+            *(self._region(region) for region in (*block.reads, *block.writes)),
+            *(self._whole(buffer) for buffer in made),
+        ]
         known: list[Bounds] = [(0, 0)] * len(self._variables)
         for number, extent in loops:
             known[number] = (0, extent - 1)
@@ -179,8 +188,8 @@ class _Reader:
             else:
                 boxes.append(boxes[-1])
         path = tuple(number for number, _ in loops)
-        iterations = prod(extent for _, extent in loops)
-        leaf = Leaf(path, tuple(boxes), iterations, PREPACKED in block.annotations)
+        work = prod(extent for _, extent in loops) * max(1, count_operations(block.body))
+        leaf = Leaf(path, tuple(boxes), work, PREPACKED in block.annotations)
         self._leaves.append(leaf)
         return leaf
 
@@ -190,6 +199,10 @@ class _Reader:
             for span, size in zip(region.region, region.source.ty.shape, strict=True)
         )
         return _Region(self._buffer(region.source), spans)
+
+    def _whole(self, buffer: Any) -> _Region:
+        spans = tuple((self._bounder(0), self._bounder(int(size)), int(size)) for size in buffer.ty.shape)
+        return _Region(self._buffer(buffer), spans)
 
     def _bounder(self, expression: Any) -> Bounder:
         return compile_bounds(expression, self._number)

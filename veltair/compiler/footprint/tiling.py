@@ -14,6 +14,10 @@ from tvm import s_tir, tirx
 from veltair.compiler.footprint.nest import Box, Leaf, Loop, Nest, leaves_of, merge, read_nest
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 
+# TVM's kMaxStackAlloca: a buffer of so many bytes, or more, is in memory; a smaller one is on the stack, and
+# LLVM keeps it in registers if it can.
+STACK_BYTES = 1024
+
 
 def read_tiling(function: Any) -> Tiling:
     """Return the tiling of a scheduled function."""
@@ -27,23 +31,27 @@ def analyse(function: Any) -> tuple[Tiling, tuple[int, ...]]:
 
 
 def tiling_of(nest: Nest) -> Tiling:
-    """Return the tiling of a loop nest: of its parallel part that has most iterations.
+    """Return the tiling of a loop nest: of its parallel part that has most work.
 
     A buffer counts by the box that is touched of it. One iteration is the middle one: those at the border
-    read less because of padding. Packing of weights does not count, for it happens before.
+    read less because of padding. Packing of weights does not count, for it happens before. What an iteration
+    makes and uses itself, its padded or packed input say, counts in its blocking where registers and stack do
+    not hold it, but never as compulsory: it is overwritten in place and need not come from memory.
     """
     parts: dict[int, list[Leaf]] = {}
     for leaf in (leaf for leaf in nest.leaves if not leaf.prepacked):
         parallel = (position for position, number in enumerate(leaf.path) if nest.loops[number].parallel)
         parts.setdefault(next((leaf.path[position] for position in parallel), -1), []).append(leaf)
-    number, part = max(parts.items(), key=lambda item: sum(leaf.iterations for leaf in item[1]))
+    number, part = max(parts.items(), key=lambda item: sum(leaf.work for leaf in item[1]))
     # What only this part touches and is no argument is a temporary of one iteration.
     others = (leaf for leaf in nest.leaves if leaf not in part)
     lasting = nest.arguments.union(buffer for leaf in others for buffer in leaf.boxes[0])
-    one = (leaf.boxes[leaf.path.index(number) + 1 if number >= 0 else 0] for leaf in part)
+    one = merge(leaf.boxes[leaf.path.index(number) + 1 if number >= 0 else 0] for leaf in part)
+    work_space = (nest.bytes_of({buffer: box}) for buffer, box in one.items() if buffer not in lasting)
     return Tiling(
         parallelism=nest.loops[number].extent if number >= 0 else 1,
-        blocking_bytes=_lasting_bytes(nest, merge(one), lasting),
+        blocking_bytes=_lasting_bytes(nest, one, lasting)
+        + sum(size for size in work_space if size >= STACK_BYTES),
         compulsory_bytes=_lasting_bytes(nest, merge(leaf.boxes[0] for leaf in part), lasting),
     )
 
@@ -54,8 +62,9 @@ def nest_traffic_bytes(nest: Nest, caches_bytes: Sequence[float]) -> tuple[int, 
     A part of the nest whose bytes fit fetches each once; a loop whose body fits fetches what all its
     iterations touch once, for neighbours share through the cache; any other loop fetches what its body does,
     each time. Caches are taken as fully associative, least recently used out first, in numbers, not lines;
-    writing back is not counted, nor is packing of weights, which happens before. Source: the footprints of
-    Wolf and Lam, PLDI 1991, section 3.
+    writing back is not counted, nor is packing of weights, which happens before. Loops inside a block are
+    not seen: what the block touches, its work space too, counts once for each of its iterations, which is too
+    little where a cache holds less than that. Source: the footprints of Wolf and Lam, PLDI 1991, section 3.
     """
     body = [node for node in nest.body if not all(leaf.prepacked for leaf in leaves_of([node]))]
     return tuple(round(amount) for amount in _Traffic(nest, tuple(caches_bytes)).of_sequence(body, 0))

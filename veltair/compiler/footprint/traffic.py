@@ -18,11 +18,13 @@ class Tiling:
     """What a loop nest does to caches and cores.
 
     `parallelism` is the extent of its fused parallel loop (1: none), `blocking_bytes` what one parallel
-    iteration touches of inputs, weights and outputs, `compulsory_bytes` what all of them touch together. Of
-    several parallel nests in a layer, the one with most iterations counts. `steepness` is an assumption to be
-    varied: the exponent of traffic over compulsory bytes (1: as modelled, 0: nothing is fetched twice).
-    `fetched_bytes` is what one core fetches into caches of `CACHE_BYTES`, as `tiling.nest_traffic_bytes` has
-    it; empty where only the other numbers are known.
+    iteration touches of inputs, weights, outputs and work space, `compulsory_bytes` what all of them touch
+    together, without work space: that is what an iteration makes and uses itself and registers do not hold,
+    such as padded or packed inputs, or the transformed tiles of a Winograd kernel. Of several parallel nests
+    in a layer, the one with most arithmetic counts. `steepness` is an assumption to be varied: the exponent
+    of traffic over compulsory bytes (1: as modelled, 0: nothing is fetched twice). `fetched_bytes` is what
+    one core fetches into caches of `CACHE_BYTES`, as `tiling.nest_traffic_bytes` has it; empty where only the
+    other numbers are known.
     """
 
     parallelism: int

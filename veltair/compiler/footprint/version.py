@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 
-# Found by the evolutionary search, or written by hand in schedules.py.
-Origin = Literal["search", "schedule"]
+# Found by the evolutionary search, written by hand in schedules.py, or a recipe of winograd/recipes.py.
+Origin = Literal["search", "schedule", "recipe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,9 @@ class Candidate:
     """One schedule of a structure, measured in the search.
 
     `index` is its place in the search, `run_seconds` its raw times on `measured_cores` cores (empty: it
-    failed to build or to run), `trace` the schedule as TVM's JSON (None: not kept). `traffic_bytes` is what
-    one core fetches, estimated, into caches of the sizes of `CACHE_BYTES`; empty where that is not known.
+    failed to build or to run), `trace` the schedule as TVM's JSON, or a recipe (None: not kept).
+    `traffic_bytes` is what one core fetches, estimated, into caches of the sizes of `CACHE_BYTES`; empty
+    where that is not known.
     """
 
     structure: str

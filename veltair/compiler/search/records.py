@@ -51,7 +51,7 @@ class Header:
 class SearchTrial:
     """One candidate as it was measured: raw times in seconds (none: it failed, with the error).
 
-    `origin` is "search", or "schedule" for one written by hand.
+    `origin` is "search", "schedule" for one written by hand, or "recipe", whose `trace` is a mapping.
     """
 
     trace: Any

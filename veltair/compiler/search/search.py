@@ -12,6 +12,7 @@ from typing import Any
 from veltair.compiler.footprint.tiling import analyse
 from veltair.compiler.footprint.version import Candidate, Origin
 from veltair.compiler.search.evolution import REFUSED, Evolution, measurable, replayed
+from veltair.compiler.search.prepacked import measured_kernel
 from veltair.compiler.search.progress import Progress
 from veltair.compiler.search.records import (
     ERROR_CHARACTERS,
@@ -29,16 +30,28 @@ from veltair.compiler.search.records import (
     read_record,
     unpack,
 )
-from veltair.compiler.search.runner import Measured, MeasureError, MeasureSettings, RpcSettings, Runner
+from veltair.compiler.search.runner import (
+    Arguments,
+    Measured,
+    MeasureError,
+    MeasureSettings,
+    RpcSettings,
+    Runner,
+)
 from veltair.compiler.search.target import host_cpu
 from veltair.compiler.search.traces import plain
+from veltair.compiler.winograd.plan import RecipeError, is_recipe
+from veltair.compiler.winograd.recipes import generated, recipes
 
 SEARCHED: Origin = "search"
 WRITTEN: Origin = "schedule"
+RECIPE: Origin = "recipe"
 # Candidates are timed on one core: times on more are modelled from these.
 THREADS = 1
 
 Schedules = Callable[[Any, Any], Sequence[Any]]
+# A module to be built, and the dtypes and shapes of its arguments.
+BuildItem = tuple[Any, Arguments]
 
 log = logging.getLogger("veltair.search")
 
@@ -83,9 +96,10 @@ def search(
 ) -> dict[str, str]:
     """Search each structure once, into its record in a folder; return why a structure has no candidate.
 
-    Only trials that a record lacks are made, so an interrupted search goes on where it was. `schedules` gives
-    the schedules of a function for a target that were written by hand; they are measured before all others. A
-    structure whose search fails leaves the others alone. Raises MeasureError if nothing can be measured.
+    Only trials that a record lacks are made, so an interrupted search goes on where it was. Recipes come
+    first and in addition to the trials. `schedules` gives the schedules of a function for a target that were
+    written by hand; they are the first of the trials. A structure whose search fails leaves the others alone.
+    Raises MeasureError if nothing can be measured.
     """
     with Runner(target, settings.measuring(), rpc) as runner:
         task = _Task(target, settings, runner, schedules)
@@ -120,15 +134,20 @@ def read_candidates(structure: str, function: Any, folder: Path) -> Iterator[Can
         run_seconds, trace = trial.run_seconds, trial.trace
         try:
             tiling, traffic = analyse(replay(function, trace)["main"])
-        except REFUSED:
+        except REFUSED as error:
             # Its trace does not apply to the layer: it cannot be built, so it counts as one that did not run.
+            if isinstance(error, RecipeError):
+                log.warning("%s: its recipe %s cannot be built any more (%s)", structure, _text(trace), error)
             (tiling, traffic), run_seconds, trace = analyse(function), (), None
         yield Candidate(structure, index, tiling, run_seconds, trace, trial.origin, traffic, THREADS)
 
 
 def replay(function: Any, trace: Any) -> Any:
-    """Return the module of a function with a trace applied to it."""
-    return replayed(function, trace).mod
+    """Return the module of a function with a trace applied to it, or of a recipe for it.
+
+    Raises one of `REFUSED`, a RecipeError among them, if the trace or recipe does not fit.
+    """
+    return generated(function, trace) if is_recipe(trace) else replayed(function, trace).mod
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +170,7 @@ class _Tally:
         self._left = {}
         for structure in structures:
             record = read_record(folder / f"{structure}{SUFFIX}")
-            self._left[structure] = trials - (len(record.trials) if record else 0)
+            self._left[structure] = trials - (_count(record) if record else 0)
         self._measured, self._wall_s = 0, 0.0
 
     def add(self, batch: Batch) -> None:
@@ -161,7 +180,7 @@ class _Tally:
 
     def tell(self, file: RecordFile) -> None:
         """Tell how far the search is, which is at a structure's record."""
-        structure, done = file.header.structure, len(file.record.trials)
+        structure, done = file.header.structure, _count(file.record)
         self._left[structure] = 0 if _is_exhausted(file.record) else self._trials - done
         left = sum(max(0, trials) for trials in self._left.values())
         mean_s = self._wall_s / self._measured if self._measured else None
@@ -187,6 +206,11 @@ def _header(structure: str, target: Any, settings: SearchSettings) -> Header:
     return Header(structure, cpu, cores, THREADS, settings.seed, settings.repeats)
 
 
+def _count(record: Record) -> int:
+    """Return how many of a search's trials a record has: recipes are measured in addition."""
+    return sum(trial.origin != RECIPE for trial in record.trials)
+
+
 def _is_exhausted(record: Record) -> bool:
     return record.ending is not None and record.ending.kind == EXHAUSTED
 
@@ -209,7 +233,8 @@ class _StructureSearch:
         self._started_s = time.perf_counter()
 
     def run(self) -> None:
-        """Search until the record has its trials or there are no more candidates."""
+        """Search until the record has its recipes and trials, or there are no more candidates."""
+        self._measure_recipes()
         own = _own_schedules(self._task, self._function, self._file)
         if not own and (self._missing() <= 0 or _is_exhausted(self._file.record)):
             return
@@ -221,24 +246,63 @@ class _StructureSearch:
         evolution.start(self._missing())
         while self._missing() > 0:
             if not (proposed := evolution.propose()):
-                count = len(self._file.record.trials)
+                count = _count(self._file.record)
                 self._file.end(EarlyEnd(EXHAUSTED, f"there were no more candidates after {count}"))
                 break
             self._measure(evolution, proposed, SEARCHED)
 
     def _missing(self) -> int:
-        return self._task.settings.trials - len(self._file.record.trials)
+        return self._task.settings.trials - _count(self._file.record)
+
+    def _measure_recipes(self) -> None:
+        """Measure the recipes that the record lacks; the evolution knows nothing of them."""
+        ending, batch = self._file.record.ending, self._task.settings.batch
+        fresh = _fresh_recipes(self._task, self._function, self._file)
+        for start in range(0, len(fresh), batch):
+            traces, items = zip(*fresh[start : start + batch], strict=True)
+            self._keep(traces, self._run(items), RECIPE)
+        if fresh and ending is not None and ending.kind == EXHAUSTED:
+            # A batch opens a record that had ended; there are no more candidates than before.
+            self._file.end(ending)
 
     def _measure(self, evolution: Evolution, candidates: Sequence[Any], origin: Origin) -> None:
-        measured = self._task.runner.measure(list(map(_build_item, candidates)), _best_s(self._file.record))
+        measured = self._run(list(map(_build_item, candidates)))
         evolution.learn(candidates, [one.run_seconds for one in measured], origin == SEARCHED)
-        trials = (_trial(one, result, origin) for one, result in zip(candidates, measured, strict=True))
+        self._keep([plain(one.sch.trace.as_json()) for one in candidates], measured, origin)
+
+    def _run(self, items: Sequence[BuildItem]) -> list[Measured]:
+        return self._task.runner.measure(items, _best_s(self._file.record))
+
+    def _keep(self, traces: Sequence[Any], measured: Sequence[Measured], origin: Origin) -> None:
+        trials = (
+            SearchTrial(trace, one.run_seconds, origin, one.error)
+            for trace, one in zip(traces, measured, strict=True)
+        )
         now_s = time.perf_counter()
         batch = Batch(tuple(trials), now_s - self._started_s, host_cpu())
         self._started_s = now_s
         self._file.append(batch)
         self._tally.add(batch)
         self._tally.tell(self._file)
+
+
+def _fresh_recipes(task: _Task, function: Any, file: RecordFile) -> Sequence[tuple[Any, BuildItem]]:
+    """Return the recipes that the record lacks, each with what is built and measured of it."""
+    known = {_text(trial.trace) for trial in file.record.trials if trial.origin == RECIPE}
+    try:
+        listed = {_text(trace): trace for trace in recipes(function, task.target)}
+    except Exception as error:
+        log.warning("the recipes for %s are left out: %s", file.header.structure, error)
+        return []
+    fresh: list[tuple[Any, BuildItem]] = []
+    for text, trace in listed.items():
+        if text in known:
+            continue
+        try:
+            fresh.append((trace, measured_kernel(generated(function, trace))))
+        except REFUSED as error:
+            log.warning("the recipe %s for %s is left out: %s", text, file.header.structure, error)
+    return fresh
 
 
 def _own_schedules(task: _Task, function: Any, file: RecordFile) -> list[Any]:
@@ -257,7 +321,7 @@ def _own_schedules(task: _Task, function: Any, file: RecordFile) -> list[Any]:
 
 def _evolution(task: _Task, function: Any, record: Record) -> Evolution:
     """Return the evolution that has learned what the record holds."""
-    settings, done = task.settings, len(record.trials)
+    settings, done = task.settings, _count(record)
     evolution = Evolution(
         function,
         task.target,
@@ -269,6 +333,8 @@ def _evolution(task: _Task, function: Any, record: Record) -> Evolution:
     )
     candidates, run_seconds = [], []
     for trial in record.trials:
+        if is_recipe(trial.trace):
+            continue  # no schedule: there is nothing to mutate
         try:
             candidates.append(measurable(replayed(function, trial.trace)))
         except REFUSED:
@@ -279,16 +345,11 @@ def _evolution(task: _Task, function: Any, record: Record) -> Evolution:
     return evolution
 
 
-def _build_item(candidate: Any) -> tuple[Any, list[tuple[str, tuple[int, ...]]]]:
+def _build_item(candidate: Any) -> BuildItem:
     arguments = [
         (str(info.dtype), tuple(int(extent) for extent in info.shape)) for info in candidate.args_info
     ]
     return candidate.sch.mod, arguments
-
-
-def _trial(candidate: Any, measured: Measured, origin: Origin) -> SearchTrial:
-    trace = plain(candidate.sch.trace.as_json())
-    return SearchTrial(trace, measured.run_seconds, origin, measured.error)
 
 
 def _best_s(record: Record) -> float:
@@ -297,4 +358,5 @@ def _best_s(record: Record) -> float:
 
 
 def _text(trace: Any) -> str:
-    return json.dumps(trace, separators=(",", ":"))
+    # Sorted, as a record keeps the keys of a recipe.
+    return json.dumps(trace, sort_keys=True, separators=(",", ":"))

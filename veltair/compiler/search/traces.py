@@ -1,7 +1,7 @@
 """Traces of schedules written short: a structure's distinct instructions once, its variables by their age."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # What stands for a variable made `n` variables ago; TVM's own strings never start so.
@@ -34,8 +34,10 @@ class TraceTable:
     def shorten(self, trace: Any) -> Any:
         """Return a trace in TVM's JSON as the numbers of its instructions and its decisions; adds new ones.
 
-        A trace that would not come back as it was stays as it is.
+        A trace that would not come back as it was stays as it is, and so does a recipe, which is a mapping.
         """
+        if isinstance(trace, Mapping):
+            return {"trace": trace}
         instructions, decisions = trace
         by_age = _name_by_age(instructions)
         if _name_by_number(by_age) != instructions:

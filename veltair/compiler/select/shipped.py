@@ -1,11 +1,11 @@
 """Which stores of candidates serve this CPU, and which structure comes from which of them."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from veltair.compiler.footprint.version import Candidate
-from veltair.compiler.select.store import FILES, damaged_structures, find_candidates
+from veltair.compiler.select.store import FILES, damaged_structures, find_candidates, outdated_structures
 from veltair.data import shipped
 from veltair.provenance import CPU_INFO
 
@@ -24,13 +24,15 @@ class ServedStores:
     """Candidates by structure, the store that each comes from, and those structures that no store has.
 
     `damaged` are structures whose traces in a store were not those that had been written: another store
-    served them, or they are missing.
+    served them, or they are missing. The same holds for those of `outdated`, which have a recipe that this
+    program cannot build any more, with the reason.
     """
 
     candidates: dict[str, tuple[Candidate, ...]]
     stores: dict[str, Path]
     missing: tuple[str, ...]
     damaged: tuple[str, ...]
+    outdated: Mapping[str, str] = field(default_factory=dict)
 
 
 def shipped_stores(root: Path = SHIPPED, flags: Collection[str] | None = None) -> list[Path]:
@@ -67,11 +69,13 @@ def serve(stores: Sequence[Path], structures: Iterable[str]) -> ServedStores:
     candidates: dict[str, tuple[Candidate, ...]] = {}
     indices: dict[str, Path] = {}
     damaged: list[str] = []
+    outdated: dict[str, str] = {}
     for folder in stores:
         rest = [structure for structure in wanted if structure not in candidates]
         damaged += [structure for structure in damaged_structures(folder) if structure in rest]
+        outdated |= outdated_structures(folder, rest)
         for structure, group in find_candidates(folder, rest).items():
             if any(one.run_seconds and one.trace is not None for one in group):
                 candidates[structure], indices[structure] = group, folder
     missing = tuple(structure for structure in wanted if structure not in candidates)
-    return ServedStores(candidates, indices, missing, tuple(dict.fromkeys(damaged)))
+    return ServedStores(candidates, indices, missing, tuple(dict.fromkeys(damaged)), outdated)

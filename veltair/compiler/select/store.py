@@ -21,6 +21,7 @@ from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select.core_counts import doubling
 from veltair.compiler.select.select import Costs, FrontMetric, Selection, rounds_costs, select
+from veltair.compiler.winograd.plan import RecipeError, is_recipe, parse
 from veltair.provenance import write_atomically
 
 CANDIDATES = "candidates.parquet"
@@ -117,8 +118,8 @@ def read_store(folder: Path, structures: Iterable[str]) -> dict[str, tuple[Candi
     for structure in wanted:
         if structure not in found:
             raise StoreError(
-                f"{folder} has no candidates of layer structure {structure}, or its traces are damaged; "
-                "search it (`search.missing: search`)"
+                f"{folder} has no candidates of layer structure {structure}, or its traces are damaged or "
+                "outdated; search it (`search.missing: search`)"
             )
     return {structure: found[structure] for structure in wanted}
 
@@ -126,6 +127,7 @@ def read_store(folder: Path, structures: Iterable[str]) -> dict[str, tuple[Candi
 def find_candidates(folder: Path, structures: Iterable[str]) -> dict[str, tuple[Candidate, ...]]:
     """Return the candidates of those structures that the store has whole, in the order of the table.
 
+    Those are left out that have a recipe which this program cannot build, see `outdated_structures`.
     Raises StoreError if the store is missing or corrupt.
     """
     info, document = read_info(folder), _document(folder)
@@ -135,7 +137,9 @@ def find_candidates(folder: Path, structures: Iterable[str]) -> dict[str, tuple[
         intact = {
             name
             for name, entry in document["structures"].items()
-            if name in wanted and _digest(traces.get(name)) == entry["traces_sha256"]
+            if name in wanted
+            and _digest(traces.get(name)) == entry["traces_sha256"]
+            and _why_outdated(traces[name]) is None
         }
         rows = table[table["structure"].isin(intact)]
         return {
@@ -151,6 +155,20 @@ def damaged_structures(folder: Path) -> list[str]:
     traces = _read_traces(folder)
     entries = _document(folder)["structures"].items()
     return [name for name, entry in entries if _digest(traces.get(name)) != entry["traces_sha256"]]
+
+
+def outdated_structures(folder: Path, structures: Iterable[str]) -> dict[str, str]:
+    """Return those structures of a store that have a recipe which this program cannot build, and why not.
+
+    Those whose traces are damaged are not among them.
+    """
+    traces, entries = _read_traces(folder), _document(folder)["structures"]
+    reasons = {one: _why_outdated(traces[one]) for one in structures if one in traces and one in entries}
+    return {
+        one: reason
+        for one, reason in reasons.items()
+        if reason is not None and _digest(traces[one]) == entries[one]["traces_sha256"]
+    }
 
 
 def choose(
@@ -245,6 +263,15 @@ def _read_traces(folder: Path) -> dict[str, dict[str, Any]]:
         return dict(json.loads(gzip.decompress((folder / TRACES).read_bytes())))
     except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
         raise _corrupt(folder / TRACES, error) from error
+
+
+def _why_outdated(traces: Mapping[str, Any]) -> str | None:
+    for trace in filter(is_recipe, traces.values()):
+        try:
+            parse(trace)
+        except RecipeError as error:
+            return str(error)
+    return None
 
 
 def _corrupt(path: Path, error: object) -> StoreError:

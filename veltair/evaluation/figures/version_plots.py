@@ -91,7 +91,7 @@ def scatter_figure(table: pd.DataFrame) -> Figure:
         for axis, model in zip(axes, panels, strict=True):
             here = table[table["model"] == model].sort_values("relative", ascending=False)
             colours = here["relative"].clip(upper=CEILING)
-            for origin, marker in (("search", "o"), ("schedule", "^")):
+            for origin, marker in (("search", "o"), ("schedule", "^"), ("recipe", "s")):
                 of = here["origin"] == origin
                 axis.scatter(
                     here.loc[of, "parallelism"],
@@ -128,6 +128,7 @@ def scatter_figure(table: pd.DataFrame) -> Figure:
         handles = [
             Line2D([], [], color="0.6", marker="o", ls="", label="candidate of the search"),
             Line2D([], [], color="0.6", marker="^", ls="", label="schedule written by hand"),
+            Line2D([], [], color="0.6", marker="s", ls="", label="recipe"),
             Line2D([], [], color="0.35", label="Pareto front of those within the slack"),
             Line2D([], [], color="black", marker="s", markerfacecolor="none", ls="", label="version built"),
         ]
