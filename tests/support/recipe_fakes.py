@@ -12,7 +12,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812 -- TVM's own name
 
 from veltair.compiler.search import search as search_module
-from veltair.compiler.winograd.plan import Plan, RecipeError
+from veltair.compiler.recipes.plan import Plan, RecipeError
 
 
 def doubled(tile: int, **keys: Any) -> dict[str, Any]:

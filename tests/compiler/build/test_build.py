@@ -19,7 +19,7 @@ from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.samples import random_samples
 from veltair.compiler.search import search as search_module
 from veltair.compiler.search.target import cpu_target
-from veltair.compiler.winograd.plan import RecipeError
+from veltair.compiler.recipes.recipe import RecipeError
 from veltair.machine.models.library import LoadedModel
 
 TOLERANCE = 1e-4

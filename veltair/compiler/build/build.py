@@ -16,9 +16,9 @@ from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, Source
 from veltair.compiler.frontend.samples import Input
+from veltair.compiler.recipes.recipe import is_recipe
 from veltair.compiler.search.prepacked import split_prepacked
 from veltair.compiler.search.search import replay
-from veltair.compiler.winograd.plan import is_recipe
 from veltair.provenance import write_atomically
 
 LIBRARY = "kernels.so"

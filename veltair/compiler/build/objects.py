@@ -14,8 +14,8 @@ from tvm.ir import IRModule
 from tvm.tirx import build as tvm_build
 
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.recipes.recipe import is_recipe
 from veltair.compiler.search.intrinsics import vectorise_math
-from veltair.compiler.winograd.plan import is_recipe
 from veltair.provenance import write_atomically
 
 # Of what is kept and of how it is made; raise it when either changes.

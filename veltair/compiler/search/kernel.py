@@ -7,10 +7,10 @@ import numpy as np
 import tvm
 from tvm.s_tir.meta_schedule.arg_info import ArgInfo
 
+from veltair.compiler.recipes.recipe import is_recipe
 from veltair.compiler.search.prepacked import measured_kernel
 from veltair.compiler.search.runner import Arguments, build_candidate
 from veltair.compiler.search.search import replay
-from veltair.compiler.winograd.plan import is_recipe
 
 # What TVM runs before a measured call: it evicts all arguments but the first, the layer's input.
 FLUSH = "cache_flush_cpu_non_first_arg"

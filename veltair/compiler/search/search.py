@@ -11,6 +11,8 @@ from typing import Any
 
 from veltair.compiler.footprint.tiling import analyse
 from veltair.compiler.footprint.version import Candidate, Origin
+from veltair.compiler.recipes.recipe import RecipeError, is_recipe
+from veltair.compiler.recipes.recipes import generated, recipes
 from veltair.compiler.search.evolution import REFUSED, Evolution, measurable, replayed
 from veltair.compiler.search.prepacked import measured_kernel
 from veltair.compiler.search.progress import Progress
@@ -40,8 +42,6 @@ from veltair.compiler.search.runner import (
 )
 from veltair.compiler.search.target import host_cpu
 from veltair.compiler.search.traces import plain
-from veltair.compiler.winograd.plan import RecipeError, is_recipe
-from veltair.compiler.winograd.recipes import generated, recipes
 
 SEARCHED: Origin = "search"
 WRITTEN: Origin = "schedule"

@@ -19,9 +19,10 @@ import pandas as pd
 
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.recipes.plan import parse
+from veltair.compiler.recipes.recipe import RecipeError, is_recipe
 from veltair.compiler.select.core_counts import doubling
 from veltair.compiler.select.select import Costs, FrontMetric, Selection, rounds_costs, select
-from veltair.compiler.winograd.plan import RecipeError, is_recipe, parse
 from veltair.provenance import write_atomically
 
 CANDIDATES = "candidates.parquet"

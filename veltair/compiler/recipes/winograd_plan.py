@@ -1,19 +1,20 @@
 """How a 3 x 3 convolution is cut into tiles, blocks and columns, and which plans are worth a try. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
-from typing import Any, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
+from veltair.compiler.recipes.recipe import RecipeError, check_counts
+from veltair.compiler.recipes.sizes import Convolution
+from veltair.compiler.recipes.transforms import KERNEL, TILES, inputs_of
 from veltair.compiler.registers import Registers
-from veltair.compiler.winograd.transforms import TILES, inputs_of
 
-WINOGRAD = "winograd"
 # "fused": each parallel share transforms its tiles, multiplies and transforms back, so that all stays in its
 # L2. "phases": first all tiles are transformed, then each share multiplies a block of tiles by some columns.
 Scheme = Literal["fused", "phases"]
 FLOAT_BYTES = 4
+LEAST_LANES = 4
 # Vectors of a row of sums that are kept in registers: one needs too many rows, four leave too few.
 VECTORS = 2
 ALL = 2**16  # panels: all that there are
@@ -30,36 +31,15 @@ _WAYS: tuple[tuple[int, Scheme, tuple[int, ...], tuple[int, ...]], ...] = (
 )
 
 
-class RecipeError(ValueError):
-    """A recipe that this version of the program cannot build; the message says why."""
-
-
 @dataclass(frozen=True, slots=True)
-class Convolution:
-    """The sizes of a 3 x 3 convolution of stride 1; `top` and `left`: rows and columns of zeros before it."""
-
-    batch: int
-    height: int
-    width: int
-    channels: int
-    out_height: int
-    out_width: int
-    out_channels: int
-    top: int
-    left: int
-
-    def tiles(self, tile: int) -> tuple[int, int, int]:
-        """Return images, rows and columns of tiles of so many outputs in each direction."""
-        return self.batch, ceil(self.out_height / tile), ceil(self.out_width / tile)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
+class WinogradPlan:
     """A way to compute a convolution: F(tile x tile, 3 x 3).
 
     A block of `block` tiles is multiplied by `columns` output channels at once. Sums of `rows` tiles by
     `vectors` registers of `lanes` channels stay in registers. `scheme` is who transforms the tiles.
     """
+
+    kind: ClassVar[str] = "winograd"
 
     tile: int
     scheme: Scheme
@@ -70,14 +50,9 @@ class Plan:
     lanes: int
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name != "scheme" and (type(value) is not int or value < 1):
-                raise RecipeError(f"winograd.{field.name} is {value!r}; give a whole number of 1 or more")
+        check_counts(self, {"scheme": get_args(Scheme)})
         if self.tile not in TILES:
             raise RecipeError(f"winograd.tile is {self.tile}; give one of {TILES}")
-        if self.scheme not in get_args(Scheme):
-            raise RecipeError(f"winograd.scheme is {self.scheme!r}; give one of {get_args(Scheme)}")
         if self.lanes not in (4, 8, 16):
             raise RecipeError(f"winograd.lanes is {self.lanes}; give 4, 8 or 16")
         if self.block % self.rows:
@@ -101,31 +76,22 @@ class Plan:
 
     def transformed_bytes(self, convolution: Convolution) -> int:
         """Return what all transformed tiles take."""
-        return FLOAT_BYTES * self.products * prod(convolution.tiles(self.tile)) * convolution.channels
-
-    def trace(self) -> dict[str, Any]:
-        """Return it as a candidate's trace: plain JSON."""
-        return {WINOGRAD: asdict(self)}
+        return FLOAT_BYTES * self.products * prod(tiles_of(convolution, self.tile)) * convolution.channels
 
 
-def is_recipe(trace: Any) -> bool:
-    """Tell whether a candidate's trace is a recipe of this room; TVM's own traces are lists."""
-    return isinstance(trace, Mapping) and set(trace) == {WINOGRAD}
+def tiles_of(convolution: Convolution, tile: int) -> tuple[int, int, int]:
+    """Return images, rows and columns of tiles of so many outputs in each direction."""
+    return convolution.batch, ceil(convolution.out_height / tile), ceil(convolution.out_width / tile)
 
 
-def parse(trace: Any) -> Plan:
-    """Return the plan of a recipe. Raises RecipeError if this version of the program does not know it."""
-    names = {field.name for field in fields(Plan)}
-    if not is_recipe(trace) or not isinstance(trace[WINOGRAD], Mapping) or set(trace[WINOGRAD]) != names:
-        raise RecipeError(f"{trace!r} is no recipe that this version knows; a plan has {sorted(names)}")
-    return Plan(**trace[WINOGRAD])
-
-
-def plans(convolution: Convolution, registers: Registers) -> list[Plan]:
+def plans(convolution: Convolution, registers: Registers) -> list[WinogradPlan]:
     """Return ways to compute a convolution, each once: both tiles and schemes, several blocks and columns.
 
-    Blocks and columns are as near to the wanted ones as full registers allow.
+    Blocks and columns are as near to the wanted ones as full registers allow. There are none for another
+    convolution than 3 x 3 of stride and dilation 1, or of channels that fill no registers.
     """
+    if not convolution.is_plain(KERNEL) or convolution.is_depthwise or not convolution.fills(LEAST_LANES):
+        return []
     found = (
         _plan(convolution, registers, tile, scheme, block, panels)
         for tile, scheme, blocks, columns in _WAYS
@@ -136,14 +102,14 @@ def plans(convolution: Convolution, registers: Registers) -> list[Plan]:
 
 def _plan(
     convolution: Convolution, registers: Registers, tile: int, scheme: Scheme, block: int, panels: int
-) -> Plan | None:
+) -> WinogradPlan | None:
     """Return the plan nearest to a block and to panels of columns; None if it needs too much work space."""
-    tiles = prod(convolution.tiles(tile))
+    tiles = prod(tiles_of(convolution, tile))
     width = registers.lanes * min(VECTORS, ceil(convolution.out_channels / registers.lanes))
     columns = width * min(panels, ceil(convolution.out_channels / width))
     vectors = width // registers.lanes
     found = [
-        Plan(
+        WinogradPlan(
             tile,
             scheme,
             rows * max(1, round(min(block, tiles) / rows)),
@@ -161,7 +127,7 @@ def _plan(
     return best if fits and held else None
 
 
-def _worth(plan: Plan, tiles: int, registers: Registers) -> tuple[float, int]:
+def _worth(plan: WinogradPlan, tiles: int, registers: Registers) -> tuple[float, int]:
     """Return the share of a core's peak that a plan may reach; of equals, more sums save more loads."""
     computed = ceil(tiles / plan.block) * plan.block
     return round(registers.efficiency(plan.rows, plan.vectors) * tiles / computed, 3), plan.rows

@@ -1,4 +1,4 @@
-"""A layer's function -> its 3 x 3 convolution of stride 1, and what follows it, element by element."""
+"""A layer's function -> its convolution, dense or depthwise, and what follows it, element by element."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ from tvm import s_tir, tirx
 from tvm.ir.expr import Call, TensorLoad
 from tvm.sym import Analyzer
 
-from veltair.compiler.winograd.ending import evaluate, is_single, loads_of
-from veltair.compiler.winograd.plan import Convolution
-from veltair.compiler.winograd.transforms import KERNEL
+from veltair.compiler.recipes.ending import evaluate, is_single, loads_of
+from veltair.compiler.recipes.sizes import Convolution
 
+# Kernel, stride, dilation, and whether the convolution is depthwise.
+Sizes = tuple[tuple[int, int], tuple[int, int], tuple[int, int], bool]
 # From the number of a parameter and indices to the value there.
 Read = Callable[[int, Sequence[Any]], Any]
 
@@ -64,32 +65,31 @@ class Layer:
 
 
 def read_layer(function: Any) -> Layer | None:
-    """Return the convolution of a layer that Winograd's algorithm computes; None if it has none.
+    """Return the convolution of a layer; None if it has none that a recipe computes.
 
-    It has one if it is one dense 3 x 3 convolution of float32 in NHWC, of stride and dilation 1, of an
-    argument that is at most padded with zeros, followed by operations on single elements.
+    It has one if it is one convolution of float32 in NHWC, dense or depthwise, of an argument that is at most
+    padded with zeros, followed by operations on single elements.
     """
     blocks = list(_leaves(function.body))
     sums = [block for block in blocks if block.init is not None]
     if len(sums) != 1 or any(str(one.ty.dtype) != "float32" for one in _buffers(blocks)):
         return None
     (main,) = sums
-    read = _read_main(main)
-    if read is None:
+    found = _read_main(main)
+    if found is None:
         return None
-    data, weights = read
+    data, weights, sizes = found
     parameters = list(function.params)
-    before = [block for block in blocks if block.body.buffer.same_as(data)] if main is not blocks[0] else []
+    before = blocks[: blocks.index(main)]
     source, pads = _read_source(data, before)
-    following = tuple(block for block in blocks if block is not main and block not in before)
+    following = tuple(blocks[len(before) + 1 :])
     if source not in parameters or weights not in parameters or not _follows(main, following, parameters):
         return None
     batch, height, width, channels = map(int, source.ty.shape)
     _, out_height, out_width, out_channels = map(int, main.body.buffer.ty.shape)
-    sizes = (batch, height, width, channels, out_height, out_width, out_channels)
-    convolution = Convolution(*sizes, *pads)
+    counts = (batch, height, width, channels, out_height, out_width, out_channels)
     places = (parameters.index(source), parameters.index(weights))
-    return Layer(convolution, function, *places, main.body.buffer, following)
+    return Layer(Convolution(*counts, *pads, *sizes), function, *places, main.body.buffer, following)
 
 
 def _leaves(node: Any) -> Iterator[Any]:
@@ -107,36 +107,64 @@ def _buffers(blocks: Sequence[Any]) -> Iterator[Any]:
         yield from (region.source for region in (*block.reads, *block.writes))
 
 
-def _read_main(block: Any) -> tuple[Any, Any] | None:
-    """Return the data and weights of a block that is a dense 3 x 3 convolution of stride 1; None if not."""
+def _read_main(block: Any) -> tuple[Any, Any, Sizes] | None:
+    """Return data, weights and sizes of a block that is a convolution; None if it is none that is known."""
     axes = [axis.var for axis in block.iter_vars]
+    extents = [int(axis.dom.extent) for axis in block.iter_vars]
     reduced = [int(axis.iter_type) == 2 for axis in block.iter_vars]
-    store = block.body
-    if reduced != [False] * 4 + [True] * 3 or not isinstance(store, tirx.BufferStore):
-        return None
-    if [int(axis.dom.extent) for axis in block.iter_vars[4:6]] != [KERNEL, KERNEL]:
+    if reduced != [False] * 4 + [True] * 3 or not isinstance(block.body, tirx.BufferStore):
         return None
     image, row, column, channel, down, right, depth = axes
-    value = store.value
+    loads = _read_product(block.body.value)
+    if loads is None or not _equal(loads[0].indices, (image, row, column, channel)):
+        return None
+    _, data, weights = loads
+    if len(data.indices) != 4 or not _equal(weights.indices, (down, right, depth, channel)):
+        return None
+    steps = [_steps(data.indices[1], row, down), _steps(data.indices[2], column, right)]
+    if None in steps or not _equal(data.indices[:1], (image,)):
+        return None
+    channels = int(data.source.ty.shape[-1])
+    is_dense = extents[6] == channels and _equal(data.indices[3:], (depth,))
+    is_depthwise = extents[6] == 1 and extents[3] == channels and _equal(data.indices[3:], (channel + depth,))
+    if not is_dense and not is_depthwise:
+        return None
+    (stride_down, dilation_down), (stride_right, dilation_right) = (step for step in steps if step)
+    strides, dilations = (stride_down, stride_right), (dilation_down, dilation_right)
+    return data.source, weights.source, ((extents[4], extents[5]), strides, dilations, not is_dense)
+
+
+def _read_product(value: Any) -> tuple[Any, Any, Any] | None:
+    """Return what a sum of products reads: sums, data, weights; None if it is no such sum."""
     if not (isinstance(value, tirx.Add) and isinstance(value.b, tirx.Mul)):
         return None
-    sums, data, weights = value.a, value.b.a, value.b.b
-    wanted = (
-        (sums, (image, row, column, channel)),
-        (data, (image, row + down, column + right, depth)),
-        (weights, (down, right, depth, channel)),
-    )
-    if not all(isinstance(load, TensorLoad) and _equal(load.indices, index) for load, index in wanted):
-        return None
-    whole = int(block.iter_vars[6].dom.extent) == int(data.source.ty.shape[-1])
-    return (data.source, weights.source) if whole else None
+    loads = (value.a, value.b.a, value.b.b)
+    return loads if all(isinstance(load, TensorLoad) for load in loads) else None
+
+
+def _steps(index: Any, output: Any, kernel: Any) -> tuple[int, int] | None:
+    """Return stride and dilation of an index that is output x stride + kernel x dilation; None if it is not."""
+    found = []
+    for values in ((0, 0), (1, 0), (0, 1)):
+        analyzer = Analyzer()
+        for variable, value in zip((output, kernel), values, strict=True):
+            analyzer.bind(variable, tirx.IntImm("int64", value))
+        at = analyzer.simplify(index)
+        if not isinstance(at, tirx.IntImm):
+            return None
+        found.append(int(at))
+    zero, stride, dilation = found
+    fits = zero == 0 and stride >= 1 and dilation >= 1
+    return (stride, dilation) if fits and _equal([index], [output * stride + kernel * dilation]) else None
 
 
 def _read_source(data: Any, before: Sequence[Any]) -> tuple[Any, tuple[int, int]]:
     """Return what the data are padded from, and the rows above and columns left; (None, …) if not padded."""
     if not before:
         return data, (0, 0)
-    (block,) = before
+    block = before[-1]
+    if len(before) > 1 or not block.body.buffer.same_as(data):
+        return None, (0, 0)
     value, axes = block.body.value, [axis.var for axis in block.iter_vars]
     if isinstance(value, TensorLoad) and _equal(value.indices, axes):
         return value.source, (0, 0)

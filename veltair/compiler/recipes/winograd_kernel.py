@@ -12,15 +12,16 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T  # noqa: N812 - as TVM's own scripts call it
 
 from veltair.compiler.footprint.nest import PREPACKED
-from veltair.compiler.winograd.layer import Layer
-from veltair.compiler.winograd.plan import Plan, RecipeError
-from veltair.compiler.winograd.transforms import (
+from veltair.compiler.recipes.convolution import Layer
+from veltair.compiler.recipes.statements import Sums, Where, widest, zeros
+from veltair.compiler.recipes.transforms import (
     KERNEL,
     inputs_of,
     transform_input,
     transform_output,
     transform_weight,
 )
+from veltair.compiler.recipes.winograd_plan import WinogradPlan, tiles_of
 
 UNROLLED = 4  # steps of a sum in a row
 # Channels that one share of the transform of all tiles handles: enough to be worth a call.
@@ -29,7 +30,7 @@ TRANSFORMED_CHANNELS = 64
 SKEW = 16
 
 
-def make_kernel(layer: Layer, plan: Plan) -> IRModule:
+def make_kernel(layer: Layer, plan: WinogradPlan) -> IRModule:
     """Return a module whose "main" computes a layer by a plan. Raises RecipeError if it does not fit."""
     return _Kernel(layer, plan).module()
 
@@ -37,16 +38,16 @@ def make_kernel(layer: Layer, plan: Plan) -> IRModule:
 class _Kernel:
     """Builds one kernel: sizes first, then the statements in the order in which they run."""
 
-    def __init__(self, layer: Layer, plan: Plan) -> None:
+    def __init__(self, layer: Layer, plan: WinogradPlan) -> None:
         self._layer, self._plan, self._sizes = layer, plan, layer.convolution
         sizes = self._sizes
         self._side = inputs_of(plan.tile)
-        self._tiles = sizes.tiles(plan.tile)
+        self._tiles = tiles_of(sizes, plan.tile)
         self._count = prod(self._tiles)
         self._blocks = ceil(self._count / plan.block)
         self._groups = ceil(sizes.out_channels / plan.columns)
-        self._in_lanes = _lanes(sizes.channels, plan.lanes)
-        self._out_lanes = _lanes(sizes.out_channels, plan.lanes)
+        self._in_lanes = widest(sizes.channels, plan.lanes)
+        self._out_lanes = widest(sizes.out_channels, plan.lanes)
         self._row = sizes.channels + SKEW
         self._unrolled = max(step for step in (1, 2, UNROLLED) if sizes.channels % step == 0)
 
@@ -172,8 +173,7 @@ class _Kernel:
                 return value
             rows = tirx.all(top + down >= 0, top + down < sizes.height)
             columns = tirx.all(left + right >= 0, left + right < sizes.width)
-            zero = tirx.Broadcast(tirx.FloatImm("float32", 0.0), lanes)
-            return tirx.if_then_else(tirx.all(rows, columns), value, zero)
+            return tirx.if_then_else(tirx.all(rows, columns), value, zeros(lanes))
 
         with T.serial(count) as vector:
             channel = first + vector * lanes
@@ -208,26 +208,19 @@ class _Kernel:
     ) -> None:
         plan, lanes = self._plan, self._plan.lanes
         group, number, panel = at
-        vectors = [tirx.Ramp(vector * lanes, 1, lanes) for vector in range(plan.vectors)]
-        zero = tirx.Broadcast(tirx.FloatImm("float32", 0.0), lanes)
-        # A buffer for each row: TVM puts 1024 bytes and more on the heap, where sums are no registers.
-        registers = [T.alloc_buffer([plan.panel], "float32") for _ in range(plan.rows)]
-        for register in registers:
-            for vector in vectors:
-                T.buffer_store(register, zero, [vector])
+        registers = Sums(plan.rows, plan.vectors, lanes)
         with T.serial(self._sizes.channels // self._unrolled) as steps:
             for unrolled in range(self._unrolled):
                 channel = steps * self._unrolled + unrolled
-                weights = [T.bind(self._packed[group, number, panel, channel, vector]) for vector in vectors]
-                for index, register in enumerate(registers):
-                    value = place.buffer[place.index(number, row + index, channel)]
-                    wide = T.bind(tirx.Broadcast(value, lanes))
-                    for vector, weight in zip(vectors, weights, strict=True):
-                        T.buffer_store(register, register[vector] + wide * weight, [vector])
-        for index, register in enumerate(registers):
-            for vector, lane in zip(vectors, range(0, plan.panel, lanes), strict=True):
-                target = [number, step * plan.rows + index, tirx.Ramp(panel * plan.panel + lane, 1, lanes)]
-                T.buffer_store(sums, register[vector], target)
+                values = [
+                    place.buffer[place.index(number, row + index, channel)] for index in range(plan.rows)
+                ]
+                vectors = [tirx.Ramp(first, 1, lanes) for first in range(0, plan.panel, lanes)]
+                registers.add(values, [self._packed[group, number, panel, channel, one] for one in vectors])
+        for index in range(plan.rows):
+            for vector, value in enumerate(registers.vectors(index)):
+                at = tirx.Ramp(panel * plan.panel + vector * lanes, 1, lanes)
+                T.buffer_store(sums, value, [number, step * plan.rows + index, at])
 
     def _finish(self, sums: Any, block: Any, group: Any) -> None:
         """Transform a block's sums back into outputs, and end the layer."""
@@ -249,10 +242,10 @@ class _Kernel:
                 T.writes(output[span])
                 corner = [T.bind(one) for one in (image, down, right)]
                 conditions = [tile < self._count] if self._count % plan.block else []
-                with _If(conditions), T.serial(plan.columns // lanes) as vector:
+                with Where(*conditions), T.serial(plan.columns // lanes) as vector:
                     channel = group * plan.columns + vector * lanes
                     padded = sizes.out_channels % plan.columns
-                    with _If([channel < sizes.out_channels] if padded else []):
+                    with Where(*([channel < sizes.out_channels] if padded else [])):
                         self._finish_vector(sums, row, vector * lanes, corner, channel)
 
     def _finish_vector(self, sums: Any, row: Any, column: Any, corner: Sequence[Any], channel: Any) -> None:
@@ -264,9 +257,9 @@ class _Kernel:
         # Only the last rows and columns of tiles may reach past the output.
         rest_down, rest_right = sizes.out_height % plan.tile, sizes.out_width % plan.tile
         for i, line in enumerate(made):
-            with _If([down + i < sizes.out_height] if rest_down and i >= rest_down else []):
+            with Where(*([down + i < sizes.out_height] if rest_down and i >= rest_down else [])):
                 for j, value in enumerate(line):
-                    with _If([right + j < sizes.out_width] if rest_right and j >= rest_right else []):
+                    with Where(*([right + j < sizes.out_width] if rest_right and j >= rest_right else [])):
                         index = [image, down + i, right + j, tirx.Ramp(channel, 1, lanes)]
                         ended = self._layer.ending(value, index, self._read, T.bind)
                         T.buffer_store(self._arguments[-1], ended, index)
@@ -292,29 +285,6 @@ class _Transformed:
     def index(self, product: Any, row: Any, channel: Any) -> Any:
         """Return where a value lies."""
         return (product * self.rows + row) * self.stride + channel
-
-
-class _If:
-    """A context whose statements run where all conditions hold; without conditions, always."""
-
-    def __init__(self, conditions: Sequence[Any]) -> None:
-        self._frames = [T.If(tirx.all(*conditions)), T.Then()] if conditions else []
-
-    def __enter__(self) -> None:
-        for one in self._frames:
-            one.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for one in reversed(self._frames):
-            one.__exit__(*error)
-
-
-def _lanes(channels: int, lanes: int) -> int:
-    """Return the widest register, of so many lanes or fewer, that channels fill without rest."""
-    for width in (lanes, lanes // 2, lanes // 4):
-        if width and channels % width == 0:
-            return width
-    raise RecipeError(f"{channels} channels fill no registers of {lanes} lanes; they are a multiple of 4")
 
 
 def _share(channels: int, lanes: int) -> int:

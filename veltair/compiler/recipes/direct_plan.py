@@ -1,0 +1,117 @@
+"""How a dense convolution is cut into tiles of sums, and which plans are worth a try. Pure."""
+
+from dataclasses import dataclass
+from itertools import product
+from math import ceil
+from typing import ClassVar, Literal, get_args
+
+from veltair.compiler.recipes.recipe import RecipeError, check_counts
+from veltair.compiler.recipes.sizes import Convolution
+from veltair.compiler.registers import Registers
+
+# "plain": each share reads the data as they lie. "copied": they are copied first, with their border of zeros,
+# into rows that do not all meet in few sets of the L1.
+Scheme = Literal["plain", "copied"]
+LEAST_LANES = 4
+MOST_VECTORS = 4
+ALL = 2**16  # pixels, or panels: all that there are
+# Wanted pixels of a block, and wanted panels of columns.
+_BLOCKS: tuple[tuple[int, int], ...] = ((28, ALL), (56, 4), (112, 2), (224, 1), (224, 4), (ALL, 1), (ALL, 2))
+# Shapes of tiles of sums that are tried of each layer.
+SHAPES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DirectPlan:
+    """A way to compute a convolution as it is defined: a product of matrices for each place of the kernel.
+
+    A share computes `block` tiles for `columns` output channels; a tile is `rows` pixels in a row of the
+    output by `vectors` registers of `lanes` channels, whose sums stay in registers. `scheme` is what the
+    shares read.
+    """
+
+    kind: ClassVar[str] = "direct"
+
+    scheme: Scheme
+    block: int
+    columns: int
+    rows: int
+    vectors: int
+    lanes: int
+
+    def __post_init__(self) -> None:
+        check_counts(self, {"scheme": get_args(Scheme)})
+        if self.lanes not in (4, 8, 16):
+            raise RecipeError(f"direct.lanes is {self.lanes}; give 4, 8 or 16")
+        if self.columns % self.panel:
+            raise RecipeError(f"direct.columns {self.columns} is not a multiple of panels of {self.panel}")
+
+    @property
+    def panel(self) -> int:
+        """Output channels whose sums are in registers at once."""
+        return self.vectors * self.lanes
+
+
+def lines_of(convolution: Convolution, scheme: Scheme) -> tuple[int, int]:
+    """Return lines of pixels, and pixels of each: all are one line where they lie one after the other.
+
+    So they do for a kernel of one pixel that reads each pixel of the data, or copies of those that it reads.
+    """
+    lines, pixels = convolution.batch * convolution.out_height, convolution.out_width
+    in_order = convolution.is_plain(1) and not convolution.is_padded
+    if convolution.kernel == (1, 1) and (in_order or scheme == "copied"):
+        return 1, lines * pixels
+    return lines, pixels
+
+
+def plans(convolution: Convolution, registers: Registers) -> list[DirectPlan]:
+    """Return ways to compute a convolution, each once: shapes of tiles, blocks and columns.
+
+    There are none where its output channels fill no registers.
+    """
+    if convolution.is_depthwise or convolution.out_channels % LEAST_LANES:
+        return []
+    schemes: tuple[Scheme, ...] = ("copied",) if convolution.is_padded else ("plain", "copied")
+    found = [
+        _plan(convolution, scheme, shape, wanted)
+        for scheme in schemes
+        for shape, wanted in product(_shapes(convolution, registers, scheme), _BLOCKS)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _plan(
+    convolution: Convolution, scheme: Scheme, shape: tuple[int, int, int], wanted: tuple[int, int]
+) -> DirectPlan:
+    rows, vectors, lanes = shape
+    pixels, panels = wanted
+    lines, length = lines_of(convolution, scheme)
+    tiles = lines * ceil(length / rows)
+    count = ceil(convolution.out_channels / (vectors * lanes))
+    blocks = ceil(tiles / min(tiles, max(1, round(pixels / rows))))
+    # Shares of equal size, but for the last one.
+    columns = ceil(count / ceil(count / min(panels, count))) * vectors * lanes
+    return DirectPlan(scheme, ceil(tiles / blocks), columns, rows, vectors, lanes)
+
+
+def _shapes(convolution: Convolution, registers: Registers, scheme: Scheme) -> list[tuple[int, int, int]]:
+    """Return (rows, vectors, lanes) of the tiles of sums that keep a core busiest, the best first."""
+    _, pixels = lines_of(convolution, scheme)
+    widths = (registers.lanes, registers.lanes // 2, registers.lanes // 4)
+    lanes = max(width for width in widths if convolution.out_channels % width == 0)
+    count = convolution.out_channels // lanes
+    found = {}
+    for vectors in range(1, min(MOST_VECTORS, count) + 1):
+        shapes = [
+            (_worth(registers, pixels, count, rows, vectors), rows * vectors, (rows, vectors, lanes))
+            for rows in range(1, min(registers.count, pixels) + 1)
+            if registers.efficiency(rows, vectors) > 0
+        ]
+        found[vectors] = max(shapes)
+    return [shape for *_, shape in sorted(found.values(), reverse=True)[:SHAPES]]
+
+
+def _worth(registers: Registers, pixels: int, count: int, rows: int, vectors: int) -> float:
+    """Return the share of a core's peak that a tile may reach, rounded, for nothing is that exact."""
+    used = pixels / (ceil(pixels / rows) * rows) * count / (ceil(count / vectors) * vectors)
+    return round(registers.efficiency(rows, vectors) * used, 2)

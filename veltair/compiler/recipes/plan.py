@@ -1,0 +1,24 @@
+"""A recipe -> the plan of its kernel, whatever its kind. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from veltair.compiler.recipes.depthwise_plan import DepthwisePlan
+from veltair.compiler.recipes.direct_plan import DirectPlan
+from veltair.compiler.recipes.recipe import RecipeError, is_recipe
+from veltair.compiler.recipes.winograd_plan import WinogradPlan
+
+Plan = WinogradPlan | DirectPlan | DepthwisePlan
+KINDS: dict[str, type[Plan]] = {plan.kind: plan for plan in (WinogradPlan, DirectPlan, DepthwisePlan)}
+
+
+def parse(trace: Any) -> Plan:
+    """Return the plan of a recipe. Raises RecipeError if this version of the program does not know it."""
+    if not is_recipe(trace) or len(trace) != 1 or set(trace) - set(KINDS):
+        raise RecipeError(f"{trace!r} is no recipe that this version knows: it knows {sorted(KINDS)}")
+    ((kind, plan),) = trace.items()
+    names = {field.name for field in fields(KINDS[kind])}
+    if not isinstance(plan, Mapping) or set(plan) != names:
+        raise RecipeError(f"{trace!r} is no recipe that this version knows: a plan has {sorted(names)}")
+    return KINDS[kind](**plan)

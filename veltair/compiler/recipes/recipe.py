@@ -1,0 +1,38 @@
+"""What a recipe is: a candidate's trace that names a kernel of this room and its plan, in place of TVM's trace."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, Protocol
+
+
+class RecipeError(ValueError):
+    """A recipe that this version of the program cannot build; the message says why."""
+
+
+class Plan(Protocol):
+    """How a kernel of a kind computes a layer: a dataclass of numbers and words."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of kernel."""
+
+
+def is_recipe(trace: Any) -> bool:
+    """Tell whether a candidate's trace is a recipe: a mapping of one kind to its plan. TVM's are lists."""
+    return isinstance(trace, Mapping)
+
+
+def recipe_of(plan: Any) -> dict[str, Any]:
+    """Return the recipe of a plan: plain JSON."""
+    return {plan.kind: asdict(plan)}
+
+
+def check_counts(plan: Any, words: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise RecipeError unless the fields of a plan are numbers of 1 or more, and `words` one of theirs."""
+    for field in fields(plan):
+        value = getattr(plan, field.name)
+        if field.name in words:
+            if value not in words[field.name]:
+                raise RecipeError(f"{plan.kind}.{field.name} is {value!r}; give one of {words[field.name]}")
+        elif type(value) is not int or value < 1:
+            raise RecipeError(f"{plan.kind}.{field.name} is {value!r}; give a whole number of 1 or more")
