@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.support.tiny import tiny
 from veltair.compiler.frontend.samples import random_samples, relative_error
 from veltair.evaluation.runtimes.timed_process import (
     ONNX_RUNTIME,
+    OPENVINO,
     OURS,
     TimedProcess,
     TimedProcessError,
@@ -47,9 +49,32 @@ def theirs(model: Path, samples: Path) -> Iterator[TimedProcess]:
         yield process
 
 
+@pytest.fixture(scope="module")
+def openvino(model: Path, samples: Path) -> Iterator[TimedProcess]:
+    # find_spec and not importorskip: importing it in the ordinary way would report that over the network.
+    if find_spec("openvino") is None:
+        pytest.skip("the optional openvino is missing")
+    with TimedProcess(OPENVINO, model, samples, CORES) as process:
+        yield process
+
+
 def test_both_answer_alike_to_the_same_samples(ours: TimedProcess, theirs: TimedProcess) -> None:
     (mine,), (right,) = ours.outputs(), theirs.outputs()
     assert relative_error(mine, right) < 1e-5
+
+
+def test_openvino_answers_alike_too(openvino: TimedProcess, theirs: TimedProcess) -> None:
+    assert relative_error(openvino.outputs()[0], theirs.outputs()[0]) < 1e-5
+    assert min(openvino.time(3)) > 0
+
+
+def test_openvino_keeps_to_the_cores_that_it_is_given(
+    model: Path, samples: Path, openvino: TimedProcess
+) -> None:
+    assert os.sched_getaffinity(openvino.pid) == set(CORES)
+    with TimedProcess(OPENVINO, model, samples, CORES[-1:]) as process:
+        process.time(3)
+        assert os.sched_getaffinity(process.pid) == set(CORES[-1:])
 
 
 def test_each_run_is_timed(ours: TimedProcess, theirs: TimedProcess) -> None:

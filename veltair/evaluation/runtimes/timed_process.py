@@ -1,4 +1,4 @@
-"""A network in a process of its own, that is told over a pipe when to run: ours, or ONNX Runtime's.
+"""A network in a process of its own, told over a pipe when to run: ours, ONNX Runtime's or OpenVINO's.
 
 Run as `python -m veltair.evaluation.runtimes.timed_process KIND PATH SAMPLES CORES`, it reads JSON
 requests from its standard input, one a line, and answers each with a line.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from veltair.compiler.frontend.samples import Samples
 
-OURS, ONNX_RUNTIME = "ours", "onnxruntime"
+OURS, ONNX_RUNTIME, OPENVINO = KINDS = "ours", "onnxruntime", "openvino"
 
 
 class Network(Protocol):
@@ -94,15 +94,15 @@ class TimedProcessError(RuntimeError):
 class TimedProcess:
     """A context in which a network is ready to run in a process of its own, and sleeps until it is asked to.
 
-    `kind` is "ours" (`path`: the folder of a built model) or "onnxruntime" (`path`: an ONNX file). All
-    timed processes read their inputs from the same file of samples, see `write_samples`.
+    `kind` is "ours" (`path`: the folder of a built model), "onnxruntime" or "openvino" (`path`: an ONNX
+    file). All timed processes read their inputs from the same file of samples, see `write_samples`.
     """
 
     def __init__(self, kind: str, path: Path, samples: Path, cores: Sequence[int]) -> None:
         """Remember what to start. Raises ValueError for an unknown kind or no core."""
-        if kind not in (OURS, ONNX_RUNTIME) or not cores:
+        if kind not in KINDS or not cores:
             raise ValueError(
-                f"timed process of {kind} on cores {tuple(cores)}; give {OURS} or {ONNX_RUNTIME}, and cores"
+                f"timed process of {kind} on cores {tuple(cores)}; give one of {', '.join(KINDS)}, and cores"
             )
         order = ",".join(str(core) for core in cores)
         self._arguments = [kind, str(path), str(samples), order]
@@ -144,7 +144,7 @@ class TimedProcess:
         return seconds
 
     def choose(self, budget_s: float) -> list[int]:
-        """Let it find its fastest versions, see `OurNetwork.choose`. ONNX Runtime has none to choose from."""
+        """Let it find its fastest versions, see `OurNetwork.choose`. Others have none to choose from."""
         versions: list[int] = self._ask({"do": "choose", "budget_s": budget_s})
         return versions
 
@@ -220,6 +220,10 @@ def serve(kind: str, path: Path, samples: Path, cores: Sequence[int]) -> None:
 def _load(kind: str, path: Path, samples: Samples, cores: Sequence[int]) -> Network:
     if kind == OURS:
         return OurNetwork(path, samples, cores)
+    if kind == OPENVINO:
+        from veltair.evaluation.runtimes.openvino_request import OpenVinoRequest  # noqa: PLC0415 - as below
+
+        return OpenVinoRequest(path, samples, cores)
     from veltair.compiler.oracle.onnx_session import OnnxSession  # noqa: PLC0415 - only its process needs it
 
     return OnnxSession(path, samples, cores)
