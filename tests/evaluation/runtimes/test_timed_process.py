@@ -14,6 +14,7 @@ from veltair.evaluation.runtimes.timed_process import (
     ONNX_RUNTIME,
     OPENVINO,
     OURS,
+    PROFILED,
     TimedProcess,
     TimedProcessError,
     read_samples,
@@ -46,6 +47,12 @@ def ours(tiny_folder: Path, samples: Path) -> Iterator[TimedProcess]:
 @pytest.fixture(scope="module")
 def theirs(model: Path, samples: Path) -> Iterator[TimedProcess]:
     with TimedProcess(ONNX_RUNTIME, model, samples, CORES) as process:
+        yield process
+
+
+@pytest.fixture
+def theirs_on_one(model: Path, samples: Path) -> Iterator[TimedProcess]:
+    with TimedProcess(ONNX_RUNTIME, model, samples, CORES[:1]) as process:
         yield process
 
 
@@ -96,6 +103,28 @@ def test_the_answer_is_right_with_the_versions_it_chose(ours: TimedProcess, thei
     assert relative_error(ours.outputs()[0], theirs.outputs()[0]) < 1e-5
 
 
+def test_ours_times_each_layer_of_each_run(ours: TimedProcess, tiny_loaded: Any) -> None:
+    runs = ours.layers(3)
+    assert [len(run) for run in runs] == [len(tiny_loaded.plan.layers)] * 3
+    assert min(min(run) for run in runs) > 0
+
+
+def test_a_profile_has_every_run_since_the_start_and_lies_beside_the_samples(
+    model: Path, samples: Path
+) -> None:
+    with TimedProcess(PROFILED, model, samples, CORES[:1]) as process:
+        process.time(2)
+        events = process.profile()
+    # The first one made the outputs.
+    assert [event["name"] for event in events].count("model_run") == 1 + 2
+    assert list(samples.parent.glob("profile*"))
+
+
+def test_onnx_runtime_has_no_profile_unless_it_is_asked_from_the_start(theirs_on_one: TimedProcess) -> None:
+    with pytest.raises(TimedProcessError, match="onnxruntime cannot do profile"):
+        theirs_on_one.profile()
+
+
 def test_onnx_runtime_keeps_to_its_cores_one_thread_each(theirs: TimedProcess) -> None:
     tasks = Path(f"/proc/{theirs.pid}/task").iterdir()
     pinned = {
@@ -120,12 +149,9 @@ def test_a_process_that_fails_says_why(tmp_path: Path, samples: Path) -> None:
         pass
 
 
-def test_onnx_runtime_has_no_versions_to_choose_from(model: Path, samples: Path) -> None:
-    with (
-        TimedProcess(ONNX_RUNTIME, model, samples, CORES[:1]) as process,
-        pytest.raises(TimedProcessError, match="onnxruntime cannot do choose"),
-    ):
-        process.choose(0.1)
+def test_onnx_runtime_has_no_versions_to_choose_from(theirs_on_one: TimedProcess) -> None:
+    with pytest.raises(TimedProcessError, match="onnxruntime cannot do choose"):
+        theirs_on_one.choose(0.1)
 
 
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
