@@ -131,12 +131,12 @@ def compare_with(
     """
     found = {}
     with TemporaryDirectory() as folder:
-        samples = _write_samples(build, Path(folder))
+        samples = write_random_samples(build, Path(folder))
         with TimedProcess(OURS, build, samples, cores) as ours:
             ours.choose(min(CHOOSE_S, budget_s))
             for runtime in runtimes:
                 with TimedProcess(runtime, model, samples, cores) as theirs:
-                    _check_equal(model.stem, ours, theirs, RUNTIME_NAMES[runtime], tolerance)
+                    check_equal(model.stem, ours, theirs, RUNTIME_NAMES[runtime], tolerance)
                     found[runtime] = compare(ours, theirs, budget_s)
     return found
 
@@ -144,7 +144,7 @@ def compare_with(
 def compare_with_itself(build: Path, cores: Sequence[int], budget_s: float = COMPARE_S) -> PairedLatencies:
     """Compare a built model with itself: what the ratio is off from 1 is the comparison's own error."""
     with TemporaryDirectory() as folder:
-        samples = _write_samples(build, Path(folder))
+        samples = write_random_samples(build, Path(folder))
         same = (OURS, build, samples, cores)
         with TimedProcess(*same) as one, TimedProcess(*same) as other:
             return compare(one, other, budget_s)
@@ -275,7 +275,8 @@ def heaviest(imported: ImportedModel, count: int) -> dict[str, Any]:
     return {structure: functions[structure] for structure, _ in macs.most_common(count)}
 
 
-def _check_equal(name: str, ours: TimedProcess, theirs: TimedProcess, runtime: str, tolerance: float) -> None:
+def check_equal(name: str, ours: TimedProcess, theirs: TimedProcess, runtime: str, tolerance: float) -> None:
+    """Raise ValueError if the answers of two networks to their samples differ by more than `tolerance`."""
     pairs = zip(ours.outputs(), theirs.outputs(), strict=True)
     error = max(relative_error(mine, right) for mine, right in pairs)
     if not error <= tolerance:
@@ -285,7 +286,8 @@ def _check_equal(name: str, ours: TimedProcess, theirs: TimedProcess, runtime: s
         )
 
 
-def _write_samples(build: Path, folder: Path) -> Path:
+def write_random_samples(build: Path, folder: Path) -> Path:
+    """Write random inputs of a built model into a folder, and return the file."""
     samples = folder / "samples.npz"
     write_samples(samples, random_samples(read_plan(build).inputs, seed=0))
     return samples
