@@ -27,6 +27,7 @@ PACKAGES = (
     "numpy",
     "onnx",
     "onnxruntime",
+    "openvino",
     "pandas",
     "pyarrow",
     "scipy",

@@ -1,4 +1,4 @@
-# Each writes results/benchmarks/NAME.json = {"figures": {name: {value, unit, samples, command}}, "provenance": ...}.
+# Each but `layer_times` writes results/benchmarks/NAME.json = {"figures": {name: {value, unit, samples, command}}, "provenance": ...}.
 MODEL_FILES = {model: str(R / "models" / f"{model}.onnx") for model in SETTINGS.models}
 # That benchmarks run, whatever the configuration compares.
 BASELINES = ["baselines.fcfs_min:FcfsMin", "baselines.layer_wise:LayerWise", "baselines.planaria:Planaria"]
@@ -61,6 +61,35 @@ rule benchmarks_compiler:
         cpu_lock=1,
     message:
         "Measuring the kernels beside ONNX Runtime's, and the compiler (progress: {log})"
+    script:
+        SCRIPT
+
+
+rule layer_times:
+    input:
+        models=MODELS,
+        plans=PLANS,
+        libraries=LIBRARIES,
+        oracles=ORACLES,
+        machine=R / "machine" / "machine.yaml",
+    output:
+        R / "benchmarks" / "layer_times.csv",
+    params:
+        **STEP.of(
+            "evaluation.benchmarks.layer_times:write_layer_times",
+            lambda wildcards: [("oracle",)],
+        ),
+        models=MODEL_FILES,
+        builds=BUILDS,
+    log:
+        LOGS / "layer_times.log",
+    conda:
+        ENVIRONMENT
+    threads: ALL_THREADS
+    resources:
+        cpu_lock=1,
+    message:
+        "Timing each layer beside ONNX Runtime's own profile (progress: {log})"
     script:
         SCRIPT
 

@@ -153,3 +153,19 @@ rule results_page:
         "Writing docs/results.md from the recorded results"
     script:
         SCRIPT
+
+
+# As above.
+rule layer_times_page:
+    params:
+        **STEP.of("evaluation.reports.layer_times_page:write_layer_times_page"),
+        folder="docs/results",
+        page="docs/layer_times.md",
+    log:
+        LOGS / "layer_times_page.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Writing docs/layer_times.md from the recorded results"
+    script:
+        SCRIPT

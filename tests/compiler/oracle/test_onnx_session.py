@@ -1,3 +1,4 @@
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from tests.support.onnx_builders import relative_error, run_onnx
 from tests.support.tiny import tiny, tiny_words
 from veltair.compiler.frontend.samples import random_samples, read_inputs
-from veltair.compiler.oracle.onnx_session import OnnxSession
+from veltair.compiler.oracle.onnx_session import OnnxSession, ProfiledSession
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 
@@ -41,3 +42,14 @@ def test_the_calling_thread_is_pinned_to_the_first_core(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "model.onnx")
     OnnxSession(tmp_path / "model.onnx", random_samples(read_inputs(model, "model"), [1]), CORES[-1:])
     assert os.sched_getaffinity(0) == {CORES[-1]}
+
+
+def test_a_profiled_session_notes_the_kernels_of_every_run(tmp_path: Path) -> None:
+    model = tiny()
+    onnx.save(model, tmp_path / "model.onnx")
+    samples = random_samples(read_inputs(model, "model"), [1])
+    session = ProfiledSession(tmp_path / "model.onnx", samples, CORES[:1], tmp_path / "profile")
+    session.run()
+    events = json.loads(session.end_profile().read_text())
+    kernels = [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
+    assert kernels.count("Gemm") == 2  # in the run that made the outputs, and in this one

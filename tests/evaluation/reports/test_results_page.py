@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tests.support.claim_tables import capacities
@@ -13,6 +14,7 @@ from veltair.evaluation.experiment.tables_io import write_csv
 from veltair.evaluation.metrics.policies_table import NONE
 from veltair.evaluation.reports.results_page import (
     CAPACITY,
+    LAYER_TIMES,
     NOT_RECORDED,
     SOURCES,
     read_recorded,
@@ -67,6 +69,12 @@ def test_the_page_in_docs_is_what_the_recorded_files_give(tmp_path: Path) -> Non
     made = tmp_path / "results.md"
     write_results_page(DOCS / "results", SHIPPED_STUDY, made)
     assert made.read_text() == (DOCS / "results.md").read_text()
+
+
+def test_layer_times_are_left_to_their_own_page(tmp_path: Path) -> None:
+    write_csv(tmp_path / LAYER_TIMES, pd.DataFrame({"model": ["small"]}), provenance())
+    write_results_page(tmp_path, SHIPPED_STUDY, tmp_path / "results.md")
+    assert f"`{LAYER_TIMES}`" not in (tmp_path / "results.md").read_text()
 
 
 def test_no_recorded_file_names_a_place_on_the_machine_that_made_it() -> None:

@@ -154,7 +154,7 @@ class _Kernel:
         for row in range(self._rows):
             index = (image, down, right + row, first)
             for number, at in self._layer.reads(index):
-                if at[-2] is index[-2]:
+                if len(at) == len(index) and at[2] is index[2]:
                     prefetch(self._arguments[number][tuple(at)], self._plan.panel, False)
             prefetch(self._arguments[-1][index], self._plan.panel, True)
 

@@ -1,10 +1,11 @@
-"""How fast the compiler's kernels are beside ONNX Runtime's, and how fast the compiler itself is."""
+"""How fast the compiler's kernels are beside ONNX Runtime's and OpenVINO's, and the compiler itself."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import geometric_mean, median
 from tempfile import TemporaryDirectory
@@ -26,7 +27,13 @@ from veltair.config import Config
 from veltair.evaluation.benchmarks.search_ablation import Choose, PassComparison, compare_passes
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result, write_benchmark
 from veltair.evaluation.runtimes.paired_latency import PairedLatencies, compare
-from veltair.evaluation.runtimes.timed_process import ONNX_RUNTIME, OURS, TimedProcess, write_samples
+from veltair.evaluation.runtimes.timed_process import (
+    ONNX_RUNTIME,
+    OPENVINO,
+    OURS,
+    TimedProcess,
+    write_samples,
+)
 from veltair.machine.topology.described import read_machine
 from veltair.machine.topology.topology import Machine
 
@@ -35,6 +42,10 @@ CHOOSE_S, COMPARE_S = 8.0, 15.0  # for a model on one count of cores
 BUILT = "resnet50"  # the model whose build and layers are timed, where the configuration has it
 SEARCHED_LAYERS, SEARCH_TRIALS, BY_HAND = 3, 32, 16
 PRESSURE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+RUNTIME_NAMES = {ONNX_RUNTIME: "ONNX Runtime", OPENVINO: "OpenVINO"}
+
+# By the label of the cores and the model.
+Comparisons = Mapping[tuple[str, str], PairedLatencies]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,10 @@ class CompilerFiles:
 def write_compiler(config: Config, files: CompilerFiles, output: Path) -> None:
     """Measure all figures and write them."""
     machine = read_machine(files.machine)
-    figures = kernel_figures(kernel_comparisons(config, files, machine))
+    compared = kernel_comparisons(config, files, machine, runtimes_here())
+    figures = kernel_figures(compared[ONNX_RUNTIME])
+    if OPENVINO in compared:
+        figures |= openvino_figures(compared[OPENVINO])
     first = next(iter(files.builds))
     for label, cores in core_sets(machine).items():
         same = compare_with_itself(files.builds[first], cores)
@@ -76,75 +90,113 @@ def core_sets(machine: Machine) -> dict[str, tuple[int, ...]]:
     return {"1core": machine.core_ids[:1], "allcores": machine.core_ids}
 
 
+def runtimes_here() -> tuple[str, ...]:
+    """Return the runtimes that ours is compared with here; says which one is not installed."""
+    if find_spec(OPENVINO):
+        return ONNX_RUNTIME, OPENVINO
+    print("no figures beside OpenVINO: it is not installed (docs/kernels.md says how)", flush=True)
+    return (ONNX_RUNTIME,)
+
+
 def kernel_comparisons(
-    config: Config, files: CompilerFiles, machine: Machine
-) -> dict[tuple[str, str], PairedLatencies]:
-    """Compare each model with ONNX Runtime, by (label of the cores, model)."""
-    found = {}
+    config: Config, files: CompilerFiles, machine: Machine, runtimes: Sequence[str]
+) -> dict[str, Comparisons]:
+    """Compare each model with some runtimes, and return what came out by runtime."""
+    found: dict[str, dict[tuple[str, str], PairedLatencies]] = {runtime: {} for runtime in runtimes}
     for name, model in files.models.items():
         for label, cores in core_sets(machine).items():
-            one = compare_with_onnx_runtime(model, files.builds[name], cores, config.oracle.tolerance)
-            found[label, name] = one
-            print(
-                f"{name}, {label}: {1e3 * median(one.ours_s):.2f} ms, ONNX Runtime "
-                f"{1e3 * median(one.theirs_s):.2f} ms, ratio {one.ratio:.3f} ({len(one.ratios)} rounds)",
-                flush=True,
-            )
-    return found
+            compared = compare_with(runtimes, model, files.builds[name], cores, config.oracle.tolerance)
+            for runtime, one in compared.items():
+                found[runtime][label, name] = one
+                print(
+                    f"{name}, {label}: {1e3 * median(one.ours_s):.2f} ms, {RUNTIME_NAMES[runtime]} "
+                    f"{1e3 * median(one.theirs_s):.2f} ms, ratio {one.ratio:.3f} ({len(one.ratios)} rounds)",
+                    flush=True,
+                )
+    return dict(found)
 
 
-def compare_with_onnx_runtime(
-    model: Path, build: Path, cores: Sequence[int], tolerance: float, budget_s: float = COMPARE_S
-) -> PairedLatencies:
-    """Compare a built model with ONNX Runtime on the same cores and inputs.
+def compare_with(
+    runtimes: Sequence[str],
+    model: Path,
+    build: Path,
+    cores: Sequence[int],
+    tolerance: float,
+    budget_s: float = COMPARE_S,
+) -> dict[str, PairedLatencies]:
+    """Compare a built model with some runtimes, one after the other, on the same cores and inputs.
 
     Ours runs, in each layer, the version that was fastest in the network on these cores in runs before.
     Raises ValueError if the answers differ by more than `tolerance`, TimedProcessError if one of them fails.
     """
+    found = {}
     with TemporaryDirectory() as folder:
-        samples = _write_samples(build, Path(folder))
-        with (
-            TimedProcess(OURS, build, samples, cores) as ours,
-            TimedProcess(ONNX_RUNTIME, model, samples, cores) as theirs,
-        ):
+        samples = write_random_samples(build, Path(folder))
+        with TimedProcess(OURS, build, samples, cores) as ours:
             ours.choose(min(CHOOSE_S, budget_s))
-            _check_equal(model.stem, ours, theirs, tolerance)
-            return compare(ours, theirs, budget_s)
+            for runtime in runtimes:
+                with TimedProcess(runtime, model, samples, cores) as theirs:
+                    check_equal(model.stem, ours, theirs, RUNTIME_NAMES[runtime], tolerance)
+                    found[runtime] = compare(ours, theirs, budget_s)
+    return found
 
 
 def compare_with_itself(build: Path, cores: Sequence[int], budget_s: float = COMPARE_S) -> PairedLatencies:
     """Compare a built model with itself: what the ratio is off from 1 is the comparison's own error."""
     with TemporaryDirectory() as folder:
-        samples = _write_samples(build, Path(folder))
+        samples = write_random_samples(build, Path(folder))
         same = (OURS, build, samples, cores)
         with TimedProcess(*same) as one, TimedProcess(*same) as other:
             return compare(one, other, budget_s)
 
 
-def kernel_figures(comparisons: Mapping[tuple[str, str], PairedLatencies]) -> dict[str, BenchmarkResult]:
+def kernel_figures(comparisons: Comparisons) -> dict[str, BenchmarkResult]:
     """Return each model's ratio and latencies, the geometric mean of ratios by cores, and the least ratio.
 
     Samples of a model's figures are its rounds, those of a mean and of the least the models' ratios.
     """
+    unit = f"{RUNTIME_NAMES[ONNX_RUNTIME]} ÷ ours"
     figures: dict[str, BenchmarkResult] = {}
     for (label, name), one in comparisons.items():
-        figures[f"ratio_{label}_{name}"] = median_result(one.ratios, "ONNX Runtime ÷ ours", COMMAND)
-        figures[f"latency_{label}_{name}"] = median_result(
-            [1e3 * second for second in one.ours_s], "ms", COMMAND
-        )
-        figures[f"latency_onnxruntime_{label}_{name}"] = median_result(
-            [1e3 * s for s in one.theirs_s], "ms", COMMAND
-        )
-    for label in dict.fromkeys(label for label, _ in comparisons):
-        ratios = tuple(one.ratio for (cores, _), one in comparisons.items() if cores == label)
-        figures[f"kernel_ratio_{label}_geomean"] = BenchmarkResult(
-            geometric_mean(ratios), "ONNX Runtime ÷ ours, geometric mean of models", ratios, COMMAND
-        )
+        figures[f"ratio_{label}_{name}"] = median_result(one.ratios, unit, COMMAND)
+        figures[f"latency_{label}_{name}"] = _milliseconds(one.ours_s)
+        figures[f"latency_onnxruntime_{label}_{name}"] = _milliseconds(one.theirs_s)
+    for label, ratios in _ratios(comparisons).items():
+        figures[f"kernel_ratio_{label}_geomean"] = _mean_ratio(ratios, unit)
     ratios = tuple(one.ratio for one in comparisons.values())
-    figures["kernel_ratio_min"] = BenchmarkResult(
-        min(ratios), "ONNX Runtime ÷ ours, least of models", ratios, COMMAND
-    )
+    figures["kernel_ratio_min"] = BenchmarkResult(min(ratios), f"{unit}, least of models", ratios, COMMAND)
     return figures
+
+
+def openvino_figures(comparisons: Comparisons) -> dict[str, BenchmarkResult]:
+    """Return each model's ratio and OpenVINO's latency, and the geometric means of ratios: by cores, all."""
+    unit = f"{RUNTIME_NAMES[OPENVINO]} ÷ ours"
+    figures: dict[str, BenchmarkResult] = {}
+    for (label, name), one in comparisons.items():
+        figures[f"ratio_openvino_{label}_{name}"] = median_result(one.ratios, unit, COMMAND)
+        figures[f"latency_openvino_{label}_{name}"] = _milliseconds(one.theirs_s)
+    for label, ratios in _ratios(comparisons).items():
+        figures[f"kernel_ratio_openvino_{label}_geomean"] = _mean_ratio(ratios, unit)
+    everything = tuple(one.ratio for one in comparisons.values())
+    figures["kernel_ratio_openvino_geomean"] = _mean_ratio(everything, unit)
+    return figures
+
+
+def _ratios(comparisons: Comparisons) -> dict[str, tuple[float, ...]]:
+    """Return the models' ratios by the label of the cores."""
+    labels = dict.fromkeys(label for label, _ in comparisons)
+    return {
+        label: tuple(one.ratio for (cores, _), one in comparisons.items() if cores == label)
+        for label in labels
+    }
+
+
+def _mean_ratio(ratios: tuple[float, ...], unit: str) -> BenchmarkResult:
+    return BenchmarkResult(geometric_mean(ratios), f"{unit}, geometric mean of models", ratios, COMMAND)
+
+
+def _milliseconds(seconds: Sequence[float]) -> BenchmarkResult:
+    return median_result([1e3 * second for second in seconds], "ms", COMMAND)
 
 
 def search_figures(
@@ -223,17 +275,19 @@ def heaviest(imported: ImportedModel, count: int) -> dict[str, Any]:
     return {structure: functions[structure] for structure, _ in macs.most_common(count)}
 
 
-def _check_equal(name: str, ours: TimedProcess, theirs: TimedProcess, tolerance: float) -> None:
+def check_equal(name: str, ours: TimedProcess, theirs: TimedProcess, runtime: str, tolerance: float) -> None:
+    """Raise ValueError if the answers of two networks to their samples differ by more than `tolerance`."""
     pairs = zip(ours.outputs(), theirs.outputs(), strict=True)
     error = max(relative_error(mine, right) for mine, right in pairs)
     if not error <= tolerance:
         raise ValueError(
-            f"{name} answers with a relative error of {error:.2g} to ONNX Runtime (allowed: {tolerance:g}); "
+            f"{name} answers with a relative error of {error:.2g} to {runtime} (allowed: {tolerance:g}); "
             "run rule `oracle` to find the version"
         )
 
 
-def _write_samples(build: Path, folder: Path) -> Path:
+def write_random_samples(build: Path, folder: Path) -> Path:
+    """Write random inputs of a built model into a folder, and return the file."""
     samples = folder / "samples.npz"
     write_samples(samples, random_samples(read_plan(build).inputs, seed=0))
     return samples

@@ -16,7 +16,8 @@ from veltair.compiler.frontend.samples import Samples
 from veltair.evaluation.runtimes.registry import Done, at_idle_priority, use_idle_priority
 
 # Where a CPU has bfloat16 units it would compute in that, and answer something else than the others.
-SETTINGS = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+SETTINGS = {**PRECISION, "PERFORMANCE_HINT": "THROUGHPUT"}
 
 Then = Callable[[Any], None]
 

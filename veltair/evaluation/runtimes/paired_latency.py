@@ -60,7 +60,7 @@ def compare(
     Both run for a second first, unmeasured. The first run of a block finds the caches as the other left them,
     so it does not count where a block has room for more.
     """
-    run_s = max(_warm_up(ours), _warm_up(theirs))
+    run_s = max(warm_up(ours), warm_up(theirs))
     runs = block_runs(run_s)
     rounds = rounds_within(budget_s, 2 * (runs * run_s + SETTLE_S))
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -83,7 +83,7 @@ def rounds_within(budget_s: float, round_s: float) -> int:
     return max(MINIMUM_ROUNDS, min(MOST_ROUNDS, int(budget_s / round_s)))
 
 
-def _warm_up(network: Timed) -> float:
+def warm_up(network: Timed) -> float:
     """Return the seconds of a run, once the network ran for a second."""
     seconds = network.time(1)
     while sum(seconds) < WARM_S:

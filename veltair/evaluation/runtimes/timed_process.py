@@ -1,4 +1,4 @@
-"""A network in a process of its own, that is told over a pipe when to run: ours, or ONNX Runtime's.
+"""A network in a process of its own, told over a pipe when to run: ours, ONNX Runtime's or OpenVINO's.
 
 Run as `python -m veltair.evaluation.runtimes.timed_process KIND PATH SAMPLES CORES`, it reads JSON
 requests from its standard input, one a line, and answers each with a line.
@@ -13,14 +13,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from veltair.compiler.frontend.samples import Samples
 
-OURS, ONNX_RUNTIME = "ours", "onnxruntime"
+OURS, ONNX_RUNTIME, OPENVINO = "ours", "onnxruntime", "openvino"
+PROFILED = "onnxruntime profiled"  # which is a little slower
+KINDS = (OURS, ONNX_RUNTIME, OPENVINO, PROFILED)
 
 
 class Network(Protocol):
@@ -31,6 +33,14 @@ class Network(Protocol):
 
     def outputs(self) -> list[NDArray[Any]]:
         """Return what the last run answered."""
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A network that notes the time of each kernel as it runs."""
+
+    def end_profile(self) -> Path:
+        """Write what it noted as JSON, and return the file."""
 
 
 class OurNetwork:
@@ -54,6 +64,7 @@ class OurNetwork:
 
     def use(self, versions: Sequence[int]) -> None:
         """Run these versions from now on, one a layer."""
+        self._versions = list(versions)
         self._calls = [calls[index] for calls, index in zip(self._instance.calls, versions, strict=True)]
 
     def choose(self, budget_s: float) -> list[int]:
@@ -79,6 +90,10 @@ class OurNetwork:
             kernel(*arguments)
         return time.perf_counter() - start_s
 
+    def layers(self) -> list[float]:
+        """Run all layers once and return the seconds of each."""
+        return self._time_layers(self._instance, self._versions)
+
     def outputs(self) -> list[NDArray[Any]]:
         """Return what the last run answered."""
         return self._instance.read_outputs()
@@ -94,15 +109,16 @@ class TimedProcessError(RuntimeError):
 class TimedProcess:
     """A context in which a network is ready to run in a process of its own, and sleeps until it is asked to.
 
-    `kind` is "ours" (`path`: the folder of a built model) or "onnxruntime" (`path`: an ONNX file). All
-    timed processes read their inputs from the same file of samples, see `write_samples`.
+    `kind` is "ours" (`path`: the folder of a built model), "onnxruntime", "onnxruntime profiled" or
+    "openvino" (`path`: an ONNX file). All timed processes read their inputs from the same file of samples,
+    see `write_samples`; a profile is written beside it.
     """
 
     def __init__(self, kind: str, path: Path, samples: Path, cores: Sequence[int]) -> None:
         """Remember what to start. Raises ValueError for an unknown kind or no core."""
-        if kind not in (OURS, ONNX_RUNTIME) or not cores:
+        if kind not in KINDS or not cores:
             raise ValueError(
-                f"timed process of {kind} on cores {tuple(cores)}; give {OURS} or {ONNX_RUNTIME}, and cores"
+                f"timed process of {kind} on cores {tuple(cores)}; give one of {', '.join(KINDS)}, and cores"
             )
         order = ",".join(str(core) for core in cores)
         self._arguments = [kind, str(path), str(samples), order]
@@ -144,9 +160,19 @@ class TimedProcess:
         return seconds
 
     def choose(self, budget_s: float) -> list[int]:
-        """Let it find its fastest versions, see `OurNetwork.choose`. ONNX Runtime has none to choose from."""
+        """Let it find its fastest versions, see `OurNetwork.choose`. Others have none to choose from."""
         versions: list[int] = self._ask({"do": "choose", "budget_s": budget_s})
         return versions
+
+    def layers(self, runs: int) -> list[list[float]]:
+        """Return for each of so many runs the seconds of each layer. Only ours can time its layers."""
+        seconds: list[list[float]] = self._ask({"do": "layers", "runs": runs})
+        return seconds
+
+    def profile(self) -> list[dict[str, Any]]:
+        """Return the events of all runs since it started, once. Only "onnxruntime profiled" notes them."""
+        events: list[dict[str, Any]] = json.loads(Path(self._ask({"do": "profile"})).read_text())
+        return events
 
     def outputs(self) -> list[NDArray[Any]]:
         """Return what it answers to the samples."""
@@ -200,29 +226,46 @@ def serve(kind: str, path: Path, samples: Path, cores: Sequence[int]) -> None:
     """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
-    network = _load(kind, path, read_samples(samples), cores)
+    network = _load(kind, path, samples, cores)
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        answer: Any = None
-        if request["do"] == "time":
-            answer = [network.run() for _ in range(request["runs"])]
-        elif request["do"] == "choose" and isinstance(network, OurNetwork):
-            answer = network.choose(request["budget_s"])
-        elif request["do"] == "outputs":
-            network.run()
-            write_samples(Path(request["path"]), tuple(network.outputs()))
-        else:
+        if (answer := _answer(network, request)) is NotImplemented:
             raise ValueError(f"{kind} cannot do {request['do']}")
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _load(kind: str, path: Path, samples: Samples, cores: Sequence[int]) -> Network:
+def _load(kind: str, path: Path, samples: Path, cores: Sequence[int]) -> Network:
+    given = read_samples(samples)
     if kind == OURS:
-        return OurNetwork(path, samples, cores)
-    from veltair.compiler.oracle.onnx_session import OnnxSession  # noqa: PLC0415 - only its process needs it
+        return OurNetwork(path, given, cores)
+    # Only the process of each needs it.
+    if kind == OPENVINO:
+        from veltair.evaluation.runtimes.openvino_request import OpenVinoRequest  # noqa: PLC0415
 
-    return OnnxSession(path, samples, cores)
+        return OpenVinoRequest(path, given, cores)
+    from veltair.compiler.oracle.onnx_session import OnnxSession, ProfiledSession  # noqa: PLC0415
+
+    if kind == PROFILED:
+        return ProfiledSession(path, given, cores, samples.with_name("profile"))
+    return OnnxSession(path, given, cores)
+
+
+def _answer(network: Network, request: Mapping[str, Any]) -> Any:
+    """Do what a request says and return its answer in plain values; NotImplemented if it cannot be done."""
+    match request["do"]:
+        case "time":
+            return [network.run() for _ in range(request["runs"])]
+        case "outputs":
+            network.run()
+            return write_samples(Path(request["path"]), tuple(network.outputs()))
+        case "choose" if isinstance(network, OurNetwork):
+            return network.choose(request["budget_s"])
+        case "layers" if isinstance(network, OurNetwork):
+            return [network.layers() for _ in range(request["runs"])]
+        case "profile" if isinstance(network, Profiled):
+            return str(network.end_profile())
+    return NotImplemented
 
 
 if __name__ == "__main__":
