@@ -58,7 +58,7 @@ log = logging.getLogger("veltair.search")
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """How to search: `trials` candidates a structure beside recipes, `batch` at once, up to `repeats` cold runs."""
+    """How to search: `trials` candidates a structure beside recipes, `batch` at once, to `repeats` runs."""
 
     trials: int = 128
     seed: int = 1
