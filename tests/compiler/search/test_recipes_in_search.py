@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +104,17 @@ def test_the_evolution_never_sees_a_recipe(
     tmp_path: Path, target: Any, shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned: list[int] = []
-    monkeypatch.setattr(
-        FakeEvolution, "learn", lambda self, candidates, *_, **__: learned.append(len(candidates))
-    )
+    replayed: list[Any] = []
+
+    def learn(_: Any, candidates: Sequence[Any], *__: object, **___: object) -> None:
+        learned.append(len(candidates))
+
+    monkeypatch.setattr(FakeEvolution, "learn", learn)
+    monkeypatch.setattr(search_module, "replayed", lambda _, trace: replayed.append(trace))
     RecordFile(tmp_path, HEADER).append(Batch((GOOD,), 1.0, "znver3"))
     for_sums(monkeypatch, ONE, TWO)
     search_sums(tmp_path, target)
-    assert learned == [3, 3, 2] and shop.seeds == [1]
+    assert (learned, replayed, shop.seeds) == ([3, 3, 2], [], [1])
 
 
 def test_recipes_that_cannot_be_listed_do_not_stop_the_search(

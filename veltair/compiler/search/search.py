@@ -58,7 +58,7 @@ log = logging.getLogger("veltair.search")
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """How to search: `trials` candidates a structure, `batch` at a time, up to `repeats` cold runs each."""
+    """How to search: `trials` candidates a structure beside recipes, `batch` at once, to `repeats` runs."""
 
     trials: int = 128
     seed: int = 1
@@ -300,7 +300,7 @@ def _fresh_recipes(task: _Task, function: Any, file: RecordFile) -> Sequence[tup
             continue
         try:
             fresh.append((trace, measured_kernel(generated(function, trace))))
-        except REFUSED as error:
+        except Exception as error:
             log.warning("the recipe %s for %s is left out: %s", text, file.header.structure, error)
     return fresh
 
