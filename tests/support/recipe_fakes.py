@@ -11,8 +11,8 @@ from tvm.ir import IRModule
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812 -- TVM's own name
 
-from veltair.compiler.search import search as search_module
 from veltair.compiler.recipes.recipe import RecipeError
+from veltair.compiler.search import search as search_module
 
 
 def doubled(tile: int, **keys: Any) -> dict[str, Any]:

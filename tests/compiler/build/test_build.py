@@ -17,9 +17,9 @@ from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.samples import random_samples
+from veltair.compiler.recipes.recipe import RecipeError
 from veltair.compiler.search import search as search_module
 from veltair.compiler.search.target import cpu_target
-from veltair.compiler.recipes.recipe import RecipeError
 from veltair.machine.models.library import LoadedModel
 
 TOLERANCE = 1e-4

@@ -22,12 +22,12 @@ from tests.support.search_fakes import (
     total,
 )
 from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.recipes.recipe import RecipeError
 from veltair.compiler.search import search as search_module
 from veltair.compiler.search.kernel import cold_kernel
 from veltair.compiler.search.records import Batch, RecordFile, SearchTrial, pack, read_record, unpack
 from veltair.compiler.search.search import SearchSettings, read_candidates, replay, search
 from veltair.compiler.search.target import cpu_target
-from veltair.compiler.recipes.recipe import RecipeError
 
 PRODUCT = matmul(8, 32, 4)
 FUNCTIONS = {"product-1": PRODUCT}

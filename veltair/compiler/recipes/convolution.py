@@ -89,7 +89,9 @@ def read_layer(function: Any) -> Layer | None:
     _, out_height, out_width, out_channels = map(int, main.body.buffer.ty.shape)
     counts = (batch, height, width, channels, out_height, out_width, out_channels)
     places = (parameters.index(source), parameters.index(weights))
-    return Layer(Convolution(*counts, *pads, *sizes), function, *places, main.body.buffer, following)
+    kernel, stride, dilation, is_depthwise = sizes
+    convolution = Convolution(*counts, *pads, kernel, stride, dilation, is_depthwise)
+    return Layer(convolution, function, *places, main.body.buffer, following)
 
 
 def _leaves(node: Any) -> Iterator[Any]:
@@ -143,7 +145,7 @@ def _read_product(value: Any) -> tuple[Any, Any, Any] | None:
 
 
 def _steps(index: Any, output: Any, kernel: Any) -> tuple[int, int] | None:
-    """Return stride and dilation of an index that is output x stride + kernel x dilation; None if it is not."""
+    """Return stride and dilation of an index: output x stride + kernel x dilation; None if it is not that."""
     found = []
     for values in ((0, 0), (1, 0), (0, 1)):
         analyzer = Analyzer()

@@ -1,4 +1,4 @@
-"""How a depthwise convolution is cut into pixels, lines and channels, and which plans are worth a try. Pure."""
+"""How a depthwise convolution is cut into tiles and shares, and which plans are worth a try. Pure."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -15,9 +15,10 @@ Order = Literal["channels", "pixels"]
 LEAST_LANES = 4
 # More places of a kernel are more instructions than are worth their cache.
 MOST_PLACES = 49
-_PIXELS = (4, 8, 2)
+ALL = 2**16
+_PIXELS = (8, 4)
 # Wanted lines of a share, and into how many groups channels are cut.
-_SHARES = ((1, 1), (4, 1), (1, 4), (14, 4), (10**6, 16))
+_SHARES = ((1, 1), (4, 1), (14, 4), (ALL, 16))
 
 
 @dataclass(frozen=True, slots=True)

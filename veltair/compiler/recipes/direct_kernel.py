@@ -12,12 +12,20 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812 - as TVM's own scripts
 from veltair.compiler.footprint.nest import PREPACKED
 from veltair.compiler.recipes.convolution import Layer
 from veltair.compiler.recipes.direct_plan import DirectPlan, lines_of
-from veltair.compiler.recipes.statements import Sums, Where, arguments_of, channels_at, prefetch, widest, zeros
+from veltair.compiler.recipes.statements import (
+    Sums,
+    Where,
+    arguments_of,
+    channels_at,
+    prefetch,
+    widest,
+    zeros,
+)
 
 UNROLLED = 4  # steps of a sum in a row
 # A row of the kernel of few channels is unrolled whole.
 UNROLLED_ROW = 32
-# Copied pixels lie this far apart beside their channels, or those of many channels meet in few sets of the L1.
+# Copied pixels lie this far apart beside their channels, or many of them would meet in few sets of the L1.
 SKEW = 16
 
 
@@ -172,7 +180,7 @@ class _Kernel:
                 )
 
     def _place(self, line: Any, pixel: Any) -> tuple[Any, Any, Any]:
-        """Return image, row and column of an output. All rows follow each other: a line may be all of them."""
+        """Return image, row and column of an output; rows follow each other, so that a line may be all."""
         if self._is_flat:
             return 0, 0, pixel
         return line // self._sizes.out_height, line % self._sizes.out_height, pixel

@@ -15,10 +15,11 @@ Scheme = Literal["plain", "copied"]
 LEAST_LANES = 4
 MOST_VECTORS = 4
 ALL = 2**16  # pixels, or panels: all that there are
-# Wanted pixels of a block, and wanted panels of columns.
-_BLOCKS: tuple[tuple[int, int], ...] = ((28, ALL), (56, 4), (112, 2), (224, 1), (224, 4), (ALL, 1), (ALL, 2))
-# Shapes of tiles of sums that are tried of each layer.
+# Wanted pixels of a block and panels of columns, for the shapes of tiles that are tried.
+_BLOCKS = ((28, ALL), (112, 2), (224, 1), (224, 4), (ALL, 1))
 SHAPES = 2
+# Of copies that a layer does not need, fewer are tried.
+_COPIED_BLOCKS = ((112, 2), (ALL, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,13 @@ def plans(convolution: Convolution, registers: Registers) -> list[DirectPlan]:
     """
     if convolution.is_depthwise or convolution.out_channels % LEAST_LANES:
         return []
-    schemes: tuple[Scheme, ...] = ("copied",) if convolution.is_padded else ("plain", "copied")
+    tried: list[tuple[Scheme, int, tuple[tuple[int, int], ...]]] = [("copied", SHAPES, _BLOCKS)]
+    if not convolution.is_padded:
+        tried = [("plain", SHAPES, _BLOCKS), ("copied", 1, _COPIED_BLOCKS)]
     found = [
         _plan(convolution, scheme, shape, wanted)
-        for scheme in schemes
-        for shape, wanted in product(_shapes(convolution, registers, scheme), _BLOCKS)
+        for scheme, count, blocks in tried
+        for shape, wanted in product(_shapes(convolution, registers, scheme)[:count], blocks)
     ]
     return list(dict.fromkeys(found))
 
@@ -108,7 +111,7 @@ def _shapes(convolution: Convolution, registers: Registers, scheme: Scheme) -> l
             if registers.efficiency(rows, vectors) > 0
         ]
         found[vectors] = max(shapes)
-    return [shape for *_, shape in sorted(found.values(), reverse=True)[:SHAPES]]
+    return [shape for *_, shape in sorted(found.values(), reverse=True)]
 
 
 def _worth(registers: Registers, pixels: int, count: int, rows: int, vectors: int) -> float:

@@ -10,7 +10,11 @@ from veltair.compiler.recipes.recipe import RecipeError, is_recipe
 from veltair.compiler.recipes.winograd_plan import WinogradPlan
 
 Plan = WinogradPlan | DirectPlan | DepthwisePlan
-KINDS: dict[str, type[Plan]] = {plan.kind: plan for plan in (WinogradPlan, DirectPlan, DepthwisePlan)}
+KINDS: dict[str, type[WinogradPlan] | type[DirectPlan] | type[DepthwisePlan]] = {
+    WinogradPlan.kind: WinogradPlan,
+    DirectPlan.kind: DirectPlan,
+    DepthwisePlan.kind: DepthwisePlan,
+}
 
 
 def parse(trace: Any) -> Plan:

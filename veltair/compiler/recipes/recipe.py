@@ -1,4 +1,4 @@
-"""What a recipe is: a candidate's trace that names a kernel of this room and its plan, in place of TVM's trace."""
+"""What a recipe is: a trace that names a kernel of this room and its plan, where TVM's traces are lists."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields

@@ -71,7 +71,8 @@ def prefetch(first: Any, count: int, is_written: bool) -> None:
     for offset in range(0, count, LINE_FLOATS):
         *outer, inner = first.indices
         address = tirx.address_of(first.source[(*outer, inner + offset)])
-        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(is_written), T.int32(3), T.int32(1)))
+        how = (T.int32(int(is_written)), T.int32(3), T.int32(1))  # into the L1, of data
+        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, *how))
 
 
 def arguments_of(function: Any) -> list[Any]:

@@ -18,8 +18,9 @@ from tvm.ir.expr import TensorLoad
 from tvm.s_tir.meta_schedule.postproc import RewriteLayout
 from tvm.target.codegen import target_has_features
 
+from veltair.compiler.registers import AVX2, AVX512
 from veltair.compiler.search.evolution import REFUSED, module_of
-from veltair.compiler.search.register_tiles import AVX2, AVX512, PARALLEL_GOALS, Plan, divisors, plans
+from veltair.compiler.search.register_tiles import PARALLEL_GOALS, Plan, divisors, plans
 
 UNROLLED_STEPS = 25  # a depthwise 5 x 5: inputs stay in registers from step to step
 COPY_WIDTHS = (64, 32, 16, 8)  # lanes that a layer without a reduction handles at once
