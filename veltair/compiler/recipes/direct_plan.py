@@ -53,16 +53,19 @@ class DirectPlan:
         return self.vectors * self.lanes
 
 
-def lines_of(convolution: Convolution, scheme: Scheme) -> tuple[int, int]:
-    """Return lines of pixels, and pixels of each: all are one line where they lie one after the other.
+def is_one_line(convolution: Convolution, scheme: Scheme) -> bool:
+    """Tell whether the pixels that are read lie one after the other, whatever their line.
 
     So they do for a kernel of one pixel that reads each pixel of the data, or copies of those that it reads.
     """
-    lines, pixels = convolution.batch * convolution.out_height, convolution.out_width
     in_order = convolution.is_plain(1) and not convolution.is_padded
-    if convolution.kernel == (1, 1) and (in_order or scheme == "copied"):
-        return 1, lines * pixels
-    return lines, pixels
+    return convolution.kernel == (1, 1) and (in_order or scheme == "copied")
+
+
+def lines_of(convolution: Convolution, scheme: Scheme) -> tuple[int, int]:
+    """Return lines of pixels, and pixels of each: all are one line where they lie one after the other."""
+    lines, pixels = convolution.batch * convolution.out_height, convolution.out_width
+    return (1, lines * pixels) if is_one_line(convolution, scheme) else (lines, pixels)
 
 
 def plans(convolution: Convolution, registers: Registers) -> list[DirectPlan]:
