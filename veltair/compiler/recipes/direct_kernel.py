@@ -30,7 +30,8 @@ SKEW = 16
 
 
 def make_kernel(layer: Layer, plan: DirectPlan) -> IRModule:
-    """Return a module whose "main" computes a layer by a plan."""
+    """Return a module whose "main" computes a layer by a plan. Raises RecipeError if it does not fit."""
+    plan.check_fits(layer.convolution)
     return _Kernel(layer, plan).module()
 
 

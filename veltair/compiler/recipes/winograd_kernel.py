@@ -32,6 +32,7 @@ SKEW = 16
 
 def make_kernel(layer: Layer, plan: WinogradPlan) -> IRModule:
     """Return a module whose "main" computes a layer by a plan. Raises RecipeError if it does not fit."""
+    plan.check_fits(layer.convolution)
     return _Kernel(layer, plan).module()
 
 
