@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from tvm.ir import IRModule
 from tvm.tirx import build as tvm_build
 
-from tests.support.onnx_builders import make_onnx, node, run_onnx
+from tests.support.onnx_builders import make_onnx, node, relative_error, run_onnx
 from veltair.compiler.frontend.importer import ImportedModel, LayerCall, Source, import_model
 from veltair.compiler.recipes.recipes import generated
 from veltair.compiler.search.intrinsics import vectorise_math
 from veltair.compiler.search.prepacked import Prepacked, split_prepacked
+from veltair.compiler.search.target import cpu_target
 
 Array = NDArray[np.float32]
 ENDINGS = ("none", "bias", "relu", "prelu", "relu6", "swish", "residual")
@@ -106,9 +107,16 @@ def function_of(case: Case) -> Any:
 
 def answered(case: Case) -> Answered:
     """Return a case with random inputs and ONNX Runtime's answer to them."""
-    model = model_of(case)
+    return answered_model(model_of(case), case.seed)
+
+
+def answered_model(model: onnx.ModelProto, seed: int = 0) -> Answered:
+    """Return the layer of a network of one convolution with random inputs, and ONNX Runtime's answer."""
     imported, call = convolution_call(model)
-    random = np.random.default_rng(case.seed + 1)
+    others = [layer.name for layer in imported.model.layers if "conv2d" not in layer.name]
+    if not all(name.endswith("-transpose") for name in others):
+        raise ValueError(f"more than layouts is computed outside of the convolution's layer: {others}")
+    random = np.random.default_rng(seed + 1)
     samples = [random.standard_normal(one.shape).astype(np.float32) for one in imported.inputs]
     (answer,) = run_onnx(model, *samples)
     arguments = [
@@ -130,6 +138,13 @@ def outputs_of(layer: Answered, recipes: Sequence[Mapping[str, Any]], target: An
     return [_run(library, one, layer) for one in split]
 
 
+def worst_error(layer: Answered, recipes: Sequence[Mapping[str, Any]], target: Any = None) -> float:
+    """Return the largest relative error of the kernels of recipes; without a target, for AVX2."""
+    outputs = outputs_of(layer, recipes, target or cpu_target(64, "x86-64-v3"))
+    # NaN, of a number that was never written, must not be lost.
+    return float(np.max([relative_error(output, layer.answer) for output in outputs], initial=0.0))
+
+
 def _run(library: Any, kernel: Prepacked, layer: Answered) -> Array:
     given = [tvm.runtime.tensor(array) for array in layer.arguments]
     # Not zeros: what a kernel leaves out must be seen.
@@ -145,7 +160,7 @@ def _run(library: Any, kernel: Prepacked, layer: Answered) -> Array:
 
 
 def _as_given(imported: ImportedModel, source: Source, samples: Sequence[Array]) -> Array:
-    """Return what a layer reads of a sample: as it is, or as the layer before it gives it, with channels last."""
+    """Return what a layer reads of a sample: it, or what the layer before gives, with channels last."""
     shape: tuple[int, ...] | None = None
     while source.layer >= 0:
         call = imported.calls[source.layer]

@@ -41,9 +41,7 @@ def convolutions(draw: st.DrawFn) -> Convolution:
     before, after = (
         [draw(st.integers(0, min(3, (size - 1) // 2))) for size in reach] for _ in ("before", "after")
     )
-    height, width = (
-        size - first - last for size, first, last in zip(reach, before, after, strict=True)
-    )
+    height, width = (size - first - last for size, first, last in zip(reach, before, after, strict=True))
     channels, out_channels = (draw(st.sampled_from((*CHANNELS, 64, 120, 512, 1000))) for _ in range(2))
     is_depthwise = draw(st.booleans())
     counts = (draw(st.integers(1, 4)), height, width, channels, *out)

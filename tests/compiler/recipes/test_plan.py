@@ -20,9 +20,7 @@ DIRECT = DirectPlan("copied", 5, 32, 6, 2, 8)
 DEPTHWISE = DepthwisePlan("pixels", 4, 16, 7, 8)
 PLANS = {"winograd": WINOGRAD, "direct": DIRECT, "depthwise": DEPTHWISE}
 WORDS = ("scheme", "order")
-COUNTS = [
-    (kind, name) for kind, plan in PLANS.items() for name in recipe_of(plan)[kind] if name not in WORDS
-]
+COUNTS = [(kind, name) for kind, plan in PLANS.items() for name in recipe_of(plan)[kind] if name not in WORDS]
 # What JSON may hold where a whole number of 1 or more is wanted.
 NO_COUNTS = [0, -1, True, 4.0, "4", None, [4], {"4": 4}]
 
@@ -70,6 +68,11 @@ def test_lanes_that_no_register_has_are_refused(kind: str, lanes: int) -> None:
         (tampered("winograd", columns=24), r"winograd\.columns 24 is not a multiple of panels of 16"),
         (tampered("direct", columns=8), r"direct\.columns 8 is not a multiple of panels of 16"),
         (tampered("depthwise", channels=12), r"depthwise\.channels 12 do not fill registers of 8"),
+        # No CPU has more than 32 registers, and each sum is code of its own.
+        (tampered("winograd", block=17, rows=17), "winograd: 34 sums in registers; give 32 or fewer"),
+        (tampered("direct", rows=17), "direct: 34 sums in registers; give 32 or fewer"),
+        (tampered("direct", vectors=6, columns=48), "direct: 36 sums in registers; give 32 or fewer"),
+        (tampered("depthwise", pixels=33), "depthwise: 33 sums in registers; give 32 or fewer"),
     ],
 )
 def test_numbers_that_do_not_go_together_are_refused(recipe: Any, message: str) -> None:
