@@ -15,7 +15,8 @@ from veltair.compiler.recipes.statements import arguments_of, zeros
 
 
 def make_kernel(layer: Layer, plan: DepthwisePlan) -> IRModule:
-    """Return a module whose "main" computes a layer by a plan."""
+    """Return a module whose "main" computes a layer by a plan. Raises RecipeError if it does not fit."""
+    plan.check_fits(layer.convolution)
     return _Kernel(layer, plan).module()
 
 

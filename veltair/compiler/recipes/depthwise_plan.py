@@ -5,7 +5,7 @@ from itertools import product
 from math import ceil
 from typing import ClassVar, Literal, get_args
 
-from veltair.compiler.recipes.recipe import RecipeError, check_counts
+from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
 from veltair.compiler.recipes.sizes import Convolution
 from veltair.compiler.registers import Registers
 
@@ -43,6 +43,14 @@ class DepthwisePlan:
             raise RecipeError(f"depthwise.lanes is {self.lanes}; give 4, 8 or 16")
         if self.channels % self.lanes:
             raise RecipeError(f"depthwise.channels {self.channels} do not fill registers of {self.lanes}")
+        check_sums(self, self.pixels)
+
+    def check_fits(self, convolution: Convolution) -> None:
+        """Raise RecipeError unless it computes a convolution."""
+        if not convolution.is_depthwise or convolution.channels < self.lanes:
+            raise RecipeError(f"depthwise: lanes of {self.lanes} do not compute {convolution}")
+        check_within(self, "lines", 1, convolution.batch * convolution.out_height)
+        check_within(self, "channels", self.lanes, convolution.channels)
 
 
 def plans(convolution: Convolution, registers: Registers) -> list[DepthwisePlan]:

@@ -11,7 +11,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812 - as TVM's own scripts
 
 from veltair.compiler.footprint.nest import PREPACKED
 from veltair.compiler.recipes.convolution import Layer
-from veltair.compiler.recipes.direct_plan import DirectPlan, lines_of
+from veltair.compiler.recipes.direct_plan import DirectPlan, is_one_line, lines_of
 from veltair.compiler.recipes.statements import (
     Sums,
     Where,
@@ -30,7 +30,8 @@ SKEW = 16
 
 
 def make_kernel(layer: Layer, plan: DirectPlan) -> IRModule:
-    """Return a module whose "main" computes a layer by a plan."""
+    """Return a module whose "main" computes a layer by a plan. Raises RecipeError if it does not fit."""
+    plan.check_fits(layer.convolution)
     return _Kernel(layer, plan).module()
 
 
@@ -48,7 +49,7 @@ class _Kernel:
         self._blocks = ceil(self._tiles / plan.block)
         self._groups = ceil(sizes.out_channels / plan.columns)
         self._panels = plan.columns // plan.panel
-        self._is_flat = self._lines == 1
+        self._is_flat = is_one_line(sizes, plan.scheme)
         self._copy: Any = None
 
     def module(self) -> IRModule:
@@ -229,7 +230,7 @@ class _Kernel:
 
     def _copy_index(self, line: Any, pixel: Any, down: Any, right: Any, channel: Any) -> Any:
         sizes = self._sizes
-        if self._is_flat and sizes.kernel == (1, 1):
+        if self._is_flat:
             return pixel * self._stride + channel
         image, row, column = self._place(line, pixel)
         row = row * sizes.stride[0] + down * sizes.dilation[0]

@@ -5,7 +5,7 @@ from itertools import product
 from math import ceil
 from typing import ClassVar, Literal, get_args
 
-from veltair.compiler.recipes.recipe import RecipeError, check_counts
+from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
 from veltair.compiler.recipes.sizes import Convolution
 from veltair.compiler.registers import Registers
 
@@ -46,6 +46,17 @@ class DirectPlan:
             raise RecipeError(f"direct.lanes is {self.lanes}; give 4, 8 or 16")
         if self.columns % self.panel:
             raise RecipeError(f"direct.columns {self.columns} is not a multiple of panels of {self.panel}")
+        check_sums(self, self.rows * self.vectors)
+
+    def check_fits(self, convolution: Convolution) -> None:
+        """Raise RecipeError unless it computes a convolution."""
+        if convolution.is_depthwise or convolution.out_channels % self.lanes:
+            raise RecipeError(f"direct: lanes of {self.lanes} do not compute {convolution}")
+        if self.scheme == "plain" and convolution.is_padded:
+            raise RecipeError(f"direct.scheme is 'plain', but {convolution} has a border; give 'copied'")
+        lines, pixels = lines_of(convolution, self.scheme)
+        check_within(self, "block", 1, lines * ceil(pixels / min(self.rows, pixels)))
+        check_within(self, "columns", self.panel, convolution.out_channels)
 
     @property
     def panel(self) -> int:
@@ -53,16 +64,19 @@ class DirectPlan:
         return self.vectors * self.lanes
 
 
-def lines_of(convolution: Convolution, scheme: Scheme) -> tuple[int, int]:
-    """Return lines of pixels, and pixels of each: all are one line where they lie one after the other.
+def is_one_line(convolution: Convolution, scheme: Scheme) -> bool:
+    """Tell whether the pixels that are read lie one after the other, whatever their line.
 
     So they do for a kernel of one pixel that reads each pixel of the data, or copies of those that it reads.
     """
-    lines, pixels = convolution.batch * convolution.out_height, convolution.out_width
     in_order = convolution.is_plain(1) and not convolution.is_padded
-    if convolution.kernel == (1, 1) and (in_order or scheme == "copied"):
-        return 1, lines * pixels
-    return lines, pixels
+    return convolution.kernel == (1, 1) and (in_order or scheme == "copied")
+
+
+def lines_of(convolution: Convolution, scheme: Scheme) -> tuple[int, int]:
+    """Return lines of pixels, and pixels of each: all are one line where they lie one after the other."""
+    lines, pixels = convolution.batch * convolution.out_height, convolution.out_width
+    return (1, lines * pixels) if is_one_line(convolution, scheme) else (lines, pixels)
 
 
 def plans(convolution: Convolution, registers: Registers) -> list[DirectPlan]:

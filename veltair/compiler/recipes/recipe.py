@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, Protocol
 
+from veltair.compiler.registers import AVX512
+
 
 class RecipeError(ValueError):
     """A recipe that this version of the program cannot build; the message says why."""
@@ -36,3 +38,18 @@ def check_counts(plan: Any, words: Mapping[str, tuple[str, ...]]) -> None:
                 raise RecipeError(f"{plan.kind}.{field.name} is {value!r}; give one of {words[field.name]}")
         elif type(value) is not int or value < 1:
             raise RecipeError(f"{plan.kind}.{field.name} is {value!r}; give a whole number of 1 or more")
+
+
+def check_sums(plan: Any, count: int) -> None:
+    """Raise RecipeError if a plan keeps more sums in registers than any CPU has: each is code of its own."""
+    if count > AVX512.count:
+        raise RecipeError(f"{plan.kind}: {count} sums in registers; give {AVX512.count} or fewer")
+
+
+def check_within(plan: Any, name: str, step: int, count: int) -> None:
+    """Raise RecipeError if a field of a plan takes another step although `count` is reached before."""
+    value = getattr(plan, name)
+    if value >= count + step:
+        raise RecipeError(
+            f"{plan.kind}.{name} is {value}, but the layer has {count}; in steps of {step} these take less"
+        )

@@ -32,6 +32,7 @@ SKEW = 16
 
 def make_kernel(layer: Layer, plan: WinogradPlan) -> IRModule:
     """Return a module whose "main" computes a layer by a plan. Raises RecipeError if it does not fit."""
+    plan.check_fits(layer.convolution)
     return _Kernel(layer, plan).module()
 
 
@@ -48,7 +49,6 @@ class _Kernel:
         self._groups = ceil(sizes.out_channels / plan.columns)
         self._in_lanes = widest(sizes.channels, plan.lanes)
         self._out_lanes = widest(sizes.out_channels, plan.lanes)
-        self._row = sizes.channels + SKEW
         self._unrolled = max(step for step in (1, 2, UNROLLED) if sizes.channels % step == 0)
 
     def module(self) -> IRModule:
@@ -95,20 +95,18 @@ class _Kernel:
     def _fused(self) -> None:
         plan = self._plan
         with T.parallel(self._blocks) as block, T.sblock("share"):
-            tiles = T.sblock_alloc_buffer([plan.products * plan.block * self._row], "float32")
+            place = self._transformed(plan.block)
             sums = T.sblock_alloc_buffer([plan.products, plan.block, plan.columns], "float32")
             with T.serial(plan.block) as tile:
-                place = _Transformed(tiles, plan.block, self._row)
                 self._transform(place, block * plan.block + tile, tile, 0, self._sizes.channels)
             with T.serial(self._groups) as group:
-                self._multiply(_Transformed(tiles, plan.block, self._row), 0, sums, group)
+                self._multiply(place, 0, sums, group)
                 self._finish(sums, block, group)
 
     def _phases(self) -> None:
         plan, channels = self._plan, self._sizes.channels
         rows = self._blocks * plan.block
-        tiles = T.sblock_alloc_buffer([plan.products * rows * self._row], "float32")
-        place = _Transformed(tiles, rows, self._row)
+        place = self._transformed(rows)
         share = _share(channels, self._in_lanes)
         shares = channels // share
         with T.parallel(rows * shares) as number:
@@ -119,6 +117,11 @@ class _Kernel:
             self._multiply(place, block * plan.block, sums, group)
             self._finish(sums, block, group)
 
+    def _transformed(self, rows: int) -> "_Transformed":
+        """Declare the buffer of so many transformed tiles."""
+        stride = self._sizes.channels + SKEW
+        return _Transformed(T.sblock_alloc_buffer([self._plan.products, rows * stride], "float32"), stride)
+
     def _transform(self, place: "_Transformed", tile: Any, row: Any, first: Any, channels: int) -> None:
         """Transform a tile's inputs of some channels into a row of each of its products."""
         data, lanes, side = self._arguments[self._layer.data], self._in_lanes, self._side
@@ -127,11 +130,8 @@ class _Kernel:
         top, left = down - self._sizes.top, right - self._sizes.left
         with T.sblock("transform"):
             T.reads(data[image, top : top + side, left : left + side, first : first + channels])
-            T.writes(
-                place.buffer[
-                    place.index(0, row, first) : place.index(self._plan.products - 1, row, first) + channels
-                ]
-            )
+            start = place.index(row, first)
+            T.writes(place.buffer[0 : self._plan.products, start : start + channels])
             at_image, at_top, at_left = T.bind(image), T.bind(top), T.bind(left)
             inside = self._inside(at_top, at_left)
             branch: Callable[..., None] = partial(
@@ -181,7 +181,8 @@ class _Kernel:
             given = [[T.bind(read(down, right, channel)) for right in side] for down in side]
             made = transform_input(self._plan.tile, given)
             for number, value in enumerate(one for line in made for one in line):
-                T.buffer_store(place.buffer, value, [tirx.Ramp(place.index(number, row, channel), 1, lanes)])
+                at = tirx.Ramp(place.index(row, channel), 1, lanes)
+                T.buffer_store(place.buffer, value, [number, at])
 
     def _multiply(self, place: "_Transformed", first: Any, sums: Any, group: Any) -> None:
         """Multiply a block of transformed tiles by the weights of a group of columns."""
@@ -190,9 +191,10 @@ class _Kernel:
         with T.grid(plan.products, panels, plan.block // plan.rows) as (number, panel, step):
             channels, row = self._sizes.channels, first + step * plan.rows
             with T.sblock("multiply"):
-                start, stop = place.index(number, row, 0), place.index(number, row + plan.rows - 1, channels)
+                start, stop = place.index(row, 0), place.index(row + plan.rows - 1, channels)
                 T.reads(
-                    place.buffer[start:stop], self._packed[group, number, panel, 0:channels, 0 : plan.panel]
+                    place.buffer[number, start:stop],
+                    self._packed[group, number, panel, 0:channels, 0 : plan.panel],
                 )
                 T.writes(
                     sums[
@@ -213,7 +215,7 @@ class _Kernel:
             for unrolled in range(self._unrolled):
                 channel = steps * self._unrolled + unrolled
                 values = [
-                    place.buffer[place.index(number, row + index, channel)] for index in range(plan.rows)
+                    place.buffer[number, place.index(row + index, channel)] for index in range(plan.rows)
                 ]
                 vectors = [tirx.Ramp(first, 1, lanes) for first in range(0, plan.panel, lanes)]
                 registers.add(values, [self._packed[group, number, panel, channel, one] for one in vectors])
@@ -276,15 +278,17 @@ class _Kernel:
 
 @dataclass(frozen=True, slots=True)
 class _Transformed:
-    """Transformed tiles in a flat buffer: for each product a row of channels of each tile."""
+    """Transformed tiles: for each product the rows of channels of all of them, in one dimension.
+
+    Were rows a dimension, TVM would leave out what lies between them.
+    """
 
     buffer: Any
-    rows: int
     stride: int
 
-    def index(self, product: Any, row: Any, channel: Any) -> Any:
-        """Return where a value lies."""
-        return (product * self.rows + row) * self.stride + channel
+    def index(self, row: Any, channel: Any) -> Any:
+        """Return where a value lies among those of a product."""
+        return row * self.stride + channel
 
 
 def _share(channels: int, lanes: int) -> int:

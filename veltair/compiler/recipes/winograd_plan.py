@@ -5,7 +5,7 @@ from itertools import product
 from math import ceil, prod
 from typing import ClassVar, Literal, get_args
 
-from veltair.compiler.recipes.recipe import RecipeError, check_counts
+from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
 from veltair.compiler.recipes.sizes import Convolution
 from veltair.compiler.recipes.transforms import KERNEL, TILES, inputs_of
 from veltair.compiler.registers import Registers
@@ -59,6 +59,14 @@ class WinogradPlan:
             raise RecipeError(f"winograd.block {self.block} is not a multiple of rows {self.rows}")
         if self.columns % self.panel:
             raise RecipeError(f"winograd.columns {self.columns} is not a multiple of panels of {self.panel}")
+        check_sums(self, self.rows * self.vectors)
+
+    def check_fits(self, convolution: Convolution) -> None:
+        """Raise RecipeError unless it computes a convolution."""
+        if not is_candidate(convolution):
+            raise RecipeError(f"winograd: it computes other convolutions than {convolution}")
+        check_within(self, "block", self.rows, prod(tiles_of(convolution, self.tile)))
+        check_within(self, "columns", self.panel, convolution.out_channels)
 
     @property
     def panel(self) -> int:
@@ -84,13 +92,19 @@ def tiles_of(convolution: Convolution, tile: int) -> tuple[int, int, int]:
     return convolution.batch, ceil(convolution.out_height / tile), ceil(convolution.out_width / tile)
 
 
+def is_candidate(convolution: Convolution) -> bool:
+    """Tell whether a convolution is 3 x 3, of stride and dilation 1, of channels that fill registers."""
+    is_plain = convolution.is_plain(KERNEL) and not convolution.is_depthwise
+    return is_plain and convolution.fills(LEAST_LANES)
+
+
 def plans(convolution: Convolution, registers: Registers) -> list[WinogradPlan]:
     """Return ways to compute a convolution, each once: both tiles and schemes, several blocks and columns.
 
     Blocks and columns are as near to the wanted ones as full registers allow. There are none for another
     convolution than 3 x 3 of stride and dilation 1, or of channels that fill no registers.
     """
-    if not convolution.is_plain(KERNEL) or convolution.is_depthwise or not convolution.fills(LEAST_LANES):
+    if not is_candidate(convolution):
         return []
     found = (
         _plan(convolution, registers, tile, scheme, block, panels)
