@@ -13,7 +13,6 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812 - as TVM's own scripts
 from veltair.compiler.footprint.nest import PREPACKED
 from veltair.compiler.recipes.product import Product
 from veltair.compiler.recipes.product_plan import ProductPlan
-from veltair.compiler.recipes.recipe import RecipeError
 from veltair.compiler.recipes.statements import Sums, Where, arguments_of, zeros
 
 UNROLLED = 4  # steps of a sum in a row
@@ -21,6 +20,7 @@ UNROLLED = 4  # steps of a sum in a row
 
 def make_kernel(product: Product, plan: ProductPlan) -> IRModule:
     """Return a module whose "main" computes a layer by a plan. Raises RecipeError if it does not fit."""
+    plan.check_fits(product.sizes, can_wait=len(product.reduced) == 1)
     return _Kernel(product, plan).module()
 
 
@@ -42,12 +42,6 @@ class _Kernel:
         self._waits = plan.depth < sizes.depth
         length = plan.depth if self._waits else self._steps
         self._unrolled = max(step for step in (1, 2, UNROLLED) if length % step == 0)
-        if self._waits and (outer or sizes.depth % plan.depth):
-            raise RecipeError(
-                f"product.depth {plan.depth} does not divide the depth {sizes.depth} of one axis"
-            )
-        if sizes.columns % plan.lanes:
-            raise RecipeError(f"product.lanes {plan.lanes} do not divide {sizes.columns} columns")
         # Of the axes that count pairs, the weights have these.
         self._weight_pairs = [
             axis for axis in product.pairs if any(at.same_as(axis.var) for at in product.weights_index)

@@ -5,7 +5,7 @@ from itertools import product
 from math import ceil
 from typing import ClassVar
 
-from veltair.compiler.recipes.recipe import RecipeError, check_counts
+from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
 from veltair.compiler.recipes.sizes import Matrices
 from veltair.compiler.registers import Registers
 
@@ -47,6 +47,18 @@ class ProductPlan:
             raise RecipeError(f"product.block {self.block} is not a multiple of rows {self.rows}")
         if self.columns % self.panel:
             raise RecipeError(f"product.columns {self.columns} is not a multiple of panels of {self.panel}")
+        check_sums(self, self.rows * self.vectors)
+
+    def check_fits(self, sizes: Matrices, can_wait: bool) -> None:
+        """Raise RecipeError unless it multiplies matrices of these sizes; `can_wait` as for `plans`."""
+        if sizes.columns % self.lanes:
+            raise RecipeError(f"product: lanes of {self.lanes} do not divide {sizes.columns} columns")
+        if self.depth != sizes.depth and (sizes.depth % self.depth or not can_wait):
+            raise RecipeError(
+                f"product.depth {self.depth} does not divide a depth of one axis, {sizes.depth}"
+            )
+        check_within(self, "block", self.rows, sizes.rows)
+        check_within(self, "columns", self.panel, sizes.columns)
 
     @property
     def panel(self) -> int:
@@ -74,8 +86,8 @@ def _plan(
     block = ceil(tiles / ceil(tiles / min(tiles, max(1, round(wanted[0] / rows)))))
     columns = ceil(panels / ceil(panels / min(wanted[1], panels))) * vectors * lanes
     most = PANEL_BYTES // (FLOAT_BYTES * vectors * lanes)
-    steps = ceil(sizes.depth / most) if can_wait else 1
-    depth = next(sizes.depth // count for count in range(steps, sizes.depth + 1) if sizes.depth % count == 0)
+    parts = ceil(sizes.depth / most) if can_wait else 1
+    depth = next(sizes.depth // count for count in range(parts, sizes.depth + 1) if sizes.depth % count == 0)
     return ProductPlan(block * rows, columns, rows, vectors, lanes, depth)
 
 

@@ -10,7 +10,6 @@ from tvm.ir import IRModule
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T  # noqa: N812 - as TVM's own scripts call it
 
-from veltair.compiler.recipes.recipe import RecipeError
 from veltair.compiler.recipes.softmax import Softmax
 from veltair.compiler.recipes.softmax_plan import SoftmaxPlan
 from veltair.compiler.recipes.statements import arguments_of
@@ -21,8 +20,7 @@ MOST_VECTORS = 4
 
 def make_kernel(softmax: Softmax, plan: SoftmaxPlan) -> IRModule:
     """Return a module whose "main" computes a layer by a plan. Raises RecipeError if it does not fit."""
-    if softmax.length % plan.lanes:
-        raise RecipeError(f"softmax.lanes {plan.lanes} do not divide rows of {softmax.length}")
+    plan.check_fits(softmax.rows, softmax.length)
     return _Kernel(softmax, plan).module()
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
-from veltair.compiler.recipes.recipe import RecipeError, check_counts
+from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_within
 from veltair.compiler.registers import Registers
 
 LEAST_LANES = 4
@@ -25,6 +25,12 @@ class SoftmaxPlan:
         check_counts(self, {})
         if self.lanes not in (4, 8, 16):
             raise RecipeError(f"softmax.lanes is {self.lanes}; give 4, 8 or 16")
+
+    def check_fits(self, rows: int, length: int) -> None:
+        """Raise RecipeError unless it computes a softmax of rows of a length."""
+        if length % self.lanes:
+            raise RecipeError(f"softmax: lanes of {self.lanes} do not divide rows of {length}")
+        check_within(self, "block", 1, rows)
 
 
 def plans(rows: int, length: int, registers: Registers) -> list[SoftmaxPlan]:
