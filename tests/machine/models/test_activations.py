@@ -57,5 +57,5 @@ def test_no_activations_take_no_memory() -> None:
 
 @pytest.mark.parametrize("life", [(1, 0, 4), (-1, 0, 4), (0, 0, -1)])
 def test_a_life_that_cannot_be_is_refused(life: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="the last not before the first"):
+    with pytest.raises(ValueError, match="the first not after the last"):
         Life(*life)
