@@ -1,17 +1,23 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from tests.support.candidate_stores import with_recipe
 from tests.support.onnx_builders import make_onnx, node
 from tests.support.recipe_fakes import parse_doubled
+from tests.support.search_fakes import FakeEvolution, Workshop
 from tests.support.tiny import tiny
 from veltair.compiler.build.build import ModelPlan
 from veltair.compiler.frontend.onnx_passes import ModelError
+from veltair.compiler.frontend.samples import Samples
+from veltair.compiler.oracle.oracle import ask, compare
+from veltair.compiler.search import search as search_module
 from veltair.compiler.search.runner import RpcSettings
 from veltair.compiler.select import store as store_module
 from veltair.compiler.select.select import Selection
@@ -34,6 +40,7 @@ from veltair.compiler.steps import (
     write_model,
 )
 from veltair.evaluation.experiment.script import logged
+from veltair.machine.models.library import LoadedModel
 
 STORE = Path(__file__).parents[1] / "data" / "tiny"
 
@@ -285,3 +292,36 @@ def test_a_store_holds_what_the_records_have_so_far(tmp_path: Path) -> None:
     collect_store(functions, 3, SearchOrder("x86-64-v3", 64, 1.5), tmp_path / "work", tmp_path / "found")
     assert read_info(tmp_path / "found").cpu == "x86-64-v3"
     assert find_candidates(tmp_path / "found", functions) == {}
+
+
+def test_recipes_come_from_the_search_to_a_built_network_that_answers_right(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # TVM's own search takes longer than all else.
+    monkeypatch.setattr(search_module, "Evolution", lambda *a, **k: FakeEvolution(Workshop(most=0), *a, **k))
+    model, known, found = (tmp_path / name for name in ("tiny.onnx", "known", "found"))
+    write_model("tiny", "tests.support.tiny:tiny", None, model)
+    functions = read_model(model).functions()
+    (branch,) = (structure for structure in functions if structure.startswith("conv2d_add_add"))
+    others = {one: group for one, group in read_store(store, functions).items() if one != branch}
+    write_store(known, others, read_info(store))
+    settings, _ = search_settings(TINY_SEARCH | HERE | {"trials": 1})
+    order = SearchOrder("auto", 64, slack=100.0)  # traces are kept of all that are not hopeless
+    search_models([model], [known], settings, order, tmp_path / "work", found)
+    recipes = [
+        one for one in find_candidates(found, [branch])[branch] if one.origin == "recipe" and one.trace
+    ]
+    assert {kind for one in recipes for kind in one.trace} == {"winograd", "direct"}
+    # Which candidate is the fastest is of no concern here: the layer has recipes only.
+    write_store(found, {branch: recipes}, read_info(found))
+    plan = build_model(model, [found, known], Selection(100.0, 4), 2, 1, tmp_path / "build")
+    assert len(plan.versions[branch]) > 1 and all(version.packer for version in plan.versions[branch])
+    network = LoadedModel(tmp_path / "build").instance()
+
+    def run(samples: Samples, versions: Sequence[int]) -> list[NDArray[Any]]:
+        network.set_inputs(samples)
+        return network.run(versions)
+
+    counts = {structure: len(versions) for structure, versions in plan.versions.items()}
+    layers = [layer.structure for layer in plan.layers]
+    compare(ask(onnx.load(model), plan.inputs, seed=1), run, counts, layers, tolerance=1e-5)
