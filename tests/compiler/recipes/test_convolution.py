@@ -245,6 +245,40 @@ def test_padding_that_cuts_the_data_is_not_read(first: int, last: int) -> None:
     assert read_layer(pad(0.0, first, last)) is None
 
 
+def test_padding_of_channels_is_not_read() -> None:
+    data, weights = te.placeholder((1, 6, 6, 6), name="data"), placeholders()[1]
+    padded = te.compute(
+        (1, 6, 6, 8),
+        lambda n, i, j, c: te.if_then_else(
+            te.all(c >= 1, c < 7), data[n, i, j, c - 1], tirx.const(0.0, "float32")
+        ),
+        name="padded",
+    )
+    assert read_layer(convolve(padded, weights, data, weights)) is None
+
+
+def test_a_depthwise_convolution_of_some_channels_is_not_read() -> None:
+    data, weights = te.placeholder((1, 6, 6, 8), name="data"), te.placeholder((3, 3, 1, 4), name="weights")
+    down, right, depth = (
+        te.reduce_axis((0, extent), name=name) for name, extent in (("d", 3), ("r", 3), ("k", 1))
+    )
+    sums = te.compute(
+        (1, 4, 4, 4),
+        lambda n, i, j, c: te.sum(
+            data[n, i + down, j + right, c + depth] * weights[down, right, depth, c],
+            axis=[down, right, depth],
+        ),
+        name="sums",
+    )
+    assert read_layer(te.create_prim_func([data, weights, sums])) is None
+
+
+def test_a_convolution_that_another_sum_follows_is_not_read() -> None:
+    pixel = te.reduce_axis((0, 4), name="pixel")
+    function = follow((1, 4, 8), lambda sums, n, i, c: te.sum(sums[n, i, pixel, c], axis=pixel))
+    assert read_layer(function) is None
+
+
 def test_a_gate_before_a_convolution_is_a_layer_of_its_own_or_keeps_it_from_being_read() -> None:
     convolution = node("Conv", ["e", "w"], ["y"], pads=[1, 1, 1, 1])
     functions = functions_of(
