@@ -1,20 +1,19 @@
 """A layer's function -> its convolution, dense or depthwise, and what follows it, element by element."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import s_tir, tirx
+from tvm import tirx
 from tvm.ir.expr import Call, TensorLoad
 from tvm.sym import Analyzer
 
-from veltair.compiler.recipes.ending import evaluate, is_single, loads_of
+from veltair.compiler.recipes.ending import Ending, read_ending
+from veltair.compiler.recipes.expressions import equal, is_float32, leaves, product_of
 from veltair.compiler.recipes.sizes import Convolution
 
 # Kernel, stride, dilation, and whether the convolution is depthwise.
 Sizes = tuple[tuple[int, int], tuple[int, int], tuple[int, int], bool]
-# From the number of a parameter and indices to the value there.
-Read = Callable[[int, Sequence[Any]], Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,43 +24,7 @@ class Layer:
     function: Any
     data: int
     weights: int
-    sums: Any
-    following: tuple[Any, ...]
-
-    def reads(self, span: Sequence[Any]) -> list[Any]:
-        """Return what is read of parameters after the convolution, as (number, index).
-
-        `span` takes the place of (image, row, column, channels) in an index.
-        """
-        found = []
-        for block in self.following:
-            axes = {axis.var: one for axis, one in zip(block.iter_vars, span, strict=True)}
-            for load in loads_of(block.body.value):
-                if load.source in self.parameters:
-                    index = [axes.get(at, at) for at in load.indices]
-                    found.append((self.parameters.index(load.source), index))
-        return found
-
-    @property
-    def parameters(self) -> list[Any]:
-        """The function's parameters; the last one is its output."""
-        return list(self.function.params)
-
-    def ending(self, value: Any, index: Sequence[Any], read: Read, keep: Callable[[Any], Any]) -> Any:
-        """Return the layer's output at an index, of the convolution's sum there.
-
-        `index` is (image, row, column, channels), where channels may be a vector; `read` reads a parameter of
-        the function by its number. `keep` gives a value that is used more than once a name.
-        """
-        known = {self.sums: value}
-
-        def load(buffer: Any, at: Sequence[Any]) -> Any:
-            return known[buffer] if buffer in known else read(self.parameters.index(buffer), at)
-
-        for block in self.following:
-            axes = {axis.var: one for axis, one in zip(block.iter_vars, index, strict=True)}
-            known[block.body.buffer] = keep(evaluate(block.body.value, axes, load))
-        return known[self.parameters[-1]]
+    ending: Ending
 
 
 def read_layer(function: Any) -> Layer | None:
@@ -70,9 +33,9 @@ def read_layer(function: Any) -> Layer | None:
     It has one if it is one convolution of float32 in NHWC, dense or depthwise, of an argument that is at most
     padded with zeros, followed by operations on single elements.
     """
-    blocks = list(_leaves(function.body))
+    blocks = list(leaves(function.body))
     sums = [block for block in blocks if block.init is not None]
-    if len(sums) != 1 or any(str(one.ty.dtype) != "float32" for one in _buffers(blocks)):
+    if len(sums) != 1 or not is_float32(blocks):
         return None
     (main,) = sums
     found = _read_main(main)
@@ -82,8 +45,8 @@ def read_layer(function: Any) -> Layer | None:
     parameters = list(function.params)
     before = blocks[: blocks.index(main)]
     source, pads = _read_source(data, before)
-    following = tuple(blocks[len(before) + 1 :])
-    if source not in parameters or weights not in parameters or not _follows(main, following, parameters):
+    ending = read_ending(function, main, blocks[len(before) + 1 :])
+    if source not in parameters or weights not in parameters or ending is None:
         return None
     batch, height, width, channels = map(int, source.ty.shape)
     _, out_height, out_width, out_channels = map(int, main.body.buffer.ty.shape)
@@ -91,22 +54,7 @@ def read_layer(function: Any) -> Layer | None:
     places = (parameters.index(source), parameters.index(weights))
     kernel, stride, dilation, is_depthwise = sizes
     convolution = Convolution(*counts, *pads, kernel, stride, dilation, is_depthwise)
-    return Layer(convolution, function, *places, main.body.buffer, following)
-
-
-def _leaves(node: Any) -> Iterator[Any]:
-    if isinstance(node, tirx.For):
-        yield from _leaves(node.body)
-    elif isinstance(node, tirx.SeqStmt):
-        for child in node:
-            yield from _leaves(child)
-    elif isinstance(node, s_tir.SBlockRealize):
-        yield from list(_leaves(node.block.body)) or [node.block]
-
-
-def _buffers(blocks: Sequence[Any]) -> Iterator[Any]:
-    for block in blocks:
-        yield from (region.source for region in (*block.reads, *block.writes))
+    return Layer(convolution, function, *places, ending)
 
 
 def _read_main(block: Any) -> tuple[Any, Any, Sizes] | None:
@@ -114,34 +62,26 @@ def _read_main(block: Any) -> tuple[Any, Any, Sizes] | None:
     axes = [axis.var for axis in block.iter_vars]
     extents = [int(axis.dom.extent) for axis in block.iter_vars]
     reduced = [int(axis.iter_type) == 2 for axis in block.iter_vars]
-    if reduced != [False] * 4 + [True] * 3 or not isinstance(block.body, tirx.BufferStore):
+    factors = product_of(block) if reduced == [False] * 4 + [True] * 3 else None
+    if factors is None:
         return None
     image, row, column, channel, down, right, depth = axes
-    loads = _read_product(block.body.value)
-    if loads is None or not _equal(loads[0].indices, (image, row, column, channel)):
+    data, weights = factors
+    if len(data.indices) != 4 or not equal(weights.indices, (down, right, depth, channel)):
         return None
-    _, data, weights = loads
-    if len(data.indices) != 4 or not _equal(weights.indices, (down, right, depth, channel)):
+    if not equal(block.body.indices, axes[:4]):
         return None
     steps = [_steps(data.indices[1], row, down), _steps(data.indices[2], column, right)]
-    if None in steps or not _equal(data.indices[:1], (image,)):
+    if None in steps or not equal(data.indices[:1], (image,)):
         return None
     channels = int(data.source.ty.shape[-1])
-    is_dense = extents[6] == channels and _equal(data.indices[3:], (depth,))
-    is_depthwise = extents[6] == 1 and extents[3] == channels and _equal(data.indices[3:], (channel + depth,))
+    is_dense = extents[6] == channels and equal(data.indices[3:], (depth,))
+    is_depthwise = extents[6] == 1 and extents[3] == channels and equal(data.indices[3:], (channel + depth,))
     if not is_dense and not is_depthwise:
         return None
     (stride_down, dilation_down), (stride_right, dilation_right) = (step for step in steps if step)
     strides, dilations = (stride_down, stride_right), (dilation_down, dilation_right)
     return data.source, weights.source, ((extents[4], extents[5]), strides, dilations, not is_dense)
-
-
-def _read_product(value: Any) -> tuple[Any, Any, Any] | None:
-    """Return what a sum of products reads: sums, data, weights; None if it is no such sum."""
-    if not (isinstance(value, tirx.Add) and isinstance(value.b, tirx.Mul)):
-        return None
-    loads = (value.a, value.b.a, value.b.b)
-    return loads if all(isinstance(load, TensorLoad) for load in loads) else None
 
 
 def _steps(index: Any, output: Any, kernel: Any) -> tuple[int, int] | None:
@@ -157,7 +97,7 @@ def _steps(index: Any, output: Any, kernel: Any) -> tuple[int, int] | None:
         found.append(int(at))
     zero, stride, dilation = found
     fits = zero == 0 and stride >= 1 and dilation >= 1
-    return (stride, dilation) if fits and _equal([index], [output * stride + kernel * dilation]) else None
+    return (stride, dilation) if fits and equal([index], [output * stride + kernel * dilation]) else None
 
 
 def _read_source(data: Any, before: Sequence[Any]) -> tuple[Any, tuple[int, int]]:
@@ -168,7 +108,7 @@ def _read_source(data: Any, before: Sequence[Any]) -> tuple[Any, tuple[int, int]
     if len(before) > 1 or not block.body.buffer.same_as(data):
         return None, (0, 0)
     value, axes = block.body.value, [axis.var for axis in block.iter_vars]
-    if isinstance(value, TensorLoad) and _equal(value.indices, axes):
+    if isinstance(value, TensorLoad) and equal(value.indices, axes):
         return value.source, (0, 0)
     if isinstance(value, Call) and str(value.op.name) == "prim.if_then_else":
         inside, load, outside = value.args
@@ -212,28 +152,3 @@ def _is_border(inside: Any, axes: Sequence[Any], pads: Sequence[int], shape: Any
             if not isinstance(found, tirx.IntImm) or bool(int(found)) != wanted:
                 return False
     return True
-
-
-def _follows(main: Any, following: Sequence[Any], parameters: Sequence[Any]) -> bool:
-    """Tell whether blocks make the function's one output of single elements of a sum."""
-    shape = list(map(int, main.body.buffer.ty.shape))
-    known = {main.body.buffer}
-    for block in following:
-        axes = [axis.var for axis in block.iter_vars]
-        store = block.body
-        if not isinstance(store, tirx.BufferStore) or not _equal(store.indices, axes):
-            return False
-        if list(map(int, store.buffer.ty.shape)) != shape or not is_single(
-            store.value, axes, known, parameters
-        ):
-            return False
-        known.add(store.buffer)
-    written = [one for one in parameters if one in known]
-    return len(written) == 1 and written[0].same_as(parameters[-1])
-
-
-def _equal(indices: Sequence[Any], wanted: Sequence[Any]) -> bool:
-    analyzer = Analyzer()
-    return len(indices) == len(wanted) and all(
-        analyzer.can_prove_equal(a, b) for a, b in zip(indices, wanted, strict=True)
-    )

@@ -64,7 +64,7 @@ class _Kernel:
         data, weights = self._arguments[self._layer.data], self._arguments[self._layer.weights]
         with T.sblock("tile"):
             span = (image, row, slice(pixel, pixel + self._pixels), channels)
-            ending = [self._read(number, index) for number, index in self._layer.reads(span)]
+            ending = [self._read(number, index) for number, index in self._layer.ending.reads(span)]
             T.reads(
                 data[image, top : top + self._high, left : left + self._wide, channels],
                 weights[0 : sizes.kernel[0], 0 : sizes.kernel[1], 0, channels],
@@ -114,7 +114,7 @@ class _Kernel:
                     sums[number] = T.bind(sums[number] + values[column] * weight)
         for number, value in enumerate(sums):
             index = [image, row, pixel + number, at]
-            ended = self._layer.ending(value, index, self._read, T.bind)
+            ended = self._layer.ending.value(value, index, self._read, T.bind)
             T.buffer_store(self._arguments[-1], ended, index)
 
     def _value(self, image: Any, row: Any, column: Any, at: Any, checked: bool) -> Any:

@@ -121,7 +121,7 @@ class _Kernel:
                 with T.sblock("multiply"):
                     first = group * plan.columns + panel * plan.panel
                     span = self._span(line, pixel, slice(first, first + plan.panel))
-                    ending = [self._read(one, index) for one, index in self._layer.reads(span)]
+                    ending = [self._read(one, index) for one, index in self._layer.ending.reads(span)]
                     weights = self._packed[
                         group,
                         panel,
@@ -162,7 +162,7 @@ class _Kernel:
         image, down, right = self._place(line, pixel)
         for row in range(self._rows):
             index = (image, down, right + row, first)
-            for number, at in self._layer.reads(index):
+            for number, at in self._layer.ending.reads(index):
                 if len(at) == len(index) and at[2] is index[2]:
                     prefetch(self._arguments[number][tuple(at)], self._plan.panel, False)
             prefetch(self._arguments[-1][index], self._plan.panel, True)
@@ -177,7 +177,7 @@ class _Kernel:
             with Where(*([channel < sizes.out_channels] if is_cut else [])):
                 index = [image, down, right, tirx.Ramp(channel, 1, plan.lanes)]
                 T.buffer_store(
-                    self._arguments[-1], self._layer.ending(value, index, self._read, T.bind), index
+                    self._arguments[-1], self._layer.ending.value(value, index, self._read, T.bind), index
                 )
 
     def _place(self, line: Any, pixel: Any) -> tuple[Any, Any, Any]:

@@ -1,87 +1,76 @@
-"""What follows a convolution: expressions of single elements, written anew for vectors of channels."""
+"""What follows a layer's sums, element by element, up to its output."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import tvm
 from tvm import tirx
-from tvm.ir.expr import Call, TensorLoad
 
-# From a buffer and indices to the value there.
-Load = Callable[[Any, Sequence[Any]], Any]
+from veltair.compiler.recipes.expressions import equal, evaluate, is_single, loads_of
+
+# From the number of a parameter and indices to the value there.
+Read = Callable[[int, Sequence[Any]], Any]
 
 
-def is_single(node: Any, axes: Sequence[Any], known: Collection[Any], parameters: Sequence[Any]) -> bool:
-    """Tell whether an expression reads single elements only, and can be computed for a vector of channels.
+@dataclass(frozen=True, slots=True, eq=False)
+class Ending:
+    """The blocks of a function after the one that computes its sums."""
 
-    `axes` are the variables of its block, the last one of channels; `known` are the buffers that are computed
-    element by element before it.
+    function: Any
+    sums: Any
+    following: tuple[Any, ...]
+
+    def reads(self, span: Sequence[Any]) -> list[Any]:
+        """Return what is read of parameters, as (number, index); `span` is the index of the sums."""
+        found = []
+        for block in self.following:
+            axes = {axis.var: one for axis, one in zip(block.iter_vars, span, strict=True)}
+            for load in loads_of(block.body.value):
+                if load.source in self.parameters:
+                    index = [axes.get(at, at) for at in load.indices]
+                    found.append((self.parameters.index(load.source), index))
+        return found
+
+    @property
+    def parameters(self) -> list[Any]:
+        """The function's parameters; the last one is its output."""
+        return list(self.function.params)
+
+    def value(self, sums: Any, index: Sequence[Any], read: Read, keep: Callable[[Any], Any]) -> Any:
+        """Return the layer's output at an index, of the sums there.
+
+        The last of `index` may be a vector; `read` reads a parameter of the function by its number. `keep`
+        gives a value that is used more than once a name.
+        """
+        known = {self.sums: sums}
+
+        def load(buffer: Any, at: Sequence[Any]) -> Any:
+            return known[buffer] if buffer in known else read(self.parameters.index(buffer), at)
+
+        for block in self.following:
+            axes = {axis.var: one for axis, one in zip(block.iter_vars, index, strict=True)}
+            known[block.body.buffer] = keep(evaluate(block.body.value, axes, load))
+        return known[self.parameters[-1]]
+
+
+def read_ending(function: Any, main: Any, following: Sequence[Any]) -> Ending | None:
+    """Return what follows a block of sums; None if it is more than operations on single elements of float32.
+
+    It is if the function has more than one output, or one of another shape than the sums.
     """
-    if isinstance(node, TensorLoad):
-        return _is_element(node, axes, known, parameters)
-    if isinstance(node, tirx.FloatImm | tirx.IntImm):
-        return True
-    if isinstance(node, Call) and str(node.op.name) not in _CALLS:
-        return False
-    operands = _operands(node)
-    return bool(operands) and all(is_single(one, axes, known, parameters) for one in operands)
-
-
-def loads_of(node: Any) -> Iterator[Any]:
-    """Yield what an expression reads."""
-    if isinstance(node, TensorLoad):
-        yield node
-    for operand in _operands(node):
-        yield from loads_of(operand)
-
-
-def evaluate(node: Any, axes: Mapping[Any, Any], load: Load) -> Any:
-    """Return an expression with its axes replaced; what is read as a vector makes it a vector."""
-    if isinstance(node, TensorLoad):
-        return load(node.source, [axes.get(at, at) for at in node.indices])
-    operands = [evaluate(one, axes, load) for one in _operands(node)]
-    if not operands:
-        return node
-    make = _CALLS[str(node.op.name)] if isinstance(node, Call) else type(node)
-    return make(*_alike(operands))
-
-
-def _is_element(load: Any, axes: Sequence[Any], known: Collection[Any], parameters: Sequence[Any]) -> bool:
-    indices = list(load.indices)
-    if load.source in known:
-        return len(indices) == len(axes) and all(a.same_as(b) for a, b in zip(indices, axes, strict=True))
-    of_axes = [axis for at in indices for axis in axes if at.same_as(axis)]
-    others = [at for at in indices if not any(at.same_as(axis) for axis in axes)]
-    channels = any(at.same_as(axes[-1]) for at in indices[:-1])
-    return (
-        load.source in parameters
-        and all(isinstance(at, tirx.IntImm) for at in others)
-        and len(of_axes) == len(set(of_axes))
-        and not channels  # a vector of channels is read as it lies
-    )
-
-
-def _operands(node: Any) -> list[Any]:
-    if isinstance(node, Call):
-        return list(node.args)
-    if isinstance(node, tirx.Select):
-        return [node.condition, node.true_value, node.false_value]
-    return [node.a, node.b] if type(node) in _BINARY else []
-
-
-def _alike(values: Sequence[Any]) -> list[Any]:
-    """Return values as vectors of equally many lanes, if one of them is a vector."""
-    lanes = max(_lanes(value) for value in values)
-    return [value if _lanes(value) == lanes else tirx.Broadcast(value, lanes) for value in values]
-
-
-def _lanes(value: Any) -> int:
-    return int(tvm.DataType(str(value.ty.dtype)).lanes)
-
-
-_BINARY = (
-    tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.LT, tirx.LE, tirx.GT, tirx.GE
-)  # fmt: skip
-_CALLS: dict[str, Callable[..., Any]] = {
-    f"tirx.{function.__name__}": function for function in (tirx.exp, tirx.tanh, tirx.erf, tirx.sigmoid)
-}
+    parameters = list(function.params)
+    shape = list(map(int, main.body.buffer.ty.shape))
+    known = {main.body.buffer}
+    for block in following:
+        axes = [axis.var for axis in block.iter_vars]
+        store = block.body
+        if not isinstance(store, tirx.BufferStore) or not equal(store.indices, axes):
+            return None
+        is_alike = list(map(int, store.buffer.ty.shape)) == shape
+        if not is_alike or not is_single(store.value, axes, known, parameters):
+            return None
+        known.add(store.buffer)
+    written = [one for one in parameters if one in known]
+    if len(written) != 1 or not written[0].same_as(parameters[-1]):
+        return None
+    return Ending(function, main.body.buffer, tuple(following))

@@ -6,14 +6,22 @@ from typing import Any
 
 from veltair.compiler.recipes.depthwise_plan import DepthwisePlan
 from veltair.compiler.recipes.direct_plan import DirectPlan
+from veltair.compiler.recipes.product_plan import ProductPlan
 from veltair.compiler.recipes.recipe import RecipeError, is_recipe
+from veltair.compiler.recipes.softmax_plan import SoftmaxPlan
 from veltair.compiler.recipes.winograd_plan import WinogradPlan
 
-Plan = WinogradPlan | DirectPlan | DepthwisePlan
-KINDS: dict[str, type[WinogradPlan] | type[DirectPlan] | type[DepthwisePlan]] = {
+Plan = WinogradPlan | DirectPlan | DepthwisePlan | ProductPlan | SoftmaxPlan
+# A union of types, for mypy does not take the type of a union.
+KINDS: dict[
+    str,
+    type[WinogradPlan] | type[DirectPlan] | type[DepthwisePlan] | type[ProductPlan] | type[SoftmaxPlan],
+] = {
     WinogradPlan.kind: WinogradPlan,
     DirectPlan.kind: DirectPlan,
     DepthwisePlan.kind: DepthwisePlan,
+    ProductPlan.kind: ProductPlan,
+    SoftmaxPlan.kind: SoftmaxPlan,
 }
 
 

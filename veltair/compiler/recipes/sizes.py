@@ -1,4 +1,4 @@
-"""The sizes of a convolution. Pure."""
+"""The sizes of convolutions and of products of matrices. Pure."""
 
 from dataclasses import dataclass
 
@@ -49,3 +49,13 @@ class Convolution:
         """Whether it reads anything beside its data."""
         rows, columns = self.reach
         return bool(self.top or self.left) or rows > self.height or columns > self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Matrices:
+    """How many pairs of matrices are multiplied, and their sizes: rows x depth by depth x columns."""
+
+    pairs: int
+    rows: int
+    columns: int
+    depth: int

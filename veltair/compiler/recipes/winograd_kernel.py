@@ -239,7 +239,7 @@ class _Kernel:
                 slice(first, first + count),
             )
             with T.sblock("finish"):
-                ending = [self._read(number, index) for number, index in self._layer.reads(span)]
+                ending = [self._read(number, index) for number, index in self._layer.ending.reads(span)]
                 T.reads(sums[0 : plan.products, row, 0 : plan.columns], *ending)
                 T.writes(output[span])
                 corner = [T.bind(one) for one in (image, down, right)]
@@ -263,7 +263,7 @@ class _Kernel:
                 for j, value in enumerate(line):
                     with Where(*([right + j < sizes.out_width] if rest_right and j >= rest_right else [])):
                         index = [image, down + i, right + j, tirx.Ramp(channel, 1, lanes)]
-                        ended = self._layer.ending(value, index, self._read, T.bind)
+                        ended = self._layer.ending.value(value, index, self._read, T.bind)
                         T.buffer_store(self._arguments[-1], ended, index)
 
     def _read(self, number: int, index: Sequence[Any]) -> Any:

@@ -1,6 +1,5 @@
 """A built model in memory: its kernels, its weights packed for each version, and buffers for queries."""
 
-import mmap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +17,8 @@ from veltair.compiler.build.build import CONSTANTS, LIBRARY, ModelPlan, read_pla
 from veltair.compiler.build.constants import MappedConstants
 from veltair.compiler.frontend.samples import random_samples
 from veltair.compiler.search.target import sleep_when_idle, spin_when_idle, use_all_cores
+from veltair.machine.models.activations import Life, place
+from veltair.machine.models.pages import anonymous
 
 Call = tuple[Any, tuple[Any, ...]]
 Versions = Sequence[Collection[int]]  # some versions of each layer
@@ -257,14 +258,15 @@ class Instance:
 
     `calls[layer][version]` is a kernel and its arguments; while a version is not loaded, its kernel is a
     `NotLoaded`. Loading or releasing a version puts a new call there: pointers taken from the old one dangle.
-    Activations that are no longer needed lend their memory to later ones of equal shape and dtype.
+    Activations that are no longer needed lend their memory to later ones.
     """
 
     def __init__(self, model: LoadedModel) -> None:
         """Allocate the activations and bind the calls."""
         self.model = model
         self.inputs = [tvm.runtime.empty(value.shape, value.dtype) for value in model.plan.inputs]
-        self._made = self.allocate(model.plan)
+        self._activations = Activations(model.plan)
+        self._made = self._activations.made
         self.outputs = [self._tensor(source) for source in model.plan.outputs]
         self.calls: list[list[Call]] = [
             [self._call(layer, version) for version in range(len(model.plan.of(layer)))]
@@ -274,7 +276,7 @@ class Instance:
     @property
     def nbytes(self) -> int:
         """Bytes of its inputs and activations, which no budget of a ModelMemory counts."""
-        return _total_bytes(tensor for group in (self.inputs, *self._made) for tensor in group)
+        return self._activations.nbytes + _total_bytes(self.inputs)
 
     def set_inputs(self, samples: Sequence[NDArray[Any]]) -> None:
         """Copy an array for each input in. Raises ValueError for too few, too many or other shapes."""
@@ -312,26 +314,34 @@ class Instance:
         kind, number, output = source
         return self.inputs[number] if kind == "input" else self._made[number][output]
 
-    @staticmethod
-    def allocate(plan: ModelPlan) -> list[list[Any]]:
-        """Return the outputs of each layer; layers whose lives do not overlap share memory."""
-        last_use = {number: len(plan.layers) for kind, number, _ in plan.outputs if kind == "layer"}
-        for reader, layer in enumerate(plan.layers):
-            for kind, number, _ in layer.inputs:
-                if kind == "layer":
-                    last_use[number] = max(reader, last_use.get(number, reader))
-        idle: dict[Any, list[Any]] = {}
-        made: list[list[Any]] = []
-        kinds = [list(zip(layer.outputs, layer.dtypes, strict=True)) for layer in plan.layers]
-        for number in range(len(plan.layers)):
-            made.append(
-                [idle[like].pop() if idle.get(like) else tvm.runtime.empty(*like) for like in kinds[number]]
-            )
-            for done in range(number + 1):
-                if last_use.get(done, done) == number:
-                    for like, tensor in zip(kinds[done], made[done], strict=True):
-                        idle.setdefault(like, []).append(tensor)
-        return made
+
+def _lives(plan: ModelPlan) -> dict[tuple[int, int], Life]:
+    """Return how long each output of each layer is needed, by layer and output."""
+    last_use = {number: len(plan.layers) for kind, number, _ in plan.outputs if kind == "layer"}
+    for reader, layer in enumerate(plan.layers):
+        for kind, number, _ in layer.inputs:
+            if kind == "layer":
+                last_use[number] = max(reader, last_use.get(number, reader))
+    return {
+        (number, output): Life(number, last_use.get(number, number), prod(shape) * np.dtype(dtype).itemsize)
+        for number, layer in enumerate(plan.layers)
+        for output, (shape, dtype) in enumerate(zip(layer.outputs, layer.dtypes, strict=True))
+    }
+
+
+class Activations:
+    """The outputs of each layer of a model; those whose lives do not overlap share memory."""
+
+    def __init__(self, plan: ModelPlan) -> None:
+        """Allocate them."""
+        lives = _lives(plan)
+        offsets, self.nbytes = place(list(lives.values()))
+        pages = anonymous(self.nbytes)
+        self.made: list[list[Any]] = [[] for _ in plan.layers]
+        for (number, output), offset in zip(lives, offsets, strict=True):
+            layer = plan.layers[number]
+            array = np.ndarray(layer.outputs[output], layer.dtypes[output], pages, offset)
+            self.made[number].append(_tensor_of(array))
 
 
 def _room(shape: Sequence[int], dtype: str) -> Any:
@@ -339,9 +349,7 @@ def _room(shape: Sequence[int], dtype: str) -> Any:
     nbytes = prod(shape) * np.dtype(dtype).itemsize
     if nbytes < SMALL_BYTES:
         return tvm.runtime.empty(shape, dtype)
-    # An allocator would keep what is freed for later, so that evicting a model gave nothing back.
-    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return _tensor_of(np.ndarray(shape, dtype, buffer=pages))
+    return _tensor_of(np.ndarray(shape, dtype, buffer=anonymous(nbytes)))
 
 
 def _total_bytes(tensors: Iterable[Any]) -> int:

@@ -1,0 +1,113 @@
+"""How a product of matrices is cut into tiles of sums, and which plans are worth a try. Pure."""
+
+from dataclasses import dataclass
+from itertools import product
+from math import ceil
+from typing import ClassVar
+
+from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
+from veltair.compiler.recipes.sizes import Matrices
+from veltair.compiler.registers import Registers
+
+FLOAT_BYTES = 4
+LEAST_LANES = 4
+# Fewer rows use each weight so seldom that only memory counts.
+LEAST_ROWS = 4
+MOST_VECTORS = 4
+ALL = 2**16  # rows, or panels: all that there are
+# Wanted rows of a block and panels of columns, for the shapes of tiles that are tried.
+_BLOCKS = ((24, ALL), (48, 4), (96, 4), (ALL, 1), (ALL, 2), (128, ALL))
+SHAPES = 2
+# A panel of weights is read again for each tile of rows, so that it should stay in the L2.
+PANEL_BYTES = 2**17
+
+
+@dataclass(frozen=True, slots=True)
+class ProductPlan:
+    """A way to multiply matrices.
+
+    A share computes `block` rows by `columns` columns; sums of `rows` by `vectors` registers of `lanes` stay
+    in registers over `depth` steps, and wait in memory between them where there are more.
+    """
+
+    kind: ClassVar[str] = "product"
+
+    block: int
+    columns: int
+    rows: int
+    vectors: int
+    lanes: int
+    depth: int
+
+    def __post_init__(self) -> None:
+        check_counts(self, {})
+        if self.lanes not in (4, 8, 16):
+            raise RecipeError(f"product.lanes is {self.lanes}; give 4, 8 or 16")
+        if self.block % self.rows:
+            raise RecipeError(f"product.block {self.block} is not a multiple of rows {self.rows}")
+        if self.columns % self.panel:
+            raise RecipeError(f"product.columns {self.columns} is not a multiple of panels of {self.panel}")
+        check_sums(self, self.rows * self.vectors)
+
+    def check_fits(self, sizes: Matrices, can_wait: bool) -> None:
+        """Raise RecipeError unless it multiplies matrices of these sizes; `can_wait` as for `plans`."""
+        if sizes.columns % self.lanes:
+            raise RecipeError(f"product: lanes of {self.lanes} do not divide {sizes.columns} columns")
+        if self.depth != sizes.depth and (sizes.depth % self.depth or not can_wait):
+            raise RecipeError(
+                f"product.depth {self.depth} does not divide a depth of one axis, {sizes.depth}"
+            )
+        check_within(self, "block", self.rows, sizes.rows)
+        check_within(self, "columns", self.panel, sizes.columns)
+
+    @property
+    def panel(self) -> int:
+        """Columns whose sums are in registers at once."""
+        return self.vectors * self.lanes
+
+
+def plans(sizes: Matrices, registers: Registers, can_wait: bool) -> list[ProductPlan]:
+    """Return ways to multiply matrices, each once; none where rows are few or columns fill no registers.
+
+    `can_wait` says that sums may wait in memory, see `ProductPlan`.
+    """
+    if sizes.columns % LEAST_LANES or sizes.rows < LEAST_ROWS:
+        return []
+    shapes = _shapes(sizes, registers)[:SHAPES]
+    found = [_plan(sizes, shape, wanted, can_wait) for shape, wanted in product(shapes, _BLOCKS)]
+    return list(dict.fromkeys(found))
+
+
+def _plan(
+    sizes: Matrices, shape: tuple[int, int, int], wanted: tuple[int, int], can_wait: bool
+) -> ProductPlan:
+    rows, vectors, lanes = shape
+    tiles, panels = ceil(sizes.rows / rows), ceil(sizes.columns / (vectors * lanes))
+    block = ceil(tiles / ceil(tiles / min(tiles, max(1, round(wanted[0] / rows)))))
+    columns = ceil(panels / ceil(panels / min(wanted[1], panels))) * vectors * lanes
+    most = PANEL_BYTES // (FLOAT_BYTES * vectors * lanes)
+    parts = ceil(sizes.depth / most) if can_wait else 1
+    depth = next(sizes.depth // count for count in range(parts, sizes.depth + 1) if sizes.depth % count == 0)
+    return ProductPlan(block * rows, columns, rows, vectors, lanes, depth)
+
+
+def _shapes(sizes: Matrices, registers: Registers) -> list[tuple[int, int, int]]:
+    """Return (rows, vectors, lanes) of the tiles of sums that keep a core busiest, the best first."""
+    widths = (registers.lanes, registers.lanes // 2, registers.lanes // 4)
+    lanes = max(width for width in widths if sizes.columns % width == 0)
+    count = sizes.columns // lanes
+    found = []
+    for vectors in range(1, min(MOST_VECTORS, count) + 1):
+        shapes = [
+            (_worth(sizes, registers, count, rows, vectors), rows * vectors, (rows, vectors, lanes))
+            for rows in range(1, min(registers.count, sizes.rows) + 1)
+            if registers.efficiency(rows, vectors) > 0
+        ]
+        found.append(max(shapes))
+    return [shape for *_, shape in sorted(found, reverse=True)]
+
+
+def _worth(sizes: Matrices, registers: Registers, count: int, rows: int, vectors: int) -> float:
+    """Return the share of a core's peak that a tile may reach, rounded, for nothing is that exact."""
+    used = sizes.rows / (ceil(sizes.rows / rows) * rows) * count / (ceil(count / vectors) * vectors)
+    return round(registers.efficiency(rows, vectors) * used, 2)

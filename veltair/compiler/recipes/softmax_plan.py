@@ -1,0 +1,42 @@
+"""How a softmax is cut into shares, and which plans are worth a try. Pure."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar
+
+from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_within
+from veltair.compiler.registers import Registers
+
+LEAST_LANES = 4
+# Shares into which rows are cut.
+_SHARES = (16, 64, 256, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxPlan:
+    """A way to compute a softmax: shares of `block` rows, in registers of `lanes`."""
+
+    kind: ClassVar[str] = "softmax"
+
+    block: int
+    lanes: int
+
+    def __post_init__(self) -> None:
+        check_counts(self, {})
+        if self.lanes not in (4, 8, 16):
+            raise RecipeError(f"softmax.lanes is {self.lanes}; give 4, 8 or 16")
+
+    def check_fits(self, rows: int, length: int) -> None:
+        """Raise RecipeError unless it computes a softmax of rows of a length."""
+        if length % self.lanes:
+            raise RecipeError(f"softmax: lanes of {self.lanes} do not divide rows of {length}")
+        check_within(self, "block", 1, rows)
+
+
+def plans(rows: int, length: int, registers: Registers) -> list[SoftmaxPlan]:
+    """Return ways to compute a softmax, each once; none where rows do not fill registers."""
+    if length % LEAST_LANES:
+        return []
+    widths = (registers.lanes, registers.lanes // 2, registers.lanes // 4)
+    lanes = max(width for width in widths if length % width == 0)
+    return [SoftmaxPlan(block, lanes) for block in dict.fromkeys(ceil(rows / shares) for shares in _SHARES)]
