@@ -279,19 +279,6 @@ def test_a_convolution_that_another_sum_follows_is_not_read() -> None:
     assert read_layer(function) is None
 
 
-def test_a_gate_before_a_convolution_is_a_layer_of_its_own_or_keeps_it_from_being_read() -> None:
-    convolution = node("Conv", ["e", "w"], ["y"], pads=[1, 1, 1, 1])
-    functions = functions_of(
-        [node("Mul", ["x", "g"], ["e"]), convolution],
-        {"x": (1, 8, 7, 7), "g": (1, 8, 1, 1)},
-        (1, 8, 7, 7),
-        w=WEIGHTS,
-    )
-    for name, function in functions.items():
-        layer = read_layer(function)
-        assert layer is None or "multiply" not in name
-
-
 def test_the_importer_gives_a_case_one_layer_of_a_convolution() -> None:
     model = make_onnx(
         [node("Conv", ["x", "w"], ["y"])], {"x": (1, 8, 7, 7)}, {"y": (1, 8, 5, 5)}, {"w": WEIGHTS}
