@@ -132,16 +132,6 @@ def test_a_convolution_of_half_precision_is_not_read() -> None:
     assert read_layer(convolve(data, weights, data, weights)) is None
 
 
-def test_a_transposed_convolution_is_not_read() -> None:
-    functions = functions_of(
-        [node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])],
-        {"x": (1, 8, 5, 5)},
-        (1, 8, 11, 11),
-        w=WEIGHTS,
-    )
-    assert all(read_layer(function) is None for function in functions.values())
-
-
 def convolve(data: Any, weights: Any, *given: Any, ending: Any = None) -> Any:
     """Return a function of a 3 x 3 convolution without padding of 6 x 6 pixels, and what is made of it."""
     down, right, depth = (
@@ -182,12 +172,22 @@ def test_a_convolution_written_by_hand_is_read() -> None:
         ((1, 8, 8, 8), lambda sums, n, i, j, c: sums[n, i // 2, j // 2, c]),
         ((1, 4, 4, 8), lambda sums, n, i, j, c: sums[n, j, i, c]),
         ((1, 4, 4, 8), lambda sums, n, i, j, c: sums[n, i, j, 7 - c]),
+        ((1, 8, 4, 4), lambda sums, n, c, i, j: sums[n, i, j, c]),
         ((1, 2, 4, 8), lambda sums, n, i, j, c: sums[n, i, j, c]),
         ((1, 128), lambda sums, n, i: sums[n, i // 32, i % 32 // 8, i % 8]),
         ((1, 4, 4, 8), lambda sums, n, i, j, c: sums[n, i, j, c] + sums[n, i, j, 0]),
         ((1, 4, 4, 8), lambda sums, n, i, j, c: sums[n, i, j, c] + tirx.Cast("float32", i)),
     ],
-    ids=["upsampled", "transposed", "mirrored", "cut", "flattened", "of another channel", "of its row"],
+    ids=[
+        "upsampled",
+        "transposed",
+        "mirrored",
+        "channels first",
+        "cut",
+        "flattened",
+        "of another channel",
+        "of its row",
+    ],
 )
 def test_what_does_not_follow_element_by_element_is_not_read(shape: tuple[int, ...], make: Any) -> None:
     assert read_layer(follow(shape, make)) is None
