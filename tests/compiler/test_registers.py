@@ -38,5 +38,5 @@ def test_registers_that_are_all_in_use_are_enough() -> None:
 )
 def test_no_tile_is_faster_than_its_core(rows: int, vectors: int, registers: Registers) -> None:
     assert 0.0 <= registers.efficiency(rows, vectors) <= 1.0
-    # Of a sum of its own is a register, and so is what it reads.
+    # Each sum takes a register, and what it reads takes more.
     assert rows * vectors < registers.count or registers.efficiency(rows, vectors) == 0.0

@@ -28,9 +28,11 @@ def depthwise(size: int, channels: int, kernel: int = 3, stride: int = 1) -> Con
 
 @st.composite
 def convolutions(draw: st.DrawFn) -> Convolution:
-    """Draw the sizes of a convolution, of one pixel to a whole image, dense or depthwise."""
+    """Draw the sizes of a convolution, of one pixel to a whole image, dense or depthwise, often 3 x 3."""
+    is_plain = draw(st.booleans())
     kernel, stride, dilation = (
-        draw(st.tuples(st.integers(1, most), st.integers(1, most))) for most in (7, 3, 2)
+        (plain, plain) if is_plain else draw(st.tuples(st.integers(1, most), st.integers(1, most)))
+        for plain, most in ((3, 7), (1, 3), (1, 2))
     )
     out = draw(st.tuples(st.integers(1, 230), st.integers(1, 230)))
     reach = [

@@ -132,16 +132,6 @@ def test_a_convolution_of_half_precision_is_not_read() -> None:
     assert read_layer(convolve(data, weights, data, weights)) is None
 
 
-def test_a_transposed_convolution_is_not_read() -> None:
-    functions = functions_of(
-        [node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])],
-        {"x": (1, 8, 5, 5)},
-        (1, 8, 11, 11),
-        w=WEIGHTS,
-    )
-    assert all(read_layer(function) is None for function in functions.values())
-
-
 def convolve(data: Any, weights: Any, *given: Any, ending: Any = None) -> Any:
     """Return a function of a 3 x 3 convolution without padding of 6 x 6 pixels, and what is made of it."""
     down, right, depth = (
@@ -182,12 +172,22 @@ def test_a_convolution_written_by_hand_is_read() -> None:
         ((1, 8, 8, 8), lambda sums, n, i, j, c: sums[n, i // 2, j // 2, c]),
         ((1, 4, 4, 8), lambda sums, n, i, j, c: sums[n, j, i, c]),
         ((1, 4, 4, 8), lambda sums, n, i, j, c: sums[n, i, j, 7 - c]),
+        ((1, 8, 4, 4), lambda sums, n, c, i, j: sums[n, i, j, c]),
         ((1, 2, 4, 8), lambda sums, n, i, j, c: sums[n, i, j, c]),
         ((1, 128), lambda sums, n, i: sums[n, i // 32, i % 32 // 8, i % 8]),
         ((1, 4, 4, 8), lambda sums, n, i, j, c: sums[n, i, j, c] + sums[n, i, j, 0]),
         ((1, 4, 4, 8), lambda sums, n, i, j, c: sums[n, i, j, c] + tirx.Cast("float32", i)),
     ],
-    ids=["upsampled", "transposed", "mirrored", "cut", "flattened", "of another channel", "of its row"],
+    ids=[
+        "upsampled",
+        "transposed",
+        "mirrored",
+        "channels first",
+        "cut",
+        "flattened",
+        "of another channel",
+        "of its row",
+    ],
 )
 def test_what_does_not_follow_element_by_element_is_not_read(shape: tuple[int, ...], make: Any) -> None:
     assert read_layer(follow(shape, make)) is None
@@ -245,17 +245,38 @@ def test_padding_that_cuts_the_data_is_not_read(first: int, last: int) -> None:
     assert read_layer(pad(0.0, first, last)) is None
 
 
-def test_a_gate_before_a_convolution_is_a_layer_of_its_own_or_keeps_it_from_being_read() -> None:
-    convolution = node("Conv", ["e", "w"], ["y"], pads=[1, 1, 1, 1])
-    functions = functions_of(
-        [node("Mul", ["x", "g"], ["e"]), convolution],
-        {"x": (1, 8, 7, 7), "g": (1, 8, 1, 1)},
-        (1, 8, 7, 7),
-        w=WEIGHTS,
+def test_padding_of_channels_is_not_read() -> None:
+    data, weights = te.placeholder((1, 6, 6, 6), name="data"), placeholders()[1]
+    padded = te.compute(
+        (1, 6, 6, 8),
+        lambda n, i, j, c: te.if_then_else(
+            te.all(c >= 1, c < 7), data[n, i, j, c - 1], tirx.const(0.0, "float32")
+        ),
+        name="padded",
     )
-    for name, function in functions.items():
-        layer = read_layer(function)
-        assert layer is None or "multiply" not in name
+    assert read_layer(convolve(padded, weights, data, weights)) is None
+
+
+def test_a_depthwise_convolution_of_some_channels_is_not_read() -> None:
+    data, weights = te.placeholder((1, 6, 6, 8), name="data"), te.placeholder((3, 3, 1, 4), name="weights")
+    down, right, depth = (
+        te.reduce_axis((0, extent), name=name) for name, extent in (("d", 3), ("r", 3), ("k", 1))
+    )
+    sums = te.compute(
+        (1, 4, 4, 4),
+        lambda n, i, j, c: te.sum(
+            data[n, i + down, j + right, c + depth] * weights[down, right, depth, c],
+            axis=[down, right, depth],
+        ),
+        name="sums",
+    )
+    assert read_layer(te.create_prim_func([data, weights, sums])) is None
+
+
+def test_a_convolution_that_another_sum_follows_is_not_read() -> None:
+    pixel = te.reduce_axis((0, 4), name="pixel")
+    function = follow((1, 4, 8), lambda sums, n, i, c: te.sum(sums[n, i, pixel, c], axis=pixel))
+    assert read_layer(function) is None
 
 
 def test_the_importer_gives_a_case_one_layer_of_a_convolution() -> None:
