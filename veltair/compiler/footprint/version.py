@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 
-# Found by the evolutionary search, written by hand in schedules.py, or a recipe of winograd/recipes.py.
+# Found by the evolutionary search, written by hand in schedules.py, or a kernel of recipes/.
 Origin = Literal["search", "schedule", "recipe"]
 
 

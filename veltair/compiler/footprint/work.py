@@ -1,16 +1,22 @@
 """How much a piece of TIR computes: scalar arithmetic operations. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import tvm
 from tvm import tirx
 
-_ARITHMETIC = (
-    *(tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Mod),
-    *(tirx.FloorDiv, tirx.FloorMod, tirx.Min, tirx.Max),
+# Types are compared as they are: isinstance of TVM's classes takes most of an analysis.
+_ARITHMETIC = frozenset(
+    (
+        *(tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Mod),
+        *(tirx.FloorDiv, tirx.FloorMod, tirx.Min, tirx.Max),
+    )
 )
+_WRAPPED = frozenset((tirx.Cast, tirx.Broadcast))
+# They hold nothing that is computed as floats.
+_LEAVES = frozenset((tirx.Var, tirx.IntImm, tirx.FloatImm, tirx.Ramp, tvm.ir.expr.TensorLoad))
 
 
 def count_operations(statement: Any) -> int:
@@ -49,29 +55,26 @@ def allocations(statement: Any) -> Iterator[Any]:
 
 
 def _in_expression(node: Any) -> int:
-    if branches := _branches(node):
-        return max(map(_in_expression, branches))
+    kind = type(node)
+    if kind in _LEAVES:
+        return 0
+    if kind in _ARITHMETIC:
+        return _lanes(str(node.ty.dtype)) + _in_expression(node.a) + _in_expression(node.b)
+    if kind in _WRAPPED:
+        return _in_expression(node.value)
+    if kind is tirx.Select:
+        return max(_in_expression(node.true_value), _in_expression(node.false_value))
+    if kind is tirx.Let:
+        return _in_expression(node.value) + _in_expression(node.body)
+    return _in_call(node) if kind is tvm.ir.Call else 0
+
+
+def _in_call(call: Any) -> int:
+    if getattr(call.op, "name", "").endswith("if_then_else"):
+        return max(map(_in_expression, call.args[1:]))
     # A call that gives an address computes nothing, and has no dtype.
-    counts = isinstance(node, (*_ARITHMETIC, tvm.ir.Call)) and hasattr(node.ty, "dtype")
-    own = _lanes(str(node.ty.dtype)) if counts else 0
-    return own + sum(map(_in_expression, _operands(node)))
-
-
-def _branches(node: Any) -> Sequence[Any]:
-    if isinstance(node, tirx.Select):
-        return node.true_value, node.false_value
-    is_call = isinstance(node, tvm.ir.Call)
-    return node.args[1:] if is_call and getattr(node.op, "name", "").endswith("if_then_else") else ()
-
-
-def _operands(node: Any) -> Sequence[Any]:
-    if isinstance(node, _ARITHMETIC):
-        return node.a, node.b
-    if isinstance(node, tirx.Cast | tirx.Broadcast):
-        return (node.value,)
-    if isinstance(node, tirx.Let):
-        return node.value, node.body
-    return node.args if isinstance(node, tvm.ir.Call) else ()
+    own = _lanes(str(call.ty.dtype)) if hasattr(call.ty, "dtype") else 0
+    return own + sum(map(_in_expression, call.args))
 
 
 @cache
