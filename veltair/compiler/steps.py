@@ -146,8 +146,9 @@ def build_model(
     trials: int,
     folder: Path,
     cache: Path | None = None,
+    cpu: str = "auto",
 ) -> ModelPlan:
-    """Build the versions of a model's layers that are chosen for this CPU into one library for it.
+    """Build the versions of a model's layers that are chosen into one library for a CPU ("auto": this one).
 
     `cores` is this machine's core count, `trials` what a search would take for a structure that is missing.
     Raises StoreError that names the layers which no store serves.
@@ -158,10 +159,10 @@ def build_model(
         print(f"{imported.model.name}: {line}", flush=True)
     if served.missing:
         raise StoreError(_missing_text(imported, served.missing, trials))
-    _report_stores(imported.model.name, served)
+    _report_stores(imported.model.name, served, cpu)
     chosen = choose(served.candidates, selection, rounds_costs(doubling(cores)))
     search_cores = max(read_info(store).cores for store in stores)
-    plan = build(imported, chosen, cpu_target(search_cores), folder, cache)
+    plan = build(imported, chosen, cpu_target(search_cores, cpu), folder, cache)
     table = versions_table(imported, plan)
     write_atomically({folder / VERSIONS: table.to_csv(index=False, lineterminator="\n").encode()})
     print(
@@ -211,13 +212,14 @@ def _constant_dtypes(imported: ImportedModel) -> Mapping[str, dict[int, Any]]:
     }
 
 
-def _report_stores(model: str, served: ServedStores) -> None:
+def _report_stores(model: str, served: ServedStores, cpu: str) -> None:
     """Say which store serves which structures, for its candidates may have been measured elsewhere."""
+    target = host_cpu() if cpu == "auto" else cpu
     for store, count in Counter(served.stores.values()).items():
         names = [structure for structure, index in served.stores.items() if index == store]
         print(
             f"{model}: {count} of {len(served.stores)} structures from candidates measured on "
-            f"{read_info(store).cpu} ({store}), built anew for {host_cpu()}: {', '.join(names)}",
+            f"{read_info(store).cpu} ({store}), built anew for {target}: {', '.join(names)}",
             flush=True,
         )
 

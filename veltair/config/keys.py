@@ -166,6 +166,18 @@ class Qos(Section):
     ] = 0.95
 
 
+class Build(Section):
+    """The compilation of versions."""
+
+    cpu: Annotated[
+        Literal["auto", "x86-64-v3", "x86-64-v4"],
+        key(
+            "CPU that kernels are built for, which this one must be able to run; `auto`: this one; "
+            "`x86-64-v3`: any with AVX2, `x86-64-v4`: any with AVX-512. Shipped candidates are those it runs"
+        ),
+    ] = "auto"
+
+
 class Oracle(Section):
     """The comparison of outputs with ONNX Runtime."""
 
@@ -278,6 +290,7 @@ class Config(Section):
     qos: Annotated[Qos, key("latency targets")] = Qos()
     search: Annotated[Search, key("the search for candidates")] = Search()
     select: Annotated[Select, key("the choice of versions among the candidates")] = Select()
+    build: Annotated[Build, key("the compilation of versions")] = Build()
     oracle: Annotated[Oracle, key("the comparison of outputs with ONNX Runtime")] = Oracle()
     profile: Annotated[Profile, key("the cost tables")] = Profile()
     measured: Annotated[Measured, key("serving on this machine")] = Measured()

@@ -47,7 +47,7 @@ rule benchmarks_compiler:
     params:
         **STEP.of(
             "evaluation.benchmarks.compiler:write_compiler",
-            lambda wildcards: [("oracle",), ("select",), ("search",)],
+            lambda wildcards: [("oracle",), ("select",), ("search",), ("build",)],
         ),
         models=MODEL_FILES,
         builds=BUILDS,

@@ -1,4 +1,5 @@
 # The configuration, checked before any work; where each result lies; and what rules pass to their steps.
+from veltair.compiler.select.store import StoreError
 from veltair.config import ConfigError, check_environment, load
 from veltair.data import shipped
 from veltair.evaluation.experiment import reads
@@ -29,7 +30,10 @@ FIGURES = {"figures": Path(SETTINGS.figures.folder), "formats": list(SETTINGS.fi
 # Records that the label UNVALIDATED follows: every simulated result is made anew once one is added.
 VALIDATIONS = sorted(map(str, shipped("validation").glob("*.json")))
 BUILDS = {model: str(folder) for model, folder in LAYOUT.builds().items()}
-STORES = [str(folder) for folder in LAYOUT.stores()]
+try:
+    STORES = [str(folder) for folder in LAYOUT.stores()]
+except StoreError as error:
+    sys.exit(f"error: {error}")
 ENVIRONMENT = "../../environment.yml"
 SCRIPT = "../scripts/step.py"
 LOGS = LAYOUT.results / "logs"

@@ -72,6 +72,7 @@ rule build:
         trials=SETTINGS.search.trials,
         folder=subpath(output.plan, parent=True),
         cache=str(R / "cache"),
+        cpu=SETTINGS.build.cpu,
     log:
         LOGS / "build" / "{model}.log",
     conda:

@@ -8,8 +8,10 @@ from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select import store as store_module
 from veltair.compiler.select.shipped import (
+    INSTRUCTION_SETS,
     SHIPPED,
     ServedStores,
+    cpu_flags,
     host_flags,
     serve,
     shipped_records,
@@ -126,3 +128,15 @@ def test_a_store_that_cannot_be_read_is_not_passed_over(root: Path) -> None:
 def test_what_is_shipped_is_whole() -> None:
     for folder in shipped_stores(SHIPPED, AVX512):
         assert serve([folder], []).damaged == ()
+
+
+def test_kernels_for_avx2_come_from_its_store_on_a_cpu_with_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("veltair.compiler.select.shipped.host_flags", lambda: frozenset({*AVX512, *AVX2}))
+    assert cpu_flags("x86-64-v3") == INSTRUCTION_SETS["avx2"]
+    assert cpu_flags("auto") >= cpu_flags("x86-64-v4") >= cpu_flags("x86-64-v3")
+
+
+def test_kernels_that_this_cpu_cannot_run_are_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("veltair.compiler.select.shipped.host_flags", lambda: frozenset(AVX2))
+    with pytest.raises(StoreError, match=r"build\.cpu is x86-64-v4, but this CPU lacks avx512bw"):
+        cpu_flags("x86-64-v4")

@@ -24,9 +24,7 @@ def cpu_target(search_cores: int, cpu: str = "auto") -> Any:
     """
     name = host_cpu() if cpu == "auto" else cpu
     if not llvm_is_valid_cpu(name, "x86_64"):
-        raise ValueError(
-            f"build.target_cpu {name!r} is not a CPU that LLVM knows; write auto or, say, {GENERIC_X86}"
-        )
+        raise ValueError(f"{name!r} is not a CPU that LLVM knows; write auto or, say, {GENERIC_X86}")
     return Target({"kind": "llvm", "mcpu": name, "num-cores": search_cores})
 
 

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from veltair.compiler.footprint.version import Candidate
-from veltair.compiler.select.store import FILES, damaged_structures, find_candidates, outdated_structures
+from veltair.compiler.select.store import (
+    FILES,
+    StoreError,
+    damaged_structures,
+    find_candidates,
+    outdated_structures,
+)
 from veltair.data import shipped
 from veltair.provenance import CPU_INFO
 
@@ -16,6 +22,11 @@ AVX512, AVX2 = "avx512", "avx2"
 INSTRUCTION_SETS = {
     AVX512: frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
     AVX2: frozenset({"avx2", "fma"}),
+}
+# By the names that `build.cpu` has, what such a CPU can do.
+CPU_FLAGS = {
+    "x86-64-v3": INSTRUCTION_SETS[AVX2],
+    "x86-64-v4": INSTRUCTION_SETS[AVX2] | INSTRUCTION_SETS[AVX512],
 }
 
 
@@ -51,6 +62,19 @@ def shipped_records(root: Path = RECORDS, flags: Collection[str] | None = None) 
     return [
         root / name for name, needed in INSTRUCTION_SETS.items() if needed <= here and (root / name).is_dir()
     ]
+
+
+def cpu_flags(cpu: str) -> frozenset[str]:
+    """Return what a CPU of a name in `CPU_FLAGS` can do; "auto" is this one.
+
+    Raises StoreError where this CPU cannot run what is built for the other.
+    """
+    here = host_flags()
+    if cpu == "auto":
+        return here
+    if lacking := CPU_FLAGS[cpu] - here:
+        raise StoreError(f"build.cpu is {cpu}, but this CPU lacks {', '.join(sorted(lacking))}; write auto")
+    return CPU_FLAGS[cpu]
 
 
 def host_flags() -> frozenset[str]:

@@ -76,7 +76,10 @@ def write_compiler(config: Config, files: CompilerFiles, output: Path) -> None:
     built = BUILT if BUILT in files.models else first
     with TemporaryDirectory() as folder:
         selection = Selection(**config.select.model_dump())
-        order = (files.stores, selection, machine.cores, config.search.trials, Path(folder))
+        order = (
+            *(files.stores, selection, machine.cores, config.search.trials),
+            *(Path(folder), None, config.build.cpu),
+        )
         seconds = _timed(build_model, files.models[built], *order)
         figures[f"build_s_{built}"] = median_result((seconds,), "s, all versions, nothing cached", COMMAND)
     with TemporaryDirectory() as folder:
@@ -207,7 +210,7 @@ def search_figures(
     On a machine of one core the comparison of passes is left out, as a co-runner has no core there.
     """
     settings = SearchSettings(trials=SEARCH_TRIALS, seed=config.search.seed)
-    target = cpu_target(config.search.cores)
+    target = cpu_target(config.search.cores, config.build.cpu)
     functions = heaviest(imported, SEARCHED_LAYERS)
 
     def search_all(chosen: Mapping[str, Any], index: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from veltair.compiler.select.shipped import INSTRUCTION_SETS, SHIPPED, shipped_stores
+from veltair.compiler.select.shipped import INSTRUCTION_SETS, SHIPPED, cpu_flags, shipped_stores
 from veltair.compiler.select.store import FILES
 from veltair.config import Config, ConfigError
 from veltair.config.vary import is_baseline
@@ -85,8 +85,12 @@ class Layout:
         return self.shipped_candidates() + [self.search / file for file in FILES if self.searches]
 
     def stores(self) -> list[Path]:
-        """Return the folders that versions are chosen from: those that this CPU can run, and our own."""
-        shipped = shipped_stores() if self.config.search.reuse else []
+        """Return the folders that versions are chosen from: those that `build.cpu` can run, and our own.
+
+        Raises StoreError where this CPU cannot run what is built for that one.
+        """
+        flags = cpu_flags(self.config.build.cpu)
+        shipped = shipped_stores(flags=flags) if self.config.search.reuse else []
         return shipped + ([self.search] if self.searches else [])
 
     def builds(self) -> dict[str, Path]:
