@@ -61,10 +61,12 @@ def read_product(function: Any) -> Product | None:
     main = blocks[0]
     kinds = [int(axis.iter_type) for axis in main.iter_vars]
     factors = product_of(main) if is_float32(blocks) and kinds == sorted(kinds) else None
+    if factors is None:
+        return None
     ending = read_ending(function, main, blocks[1:])
     spatial = tuple(axis for axis in main.iter_vars if int(axis.iter_type) == 0)
     reduced = tuple(axis for axis in main.iter_vars if int(axis.iter_type) == 2)
-    if factors is None or ending is None or len(spatial) < 2 or not reduced:
+    if ending is None or len(spatial) < 2 or not reduced:
         return None
     if not equal(main.body.indices, [axis.var for axis in spatial]):
         return None
