@@ -93,7 +93,8 @@ def _placed(
         if _has(data.indices, axis.var) and not _has(weights.indices, axis.var)
     ]
     depths = all(_has(load.indices, axis.var) for load in (data, weights) for axis in reduced)
-    if not plain or not rows or not depths or _has(data.indices, column):
+    diagonal = _has(weights.indices[:-1], column)  # its columns are no vector
+    if not plain or not rows or not depths or diagonal or _has(data.indices, column):
         return None
     if not weights.indices[-1].same_as(column) or not data.indices[-1].same_as(reduced[-1].var):
         return None
