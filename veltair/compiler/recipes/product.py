@@ -100,9 +100,12 @@ def _placed(
         return None
     number = parameters.index(weights.source)
     free = function.attrs.get("layout_free_buffers", ()) if function.attrs else ()
+    # What else reads the weights reads them as they were.
+    others = {read for read, _ in ending.reads([axis.var for axis in spatial])}
+    is_packed = number in [int(one) for one in free] and number not in others
     return Product(
         spatial, reduced, rows[-1], parameters.index(data.source), tuple(data.indices), number,
-        tuple(weights.indices), number in [int(one) for one in free], ending,
+        tuple(weights.indices), is_packed, ending,
     )  # fmt: skip
 
 
