@@ -96,17 +96,26 @@ def _placed(
     diagonal = _has(weights.indices[:-1], column)  # its columns are no vector
     if not plain or not rows or not depths or diagonal or _has(data.indices, column):
         return None
+    # An Einsum has its axes in the order of their letters.
+    reduced = tuple(sorted(reduced, key=lambda axis: _place(data.indices, axis.var)))
     if not weights.indices[-1].same_as(column) or not data.indices[-1].same_as(reduced[-1].var):
         return None
     number = parameters.index(weights.source)
-    free = function.attrs.get("layout_free_buffers", ()) if function.attrs else ()
-    # What else reads the weights reads them as they were.
-    others = {read for read, _ in ending.reads([axis.var for axis in spatial])}
-    is_packed = number in [int(one) for one in free] and number not in others
     return Product(
         spatial, reduced, rows[-1], parameters.index(data.source), tuple(data.indices), number,
-        tuple(weights.indices), is_packed, ending,
+        tuple(weights.indices), _is_free(function, number, spatial, ending), ending,
     )  # fmt: skip
+
+
+def _is_free(function: Any, number: int, spatial: tuple[Any, ...], ending: Ending) -> bool:
+    """Tell whether weights may be laid out anew: as constants that what follows does not read too."""
+    free = function.attrs.get("layout_free_buffers", ()) if function.attrs else ()
+    others = {read for read, _ in ending.reads([axis.var for axis in spatial])}
+    return number in [int(one) for one in free] and number not in others
+
+
+def _place(indices: Sequence[Any], variable: Any) -> int:
+    return [at.same_as(variable) for at in indices].index(True)
 
 
 def _has(indices: Sequence[Any], variable: Any) -> bool:
