@@ -1,24 +1,16 @@
-"""Layers of one convolution: imported from ONNX, answered by ONNX Runtime, and computed by recipes."""
+"""Layers of one convolution: imported from ONNX, and answered by ONNX Runtime."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-import tvm
-from numpy.typing import NDArray
-from tvm.ir import IRModule
-from tvm.tirx import build as tvm_build
 
-from tests.support.onnx_builders import make_onnx, node, relative_error, run_onnx
+from tests.support.onnx_builders import make_onnx, node, run_onnx
+from tests.support.recipe_kernels import Answered, Array
 from veltair.compiler.frontend.importer import ImportedModel, LayerCall, Source, import_model
-from veltair.compiler.recipes.recipes import generated
-from veltair.compiler.search.intrinsics import vectorise_math
-from veltair.compiler.search.prepacked import Prepacked, split_prepacked
-from veltair.compiler.search.target import cpu_target
 
-Array = NDArray[np.float32]
 ENDINGS = ("none", "bias", "relu", "prelu", "relu6", "swish", "residual")
 
 
@@ -49,15 +41,6 @@ class Case:
             )
         )
         return rows, columns
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answered:
-    """A layer's function, its arguments but the output, and ONNX Runtime's answer."""
-
-    function: Any
-    arguments: tuple[Array, ...]
-    answer: Array
 
 
 def model_of(case: Case) -> onnx.ModelProto:
@@ -124,39 +107,6 @@ def answered_model(model: onnx.ModelProto, seed: int = 0) -> Answered:
         for source in call.inputs
     ]
     return Answered(call.function, tuple(arguments), np.ascontiguousarray(answer.transpose(0, 2, 3, 1)))
-
-
-def outputs_of(layer: Answered, recipes: Sequence[Mapping[str, Any]], target: Any) -> list[Array]:
-    """Return what the kernels of recipes make of a layer's arguments; all are compiled at once."""
-    split = [
-        split_prepacked(generated(layer.function, recipe)["main"], f"kernel{number}")
-        for number, recipe in enumerate(recipes)
-    ]
-    vectorise_math()
-    functions = {name: function for one in split for name, function in one.functions.items()}
-    library = tvm_build(IRModule(functions), target=target)
-    return [_run(library, one, layer) for one in split]
-
-
-def worst_error(layer: Answered, recipes: Sequence[Mapping[str, Any]], target: Any = None) -> float:
-    """Return the largest relative error of the kernels of recipes; without a target, for AVX2."""
-    outputs = outputs_of(layer, recipes, target or cpu_target(64, "x86-64-v3"))
-    # NaN, of a number that was never written, must not be lost.
-    return float(np.max([relative_error(output, layer.answer) for output in outputs], initial=0.0))
-
-
-def _run(library: Any, kernel: Prepacked, layer: Answered) -> Array:
-    given = [tvm.runtime.tensor(array) for array in layer.arguments]
-    # Not zeros: what a kernel leaves out must be seen.
-    made = [np.full(shape, np.nan, np.float32) for shape in (*kernel.packed_shapes, layer.answer.shape)]
-    *packed, output = map(tvm.runtime.tensor, made)
-    if kernel.packer:
-        library[kernel.packer](*(given[index] for index in kernel.packed), *packed)
-    for index, tensor in zip(kernel.packed, packed, strict=True):
-        given[index] = tensor
-    library[kernel.kernel](*given, output)
-    found: Array = output.numpy()
-    return found
 
 
 def _as_given(imported: ImportedModel, source: Source, samples: Sequence[Array]) -> Array:

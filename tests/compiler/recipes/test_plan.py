@@ -10,15 +10,18 @@ from veltair.compiler.recipes import depthwise_plan, direct_plan, winograd_plan
 from veltair.compiler.recipes.depthwise_plan import DepthwisePlan
 from veltair.compiler.recipes.direct_plan import DirectPlan
 from veltair.compiler.recipes.plan import KINDS, Plan, parse
+from veltair.compiler.recipes.product_plan import ProductPlan
 from veltair.compiler.recipes.recipe import RecipeError, recipe_of
 from veltair.compiler.recipes.sizes import Convolution
+from veltair.compiler.recipes.softmax_plan import SoftmaxPlan
 from veltair.compiler.recipes.winograd_plan import WinogradPlan
 from veltair.compiler.registers import AVX2, AVX512, Registers
 
 WINOGRAD = WinogradPlan(4, "fused", 12, 32, 6, 2, 8)
 DIRECT = DirectPlan("copied", 5, 32, 6, 2, 8)
 DEPTHWISE = DepthwisePlan("pixels", 4, 16, 7, 8)
-PLANS = {"winograd": WINOGRAD, "direct": DIRECT, "depthwise": DEPTHWISE}
+PRODUCT = ProductPlan(12, 32, 6, 2, 8, 64)
+PLANS = {plan.kind: plan for plan in (WINOGRAD, DIRECT, DEPTHWISE, PRODUCT, SoftmaxPlan(24, 8))}
 WORDS = ("scheme", "order")
 COUNTS = [(kind, name) for kind, plan in PLANS.items() for name in recipe_of(plan)[kind] if name not in WORDS]
 # What JSON may hold where a whole number of 1 or more is wanted.
@@ -68,11 +71,16 @@ def test_lanes_that_no_register_has_are_refused(kind: str, lanes: int) -> None:
         (tampered("winograd", columns=24), r"winograd\.columns 24 is not a multiple of panels of 16"),
         (tampered("direct", columns=8), r"direct\.columns 8 is not a multiple of panels of 16"),
         (tampered("depthwise", channels=12), r"depthwise\.channels 12 do not fill registers of 8"),
+        (tampered("product", block=13), r"product\.block 13 is not a multiple of rows 6"),
+        (tampered("product", block=3), r"product\.block 3 is not a multiple of rows 6"),
+        (tampered("product", columns=24), r"product\.columns 24 is not a multiple of panels of 16"),
         # No CPU has more than 32 registers, and each sum is code of its own.
         (tampered("winograd", block=17, rows=17), "winograd: 34 sums in registers; give 32 or fewer"),
         (tampered("direct", rows=17), "direct: 34 sums in registers; give 32 or fewer"),
         (tampered("direct", vectors=6, columns=48), "direct: 36 sums in registers; give 32 or fewer"),
         (tampered("depthwise", pixels=33), "depthwise: 33 sums in registers; give 32 or fewer"),
+        (tampered("product", rows=17, block=17), "product: 34 sums in registers; give 32 or fewer"),
+        (tampered("product", vectors=6, columns=48), "product: 36 sums in registers; give 32 or fewer"),
     ],
 )
 def test_numbers_that_do_not_go_together_are_refused(recipe: Any, message: str) -> None:

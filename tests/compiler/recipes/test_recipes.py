@@ -1,6 +1,5 @@
 """Which recipes a layer has, and that their kernels answer as ONNX Runtime does."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,40 +8,21 @@ import pytest
 from hypothesis import Phase, example, given, settings
 
 from tests.support.convolution_cases import Sort, cases
-from tests.support.convolution_layers import (
-    ENDINGS,
-    Answered,
-    Case,
-    answered,
-    answered_model,
-    function_of,
-    worst_error,
-)
+from tests.support.convolution_layers import ENDINGS, Case, answered, answered_model, function_of
 from tests.support.nests import matmul
 from tests.support.onnx_builders import make_onnx, node
+from tests.support.recipe_kernels import CPUS, SETS, TOLERANCE, Answered, kinds_of, some_of, worst_error
 from veltair.compiler.recipes.recipe import RecipeError
 from veltair.compiler.recipes.recipes import generated, recipes
 from veltair.compiler.search.target import cpu_target
-from veltair.compiler.select.shipped import AVX2, AVX512, INSTRUCTION_SETS, host_flags
+from veltair.compiler.select.shipped import AVX2, AVX512
 
-CPUS = {AVX2: "x86-64-v3", AVX512: "x86-64-v4"}
-SETS = [
-    pytest.param(
-        name, marks=pytest.mark.skipif(not needed <= host_flags(), reason=f"this CPU cannot run {name}")
-    )
-    for name, needed in INSTRUCTION_SETS.items()
-]
-TOLERANCE = 1e-4
 # To compile a kernel takes a quarter of a second, and the smallest failing case of many is not worth minutes.
 FEW = settings(max_examples=12, derandomize=True, phases=(Phase.explicit, Phase.generate))
 MANY = settings(FEW, max_examples=120)
 
 DENSE = Case()
 DEPTHWISE = Case(groups=8)
-
-
-def kinds_of(found: Sequence[Any]) -> set[str]:
-    return {kind for recipe in found for kind in recipe}
 
 
 def expected_kinds(case: Case) -> set[str]:
@@ -53,17 +33,6 @@ def expected_kinds(case: Case) -> set[str]:
     found = {"direct"} if case.out_channels % 4 == 0 else set()
     is_plain = case.kernel == (3, 3) and case.stride == case.dilation == (1, 1)
     return found | ({"winograd"} if is_plain and found and case.channels % 4 == 0 else set())
-
-
-def some_of(found: Sequence[Any], seed: int) -> list[Any]:
-    """Return the first and the last recipe of each kind, and one between."""
-    random = np.random.default_rng(seed)
-    chosen: list[Any] = []
-    for kind in sorted(kinds_of(found)):
-        group = [recipe for recipe in found if kind in recipe]
-        places = {0, len(group) - 1, int(random.integers(len(group)))}
-        chosen += [group[place] for place in sorted(places)]
-    return chosen
 
 
 def check_case(case: Case, name: str) -> None:

@@ -61,10 +61,12 @@ def read_product(function: Any) -> Product | None:
     main = blocks[0]
     kinds = [int(axis.iter_type) for axis in main.iter_vars]
     factors = product_of(main) if is_float32(blocks) and kinds == sorted(kinds) else None
+    if factors is None:
+        return None
     ending = read_ending(function, main, blocks[1:])
     spatial = tuple(axis for axis in main.iter_vars if int(axis.iter_type) == 0)
     reduced = tuple(axis for axis in main.iter_vars if int(axis.iter_type) == 2)
-    if factors is None or ending is None or len(spatial) < 2 or not reduced:
+    if ending is None or len(spatial) < 2 or not reduced:
         return None
     if not equal(main.body.indices, [axis.var for axis in spatial]):
         return None
@@ -91,16 +93,29 @@ def _placed(
         if _has(data.indices, axis.var) and not _has(weights.indices, axis.var)
     ]
     depths = all(_has(load.indices, axis.var) for load in (data, weights) for axis in reduced)
-    if not plain or not rows or not depths or _has(data.indices, column):
+    diagonal = _has(weights.indices[:-1], column)  # its columns are no vector
+    if not plain or not rows or not depths or diagonal or _has(data.indices, column):
         return None
+    # An Einsum has its axes in the order of their letters.
+    reduced = tuple(sorted(reduced, key=lambda axis: _place(data.indices, axis.var)))
     if not weights.indices[-1].same_as(column) or not data.indices[-1].same_as(reduced[-1].var):
         return None
     number = parameters.index(weights.source)
-    free = function.attrs.get("layout_free_buffers", ()) if function.attrs else ()
     return Product(
         spatial, reduced, rows[-1], parameters.index(data.source), tuple(data.indices), number,
-        tuple(weights.indices), number in [int(one) for one in free], ending,
+        tuple(weights.indices), _is_free(function, number, spatial, ending), ending,
     )  # fmt: skip
+
+
+def _is_free(function: Any, number: int, spatial: tuple[Any, ...], ending: Ending) -> bool:
+    """Tell whether weights may be laid out anew: as constants that what follows does not read too."""
+    free = function.attrs.get("layout_free_buffers", ()) if function.attrs else ()
+    others = {read for read, _ in ending.reads([axis.var for axis in spatial])}
+    return number in [int(one) for one in free] and number not in others
+
+
+def _place(indices: Sequence[Any], variable: Any) -> int:
+    return [at.same_as(variable) for at in indices].index(True)
 
 
 def _has(indices: Sequence[Any], variable: Any) -> bool:

@@ -20,6 +20,8 @@ _BLOCKS = ((24, ALL), (48, 4), (96, 4), (ALL, 1), (ALL, 2), (128, ALL))
 SHAPES = 2
 # A panel of weights is read again for each tile of rows, so that it should stay in the L2.
 PANEL_BYTES = 2**17
+# Sums that wait after fewer steps than this share of a panel cost more than weights from beyond the L2.
+SMALLEST_PART = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,14 @@ def _plan(
     block = ceil(tiles / ceil(tiles / min(tiles, max(1, round(wanted[0] / rows)))))
     columns = ceil(panels / ceil(panels / min(wanted[1], panels))) * vectors * lanes
     most = PANEL_BYTES // (FLOAT_BYTES * vectors * lanes)
-    parts = ceil(sizes.depth / most) if can_wait else 1
-    depth = next(sizes.depth // count for count in range(parts, sizes.depth + 1) if sizes.depth % count == 0)
+    depth = _part(sizes.depth, most) if can_wait else sizes.depth
     return ProductPlan(block * rows, columns, rows, vectors, lanes, depth)
+
+
+def _part(depth: int, most: int) -> int:
+    """Return the largest even part of a depth of at most so many steps; all of it if each is small."""
+    part = max(part for part in range(1, min(depth, most) + 1) if depth % part == 0)
+    return part if part >= min(depth, most // SMALLEST_PART) else depth
 
 
 def _shapes(sizes: Matrices, registers: Registers) -> list[tuple[int, int, int]]:

@@ -21,7 +21,7 @@ _TERMS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Softmax:
-    """A softmax of rows of some length, each of which lies in one piece."""
+    """A softmax of rows of some length, each of which lies in one piece; the array has two axes or more."""
 
     function: Any
     rows: int
@@ -40,9 +40,9 @@ def read_softmax(function: Any) -> Softmax | None:
     )
     names |= {parameters[0]: "data"}
     terms = tuple(_term(block.body.value, names, [axis.var for axis in block.iter_vars]) for block in blocks)
-    if terms != _TERMS or names.get(parameters[1]) != "output":
-        return None
     *outer, length = map(int, parameters[0].ty.shape)
+    if terms != _TERMS or names.get(parameters[1]) != "output" or not outer:
+        return None
     return Softmax(function, prod(outer), length)
 
 

@@ -90,6 +90,10 @@ class _Kernel:
         return T.bind(reduce(combine, (together[lane] for lane in range(self._lanes))))
 
     def _index(self, row: Any, last: Any) -> tuple[Any, ...]:
-        """Return the index of a part of a row; rows follow each other, so that they may be counted."""
-        outer = len(self._softmax.function.params[0].ty.shape) - 2
-        return (*[0] * outer, row, last)
+        """Return the index of a part of a row; rows are counted over all axes but the last."""
+        *outer, _ = map(int, self._softmax.function.params[0].ty.shape)
+        found: list[Any] = []
+        for extent in reversed(outer):
+            found.insert(0, row % extent if extent > 1 else 0)
+            row = row // extent
+        return (*found, last)
