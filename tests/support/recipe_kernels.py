@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ SETS = [
     for name, needed in INSTRUCTION_SETS.items()
 ]
 TOLERANCE = 1e-4
+GUARD = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,13 +77,28 @@ def worst_error(layer: Answered, recipes: Sequence[Mapping[str, Any]], target: A
 
 def _run(library: Any, kernel: Prepacked, layer: Answered) -> Array:
     given = [tvm.runtime.tensor(array) for array in layer.arguments]
-    # Not zeros: what a kernel leaves out must be seen.
-    made = [np.full(shape, np.nan, np.float32) for shape in (*kernel.packed_shapes, layer.answer.shape)]
-    *packed, output = map(tvm.runtime.tensor, made)
+    made = [_Guarded(shape) for shape in (*kernel.packed_shapes, layer.answer.shape)]
+    *packed, output = (one.tensor for one in made)
     if kernel.packer:
         library[kernel.packer](*(given[index] for index in kernel.packed), *packed)
     for index, tensor in zip(kernel.packed, packed, strict=True):
         given[index] = tensor
     library[kernel.kernel](*given, output)
+    assert all(one.is_whole for one in made), f"{kernel.kernel} wrote past the end of an array"
     found: Array = output.numpy()
     return found
+
+
+class _Guarded:
+    """An array to be written, and after it numbers that must not be."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._size = prod(shape)
+        # Not zeros: what a kernel leaves out must be seen.
+        self._all = tvm.runtime.tensor(np.full(self._size + GUARD, np.nan, np.float32))
+        self.tensor = self._all._create_view(list(shape))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was written after it."""
+        return bool(np.isnan(self._all.numpy()[self._size :]).all())

@@ -192,6 +192,8 @@ def test_an_einsum_that_is_a_product_is_read_and_is_right(
         ("ii,ij->ij", (8, 8), (8, 8), (8, 8)),  # no sum
         ("bi,bj->bij", (3, 6), (3, 8), (3, 6, 8)),
         ("ikl,kj->ij", (6, 10, 4), (10, 8), (6, 8)),  # a sum of one factor
+        ("bk,bkj->bj", (6, 10), (6, 10, 8), (6, 8)),  # no rows: other weights for each
+        ("ijk,kj->ij", (6, 8, 10), (10, 8), (6, 8)),  # other data for each column
     ],
 )
 def test_an_einsum_whose_operands_do_not_lie_as_matrices_is_not_read(
@@ -284,23 +286,30 @@ def test_what_does_not_follow_element_by_element_is_not_read(shape: tuple[int, .
 
 
 @pytest.mark.parametrize(
-    "index",
+    "places",
     [
-        lambda i, k, j: (i + k, k, k, j),
-        lambda i, k, j: (i, k, k, 7 - j),
-        lambda i, k, j: (i, 9 - k, k, j),
+        lambda i, k, j: ((i, k, k + i), (k, j)),
+        lambda i, k, j: ((i, i + k, k), (k, j)),
+        lambda i, k, j: ((i, 0, 9 - k), (k, j)),
+        lambda i, k, j: ((i, 0, k), (k, 7 - j)),
+        lambda i, k, j: ((i, 0, k), (k, 0)),
     ],
-    ids=["a window of rows", "mirrored columns", "mirrored depth"],
+    ids=["shifted depth", "a window of rows", "mirrored depth", "mirrored columns", "one column"],
 )
-def test_a_sum_of_products_of_other_elements_is_not_read(index: Any) -> None:
-    left, right = te.placeholder((16, 10), name="left"), te.placeholder((10, 8), name="right")
+def test_a_sum_of_products_of_other_elements_is_not_read(places: Any) -> None:
+    left, right = te.placeholder((6, 16, 16), name="left"), te.placeholder((10, 8), name="right")
     depth = te.reduce_axis((0, 10), name="depth")
 
     def product(row: Any, column: Any) -> Any:
-        a, b, c, d = index(row, depth, column)
-        return te.sum(left[a, b] * right[c, d], axis=depth)
+        of_left, of_right = places(row, depth, column)
+        return te.sum(left[of_left] * right[of_right], axis=depth)
 
     assert sizes_of(te.create_prim_func([left, right, te.compute((6, 8), product)])) is None
+
+
+def test_a_product_that_another_sum_follows_is_not_read() -> None:
+    column = te.reduce_axis((0, 8), name="column")
+    assert sizes_of(follow((6,), lambda sums, i: te.sum(sums[i, column], axis=column))) is None
 
 
 def test_a_product_of_what_is_computed_first_is_not_read() -> None:

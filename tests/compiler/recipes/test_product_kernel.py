@@ -109,6 +109,21 @@ def test_whatever_is_multiplied_and_follows_is_computed(form: str, ending: str) 
     assert worst_error(layer, recipes(layer.function, target)[:1], target) <= TOLERANCE
 
 
+@pytest.mark.parametrize("are_constant", [True, False], ids=["constants", "inputs"])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((2, 4, 9, 10), (2, 4, 10, 24)), ((2, 4, 9, 10), (2, 1, 10, 24)), ((2, 1, 9, 10), (4, 10, 24))],
+)
+def test_pairs_of_two_axes_are_right(
+    left: tuple[int, ...], right: tuple[int, ...], are_constant: bool
+) -> None:
+    weights = {"w": np.random.default_rng(0).standard_normal(right)} if are_constant else {}
+    nodes = [node("MatMul", ["x", "w"], ["y"])]
+    layer = answered(small_model(nodes, {"x": left, "w": right}, (2, 4, 9, 24), weights))
+    plans = [ProductPlan(6, 16, 3, 2, 8, 10), ProductPlan(9, 24, 3, 3, 8, 5)]
+    assert worst_error(layer, list(map(recipe_of, plans))) <= 1e-5
+
+
 @pytest.mark.parametrize("form", ["weights", "each", "inputs"])
 @pytest.mark.parametrize(
     "plan",

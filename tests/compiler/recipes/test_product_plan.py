@@ -126,14 +126,21 @@ def test_a_depth_that_has_no_large_part_is_summed_at_once(depth: int, part: int)
     ids=["1024 deep", "4096 deep"],
 )
 def test_the_plans_of_large_products_are_those_worked_by_hand(sizes: Matrices, waits: dict[int, int]) -> None:
-    # 384 rows are 64 tiles of 6 rows or 32 of 12. By 4 and 2 vectors of 16, 24 sums wait 2 loads a cycle
-    # for (6 + 4) / 2 or (12 + 2) / 2 cycles and 12 for their multiply-adds: both keep a core busy.
+    # 24 sums take 12 cycles of multiply-adds a step, and 5 or 7 for what they load, 6 + 4 or 12 + 2 values:
+    # both keep a core busy. 384 rows are 64 tiles of 6 rows, or 32 of 12.
     found = plans(sizes, AVX512, can_wait=True)
     assert {(plan.rows, plan.vectors): plan.depth for plan in found} == {
         (12, 2): waits[2],
         (6, 4): waits[4],
     }
     assert {plan.lanes for plan in found} == {16}
+
+
+def test_blocks_of_rows_and_panels_are_even_parts_of_what_there_is() -> None:
+    # Of 32 tiles of 12 rows and 128 panels of 32 columns. There would be 3 blocks of 128 rows, 10.7 tiles:
+    # these have 11 tiles then.
+    cuts = [(plan.block, plan.columns) for plan in plans(WIDEN, AVX512, can_wait=True) if plan.rows == 12]
+    assert cuts == [(24, 4096), (48, 128), (96, 128), (384, 32), (384, 64), (132, 4096)]
 
 
 @pytest.mark.parametrize("registers", [AVX2, AVX512])

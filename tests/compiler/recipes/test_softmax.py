@@ -95,9 +95,9 @@ def test_a_product_is_no_softmax() -> None:
     assert sizes_of(matmul(8, 8, 8)) is None
 
 
-def written(term: str = "") -> Any:
+def written(term: str = "", dtype: str = "float32") -> Any:
     """Return the function of a softmax of 6 x 8, of which a term may be another one."""
-    data = te.placeholder((6, 8), name="data")
+    data = te.placeholder((6, 8), dtype, name="data")
     other, place = te.reduce_axis((0, 8), name="other"), te.reduce_axis((0, 8), name="place")
     most = te.compute((6,), lambda i: te.max(data[i, other], axis=other), name="most")
     least = te.compute((6,), lambda i: te.min(data[i, other], axis=other), name="least")
@@ -114,13 +114,17 @@ def written(term: str = "") -> Any:
         lambda i, j: total[i] / powers[i, j] if term == "inverse" else powers[i, j] / total[i],
         name="output",
     )
-    return te.create_prim_func([data, output])
+    return te.create_prim_func([data, output, powers] if term == "powers too" else [data, output])
 
 
 def test_a_softmax_written_by_hand_is_read() -> None:
     assert sizes_of(written()) == (6, 8)
 
 
-@pytest.mark.parametrize("term", ["least", "another row", "tangent", "inverse"])
+@pytest.mark.parametrize("term", ["least", "another row", "tangent", "inverse", "powers too"])
 def test_what_differs_from_a_softmax_in_one_term_is_not_read(term: str) -> None:
     assert sizes_of(written(term)) is None
+
+
+def test_a_softmax_of_double_precision_is_not_read() -> None:
+    assert sizes_of(written(dtype="float64")) is None
