@@ -43,6 +43,7 @@ PURE = (
     "veltair/compiler/recipes/plan.py",
     "veltair/compiler/recipes/recipe.py",
     "veltair/compiler/recipes/sizes.py",
+    "veltair/compiler/recipes/sum_shapes.py",
     "veltair/compiler/recipes/transforms.py",
     "veltair/compiler/recipes/winograd_plan.py",
     "veltair/compiler/registers.py",

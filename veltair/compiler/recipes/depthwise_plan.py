@@ -7,12 +7,12 @@ from typing import ClassVar, Literal, get_args
 
 from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
 from veltair.compiler.recipes.sizes import Convolution
+from veltair.compiler.recipes.sum_shapes import LEAST_LANES, widest_lanes
 from veltair.compiler.registers import Registers
 
 # What runs innermost. "channels": pixels are read as they lie, and weights anew for each tile. "pixels": the
 # weights of a register of channels stay in registers for all pixels of a share.
 Order = Literal["channels", "pixels"]
-LEAST_LANES = 4
 # More places of a kernel are more instructions than are worth their cache.
 MOST_PLACES = 49
 ALL = 2**16
@@ -58,8 +58,7 @@ def plans(convolution: Convolution, registers: Registers) -> list[DepthwisePlan]
     places = convolution.kernel[0] * convolution.kernel[1]
     if not convolution.is_depthwise or not convolution.fills(LEAST_LANES) or places > MOST_PLACES:
         return []
-    widths = (registers.lanes, registers.lanes // 2, registers.lanes // 4)
-    lanes = max(width for width in widths if convolution.channels % width == 0)
+    lanes = widest_lanes(convolution.channels, registers)
     found = [
         _plan(convolution, order, lanes, pixels, *share)
         for order, pixels, share in product(get_args(Order), _PIXELS, _SHARES)

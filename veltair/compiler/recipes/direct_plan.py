@@ -7,13 +7,12 @@ from typing import ClassVar, Literal, get_args
 
 from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
 from veltair.compiler.recipes.sizes import Convolution
+from veltair.compiler.recipes.sum_shapes import LEAST_LANES, sum_shapes
 from veltair.compiler.registers import Registers
 
 # "plain": each share reads the data as they lie. "copied": they are copied first, with their border of zeros,
 # into rows that do not all meet in few sets of the L1.
 Scheme = Literal["plain", "copied"]
-LEAST_LANES = 4
-MOST_VECTORS = 4
 ALL = 2**16  # pixels, or panels: all that there are
 # Wanted pixels of a block and panels of columns, for the shapes of tiles that are tried.
 _BLOCKS = ((28, ALL), (112, 2), (224, 1), (224, 4), (ALL, 1))
@@ -92,7 +91,9 @@ def plans(convolution: Convolution, registers: Registers) -> list[DirectPlan]:
     found = [
         _plan(convolution, scheme, shape, wanted)
         for scheme, count, blocks in tried
-        for shape, wanted in product(_shapes(convolution, registers, scheme)[:count], blocks)
+        for shape, wanted in product(
+            sum_shapes(lines_of(convolution, scheme)[1], convolution.out_channels, registers)[:count], blocks
+        )
     ]
     return list(dict.fromkeys(found))
 
@@ -109,26 +110,3 @@ def _plan(
     # Shares of equal size, but for the last one.
     columns = ceil(count / ceil(count / min(panels, count))) * vectors * lanes
     return DirectPlan(scheme, ceil(tiles / blocks), columns, rows, vectors, lanes)
-
-
-def _shapes(convolution: Convolution, registers: Registers, scheme: Scheme) -> list[tuple[int, int, int]]:
-    """Return (rows, vectors, lanes) of the tiles of sums that keep a core busiest, the best first."""
-    _, pixels = lines_of(convolution, scheme)
-    widths = (registers.lanes, registers.lanes // 2, registers.lanes // 4)
-    lanes = max(width for width in widths if convolution.out_channels % width == 0)
-    count = convolution.out_channels // lanes
-    found = {}
-    for vectors in range(1, min(MOST_VECTORS, count) + 1):
-        shapes = [
-            (_worth(registers, pixels, count, rows, vectors), rows * vectors, (rows, vectors, lanes))
-            for rows in range(1, min(registers.count, pixels) + 1)
-            if registers.efficiency(rows, vectors) > 0
-        ]
-        found[vectors] = max(shapes)
-    return [shape for *_, shape in sorted(found.values(), reverse=True)]
-
-
-def _worth(registers: Registers, pixels: int, count: int, rows: int, vectors: int) -> float:
-    """Return the share of a core's peak that a tile may reach, rounded, for nothing is that exact."""
-    used = pixels / (ceil(pixels / rows) * rows) * count / (ceil(count / vectors) * vectors)
-    return round(registers.efficiency(rows, vectors) * used, 2)

@@ -7,13 +7,12 @@ from typing import ClassVar
 
 from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
 from veltair.compiler.recipes.sizes import Matrices
+from veltair.compiler.recipes.sum_shapes import LEAST_LANES, sum_shapes
 from veltair.compiler.registers import Registers
 
 FLOAT_BYTES = 4
-LEAST_LANES = 4
 # Fewer rows use each weight so seldom that only memory counts.
 LEAST_ROWS = 4
-MOST_VECTORS = 4
 ALL = 2**16  # rows, or panels: all that there are
 # Wanted rows of a block and panels of columns, for the shapes of tiles that are tried.
 _BLOCKS = ((24, ALL), (48, 4), (96, 4), (ALL, 1), (ALL, 2), (128, ALL))
@@ -75,7 +74,7 @@ def plans(sizes: Matrices, registers: Registers, can_wait: bool) -> list[Product
     """
     if sizes.columns % LEAST_LANES or sizes.rows < LEAST_ROWS:
         return []
-    shapes = _shapes(sizes, registers)[:SHAPES]
+    shapes = sum_shapes(sizes.rows, sizes.columns, registers)[:SHAPES]
     found = [_plan(sizes, shape, wanted, can_wait) for shape, wanted in product(shapes, _BLOCKS)]
     return list(dict.fromkeys(found))
 
@@ -96,25 +95,3 @@ def _part(depth: int, most: int) -> int:
     """Return the largest even part of a depth of at most so many steps; all of it if each is small."""
     part = max(part for part in range(1, min(depth, most) + 1) if depth % part == 0)
     return part if part >= min(depth, most // SMALLEST_PART) else depth
-
-
-def _shapes(sizes: Matrices, registers: Registers) -> list[tuple[int, int, int]]:
-    """Return (rows, vectors, lanes) of the tiles of sums that keep a core busiest, the best first."""
-    widths = (registers.lanes, registers.lanes // 2, registers.lanes // 4)
-    lanes = max(width for width in widths if sizes.columns % width == 0)
-    count = sizes.columns // lanes
-    found = []
-    for vectors in range(1, min(MOST_VECTORS, count) + 1):
-        shapes = [
-            (_worth(sizes, registers, count, rows, vectors), rows * vectors, (rows, vectors, lanes))
-            for rows in range(1, min(registers.count, sizes.rows) + 1)
-            if registers.efficiency(rows, vectors) > 0
-        ]
-        found.append(max(shapes))
-    return [shape for *_, shape in sorted(found, reverse=True)]
-
-
-def _worth(sizes: Matrices, registers: Registers, count: int, rows: int, vectors: int) -> float:
-    """Return the share of a core's peak that a tile may reach, rounded, for nothing is that exact."""
-    used = sizes.rows / (ceil(sizes.rows / rows) * rows) * count / (ceil(count / vectors) * vectors)
-    return round(registers.efficiency(rows, vectors) * used, 2)

@@ -2,21 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, Protocol
+from typing import Any
 
 from veltair.compiler.registers import AVX512
 
 
 class RecipeError(ValueError):
     """A recipe that this version of the program cannot build; the message says why."""
-
-
-class Plan(Protocol):
-    """How a kernel of a kind computes a layer: a dataclass of numbers and words."""
-
-    @property
-    def kind(self) -> str:
-        """The kind of kernel."""
 
 
 def is_recipe(trace: Any) -> bool:

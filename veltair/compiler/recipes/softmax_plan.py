@@ -5,9 +5,9 @@ from math import ceil
 from typing import ClassVar
 
 from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_within
+from veltair.compiler.recipes.sum_shapes import LEAST_LANES, widest_lanes
 from veltair.compiler.registers import Registers
 
-LEAST_LANES = 4
 # Shares into which rows are cut.
 _SHARES = (16, 64, 256, 1024)
 
@@ -37,6 +37,5 @@ def plans(rows: int, length: int, registers: Registers) -> list[SoftmaxPlan]:
     """Return ways to compute a softmax, each once; none where rows do not fill registers."""
     if length % LEAST_LANES:
         return []
-    widths = (registers.lanes, registers.lanes // 2, registers.lanes // 4)
-    lanes = max(width for width in widths if length % width == 0)
+    lanes = widest_lanes(length, registers)
     return [SoftmaxPlan(block, lanes) for block in dict.fromkeys(ceil(rows / shares) for shares in _SHARES)]

@@ -13,7 +13,7 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812 - as TVM's own scripts
 
 from veltair.compiler.footprint.nest import PREPACKED
 from veltair.compiler.recipes.convolution import Layer
-from veltair.compiler.recipes.statements import Sums, Where, widest, zeros
+from veltair.compiler.recipes.statements import Sums, Where, arguments_of, widest, zeros
 from veltair.compiler.recipes.transforms import (
     KERNEL,
     inputs_of,
@@ -59,10 +59,7 @@ class _Kernel:
     def _function(self) -> None:
         T.func_name("main")
         T.func_attr({"tirx.noalias": True, "layout_free_buffers": [self._layer.weights]})
-        self._arguments = [
-            T.arg(f"a{number}", T.buffer([int(extent) for extent in one.ty.shape], str(one.ty.dtype)))
-            for number, one in enumerate(self._layer.function.params)
-        ]
+        self._arguments = arguments_of(self._layer.function)
         with T.sblock("root"):
             plan, sizes = self._plan, self._sizes
             panels = plan.columns // plan.panel
