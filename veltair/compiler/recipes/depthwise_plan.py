@@ -5,7 +5,14 @@ from itertools import product
 from math import ceil
 from typing import ClassVar, Literal, get_args
 
-from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
+from veltair.compiler.recipes.recipe import (
+    RecipeError,
+    check_counts,
+    check_lanes,
+    check_multiple,
+    check_sums,
+    check_within,
+)
 from veltair.compiler.recipes.sizes import Convolution
 from veltair.compiler.recipes.sum_shapes import LEAST_LANES, widest_lanes
 from veltair.compiler.registers import Registers
@@ -39,10 +46,8 @@ class DepthwisePlan:
 
     def __post_init__(self) -> None:
         check_counts(self, {"order": get_args(Order)})
-        if self.lanes not in (4, 8, 16):
-            raise RecipeError(f"depthwise.lanes is {self.lanes}; give 4, 8 or 16")
-        if self.channels % self.lanes:
-            raise RecipeError(f"depthwise.channels {self.channels} do not fill registers of {self.lanes}")
+        check_lanes(self)
+        check_multiple(self, "channels", self.lanes, "lanes")
         check_sums(self, self.pixels)
 
     def check_fits(self, convolution: Convolution) -> None:

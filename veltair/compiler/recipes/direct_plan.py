@@ -5,7 +5,14 @@ from itertools import product
 from math import ceil
 from typing import ClassVar, Literal, get_args
 
-from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
+from veltair.compiler.recipes.recipe import (
+    RecipeError,
+    check_counts,
+    check_lanes,
+    check_multiple,
+    check_sums,
+    check_within,
+)
 from veltair.compiler.recipes.sizes import Convolution
 from veltair.compiler.recipes.sum_shapes import LEAST_LANES, sum_shapes
 from veltair.compiler.registers import Registers
@@ -41,10 +48,8 @@ class DirectPlan:
 
     def __post_init__(self) -> None:
         check_counts(self, {"scheme": get_args(Scheme)})
-        if self.lanes not in (4, 8, 16):
-            raise RecipeError(f"direct.lanes is {self.lanes}; give 4, 8 or 16")
-        if self.columns % self.panel:
-            raise RecipeError(f"direct.columns {self.columns} is not a multiple of panels of {self.panel}")
+        check_lanes(self)
+        check_multiple(self, "columns", self.panel, "panel")
         check_sums(self, self.rows * self.vectors)
 
     def check_fits(self, convolution: Convolution) -> None:

@@ -5,7 +5,14 @@ from itertools import product
 from math import ceil
 from typing import ClassVar
 
-from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
+from veltair.compiler.recipes.recipe import (
+    RecipeError,
+    check_counts,
+    check_lanes,
+    check_multiple,
+    check_sums,
+    check_within,
+)
 from veltair.compiler.recipes.sizes import Matrices
 from veltair.compiler.recipes.sum_shapes import LEAST_LANES, sum_shapes
 from veltair.compiler.registers import Registers
@@ -42,12 +49,9 @@ class ProductPlan:
 
     def __post_init__(self) -> None:
         check_counts(self, {})
-        if self.lanes not in (4, 8, 16):
-            raise RecipeError(f"product.lanes is {self.lanes}; give 4, 8 or 16")
-        if self.block % self.rows:
-            raise RecipeError(f"product.block {self.block} is not a multiple of rows {self.rows}")
-        if self.columns % self.panel:
-            raise RecipeError(f"product.columns {self.columns} is not a multiple of panels of {self.panel}")
+        check_lanes(self)
+        check_multiple(self, "block", self.rows, "rows")
+        check_multiple(self, "columns", self.panel, "panel")
         check_sums(self, self.rows * self.vectors)
 
     def check_fits(self, sizes: Matrices, can_wait: bool) -> None:

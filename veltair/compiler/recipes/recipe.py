@@ -6,6 +6,9 @@ from typing import Any
 
 from veltair.compiler.registers import AVX512
 
+# Floats of a register of SSE, AVX2 and AVX-512.
+LANES = (4, 8, 16)
+
 
 class RecipeError(ValueError):
     """A recipe that this version of the program cannot build; the message says why."""
@@ -30,6 +33,19 @@ def check_counts(plan: Any, words: Mapping[str, tuple[str, ...]]) -> None:
                 raise RecipeError(f"{plan.kind}.{field.name} is {value!r}; give one of {words[field.name]}")
         elif type(value) is not int or value < 1:
             raise RecipeError(f"{plan.kind}.{field.name} is {value!r}; give a whole number of 1 or more")
+
+
+def check_lanes(plan: Any) -> None:
+    """Raise RecipeError unless a plan's lanes are those of a register, or of a half or a quarter of one."""
+    if plan.lanes not in LANES:
+        raise RecipeError(f"{plan.kind}.lanes is {plan.lanes}; give 4, 8 or 16")
+
+
+def check_multiple(plan: Any, name: str, step: int, of: str) -> None:
+    """Raise RecipeError unless a field of a plan is a multiple of a step, which is that `of` something."""
+    value = getattr(plan, name)
+    if value % step:
+        raise RecipeError(f"{plan.kind}.{name} is {value}; give a multiple of its {of}, {step}")
 
 
 def check_sums(plan: Any, count: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
-from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_within
+from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_lanes, check_within
 from veltair.compiler.recipes.sum_shapes import LEAST_LANES, widest_lanes
 from veltair.compiler.registers import Registers
 
@@ -23,8 +23,7 @@ class SoftmaxPlan:
 
     def __post_init__(self) -> None:
         check_counts(self, {})
-        if self.lanes not in (4, 8, 16):
-            raise RecipeError(f"softmax.lanes is {self.lanes}; give 4, 8 or 16")
+        check_lanes(self)
 
     def check_fits(self, rows: int, length: int) -> None:
         """Raise RecipeError unless it computes a softmax of rows of a length."""

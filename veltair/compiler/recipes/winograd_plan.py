@@ -5,7 +5,14 @@ from itertools import product
 from math import ceil, prod
 from typing import ClassVar, Literal, get_args
 
-from veltair.compiler.recipes.recipe import RecipeError, check_counts, check_sums, check_within
+from veltair.compiler.recipes.recipe import (
+    RecipeError,
+    check_counts,
+    check_lanes,
+    check_multiple,
+    check_sums,
+    check_within,
+)
 from veltair.compiler.recipes.sizes import Convolution
 from veltair.compiler.recipes.transforms import KERNEL, TILES, inputs_of
 from veltair.compiler.registers import Registers
@@ -53,12 +60,9 @@ class WinogradPlan:
         check_counts(self, {"scheme": get_args(Scheme)})
         if self.tile not in TILES:
             raise RecipeError(f"winograd.tile is {self.tile}; give one of {TILES}")
-        if self.lanes not in (4, 8, 16):
-            raise RecipeError(f"winograd.lanes is {self.lanes}; give 4, 8 or 16")
-        if self.block % self.rows:
-            raise RecipeError(f"winograd.block {self.block} is not a multiple of rows {self.rows}")
-        if self.columns % self.panel:
-            raise RecipeError(f"winograd.columns {self.columns} is not a multiple of panels of {self.panel}")
+        check_lanes(self)
+        check_multiple(self, "block", self.rows, "rows")
+        check_multiple(self, "columns", self.panel, "panel")
         check_sums(self, self.rows * self.vectors)
 
     def check_fits(self, convolution: Convolution) -> None:
