@@ -94,7 +94,7 @@ def test_a_built_model_with_other_weights_is_refused_and_nothing_is_written(
 def test_a_machine_s_description_reads_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(steps, "host", lambda _: make_machine(4))
+    monkeypatch.setattr(steps, "host", lambda *_, **__: make_machine(4))
     monkeypatch.setattr(steps, "measure_fork", lambda *_: ForkCost(2e-6, 1e-6))
     measure_machine(tmp_path, tmp_path / "machine.yaml")
     machine = read_machine(tmp_path / "machine.yaml")

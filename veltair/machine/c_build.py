@@ -16,6 +16,11 @@ FLAGS = ("-std=gnu11", "-O3", "-march=native", "-Wall", "-Wextra", "-pthread")
 EXACT_LIBRARY = (*FLAGS, "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-shared", "-fPIC")
 
 
+def flags_for(cpu: str) -> tuple[str, ...]:
+    """Return the flags of a program for a CPU of a name as in `build.cpu`: "auto" is this one."""
+    return tuple(flag.replace("native", cpu) if cpu != "auto" else flag for flag in FLAGS)
+
+
 class NativeBuildError(RuntimeError):
     """A C source could not be compiled; the message says why and what to do."""
 

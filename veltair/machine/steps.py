@@ -85,9 +85,12 @@ def search_candidates(
     search_models(models, stores, settings, order, work, folder, own_schedules, rpc, shipped_records())
 
 
-def measure_machine(build_dir: Path, output: Path) -> None:
-    """Write this machine's description: topology from the system, speeds from probes."""
-    machine = host(build_dir)
+def measure_machine(build_dir: Path, output: Path, cpu: str = "auto") -> None:
+    """Write this machine's description: topology from the system, speeds from probes.
+
+    `cpu` is what kernels are built for, as in `build.cpu`: the peak is that of its vectors.
+    """
+    machine = host(build_dir, cpu=cpu)
     fork = measure_fork(machine.core_ids, build_dir)
     machine = replace(machine, launch_s=fork.launch_s, join_s=fork.join_s)
     print(

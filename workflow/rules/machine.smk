@@ -6,6 +6,7 @@ rule machine:
         R / "machine" / "machine.yaml",
     params:
         **STEP.of("machine.steps:measure_machine"),
+        cpu=SETTINGS.build.cpu,
         build_dir=str(LAYOUT.native),
     log:
         LOGS / "machine.log",

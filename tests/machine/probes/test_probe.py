@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from veltair.compiler.select.shipped import host_flags
 from veltair.machine.probes import probe as module
 from veltair.machine.probes.probe import HostSpeeds, probe
 from veltair.machine.topology.topology import Topology
@@ -52,6 +53,15 @@ def test_the_probe_returns_a_speed_for_each_repeat(tmp_path: Path, monkeypatch: 
         assert all(1e6 < speed < 1e14 for speed in repeats)
     assert [cores for cores, _ in speeds.flops_by_cores][-1] == len(CORES)
     assert speeds.vector_bits in (128, 256, 512)
+
+
+@pytest.mark.skipif("avx2" not in host_flags(), reason="this CPU has no AVX2")
+def test_a_probe_for_a_cpu_without_avx512_uses_vectors_of_256_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.01)
+    monkeypatch.setattr(module, "REPEATS", 1)
+    assert probe(tmp_path, Topology((CORES[:1],), 2**19, 2**22, ()), "x86-64-v3").vector_bits == 256
 
 
 def test_a_probe_on_a_core_that_cannot_be_had_says_which(tmp_path: Path) -> None:

@@ -27,16 +27,17 @@ LARGEST_CORE_UNIT = 8
 _log = logging.getLogger(__name__)
 
 
-def host(build_dir: Path, speeds: HostSpeeds | None = None) -> Machine:
+def host(build_dir: Path, speeds: HostSpeeds | None = None, cpu: str = "auto") -> Machine:
     """Return this machine as far as this process may use it, with speeds from a probe unless given.
 
+    `cpu` is what the probe is compiled for, see `probe`.
     What had to be assumed is logged as a warning. Raises NativeBuildError if the probe cannot be compiled.
     """
     topology = read_topology()
     cores = sum(len(group) for group in topology.cache_groups)
     for note in (*topology.notes, *quota_notes(cores)):
         _log.warning("%s", note)
-    speeds = speeds or probe(build_dir, topology)
+    speeds = speeds or probe(build_dir, topology, cpu)
     return Machine(
         name=host_name(cores),
         core_unit=core_unit(cores, len(topology.cache_groups[0])),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from veltair.compiler.select.core_counts import doubling
-from veltair.machine.c_build import compile_c
+from veltair.machine.c_build import compile_c, flags_for
 from veltair.machine.topology.cpulist import format_cpu_list
 from veltair.machine.topology.topology import Topology
 
@@ -66,12 +66,13 @@ class HostSpeeds:
         return max(statistics.median(self.dram_bytes_per_s_repeats), self.core_dram_bytes_per_s)
 
 
-def probe(build_dir: Path, topology: Topology) -> HostSpeeds:
+def probe(build_dir: Path, topology: Topology, cpu: str = "auto") -> HostSpeeds:
     """Return this machine's speeds, measured in about five seconds with all its cores.
 
+    `cpu` is what the probe is compiled for, a name as in `build.cpu`: the peak is that of such kernels.
     Raises NativeBuildError if the probe cannot be compiled, RuntimeError if it fails.
     """
-    program = compile_c(SOURCE, build_dir)
+    program = compile_c(SOURCE, build_dir, flags_for(cpu))
     cores = [core for group in topology.cache_groups for core in group]
     size = len(topology.cache_groups[0])
     alone = max(L3_MULTIPLE * topology.l3_bytes, MINIMUM_BYTES)
