@@ -102,7 +102,7 @@ def test_queries_are_counted_by_round_rate_and_model_and_warm_up_is_not() -> Non
     slots = pd.DataFrame(
         [(0, 0.15, 10.0, 7, True), (1, 0.15, 10.0, 8, True), (0, 0.3, 20.0, 9, False)],
         columns=["round", "share", "qps", "seed", "kept"],
-    )
+    ).assign(workload="mix")
     found = slot_counts(records, slots)
     assert list(found.columns) == list(COUNT_COLUMNS)
     assert found[["round", "share", "qps", "model", "counted", "on_time"]].to_numpy().tolist() == [

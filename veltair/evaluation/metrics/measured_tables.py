@@ -1,7 +1,7 @@
 """The tables of measured runs: satisfaction by rate, QPS at 95 % QoS, and its ratios between policies.
 
-All policies of a workload were measured at the same rates in the same rounds, so that all are resampled by the
-same rounds: `round_counts` and `resampling` say how.
+All policies of a workload were measured at the same rates in the same rounds, so that all are resampled by
+the same rounds: `round_counts` and `resampling` say how.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,6 +24,8 @@ CURVE_COLUMNS = (
     *(*SCENARIO, "policy", "share", "qps", "seed", "rounds", "queries"),
     *("satisfaction", "fitted", "low", "high"),
 )
+# Of rates.csv.
+MEAN_METRICS = ("latency_mean_s", "latency_p95_s", "cpu_efficiency", "conflict_rate")
 RATIO_COLUMNS = (*SCENARIO, "policy", "reference", "at_least", "at_most", "low", "high", "rounds")
 MEASURED_COLUMNS = (
     *(*SCENARIO, "policy", "seed", "rounds", "queries", "fluid_qps"),
@@ -34,7 +36,7 @@ MEASURED_COLUMNS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasuredWorkload:
-    """The counts of all policies on one workload of this machine, and resamples of the rounds, for all alike."""
+    """The counts of all policies on one workload of this machine, and resamples of its rounds."""
 
     scenario: Mapping[str, Any]
     counts: Mapping[str, RoundCounts]
@@ -108,15 +110,25 @@ class MeasuredWorkload:
 def slot_counts(records: pd.DataFrame, slots: pd.DataFrame) -> pd.DataFrame:
     """Return the queries counted and on time of each policy, round, rate and model: `COUNT_COLUMNS`.
 
-    `records` are those of measured runs. `slots` say of each `seed`, which a round gives one rate only, which
-    `round` and `share` it is, and whether it was `kept`; other slots give no row.
+    `records` are those of measured runs. `slots` say of each `workload` and `seed`, which a round gives one
+    rate only, which `round` and `share` it is, and whether it was `kept`; other slots give no row.
     """
-    check_columns(slots, ("round", "share", "seed", "kept"), "slots")
-    named = slots.loc[slots["kept"].astype(bool), ["round", "share", "seed"]].drop_duplicates()
-    counted = records[records["counted"]].merge(named, on="seed", how="inner", validate="many_to_one")
+    check_columns(slots, ("workload", "round", "share", "seed", "kept"), "slots")
+    columns = ["workload", "round", "share", "seed"]
+    named = slots.loc[slots["kept"].astype(bool), columns].drop_duplicates()
+    by = ["workload", "seed"]
+    counted = records[records["counted"]].merge(named, on=by, how="inner", validate="many_to_one")
     keys = [*SCENARIO, "policy", "round", "share", "qps", "model"]
     table = counted.groupby(keys, sort=False, observed=True)["on_time"].agg(["size", "sum"]).reset_index()
     return table.rename(columns={"size": "counted", "sum": "on_time"})[list(COUNT_COLUMNS)]
+
+
+def with_metrics(curves: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+    """Return curves with the columns `models` and `MEAN_METRICS`: the means of these over the rounds."""
+    keys = [*SCENARIO_COLUMNS, "policy", "qps"]
+    grouped = rates.groupby(keys, sort=False, observed=True)
+    means = grouped[list(MEAN_METRICS)].mean()
+    return curves.merge(means.assign(models=grouped["models"].first()).reset_index(), on=keys, how="left")
 
 
 def measured_workloads(

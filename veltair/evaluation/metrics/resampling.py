@@ -11,6 +11,7 @@ from veltair.evaluation.metrics.bounds import Bounds
 from veltair.evaluation.metrics.intervals import CONFIDENCE
 
 RESAMPLES = 2000
+LEAST_ROUNDS = 3  # of fewer there is hardly an interval
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.int64]
@@ -81,9 +82,9 @@ def share_interval(shares: Floats, rounds: int) -> tuple[Floats, Floats]:
 def _percentiles(least: Floats, most: Floats, rounds: int) -> tuple[float, float]:
     """Return the lower percentile of the lower bounds, and the upper one of the upper bounds.
 
-    Plain percentiles of few rounds are too narrow, so they are taken further out, as Student's t is wider than
-    the normal: Hesterberg, What Teachers Should Know About the Bootstrap, arXiv 1411.5279
-    ("expanded percentile interval").
+    Plain percentiles of few rounds are too narrow, so they are taken further out, as Student's t is wider
+    than the normal: the expanded percentile interval of Hesterberg, What Teachers Should Know About the
+    Bootstrap, arXiv 1411.5279.
     """
     if rounds < 2:
         return nan, nan

@@ -42,14 +42,13 @@ class RoundCounts:
 
     def curve(self, criterion: Criterion = Criterion.POOLED) -> Floats:
         """Return the fitted satisfaction at each rate, NaN at one without any query; shape (rates,)."""
-        once: Times = np.ones((1, self.rounds), dtype=np.int64)
-        return self.curves(once, criterion)[0]
+        curve: Floats = self.curves(self._once, criterion)[0]
+        return curve
 
     def shares(self) -> Floats:
         """Return the satisfaction at each rate as measured, over all rounds; shape (rates,)."""
-        once: Times = np.ones((1, self.rounds), dtype=np.int64)
-        shares, _ = self._shares(once, Criterion.POOLED)
-        return shares[0]
+        shares: Floats = self._shares(self._once, Criterion.POOLED)[0][0]
+        return shares
 
     def curves(self, times: Times, criterion: Criterion = Criterion.POOLED) -> Floats:
         """Return the fitted satisfaction in resamples of the rounds, shape (resamples, rates)."""
@@ -75,6 +74,11 @@ class RoundCounts:
             self.rounds,
         )
 
+    @property
+    def _once(self) -> Times:
+        """All rounds once, as a resample."""
+        return np.ones((1, self.rounds), dtype=np.int64)
+
     def _crossing(self, curve: Floats, target: float) -> Bounds:
         known = np.isfinite(curve)
         return crossing(self.qps[known], curve[known], target)
@@ -92,10 +96,10 @@ class RoundCounts:
 
 
 def round_counts(counts: pd.DataFrame) -> dict[str, RoundCounts]:
-    """Return the counts of each server of one workload, by name, all at the same rates and in the same rounds.
+    """Return the counts of each server of one workload, by name, all at the same rates and rounds.
 
-    `counts` has the columns `policy`, `round`, `qps`, `model`, `counted` and `on_time`, a row a server, round,
-    rate and model; what is missing had no query.
+    `counts` has the columns `policy`, `round`, `qps`, `model`, `counted` and `on_time`, a row a server,
+    round, rate and model; what is missing had no query.
     """
     qps, rounds = (np.sort(counts[name].unique()) for name in ("qps", "round"))
     models = list(dict.fromkeys(counts["model"]))
