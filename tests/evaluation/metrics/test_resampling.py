@@ -39,6 +39,13 @@ def test_a_quotient_by_what_may_be_nothing_has_no_upper_end() -> None:
     assert quotient.at_most.tolist() == [inf, 2.0]
 
 
+def test_a_quotient_by_what_may_be_above_all_has_no_lower_end_but_0() -> None:
+    above = Resampled(Bounds(2.0, 2.0), np.array([8.0, 2.0]), np.array([inf, 2.0]), 2)
+    quotient = known(4.0, 4.0, found=4.0, rounds=2).over(above)
+    assert quotient.at_least.tolist() == [0.0, 2.0]
+    assert quotient.at_most.tolist() == [0.5, 2.0]
+
+
 def test_one_round_has_no_interval() -> None:
     one = known(3.0, 3.0, found=3.0, rounds=1).estimate
     assert one.found == Bounds(3.0, 3.0)
@@ -78,6 +85,13 @@ def test_the_best_of_several_is_the_largest_in_each_resample() -> None:
     top = best([known(1.0, 5.0, found=3.0), known(4.0, 2.0, found=2.5)])
     assert top.found == Bounds(3.0, 3.0)
     assert top.at_least.tolist() == top.at_most.tolist() == [4.0, 5.0]
+
+
+def test_the_best_may_be_one_that_is_above_all_rates() -> None:
+    above = Resampled(Bounds(9.0, inf), np.array([0.0, 9.0]), np.array([1.0, inf]), 3)
+    top = best([known(5.0, 5.0, found=5.0), above])
+    assert top.found == Bounds(9.0, inf)
+    assert (top.at_least.tolist(), top.at_most.tolist()) == ([5.0, 9.0], [5.0, inf])
 
 
 def test_each_of_several_shares_has_an_interval_of_its_own() -> None:

@@ -1,9 +1,9 @@
 import os
-from collections.abc import Callable
+from dataclasses import replace
+from math import inf
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import numpy as np
 import onnx
 import pandas as pd
 import pytest
@@ -12,117 +12,89 @@ from tests.support.tiny import tiny
 from veltair.compiler.frontend.model import Layer
 from veltair.config import Config, load
 from veltair.config.keys import ServedModel
-from veltair.evaluation.experiment.scenario import Scenario
-from veltair.evaluation.metrics.capacity import (
-    Capacity,
-    CapacitySearch,
-    Criterion,
-    Satisfaction,
-    Status,
-    Trial,
-    find_capacity,
-)
-from veltair.evaluation.runtimes import capacity as served
-from veltair.evaluation.runtimes.capacity import OURS, installed, rate_figures, ratio_figures, search_in_turn
-from veltair.evaluation.runtimes.query_tracker import RateResult
+from veltair.evaluation.measurement.rounds import Attempt, Rounds, Server
+from veltair.evaluation.measurement.slots import Slot
+from veltair.evaluation.metrics.bounds import Bounds
+from veltair.evaluation.metrics.resampling import Resampled
+from veltair.evaluation.runtimes import served
 from veltair.evaluation.runtimes.registry import Runtime
+from veltair.evaluation.runtimes.served import installed, rate_figures, ratio_figures
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
-SEARCH = CapacitySearch(0.1, max_rates=5)
-DEFAULT = Runtime("default", "served_vs_ort_default", "onnxruntime")
-PINNED = [Runtime(name, "served_vs_ort_pinned", "onnxruntime") for name in ("1x2", "2x1")]
+DEFAULT = Runtime("default", ("served_vs_ort_default", "served_vs_ort_best"), "onnxruntime")
+PINNED = [Runtime(name, ("served_vs_ort_best",), "onnxruntime") for name in ("1x2", "2x1")]
+OURS = ["FULL", "Planaria"]
 
 
-def server(limit_qps: float, log: list[tuple[float, int, str]]) -> Callable[[float, int, Path], RateResult]:
-    """Return one that serves rates up to a limit in time, and none above it."""
-
-    def serve(qps: float, seed: int, folder: Path) -> RateResult:
-        log.append((qps, seed, folder.name))
-        share = 1.0 if qps <= limit_qps else 0.5
-        return RateResult(qps, 100, share, share, 0.0, "")
-
-    return serve
+def known(*values: float) -> Resampled:
+    """Return what is known in all three rounds, whose mean it is, and in each resample."""
+    array = np.array(values)
+    found = float(array.mean())
+    return Resampled(Bounds(found, found), array, array, 3)
 
 
-def capacity(qps: float) -> Capacity:
-    trials = (Trial(qps or 1.0, Satisfaction(1.0, 1.0) if qps else Satisfaction(0.0, 0.0)),)
-    return Capacity(Criterion.POOLED, SEARCH, Status.CUT, qps, 2 * qps + 1, trials)
+def beyond(low: float, high: float) -> Resampled:
+    return Resampled(Bounds(low, high), np.array([low] * 3), np.array([high] * 3), 3)
 
 
-def seeds(**rates: tuple[float, ...]) -> list[dict[str, Capacity]]:
-    """Return what each seed found, from the QPS of everybody by seed."""
-    names = {OURS if name == "ours" else name.removeprefix("_"): of for name, of in rates.items()}
-    count = len(next(iter(names.values())))
-    return [{name: capacity(of[seed]) for name, of in names.items()} for seed in range(count)]
+FOUND = {
+    "FULL": known(20.0, 24.0, 28.0),
+    "Planaria": known(30.0, 26.0, 28.0),
+    "default": known(10.0, 8.0, 9.0),
+    "1x2": known(15.0, 13.0, 14.0),
+    "2x1": known(5.0, 20.0, 11.0),
+}
 
 
-def test_everybody_gets_the_answer_of_a_search_alone(tmp_path: Path) -> None:
-    limits = {"slow": 12.0, "fast": 31.0}
-    estimates = {"slow": 20.0, "fast": 20.0}
-    found = search_in_turn(
-        {name: server(limit, []) for name, limit in limits.items()}, estimates, SEARCH, 7, tmp_path
-    )
-    for name, limit in limits.items():
-        alone = find_capacity(
-            lambda qps, limit=limit: server(limit, [])(qps, 7, tmp_path).satisfaction,  # type: ignore[misc]
-            20.0,
-            SEARCH,
-        )
-        assert found[name] == alone
+def test_the_best_of_ours_is_compared_with_the_best_of_each_kind_round_by_round() -> None:
+    figures = ratio_figures(FOUND, OURS, [DEFAULT, *PINNED], "here")
+    # 28 of ours; 9 of the default, 14 of all of them.
+    assert figures["served_vs_ort_default"].value == pytest.approx(28 / 9)
+    assert figures["served_vs_ort_best"].value == pytest.approx(28 / 14)
+    # 30 / 15, 26 / 20 and 28 / 14.
+    low, high = figures["served_vs_ort_best"].interval or (None, None)
+    assert (low, high) == (pytest.approx(1.3), pytest.approx(2.0))
+    assert "the best of ours ÷ the best of default, 1x2, 2x1, here" in figures["served_vs_ort_best"].unit
 
 
-def test_rates_are_tried_in_turn_each_round_from_the_other_end(tmp_path: Path) -> None:
-    log: list[tuple[float, int, str]] = []
-    serving = {name: server(limit, log) for name, limit in (("a", 5.0), ("b", 500.0), ("c", 50.0))}
-    search_in_turn(serving, dict.fromkeys(serving, 20.0), SEARCH, 7, tmp_path)
-    order = [folder.split("-")[0] for _, _, folder in log]
-    assert order[:9] == ["a", "b", "c", "c", "b", "a", "a", "b", "c"]
-    assert {seed for _, seed, _ in log} == {7}
-    assert len({folder for _, _, folder in log}) == len(log)
+def test_each_of_ours_is_compared_beside_the_best() -> None:
+    figures = ratio_figures(FOUND, OURS, [DEFAULT, *PINNED], "here")
+    assert figures["served_vs_ort_default_FULL"].value == pytest.approx(24 / 9)
+    assert figures["served_vs_ort_best_Planaria"].value == pytest.approx(28 / 14)
 
 
-def test_a_ratio_is_ours_by_the_best_runtime_of_its_figure_at_each_seed() -> None:
-    found = seeds(
-        ours=(20.0, 24.0, 30.0), default=(10.0, 8.0, 10.0), _1x2=(16.0, 10.0, 10.0), _2x1=(5.0, 20.0, 15.0)
-    )
-    figures = ratio_figures(found, [DEFAULT, *PINNED])
-    assert figures["served_vs_ort_default"].samples == (2.0, 3.0, 3.0)
-    assert figures["served_vs_ort_default"].value == 3.0
-    assert figures["served_vs_ort_pinned"].samples == (1.25, 1.2, 2.0)
-    assert figures["served_vs_ort_pinned"].unit.endswith("÷ the best of 1x2, 2x1")
+def test_a_ratio_to_what_serves_no_rate_in_time_is_a_lower_bound() -> None:
+    found = {"FULL": known(20.0, 24.0, 28.0), "default": beyond(0.0, 6.0)}
+    result = ratio_figures(found, ["FULL"], [DEFAULT], "here")["served_vs_ort_default"]
+    assert result.value == 4.0
+    assert result.unit.startswith("at least; ")
+    assert result.interval == (pytest.approx(20 / 6), None)
 
 
-def test_a_seed_at_which_a_runtime_serves_nothing_gives_no_ratio() -> None:
-    figures = ratio_figures(seeds(ours=(20.0, 24.0), default=(0.0, 8.0)), [DEFAULT])
-    assert figures["served_vs_ort_default"].samples == (3.0,)
-
-
-def test_a_runtime_that_serves_nothing_at_all_gives_no_figure_but_a_line(
+def test_a_ratio_of_two_that_serve_no_rate_in_time_is_left_out_with_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert ratio_figures(seeds(ours=(20.0,), default=(0.0,)), [DEFAULT]) == {}
-    assert "served_vs_ort_default is left out: default served no rate in time" in capsys.readouterr().out
+    found = {"FULL": beyond(0.0, 6.0), "default": beyond(0.0, 6.0)}
+    assert ratio_figures(found, ["FULL"], [DEFAULT], "here") == {}
+    assert "served_vs_ort_best is left out: both are on one side of the rates" in capsys.readouterr().out
 
 
-def test_a_ratio_is_0_where_ours_serves_nothing() -> None:
-    assert ratio_figures(seeds(ours=(0.0,), default=(8.0,)), [DEFAULT])["served_vs_ort_default"].value == 0.0
-
-
-def test_everybodys_rate_is_told_with_the_answer_in_words() -> None:
-    figures = rate_figures(seeds(ours=(20.0, 24.0), default=(0.0, 8.0)), "mix")
-    assert figures["served_qps_default"].samples == (0.0, 8.0)
-    assert figures[f"served_qps_{OURS}"].value == 22.0
-    assert "workload mix: below 1 QPS (cut, 1 rates tried); 8 QPS" in figures["served_qps_default"].unit
+def test_everybodys_rate_is_told_with_its_interval_or_as_the_end_of_the_rates() -> None:
+    figures = rate_figures({"FULL": known(20.0, 24.0, 28.0), "a b": beyond(40.0, inf)}, "here")
+    assert figures["served_qps_FULL"].value == 24.0
+    assert figures["served_qps_FULL"].interval == (20.0, 28.0)
+    assert (figures["served_qps_a_b"].value, figures["served_qps_a_b"].interval) == (40.0, (40.0, None))
+    assert figures["served_qps_a_b"].unit.startswith("at least; QPS at 95 % QoS")
 
 
 def test_a_figure_without_its_package_is_left_out_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    missing = [Runtime(name, "served_vs_openvino", "openvino") for name in ("one", "two")]
+    missing = [Runtime(name, ("served_vs_openvino",), "openvino") for name in ("one", "two")]
     monkeypatch.setattr(Runtime, "installed", property(lambda runtime: runtime.backend != "openvino"))
     assert installed([DEFAULT, *missing]) == [DEFAULT]
     assert capsys.readouterr().out.splitlines() == [
@@ -138,34 +110,21 @@ def config(tmp_path: Path) -> Config:
     return default.model_copy(update={"results": folder})
 
 
-def test_a_configuration_without_the_policy_compared_is_refused(config: Config) -> None:
-    others = {name: policy for name, policy in config.policies.items() if name != OURS}
+def test_a_configuration_without_any_policy_compared_is_refused(config: Config) -> None:
+    others = {name: policy for name, policy in config.policies.items() if name not in served.OURS}
     lacking = config.model_copy(update={"policies": others})
     files = served.ServedFiles({}, {}, Path("none"))
-    with pytest.raises(LookupError, match="has no policy Veltair-FULL-shipped"):
+    with pytest.raises(LookupError, match="has none of Veltair-FULL-shipped, "):
         served.served_figures(lacking, files)
 
 
-def test_all_seeds_are_searched_from_the_answers_of_the_seed_before(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log: list[tuple[float, int, str]] = []
-    machine = SimpleNamespace(cores=2)
-    scenario = SimpleNamespace(context=SimpleNamespace(machine=machine), fluid_qps=50.0, workload="mix")
-    monkeypatch.setattr(served, "read_tables", lambda path: None)
-    monkeypatch.setattr(served, "scenario_of", lambda *given: scenario)
-    monkeypatch.setattr(served, "runtimes", lambda cores: [DEFAULT])
+OUR_NAMES = ("Veltair-FULL-shipped", "Veltair-FULL", "Planaria")
 
-    def contenders(*given: Any) -> dict[str, Any]:
-        return {OURS: server(24.0, log), DEFAULT.name: server(10.0, [])}
 
-    monkeypatch.setattr(served, "_contenders", contenders)
-    figures = served.served_figures(config, served.ServedFiles({}, {}, Path("none")))
-    first = {seed: next(qps for qps, at, _ in log if at == seed) for seed in (1, 2, 3)}
-    answers = figures[f"served_qps_{OURS}"].samples
-    assert first[1] == pytest.approx(20.0)
-    assert (first[2], first[3]) == answers[:2]
-    assert len(figures["served_vs_ort_default"].samples) == 3
+def kept_always(rounds: Rounds, slot: Slot, servers: dict[str, Server], end_s: float) -> list[Attempt]:
+    """Serve a slot once, and keep it."""
+    tried = [rounds._attempt(name, server, slot, 0) for name, server in servers.items()]
+    return [replace(one, kept=True) for one in tried]
 
 
 def tables_of(model: LoadedModel) -> Tables:
@@ -181,7 +140,7 @@ def tables_of(model: LoadedModel) -> Tables:
     return Tables(machine, {"tiny": layers}, {}, CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "toy"))
 
 
-def test_veltair_and_onnx_runtime_serve_the_same_queries_of_the_tiny_network(
+def test_policies_and_onnx_runtime_serve_the_same_queries_of_the_tiny_network(
     config: Config,
     tiny_loaded: LoadedModel,
     tiny_folder: Path,
@@ -192,16 +151,25 @@ def test_veltair_and_onnx_runtime_serve_the_same_queries_of_the_tiny_network(
     onnx.save(tiny(), tmp_path / "tiny.onnx")
     monkeypatch.setattr(served, "read_tables", lambda path: tables_of(tiny_loaded))
     monkeypatch.setattr(served, "runtimes", lambda cores: [DEFAULT])
-    monkeypatch.setattr(served, "FIRST_LOAD", 1.0)
-    monkeypatch.setattr(served, "SEEDS", 1)
-    monkeypatch.setattr(Scenario, "fluid_qps", 60.0)
+    # Whether the machine is quiet is not the question here.
+    monkeypatch.setattr(Rounds, "_serve", kept_always)
+    measured = {"shares": (0.01,), "minutes": 0.001, "seconds": 0.3, "queries": 1}
     changes = {
         "models": {"tiny": ServedModel(qos_ms=10_000, onnx="tiny.onnx")},
         "workloads": {"mix": {"tiny": 1}},
-        "measured": config.measured.model_copy(update={"seconds": 0.5, "max_rates": 1}),
+        "measured": config.measured.model_copy(update=measured),
     }
     files = served.ServedFiles({"tiny": tmp_path / "tiny.onnx"}, {"tiny": tiny_folder}, tmp_path)
     figures = served.served_figures(config.model_copy(update=changes), files)
-    assert figures["served_vs_ort_default"].samples == (1.0,)
-    ours, theirs = (line for line in capsys.readouterr().out.splitlines() if "queries" in line)
-    assert ours.split(",")[2] == theirs.split(",")[2]
+    # Nobody misses a target of 10 s, so that only the end of the rates is known, and no ratio.
+    assert not any(name.startswith("served_vs") for name in figures)
+    assert figures["served_qps_default"].unit.startswith("at least; ")
+    assert set(figures) == {"served_qps_default", *(f"served_qps_{name}" for name in OUR_NAMES)}
+    counted = [
+        line.split(": ")[-1].split(",")[0]
+        for line in capsys.readouterr().out.splitlines()
+        if "QPS), " in line
+    ]
+    assert len(counted) == 3 * (1 + len(OUR_NAMES))
+    # A round asks all the same.
+    assert len(set(counted)) <= 3
