@@ -146,7 +146,7 @@ def test_a_configuration_does_not_change() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("queries", 5, "queries: unknown key; did you mean `simulated.queries`?"),
+        ("queries", 5, "queries: unknown key; did you mean `measured.queries`?"),
         ("simulated.querys", 5, "simulated.querys: unknown key; did you mean `queries`?"),
         ("models.net.qos_s", 1, "models.net.qos_s: unknown key; did you mean `qos_ms`?"),
         ("qos.zzz", 1, "qos.zzz: unknown key; known here: relax, satisfaction"),

@@ -24,7 +24,7 @@ ALONE = {
         "evaluation/loadgen/test_client.py",
         "evaluation/measurement/test_run.py",
         "evaluation/measurement/test_steps.py",
-        "evaluation/runtimes/test_capacity.py",
+        "evaluation/runtimes/test_served.py",
     ),
     "they measure this machine": (
         "evaluation/measurement/test_block_costs.py",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tests.support.measured_tables import metric_tables, spread_out
 from tests.support.plot_tables import (
     SIX,
     conflict_table,
@@ -52,6 +53,7 @@ def tables(
         "fidelity": fidelity_table(policies),
         "cost_fit": cost_table(),
         "corun_fit": corun_table(),
+        **metric_tables(spread_out(policies), workloads),
     }
 
 

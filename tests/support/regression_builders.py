@@ -33,10 +33,15 @@ def _collected() -> Provenance:
 
 
 def capacity_rows(backend: str, qps: Sequence[float], policy: str = "Planaria") -> list[dict[str, Any]]:
-    """Return rows of capacity_seeds.csv, a row a seed."""
+    """Return rows of capacity_seeds.csv or, of the engine, measured_capacity.csv; a row a seed."""
+    if backend == "engine":
+        return [
+            {**_named(backend, policy, seed), "at_least_qps": value, "minimum_at_least_qps": 0.9 * value}
+            for seed, value in enumerate(qps, start=1)
+        ]
     return [
         {
-            **dict(zip(COLUMNS, (backend, "box", backend == "engine", "mix", policy, seed), strict=True)),
+            **_named(backend, policy, seed),
             "qps_at_95": value,
             "high_qps": 1.01 * value,
             "qps_at_95_minimum": 0.9 * value,
@@ -47,10 +52,20 @@ def capacity_rows(backend: str, qps: Sequence[float], policy: str = "Planaria") 
     ]
 
 
+def _named(backend: str, policy: str, seed: int) -> dict[str, Any]:
+    return dict(zip(COLUMNS, (backend, "box", backend == "engine", "mix", policy, seed), strict=True))
+
+
 def write_metrics(folder: Path, rows: Sequence[dict[str, Any]], provenance: Provenance) -> Path:
     """Write a folder of metric tables with the capacities of some runs."""
-    table = pd.DataFrame(list(rows))
-    for name, written in (("capacity_seeds.csv", table), ("capacity.csv", table.drop(columns="seed"))):
+    simulated, measured = (
+        pd.DataFrame([row for row in rows if (row["backend"] == "engine") is engine])
+        for engine in (False, True)
+    )
+    tables = {"measured_capacity.csv": measured} if len(measured) else {}
+    if len(simulated):
+        tables |= {"capacity_seeds.csv": simulated, "capacity.csv": simulated.drop(columns="seed")}
+    for name, written in tables.items():
         text = written.to_csv(index=False, lineterminator="\n")
         write_result(folder / name, text.encode(), provenance)
     return folder

@@ -10,6 +10,7 @@ from veltair.config.section import (
     Count,
     ImportPath,
     Level,
+    Load,
     Name,
     Section,
     Weight,
@@ -201,18 +202,41 @@ class Measured(Section):
 
     enabled: Annotated[bool, key("whether to measure on this machine at all")] = True
     workloads: Annotated[tuple[Name, ...], key("workloads to serve", min_length=1)] = ("mix",)
-    seconds: Annotated[float, key("length of one run at one rate", "s", gt=0)] = 8.0
-    max_rates: Annotated[int, key("rates to try for each policy and workload, at most", "rates", ge=1)] = 4
-    resolution: Annotated[
-        float, key("the search for the highest rate stops at this relative width", "fraction", gt=0, lt=1)
-    ] = 0.05
-    seed: Annotated[int, key("seed of LoadGen's schedule", ge=0, le=SEED_MAX)] = 1
+    shares: Annotated[
+        tuple[Load, ...],
+        key(
+            "rates to measure, ascending; 1 is the rate at which queries, served one at a time on the cores "
+            "that suit each best, fill the machine",
+            "sequential rate",
+            min_length=1,
+        ),
+    ] = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
+    minutes: Annotated[
+        float,
+        key(
+            "time for all policies of a workload, in rounds of all policies and rates, of which more narrow "
+            "the intervals; at least 3 are made",
+            "min",
+            gt=0,
+        ),
+    ] = 9.0
+    seconds: Annotated[float, key("length of one run at one rate, at least", "s", gt=0)] = 2.0
+    queries: Annotated[
+        int, key("queries of one run at one rate, at least, a tenth of which warms up", "queries", ge=1)
+    ] = 45
+    seed: Annotated[int, key("seed of LoadGen's schedules and of the order of runs", ge=0, le=SEED_MAX)] = 1
     loadgen_per_model: Annotated[
         bool, key("a LoadGen process for each model, so that each gets LoadGen's official verdict")
     ] = False
     timeline: Annotated[
         bool, key("record which block ran where in each run at a rate: a Perfetto trace and a picture")
     ] = False
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if not is_ascending(self.shares):
+            raise ValueError(f"shares {list(self.shares)} must ascend, such as [0.2, 0.4, 0.6]")
+        return self
 
 
 class Engine(Section):

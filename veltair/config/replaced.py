@@ -8,6 +8,8 @@ REPLACED_KEYS: Mapping[str, str] = {
     "engine.launcher": "our workers run all kernels; rule `benchmarks_engine` compares them with TVM",
     "engine.malleable": "a running block keeps its cores until a layer ends, as the paper's blocks do",
     "figures.layers": "the layer with most MACs is shown of each model",
+    "measured.max_rates": "all policies are measured at the rates of `measured.shares`",
+    "measured.resolution": "intervals narrow with `measured.minutes`",
     "measured.validation": "it is called `measured.loadgen_per_model` now",
     "simulated.equal_headroom": "with `simulated.core_unit` another `alpha` is always assumed too",
     "study.conflicts.bins": "the run is always cut into 100 bins",

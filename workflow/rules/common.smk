@@ -3,7 +3,16 @@ from veltair.compiler.select.store import StoreError
 from veltair.config import ConfigError, check_environment, load
 from veltair.data import shipped
 from veltair.evaluation.experiment import reads
-from veltair.evaluation.experiment.layout import CAPACITY, FIDELITY, HOST, RECORDS, SHIPPED_STUDY, Layout, check_shipped
+from veltair.evaluation.experiment.layout import (
+    CAPACITY,
+    FIDELITY,
+    HOST,
+    RECORDS,
+    SHIPPED_STUDY,
+    SLOTS,
+    Layout,
+    check_shipped,
+)
 from veltair.evaluation.experiment.rule_params import RuleParams
 from veltair.machine.topology.described import description_files
 from veltair.provenance import fingerprint

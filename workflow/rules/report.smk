@@ -3,18 +3,20 @@
 
 rule metrics:
     input:
-        records=[folder / RECORDS for folder in LAYOUT.run_folders()],
-        capacities=[folder / CAPACITY for folder in LAYOUT.run_folders()],
+        records=[folder / RECORDS for folder in [*LAYOUT.measured_folders(), *LAYOUT.simulated_folders()]],
+        capacities=[folder / CAPACITY for folder in LAYOUT.simulated_folders()],
+        slots=[folder / SLOTS for folder in LAYOUT.measured_folders()],
         costs=[LAYOUT.costs(machine) for machine in LAYOUT.machines()],
     output:
-        expand(R / "metrics" / "{table}.csv", table=["capacity", "capacity_seeds", "rates", "model_rates", "targets"]),
+        LAYOUT.metric_tables(),
     params:
         **STEP.of(
             "evaluation.reports.steps:write_metrics",
-            lambda wildcards: reads.metrics_keys(LAYOUT.machines()),
+            lambda wildcards: reads.metrics_keys(SETTINGS, LAYOUT.machines()),
         ),
         tables=[str(LAYOUT.tables(machine)) for machine in LAYOUT.machines()],
-        runs=[str(folder) for folder in LAYOUT.run_folders()],
+        simulated=[str(folder) for folder in LAYOUT.simulated_folders()],
+        measured=[str(folder) for folder in LAYOUT.measured_folders()],
         folder=subpath(output[0], parent=True),
     log:
         LOGS / "metrics.log",

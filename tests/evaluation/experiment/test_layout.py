@@ -65,16 +65,15 @@ def test_everything_generated_lies_in_the_folders_of_the_configuration() -> None
         results={"folder": "here"},
         figures={"folder": "there", "formats": ["png"]},
     )
-    generated = [*changed.run_folders(), changed.tables("host")]
+    generated = [*changed.measured_folders(), *changed.simulated_folders(), changed.tables("host")]
     assert {path.parts[0] for path in generated} == {"here"}
     assert {path.parts[0] for path in changed.figures()} == {"there"}
 
 
-def test_there_is_a_folder_for_each_policy_measured_and_on_each_machine() -> None:
-    folders = layout(profile={"costs": "measured"}, simulated=SIMULATED, measured=MEASURED).run_folders()
-    assert [str(folder) for folder in folders] == [
-        "results/measured/mix/FcfsMin",
-        "results/measured/mix/Planaria",
+def test_there_is_a_folder_for_each_policy_on_each_machine_and_one_for_all_that_are_measured() -> None:
+    found = layout(profile={"costs": "measured"}, simulated=SIMULATED, measured=MEASURED)
+    assert found.measured_folders() == [Path("results/measured/mix")]
+    assert [str(folder) for folder in found.simulated_folders()] == [
         "results/simulated/host/mix/FcfsMin",
         "results/simulated/host/mix/Planaria",
         "results/simulated/threadripper-3990x/mix/FcfsMin",
@@ -104,7 +103,8 @@ def test_results_are_about_the_simulated_machines_and_the_measured_host(
 
 def test_there_is_a_figure_of_each_kind_in_each_format() -> None:
     figures = Layout(load([ROOT / "workflow" / "config" / "config.yaml"])).figures()
-    assert len(figures) == len(set(figures)) == 12
+    assert len(figures) == len(set(figures)) == 14
+    assert figures[0].stem == "measured"  # a newcomer sees it first
     assert {path.suffix for path in figures} == {".png", ".svg"}
 
 
@@ -112,8 +112,18 @@ def test_figures_at_loads_that_no_run_has_are_left_out() -> None:
     simulated = SIMULATED | {"loads": [0.5, 0.8]}
     names = layout(simulated=simulated).compared_figures()
     assert "paper_latency" in names and "paper_efficiency" not in names
-    names = layout(profile={"costs": "measured"}, simulated=simulated, measured=MEASURED).compared_figures()
-    assert "paper_efficiency" in names
+
+
+def test_a_run_that_only_measures_or_only_simulates_has_the_figures_and_tables_of_that() -> None:
+    only = layout(profile={"costs": "measured"}, simulated={"enabled": False}, measured=MEASURED)
+    assert only.compared_figures() == ["measured", "latency"]
+    names = [path.stem for path in only.metric_tables()]
+    assert "curves" in names
+    assert "capacity_seeds" not in names
+    assert only.simulated_folders() == []
+    simulated = layout(simulated=SIMULATED)
+    assert "measured" not in simulated.compared_figures()
+    assert "curves" not in [path.stem for path in simulated.metric_tables()]
 
 
 START = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 55]}
@@ -132,7 +142,7 @@ def test_values_that_the_run_has_anyway_share_a_cell() -> None:
 
 
 def test_policies_of_the_study_alone_are_not_compared() -> None:
-    folders = layout(compared=["Planaria"], simulated=SIMULATED).run_folders()
+    folders = layout(compared=["Planaria"], simulated=SIMULATED).simulated_folders()
     assert {folder.name for folder in folders} == {"Planaria"}
 
 
@@ -168,7 +178,7 @@ def test_timelines_are_drawn_of_measured_runs_that_record_them() -> None:
     profiled = {"costs": "measured"}
     assert layout(measured=measured, profile=profiled).timelines() == []
     recorded = layout(measured={**measured, "timeline": True}, profile=profiled, figures={"folder": "f"})
-    assert recorded.timelines() == [Path("f/timelines/mix/FcfsMin"), Path("f/timelines/mix/Planaria")]
+    assert recorded.timelines() == [Path("f/timelines/mix")]
 
 
 def test_policies_are_shown_as_the_configuration_lists_them_and_get_colours_by_a_list_of_their_own() -> None:

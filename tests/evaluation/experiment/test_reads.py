@@ -41,7 +41,7 @@ def test_what_a_described_machine_is_assumed_to_be_does_not_matter_to_this_one()
     "keys",
     [
         lambda config: reads.simulation_keys(config, "host", ["mix"], ["FcfsMin"]),
-        lambda config: reads.measurement_keys(config, "mix", "FcfsMin"),
+        lambda config: reads.measurement_keys(config, "mix", ["FcfsMin"]),
         lambda config: reads.study_keys(config, ["FcfsMin"]),
     ],
 )

@@ -98,11 +98,12 @@ def test_metrics_that_are_no_numbers_are_gaps() -> None:
     assert latency_figure(rates.assign(latency_mean_s=np.nan), target_table()).axes
 
 
-def test_runs_that_are_invalid_are_not_drawn() -> None:
-    rates = rate_table(seed_table(["Planaria"], [1], ["mix"])).assign(invalid=["late", "", "", "", ""])
-    assert len(latency_figure(rates, target_table()).axes[0].lines[0].get_xdata()) == 4
-
-
 def test_the_figure_of_latencies_needs_runs() -> None:
     with pytest.raises(ValueError, match="nothing to draw"):
         latency_figure(rate_table(seed_table(["Planaria"], [1]))[:0], target_table())
+
+
+@pytest.mark.parametrize(("count", "said"), [(10, "seeds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10."), (11, "11 seeds.")])
+def test_few_seeds_are_named_and_many_are_counted(count: int, said: str) -> None:
+    rates = rate_table(seed_table(["Planaria"], range(1, count + 1), ["mix"]))
+    assert said in " ".join(texts(latency_figure(rates, target_table())).split())

@@ -24,23 +24,25 @@ from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_sc
 from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
 from veltair.evaluation.loadgen.arrivals import server_queries
 from veltair.evaluation.loadgen.client import LoadGenProcess
-from veltair.evaluation.loadgen.logs import MIXED, LoadGenError
+from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, LoadGenSummary
 from veltair.evaluation.measurement import run as live
+from veltair.evaluation.measurement.core_use import CoreUse
 from veltair.evaluation.measurement.run import (
-    QUERIES,
     SAMPLES_PER_MODEL,
     MeasuredRun,
     Measurement,
     MeasurementSettings,
+    PolicyServer,
     live_frame,
     load_models,
     make_samples,
     measure,
+    open_engine,
     policy_verdicts,
     run_rows,
-    search,
 )
-from veltair.evaluation.metrics.capacity import CapacitySearch, Status
+from veltair.evaluation.measurement.slots import Slot
+from veltair.evaluation.measurement.write_run import QUERIES
 from veltair.evaluation.metrics.records import read_records, to_records
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable
@@ -177,7 +179,7 @@ def test_models_of_words_and_of_images_are_served_side_by_side(
             assert np.allclose(sample.answer[0], run_onnx(tiny_words(), *sample.values)[0], atol=1e-5)
     run = measure(study, QPS, tmp_path)
     assert {record.query.model for record in run.records} == {"tiny", "words"}
-    assert (run.wrong_answers, run.problem) == (0, "")
+    assert run.wrong_answers == 0
     (row,) = policy_verdicts("Fcfs", [run])
     assert (row["tenant"], row["queries"], row["loadgen_valid"]) == (MIXED, len(run.records), None)
 
@@ -295,7 +297,7 @@ def test_every_query_is_served_right_and_on_time(measured: Measured) -> None:
     assert {record.ending for record in run.records} == {Ending.SERVED}
     assert all(record.latency_s > 0 and record.core_s > 0 for record in run.records)
     assert run.wrong_answers == 0
-    assert run.satisfaction.pooled == run.satisfaction.minimum == 1.0
+    assert all(record.on_time for record in run.records)
 
 
 def test_warm_up_is_a_tenth_of_the_time_from_the_first_arrival_to_the_last(measured: Measured) -> None:
@@ -320,20 +322,22 @@ def test_a_policy_that_rejects_everything_misses_everything_though_loadgen_sees_
 ) -> None:
     run = measured(RejectAll)
     assert {record.ending for record in run.records} == {Ending.REJECTED}
-    assert run.satisfaction.pooled == run.satisfaction.minimum == 0.0
+    assert not any(record.on_time for record in run.records)
     assert run.summary.verdict.late_count == 0
 
 
-def test_wrong_answers_make_a_run_invalid(measured: Measured) -> None:
+def test_wrong_answers_spoil_a_run(measured: Measured) -> None:
     run = replace(measured(fcfs), wrong_answers=2)
-    assert run.problem == "2 wrong answers: build the models anew (rule `build`)"
-    assert run.satisfaction.invalid
+    assert run.quality.problem == "2 wrong answers: build the models anew (rule `build`)"
 
 
-def test_a_late_loadgen_makes_a_run_invalid(measured: Measured) -> None:
+def test_a_late_loadgen_spoils_a_run_and_so_do_others_on_its_cores(measured: Measured) -> None:
     run = measured(fcfs)
-    late = replace(run, summary=replace(run.summary, problem="late"))
-    assert (late.problem, late.satisfaction.invalid) == ("late", True)
+    assert isinstance(run.summary, LoadGenSummary)
+    disturbed = replace(run, summary=replace(run.summary, problem=""), use=CoreUse(0.5, 0.0))
+    assert disturbed.quality.problem.startswith("others used 50.0% of the cores")
+    late = replace(disturbed, summary=replace(run.summary, problem="late"))
+    assert late.quality.problem == "late"
 
 
 def test_runs_are_told_with_what_loadgen_said(measured: Measured) -> None:
@@ -371,57 +375,63 @@ def test_a_loadgen_that_dies_is_a_loadgen_error(
         measure(study_of(scenario, models), QPS, tmp_path)
 
 
-class Rates:
-    """Stands for `measure`: every rate up to a limit is served in full, the first `failures` runs fail."""
-
-    def __init__(self, run: MeasuredRun, rejected: MeasuredRun, limit_qps: float, failures: int = 0) -> None:
-        self.run, self.rejected, self.limit_qps, self.failures = run, rejected, limit_qps, failures
-        self.asked: list[float] = []
-        self.folders: list[Path] = []
-
-    def __call__(self, study: Measurement, qps: float, folder: Path) -> MeasuredRun:
-        self.asked.append(qps)
-        self.folders.append(folder)
-        if len(self.asked) <= self.failures:
-            raise LoadGenError("gone")
-        clean = replace(self.run.summary, problem="")
-        return replace(self.run if qps <= self.limit_qps else self.rejected, qps=qps, summary=clean)
-
-
-def search_with(
-    rates: Rates, scenario: Scenario, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
-) -> Any:
-    monkeypatch.setattr(live, "measure", rates)
-    limits = CapacitySearch(0.05, max_rates=max_rates)
-    return search(study_of(scenario, models), limits, 30.0, 50.0, Path("loadgen"))
-
-
-@pytest.mark.parametrize("max_rates", [1, 4])
-def test_the_common_rate_comes_first_and_counts_towards_the_rates(
-    measured: Measured, scenario: Scenario, models: Any, monkeypatch: pytest.MonkeyPatch, max_rates: int
+def test_an_engine_serves_one_policy_after_another_and_none_leaves_anything_to_the_next(
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
-    rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0)
-    pooled, minimum, runs = search_with(rates, scenario, models, monkeypatch, max_rates)
-    assert rates.asked[0] == 30.0
-    assert len(rates.asked) == max_rates
-    assert [run.qps for run in runs] == [trial.qps for trial in minimum.trials] == rates.asked
-    assert pooled.qps == max(qps for qps in rates.asked if qps <= 70.0)
+    study = study_of(scenario, models, seconds=0.2)
+    rejecting = replace(study, policy="RejectAll", make=RejectAll)
+    made = count_instances(models["tiny"])
+    with open_engine(study) as engine:
+        before, slots = made(), [Slot(number, 0.5, QPS, seed) for number, seed in enumerate((5, 6, 5))]
+        served = [
+            PolicyServer(study, engine).serve(slots[0], tmp_path / "0"),
+            PolicyServer(rejecting, engine).serve(slots[1], tmp_path / "1"),
+            PolicyServer(study, engine).serve(slots[2], tmp_path / "2"),
+        ]
+    assert made() == before
+    frames = [one.records for one in served]
+    assert [set(frame["ending"]) for frame in frames] == [{"served"}, {"rejected"}, {"served"}]
+    assert [set(frame["seed"]) for frame in frames] == [{5}, {6}, {5}]
+    assert [set(frame["policy"]) for frame in frames] == [{"Fcfs"}, {"RejectAll"}, {"Fcfs"}]
+    # One schedule, whenever it is served, and on the clock of its own run.
+    first, again = (frame["arrival_s"] - frame["arrival_s"].iloc[0] for frame in (frames[0], frames[2]))
+    assert np.allclose(first, again)
+    assert frames[2]["arrival_s"].iloc[0] < 10.0
+    assert [row["tenant"] for one in served for row in one.verdicts] == ["tiny"] * 3
 
 
-def test_a_rate_at_which_loadgen_fails_is_an_invalid_trial_not_the_end(
-    measured: Measured, scenario: Scenario, models: Any, monkeypatch: pytest.MonkeyPatch
+def count_instances(model: LoadedModel) -> Callable[[], int]:
+    """Return what tells how many instances of a model were made since."""
+    counted, made = [0], model.instance
+
+    def instance() -> Any:
+        counted[0] += 1
+        return made()
+
+    model.instance = instance  # type: ignore[method-assign]
+    return lambda: counted[0]
+
+
+def test_an_engine_goes_on_after_a_loadgen_that_died(
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0, failures=1)
-    pooled, _, runs = search_with(rates, scenario, models, monkeypatch, max_rates=3)
-    assert pooled.trials[0].satisfaction.invalid
-    assert [run.qps for run in runs] == rates.asked[1:]
-    assert len(runs) == 2
-    assert pooled.status is Status.INVALID or pooled.qps < 30.0
+    study = study_of(scenario, models, seconds=0.2)
+    with open_engine(study) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(live, "LoadGenProcess", Killed)
+            with pytest.raises(LoadGenError):
+                measure(study, QPS, tmp_path / "dead", engine)
+        run = measure(study, QPS, tmp_path / "alive", engine)
+    assert {record.ending for record in run.records} == {Ending.SERVED}
 
 
-def test_each_rate_has_a_folder_of_its_own(
-    measured: Measured, scenario: Scenario, models: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_run_has_at_least_as_many_queries_as_asked(
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path
 ) -> None:
-    rates = Rates(measured(fcfs), measured(RejectAll), limit_qps=70.0, failures=1)
-    search_with(rates, scenario, models, monkeypatch, max_rates=4)
-    assert len(set(rates.folders)) == 4
+    run = measure(study_of(scenario, models, seconds=0.01, queries=30), 10 * QPS, tmp_path)
+    assert len(run.records) == 30
+
+
+def test_a_run_tells_what_others_used_of_its_cores(measured: Measured) -> None:
+    use = measured(fcfs).use
+    assert 0.0 <= use.steal <= use.others <= 1.0

@@ -1,4 +1,4 @@
-"""The step that measures a policy, whole (LoadGen, the engine, the tiny network), and the lock it takes."""
+"""The step that measures policies, whole (LoadGen, the engine, the tiny network), and the lock it takes."""
 
 import fcntl
 import os
@@ -13,19 +13,13 @@ import pytest
 from tests.support.table_builders import make_config
 from veltair.compiler.frontend.model import Layer
 from veltair.config import Config
-from veltair.config.keys import ServedModel
-from veltair.evaluation.experiment.layout import CAPACITY, RECORDS, Layout
+from veltair.evaluation.experiment.layout import RECORDS, SLOTS, Layout
 from veltair.evaluation.experiment.machine_lock import machine_to_itself, measuring_lock
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
-from veltair.evaluation.measurement.run import QUERIES
-from veltair.evaluation.measurement.steps import (
-    RUNS,
-    VERDICTS,
-    measure_policy,
-)
+from veltair.evaluation.measurement.steps import VERDICTS, measure_workload
+from veltair.evaluation.measurement.write_run import QUERIES
 from veltair.evaluation.metrics.records import read_records
-from veltair.evaluation.simulation.steps import simulate_capacity
 from veltair.machine.costs.folder import Tables, write_tables
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.interference.source import ObservedSlowdown, PressureFit
@@ -34,6 +28,7 @@ from veltair.machine.topology.topology import Machine
 from veltair.provenance import collect, read_provenance, write_json
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
+POLICIES = {"FcfsMin": "fcfs_min:FcfsMin", "FcfsAll": "fcfs_all:FcfsAll"}
 
 
 def write_tiny_tables(folder: Path, model: LoadedModel) -> Path:
@@ -58,15 +53,18 @@ def config(tmp_path: Path) -> Config:
     return make_config(
         models={"tiny": {"onnx": "tiny.onnx", "qos_ms": 10_000}},
         workloads={"mix": {"tiny": 1}},
-        policies={"FcfsMin": {"path": "baselines.fcfs_min:FcfsMin"}},
+        policies={name: {"path": f"baselines.{path}"} for name, path in POLICIES.items()},
         profile={"costs": "measured"},
-        measured={"seconds": 0.3, "max_rates": 1, "loadgen_per_model": True, "timeline": True},
+        measured={
+            **{"shares": [0.01, 0.02], "minutes": 0.001, "seconds": 0.3, "queries": 1, "seed": 4},
+            **{"loadgen_per_model": True, "timeline": True},
+        },
         engine={"placement": "pinned", "memory_mb": 100},
         results={"folder": str(tmp_path / "results")},
     )
 
 
-def test_a_policy_is_measured_as_the_configuration_says(
+def test_all_policies_are_measured_in_rounds_as_the_configuration_says(
     config: Config,
     tiny_loaded: LoadedModel,
     tiny_folder: Path,
@@ -74,28 +72,39 @@ def test_a_policy_is_measured_as_the_configuration_says(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    # Whether the machine is quiet is not the question here.
+    monkeypatch.setattr("veltair.evaluation.loadgen.per_model.delay_problem", lambda *_: "")
+    monkeypatch.setattr("veltair.evaluation.measurement.core_use.OTHERS_LIMIT", 1.0)
     tables, folder = write_tiny_tables(tmp_path / "tables", tiny_loaded), tmp_path / "measured"
-    simulated = tmp_path / "simulated.csv"
-    # A run in simulation lasts twenty targets, and what the made-up table gives no machine can serve.
-    brief = config.model_copy(update={"models": {"tiny": ServedModel(onnx="tiny.onnx", qos_ms=5)}})
-    simulate_capacity(brief, tables, "mix", "FcfsMin", simulated)
-    rates = read_csv(simulated).assign(qps_at_95=100.0)
-    rates.to_csv(simulated, index=False)
     fit = PressureFit("observed slowdown", ObservedSlowdown().features, (0.5,), 0.0, 0.7, 0.1)
     document = {"machine": "toy", "fits": {"slowdown": fit.as_dict()}}
+    earlier = folder / "loadgen" / "round9"
+    earlier.mkdir(parents=True)
     write_json(Layout(config).interference, document, collect({}))
 
-    measure_policy(config, tables, {"tiny": tiny_folder}, "mix", "FcfsMin", [simulated], folder)
+    measure_workload(config, tables, {"tiny": tiny_folder}, "mix", list(POLICIES), folder)
 
-    (run,) = (path for path in (folder / "loadgen").iterdir())
-    assert list(read_csv(folder / RUNS)["qps"]) == [70.0]
-    assert list(read_csv(folder / VERDICTS)["tenant"]) == ["tiny"]
-    pd.testing.assert_frame_equal(read_records(run / QUERIES), read_records(folder / RECORDS))
-    assert (run / "tiny" / "mlperf_log_detail.txt").exists()
-    assert "FcfsMin, mix at 70 queries/s" in str(read_recorded(run / TIMELINE).run)
-    assert read_csv(folder / CAPACITY)["common_qps"].item() == 70.0
+    slots = read_csv(folder / SLOTS)
+    assert slots["kept"].all()
+    assert slots.groupby(["round", "share"])["policy"].apply(sorted).tolist() == [sorted(POLICIES)] * 6
+    assert (slots["qps"] / slots["share"]).tolist() == pytest.approx([slots["qps"].max() / 0.02] * 12)
+    records = read_records(folder / RECORDS)
+    # In a slot all policies are asked the same.
+    for _, slot in records.groupby("seed"):
+        arrivals = [own["model"].tolist() for _, own in slot.groupby("policy")]
+        assert len(arrivals) == 2
+        assert arrivals[0] == arrivals[1]
+    verdicts = read_csv(folder / VERDICTS)
+    assert set(verdicts["tenant"]) == {"tiny"}
+    assert len(verdicts) == len(slots)
+    runs = sorted(path.parent for path in (folder / "loadgen").rglob(QUERIES))
+    assert len(runs) == 12
+    assert not earlier.exists()
+    assert all((run / "tiny" / "mlperf_log_detail.txt").exists() for run in runs)
+    assert "mix at " in str(read_recorded(runs[0] / TIMELINE).run)
     printed = capsys.readouterr().out
     assert "model memory: 1 loads (median: tiny 1 x" in printed
+    assert "measured here, mix, FcfsMin: > " in printed
     line = "interference: observed slowdown (as configured, fitted, R² 0.70 on held-out co-runs)"
     assert line in printed
     provenance = read_provenance(folder / RECORDS)

@@ -13,7 +13,6 @@ from veltair.evaluation.metrics.capacity import (
     Criterion,
     Satisfaction,
     Status,
-    Trial,
     find_capacities,
     find_capacity,
     satisfaction_of,
@@ -21,8 +20,7 @@ from veltair.evaluation.metrics.capacity import (
 )
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
-FREE = CapacitySearch(resolution=0.01)
-FEW = CapacitySearch(resolution=0.05, max_rates=4)
+SEARCH = CapacitySearch(resolution=0.01)
 
 
 class Curve:
@@ -54,98 +52,56 @@ def test_the_step_of_a_monotone_curve_is_found_within_the_resolution(at_qps, fac
     assert found.qps <= at_qps < found.high_qps <= found.qps * (1 + resolution) * (1 + 1e-12)
 
 
-@given(st.floats(1.0, 1e4), st.floats(0.001, 1000.0), st.integers(1, 8), st.sampled_from([step, ramp]))
-def test_no_more_than_max_rates_are_measured(at_qps, factor, max_rates, shape):
-    curve = Curve(shape(at_qps), lambda qps: min(shape(at_qps)(qps), shape(at_qps / 2)(qps)))
-    settings = CapacitySearch(resolution=0.05, max_rates=max_rates)
-    pooled, minimum = find_capacities(curve, at_qps * factor, settings)
-    assert len(curve.asked) <= max_rates
-    assert pooled.qps <= at_qps < pooled.high_qps
-    assert minimum.qps <= at_qps / 2 < minimum.high_qps
-
-
 @given(st.floats(1.0, 1e4), st.floats(0.02, 50.0))
 def test_no_rate_is_measured_twice(at_qps, factor):
     curve = Curve(step(at_qps), step(at_qps / 3))
-    find_capacities(curve, at_qps * factor, FREE)
+    find_capacities(curve, at_qps * factor, SEARCH)
     assert len(set(curve.asked)) == len(curve.asked)
 
 
-def test_a_free_search_doubles_from_a_tenth_of_the_estimate_and_then_bisects():
+def test_a_search_doubles_from_a_tenth_of_the_estimate_and_then_bisects():
     # 10, 20, 40, 80 pass and 160 fails; then the middles of (80, 160), (80, 120), (80, 100).
     curve = Curve(step(95.0))
     find_capacity(curve, 100.0, CapacitySearch(resolution=0.1, checks=()))
     assert curve.asked[:8] == [10.0, 20.0, 40.0, 80.0, 160.0, 120.0, 100.0, 90.0]
 
 
-def test_a_free_search_checks_around_its_answer():
+def test_a_search_checks_around_its_answer():
     # 80 passes and 160 fails; 81.25 fails and 80.625 passes: 0.8 % apart. No rate near the checks was tried.
     curve = Curve(step(81.0))
-    found = find_capacity(curve, 100.0, FREE)
+    found = find_capacity(curve, 100.0, SEARCH)
     assert curve.asked[-4:] == pytest.approx([80.625, 0.9 * 80.625, 0.97 * 80.625, 1.03 * 80.625])
     assert found.monotone
 
 
 def test_a_check_above_that_passes_moves_the_answer_up():
     # Fails in (100, 102], passes again to 120: the search meets the dip first, then looks beyond it.
-    found = find_capacity(Curve(lambda qps: float(qps <= 100.0 or 102.0 < qps <= 120.0)), 62.5, FREE)
+    found = find_capacity(Curve(lambda qps: float(qps <= 100.0 or 102.0 < qps <= 120.0)), 62.5, SEARCH)
     assert found.status is Status.RESOLVED
     assert found.qps == pytest.approx(120.0, rel=0.01)
 
 
 def test_a_check_below_that_fails_is_shown():
-    found = find_capacity(Curve(lambda qps: float(qps <= 92.0 or 98.0 < qps <= 100.0)), 62.5, FREE)
+    found = find_capacity(Curve(lambda qps: float(qps <= 92.0 or 98.0 < qps <= 100.0)), 62.5, SEARCH)
     assert not found.monotone
     assert "not monotone" in found.describe()
 
 
-def test_few_rates_start_at_the_estimate_and_step_outwards_then_inwards():
-    # 100 passes, 130 fails, then the middles: 115 fails, 107.5 passes.
-    curve = Curve(step(110.0))
-    found = find_capacity(curve, 100.0, FEW)
-    assert curve.asked == pytest.approx([100.0, 130.0, 115.0, 107.5])
-    assert (found.status, found.qps, found.high_qps) == (Status.CUT, 107.5, 115.0)
-    assert found.resolution == pytest.approx(115.0 / 107.5 - 1)
-
-
-def test_steps_away_from_a_wrong_estimate_grow():
-    # Below 100: / 1.3, / 1.69, / 2.8561.
-    curve = Curve(step(1.0))
-    found = find_capacity(curve, 100.0, FEW)
-    assert curve.asked == pytest.approx([100.0, 76.9230769, 45.5166136, 15.9366316])
-    assert (found.status, found.qps) == (Status.CUT, 0.0)
-    assert found.describe() == "below 15.94 QPS (cut, 4 rates tried)"
-
-
-def test_a_telling_bracket_is_cut_where_a_line_crosses_the_target():
-    # 0.98 at 100 and 0.90 at 130: the line crosses 0.95 at 100 + 30 x 3 / 8 = 111.25.
-    curve = Curve(lambda qps: 0.98 - 0.08 * (qps - 100.0) / 30.0)
-    find_capacity(curve, 100.0, FEW)
-    assert curve.asked[2] == pytest.approx(111.25)
-
-
-def test_a_run_that_was_stopped_early_draws_no_line():
-    def measure(qps):
-        return Satisfaction(0.98, 0.98) if qps <= 100 else Satisfaction(0.94, 0.94, complete=False)
-
-    found = find_capacity(measure, 100.0, FEW)
-    assert found.trials[2].qps == pytest.approx(115.0)
-
-
 def test_a_bracket_narrower_than_asked_ends_the_search_early():
-    found = find_capacity(Curve(step(110.0)), 100.0, CapacitySearch(0.31, max_rates=9, checks=()))
-    assert (found.status, len(found.trials)) == (Status.RESOLVED, 2)
+    # 10, 20, 40, 80 pass and 160 fails: the bracket is twice as wide as its lower end.
+    found = find_capacity(Curve(step(110.0)), 100.0, CapacitySearch(0.999, checks=()))
+    assert (found.status, len(found.trials)) == (Status.RESOLVED, 6)
 
 
 def test_a_model_that_nobody_can_serve_is_unservable():
     curve = Curve(lambda qps: 0.5)
-    found = find_capacity(curve, 100.0, FREE)
+    found = find_capacity(curve, 100.0, SEARCH)
     assert (found.status, found.qps, found.high_qps) == (Status.UNSERVABLE, 0.0, LOWEST * 100.0)
     assert found.describe() == "unservable: below 1 QPS (5 rates tried)"
 
 
 def test_a_rate_that_never_fails_ends_the_search_as_cut():
-    found = find_capacity(Curve(lambda qps: 1.0), 10.0, FREE)
+    found = find_capacity(Curve(lambda qps: 1.0), 10.0, SEARCH)
     assert (found.status, found.qps, found.high_qps) == (Status.CUT, HIGHEST * 10.0, math.inf)
     assert found.describe().startswith("at least 1000 QPS (cut")
 
@@ -154,19 +110,19 @@ def test_an_invalid_run_never_passes_and_marks_the_answer():
     def measure(qps):
         return Satisfaction(1.0, 1.0, invalid=qps > 100.0)
 
-    found = find_capacity(measure, 100.0, FREE)
+    found = find_capacity(measure, 100.0, SEARCH)
     assert found.status is Status.INVALID
     assert found.qps == pytest.approx(100.0, rel=0.01)
 
 
 def test_a_rate_of_exactly_the_target_passes():
-    found = find_capacity(Curve(lambda qps: 0.95), 1.0, CapacitySearch(0.05, max_rates=1))
-    assert found.qps == 1.0
+    found = find_capacity(Curve(lambda qps: 0.95), 1.0, SEARCH)
+    assert found.qps == HIGHEST
 
 
 def test_the_minimum_over_models_reuses_the_rates_of_the_pooled_search():
     curve = Curve(step(100.0), step(50.0))
-    pooled, minimum = find_capacities(curve, 100.0, FREE)
+    pooled, minimum = find_capacities(curve, 100.0, SEARCH)
     assert minimum.trials[: len(pooled.trials)] == pooled.trials
     assert len(minimum.trials) == len(curve.asked)
     assert (pooled.criterion, minimum.criterion) == (Criterion.POOLED, Criterion.MINIMUM)
@@ -174,25 +130,18 @@ def test_the_minimum_over_models_reuses_the_rates_of_the_pooled_search():
     assert minimum.qps == pytest.approx(50.0, rel=0.01)
 
 
-def test_known_rates_count_towards_max_rates():
-    curve = Curve(step(10.0))
-    known = [Trial(float(qps), Satisfaction(0.0, 0.0)) for qps in (40, 30, 20)]
-    find_capacity(curve, 10.0, FEW, known=known)
-    assert len(curve.asked) == 1
-
-
 @pytest.mark.parametrize("estimate_qps", [0.0, -1.0, math.nan, math.inf])
 def test_an_estimate_that_is_no_rate_is_an_error(estimate_qps):
     with pytest.raises(ValueError, match="give a rate above 0"):
-        find_capacity(Curve(step(1.0)), estimate_qps, FREE)
+        find_capacity(Curve(step(1.0)), estimate_qps, SEARCH)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"resolution": 0.0}, {"max_rates": 0}, {"target": 1.5}, {"checks": (0.0,)}],
+    [{"resolution": 0.0}, {"target": 1.5}, {"checks": (0.0,)}],
 )
 def test_wrong_settings_are_named(wrong):
-    with pytest.raises(ValueError, match=f"SearchSettings: {next(iter(wrong))}"):
+    with pytest.raises(ValueError, match=f"CapacitySearch: {next(iter(wrong))}"):
         CapacitySearch(**({"resolution": 0.05} | wrong))
 
 

@@ -4,10 +4,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.support.plot_tables import ENGINE, seed_table, unservable
+from tests.support.plot_tables import seed_table, unservable
 from veltair.evaluation.metrics.capacity_table import (
-    COMMON,
-    EQUAL_LOAD,
     FLUID,
     PairedRatio,
     capacities,
@@ -225,14 +223,6 @@ def test_each_seed_has_a_reference_rate_of_its_own() -> None:
         [1, 10.0, "Planaria"],
         [2, pytest.approx(fluid_qps / 10), FLUID],
     ]
-
-
-def test_the_rate_that_all_policies_were_measured_at_is_the_equal_load() -> None:
-    made = seed_table(["LayerWise"], [1], ["mix"], [ENGINE]).assign(common_qps=7.0)
-    found = reference_rates(made).iloc[0]
-    assert (EQUAL_LOAD * found["reference_qps"], found["of"]) == (pytest.approx(7.0), COMMON)
-    assert reference_rates(made.assign(common_qps=math.nan)).iloc[0]["of"] == "LayerWise"
-    assert reference_rates(made, "LayerWise").iloc[0]["of"] == "LayerWise"
 
 
 def test_missing_columns_are_named() -> None:

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from tests.support.plot_tables import ENGINE, rate_table, seed_table, unservable
+from tests.support.plot_tables import rate_table, seed_table, unservable
 from veltair.evaluation.metrics.equal_load import at_load, at_loads, runs_at_load
 
 
@@ -36,12 +36,6 @@ def test_latencies_are_compared_seed_by_seed() -> None:
     assert found.loc["Veltair-FULL", "mean"] == pytest.approx((0.5 + 0.3) / 2)
 
 
-def test_measured_policies_are_compared_at_the_rate_that_they_shared() -> None:
-    made = seed_table(["LayerWise"], [1], ["mix"], [ENGINE]).assign(common_qps=7.0)
-    rates = rate_table(made, (1.0,)).assign(qps=7.0)
-    assert len(at_load(rates, made, "cpu_efficiency", 0.7)) == 1
-
-
 def test_the_best_policys_capacity_stands_in_where_planaria_has_none() -> None:
     made = table(LayerWise=[8.0], FcfsMin=[4.0])
     assert runs_at_load(runs("FcfsMin", (4.0, 1, 0.1)), made, 0.5)[["wanted_qps", "of"]].values.tolist() == [
@@ -54,13 +48,6 @@ def test_of_two_runs_near_a_load_the_nearest_is_taken() -> None:
         runs("Planaria", (5.0, 1, 0.1), (5.05, 1, 0.4)), table(Planaria=[10.0]), "latency_mean_s", 0.5
     )
     assert found["mean"].tolist() == [0.1]
-
-
-def test_invalid_runs_are_left_out() -> None:
-    made = seed_table(["Planaria"], [1, 2], ["mix"])
-    rates = rate_table(made, (0.7,)).assign(invalid=["issued late", ""])
-    assert at_load(rates, made, "cpu_efficiency", 0.7)["count"].iloc[0] == 1
-    assert at_loads(rates, made)["seed"].tolist() == [2]
 
 
 def test_metrics_at_both_loads_are_of_the_nearest_runs_averaged_over_seeds() -> None:

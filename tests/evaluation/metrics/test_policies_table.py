@@ -9,7 +9,6 @@ from veltair.evaluation.metrics.policies_table import (
     source_name,
     sources,
     span,
-    valid_runs,
 )
 
 SOURCE = ("simulator", "bench")
@@ -35,10 +34,6 @@ def test_a_source_says_whether_it_is_measured_and_whether_it_is_validated() -> N
     assert source_name(SOURCE, rows()) == "bench, simulated"
     assert source_name(SOURCE, rows(validated=False)) == "bench, simulated: UNVALIDATED"
     assert source_name(("engine", "bench"), rows("engine")) == "bench, measured here"
-
-
-def test_invalid_runs_are_left_out() -> None:
-    assert valid_runs(pd.DataFrame({"qps": [7, 10], "invalid": ["", "issued late"]}))["qps"].tolist() == [7]
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,8 @@ def test_a_benchmark_with_noise_alone_is_not(tmp_path: Path) -> None:
 def test_measured_capacities_that_fell_are_found_pair_by_pair(tmp_path: Path) -> None:
     found = outcomes(compare(*served_pairs(tmp_path, slower=1.05)))
     assert found == {
-        ("box, mix, Planaria", "qps_at_95"): ChangeKind.REGRESSION,
-        ("box, mix, Planaria", "qps_at_95_minimum"): ChangeKind.REGRESSION,
+        ("box, mix, Planaria", "at_least_qps"): ChangeKind.REGRESSION,
+        ("box, mix, Planaria", "minimum_at_least_qps"): ChangeKind.REGRESSION,
     }
 
 
@@ -126,19 +126,31 @@ def test_commits_may_differ_and_are_told(tmp_path: Path) -> None:
 
 
 def test_unlike_seeds_are_refused(tmp_path: Path) -> None:
-    rates = pd.DataFrame([{"backend": "engine", "seed": 1}])
     for seed, side in enumerate("AB"):
-        write_metrics(tmp_path / side, capacity_rows("engine", [1.0]), origin())
-        write_rates(tmp_path / side, rates.assign(seed=seed))
+        rows = [{**row, "seed": seed} for row in capacity_rows("engine", [1.0])]
+        write_metrics(tmp_path / side, rows, origin())
     with pytest.raises(ComparisonError, match=r"seeds \[0\].*\[1\]"):
         compare(tmp_path / "A", tmp_path / "B")
 
 
-def write_rates(folder: Path, rates: pd.DataFrame) -> None:
-    site = {"machine": "box", "workload": "mix", "policy": "Planaria", "qps": "5"}
-    numbers = dict.fromkeys(("satisfaction", "latency_mean_s", "latency_p95_s", "cpu_efficiency"), 0.5)
-    text = rates.assign(**site, **numbers).to_csv(index=False)
-    write_result(folder / "rates.csv", text.encode(), origin())
+def test_curves_are_compared_share_by_share_although_the_rates_differ(tmp_path: Path) -> None:
+    for pair in range(PAIRS):
+        for index, side in enumerate("AB"):
+            folder = tmp_path / side / str(pair)
+            write_metrics(folder, capacity_rows("engine", [1.0]), origin(2 * pair + index))
+            # Another profile gives other rates for the same shares.
+            write_curves(folder, qps=5.0 + pair + 0.1 * index, satisfaction=0.9 - 0.2 * index)
+    found = outcomes(compare(tmp_path / "A", tmp_path / "B"))
+    at = "box, mix, Planaria at 0.3 of the sequential rate"
+    assert found[at, "satisfaction"] is ChangeKind.REGRESSION
+    assert found[at, "latency_mean_s"] is ChangeKind.NO_CHANGE
+
+
+def write_curves(folder: Path, qps: float, satisfaction: float) -> None:
+    row = {"backend": "engine", "machine": "box", "workload": "mix", "policy": "Planaria", "seed": 1}
+    numbers = dict.fromkeys(("latency_mean_s", "latency_p95_s", "cpu_efficiency"), 0.5)
+    table = pd.DataFrame([{**row, **numbers, "qps": qps, "share": 0.3, "satisfaction": satisfaction}])
+    write_result(folder / "curves.csv", table.to_csv(index=False).encode(), origin())
 
 
 def test_unlike_numbers_of_runs_are_refused(tmp_path: Path) -> None:

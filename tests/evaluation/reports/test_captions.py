@@ -75,7 +75,7 @@ def test_no_text_covers_another_or_leaves_the_figure(name: str) -> None:
     assert overlaps(drawn(name)) == []
 
 
-@pytest.mark.parametrize("name", [*OF_LOADS, *OF_RUNS, *OF_CAPACITIES[:3]])
+@pytest.mark.parametrize("name", [*OF_LOADS, *OF_RUNS, *OF_CAPACITIES[:3], "measured"])
 def test_nor_with_more_policies_of_which_one_has_a_long_name(name: str) -> None:
     assert overlaps(draw(name, tables(MANY))) == []
 
@@ -144,7 +144,7 @@ def test_what_nobody_can_serve_is_said(name: str) -> None:
     assert "unservable" in texts(draw(name, nothing_served(tables())))
 
 
-@pytest.mark.parametrize("name", [*OF_CAPACITIES[:3], *OF_LOADS, "latency"])
+@pytest.mark.parametrize("name", [*OF_CAPACITIES[:3], *OF_LOADS, "latency", "measured"])
 @pytest.mark.filterwarnings("error")
 def test_one_policy_on_one_workload_is_a_figure(name: str) -> None:
     assert "Planaria" in texts(draw(name, tables(["Planaria"], [1, 2], ["mix"])))

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from tests.support.measured_tables import metric_tables
 from tests.support.plot_tables import (
     conflict_table,
     corun_table,
@@ -38,6 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fidelity": fidelity_table(),
         "cost_fit": cost_table(["resnet50"]),
         "corun_fit": corun_table(),
+        **metric_tables(),
     }
     made = tmp_path_factory.mktemp("tables")
     for name, table in tables.items():
@@ -68,7 +70,7 @@ def test_the_paper_s_own_ratios_are_drawn(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_an_unknown_figure_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
-    with pytest.raises(LookupError, match="choose from paper_qps, paper_ratio"):
+    with pytest.raises(LookupError, match="choose from measured, paper_qps, paper_ratio"):
         draw_paper_figure("paper_speed", tmp_path, tmp_path, ["png"])
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.support.claim_tables import capacities
+from tests.support.measured_tables import metric_tables
 from veltair.evaluation.experiment.layout import SHIPPED_STUDY
 from veltair.evaluation.experiment.tables_io import write_csv
 from veltair.evaluation.metrics.policies_table import NONE
@@ -87,8 +88,26 @@ def test_no_recorded_file_names_a_place_on_the_machine_that_made_it() -> None:
 def test_a_number_stands_with_unit_count_and_spread_of_its_samples(tmp_path: Path) -> None:
     page = page_of(benchmark(tmp_path, "engine", {"start_us": figure(7.0)}))
     header, _, row = tables_in(section(page, SOURCES["engine"].title))[0]
-    assert cells(header) == ["quantity", "value", "unit", "n", "samples, least to largest"]
+    assert cells(header) == ["quantity", "value", "unit", "n", "samples, least to largest, or 95 % interval"]
     assert cells(row) == ["`start_us`", "7", "µs; a ¦ b", "3", f"6{NONE}8"]
+
+
+def test_a_number_with_an_interval_stands_with_it(tmp_path: Path) -> None:
+    served = figure(7.0) | {"samples": [7.0], "interval": [6.0, None]}
+    page = page_of(benchmark(tmp_path, "engine", {"served_qps": served}))
+    (row,) = tables_in(section(page, SOURCES["engine"].title))[0][2:]
+    assert cells(row) == ["`served_qps`", "7", "µs; a ¦ b", "1", f"6 to {NONE}"]
+
+
+def test_measured_capacities_stand_with_their_intervals_or_as_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "measured.csv"
+    write_csv(path, metric_tables()["measured_capacity"], provenance())
+    text = section(page_of(path), SOURCES["measured"].title)
+    assert "host, measured here. Queries/s; intervals over 5 rounds:" in text
+    rows = {cells(row)[1]: cells(row) for row in tables_in(text)[0][2:]}
+    assert rows["Bad"][2:] == ["< 10", "0 to 10"]
+    assert rows["Good"][2:] == ["> 40", "40 or more"]
+    assert rows["Planaria"][3].count(" to ") == 1
 
 
 def test_the_command_machine_date_and_commit_stand_above_the_table(tmp_path: Path) -> None:

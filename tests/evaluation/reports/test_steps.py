@@ -8,16 +8,16 @@ import pytest
 from tests.support.simulated_runs import SIMULATED, simulate_all
 from tests.support.table_builders import make_config, noisy, write_made_up_tables
 from veltair.config import Config
-from veltair.evaluation.experiment.layout import CAPACITY, RECORDS
+from veltair.evaluation.experiment.layout import CAPACITY, RECORDS, SLOTS
 from veltair.evaluation.experiment.tables_io import read_csv, write_csv
-from veltair.evaluation.measurement.steps import RUNS
+from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.reports.steps import (
     check_golden,
     write_golden,
     write_metrics,
     write_summary,
 )
-from veltair.provenance import ProvenanceError, collect, provenance_path, read_provenance
+from veltair.provenance import ProvenanceError, provenance_path, read_provenance, write_parquet
 
 METRICS = (CAPACITY, "capacity_seeds.csv", "rates.csv", "model_rates.csv", "targets.csv")
 
@@ -42,7 +42,7 @@ def runs(config: Config, tables: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def metrics(config: Config, tables: Path, runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("metrics")
-    write_metrics(config, [tables], runs, folder)
+    write_metrics(config, [tables], runs, [], folder)
     return folder
 
 
@@ -50,7 +50,7 @@ def test_two_whole_runs_are_equal_to_the_last_bit(
     config: Config, tables: Path, runs: list[Path], metrics: Path, tmp_path: Path
 ) -> None:
     again = simulate_all(config, tables, tmp_path)
-    write_metrics(config, [tables], again, tmp_path)
+    write_metrics(config, [tables], again, [], tmp_path)
     for name in METRICS:
         assert (tmp_path / name).read_bytes() == (metrics / name).read_bytes()
 
@@ -75,23 +75,74 @@ def test_metrics_have_targets_of_every_machine_once(config: Config, tables: Path
     both = make_config(
         workloads={"mix": {"small": 1, "large": 1}, "light": {"small": 1}}, simulated=SIMULATED
     )
-    write_metrics(both, [tables], simulate_all(both, tables, tmp_path), tmp_path)
+    write_metrics(both, [tables], simulate_all(both, tables, tmp_path), [], tmp_path)
     assert list(read_csv(tmp_path / "targets.csv")["model"]) == ["small", "large"]
 
 
-def test_a_rate_that_gave_no_valid_run_is_marked_in_the_rates(
-    config: Config, tables: Path, runs: list[Path], tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def measured(config: Config, runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a measured workload: simulated runs, as an engine would have served them.
+
+    Each policy was asked in two rounds at two rates, of which one was left out of the second round.
+    """
+    folder, frames = tmp_path_factory.mktemp("measured") / "mix", []
+    slots = [(0, 0.3, 11, True), (0, 0.6, 12, True), (1, 0.3, 13, True), (1, 0.6, 14, False)]
     for run in runs:
-        shutil.copytree(run, tmp_path / run.name)
-    measured = tmp_path / "FcfsMin"
-    rates = sorted(pd.read_parquet(measured / RECORDS)["qps"].unique())
-    problems = pd.DataFrame({"qps": rates, "problem": ["the clock jumped", *[""] * (len(rates) - 1)]})
-    write_csv(measured / RUNS, problems, collect({}))
-    write_metrics(config, [tables], [measured, tmp_path / "Planaria"], tmp_path)
-    table = read_csv(tmp_path / "rates.csv")
-    assert list(table.loc[table["invalid"] != "", "qps"]) == [rates[0]]
-    assert set(table["invalid"]) == {"", "the clock jumped"}
+        records = read_records(run / RECORDS)
+        one = records[(records["qps"] == records["qps"].min()) & (records["seed"] == 1)]
+        for _, share, seed, kept in slots:
+            named = one.assign(backend="engine", validated=True, qps=100 * share, seed=seed)
+            frames += [named] if kept else []
+    write_parquet(folder / RECORDS, pd.concat(frames, ignore_index=True), read_provenance(runs[0] / RECORDS))
+    rows = [
+        {"workload": "mix", "policy": run.name, "round": number, "share": share, "qps": 100 * share}
+        | {"seed": seed, "attempt": 0, "kept": kept, "problem": "" if kept else "late", "others_share": 0.01}
+        for number, share, seed, kept in slots
+        for run in runs
+    ]
+    write_csv(folder / SLOTS, pd.DataFrame(rows), read_provenance(runs[0] / RECORDS))
+    return folder
+
+
+def test_measured_runs_get_curves_capacities_and_ratios_beside_the_simulated_ones(
+    config: Config, tables: Path, runs: list[Path], measured: Path, metrics: Path, tmp_path: Path
+) -> None:
+    write_metrics(config, [tables], runs, [measured], tmp_path)
+    curves = read_csv(tmp_path / "curves.csv")
+    assert curves.groupby("policy")["share"].apply(list).to_dict() == {
+        "FcfsMin": [0.3, 0.6],
+        "Planaria": [0.3, 0.6],
+    }
+    # At 0.6 only one round counts; the metrics are those of its run.
+    assert (curves["queries"] == curves["share"].map({0.3: 2, 0.6: 1}) * curves["queries"].min()).all()
+    assert curves["latency_mean_s"].gt(0).all()
+    assert set(read_csv(tmp_path / "measured_capacity.csv")["rounds"]) == {2}
+    assert len(read_csv(tmp_path / "measured_ratios.csv")) == 2
+    assert len(read_csv(tmp_path / "slots.csv")) == 8
+    rates = read_csv(tmp_path / "rates.csv")
+    assert len(rates[rates["backend"] == "engine"]) == 6
+    assert read_csv(tmp_path / CAPACITY).equals(read_csv(metrics / CAPACITY))
+
+
+def test_the_summary_has_a_section_of_measured_runs_first(
+    config: Config, tables: Path, runs: list[Path], measured: Path, tmp_path: Path
+) -> None:
+    write_metrics(config, [tables], runs, [measured], tmp_path)
+    write_summary(tmp_path, [], tmp_path / "summary.md")
+    text = (tmp_path / "summary.md").read_text()
+    assert text.index("measured here") < text.index("simulated: UNVALIDATED")
+    assert "Left out for all: round 1 at 0.6 of the sequential rate" in text
+
+
+def test_a_run_that_simulates_nothing_has_a_summary_of_measured_runs_alone(
+    config: Config, tables: Path, measured: Path, tmp_path: Path
+) -> None:
+    write_metrics(config, [tables], [], [measured], tmp_path)
+    write_summary(tmp_path, [], tmp_path / "summary.md")
+    text = (tmp_path / "summary.md").read_text()
+    assert "measured here" in text
+    assert "simulated" not in text
+    assert not (tmp_path / CAPACITY).exists()
 
 
 def test_runs_of_unlike_configurations_do_not_go_into_one_table(
@@ -104,7 +155,7 @@ def test_runs_of_unlike_configurations_do_not_go_into_one_table(
     values["settings"]["simulated.queries"] = 5
     beside.write_text(json.dumps(values | {"code": "0dd"}))
     with pytest.raises(ProvenanceError) as caught:
-        write_metrics(config, [tables], [tmp_path / run.name for run in runs], tmp_path)
+        write_metrics(config, [tables], [tmp_path / run.name for run in runs], [], tmp_path)
     assert 'code is "not noted" of ' in str(caught.value)
     assert "FcfsMin/records.parquet, but 5 of " in str(caught.value)
 

@@ -20,12 +20,11 @@ def test_a_timeline_reads_back_equal(tmp_path: Path) -> None:
 
 def test_each_run_has_a_trace_and_a_picture_unless_no_block_ran(tmp_path: Path) -> None:
     for number, queries in enumerate((40, 0)):
-        write_recorded(
-            recorded_run(number, queries=queries)[0], RUN, tmp_path / "loadgen" / f"{number}-50qps"
-        )
+        folder = tmp_path / "loadgen" / f"round{number}" / "0.3" / "Planaria-0"
+        write_recorded(recorded_run(number, queries=queries)[0], RUN, folder)
     draw_timelines(tmp_path / "loadgen", tmp_path / "figures")
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
-        "0-50qps.png",
-        "0-50qps.trace.json",
-        "1-50qps.trace.json",
+        "round0-0.3-Planaria-0.png",
+        "round0-0.3-Planaria-0.trace.json",
+        "round1-0.3-Planaria-0.trace.json",
     ]

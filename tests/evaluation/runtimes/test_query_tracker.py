@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.evaluation.loadgen.client import ServerRun
-from veltair.evaluation.runtimes.query_tracker import QueryTracker, RateResult, serve_rate
+from veltair.evaluation.loadgen.logs import LoadGenSummary
+from veltair.evaluation.runtimes.query_tracker import QueryTracker, Relay, serve_run
 from veltair.evaluation.runtimes.registry import Done
-from veltair.serving.loop.query import Ending
+from veltair.serving.loop.query import Ending, QueryRecord
 
 MODELS = share_samples({"a": 1, "b": 1})
 QOS_S = {"a": 10.0, "b": 10.0}
@@ -27,10 +28,8 @@ class FakeBackend:
 
     def __init__(self, done: Done, forgotten: tuple[str, ...] = (), failing: tuple[str, ...] = ()) -> None:
         self.done, self.forgotten, self.failing = done, forgotten, failing
-        self.warm = self.stopped = False
 
     def answers(self, sample: int) -> list[list[Any]]:
-        self.warm = True
         return []
 
     def submit(self, query: int, sample: int) -> None:
@@ -40,36 +39,29 @@ class FakeBackend:
             self.done(query, time.monotonic(), None)
 
     def stop(self) -> None:
-        self.stopped = True
+        """Nothing runs."""
 
 
-def serve(folder: Path, drain_s: float = 10.0, **options: Any) -> tuple[RateResult, FakeBackend]:
+Served = tuple[list[QueryRecord], LoadGenSummary]
+
+
+def serve(folder: Path, drain_s: float = 10.0, **options: Any) -> Served:
     """Serve a quarter of a second of the real LoadGen."""
+    relay = Relay()
     run = ServerRun(200.0, 250, 1, 3, MODELS, 10.0, folder)
-    made: list[FakeBackend] = []
-
-    def open_backend(done: Done) -> FakeBackend:
-        made.append(FakeBackend(done, **options))
-        return made[0]
-
-    try:
-        outcome = serve_rate(run, QOS_S, drain_s, open_backend, lambda backend: backend.answers(0) and None)
-    finally:
-        assert made[0].stopped
-    return outcome, made[0]
+    return serve_run(run, QOS_S, drain_s, FakeBackend(relay.done, **options), relay)
 
 
 def test_loadgen_gets_an_answer_to_every_query(tmp_path: Path) -> None:
-    outcome, backend = serve(tmp_path)
-    assert backend.warm
-    assert (outcome.pooled, outcome.minimum) == (1.0, 1.0)
-    assert outcome.queries > 20
+    records, summary = serve(tmp_path)
+    assert {record.ending for record in records} == {Ending.SERVED}
+    assert len(records) == len(summary.log) > 20
 
 
-def test_a_model_that_is_never_answered_misses_all_its_targets(tmp_path: Path) -> None:
-    outcome, _ = serve(tmp_path, drain_s=0.1, forgotten=("b",))
-    assert outcome.minimum == 0.0
-    assert 0.0 < outcome.pooled < 1.0
+def test_a_model_that_is_never_answered_leaves_its_queries_unfinished(tmp_path: Path) -> None:
+    records, _ = serve(tmp_path, drain_s=0.1, forgotten=("b",))
+    endings = {(record.query.model, record.ending) for record in records}
+    assert endings == {("a", Ending.SERVED), ("b", Ending.UNFINISHED)}
 
 
 def test_a_query_that_fails_ends_the_run_with_its_error(tmp_path: Path) -> None:
@@ -143,7 +135,25 @@ def test_a_completion_that_cannot_be_told_ends_the_run() -> None:
         desk.wait(1.0)
 
 
-def test_an_outcome_with_a_problem_is_an_invalid_trial() -> None:
-    outcome = RateResult(10.0, 5, 1.0, 1.0, 0.001, "issued late")
-    assert outcome.satisfaction.invalid
-    assert outcome.describe() == ("10 QPS: 5 queries, 100.0% on time, issue delay p99 1.00 ms issued late")
+def test_queries_of_one_run_after_another_go_to_their_own_trackers() -> None:
+    relay, ended = Relay(), list[tuple[str, int]]()
+    backend = FakeBackend(relay.done)
+    for name in ("first", "second"):
+        desk = tracker(lambda number, name=name: ended.append((name, number)))  # type: ignore[misc]
+        relay.use(desk)
+        desk.arrive(0, 0, 0.0)
+        relay.submit(backend, 0, 0)
+        desk.flush()
+        assert len(desk.wait(1.0)) == 1
+        relay.settle(1.0)
+    assert ended == [("first", 0), ("second", 0)]
+
+
+def test_what_a_run_gave_up_is_waited_for_before_the_next() -> None:
+    relay = Relay()
+    relay.use(tracker())
+    relay.submit(FakeBackend(relay.done, forgotten=("a",)), 0, 0)
+    with pytest.raises(TimeoutError, match=r"1 queries have not ended 0\.01 s after the run"):
+        relay.settle(0.01)
+    threading.Timer(0.01, relay.done, (0, 0.0, None)).start()
+    relay.settle(10.0)

@@ -5,10 +5,10 @@ import pytest
 from tests.support.table_builders import make_config, make_tables
 from veltair.config import load
 from veltair.evaluation.__main__ import main
-from veltair.evaluation.simulation.work_estimate import CELL_S, START_S, Work, estimate, hours
+from veltair.evaluation.simulation.work_estimate import CELL_S, SLOT_START_S, START_S, Work, estimate, hours
 
 CONFIGS = Path(__file__).parents[3] / "workflow" / "config"
-MEASURED = {"enabled": True, "workloads": ["mix"], "seconds": 10, "max_rates": 4}
+MEASURED = {"enabled": True, "workloads": ["mix"], "shares": [0.2, 0.5], "seconds": 2, "queries": 45}
 
 
 # In place of the shipped ones, which tell other models' times; what they lack counts as `large`.
@@ -41,7 +41,7 @@ def test_jobs_of_the_paper_s_grids_are_those_that_snakemake_lists() -> None:
     # 6 policies x 4 workloads x 2 machines; measured on one of them.
     work = by_kind(estimate(load([CONFIGS / "paper.yaml"]), TABLES))
     assert work["simulate: QPS at 95 % QoS"].jobs == work["simulate: shared loads"].jobs == 48
-    assert work["measure on this machine"].jobs == 24
+    assert work["measure on this machine"].jobs == 4
     assert (work["build"].jobs, work["profile"].jobs) == (7, 1)
 
 
@@ -57,14 +57,17 @@ def test_the_paper_s_grids_take_longer_than_the_default() -> None:
     assert paper > 5 * default > 0
 
 
-def test_measuring_time_grows_with_the_rates_to_try() -> None:
-    # 2 policies; a rate: 10 s, 10 x 40 ms to drain, 4 s to come up; and 4 s once a policy.
+def test_measuring_takes_the_minutes_of_the_configuration_but_three_rounds_at_least() -> None:
     few, many = (
-        changed(profile={"costs": "measured"}, measured=MEASURED | {"max_rates": rates}) for rates in (4, 12)
+        changed(profile={"costs": "measured"}, measured=MEASURED | {"minutes": minutes})
+        for minutes in (0.001, 60)
     )
     kind = "measure on this machine"
-    assert few[kind].seconds == pytest.approx(2 * (4 + 4 * 14.4))
-    assert many[kind].seconds == pytest.approx(2 * (4 + 12 * 14.4))
+    assert many[kind].seconds == pytest.approx(60 * 60 + START_S)
+    # Of 2 policies, slots of 45 queries at 0.2 and 0.5 of the sequential rate, or of 2 s.
+    alone_s = (0.00075 + 0.003) / 2
+    slots_s = max(2.0, 45 * alone_s / 0.2) + max(2.0, 45 * alone_s / 0.5)
+    assert few[kind].seconds == pytest.approx(START_S + 3 * 2 * (slots_s + 2 * SLOT_START_S))
     assert few[kind].exclusive
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -19,7 +18,8 @@ from veltair.evaluation.experiment.reads import validation_keys
 from veltair.evaluation.experiment.scenario import policy_maker, scenario_of
 from veltair.evaluation.experiment.tables_io import write_csv
 from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.evaluation.measurement.steps import RUNS
+from veltair.evaluation.measurement.core_use import UNKNOWN, CoreUse
+from veltair.evaluation.measurement.run_quality import RunQuality
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.evaluation.simulation.run import make_simulator, scenario_arrivals
 from veltair.evaluation.simulation.steps import simulation_settings
@@ -27,10 +27,10 @@ from veltair.evaluation.validation import steps as validation_steps
 from veltair.evaluation.validation.co_run_errors import predict_pairs
 from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, draw_pairs, tenants
 from veltair.evaluation.validation.steps import (
+    RUNS,
     ValidationFiles,
     ValidationResults,
     recorded_run,
-    trace_qps,
     write_validation,
 )
 from veltair.evaluation.validation.trace_errors import TraceError
@@ -238,17 +238,27 @@ def test_a_policy_that_the_configuration_lacks_is_refused(folder: Folder) -> Non
         folder.validate(folder.files(rename))
 
 
+LATE = RunQuality("LoadGen was late")
+
+
 @dataclass(frozen=True)
 class FakeRun:
     """As much of a run as is looked at; the records are its number."""
 
     records: tuple[int, ...]
     wrong_answers: int
-    problem: str = "LoadGen was late"
+    use: CoreUse = UNKNOWN
+    quality: RunQuality = LATE
 
 
-def record(monkeypatch: pytest.MonkeyPatch, *outcomes: int | LoadGenError) -> tuple[Any, list[str]]:
-    """Record at 50 queries/s, where each try has so many wrong answers or fails; return run and folders."""
+DISTURBED = CoreUse(0.3, 0.0)
+
+
+def record(monkeypatch: pytest.MonkeyPatch, *outcomes: int | CoreUse | LoadGenError) -> tuple[Any, list[str]]:
+    """Record at 50 queries/s; return run and folders.
+
+    Each try has so many wrong answers, or shares its cores, or fails.
+    """
     folders: list[str] = []
 
     def measure(_: object, qps: float, folder: Path) -> FakeRun:
@@ -256,6 +266,8 @@ def record(monkeypatch: pytest.MonkeyPatch, *outcomes: int | LoadGenError) -> tu
         outcome = outcomes[len(folders) - 1]
         if isinstance(outcome, LoadGenError):
             raise outcome
+        if isinstance(outcome, CoreUse):
+            return FakeRun((len(folders),), 0, outcome)
         return FakeRun((len(folders),), outcome)
 
     monkeypatch.setattr(validation_steps, "measure", measure)
@@ -267,20 +279,24 @@ def test_a_run_with_right_answers_is_not_repeated(monkeypatch: pytest.MonkeyPatc
     assert record(monkeypatch, 0) == (FakeRun((1,), 0), ["50qps-1"])
 
 
-def test_a_run_with_wrong_answers_is_repeated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_wrong_answers_or_with_others_on_its_cores_is_repeated_twice_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert record(monkeypatch, 3, 0) == (FakeRun((2,), 0), ["50qps-1", "50qps-2"])
+    assert record(monkeypatch, DISTURBED, 3, 0)[0] == FakeRun((3,), 0)
 
 
-def test_of_runs_that_are_all_wrong_the_last_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert record(monkeypatch, 3, 4)[0] == FakeRun((2,), 4)
+def test_of_runs_that_are_all_wrong_or_disturbed_the_last_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record(monkeypatch, 3, 4, DISTURBED)[0] == FakeRun((3,), 0, DISTURBED)
 
 
-def test_a_wrong_run_is_kept_where_the_other_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert record(monkeypatch, 3, LoadGenError("it hangs"))[0] == FakeRun((1,), 3)
+def test_a_wrong_run_is_kept_where_the_others_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = LoadGenError("it hangs")
+    assert record(monkeypatch, 3, hangs, hangs)[0] == FakeRun((1,), 3)
 
 
 def test_no_run_is_left_where_all_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert record(monkeypatch, LoadGenError("it hangs"), LoadGenError("again"))[0] is None
+    assert record(monkeypatch, *[LoadGenError("it hangs")] * 3)[0] is None
 
 
 def test_the_simulator_charges_what_blocks_cost_on_the_machine_of_the_trace(folder: Folder) -> None:
@@ -293,9 +309,3 @@ def test_the_simulator_charges_what_blocks_cost_on_the_machine_of_the_trace(fold
     figures = folder.validate(files)[1]
     assert figures["p50_error"]["value"] > 0.1
     assert figures["charged_start_us"]["value"] == pytest.approx(10_000)
-
-
-def test_a_trace_is_asked_at_a_share_of_what_one_at_a_time_can_be_served(folder: Folder) -> None:
-    scenario = scenario_of(folder.config, folder.tables, "mix")
-    # On 4 cores a small query takes 0.75 ms alone and a large one 3 ms.
-    assert trace_qps(scenario, 0.5) == pytest.approx(0.5 / np.mean([0.00075, 0.003]))

@@ -652,3 +652,74 @@ def test_each_wrong_answer_is_counted(
     records, wrong = serve_tiny(tiny_loaded, tiny_samples, tiny_context, POLICIES[0], [0, 3, 1, 3, 2], launch)
     assert len(records) == 5
     assert wrong == 2
+
+
+def test_a_renewed_engine_begins_as_a_new_one_and_makes_no_new_buffers() -> None:
+    fake = Fake()
+    fake.start(0, 4)
+    fake.end(0)
+    assert isinstance(fake.event(), BlockEnd)
+    fake.engine.flush()
+    made = fake.engine._models["net"].instances  # type: ignore[attr-defined]
+    began_s = fake.engine.zero_s
+    fake.engine.renew()
+    assert fake.engine.zero_s > began_s
+    assert fake.free() == 4
+    fake.start(0, 4)  # the same number again, as each run counts from 0
+    fake.end(0)
+    assert isinstance(fake.event(), BlockEnd)
+    assert fake.engine._models["net"].instances == made  # type: ignore[attr-defined]
+
+
+def test_a_run_that_was_cut_off_leaves_nothing_to_the_next() -> None:
+    fake = Fake(layers=3)
+    fake.start(0, 2)  # still runs at the end
+    fake.start(1, 2)
+    fake.end(1)
+    fake.engine.arrive(2, 0, time.monotonic())  # never taken in
+    fake.engine.wake_at(0.0)
+    fake.engine.fail(RuntimeError("the run failed"))
+    wait, waits = fake.pool.wait, list[float | None]()
+
+    def wait_thrice(timeout_s: float | None) -> Any:
+        waits.append(timeout_s)
+        if len(waits) == 3:
+            fake.end(0)
+        return wait(timeout_s)
+
+    fake.pool.wait = wait_thrice
+    fake.engine.renew()
+    assert len(waits) == 3
+    assert (fake.free(), len(fake.engine._blocks), fake.engine.wrong_answers) == (4, 0, 0)
+    fake.engine.flush()
+    assert fake.engine.wait() is None
+
+
+def test_buffers_of_a_query_that_was_between_two_blocks_are_lent_again() -> None:
+    fake = Fake(layers=3)
+    fake.engine.arrive(0, 0, time.monotonic())
+    assert isinstance(fake.event(), Arrival)
+    fake.engine.start(Allocation(0, LayerBlock("net", 0, 1), (0,), 4))
+    fake.end(0)
+    assert isinstance(fake.event(), BlockEnd)
+    idle = len(fake.engine._idle["net"])
+    fake.engine.renew()
+    assert len(fake.engine._idle["net"]) == idle + 1
+
+
+def test_a_renewed_engine_counts_wrong_answers_anew(make_engine: EngineMaker) -> None:
+    engine = make_engine(python_context(CORES, 1), [lambda: None])
+    engine.wrong_answers = 3
+    engine.renew()
+    assert engine.wrong_answers == 0
+
+
+def test_a_background_job_that_never_ends_is_told_when_the_engine_is_renewed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("veltair.serving.engine.engine.STOP_S", 0.05)
+    fake, hang = Fake(), threading.Event()
+    fake.engine.in_background(hang.wait, lambda: None)  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match=r"the load of a model has not ended in 0\.05 s"):
+        fake.engine.renew()
+    hang.set()

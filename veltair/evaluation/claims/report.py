@@ -8,15 +8,18 @@ from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
+from veltair.evaluation.claims.measured import MeasuredClaimTables
 from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Claim, Source, Verdict, load_claims
 from veltair.evaluation.claims.values import ClaimTables, JudgedClaim, judge_from_tables
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.metrics.intervals import Interval
 from veltair.evaluation.metrics.markdown import markdown_table
-from veltair.evaluation.metrics.policies_table import NONE, number
+from veltair.evaluation.metrics.policies_table import MEASURED, NONE, number
 from veltair.provenance import collect, write_atomically, write_json
 
 CAPACITY, RATES, SENSITIVITY = "capacity_seeds.csv", "rates.csv", "sensitivity.csv"
+MEASURED_RATIOS, MEASURED_CAPACITY = "measured_ratios.csv", "measured_capacity.csv"
+TABLES = (CAPACITY, RATES, SENSITIVITY, MEASURED_RATIOS, MEASURED_CAPACITY)
 UNVALIDATED = "UNVALIDATED"
 UNEXAMINED = "not examined for this class"
 CLAIM_HEADER = (
@@ -35,15 +38,17 @@ number; its command makes it."""
 
 def read_claim_tables(metrics: Path, benchmarks: Path) -> ClaimTables:
     """Return what a run has written of the tables that claims are read from; the rest is None."""
-    capacity, rates, sensitivity = (
-        read_csv(metrics / name) if (metrics / name).is_file() else None
-        for name in (CAPACITY, RATES, SENSITIVITY)
+    capacity, rates, sensitivity, ratios, measured = (
+        read_csv(metrics / name) if (metrics / name).is_file() else None for name in TABLES
     )
     figures = {
         path.stem: json.loads(path.read_text(encoding="utf-8"))["figures"]
         for path in _benchmark_files(benchmarks)
     }
-    return ClaimTables(capacity, rates, sensitivity, figures)
+    live = None
+    if rates is not None and ratios is not None and measured is not None:
+        live = MeasuredClaimTables(ratios, measured, rates[rates["backend"] == MEASURED])
+    return ClaimTables(capacity, rates, sensitivity, live, figures)
 
 
 def write_claims(
@@ -62,7 +67,7 @@ def write_claims(
     tables = read_claim_tables(metrics, benchmarks)
     where = source or book.source
     judged = [judge_from_tables(claim, where, tables) for claim in book.claims]
-    files = [metrics / name for name in (CAPACITY, RATES, SENSITIVITY) if (metrics / name).is_file()]
+    files = [metrics / name for name in TABLES if (metrics / name).is_file()]
     provenance = collect(inputs=[claims, *files, *_benchmark_files(benchmarks)])
     write_atomically({output: claims_markdown(judged, where).encode()})
     document = {"source": where.model_dump(), "counts": counts(judged), "claims": claims_values(judged)}

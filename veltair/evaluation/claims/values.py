@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from veltair.evaluation.claims.measured import MeasuredClaimTables, MissingNumberError
 from veltair.evaluation.claims.rules import (
     NO_EFFECT,
     Benchmark,
@@ -18,7 +19,7 @@ from veltair.evaluation.claims.rules import (
     judge_claim,
     point_verdict,
 )
-from veltair.evaluation.metrics.capacity_table import COMMON, PairedRatio, capacity_ratio, quotient
+from veltair.evaluation.metrics.capacity_table import PairedRatio, capacity_ratio, quotient
 from veltair.evaluation.metrics.confidence import BySeed
 from veltair.evaluation.metrics.equal_load import runs_at_load
 from veltair.evaluation.metrics.intervals import Interval, mean_interval, paired_ratio
@@ -30,12 +31,14 @@ class ClaimTables:
     """The tables that claims are read from; None where a run has not written one.
 
     `capacity` has a row a policy, workload, source and seed (`capacity_seeds.csv`), `rates` one a run,
-    `sensitivity` one an assumption, value, policy and seed. `benchmarks` are figures by file and name.
+    `sensitivity` one an assumption, value, policy and seed. `measured` are those of measured runs alone.
+    `benchmarks` are figures by file and name.
     """
 
     capacity: pd.DataFrame | None = None
     rates: pd.DataFrame | None = None
     sensitivity: pd.DataFrame | None = None
+    measured: MeasuredClaimTables | None = None
     benchmarks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -82,17 +85,13 @@ class _Number:
     at_least: bool = False
 
 
-class _MissingError(LookupError):
-    """Tables lack what a claim needs."""
-
-
 def judge_from_tables(claim: Claim, source: Source, tables: ClaimTables) -> JudgedClaim:
     """Return the verdict on a claim from the tables, NOT COMPUTED where they lack its number."""
     validated = _validated(claim, source, tables)
     try:
         found, beside = _found(claim, source, tables)
         verdict, reason = _verdict(claim, found)
-    except _MissingError as error:
+    except MissingNumberError as error:
         nothing = mean_interval(())
         return JudgedClaim(claim, source, validated, Verdict.NOT_COMPUTED, str(error), nothing, {})
     tried = _fragility(claim, source, tables)
@@ -108,7 +107,7 @@ def _verdict(claim: Claim, found: _Number) -> tuple[Verdict, str]:
     if found.at_least:
         upwards = claim.rule == "trend" or (claim.rule == "gain" and claim.value > NO_EFFECT)
         if verdict is Verdict.DEVIATES or not upwards:
-            raise _MissingError(f"the number is only known to be {number(found.interval.mean)} or more")
+            raise MissingNumberError(f"the number is only known to be {number(found.interval.mean)} or more")
         reason += "; a lower bound"
     return verdict, f"{reason}; {found.note} (counted as 0)" if found.note else reason
 
@@ -117,6 +116,8 @@ def _found(claim: Claim, source: Source, tables: ClaimTables) -> tuple[_Number, 
     metric = claim.metric
     if isinstance(metric, Benchmark):
         return _benchmark(metric, tables)
+    if source.backend == MEASURED:
+        return _measured(metric, source, tables)
     capacity = _at(tables.capacity, source, "capacity_seeds.csv")
     if isinstance(metric, GainQuotient):
         return _quotient(metric, capacity), {}
@@ -133,6 +134,25 @@ def _found(claim: Claim, source: Source, tables: ClaimTables) -> tuple[_Number, 
     return found, dict(_beside(metric, others))
 
 
+def _measured(
+    metric: CapacityRatio | LatencyRatio | GainQuotient, source: Source, tables: ClaimTables
+) -> tuple[_Number, dict[str, Interval]]:
+    """Return the same of measured runs."""
+    if tables.measured is None:
+        raise MissingNumberError("there are no tables of measured runs")
+    known = tables.measured.of(source.machine)
+    if isinstance(metric, GainQuotient):
+        raise MissingNumberError("rounds of two workloads are no pairs, so their ratios are not divided")
+
+    def ratio(to: str) -> _Number:
+        if isinstance(metric, LatencyRatio):
+            return _Number(known.latency_ratio(metric, to))
+        interval, at_least = known.capacity_ratio(metric, to)
+        return _Number(interval, at_least=at_least)
+
+    return ratio(metric.to), dict(_beside(metric, {"to": ratio}))
+
+
 def _beside(
     metric: CapacityRatio | LatencyRatio, others: Mapping[str, Callable[[str], _Number]]
 ) -> list[tuple[str, Interval]]:
@@ -144,7 +164,7 @@ def _beside(
     for name, kind, other in wanted:
         try:
             found.append((name, others[kind](str(other)).interval))
-        except _MissingError:
+        except MissingNumberError:
             continue
     return found
 
@@ -162,15 +182,15 @@ def _ratio(
     capacity: pd.DataFrame,
     column: str = "qps_at_95",
 ) -> PairedRatio:
-    """Return the ratio of two policies' capacities. Raises _MissingError where there is none."""
+    """Return the ratio of two policies' capacities. Raises MissingNumberError where there is none."""
     here = capacity[capacity["workload"] == workload]
     own, of_reference = (here[here["policy"] == policy] for policy in (metric.policy, to))
     for policy, rows in ((metric.policy, own), (to, of_reference)):
         if rows.empty:
-            raise _MissingError(f"the tables have no capacity of {policy} on {workload}")
+            raise MissingNumberError(f"the tables have no capacity of {policy} on {workload}")
     found = capacity_ratio(own, of_reference, to, column)
     if not found.by_seed:
-        raise _MissingError(
+        raise MissingNumberError(
             f"{to} serves no rate of {workload} that {metric.policy} could be compared with, by seed"
             if found.note == f"no {to}"
             else f"{metric.policy} over {to} on {workload}: {found.note}"
@@ -182,7 +202,7 @@ def _quotient(metric: GainQuotient, capacity: pd.DataFrame) -> _Number:
     one, other = (_ratio(metric, metric.to, name, capacity) for name in (metric.workload, metric.than))
     found = quotient(one, other)
     if not found.by_seed:
-        raise _MissingError(
+        raise MissingNumberError(
             f"{metric.policy}'s gain on {metric.workload} cannot be divided by that on {metric.than}: "
             f"{found.note}"
         )
@@ -197,10 +217,10 @@ def _latency_ratio(metric: LatencyRatio, to: str, rates: pd.DataFrame, capacity:
     """Return the ratio of mean latencies, both at the load as a share of the first denominator's capacity."""
     here, runs = (table[table["workload"] == metric.workload] for table in (capacity, rates))
     at_load = runs_at_load(runs, here, metric.load, reference=metric.to)
-    at_load = at_load[at_load["of"].isin([metric.to, COMMON])]
+    at_load = at_load[at_load["of"] == metric.to]
     found = paired_ratio(*(_latencies(at_load, policy) for policy in (metric.policy, to)))
     if not found.count:
-        raise _MissingError(
+        raise MissingNumberError(
             f"no seed has {metric.policy} and {to} on {metric.workload} at {metric.load:g} of "
             f"{metric.to}'s capacity"
         )
@@ -215,7 +235,7 @@ def _latencies(runs: pd.DataFrame, policy: str) -> BySeed:
 def _benchmark(metric: Benchmark, tables: ClaimTables) -> tuple[_Number, dict[str, Interval]]:
     figures = tables.benchmarks.get(metric.file, {})
     if metric.figure not in figures:
-        raise _MissingError(f"benchmarks/{metric.file}.json has no {metric.figure}")
+        raise MissingNumberError(f"benchmarks/{metric.file}.json has no {metric.figure}")
     beside = {
         name: _samples(figures[name]) for name in (metric.beside,) if name is not None and name in figures
     }
@@ -229,10 +249,10 @@ def _samples(figure: Mapping[str, Any]) -> Interval:
 
 def _at(table: pd.DataFrame | None, source: Source, name: str) -> pd.DataFrame:
     if table is None:
-        raise _MissingError(f"there is no {name}")
+        raise MissingNumberError(f"there is no {name}")
     rows = table[at_source(table, (source.backend, source.machine))]
     if rows.empty:
-        raise _MissingError(f"{name} has nothing of {source.machine} ({source.backend})")
+        raise MissingNumberError(f"{name} has nothing of {source.machine} ({source.backend})")
     return rows
 
 
@@ -240,8 +260,10 @@ def _validated(claim: Claim, source: Source, tables: ClaimTables) -> bool:
     """Return whether a measurement on such a machine stands behind a number."""
     if isinstance(claim.metric, Benchmark) and not claim.metric.modelled:
         return True
+    if source.backend == MEASURED:
+        return True
     if tables.capacity is None:
-        return source.backend == MEASURED
+        return False
     rows = tables.capacity[at_source(tables.capacity, (source.backend, source.machine))]
     return bool(len(rows)) and bool(rows["validated"].astype(bool).all())
 
@@ -291,7 +313,7 @@ def _varied(metric: CapacityRatio, group: pd.DataFrame) -> list[tuple[str, bool,
         label = f"{first['label'] or number(float(first['value']))} {first['unit'] or ''}".strip()
         try:
             ratio = _capacity_ratio(metric, metric.to, rows).interval.mean
-        except _MissingError:
+        except MissingNumberError:
             continue
         found.append((label, bool(first["is_default"]), ratio))
     return found

@@ -15,17 +15,19 @@ from veltair.data import shipped
 from veltair.evaluation.metrics.capacity_table import EQUAL_LOAD, LATENCY_LOADS, REFERENCE
 from veltair.machine.costs.folder import COSTS, LAYERS
 
-# Of a policy on a workload and a machine.
-CAPACITY, RECORDS = "capacity.csv", "records.parquet"
+# In the folder of a policy that is simulated on a machine, or of a workload that is measured.
+CAPACITY, RECORDS, SLOTS = "capacity.csv", "records.parquet", "slots.csv"
+# Metric tables of simulated runs, and of measured ones.
+SIMULATED_TABLES = ("capacity", "capacity_seeds")
+MEASURED_TABLES = ("curves", "measured_capacity", "measured_ratios", "slots")
 SHIPPED_COSTS = shipped("costs")
 # The metric tables of the study's full grid, from which its figures can be drawn anew in seconds.
 SHIPPED_STUDY = shipped("study")
 HOST = "host"
-# The policy that loads are shares of the capacity of.
 # The cell of the run as it is; no assumption can have this name.
 BASELINE = "_usual"
 # Figures by the tables that they are drawn from; some need runs at these loads.
-LATENCY = "latency"
+LATENCY, MEASURED_CURVES = "latency", "measured"
 COMPARED = ("paper_qps", "paper_ratio", "paper_latency", "paper_efficiency", "paper_fluid")
 AT_LOADS = {"paper_latency": LATENCY_LOADS, "paper_efficiency": (EQUAL_LOAD,)}
 STUDIED = (
@@ -129,24 +131,25 @@ class Layout:
         """Return the folder of a policy's simulated results."""
         return self.results / "simulated" / machine / workload / policy
 
-    def measured(self, workload: str, policy: str) -> Path:
-        """Return the folder of a policy's measured results."""
-        return self.results / "measured" / workload / policy
+    def measured(self, workload: str) -> Path:
+        """Return the folder of a workload's measured results, of all policies."""
+        return self.results / "measured" / workload
 
     @property
     def compared(self) -> list[str]:
         """The policies that are compared; others serve the study only."""
         return list(self.config.policies if self.config.compared is None else self.config.compared)
 
-    def run_folders(self) -> list[Path]:
-        """Return the folders of all results, simulated and measured, by policy."""
-        config, folders = self.config, []
-        if config.measured.enabled:
-            folders += [self.measured(*key) for key in product(config.measured.workloads, self.compared)]
-        if config.simulated.enabled:
-            keys = product(config.simulated.machines, config.simulated.workloads, self.compared)
-            folders += [self.simulated(*key) for key in keys]
-        return folders
+    def measured_folders(self) -> list[Path]:
+        """Return the folders of all measured results; none where nothing is measured."""
+        measured = self.config.measured
+        return [self.measured(workload) for workload in measured.workloads] if measured.enabled else []
+
+    def simulated_folders(self) -> list[Path]:
+        """Return the folders of all simulated results, by policy; none where nothing is simulated."""
+        simulated = self.config.simulated
+        keys = product(simulated.machines, simulated.workloads, self.compared)
+        return [self.simulated(*key) for key in keys] if simulated.enabled else []
 
     def machines(self) -> list[str]:
         """Return the machines that results are about; the measured one is `host`."""
@@ -161,11 +164,16 @@ class Layout:
         return {"rows": names, "styles": list(dict.fromkeys([*self.config.figures.styles, *names]))}
 
     def compared_figures(self) -> list[str]:
-        """Return the names of the figures that compare policies, less those at loads that no run has."""
-        loads = set(self.config.simulated.loads) if self.config.simulated.enabled else set()
-        if self.config.measured.enabled:
-            loads.add(EQUAL_LOAD)
-        return [LATENCY, *(name for name in COMPARED if name not in AT_LOADS or loads & set(AT_LOADS[name]))]
+        """Return the names of the figures that compare policies, those of measured runs first.
+
+        Left out are those of runs that there are not, and those at loads that no run has.
+        """
+        measured = [MEASURED_CURVES] if self.config.measured.enabled else []
+        if not self.config.simulated.enabled:
+            return [*measured, LATENCY]
+        loads = set(self.config.simulated.loads)
+        compared = [name for name in COMPARED if name not in AT_LOADS or loads & set(AT_LOADS[name])]
+        return [*measured, LATENCY, *compared]
 
     def figures(self) -> list[Path]:
         """Return the files of these figures."""
@@ -183,13 +191,20 @@ class Layout:
         if not (measured.enabled and measured.timeline):
             return []
         folder = Path(self.config.figures.folder) / "timelines"
-        return [folder / workload / policy for workload, policy in product(measured.workloads, self.compared)]
+        return [folder / workload for workload in measured.workloads]
 
     def version_figures(self) -> list[Path]:
         """Return the files of the figures about versions; none where nothing is built here."""
         if self.config.profile.costs == "shipped":
             return []
         return self._figure_files(("versions_saturation", "versions_scatter", "versions_sets"))
+
+    def metric_tables(self) -> list[Path]:
+        """Return the metric tables of this run, without those of the study."""
+        names = ["targets", "rates", "model_rates"]
+        names += SIMULATED_TABLES if self.config.simulated.enabled else []
+        names += MEASURED_TABLES if self.config.measured.enabled else []
+        return [self.metrics / f"{name}.csv" for name in names]
 
     @property
     def metrics(self) -> Path:

@@ -80,21 +80,24 @@ def layer_keys(config: Config) -> list[Key]:
 
 
 def trace_keys(config: Config, workload: str, policy: str) -> list[Key]:
-    """Return the keys of measured runs at rates that nobody searches."""
+    """Return the keys of measured runs of a policy at given rates."""
+    return _run_keys(config, workload, [policy])
+
+
+def measurement_keys(config: Config, workload: str, policies: Iterable[str]) -> list[Key]:
+    """Return the keys of the measurement of some policies in rounds, on this machine."""
+    return [*_run_keys(config, workload, policies), ("measured", "minutes"), ("measured", "shares")]
+
+
+def _run_keys(config: Config, workload: str, policies: Iterable[str]) -> list[Key]:
     return [
         *TABLES,
         *scenario_keys(config, [workload]),
-        *policy_keys(config, [policy]),
-        *(("measured", name) for name in ("seconds", "seed", "loadgen_per_model", "timeline")),
+        *policy_keys(config, policies),
+        *(("measured", name) for name in ("seconds", "queries", "seed", "loadgen_per_model", "timeline")),
         ("engine",),
         ("simulated", "drain_qos"),
     ]
-
-
-def measurement_keys(config: Config, workload: str, policy: str) -> list[Key]:
-    """Return the keys of the search for the highest rate that a policy serves on this machine."""
-    search: list[Key] = [("measured", "resolution"), ("measured", "max_rates")]
-    return [*trace_keys(config, workload, policy), *search]
 
 
 def validation_keys(config: Config) -> list[Key]:
@@ -106,9 +109,11 @@ def validation_keys(config: Config) -> list[Key]:
     ]
 
 
-def metrics_keys(machines: Iterable[str]) -> list[Key]:
+def metrics_keys(config: Config, machines: Iterable[str]) -> list[Key]:
     """Return the keys of the metrics of all runs."""
+    seed: list[Key] = [("measured", "seed")] if config.measured.enabled else []
     return [
         *assumption_keys(machines),
         *(("models",), ("workloads",), ("qos",), ("study", "enabled")),
+        *seed,
     ]

@@ -59,6 +59,13 @@ class Scenario:
             satisfaction=self.satisfaction,
         )
 
+    @property
+    def sequential_qps(self) -> float:
+        """The rate at which queries, served one at a time on as many cores as suit each, fill the machine."""
+        alone_s = dict(zip(self.targets["model"], self.targets["isolated_latency_s"], strict=True))
+        total = sum(self.weights.values())
+        return 1.0 / sum(weight / total * float(alone_s[name]) for name, weight in self.weights.items())
+
 
 def make_scenario(
     tables: Tables,

@@ -23,6 +23,7 @@ from veltair.evaluation.metrics.policies_table import (
 from veltair.evaluation.metrics.records import check_columns
 
 PanelKey = tuple[str, str, str]  # backend, machine, workload
+NAMED_SEEDS = 10  # more of them are only counted
 UNVALIDATED = "0.95"  # face of panels that no measurement stands behind
 
 
@@ -146,6 +147,8 @@ def sample_text(table: pd.DataFrame, interval: bool) -> str:
     """
     seeds = sorted(int(seed) for seed in table["seed"].unique())
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    if len(seeds) > NAMED_SEEDS:  # measured runs have one a slot
+        named = f"{len(seeds)} seeds"
     alone = "" if len(seeds) > 1 or not interval else " (one seed: no interval)"
     if "queries" in table:
         named = f"n = {span(table['queries'])} counted queries a run, {named}"

@@ -22,7 +22,6 @@ from veltair.evaluation.figures.grid import (
 )
 from veltair.evaluation.figures.style import SMALL, PolicyStyle, fold, make_log, style, wide
 from veltair.evaluation.metrics.capacity_table import (
-    COMMON,
     EQUAL_LOAD,
     LATENCY_LOADS,
     REFERENCE,
@@ -377,7 +376,7 @@ def _required(estimates: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
 def _stand_ins(seeds: pd.DataFrame) -> list[str]:
     """Return whose capacity loads are shares of where it is not that of the reference policy."""
     found = reference_rates(seeds)
-    other = found[~found["of"].isin([REFERENCE, COMMON])].drop_duplicates(["machine", "workload", "of"])
+    other = found[found["of"] != REFERENCE].drop_duplicates(["machine", "workload", "of"])
     whose = [
         f"{workload} on {machine}: {of}"
         for machine, workload, of in zip(other["machine"], other["workload"], other["of"], strict=True)

@@ -18,7 +18,6 @@ from veltair.evaluation.metrics.policies_table import (
     PolicyOrder,
     number,
     span,
-    valid_runs,
 )
 from veltair.evaluation.metrics.records import RUN_COLUMNS, check_columns
 from veltair.evaluation.metrics.targets import SATISFACTION
@@ -44,12 +43,11 @@ def latency_figure(rates: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrde
     to the largest. The axis of latencies ends at `CEILING` times the longest QoS.
     """
     check_columns(rates, RATE_COLUMNS, "rates")
-    runs = valid_runs(rates)
     with style():
-        drawn = panel_grid(runs, targets, (2.9, 4.3), ratios=(1, 1.25))
-        styles = PolicyStyle(runs["policy"], order)
+        drawn = panel_grid(rates, targets, (2.9, 4.3), ratios=(1, 1.25))
+        styles = PolicyStyle(rates["policy"], order)
         for panel, (upper, lower) in drawn.stacks.items():
-            here = at_panel(runs, panel)
+            here = at_panel(rates, panel)
             _draw_lines(upper, styles, here, "satisfaction")
             _draw_lines(lower, styles, here, "latency_mean_s", factor=1000)
             upper.axhline(100 * SATISFACTION, color="black", linestyle=":", linewidth=1)
@@ -65,7 +63,7 @@ def latency_figure(rates: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrde
             f"Dotted: {number(100 * SATISFACTION)} %, and the QoS. Latencies above {CEILING} times the "
             "longest QoS are beyond the upper edge. Bands: from the least to the largest seed."
         )
-        return drawn.finish(styles.line_handles(), [lead, *sample_notes(runs, targets, interval=False)])
+        return drawn.finish(styles.line_handles(), [lead, *sample_notes(rates, targets, interval=False)])
 
 
 def paper_granularity_figure(
@@ -77,7 +75,6 @@ def paper_granularity_figure(
     least to the largest.
     """
     check_columns(runs, GRANULARITY_COLUMNS, "granularity")
-    runs = valid_runs(runs)
     with style():
         drawn = panel_grid(runs, targets, (2.7, 4.0), ratios=(1.3, 1))
         styles = PolicyStyle(runs["policy"], order)

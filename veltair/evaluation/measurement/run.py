@@ -1,32 +1,27 @@
 """The measured study: LoadGen's Server scenario against the engine, real kernels on this machine's cores."""
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from veltair.compiler.frontend.samples import random_samples
-from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, capacity_columns, scenario_columns
+from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, scenario_columns
 from veltair.evaluation.experiment.timeline_data import write_recorded
 from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
-from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary
+from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.loadgen.per_model import LoadGenPerModel, PerModelSummary, verdict_rows
-from veltair.evaluation.measurement.write_run import write_run
-from veltair.evaluation.metrics.capacity import (
-    Capacity,
-    CapacitySearch,
-    Criterion,
-    Satisfaction,
-    Trial,
-    find_capacity,
-    satisfaction_of,
-    warmup_s,
-)
+from veltair.evaluation.measurement.core_use import CoreUse, core_times
+from veltair.evaluation.measurement.rounds import ServedSlot
+from veltair.evaluation.measurement.run_quality import RunQuality, run_quality
+from veltair.evaluation.measurement.slots import Slot
+from veltair.evaluation.measurement.write_run import QUERIES, write_run
+from veltair.evaluation.metrics.capacity import warmup_s
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.machine.interference.source import InterferenceSource
 from veltair.machine.models.library import LoadedModel
@@ -40,20 +35,20 @@ from veltair.serving.loop.query import QueryRecord
 from veltair.serving.loop.timeline import Recorder
 
 SAMPLES_PER_MODEL = 4
-QUERIES = "queries.parquet"  # in the folder of each run
 
 
 @dataclass(frozen=True, slots=True)
 class MeasurementSettings:
-    """How one rate is measured: for `seconds`, and how long unfinished queries may still run after it.
+    """How one rate is measured: for `seconds` and as many queries, both at least.
 
-    `loadgen_per_model` asks with one for each model; `timeline` records which block ran where; `placement` is
-    a name of PLACEMENTS.
+    `drain_qos` is how long unfinished queries may still run after it. `loadgen_per_model` asks with one for
+    each model; `timeline` records which block ran where; `placement` is a name of PLACEMENTS.
     """
 
     seconds: float
     seed: int
     drain_qos: float
+    queries: int = 1
     loadgen_per_model: bool = False
     timeline: bool = False
     placement: str = "spread"
@@ -97,21 +92,12 @@ class MeasuredRun:
     count_from_s: float
     summary: LoadGenSummary | PerModelSummary
     wrong_answers: int
+    use: CoreUse
 
     @property
-    def problem(self) -> str:
-        """Why the run says nothing about the rate; empty if it is valid."""
-        if self.wrong_answers:
-            return f"{self.wrong_answers} wrong answers: build the models anew (rule `build`)"
-        return self.summary.problem
-
-    @property
-    def satisfaction(self) -> Satisfaction:
-        """The shares of queries on time."""
-        queries = [record.query for record in self.records]
-        shares = satisfaction_of(self.records, queries, self.count_from_s)
-        invalid = shares.invalid or bool(self.problem)
-        return Satisfaction(shares.pooled, shares.minimum, invalid=invalid, queries=shares.queries)
+    def quality(self) -> RunQuality:
+        """How well it could be measured."""
+        return run_quality(self.summary, self.use, self.wrong_answers)
 
 
 def load_models(
@@ -142,20 +128,64 @@ def make_samples(
     return samples
 
 
-def measure(study: Measurement, qps: float, folder: Path) -> MeasuredRun:
-    """Serve one rate and return what became of its queries, whose records and logs are in the folder.
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicyServer:
+    """A policy that is made fresh for each slot, on an engine that stays up between them.
 
-    Raises LoadGenError, EngineError or ModelMemoryError if the run failed.
+    Other policies may be served on the same engine in turn.
     """
-    study.interference.forget()
+
+    study: Measurement
+    engine: Engine
+
+    def serve(self, slot: Slot, folder: Path) -> ServedSlot:
+        """Return what became of a slot. Raises as `measure`."""
+        study = replace(self.study, settings=replace(self.study.settings, seed=slot.seed))
+        run = measure(study, slot.qps, folder, self.engine)
+        return ServedSlot(
+            to_frame(run.records, study.run_at(run.qps), run.count_from_s),
+            run.quality,
+            policy_verdicts(study.policy, [run]),
+        )
+
+
+@contextmanager
+def open_engine(study: Measurement) -> Iterator[Engine]:
+    """Give an engine of the models, samples and cores of a study, warmed up for many runs.
+
+    Raises EngineError or ModelMemoryError if a model fails to run, or has no room.
+    """
     engine = _engine(study)
-    recorder = _recorder(study, engine) if study.settings.timeline else None
     try:
-        records, summary = _ask(study, _server_run(study, qps, folder), engine, recorder)
+        _warm_up(study, engine)
+        yield engine
     finally:
         engine.stop()
-        if study.memory is not None:  # the run may have been cut off
+        if study.memory is not None:  # the last run may have been cut off
             study.memory.settle()
+
+
+def measure(study: Measurement, qps: float, folder: Path, engine: Engine | None = None) -> MeasuredRun:
+    """Serve one rate and return what became of its queries, whose records and logs are in the folder.
+
+    Without an `engine` of `open_engine` it opens one for this run. Raises LoadGenError, EngineError or
+    ModelMemoryError if the run failed; the engine may serve another one then.
+    """
+    with open_engine(study) if engine is None else nullcontext(engine) as used:
+        return _measure_on(used, study, qps, folder)
+
+
+def _measure_on(engine: Engine, study: Measurement, qps: float, folder: Path) -> MeasuredRun:
+    gc.collect()  # what earlier runs left would be collected during this one
+    engine.renew()
+    if study.memory is not None:
+        study.memory.settle()
+    study.interference.forget()
+    recorder = _recorder(study, engine) if study.settings.timeline else None
+    cores = study.scenario.context.machine.core_ids
+    begin = core_times(cores)
+    records, summary = _ask(study, _server_run(study, qps, folder), engine, recorder)
+    use = begin.until(core_times(cores), len(cores))
     joined = summary.join(records, engine.zero_s)
     first_s, last_s = joined[0].query.arrival_s, joined[-1].query.arrival_s
     begin_s = first_s + warmup_s(last_s - first_s, max(study.scenario.qos_s.values()))
@@ -164,7 +194,7 @@ def measure(study: Measurement, qps: float, folder: Path) -> MeasuredRun:
     if recorder is not None:
         write_recorded(recorder.timeline(), named, folder)
     by_issue = tuple(sorted(records, key=lambda record: record.query.id))
-    return MeasuredRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers)
+    return MeasuredRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers, use)
 
 
 def _ask(
@@ -175,7 +205,7 @@ def _ask(
     per_model = study.settings.loadgen_per_model
     with LoadGenPerModel(server, study.scenario.qos_s) if per_model else LoadGenProcess(server) as loadgen:
         loadgen.start(
-            on_ready=partial(_warm_up, study, engine),
+            on_ready=_nothing,
             on_arrival=engine.arrive,
             on_flush=engine.flush,
             on_failure=engine.fail,
@@ -190,7 +220,7 @@ def _server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:
     return ServerRun(
         qps=qps,
         min_duration_ms=round(1000 * study.settings.seconds),
-        min_query_count=1,
+        min_query_count=study.settings.queries,
         seed=study.settings.seed,
         sample_models=tuple(name for name, _ in study.samples),
         target_latency_s=min(study.scenario.qos_s.values()),
@@ -227,6 +257,10 @@ def _warm_up(study: Measurement, engine: Engine) -> None:
             engine.warm_up([name])
 
 
+def _nothing() -> None:
+    """Do nothing: the engine was warmed up before."""
+
+
 def _in_memory(memory: ModelMemory | None, name: str) -> AbstractContextManager[None]:
     return nullcontext() if memory is None else memory.using(name)
 
@@ -242,42 +276,6 @@ def _serve(study: Measurement, engine: Engine, recorder: Recorder | None) -> Ite
         yield record
 
 
-def search(
-    study: Measurement, search_settings: CapacitySearch, common_qps: float, estimate_qps: float, folder: Path
-) -> tuple[Capacity, Capacity, list[MeasuredRun]]:
-    """Return a policy's capacity, pooled and by the minimum over models, and every run.
-
-    The first rate, `common_qps`, is one that all policies are measured at; it counts towards `max_rates`.
-    The second is `estimate_qps`, unless the first one tells that it cannot be the answer. A rate at which
-    LoadGen fails is an invalid trial, not the end.
-    """
-    runs: list[MeasuredRun] = []
-
-    def trial(qps: float) -> Satisfaction:
-        try:
-            run = measure(study, qps, folder / f"{len(runs)}-{qps:.4g}qps")
-        except LoadGenError as error:
-            print(f"{qps:.4g} QPS failed: {error}", flush=True)
-            return Satisfaction(0.0, 0.0, invalid=True)
-        runs.append(run)
-        print(
-            f"{qps:.4g} QPS: {len(run.records)} queries, {run.satisfaction.pooled:.1%} on time, "
-            f"issue delay p99 {1e3 * run.summary.issue_delay_p99_s:.2f} ms {run.problem}",
-            flush=True,
-        )
-        return run.satisfaction
-
-    known = [Trial(common_qps, trial(common_qps))]
-    passed = known[0].satisfaction.pooled >= search_settings.target
-    if passed == (estimate_qps > common_qps) and search_settings.max_rates != 1:
-        known.append(Trial(estimate_qps, trial(estimate_qps)))
-    pooled = find_capacity(trial, estimate_qps, search_settings, known=known)
-    minimum = find_capacity(
-        trial, estimate_qps, search_settings, criterion=Criterion.MINIMUM, known=pooled.trials
-    )
-    return pooled, minimum, runs
-
-
 def live_frame(study: Measurement, runs: Sequence[MeasuredRun]) -> pd.DataFrame:
     """Return the records of a policy's runs in one table."""
     frames = [to_frame(run.records, study.run_at(run.qps), run.count_from_s) for run in runs]
@@ -285,17 +283,13 @@ def live_frame(study: Measurement, runs: Sequence[MeasuredRun]) -> pd.DataFrame:
 
 
 def run_rows(policy: str, runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
-    """Return how well LoadGen kept its schedule in each run, and whether the answers were right."""
+    """Return how well each run could be measured."""
     return [
         {
             "policy": policy,
             "qps": run.qps,
-            "problem": run.problem,
             "queries": len(run.records),
-            "wrong_answers": run.wrong_answers,
-            "issue_delay_p50_s": run.summary.issue_delay_p50_s,
-            "issue_delay_p99_s": run.summary.issue_delay_p99_s,
-            "delivery_p99_s": run.summary.delivery_p99_s,
+            **run.quality.columns(),
         }
         for run in runs
     ]
@@ -308,14 +302,3 @@ def policy_verdicts(policy: str, runs: Sequence[MeasuredRun]) -> list[dict[str, 
         for run in runs
         for row in verdict_rows(run.summary, run.records)
     ]
-
-
-def live_capacity_row(
-    scenario: Scenario, policy: str, seed: int, common_qps: float, pooled: Capacity, minimum: Capacity
-) -> dict[str, Any]:
-    """Return a row of the capacity table of measured runs; all policies were run at `common_qps`."""
-    return {
-        **scenario_columns(scenario, "engine", True),
-        **capacity_columns(scenario, policy, seed, pooled, minimum),
-        "common_qps": common_qps,
-    }

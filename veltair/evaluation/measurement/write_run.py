@@ -10,6 +10,8 @@ from veltair.evaluation.loadgen.logs import MIXED, LoadGenResult, check_latencie
 from veltair.evaluation.metrics.records import check_one_run, to_parquet
 from veltair.provenance import write_atomically
 
+QUERIES = "queries.parquet"  # in the folder of each run
+
 
 def write_run(frame: pd.DataFrame, verdicts: Mapping[str, LoadGenResult], path: Path) -> None:
     """Write the records of one run of LoadGen as Parquet, once they add up to its detail log.

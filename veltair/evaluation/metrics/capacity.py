@@ -1,9 +1,9 @@
 """QPS at 95 % QoS: the highest Poisson rate at which enough queries finish within their own target.
 
-The search knows rates and their satisfaction only, so it serves simulated and measured runs alike. Its
-bracket is the highest rate tried that passed and the lowest one above it, which did not. Without a limit on
-the number of rates it doubles from a tenth of the caller's estimate and bisects. With one it starts at the
-estimate itself, steps outwards by growing factors until the bracket is closed, and then narrows it.
+It is searched where runs are simulated: they repeat exactly, and any rate can be asked for. The search
+doubles from a tenth of the caller's estimate and then bisects its bracket: the highest rate tried that
+passed and the lowest one above it, which did not. Of measured runs `satisfaction_curve` tells where they
+cross.
 
 Satisfaction need not fall steadily with the rate, so rates near the answer are checked too: one above it that
 passes moves the answer up, one below it that fails is shown.
@@ -19,21 +19,17 @@ from veltair.serving.loop.query import Query, QueryRecord
 
 # An estimate further off than this is no estimate: the search ends there and says so.
 LOWEST, HIGHEST = 0.01, 100.0
-# Where the search starts, and how it grows, if rates are free: doubling from a tenth of the estimate.
-FREE_START, FREE_STEP = 0.1, 2.0
-# The first step away from an estimate that is to be checked in few rates; each later step is squared.
-SCARCE_STEP = 1.3
-# Both ends of a bracket must lie this near to the target for a line through them to tell where it is crossed.
-SECANT_REACH = 0.15
+# Where the search starts, as a share of the estimate, and how it grows.
+FIRST_SHARE, STEP = 0.1, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Satisfaction:
     """The shares of queries on time at one rate: of all, and of the model that fares worst.
 
-    `invalid` marks a run that says nothing about the rate (load issued late, no query counted). `complete` is
-    False for a run that was stopped once it could not reach the target: the shares are then upper bounds.
-    `queries` are the counted ones.
+    `invalid` marks a run that says nothing about the rate, as no query was counted. `complete` is False for a
+    run that was stopped once it could not reach the target: the shares are then upper bounds. `queries` are
+    the counted ones.
     """
 
     pooled: float
@@ -64,7 +60,7 @@ class Criterion(StrEnum):
 class Status(StrEnum):
     """How a search ended.
 
-    RESOLVED: the bracket is as narrow as asked. CUT: rates, or the range around the estimate, ran out first.
+    RESOLVED: the bracket is as narrow as asked. CUT: the range around the estimate ran out first.
     INVALID: the rate above the answer gave no valid run, so the answer is a lower bound. UNSERVABLE: even
     the lowest rate misses the target.
     """
@@ -77,26 +73,22 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CapacitySearch:
-    """How to search: until the bracket is narrow enough, or `max_rates` rates are measured (None: no limit).
+    """How to search: until high / low - 1 of the bracket is at most `resolution`.
 
-    Narrow enough is high / low - 1 <= `resolution`. `checks` are multiples of the answer that are tried at
-    the end, while rates last.
+    `checks` are multiples of the answer that are tried at the end.
     """
 
     resolution: float
-    max_rates: int | None = None
     target: float = 0.95
     checks: tuple[float, ...] = (0.9, 0.97, 1.03)
 
     def __post_init__(self) -> None:
         if not 0.0 < self.resolution < 1.0:
-            raise ValueError(f"SearchSettings: resolution is {self.resolution}; give a share in (0, 1)")
-        if self.max_rates is not None and self.max_rates < 1:
-            raise ValueError(f"SearchSettings: max_rates is {self.max_rates}; give 1 or more, or None")
+            raise ValueError(f"CapacitySearch: resolution is {self.resolution}; give a share in (0, 1)")
         if not 0.0 < self.target <= 1.0:
-            raise ValueError(f"SearchSettings: target is {self.target}; give a share in (0, 1]")
+            raise ValueError(f"CapacitySearch: target is {self.target}; give a share in (0, 1]")
         if any(not check > 0.0 for check in self.checks):
-            raise ValueError(f"SearchSettings: checks are {self.checks}; give multiples above 0")
+            raise ValueError(f"CapacitySearch: checks are {self.checks}; give multiples above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +159,13 @@ def find_capacity(
 ) -> Capacity:
     """Return the highest rate that reaches the target, searched from an estimate of it.
 
-    `measure` runs a rate. `known` rates are used, not run again, and count towards `max_rates`. The search
-    never leaves `LOWEST` to `HIGHEST` times the estimate. Raises ValueError if that is not above 0.
+    `measure` runs a rate. `known` rates are used, not run again. The search never leaves `LOWEST` to
+    `HIGHEST` times the estimate. Raises ValueError if that is not above 0.
     """
     if not 0.0 < estimate_qps < math.inf:
         raise ValueError(f"the estimate of the capacity is {estimate_qps} QPS; give a rate above 0")
     trials = list(known)
-    while (qps := next_rate(trials, estimate_qps, settings, criterion)) is not None:
+    while (qps := _next_rate(trials, estimate_qps, settings, criterion)) is not None:
         trials.append(Trial(qps, measure(qps)))
     low, high = _bracket(trials, criterion, settings)
     return Capacity(
@@ -191,32 +183,11 @@ def find_capacities(
 ) -> tuple[Capacity, Capacity]:
     """Return the pooled capacity and that of the minimum over models, which reuses the rates of the first.
 
-    `max_rates` limits the rates of both together, and the pooled search has the first call on them. The
-    second lists all of them.
+    The second lists all of them.
     """
     pooled = find_capacity(measure, estimate_qps, settings)
     minimum = find_capacity(measure, estimate_qps, settings, criterion=Criterion.MINIMUM, known=pooled.trials)
     return pooled, minimum
-
-
-def next_rate(
-    trials: Sequence[Trial],
-    estimate_qps: float,
-    settings: CapacitySearch,
-    criterion: Criterion = Criterion.POOLED,
-) -> float | None:
-    """Return the rate to try next, or None once the search is over."""
-    scarce = settings.max_rates is not None
-    if settings.max_rates is not None and len(trials) >= settings.max_rates:
-        return None
-    if not trials:
-        return estimate_qps if scarce else FREE_START * estimate_qps
-    low, high = _bracket(trials, criterion, settings)
-    if low is None or high is None:
-        return _outwards(trials, low, estimate_qps, scarce)
-    if not _narrow(low, high, settings):
-        return _inwards(low, high, criterion, settings) if scarce else (low.qps + high.qps) / 2
-    return _check(trials, low.qps, settings)
 
 
 def warmup_s(duration_s: float, longest_qos_s: float) -> float:
@@ -262,6 +233,20 @@ def _shares(on_time: Counter[str], planned: Counter[str], complete: bool) -> Sat
     return Satisfaction(on_time.total() / queries, minimum, complete=complete, queries=queries)
 
 
+def _next_rate(
+    trials: Sequence[Trial], estimate_qps: float, settings: CapacitySearch, criterion: Criterion
+) -> float | None:
+    """Return the rate to try next, or None once the search is over."""
+    if not trials:
+        return FIRST_SHARE * estimate_qps
+    low, high = _bracket(trials, criterion, settings)
+    if low is None or high is None:
+        return _outwards(trials, low, estimate_qps)
+    if not _narrow(low, high, settings):
+        return (low.qps + high.qps) / 2
+    return _check(trials, low.qps, settings)
+
+
 def _passes(trial: Trial, criterion: Criterion, settings: CapacitySearch) -> bool:
     return not trial.satisfaction.invalid and criterion.of(trial.satisfaction) >= settings.target
 
@@ -284,30 +269,14 @@ def _narrow(low: Trial, high: Trial, settings: CapacitySearch) -> bool:
     return high.qps / low.qps - 1.0 <= settings.resolution
 
 
-def _outwards(trials: Sequence[Trial], low: Trial | None, estimate_qps: float, scarce: bool) -> float | None:
+def _outwards(trials: Sequence[Trial], low: Trial | None, estimate_qps: float) -> float | None:
     """Return a rate above all trials if one has passed, else one below all; None at the end of the range."""
-    # The exponent is capped: 1.3 ** 16 crosses most of the range in one step.
-    step = SCARCE_STEP**2 ** min(len(trials) - 1, 4) if scarce else FREE_STEP
     if low is not None:
         limit_qps = HIGHEST * estimate_qps
-        return min(limit_qps, low.qps * step) if low.qps < limit_qps else None
+        return min(limit_qps, low.qps * STEP) if low.qps < limit_qps else None
     limit_qps = LOWEST * estimate_qps
     lowest_qps = min(trial.qps for trial in trials)
-    return max(limit_qps, lowest_qps / step) if lowest_qps > limit_qps else None
-
-
-def _inwards(low: Trial, high: Trial, criterion: Criterion, settings: CapacitySearch) -> float:
-    """Return where a line through both ends of the bracket crosses the target, or the middle.
-
-    Far from the target satisfaction is flat, and a line says nothing. It is kept off the outer quarters, so
-    that each rate takes at least a quarter off the bracket.
-    """
-    above = criterion.of(low.satisfaction) - settings.target
-    below = settings.target - criterion.of(high.satisfaction)
-    telling = high.satisfaction.complete and not high.satisfaction.invalid
-    flat = criterion.of(low.satisfaction) == 1.0 or max(above, below) > SECANT_REACH
-    share = 0.5 if flat or not telling else min(0.75, max(0.25, above / (above + below)))
-    return low.qps + share * (high.qps - low.qps)
+    return max(limit_qps, lowest_qps / STEP) if lowest_qps > limit_qps else None
 
 
 def _check(trials: Sequence[Trial], answer_qps: float, settings: CapacitySearch) -> float | None:

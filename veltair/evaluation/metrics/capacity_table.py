@@ -1,4 +1,6 @@
-"""Capacity ratios and reference rates, decided once: who serves how much more, what loads are shares of.
+"""Capacity ratios and reference rates of simulated runs, decided once.
+
+Who serves how much more, and what loads are shares of; of measured runs `measured_tables` says the first.
 
 An answer of a search is one of four. It is closed: a rate met the target and a slightly higher one is known
 to miss it. It is a lower bound: a rate met the target, but no rate above it is known to miss (open), a run of
@@ -12,7 +14,7 @@ from math import isfinite, isinf
 
 import pandas as pd
 
-from veltair.evaluation.metrics.capacity import FREE_START
+from veltair.evaluation.metrics.capacity import FIRST_SHARE
 from veltair.evaluation.metrics.confidence import BySeed, Key, estimates, scenario_policies
 from veltair.evaluation.metrics.intervals import Interval, mean_interval, paired_ratio
 from veltair.evaluation.metrics.policies_table import SCENARIO_COLUMNS, Row, number
@@ -20,12 +22,9 @@ from veltair.evaluation.metrics.records import check_columns
 
 REFERENCE, SECOND_REFERENCE = "Planaria", "LayerWise"
 WINNER = "Veltair-FULL"
-EQUAL_LOAD = 0.7  # of the reference rate: where policies are compared, and measured
+EQUAL_LOAD = 0.7  # of the reference rate: where policies are compared
 LATENCY_LOADS = (0.5, 0.7, 0.9)  # at which latencies are compared; the paper names no load
-COMMON, FLUID = (
-    "common rate",
-    "a tenth of the fluid bound",
-)  # what a reference rate is of, where it is of no policy
+FLUID = "a tenth of the fluid bound"  # what a reference rate is of, where it is of no policy
 SEED_COLUMNS = (
     *("backend", "machine", "validated", "workload", "policy", "seed", "queries", "fluid_qps"),
     *("qps_at_95", "high_qps", "qps_at_95_minimum", "resolution", "cut", "unservable", "invalid"),
@@ -144,15 +143,12 @@ def shares_of_bound(seeds: pd.DataFrame) -> pd.DataFrame:
 def over_seeds(capacity: pd.DataFrame) -> pd.DataFrame:
     """Return one row a policy: the mean over seeds (0 where unservable), the widest bracket, their spread."""
     keys = ["backend", "machine", "validated", "workload", "policy"]
-    if "common_qps" not in capacity:
-        capacity = capacity.assign(common_qps=float("nan"))
     merged = capacity.groupby(keys, sort=False).agg(
         qps_at_95=("qps_at_95", "mean"),
         qps_at_95_std=("qps_at_95", "std"),
         high_qps=("high_qps", "max"),
         qps_at_95_minimum=("qps_at_95_minimum", "mean"),
         fluid_qps=("fluid_qps", "first"),
-        common_qps=("common_qps", "first"),
         resolution=("resolution", "max"),
         cut=("cut", "any"),
         unservable=("unservable", "all"),
@@ -174,21 +170,18 @@ def reference_rate(
     offered.
     """
     of = reference if reference in answers else max(answers, key=lambda policy: answers[policy])
-    return (answers[of], of) if answers[of] > 0 else (FREE_START * fluid_qps, FLUID)
+    return (answers[of], of) if answers[of] > 0 else (FIRST_SHARE * fluid_qps, FLUID)
 
 
 def reference_rates(seeds: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
     """Return the reference rate of each workload, machine, backend and seed, and `of`, whose it is.
 
-    Columns: those of the scenario, `seed`, `reference_qps` and `of`. Where the optional column `common_qps`
-    names the rate at which all policies were measured, that is `EQUAL_LOAD` of the reference rate.
+    Columns: those of the scenario, `seed`, `reference_qps` and `of`.
     """
     rows = []
     for key, here in seeds.groupby([*SCENARIO_COLUMNS, "seed"], sort=False):
         answers = dict(zip(here["policy"], here["qps_at_95"], strict=True))
         found = reference_rate(answers, float(here["fluid_qps"].iloc[0]), reference)
-        if reference == REFERENCE and "common_qps" in here and here["common_qps"].notna().any():
-            found = float(here["common_qps"].min()) / EQUAL_LOAD, COMMON
         rows.append((*key, *found))
     return pd.DataFrame(rows, columns=[*SCENARIO_COLUMNS, "seed", "reference_qps", "of"])
 

@@ -13,7 +13,7 @@ from veltair.evaluation.metrics.capacity_table import (
 from veltair.evaluation.metrics.confidence import BySeed, Key, estimates, scenario_policies
 from veltair.evaluation.metrics.intervals import mean_interval, paired_ratio
 from veltair.evaluation.metrics.metrics import RATE_COLUMNS
-from veltair.evaluation.metrics.policies_table import SCENARIO_COLUMNS, valid_runs
+from veltair.evaluation.metrics.policies_table import SCENARIO_COLUMNS
 from veltair.evaluation.metrics.records import check_columns
 
 SAME_RATE = 0.02  # a run this near to a wanted rate, as a share of it, was run at it
@@ -51,7 +51,7 @@ def runs_at_load(
     within: float = SAME_RATE,
     reference: str = REFERENCE,
 ) -> pd.DataFrame:
-    """Return each policy's valid run nearest to a share `load` of the reference rate, a row a seed.
+    """Return each policy's run nearest to a share `load` of the reference rate, a row a seed.
 
     `within` is how far off it may be, as a share. `wanted_qps` is the rate wanted, and `of` whose it is a
     share of, as in `reference_rates`.
@@ -85,7 +85,7 @@ def at_loads(rates: pd.DataFrame, seeds: pd.DataFrame, share: float = EQUAL_LOAD
 
 def _nearest(rates: pd.DataFrame, wanted: pd.DataFrame, keys: list[str], within: float) -> pd.DataFrame:
     """Return of each policy and seed the run nearest to its wanted rate, if one is near enough."""
-    runs = valid_runs(rates).merge(wanted, on=keys, how="inner")
+    runs = rates.merge(wanted, on=keys, how="inner")
     off = (runs["qps"] / runs["wanted_qps"] - 1).abs()
     near = runs.assign(off=off)[off <= within]
     best = near.groupby([*SEED_KEYS, "policy"], sort=False)["off"].idxmin()

@@ -36,11 +36,6 @@ class PolicyOrder:
 AS_THEY_COME = PolicyOrder()
 
 
-def valid_runs(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs whose optional column `invalid` gives no reason to leave them out."""
-    return rates[rates["invalid"].fillna("") == ""] if "invalid" in rates else rates
-
-
 def sources(*tables: pd.DataFrame) -> list[SourceKey]:
     """Return each (backend, machine) of the tables once: measured ones first, else as they come."""
     pairs = [pair for table in tables for pair in zip(table["backend"], table["machine"], strict=True)]

@@ -28,11 +28,12 @@ from veltair.provenance import (
 
 Part = Literal["simulated", "measured"]
 PARTS: tuple[Part, ...] = ("simulated", "measured")
-CAPACITY, SEEDS, RATES = "capacity.csv", "capacity_seeds.csv", "rates.csv"
+CAPACITY, MEASURED_CAPACITY, CURVES = "capacity.csv", "measured_capacity.csv", "curves.csv"
 MACHINE = ("cpu", "cores", "caches")  # of a provenance: what measured results must share
 SITE = ("machine", "workload", "policy")
-CAPACITY_METRICS: dict[str, Better] = {"qps_at_95": "higher", "qps_at_95_minimum": "higher"}
-RATE_METRICS: dict[str, Better] = {
+# A policy beyond the rates that were measured counts as the bound that is known of it.
+CAPACITY_METRICS: dict[str, Better] = {"at_least_qps": "higher", "minimum_at_least_qps": "higher"}
+CURVE_METRICS: dict[str, Better] = {
     "satisfaction": "higher",
     "latency_mean_s": "lower",
     "latency_p95_s": "lower",
@@ -111,8 +112,9 @@ def read_runs(path: Path) -> list[RunResults]:
     runs = [found for entry in inside if (found := _read_run(entry)) is not None]
     if not runs:
         raise ComparisonError(
-            f"{path} holds neither {CAPACITY} nor metrics/{CAPACITY}, is no benchmark's JSON, and has none "
-            "of these inside; give a folder of results or metrics, or a benchmark's JSON"
+            f"{path} holds neither {CAPACITY} nor {MEASURED_CAPACITY}, nor does its folder metrics, is no "
+            "benchmark's JSON, and has none of these inside; give a folder of results or metrics, or a "
+            "benchmark's JSON"
         )
     return runs
 
@@ -130,7 +132,7 @@ def _read_run(path: Path) -> RunResults | None:
     if path.suffix == ".json" and path.is_file() and not path.name.endswith(SUFFIX):
         return _read_benchmark(path)
     for folder in (path, path / "metrics"):
-        if (folder / CAPACITY).is_file():
+        if any((folder / name).is_file() for name in (CAPACITY, MEASURED_CAPACITY)):
             return _read_metrics(folder, path)
     return None
 
@@ -159,8 +161,9 @@ def _read_metrics(folder: Path, given: Path) -> RunResults:
     if not any("backend" in table for table in simulated.values()):
         simulated = {}  # what is left are targets of this machine, which were measured
     measured = _measured(tables)
-    seeds = {int(row["seed"]) for row in _measured_rows(tables.get(RATES))}
-    return RunResults(given, provenances[CAPACITY], measured, simulated, tuple(sorted(seeds)), _costs(given))
+    seeds = {int(row["seed"]) for row in _measured_rows(tables.get(MEASURED_CAPACITY))}
+    origin = provenances.get(CAPACITY) or provenances[MEASURED_CAPACITY]
+    return RunResults(given, origin, measured, simulated, tuple(sorted(seeds)), _costs(given))
 
 
 def _without_measured(table: pd.DataFrame) -> pd.DataFrame:
@@ -168,14 +171,13 @@ def _without_measured(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measured(tables: Mapping[str, pd.DataFrame]) -> dict[SeededQuantity, float]:
-    """Return the measured numbers of the metric tables; a run that was invalid has none."""
-    by_seed = SEEDS in tables
-    sources = {SEEDS if by_seed else CAPACITY: CAPACITY_METRICS, RATES: RATE_METRICS}
+    """Return the measured numbers of the metric tables, by the seed of all their schedules."""
     found: dict[SeededQuantity, float] = {}
-    for name, metrics in sources.items():
+    for name, metrics in ((MEASURED_CAPACITY, CAPACITY_METRICS), (CURVES, CURVE_METRICS)):
         for row in _measured_rows(tables.get(name)):
-            seed = int(row["seed"]) if "seed" in row else None
-            at = f" at {float(row['qps']):.4g} queries/s" if "qps" in row else ""
+            seed = int(row["seed"])
+            # The rates themselves follow from the profile, which is measured anew.
+            at = f" at {row['share']} of the sequential rate" if "share" in row else ""
             subject = ", ".join(str(row[column]) for column in SITE) + at
             for metric, better in metrics.items():
                 found[Quantity(subject, metric, better), seed] = _number(row[metric])
@@ -186,7 +188,7 @@ def _measured_rows(table: pd.DataFrame | None) -> list[dict[str, Any]]:
     if table is None or "backend" not in table:
         return []
     rows = table[table["backend"] == MEASURED].to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in rows if not row.get("invalid")]
+    return [{str(key): value for key, value in row.items()} for row in rows]
 
 
 def _number(text: str) -> float:
@@ -243,10 +245,7 @@ def _compare_measured(before: Sequence[RunResults], after: Sequence[RunResults])
                 values = samples.setdefault(quantity, ([], []))
                 values[0].append(value)
                 values[1].append(new.measured[quantity, seed])
-    most = max((len(values) for values, _ in samples.values()), default=0)
-    # A search tries other rates in every run; those that only some runs met say nothing.
-    kept = {key: two for key, two in samples.items() if key.metric not in RATE_METRICS or len(two[0]) == most}
-    return judge(kept, made_in_turns(before, after))
+    return judge(samples, made_in_turns(before, after))
 
 
 def _check_machine(one: RunResults, other: RunResults) -> None:

@@ -16,6 +16,7 @@ from veltair.evaluation.figures.fidelity_plots import (
     paper_fidelity_figure,
 )
 from veltair.evaluation.figures.layer_plots import paper_core_need_figure, paper_slowdown_figure
+from veltair.evaluation.figures.measured_plots import measured_figure
 from veltair.evaluation.figures.policy_plots import (
     paper_efficiency_figure,
     paper_fluid_figure,
@@ -50,6 +51,7 @@ def _ratios_beside_the_paper(
 
 POLICY_TABLES = ("capacity_seeds", "rates", "targets")
 PAPER_FIGURES: Mapping[str, FigureSource] = {
+    "measured": FigureSource(measured_figure, ("curves", "measured_capacity", "measured_ratios", "targets")),
     "paper_qps": FigureSource(paper_qps_figure, POLICY_TABLES),
     "paper_ratio": FigureSource(_ratios_beside_the_paper, POLICY_TABLES),
     "paper_latency": FigureSource(paper_latency_figure, POLICY_TABLES),

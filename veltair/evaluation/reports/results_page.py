@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from veltair.evaluation.experiment.tables_io import read_csv
+from veltair.evaluation.metrics.bounds import Bounds
 from veltair.evaluation.metrics.capacity_table import capacities, capacity_text
 from veltair.evaluation.metrics.markdown import markdown_table
 from veltair.evaluation.metrics.policies_table import NONE, number, source_name, span
@@ -32,7 +34,10 @@ To put runs of your own here, run the commands below, then:
 
 ```bash
 cp results/benchmarks/*.json results/paper_sim/shipped_claims.json* docs/results/
-for end in csv csv.provenance.json; do cp results/metrics/capacity_seeds.$end docs/results/make.$end; done
+for end in csv csv.provenance.json; do
+  cp results/metrics/capacity_seeds.$end docs/results/make.$end
+  cp results/metrics/measured_capacity.$end docs/results/measured.$end
+done
 snakemake --cores all results_page
 ```
 """
@@ -49,6 +54,7 @@ class Source(NamedTuple):
 # In the order of the page, by the stem of the file.
 SOURCES = {
     "capacity_seeds": Source("QPS at 95 % QoS of each policy, the many-core study", "make paper-sim"),
+    "measured": Source("QPS at 95 % QoS of each policy, two models measured in rounds", "make"),
     "make": Source("QPS at 95 % QoS of each policy, two models on this machine", "make"),
     "shipped_claims": Source("The paper's claims", "make redraw"),
     "validation": Source("Simulator and models against measurements", "snakemake --cores all validation"),
@@ -110,7 +116,8 @@ def _tables(file: RecordedFile) -> Iterator[str]:
     """Yield the parts of one file: for each command the command, the machine and the table."""
     if file.path.suffix == ".csv":
         yield origin(file, file.source.command)
-        yield from _capacity_tables(read_csv(file.path))
+        table = read_csv(file.path)
+        yield from _measured_tables(table) if "at_least_qps" in table else _capacity_tables(table)
         return
     document: Document = json.loads(file.path.read_text(encoding="utf-8"))
     if "claims" in document:
@@ -129,12 +136,17 @@ def _benchmark_tables(file: RecordedFile, figures: dict[str, Document]) -> Itera
     for command, named in groupby(figures.items(), lambda item: str(item[1]["command"])):
         yield origin(file, command)
         rows = [_benchmark_row(name, figure) for name, figure in named]
-        yield _markdown(("quantity", "value", "unit", "n", "samples, least to largest"), rows)
+        yield _markdown(
+            ("quantity", "value", "unit", "n", "samples, least to largest, or 95 % interval"), rows
+        )
 
 
 def _benchmark_row(name: str, figure: Document) -> Row:
     samples = figure["samples"]
     spread = span(samples) if len(samples) > 1 else NONE
+    if figure.get("interval"):
+        low, high = (NONE if end is None else number(end) for end in figure["interval"])
+        spread = f"{low} to {high}"
     return f"`{name}`", number(figure["value"]), " ".join(figure["unit"].split()), str(len(samples)), spread
 
 
@@ -172,6 +184,21 @@ def _capacity_tables(seeds: pd.DataFrame) -> Iterator[str]:
             cells.setdefault(str(row["policy"]), {})[str(row["workload"])] = text
         lines = [(policy, *(own.get(one, "not run") for one in workloads)) for policy, own in cells.items()]
         yield _markdown(("policy", *workloads), lines)
+
+
+def _measured_tables(measured: pd.DataFrame) -> Iterator[str]:
+    """Yield the same of measured runs, a row a policy and workload, with intervals over rounds."""
+    for names, rows in measured.groupby(["backend", "machine"], sort=False):
+        backend, machine = map(str, names)
+        rounds = span(rows["rounds"])
+        yield f"{source_name((backend, machine), rows)}. Queries/s; intervals over {rounds} rounds:\n"
+        lines = []
+        for row in rows.to_dict("records"):
+            found = Bounds(row["at_least_qps"], row["at_most_qps"])
+            low, high = row["low_qps"], row["high_qps"]
+            ends = f"{number(low)} to {number(high)}" if isfinite(high) else f"{number(low)} or more"
+            lines.append((row["workload"], row["policy"], str(found), NONE if isnan(low) else ends))
+        yield _markdown(("workload", "policy", "QPS at 95 % QoS", "95 % interval"), lines)
 
 
 def _mean_text(row: dict[Any, Any]) -> str:

@@ -7,13 +7,21 @@ from pathlib import Path
 import pandas as pd
 
 from veltair.config import Config
-from veltair.evaluation.experiment.layout import CAPACITY, RECORDS
+from veltair.evaluation.experiment.layout import CAPACITY, RECORDS, SLOTS
 from veltair.evaluation.experiment.scenario import scenario_of
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
 from veltair.evaluation.metrics.capacity_table import over_seeds, reference_rates
 from veltair.evaluation.metrics.metrics import model_rates, rates
 from veltair.evaluation.metrics.policies_table import AS_THEY_COME, SCENARIO_COLUMNS, PolicyOrder
+from veltair.evaluation.metrics.policies_table import MEASURED as ENGINE
 from veltair.evaluation.metrics.records import read_records
+from veltair.evaluation.reports.measured_steps import (
+    CURVES,
+    MEASURED,
+    MEASURED_RATIOS,
+    measured_tables,
+)
+from veltair.evaluation.reports.measured_summary import measured_sections
 from veltair.evaluation.reports.summary import summary_markdown
 from veltair.evaluation.simulation.steps import read_assumed
 from veltair.provenance import (
@@ -24,59 +32,53 @@ from veltair.provenance import (
     write_atomically,
 )
 
-RUNS = "runs.csv"
-CAPACITY_SEEDS, RATES, MODEL_RATES, TARGETS = (
-    "capacity_seeds.csv",
-    "rates.csv",
-    "model_rates.csv",
-    "targets.csv",
-)
+RATES, MODEL_RATES, TARGETS = "rates.csv", "model_rates.csv", "targets.csv"
+CAPACITY_SEEDS = "capacity_seeds.csv"
 GOLDEN = (CAPACITY, RATES, TARGETS)
 
 
-def write_metrics(config: Config, tables: Sequence[Path], runs: Sequence[Path], folder: Path) -> None:
-    """Write the tables of targets, rates (of all models and of each) and capacities of all runs.
+def write_metrics(
+    config: Config, tables: Sequence[Path], simulated: Sequence[Path], measured: Sequence[Path], folder: Path
+) -> None:
+    """Write the tables of all runs: `Layout.metric_tables`.
 
-    Raises ProvenanceError, which names the fields, for runs of unlike code, configuration or machine.
+    `tables` are the cost tables, this machine's first where something was measured; `simulated` and
+    `measured` are the folders of results. Raises ProvenanceError, which names the fields, for runs of unlike
+    code, configuration or machine.
     """
-    _check_origins(runs)
+    _check_origins(simulated, measured)
     by_machine = _machines(config, tables)
-    capacity = pd.concat([read_csv(run / CAPACITY) for run in runs], ignore_index=True)
     all_rates, all_models = [], []
-    for run in runs:
+    for run in (*measured, *simulated):
         records = read_records(run / RECORDS)
         target, cores = by_machine[str(records["machine"].iloc[0])]
-        table = rates(records, target, cores)
-        if (run / RUNS).exists():
-            problems = read_csv(run / RUNS).set_index("qps")["problem"].fillna("")
-            table["invalid"] = table["qps"].map(problems)
-        all_rates.append(table)
+        all_rates.append(rates(records, target, cores))
         all_models.append(model_rates(records, target))
-    rate_table = pd.concat(all_rates, ignore_index=True)
-    if "invalid" in rate_table:
-        rate_table["invalid"] = rate_table["invalid"].fillna("")
-    if config.study.enabled:
-        rate_table["load"] = _loads(rate_table, capacity)
     written = {
         TARGETS: pd.concat([target for target, _ in by_machine.values()]),
-        RATES: rate_table,
+        RATES: pd.concat(all_rates, ignore_index=True),
         MODEL_RATES: pd.concat(all_models, ignore_index=True),
-        CAPACITY_SEEDS: capacity,
-        CAPACITY: over_seeds(capacity),
     }
-    provenance = provenance_of(config, [run / RECORDS for run in runs])
+    if simulated:
+        capacity = pd.concat([read_csv(run / CAPACITY) for run in simulated], ignore_index=True)
+        written |= {CAPACITY_SEEDS: capacity, CAPACITY: over_seeds(capacity)}
+        if config.study.enabled:
+            written[RATES]["load"] = _loads(written[RATES], capacity)
+    if measured:
+        written |= measured_tables(config, tables[0], measured, written[RATES])
+    provenance = provenance_of(config, [run / RECORDS for run in (*measured, *simulated)])
     for name, table in written.items():
         write_csv(folder / name, table, provenance)
 
 
-def _check_origins(runs: Sequence[Path]) -> None:
+def _check_origins(simulated: Sequence[Path], measured: Sequence[Path]) -> None:
     """Raise ProvenanceError unless all runs may be compared: simulated ones, measured ones, and all."""
+    files = [*product([False], simulated, (CAPACITY, RECORDS)), *product([True], measured, (SLOTS, RECORDS))]
     found: dict[tuple[str, bool], dict[Path, Provenance]] = {}
-    for run, file in product(runs, (CAPACITY, RECORDS)):
-        group = found.setdefault((file, (run / RUNS).exists()), {})
-        group[run / file] = read_provenance(run / file)
-    for (_, measured), results in found.items():
-        check_same_origin(results, measured=measured)
+    for is_measured, run, file in files:
+        found.setdefault((file, is_measured), {})[run / file] = read_provenance(run / file)
+    for (_, is_measured), results in found.items():
+        check_same_origin(results, measured=is_measured)
     check_same_settings({path: one for results in found.values() for path, one in results.items()})
 
 
@@ -104,9 +106,18 @@ def _loads(rate_table: pd.DataFrame, capacity: pd.DataFrame) -> "pd.Series[float
 def write_summary(
     folder: Path, figures: Sequence[Path], output: Path, order: PolicyOrder = AS_THEY_COME
 ) -> None:
-    """Write the summary that a person reads."""
-    seeds, rate_table, target = (read_csv(folder / name) for name in (CAPACITY_SEEDS, RATES, TARGETS))
-    text = summary_markdown(seeds, rate_table, target, figures=[str(path) for path in figures], order=order)
+    """Write the summary that a person reads, of the tables that are in a folder."""
+    rate_table, target = (read_csv(folder / name) for name in (RATES, TARGETS))
+    seeds = read_csv(folder / CAPACITY_SEEDS) if (folder / CAPACITY_SEEDS).exists() else None
+    measured: list[str] = []
+    if (folder / MEASURED).exists():
+        names = (MEASURED, MEASURED_RATIOS, CURVES, SLOTS)
+        capacities, ratios, curves, slots = (read_csv(folder / name) for name in names)
+        measured = measured_sections(capacities, ratios, curves, slots, target, order)
+    simulated = rate_table[rate_table["backend"] != ENGINE]
+    text = summary_markdown(
+        seeds, simulated, target, measured=measured, figures=[str(path) for path in figures], order=order
+    )
     write_atomically({output: text.encode()})
 
 

@@ -37,36 +37,48 @@ Panel = tuple[str, str, str]  # backend, machine, workload
 
 
 def summary_markdown(
-    seeds: pd.DataFrame,
+    seeds: pd.DataFrame | None,
     rates: pd.DataFrame,
     targets: pd.DataFrame,
     *,
+    measured: Sequence[str] = (),
     share: float = EQUAL_LOAD,
     figures: Iterable[str] = (),
     order: PolicyOrder = AS_THEY_COME,
 ) -> str:
     """Return the summary as Markdown: a section per backend and machine, in it a table per workload.
 
-    `seeds` has a row a source, workload, policy and seed, as capacity_seeds.csv, and `targets` the rows of
-    every machine; equal load is `share` of the reference rate. `figures` are paths to name at the end.
+    `measured` are the lines of sections about measured runs, which come first. The others are of simulated
+    ones: `seeds` has a row a source, workload, policy and seed, as capacity_seeds.csv, None where there are
+    none; `targets` the rows of every machine. Equal load is `share` of the reference rate. `figures` are
+    paths to name at the end.
     """
-    tables = _Tables(seeds, rates, share, order)
     lines = [
         "# Results",
         "",
         "QPS at 95 % QoS is the highest offered Poisson rate at which at least 95 % of queries finish within "
-        f"their own QoS. Equal load is {number(100 * share)} % of {REFERENCE}'s, as simulated; "
+        f"their own QoS. Equal load is {number(100 * share)} % of {REFERENCE}'s; "
         "where it has none, of another rate (results/README.md). A rate in brackets is the nearest one "
         "that was run. Every column is defined in results/README.md.",
+        *measured,
     ]
-    for source in sources(seeds, rates):
-        lines += ["", f"## {source_name(source, seeds, rates)}", *_source_section(source, tables)]
-        lines += ["", *(f"- {note}" for note in _notes(source, seeds, rates, targets))]
+    if seeds is not None:
+        lines += _simulated_sections(seeds, rates, targets, _Tables(seeds, rates, share, order))
     lines += ["", "## QoS", "", *_targets_table(targets)]
     names = list(figures)
     if names:
         lines += ["", "## Figures", "", *(f"- {name}" for name in names)]
     return "\n".join(lines) + "\n"
+
+
+def _simulated_sections(
+    seeds: pd.DataFrame, rates: pd.DataFrame, targets: pd.DataFrame, tables: "_Tables"
+) -> list[str]:
+    lines: list[str] = []
+    for source in sources(seeds, rates):
+        lines += ["", f"## {source_name(source, seeds, rates)}", *_source_section(source, tables)]
+        lines += ["", *(f"- {note}" for note in _notes(source, seeds, rates, targets))]
+    return lines
 
 
 class _Tables:

@@ -7,11 +7,12 @@ from veltair.evaluation.figures.timeline_files import write_timeline
 
 
 def draw_timelines(folder: Path, output: Path) -> None:
-    """Write the trace and the picture of each run below a folder, named after the folder of the run.
+    """Write the trace and the picture of each run below a folder, named after the path of the run there.
 
     A run in which no block ran has no picture.
     """
     output.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.glob(f"**/{TIMELINE}")):
         recorded = read_recorded(path)
-        write_timeline(recorded.timeline, recorded.run, output / path.parent.name)
+        name = "-".join(path.parent.relative_to(folder).parts)
+        write_timeline(recorded.timeline, recorded.run, output / name)

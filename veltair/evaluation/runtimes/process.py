@@ -1,44 +1,45 @@
-"""A runtime at one rate, in a process of its own: fresh threads and memory, nothing left of the rate before.
+"""A runtime in a process of its own, which stays up and serves one slot after the other.
 
-Run as `python -m veltair.evaluation.runtimes.process ORDER PIPE`, it reads an order, loads the models, checks
-the answers to all samples, serves LoadGen's queries, and writes the outcome beside the order.
+Run as `python -m veltair.evaluation.runtimes.process FIELD ORDERS OUTCOMES`, it reads what it serves, loads
+the models and checks the answers to all samples. Then it reads an order a line from the pipe ORDERS, serves
+LoadGen's queries, writes the records into the folder of the order, and an outcome a line into OUTCOMES.
 """
 
 import json
 import os
-import subprocess
+import queue
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from veltair.compiler.frontend.samples import Samples, relative_error
-from veltair.evaluation.loadgen.client import END_TIMEOUT_S, ServerRun
+from veltair.evaluation.loadgen.client import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.evaluation.runtimes.query_tracker import RateResult, serve_rate
-from veltair.evaluation.runtimes.registry import Runtime, RuntimeBackend, open_backend
+from veltair.evaluation.measurement.core_use import core_times
+from veltair.evaluation.measurement.run_quality import run_quality
+from veltair.evaluation.measurement.write_run import QUERIES, write_run
+from veltair.evaluation.metrics.capacity import warmup_s
+from veltair.evaluation.metrics.policies_table import MEASURED
+from veltair.evaluation.metrics.records import Run, to_frame
+from veltair.evaluation.runtimes.query_tracker import Relay, serve_run
+from veltair.evaluation.runtimes.registry import RuntimeBackend, open_backend
 from veltair.evaluation.runtimes.timed_process import read_samples, write_samples
 
-ORDER_FILE, OUTCOME_FILE, OUTPUT_FILE = "order.json", "outcome.json", "runtime_output.txt"
-MODULE = "veltair.evaluation.runtimes.process"
-LOAD_TIMEOUT_S = 600.0  # BERT-Large on 64 sessions takes minutes
-
-
-class ServedRuntimeError(RuntimeError):
-    """A runtime's process failed; the message says what it wrote."""
+SETTLE_S = 60.0  # longer than any queue of a slot takes
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What all runtimes are given alike, at every rate.
+    """What all runtimes are given alike, in every slot.
 
     `models` are ONNX files by name; `samples` is a folder, see `write_field_samples`; `sample_models` names
-    the model of each sample. Answers may differ by a relative error of `tolerance`.
+    the model of each sample. A slot lasts `seconds` and has as many `queries`, both at least. Answers may
+    differ by a relative error of `tolerance`. `machine`, `validated` and `workload` name the runs.
     """
 
     models: Mapping[str, Path]
@@ -47,8 +48,21 @@ class Field:
     qos_s: Mapping[str, float]
     cores: tuple[int, ...]
     seconds: float
+    queries: int
     drain_s: float
     tolerance: float
+    machine: str
+    validated: bool
+    workload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One slot to serve: its rate and schedule, and where its logs and records go."""
+
+    qps: float
+    seed: int
+    folder: str
 
 
 def write_field_samples(folder: Path, samples: Sequence[tuple[Samples, tuple[NDArray[Any], ...]]]) -> None:
@@ -59,83 +73,11 @@ def write_field_samples(folder: Path, samples: Sequence[tuple[Samples, tuple[NDA
         write_samples(folder / f"{number}_answer.npz", answer)
 
 
-def measure_runtime(field: Field, runtime: Runtime, qps: float, seed: int, folder: Path) -> RateResult:
-    """Return what became of a rate that a runtime served.
-
-    A run in which LoadGen failed has a problem. Raises ServedRuntimeError if the runtime itself failed or its
-    answers
-    are wrong.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    order = {
-        **asdict(field),
-        "backend": runtime.backend,
-        "options": dict(runtime.options),
-        "qps": qps,
-        "seed": seed,
-    }
-    (folder / ORDER_FILE).write_text(json.dumps(order, default=str))
-    (folder / OUTCOME_FILE).unlink(missing_ok=True)
-    timeout_s = LOAD_TIMEOUT_S + field.seconds + field.drain_s + END_TIMEOUT_S
-    try:
-        code = _run(folder, timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise ServedRuntimeError(
-            f"{runtime.name} at {qps:.4g} QPS did not end in {timeout_s:.0f} s"
-        ) from error
-    if code != 0:
-        said = (folder / OUTPUT_FILE).read_text(errors="replace").strip().splitlines()[-1:]
-        raise ServedRuntimeError(
-            f"{runtime.name} at {qps:.4g} QPS ended with exit status {code}: {' '.join(said)}"
-        )
-    return RateResult(**json.loads((folder / OUTCOME_FILE).read_text()))
-
-
-def _run(folder: Path, timeout_s: float) -> int:
-    """Return the exit status; whatever ends this process, the pipe's end tells the child of it."""
-    alive, held = os.pipe()
-    try:
-        with (folder / OUTPUT_FILE).open("w") as output:
-            done = subprocess.run(
-                [sys.executable, "-m", MODULE, str(folder / ORDER_FILE), str(alive)],
-                pass_fds=[alive],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=timeout_s,
-                check=False,
-            )
-    finally:
-        os.close(alive)
-        os.close(held)
-    return done.returncode
-
-
-def serve_order(path: Path) -> RateResult:
-    """Serve what an order says in this process, which keeps to its cores from now on."""
-    order = json.loads(path.read_text())
-    os.sched_setaffinity(0, order["cores"])
-    count, folder = len(order["sample_models"]), Path(order["samples"])
-    samples = [
-        (name, read_samples(folder / f"{number}.npz")) for number, name in enumerate(order["sample_models"])
-    ]
-    answers = [read_samples(folder / f"{number}_answer.npz") for number in range(count)]
-    run = ServerRun(
-        qps=order["qps"],
-        min_duration_ms=round(1e3 * order["seconds"]),
-        min_query_count=1,
-        seed=order["seed"],
-        sample_models=tuple(order["sample_models"]),
-        target_latency_s=min(order["qos_s"].values()),
-        outdir=path.parent,
+def field_text(field: Field, name: str, backend: str, options: Mapping[str, Any]) -> str:
+    """Return what a process is told of its runtime and of what it serves, as JSON."""
+    return json.dumps(
+        {"field": asdict(field), "name": name, "backend": backend, "options": dict(options)}, default=str
     )
-    models = {name: Path(model) for name, model in order["models"].items()}
-    opened = partial(open_backend, order["backend"], order["options"], models, samples, order["cores"])
-    check = partial(check_answers, answers=answers, tolerance=order["tolerance"])
-    try:
-        return serve_rate(run, order["qos_s"], order["drain_s"], opened, check)
-    except LoadGenError as error:
-        return RateResult(order["qps"], 0, 0.0, 0.0, 0.0, str(error))
 
 
 def check_answers(backend: RuntimeBackend, answers: Sequence[Samples], tolerance: float) -> None:
@@ -150,16 +92,74 @@ def check_answers(backend: RuntimeBackend, answers: Sequence[Samples], tolerance
                 )
 
 
-def _end_with_parent(alive: int) -> None:
-    os.read(alive, 1)  # nobody writes: it returns once the other end is closed
-    os._exit(1)
+class ServedRuntime:
+    """A runtime that was opened and checked in this process, which keeps to its cores from then on."""
+
+    def __init__(self, field: Field, name: str, backend: str, options: Mapping[str, Any]) -> None:
+        """Load the models. Raises ValueError if an answer is wrong."""
+        os.sched_setaffinity(0, field.cores)
+        self._field, self._name, self._relay = field, name, Relay()
+        folder, samples, answers = Path(field.samples), [], []
+        for number, model in enumerate(field.sample_models):
+            samples.append((model, read_samples(folder / f"{number}.npz")))
+            answers.append(read_samples(folder / f"{number}_answer.npz"))
+        models = {model: Path(path) for model, path in field.models.items()}
+        self._backend = open_backend(backend, options, models, samples, field.cores, self._relay.done)
+        check_answers(self._backend, answers, field.tolerance)
+
+    def serve(self, order: Order) -> dict[str, Any]:
+        """Serve a slot, write its records, and return how well it could be measured.
+
+        The outcome of one in which LoadGen failed has `failure` only.
+        """
+        field, folder = self._field, Path(order.folder)
+        run = ServerRun(
+            qps=order.qps,
+            min_duration_ms=round(1e3 * field.seconds),
+            min_query_count=field.queries,
+            seed=order.seed,
+            sample_models=field.sample_models,
+            target_latency_s=min(field.qos_s.values()),
+            outdir=folder,
+        )
+        begin = core_times(field.cores)
+        try:
+            records, summary = serve_run(run, field.qos_s, field.drain_s, self._backend, self._relay)
+        except LoadGenError as error:
+            return {"failure": str(error)}
+        finally:
+            self._relay.settle(SETTLE_S)
+        use = begin.until(core_times(field.cores), len(field.cores))
+        joined = summary.join(records, 0.0)
+        first_s, last_s = joined[0].query.arrival_s, joined[-1].query.arrival_s
+        count_from_s = first_s + warmup_s(last_s - first_s, max(field.qos_s.values()))
+        named = Run(
+            *(MEASURED, field.machine, field.validated, field.workload),
+            *(self._name, order.qps, order.seed),
+        )
+        write_run(to_frame(joined, named, count_from_s), summary.verdicts, folder / QUERIES)
+        return {"quality": asdict(run_quality(summary, use))}
 
 
-def _main(order: str, alive: str) -> None:
-    threading.Thread(target=_end_with_parent, args=(int(alive),), daemon=True).start()
-    path = Path(order)
-    outcome = serve_order(path)
-    (path.parent / OUTCOME_FILE).write_text(json.dumps(asdict(outcome)))
+def _read_orders(orders: int, found: "queue.SimpleQueue[Order]") -> None:
+    with os.fdopen(orders) as lines:
+        for line in lines:
+            found.put(Order(**json.loads(line)))
+    os._exit(1)  # whoever gave orders is gone
+
+
+def _main(path: str, orders: str, outcomes: str) -> None:
+    found: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    threading.Thread(target=_read_orders, args=(int(orders), found), daemon=True).start()
+    given = json.loads(Path(path).read_text(encoding="utf-8"))
+    field = given["field"]
+    for name in ("sample_models", "cores"):
+        field[name] = tuple(field[name])
+    runtime = ServedRuntime(Field(**field), given["name"], given["backend"], given["options"])
+    with os.fdopen(int(outcomes), "w") as lines:
+        print(json.dumps({}), file=lines, flush=True)  # ready
+        while True:
+            print(json.dumps(runtime.serve(found.get())), file=lines, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,40 +1,15 @@
 """Queries in from LoadGen, on to whoever serves, and each completed and recorded once: for any backend."""
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import nan
 
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
-from veltair.evaluation.metrics.capacity import Satisfaction, satisfaction_of, warmup_s
-from veltair.evaluation.runtimes.registry import Done, RuntimeBackend
+from veltair.evaluation.runtimes.registry import RuntimeBackend
 from veltair.serving.loop.query import Ending, Query, QueryRecord
-
-
-@dataclass(frozen=True, slots=True)
-class RateResult:
-    """What became of one rate: the shares of queries on time, and why the run says nothing, "" if it does."""
-
-    qps: float
-    queries: int
-    pooled: float
-    minimum: float
-    issue_delay_p99_s: float
-    problem: str
-
-    @property
-    def satisfaction(self) -> Satisfaction:
-        """The shares of queries on time."""
-        return Satisfaction(self.pooled, self.minimum, invalid=bool(self.problem))
-
-    def describe(self) -> str:
-        """Return it in one line."""
-        delay = f"issue delay p99 {1e3 * self.issue_delay_p99_s:.2f} ms"
-        return (
-            f"{self.qps:.4g} QPS: {self.queries} queries, {self.pooled:.1%} on time, {delay} {self.problem}"
-        )
 
 
 class _Flushed:
@@ -119,44 +94,63 @@ class QueryTracker:
         self._notices.put(QueryRecord(query, ending, start_s, time.monotonic(), blocks, 0, nan))
 
 
-def serve_rate(
-    run: ServerRun,
-    qos_s: Mapping[str, float],
-    drain_s: float,
-    open_backend: Callable[[Done], RuntimeBackend],
-    warm_up: Callable[[RuntimeBackend], None],
-) -> RateResult:
-    """Let LoadGen ask a backend, warmed up before the first query, and return what became of the queries.
+class Relay:
+    """A backend that stays up while the trackers of its queries come and go.
+
+    It is made before the backend, which is told of `done`.
+    """
+
+    def __init__(self) -> None:
+        self._tracker: QueryTracker | None = None
+        self._open = 0
+        self._changed = threading.Condition()
+
+    def use(self, tracker: QueryTracker) -> None:
+        """Tell this tracker of the ends of queries from now on."""
+        self._tracker = tracker
+
+    def submit(self, backend: RuntimeBackend, number: int, sample: int) -> None:
+        """Hand a query to the backend."""
+        with self._changed:
+            self._open += 1
+        backend.submit(number, sample)
+
+    def done(self, number: int, start_s: float, failure: Exception | None) -> None:
+        """Take the end of a query, from any thread."""
+        if self._tracker is not None:
+            self._tracker.done(number, start_s, failure)
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until the backend has ended what it was handed, also what a tracker gave up.
+
+        Raises TimeoutError where that takes longer.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._open == 0, timeout_s):
+                raise TimeoutError(f"{self._open} queries have not ended {timeout_s:g} s after the run")
+
+
+def serve_run(
+    run: ServerRun, qos_s: Mapping[str, float], drain_s: float, backend: RuntimeBackend, relay: Relay
+) -> tuple[list[QueryRecord], LoadGenSummary]:
+    """Let LoadGen ask a backend, and return what became of the queries, and LoadGen's account.
 
     Raises LoadGenError if LoadGen failed, and what a query failed with.
     """
     with LoadGenProcess(run) as loadgen:
         tracker = QueryTracker(loadgen.complete, run.sample_models, qos_s)
-        backend = open_backend(tracker.done)
+        relay.use(tracker)
 
         def take(number: int, sample: int, received_s: float) -> None:
             tracker.arrive(number, sample, received_s)
-            backend.submit(number, sample)
+            relay.submit(backend, number, sample)
 
-        try:
-            loadgen.start(
-                on_ready=lambda: warm_up(backend),
-                on_arrival=take,
-                on_flush=tracker.flush,
-                on_failure=tracker.fail,
-            )
-            records, summary = tracker.wait(drain_s), loadgen.wait(END_TIMEOUT_S)
-        finally:
-            backend.stop()
-    return _outcome(run, records, summary, max(qos_s.values()))
+        loadgen.start(on_ready=_nothing, on_arrival=take, on_flush=tracker.flush, on_failure=tracker.fail)
+        return tracker.wait(drain_s), loadgen.wait(END_TIMEOUT_S)
 
 
-def _outcome(
-    run: ServerRun, records: Sequence[QueryRecord], summary: LoadGenSummary, longest_qos_s: float
-) -> RateResult:
-    joined = summary.join(records, 0.0)
-    queries = [record.query for record in joined]
-    first_s, last_s = queries[0].arrival_s, queries[-1].arrival_s
-    shares = satisfaction_of(joined, queries, first_s + warmup_s(last_s - first_s, longest_qos_s))
-    problem = summary.problem or ("no query was counted" if shares.invalid else "")
-    return RateResult(run.qps, len(joined), shares.pooled, shares.minimum, summary.issue_delay_p99_s, problem)
+def _nothing() -> None:
+    """Do nothing: the backend was warmed up before."""

@@ -7,6 +7,7 @@ from math import ceil, log2
 from veltair.compiler.select.store import SECONDS_PER_TRIAL
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import HOST, SHIPPED_COSTS, Layout
+from veltair.evaluation.metrics.resampling import LEAST_ROUNDS
 from veltair.evaluation.simulation.run import LEAST_RUN_QOS
 from veltair.evaluation.simulation.sensitivity_cells import sensitivity_cells
 from veltair.machine.costs.folder import Tables, read_tables
@@ -21,6 +22,7 @@ CELL_S = 3.0  # a job of a simulation comes up and reads its tables
 DRAWING_S = 60.0  # all figures of the study
 MINIMUM_RATES = 6
 START_S = 4.0  # Python, TVM and LoadGen come up
+SLOT_START_S = 0.3  # LoadGen comes up, and writes its logs
 # A model that the tables lack counts as this one, or as the longest where they lack this one too.
 UNKNOWN = "resnet50"
 
@@ -76,7 +78,7 @@ def _compile(config: Config, tables: Tables) -> Iterator[Work]:
 
 
 def _simulate(config: Config, tables: Tables) -> Iterator[Work]:
-    if not config.simulated.enabled and not config.measured.enabled:
+    if not config.simulated.enabled:
         return
     simulated, policies = config.simulated, Layout(config).compared
     sites = [(machine, name) for machine in simulated.machines for name in simulated.workloads]
@@ -155,14 +157,15 @@ def _run_s(config: Config, tables: Tables, policy: str, machine_name: str, workl
 def _measure(config: Config, tables: Tables) -> Iterator[Work]:
     if not config.measured.enabled:
         return
-    slowest_s = max(
-        max(
-            config.models[name].qos_ms / 1e3,
-            config.qos.relax * tables.costs.isolated_latency_s(_like(tables, name)),
-        )
-        for name in config.models
-    )
-    jobs = len(Layout(config).compared) * len(config.measured.workloads)
-    drain_s = slowest_s * config.simulated.drain_qos
-    seconds = jobs * (START_S + config.measured.max_rates * (config.measured.seconds + drain_s + START_S))
-    yield Work("measure on this machine", jobs, seconds, exclusive=True)
+    measured, policies = config.measured, len(Layout(config).compared)
+    seconds = 0.0
+    for workload in measured.workloads:
+        weights = config.workloads[workload]
+        alone_s = sum(
+            weight * tables.costs.isolated_latency_s(_like(tables, name)) for name, weight in weights.items()
+        ) / sum(weights.values())
+        # A slot lasts at least so long, and has at least so many queries.
+        slots_s = sum(max(measured.seconds, measured.queries * alone_s / share) for share in measured.shares)
+        round_s = policies * (slots_s + SLOT_START_S * len(measured.shares))
+        seconds += START_S + max(60.0 * measured.minutes, LEAST_ROUNDS * round_s)
+    yield Work("measure on this machine", len(measured.workloads), seconds, exclusive=True)

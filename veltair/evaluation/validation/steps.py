@@ -14,6 +14,7 @@ from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scena
 from veltair.evaluation.experiment.tables_io import read_csv, write_csv
 from veltair.evaluation.loadgen.logs import LoadGenError
 from veltair.evaluation.measurement.interference_steps import started_source
+from veltair.evaluation.measurement.rounds import REPEATS
 from veltair.evaluation.measurement.run import (
     MeasuredRun,
     Measurement,
@@ -23,12 +24,7 @@ from veltair.evaluation.measurement.run import (
     measure,
     run_rows,
 )
-from veltair.evaluation.measurement.steps import (
-    RUNS,
-    launch_of,
-    live_settings,
-    memory_bytes,
-)
+from veltair.evaluation.measurement.steps import launch_of, live_settings, memory_bytes
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.simulation.run import SimulationSettings
 from veltair.evaluation.simulation.steps import simulation_settings
@@ -84,11 +80,11 @@ from veltair.provenance import (
     write_parquet,
 )
 
-# Of one machine that serves one query at a time, each as fast as it can: policies neither idle nor drown.
+# Shares of the sequential rate: policies neither idle nor drown.
 TRACE_LOADS = (0.3, 0.6)
-# At each load: queries that count, about, as a shorter trace cannot tell policies apart; and tries, should
-# LoadGen be late.
-TRACE_QUERIES, TRACE_ATTEMPTS = 200, 2
+RUNS = "runs.csv"  # how well each run could be measured, beside the records
+# Queries that count at each load, about, as a shorter trace cannot tell policies apart.
+TRACE_QUERIES = 200
 COUNTED_SHARE = 0.9  # the rest warms up: `capacity.warmup_s`
 ANCHOR_QOS_S = 0.015
 
@@ -165,7 +161,7 @@ def measure_trace(
         given, make = live_settings(config), policy_maker(config, policy)
         samples = make_samples(models, scenario, given.seed, memory)
         for load in TRACE_LOADS:
-            qps = trace_qps(scenario, load)
+            qps = load * scenario.sequential_qps
             settings = replace(given, seconds=max(given.seconds, TRACE_QUERIES / COUNTED_SHARE / qps))
             study = Measurement(
                 scenario, policy, make, models, samples, settings, launch_of(config, notes), source, memory
@@ -183,28 +179,23 @@ def measure_trace(
 
 
 def recorded_run(study: Measurement, qps: float, folder: Path) -> MeasuredRun | None:
-    """Return the first run at a rate whose answers are right; else the last, and None where all failed.
+    """Return the first run at a rate that was right and undisturbed; else the last, None where all failed.
 
     That LoadGen issued late spoils no trace: queries are replayed as they came.
     """
     run = None
-    for attempt in range(1, 1 + TRACE_ATTEMPTS):
+    for attempt in range(1, 2 + REPEATS):
         try:
             run = measure(study, qps, folder / f"{qps:.4g}qps-{attempt}")
         except LoadGenError as error:
             print(f"{study.policy} at {qps:.4g} QPS failed: {error}", flush=True)
             continue
-        print(f"{study.policy} at {qps:.4g} QPS: {len(run.records)} queries {run.problem}", flush=True)
-        if not run.wrong_answers:
+        print(
+            f"{study.policy} at {qps:.4g} QPS: {len(run.records)} queries {run.quality.problem}", flush=True
+        )
+        if not (run.wrong_answers or run.use.problem):
             break
     return run
-
-
-def trace_qps(scenario: Scenario, load: float) -> float:
-    """Return the rate at which queries, served one at a time on as many cores as suit each, fill `load`."""
-    alone_s = dict(zip(scenario.targets["model"], scenario.targets["isolated_latency_s"], strict=True))
-    total = sum(scenario.weights.values())
-    return load / sum(weight / total * float(alone_s[name]) for name, weight in scenario.weights.items())
 
 
 def validate(config: Config, files: ValidationFiles, results: ValidationResults, command: str) -> None:

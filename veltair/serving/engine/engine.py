@@ -42,6 +42,10 @@ __all__ = ["Engine", "EngineError", "Sample"]
 
 BLOCKS_REMEMBERED = 4096
 HUNG_STOP_S = 0.1  # what ends by then is not what hangs
+LOAD_HANGS = (
+    "the load of a model has not ended in {:g} s: see that the disk of the builds answers, or build the "
+    "model anew (rule `build`)"
+)
 
 
 class Engine:
@@ -72,13 +76,9 @@ class Engine:
                 f"the cost table is of {costs.machine}, this machine is {machine.name}; measure it here "
                 "(`profile.costs: measured`) or only simulate (`measured.enabled: false`)"
             )
-        self.zero_s = time.monotonic()
-        self.wrong_answers = 0
         self._models, self._samples, self._qos_s = models, samples, qos_s
         self._costs, self._machine = costs, machine
         self._interference, self._drain_s = interference, drain_s
-        self._messages: deque[EngineMessage] = deque()
-        self._notices: deque[Notice] = deque()
         # The next block waits for what is done at the end of one, and blocks repeat.
         self._profiled_s = lru_cache(BLOCKS_REMEMBERED)(self._sum_profiled)
         self._pool = launch(machine.core_ids)
@@ -86,12 +86,20 @@ class Engine:
         self._holdings = Holdings(machine, remember(placement, machine))
         self._blocks: dict[int, RunningBlock] = {}
         self._buffers: dict[int, QueryBuffers] = {}
-        self._query_samples: dict[int, Sample] = {}
+        self._query_samples: dict[int, tuple[str, Sample]] = {}
         self._progress = Progress(self._blocks, self._pool)
+        self._watchdog = Watchdog(self._pool, costs, machine.core_ids)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin a run: the clock, and whatever of a run is not of the engine."""
+        self.zero_s = time.monotonic()
+        self.wrong_answers = 0
+        self._messages: deque[EngineMessage] = deque()
+        self._notices: deque[Notice] = deque()
         self._wakes: list[float] = []
         self._close_at_s: float | None = None
         self._closed = False
-        self._watchdog = Watchdog(self._pool, costs, machine.core_ids)
         self._background = BackgroundWorker(self._post_done, self.fail)
         self._background_jobs = 0
 
@@ -153,7 +161,7 @@ class Engine:
             self._buffers[query_id] = idle.pop() if idle else self._new_buffers(block.model)
         buffers = self._buffers[query_id]
         last = block.stop == len(buffers.runnable.calls)
-        sample = self._query_samples[query_id]
+        _, sample = self._query_samples[query_id]
         grant = Grant(self._holdings.of(query_id), allocation.versions)
         run = BlockRun(
             query_id,
@@ -198,6 +206,26 @@ class Engine:
         self._background_jobs += 1
         self._background.submit(job, on_done)
 
+    def renew(self) -> None:
+        """Make the engine as it was when it was made, for another run; workers and buffers stay, warm.
+
+        What a run that was cut off left running ends first. Raises EngineError if a kernel of it failed or
+        hangs, or if a background job does not end.
+        """
+        if not self._background.stop(STOP_S):
+            raise EngineError(LOAD_HANGS.format(STOP_S))
+        while self._blocks:
+            self._watchdog.check(self._blocks.values())
+            for notice in [*self._notices, *self._pool.wait(self._watchdog.period_s)]:
+                self._on_notice(notice)
+            self._notices.clear()
+        for query_id, buffers in self._buffers.items():
+            model, _ = self._query_samples[query_id]
+            self._idle[model].append(buffers)
+        self._buffers.clear()
+        self._query_samples.clear()
+        self._begin()
+
     def stop(self) -> None:
         """Let running kernels and the background job that has begun end, and stop the threads.
 
@@ -213,10 +241,7 @@ class Engine:
                 f"{left} workers do not end: a kernel hangs; build the models anew (rule `build`)"
             )
         if not is_gone:
-            raise EngineError(
-                f"the load of a model has not ended in {timeout_s:g} s: see that the disk of the builds "
-                "answers, or build the model anew (rule `build`)"
-            )
+            raise EngineError(LOAD_HANGS.format(timeout_s))
 
     def warm_up(self, names: Collection[str] | None = None) -> None:
         """Run every idle instance of some models, or of all, once, so that no query pays for first touches.
@@ -263,8 +288,7 @@ class Engine:
     def _on_message(self, message: EngineMessage) -> Event | None:
         match message:
             case Arrived():
-                model, sample = self._samples[message.sample]
-                self._query_samples[message.query_id] = sample
+                model, _ = self._query_samples[message.query_id] = self._samples[message.sample]
                 query = Query(message.query_id, model, message.time_s, self._qos_s[model])
                 return Arrival(message.time_s, query)
             case Flushed():
