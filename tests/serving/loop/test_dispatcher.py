@@ -6,16 +6,8 @@ from hypothesis import strategies as st
 
 from tests.support.builders import FakeBackend, linear_context, random_context, random_queries, run_to_end
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.serving.loop.dispatcher import (
-    Arrival,
-    BlockEnd,
-    Closed,
-    Dispatcher,
-    PolicyError,
-    Resized,
-    Woken,
-    serve,
-)
+from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Resized, Woken
+from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
 from veltair.serving.loop.policy import Allocation, Rejection, Resize, Snapshot, Wake
 from veltair.serving.loop.query import Ending, Query
 

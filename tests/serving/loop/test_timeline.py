@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from tests.support.sim_builders import Cost, Greedy, allocation, context, trace
 from tests.support.timeline_builders import RUNS, recorded_run
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Dispatcher, Event, serve
+from veltair.serving.loop.backend import Arrival, BlockEnd, Command, Event
+from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Policy, Rejection, Resize, Snapshot
 from veltair.serving.loop.query import Ending, Query
 from veltair.serving.loop.timeline import (
@@ -165,9 +166,7 @@ class Late:
 
     events: list[Event]
 
-    def start(self, allocation: Allocation) -> None: ...
-    def resize(self, resize: Resize) -> None: ...
-    def wake_at(self, time_s: float) -> None: ...
+    def do(self, command: Command) -> None: ...
 
     def wait(self) -> Event | None:
         return self.events.pop(0) if self.events else None

@@ -157,7 +157,7 @@ def test_where_the_c_core_cannot_be_built_the_python_one_serves_with_a_warning(m
     ):
         backend = Simulator(arrivals, served, noise, build_dir=tmp_path, **costs)
     backend.wait()
-    backend.start(allocation(0, "m", (0, 1), 1))
+    backend.do(allocation(0, "m", (0, 1), 1))
     assert backend.wait().time_s == 1.0
 
 

@@ -25,7 +25,8 @@ from veltair.machine.steps import profile_models
 from veltair.machine.topology.placement import spread
 from veltair.machine.workers.pool import Ended, Launch, Sample, on_cores
 from veltair.serving.engine.engine import Engine
-from veltair.serving.loop.dispatcher import Dispatcher, Event, serve
+from veltair.serving.loop.backend import BackendWrapper, Command, Event
+from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, Resize, Snapshot
 from veltair.serving.loop.query import NEVER_S
 
@@ -189,14 +190,13 @@ class OneOrAll:
         return answers
 
 
-class GrantTimes:
+class GrantTimes(BackendWrapper):
     """A backend that notes how long after an event a running block has been granted other cores."""
 
     def __init__(self, engine: Engine) -> None:
         """Stand before an engine."""
+        super().__init__(engine)
         self.grants_s: list[float] = []
-        self.start, self.wake_at = engine.start, engine.wake_at
-        self.pressure, self.progress = engine.pressure, engine.progress
         self._engine, self._event_s = engine, nan
 
     def wait(self) -> Event | None:
@@ -206,10 +206,11 @@ class GrantTimes:
             self._event_s = event.time_s
         return event
 
-    def resize(self, resize: Resize) -> None:
-        """Grant a running block other cores."""
-        self._engine.resize(resize)
-        self.grants_s.append(self._engine.now_s() - self._event_s)
+    def do(self, command: Command) -> None:
+        """Pass a command on; of a change of cores, note the time."""
+        self._engine.do(command)
+        if isinstance(command, Resize):
+            self.grants_s.append(self._engine.now_s() - self._event_s)
 
 
 def sample_grants(engine: Engine, context: Context) -> list[float]:

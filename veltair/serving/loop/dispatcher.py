@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from veltair.serving.loop.backend import Arrival, Backend, BlockEnd, Closed, Command, Event, Resized
 from veltair.serving.loop.policy import (
     Allocation,
     Context,
@@ -23,75 +24,6 @@ UNFINISHED_REASON = "the run ended first"
 
 class PolicyError(RuntimeError):
     """A policy broke its contract; the message names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A query arrived."""
-
-    time_s: float
-    query: Query
-
-
-@dataclass(frozen=True, slots=True)
-class BlockEnd:
-    """The running block of a query ended; its cores are free."""
-
-    time_s: float
-    query_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resized:
-    """A running block adopted its new core count at a layer end; cores it gave up are free."""
-
-    time_s: float
-    query_id: int
-    cores: int
-
-
-@dataclass(frozen=True, slots=True)
-class Woken:
-    """A time that the policy asked for has come."""
-
-    time_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The run is over: whatever is still open counts as unfinished."""
-
-    time_s: float
-
-
-Event = Arrival | BlockEnd | Resized | Woken | Closed
-Command = Allocation | Resize | Wake
-
-
-class Backend(Protocol):
-    """Where time comes from. It never decides.
-
-    Events come in the order of their times; at equal times cores are freed (BlockEnd, Resized) before
-    queries arrive, then wakes; ties go by sequence.
-    """
-
-    def start(self, allocation: Allocation) -> None:
-        """Run a block from now on."""
-
-    def resize(self, resize: Resize) -> None:
-        """Change a running block at its next layer end (no effect, and no event, in its last layer)."""
-
-    def wake_at(self, time_s: float) -> None:
-        """Deliver Woken at that time."""
-
-    def wait(self) -> Event | None:
-        """Return the next event, or None once nothing is left to arrive, to run or to wake for."""
-
-    def pressure(self) -> float:
-        """Return the pressure in [0, 1] that a block started now would meet."""
-
-    def progress(self) -> Mapping[int, int]:
-        """Return how many layers of each running block have ended; a live view."""
 
 
 class Outcome(NamedTuple):
@@ -325,15 +257,6 @@ def serve(dispatcher: Dispatcher, backend: Backend) -> Iterator[QueryRecord]:
     while (event := backend.wait()) is not None:
         outcome = dispatcher.handle(event, backend.pressure(), backend.progress())
         for command in outcome.commands:
-            _send(command, backend)
+            backend.do(command)
         yield from outcome.finished
     dispatcher.check_drained()
-
-
-def _send(command: Command, backend: Backend) -> None:
-    if isinstance(command, Allocation):
-        backend.start(command)
-    elif isinstance(command, Resize):
-        backend.resize(command)
-    else:
-        backend.wake_at(command.time_s)

@@ -73,9 +73,7 @@ class Allocation:
     """Start a layer block of a pending query now.
 
     `versions` holds one version index for each layer of the block. `wanted_cores` is the block's need: a
-    start with
-    fewer `cores` counts as a conflict (None: the block wanted what it got). `partition` names a fixed slice
-    for policies that have them.
+    start with fewer `cores` counts as a conflict (None: the block wanted what it got).
     """
 
     query_id: int
@@ -83,7 +81,6 @@ class Allocation:
     versions: tuple[int, ...]
     cores: int
     wanted_cores: int | None = None
-    partition: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.versions) != len(self.block):

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.topology.placement import PLACEMENTS, Holdings
 from veltair.machine.topology.topology import Machine
-from veltair.serving.loop.dispatcher import (
+from veltair.serving.loop.backend import (
     Arrival,
     Backend,
+    BackendWrapper,
     BlockEnd,
     Closed,
-    Dispatcher,
+    Command,
     Event,
     Resized,
-    serve,
 )
-from veltair.serving.loop.policy import Allocation, Context, Resize
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.policy import Allocation, Context, Resize, Wake
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 # A block takes about a kilobyte here and some in each file that is drawn from it, times the cores it had.
@@ -186,7 +187,7 @@ class _Open:
         return Tenure(core, begin_s, self.used.get(core, end_s), end_s)
 
 
-class Recorder:
+class Recorder(BackendWrapper):
     """A backend that passes everything on to another one, and keeps the timeline of what it does.
 
     Backends that count cores have no ids: then the ids are assigned here, grant by grant, by the placement of
@@ -212,7 +213,8 @@ class Recorder:
         """
         if limit < 1:
             raise ValueError(f"the limit of a timeline is {limit}; give 1 block or more")
-        self._backend, self._machine, self._limit, self._clock = backend, context.machine, limit, now_s
+        super().__init__(backend)
+        self._machine, self._limit, self._clock = context.machine, limit, now_s
         self._layers = {name: len(model.layers) for name, model in context.models.items()}
         self._holdings: Holdings | None = None
         self._cores_from = "granted by the backend"
@@ -251,34 +253,15 @@ class Recorder:
         else:
             self._left_out["given up queries"] += 1
 
-    def start(self, allocation: Allocation) -> None:
-        """Run a block from now on."""
-        self._pending -= 1
-        query_id, time_s = allocation.query_id, self._stamp()
-        self._backend.start(allocation)
-        if self._holdings is not None:
-            self._holdings.take(query_id, allocation.cores)
-        self._blocks[query_id] = allocation.block
-        if len(self._spans) + len(self._open) >= self._limit:
-            self._left_out["blocks"] += 1
-            return
-        block = _Open(allocation, self._queries[query_id], self._pressure, time_s)
-        block.hold(self._cores_of(query_id), allocation.cores, time_s)
-        self._open[query_id] = block
-
-    def resize(self, resize: Resize) -> None:
-        """Change a running block at its next layer end."""
-        time_s = self._stamp()
-        self._backend.resize(resize)
-        if self._holdings is not None:
-            self._holdings.resize(resize.query_id, resize.cores)
-        if (block := self._open.get(resize.query_id)) is not None:
-            block.hold(self._cores_of(resize.query_id), 0, time_s)
-            block.asked = (time_s, resize)
-
-    def wake_at(self, time_s: float) -> None:
-        """Deliver Woken at that time."""
-        self._backend.wake_at(time_s)
+    def do(self, command: Command) -> None:
+        """Pass a command on and record it."""
+        match command:
+            case Allocation():
+                self._start(command, self._stamp())
+            case Resize():
+                self._resize(command, self._stamp())
+            case Wake():
+                self._backend.do(command)
 
     def wait(self) -> Event | None:
         """Return the backend's next event."""
@@ -295,10 +278,6 @@ class Recorder:
         self._pressure = self._backend.pressure()
         return self._pressure
 
-    def progress(self) -> Mapping[int, int]:
-        """Return how many layers of each running block have ended, as the backend counts them."""
-        return self._backend.progress()
-
     def _assign(self, placement: str) -> Callable[[int], Sequence[int]]:
         if placement not in PLACEMENTS:
             raise ValueError(f"{placement!r} is no placement; choose from {', '.join(PLACEMENTS)}")
@@ -310,6 +289,28 @@ class Recorder:
         if self._clock is not None:
             self._now_s = max(self._now_s, self._clock())
         return self._now_s
+
+    def _start(self, allocation: Allocation, time_s: float) -> None:
+        self._pending -= 1
+        query_id = allocation.query_id
+        self._backend.do(allocation)
+        if self._holdings is not None:
+            self._holdings.take(query_id, allocation.cores)
+        self._blocks[query_id] = allocation.block
+        if len(self._spans) + len(self._open) >= self._limit:
+            self._left_out["blocks"] += 1
+            return
+        block = _Open(allocation, self._queries[query_id], self._pressure, time_s)
+        block.hold(self._cores_of(query_id), allocation.cores, time_s)
+        self._open[query_id] = block
+
+    def _resize(self, resize: Resize, time_s: float) -> None:
+        self._backend.do(resize)
+        if self._holdings is not None:
+            self._holdings.resize(resize.query_id, resize.cores)
+        if (block := self._open.get(resize.query_id)) is not None:
+            block.hold(self._cores_of(resize.query_id), 0, time_s)
+            block.asked = (time_s, resize)
 
     def _record(self, event: Event) -> None:
         match event:

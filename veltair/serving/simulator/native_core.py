@@ -19,7 +19,7 @@ from veltair.machine.contention.contention import Contention
 from veltair.machine.contention.sharing import CacheGroupShare, pinned_bytes_per_s, use_of
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.cost_model import LayerCostModel, block_bytes_per_s
-from veltair.serving.loop.dispatcher import BlockEnd, Resized
+from veltair.serving.loop.backend import BlockEnd, Resized
 
 SOURCE = Path(__file__).parent / "simulator_core.c"
 LOOP_SOURCE = SOURCE.with_name("serving_loop.c")

@@ -20,7 +20,7 @@ from veltair.machine.contention.contention import Contention, RunningLayers
 from veltair.machine.contention.layer_demand import LayerDemand
 from veltair.machine.contention.sharing import CacheGroupShare
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.serving.loop.dispatcher import BlockEnd, Resized
+from veltair.serving.loop.backend import BlockEnd, Resized
 
 # Of a layer that has just begun: below every pressure and time.
 _NO_CONDITION = -1.0

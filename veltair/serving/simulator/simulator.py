@@ -28,8 +28,8 @@ from veltair.machine.contention.sharing import CacheGroupShare, cores_by_group, 
 from veltair.machine.costs.block_costs import FREE, BlockCosts
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.topology.placement import Holdings, pinned
-from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized
-from veltair.serving.loop.policy import Allocation, Context, Resize
+from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized
+from veltair.serving.loop.policy import Allocation, Context, Resize, Wake
 from veltair.serving.loop.query import Query
 from veltair.serving.simulator.agenda import Agenda
 from veltair.serving.simulator.native_core import NativeCore
@@ -170,8 +170,21 @@ class Simulator:
         # Cores beyond those in use are reserved for a growth that is on its way.
         return cores_by_group(holdings.of(block)[:cores], self._groups)
 
-    def start(self, allocation: Allocation) -> None:
-        """Run a block from now on. Raises LookupError if it was not profiled so."""
+    def do(self, command: Command) -> None:
+        """Start a block now, change a running one at its next layer end, or wake at a time.
+
+        Raises LookupError for a query that cannot be started or layers that were not profiled so, ValueError
+        for more blocks than cores or a time that is past or no number.
+        """
+        match command:
+            case Allocation():
+                self._start(command)
+            case Resize():
+                self._resize(command)
+            case Wake(time_s=time_s):
+                self._wake_at(time_s)
+
+    def _start(self, allocation: Allocation) -> None:
         block, query_id, cores = allocation.block, allocation.query_id, allocation.cores
         noise_index = self._noise_index.get(query_id)
         if noise_index is None or query_id in self._running:
@@ -188,14 +201,12 @@ class Simulator:
         if self._holdings is not None:
             self._hold(CoreChange.HOLD, query_id, cores)
 
-    def resize(self, resize: Resize) -> None:
-        """Change a running block at its next layer end (no effect, and no event, in its last layer)."""
+    def _resize(self, resize: Resize) -> None:
         self._core.resize(resize.query_id, resize.cores, resize.versions, self._now_s)
         if self._holdings is not None:
             self._hold(CoreChange.RESERVE, resize.query_id, resize.cores)
 
-    def wake_at(self, time_s: float) -> None:
-        """Deliver Woken at that time. Raises ValueError if it is past or no number."""
+    def _wake_at(self, time_s: float) -> None:
         if not self._now_s <= time_s:
             raise ValueError(f"asked at {self._now_s} s to wake at {time_s} s; name a later time")
         self._agenda.wake_at(time_s)
