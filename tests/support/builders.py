@@ -180,7 +180,7 @@ class FakeBackend:
         resize = self._resizes.pop(query_id, None)
         if self._progress[query_id] == len(allocation.block):
             del self._blocks[query_id], self._progress[query_id]
-            return BlockEnd(self._now_s, query_id)
+            return BlockEnd(self._now_s, query_id, allocation.block.stop)
         if resize is not None:
             versions = resize.versions or allocation.versions
             self._blocks[query_id] = Allocation(query_id, allocation.block, versions, resize.cores)

@@ -175,7 +175,7 @@ def test_the_end_of_a_block_frees_its_model_for_a_load_that_was_refused(
     one_at_a_time: OnDemand, script: Script, loads: Loads
 ) -> None:
     assert not loads.open
-    script.events.append(BlockEnd(3.0, 1))
+    script.events.append(BlockEnd(3.0, 1, 2))
     one_at_a_time.wait()
     assert script.started == [A]
     loads.end()
@@ -200,7 +200,7 @@ def test_no_later_block_passes_one_that_waits_for_room(
 ) -> None:
     # Else a model in constant use would keep another one out for ever.
     one_at_a_time.do(replace(A, query_id=3))
-    script.events.append(BlockEnd(3.0, 1))
+    script.events.append(BlockEnd(3.0, 1, 2))
     one_at_a_time.wait()
     loads.end()
     assert [one.query_id for one in script.started] == [1, 2]
@@ -211,8 +211,8 @@ def test_a_block_that_waits_adopts_its_last_change_at_the_next_event(
 ) -> None:
     one_at_a_time.do(Resize(2, 2))
     one_at_a_time.do(Resize(2, 3, (1, 1)))
-    script.events.append(BlockEnd(3.0, 1))
-    assert [one_at_a_time.wait() for _ in range(3)] == [BlockEnd(3.0, 1), Resized(3.0, 2, 3), None]
+    script.events.append(BlockEnd(3.0, 1, 2))
+    assert [one_at_a_time.wait() for _ in range(3)] == [BlockEnd(3.0, 1, 2), Resized(3.0, 2, 3), None]
     loads.end()
     assert script.started[-1] == replace(B, cores=3, versions=(1, 1))
     assert script.resized == []
@@ -230,8 +230,8 @@ def test_a_change_is_not_told_once_its_block_has_ended(roomy: OnDemand, script: 
     roomy.do(B)
     roomy.do(Resize(2, 2))
     loads.end()
-    script.events.append(BlockEnd(3.0, 2))
-    assert [roomy.wait() for _ in range(2)] == [BlockEnd(3.0, 2), None]
+    script.events.append(BlockEnd(3.0, 2, 2))
+    assert [roomy.wait() for _ in range(2)] == [BlockEnd(3.0, 2, 2), None]
     assert script.started[-1].cores == 2
 
 

@@ -87,7 +87,32 @@ def test_a_block_of_another_model_is_refused():
 def test_layers_go_on_where_the_last_block_ended():
     dispatcher = dispatch([start(1, 8, stop=1)], [start(1, 8, first=2)])
     with pytest.raises(PolicyError, match="whose next layer is 1 of 3"):
-        handle(dispatcher, *arrivals(1), BlockEnd(0.1, 1))
+        handle(dispatcher, *arrivals(1), BlockEnd(0.1, 1, 1))
+
+
+def test_a_block_may_end_before_its_last_layer_and_its_query_waits_with_those_left():
+    dispatcher = dispatch([start(1, 8)])
+    assert handle(dispatcher, *arrivals(1), BlockEnd(0.1, 1, 2)).finished == []
+    waiting = dispatcher.policy.seen[-1].pending
+    assert [(entry.query.id, entry.next_layer) for entry in waiting] == [(1, 2)]
+    assert dispatcher.free_cores == 8
+
+
+@pytest.mark.parametrize("next_layer", [1, 4])
+def test_a_backend_that_ends_a_block_after_none_of_its_layers_is_an_error(next_layer):
+    dispatcher = dispatch([start(1, 8, stop=1)], [start(1, 8, first=1)])
+    handle(dispatcher, *arrivals(1), BlockEnd(0.1, 1, 1))
+    with pytest.raises(RuntimeError, match=f"of query 1 before layer {next_layer}; .* so from 2 to 3"):
+        handle(dispatcher, BlockEnd(0.2, 1, next_layer))
+
+
+def test_a_policy_sees_once_what_became_of_each_query_that_ended():
+    dispatcher = dispatch([start(1, 4)], [Rejection(2, "no")], [])
+    first = handle(dispatcher, *arrivals(1, 2)).finished
+    second = handle(dispatcher, BlockEnd(0.1, 1, 3)).finished
+    handle(dispatcher, Woken(0.2))
+    assert [list(seen.ended) for seen in dispatcher.policy.seen] == [[], [], [*first, *second], []]
+    assert [record.ending for record in (*first, *second)] == [Ending.REJECTED, Ending.SERVED]
 
 
 def test_a_query_of_an_unknown_model_or_a_second_arrival_is_refused():
@@ -99,13 +124,13 @@ def test_a_query_of_an_unknown_model_or_a_second_arrival_is_refused():
 
 def test_a_query_that_ended_may_not_arrive_again():
     dispatcher = dispatch([start(0, 8)])
-    handle(dispatcher, *arrivals(0), BlockEnd(0.1, 0))
+    handle(dispatcher, *arrivals(0), BlockEnd(0.1, 0, 3))
     with pytest.raises(ValueError, match="query 0 arrived twice"):
         handle(dispatcher, Arrival(0.2, query(0)))
 
 
 def test_a_query_that_runs_or_has_ended_does_not_wait():
-    for events in ([], [BlockEnd(0.1, 1)]):
+    for events in ([], [BlockEnd(0.1, 1, 3)]):
         dispatcher = dispatch([start(1, 4)], [], [start(1, 4)])
         handle(dispatcher, *arrivals(1), *events)
         with pytest.raises(PolicyError, match="answers for query 1, which is not waiting"):
@@ -146,7 +171,7 @@ def test_a_backend_that_ends_while_blocks_run_is_an_error():
 def test_a_served_query_ends_with_its_blocks_conflicts_and_core_seconds():
     # Layer 0 on 2 of 4 wanted cores for 1 s, then layers 1-2 on 8 cores for 0.5 s: 2 + 4 core-s.
     dispatcher = dispatch([start(1, 2, stop=1, wanted=4)], [start(1, 8, first=1)])
-    (record,) = handle(dispatcher, *arrivals(1), BlockEnd(1.0, 1), BlockEnd(1.5, 1)).finished
+    (record,) = handle(dispatcher, *arrivals(1), BlockEnd(1.0, 1, 1), BlockEnd(1.5, 1, 3)).finished
     assert (record.ending, record.start_s, record.end_s) == (Ending.SERVED, 0.0, 1.5)
     assert (record.blocks, record.conflicts, record.core_s) == (2, 1, 6.0)
     assert not record.on_time
@@ -162,7 +187,7 @@ def test_a_rejected_query_ends_at_once_and_is_never_on_time():
 def test_queries_wait_oldest_arrival_first_whenever_they_come_back():
     dispatcher = dispatch([], [start(2, 1, stop=1)])
     handle(dispatcher, Arrival(0.1, query(3, arrival_s=0.1)), Arrival(0.1, query(2, arrival_s=0.05)))
-    handle(dispatcher, BlockEnd(0.2, 2))
+    handle(dispatcher, BlockEnd(0.2, 2, 1))
     waiting = dispatcher.policy.seen[-1].pending
     assert [(entry.query.id, entry.next_layer) for entry in waiting] == [(2, 1), (3, 0)]
 
@@ -188,14 +213,14 @@ def test_cores_of_a_shrinking_block_are_free_once_it_has_adopted():
 def test_a_block_that_ends_before_a_resize_frees_all_that_it_reserved():
     for first, second in ((2, 6), (6, 2)):
         dispatcher = dispatch([start(1, first), Resize(1, second)])
-        handle(dispatcher, *arrivals(1), BlockEnd(0.1, 1))
+        handle(dispatcher, *arrivals(1), BlockEnd(0.1, 1, 3))
         assert dispatcher.free_cores == 8
 
 
 def test_reserved_cores_are_charged_from_the_moment_they_are_taken():
     # 6 cores are reserved from 0 s on, though 2 run; the shrink to 3 takes effect at 2 s; the end is at 3 s.
     dispatcher = dispatch([start(1, 2), Resize(1, 6)], [Resize(1, 3)])
-    events = [*arrivals(1), Resized(1.0, 1, 6), Resized(2.0, 1, 3), BlockEnd(3.0, 1)]
+    events = [*arrivals(1), Resized(1.0, 1, 6), Resized(2.0, 1, 3), BlockEnd(3.0, 1, 3)]
     (record,) = handle(dispatcher, *events).finished
     assert record.core_s == pytest.approx(6 + 6 + 3)
 

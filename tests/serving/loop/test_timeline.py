@@ -182,7 +182,7 @@ def test_with_the_clock_of_a_real_backend_blocks_start_when_they_were_sent() -> 
     served = context({"a": [[Cost(1.0)]]})
     (query,) = trace((1.0, "a"))
     recorder = Recorder(
-        Late([Arrival(1.0, query), BlockEnd(2.0, 0)]), served, "pinned", now_s=iter([1.25]).__next__
+        Late([Arrival(1.0, query), BlockEnd(2.0, 0, 1)]), served, "pinned", now_s=iter([1.25]).__next__
     )
     list(serve_recorded(Dispatcher(Greedy(served), served), recorder))
     assert [(span.start_s, span.end_s) for span in recorder.timeline().spans] == [(1.25, 2.0)]
@@ -192,7 +192,7 @@ def test_events_that_are_told_out_of_order_leave_no_core_with_two_blocks() -> No
     # One core: the end at 2 s is told of before the arrival at 1.9 s, whose block starts on the same core.
     served = context({"a": [[Cost(1.0)]]}, cores=(1,))
     first, second = trace((1.0, "a"), (1.9, "a"))
-    events = [Arrival(1.0, first), BlockEnd(2.0, 0), Arrival(1.9, second), BlockEnd(3.0, 1)]
+    events = [Arrival(1.0, first), BlockEnd(2.0, 0, 1), Arrival(1.9, second), BlockEnd(3.0, 1, 1)]
     recorder = Recorder(Late(events), served, "pinned")
     list(serve_recorded(Dispatcher(Greedy(served), served), recorder))
     assert [(span.start_s, span.end_s) for span in recorder.timeline().spans] == [(1.0, 2.0), (2.0, 3.0)]
@@ -201,7 +201,7 @@ def test_events_that_are_told_out_of_order_leave_no_core_with_two_blocks() -> No
 def test_any_backend_can_be_recorded() -> None:
     served = context(LAYERS)
     (query,) = trace((1.0, "a"))
-    recorder = Recorder(Late([Arrival(1.0, query), BlockEnd(1.0, 0)]), served, "pinned")
+    recorder = Recorder(Late([Arrival(1.0, query), BlockEnd(1.0, 0, 2)]), served, "pinned")
     list(serve_recorded(Dispatcher(Greedy(served), served), recorder))
     assert recorder.timeline().spans[0].tenures == (Tenure(0, 1.0, 1.0, 1.0),)
 

@@ -71,13 +71,13 @@ def run(served: Context, queries: list[Query], seed: int = 0, **policy: int) -> 
 
 
 def test_a_block_alone_takes_the_sum_of_its_layers():
-    assert events(started(context({"m": [[Cost(1.0)], [Cost(0.5)]]}), "m")) == [BlockEnd(1.5, 0)]
+    assert events(started(context({"m": [[Cost(1.0)], [Cost(0.5)]]}), "m")) == [BlockEnd(1.5, 0, 2)]
 
 
 def test_two_blocks_slow_each_other_by_the_pressure_that_each_meets():
     # Each asks for half of DRAM, so each meets 0.5: halfway between 1 s and 2 s.
     served = context({"m": [[Cost(1.0, slowdown=2.0, dram_share=0.5)]]})
-    assert events(started(served, "m", "m")) == [BlockEnd(1.5, 0), BlockEnd(1.5, 1)]
+    assert events(started(served, "m", "m")) == [BlockEnd(1.5, 0, 1), BlockEnd(1.5, 1, 1)]
 
 
 def test_the_l3_footprint_of_a_neighbour_slows_as_its_dram_demand_does():
@@ -85,7 +85,7 @@ def test_the_l3_footprint_of_a_neighbour_slows_as_its_dram_demand_does():
     served = context(
         {"victim": [[Cost(1.0, slowdown=3.0)]], "aggressor": [[Cost(5.0, footprint_bytes=50.0)]]}
     )
-    assert events(started(served, "victim", "aggressor")) == [BlockEnd(2.0, 0), BlockEnd(5.0, 1)]
+    assert events(started(served, "victim", "aggressor")) == [BlockEnd(2.0, 0, 1), BlockEnd(5.0, 1, 1)]
 
 
 def test_a_layer_is_re_timed_when_its_neighbour_ends_within_it():
@@ -93,7 +93,7 @@ def test_a_layer_is_re_timed_when_its_neighbour_ends_within_it():
     # 6 s, a third. The other two thirds of 3 s alone take 2 s: it ends at 4 s.
     cost = {"slowdown": 2.0, "dram_share": 1.0}
     served = context({"short": [[Cost(1.0, **cost)]], "long": [[Cost(3.0, **cost)]]})
-    assert events(started(served, "short", "long")) == [BlockEnd(2.0, 0), BlockEnd(4.0, 1)]
+    assert events(started(served, "short", "long")) == [BlockEnd(2.0, 0, 1), BlockEnd(4.0, 1, 1)]
 
 
 def test_a_layer_is_re_timed_when_a_neighbour_starts_within_it():
@@ -106,7 +106,7 @@ def test_a_layer_is_re_timed_when_a_neighbour_starts_within_it():
     backend.do(allocation(0, "a", (0, 1), 1))
     backend.wait()
     backend.do(allocation(1, "b", (0, 1), 1))
-    assert events(backend) == [BlockEnd(3.0, 0), BlockEnd(3.0, 1)]
+    assert events(backend) == [BlockEnd(3.0, 0, 1), BlockEnd(3.0, 1, 1)]
 
 
 def test_a_neighbour_is_re_timed_when_a_layer_change_alters_the_demand():
@@ -115,7 +115,7 @@ def test_a_neighbour_is_re_timed_when_a_layer_change_alters_the_demand():
     served = context(
         {"a": [[Cost(1.0, dram_share=1.0)], [Cost(1.0)]], "b": [[Cost(4.0, slowdown=2.0)]]},
     )
-    assert events(started(served, "a", "b")) == [BlockEnd(2.0, 0), BlockEnd(4.5, 1)]
+    assert events(started(served, "a", "b")) == [BlockEnd(2.0, 0, 2), BlockEnd(4.5, 1, 1)]
 
 
 def test_a_resize_is_adopted_at_the_next_layer_end():
@@ -124,19 +124,19 @@ def test_a_resize_is_adopted_at_the_next_layer_end():
     backend.do(Wake(0.5))
     assert backend.wait() == Woken(0.5)
     backend.do(Resize(0, 2))
-    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(2.0, 0)]
+    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(2.0, 0, 3)]
 
 
 def test_a_resize_costs_its_time_once():
     backend = started(context({"m": [[Cost(1.0)]] * 3}), "m", costs=BlockCosts(resize_s=0.25))
     backend.do(Resize(0, 2))
-    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(2.25, 0)]
+    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(2.25, 0, 3)]
 
 
 def test_a_resize_to_the_same_cores_costs_nothing():
     backend = started(context({"m": [[Cost(1.0)]] * 2}), "m", costs=BlockCosts(resize_s=0.25))
     backend.do(Resize(0, 1))
-    assert events(backend) == [Resized(1.0, 0, 1), BlockEnd(2.0, 0)]
+    assert events(backend) == [Resized(1.0, 0, 1), BlockEnd(2.0, 0, 2)]
 
 
 def test_a_resize_in_the_last_layer_has_no_effect_and_no_event():
@@ -144,7 +144,7 @@ def test_a_resize_in_the_last_layer_has_no_effect_and_no_event():
     backend.do(Wake(1.5))
     backend.wait()
     backend.do(Resize(0, 2))
-    assert events(backend) == [BlockEnd(2.0, 0)]
+    assert events(backend) == [BlockEnd(2.0, 0, 2)]
 
 
 def test_the_latest_resize_counts_and_versions_stay_unless_given():
@@ -152,19 +152,19 @@ def test_the_latest_resize_counts_and_versions_stay_unless_given():
     backend = started(context({"m": [[Cost(1.0), Cost(4.0)]] * 3}), "m")
     backend.do(Resize(0, 2, versions=(1, 1, 1)))
     backend.do(Resize(0, 4))
-    assert events(backend) == [Resized(1.0, 0, 4), BlockEnd(3.0, 0)]
+    assert events(backend) == [Resized(1.0, 0, 4), BlockEnd(3.0, 0, 3)]
 
 
 def test_a_resize_can_change_the_versions_of_layers_to_come():
     # Version 1 takes 4 s on one core. On 2 cores the second layer takes 0.5 s and the third 2 s.
     backend = started(context({"m": [[Cost(1.0), Cost(4.0)]] * 3}), "m")
     backend.do(Resize(0, 2, versions=(0, 0, 1)))
-    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(3.5, 0)]
+    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(3.5, 0, 3)]
 
 
 def test_starting_costs_its_time_before_the_first_layer_only():
     assert events(started(context({"m": [[Cost(1.0)]] * 2}), "m", costs=BlockCosts(start_s=0.25))) == [
-        BlockEnd(2.25, 0)
+        BlockEnd(2.25, 0, 2)
     ]
 
 
@@ -176,14 +176,14 @@ def test_models_may_start_at_costs_of_their_own():
     for query_id, model in enumerate("mn"):
         backend.wait()
         backend.do(allocation(query_id, model, (0, 1), 1))
-    assert [backend.wait(), backend.wait()] == [BlockEnd(1.25, 0), BlockEnd(1.75, 1)]
+    assert [backend.wait(), backend.wait()] == [BlockEnd(1.25, 0, 1), BlockEnd(1.75, 1, 1)]
 
 
 def test_the_wait_for_a_start_is_not_stretched_by_pressure():
     # The victim meets pressure 1 for all of its 0.5 s wait and its layer of 1 s, which takes 2 s.
     served = context({"victim": [[Cost(1.0, slowdown=2.0)]], "aggressor": [[Cost(8.0, dram_share=1.0)]]})
     assert events(started(served, "victim", "aggressor", costs=BlockCosts(start_s=0.5)))[0] == BlockEnd(
-        2.5, 0
+        2.5, 0, 1
     )
 
 
@@ -194,7 +194,7 @@ def test_pressure_that_ends_during_the_wait_for_a_start_leaves_no_trace():
     for query_id, model in enumerate("ab"):
         backend.wait()
         backend.do(allocation(query_id, model, (0, 1), 1))
-    assert events(backend) == [BlockEnd(1.0, 0), BlockEnd(2.25, 1)]
+    assert events(backend) == [BlockEnd(1.0, 0, 1), BlockEnd(2.25, 1, 1)]
 
 
 def test_at_equal_times_cores_are_freed_then_queries_arrive_then_wakes():
@@ -203,7 +203,7 @@ def test_at_equal_times_cores_are_freed_then_queries_arrive_then_wakes():
     backend.wait()
     backend.do(Wake(1.0))
     backend.do(allocation(0, "m", (0, 1), 1))
-    assert events(backend) == [BlockEnd(1.0, 0), Arrival(1.0, queries[1]), Woken(1.0)]
+    assert events(backend) == [BlockEnd(1.0, 0, 1), Arrival(1.0, queries[1]), Woken(1.0)]
 
 
 def test_a_time_asked_for_twice_wakes_once():
@@ -237,7 +237,7 @@ def test_a_block_that_ends_at_the_drain_limit_is_served():
     backend = simulator(context({"m": [[Cost(2.0)]]}), trace((1.0, "m")), drain_s=2.0)
     backend.wait()
     backend.do(allocation(0, "m", (0, 1), 1))
-    assert events(backend) == [BlockEnd(3.0, 0)]
+    assert events(backend) == [BlockEnd(3.0, 0, 1)]
 
 
 def test_a_run_that_is_closed_leaves_its_queries_unfinished():
@@ -413,29 +413,35 @@ def test_a_resize_counts_only_after_the_time_of_a_grant():
     # Asked at 0 s, known at 1.5 s: the layer that ends at 1 s changes nothing, the one that ends at 2 s does.
     backend = started(context({"m": [[Cost(1.0)]] * 4}), "m", costs=BlockCosts(grant_s=1.5))
     backend.do(Resize(0, 2))
-    assert events(backend) == [Resized(2.0, 0, 2), BlockEnd(3.0, 0)]
+    assert events(backend) == [Resized(2.0, 0, 2), BlockEnd(3.0, 0, 4)]
 
 
 def test_a_block_that_grows_waits_for_cores_to_join_and_one_that_shrinks_does_not():
     served = context({"m": [[Cost(1.0)]] * 2})
     grown = started(served, "m", costs=BlockCosts(resize_s=0.25, join_s=0.125))
     grown.do(Resize(0, 2))
-    assert events(grown) == [Resized(1.0, 0, 2), BlockEnd(1.875, 0)]
+    assert events(grown) == [Resized(1.0, 0, 2), BlockEnd(1.875, 0, 2)]
     shrunk = simulator(served, trace((0.0, "m")), costs=BlockCosts(resize_s=0.25, join_s=0.125))
     shrunk.wait()
     shrunk.do(allocation(0, "m", (0, 2), 2))
     shrunk.do(Resize(0, 1))
-    assert events(shrunk) == [Resized(0.5, 0, 1), BlockEnd(1.75, 0)]
+    assert events(shrunk) == [Resized(0.5, 0, 1), BlockEnd(1.75, 0, 2)]
 
 
 def test_without_contention_blocks_do_not_slow_each_other():
     served = context({"m": [[Cost(1.0, slowdown=2.0, dram_share=0.5)]]})
-    assert events(started(served, "m", "m", contention_scale=0.0)) == [BlockEnd(1.0, 0), BlockEnd(1.0, 1)]
+    assert events(started(served, "m", "m", contention_scale=0.0)) == [
+        BlockEnd(1.0, 0, 1),
+        BlockEnd(1.0, 1, 1),
+    ]
 
 
 def test_the_scale_of_contention_multiplies_what_co_runners_add():
     served = context({"m": [[Cost(1.0, slowdown=2.0, dram_share=0.5)]]})
-    assert events(started(served, "m", "m", contention_scale=2.0)) == [BlockEnd(2.0, 0), BlockEnd(2.0, 1)]
+    assert events(started(served, "m", "m", contention_scale=2.0)) == [
+        BlockEnd(2.0, 0, 1),
+        BlockEnd(2.0, 1, 1),
+    ]
 
 
 def test_an_error_of_the_sensor_changes_what_is_read_and_not_what_happens():

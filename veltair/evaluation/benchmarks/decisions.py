@@ -54,11 +54,13 @@ class Burst:
     def __init__(self, queries: Sequence[Query]) -> None:
         self._arrivals, self._wakes = deque(queries), list[float]()
         self._running: dict[int, int] = {}
+        self._stops: dict[int, int] = {}
 
     def do(self, command: Command) -> None:
         """Run a block, or deliver Woken once nothing else happens."""
         if isinstance(command, Allocation):
             self._running[command.query_id] = len(command.block) - 1
+            self._stops[command.query_id] = command.block.stop
         elif isinstance(command, Wake):
             self._wakes.append(command.time_s)
 
@@ -69,7 +71,7 @@ class Burst:
         if self._running:
             query_id = next(iter(self._running))
             del self._running[query_id]
-            return BlockEnd(0.0, query_id)
+            return BlockEnd(0.0, query_id, self._stops.pop(query_id))
         return Woken(self._wakes.pop()) if self._wakes else None
 
     def pressure(self) -> float:

@@ -298,11 +298,13 @@ class Engine:
         self._raise(ended, started.allocation)
         self._holdings.release(query_id)
         self._observe(started, ended.busy_s)
-        if ended.block.check is not None:
+        block = started.allocation.block
+        next_layer = block.start + ended.ended_layers
+        if next_layer == len(ended.block.buffers.runnable.calls):
             self.wrong_answers += ended.wrong_outputs
-            self._idle[started.allocation.block.model].append(self._buffers.pop(query_id))
+            self._idle[block.model].append(self._buffers.pop(query_id))
             del self._query_samples[query_id]
-        return BlockEnd(ended.monotonic_s - self.zero_s, query_id)
+        return BlockEnd(ended.monotonic_s - self.zero_s, query_id, next_layer)
 
     def _raise(self, ended: Ended, allocation: Allocation) -> None:
         if isinstance(ended.error, CoreLostError):

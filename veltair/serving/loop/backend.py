@@ -18,10 +18,11 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class BlockEnd:
-    """The running block of a query ended; its cores are free."""
+    """The running block of a query ended before layer `next_layer` of its model; its cores are free."""
 
     time_s: float
     query_id: int
+    next_layer: int
 
 
 @dataclass(frozen=True, slots=True)

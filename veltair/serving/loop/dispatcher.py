@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from veltair.serving.loop.backend import Arrival, Backend, BlockEnd, Closed, Command, Event, Resized
+from veltair.serving.loop.backend import Arrival, Backend, BlockEnd, Closed, Command, Event, Resized, Woken
 from veltair.serving.loop.policy import (
     Allocation,
     Context,
@@ -68,6 +68,7 @@ class Dispatcher:
     _pending: PendingQueue = field(init=False, default_factory=PendingQueue)
     _running: dict[int, Running] = field(init=False, default_factory=dict)
     _running_view: Sequence[Running] = field(init=False)
+    _rejected: list[QueryRecord] = field(init=False, default_factory=list)  # at the last decision
 
     def __post_init__(self) -> None:
         self.free_cores = self.context.machine.cores
@@ -75,38 +76,24 @@ class Dispatcher:
 
     def handle(self, event: Event, pressure: float, progress: Mapping[int, int]) -> Outcome:
         """Apply an event, ask the policy, and return the commands and the queries that ended."""
-        finished: list[QueryRecord] = []
-        time_s = event.time_s
-        if isinstance(event, BlockEnd):
-            self._end_block(event, finished)
-        elif isinstance(event, Arrival):
-            self._admit(event.query)
-        elif isinstance(event, Resized):
-            self._adopt(event)
-        elif isinstance(event, Closed):
-            return Outcome(finished=self._abandon(time_s))
-        snapshot = Snapshot(time_s, self.free_cores, pressure, self._pending, self._running_view, progress)
-        commands: list[Command] = []
+        if isinstance(event, Closed):
+            return Outcome(finished=self._abandon(event.time_s))
+        time_s, finished = event.time_s, self._apply(event)
+        ended = (*self._rejected, *finished) if self._rejected else finished
+        snapshot = Snapshot(
+            time_s, self.free_cores, pressure, self._pending, self._running_view, progress, ended
+        )
         # A copy: an answer made lazily would read the snapshot after earlier answers have changed the state.
-        for answer in tuple(self.policy.allocate(snapshot)):
-            match answer:
-                case Allocation():
-                    self._start(answer, time_s)
-                    commands.append(answer)
-                case Resize():
-                    self._resize(answer, time_s)
-                    commands.append(answer)
-                case Wake():
-                    self._check_wake(answer, time_s)
-                    commands.append(answer)
-                case Rejection():
-                    account, _ = self._dequeue(answer.query_id)
-                    finished.append(self._close(account, Ending.REJECTED, time_s, answer.reason))
-                case _:
-                    raise PolicyError(
-                        f"{self._name} answered {answer!r}; return Allocation, Resize, Rejection or Wake"
-                    )
-        return Outcome(commands, finished)
+        answers = tuple(self.policy.allocate(snapshot))
+        commands: list[Command] = []
+        self._rejected = []
+        for answer in answers:
+            if isinstance(answer, Rejection):
+                self._rejected.append(self._reject(answer, time_s))
+            else:
+                self._obey(answer, time_s)
+                commands.append(answer)
+        return Outcome(commands, [*finished, *self._rejected])
 
     def check_drained(self) -> None:
         """Raise PolicyError if queries are still open although no event is due any more."""
@@ -119,6 +106,34 @@ class Dispatcher:
     def _name(self) -> str:
         return type(self.policy).__name__
 
+    def _apply(self, event: Arrival | BlockEnd | Resized | Woken) -> list[QueryRecord]:
+        """Take an event into account; return the record of a query that it ended."""
+        if isinstance(event, BlockEnd):
+            return self._end_block(event)
+        if isinstance(event, Arrival):
+            self._admit(event.query)
+        elif isinstance(event, Resized):
+            self._adopt(event)
+        return []
+
+    def _obey(self, command: Command, time_s: float) -> None:
+        """Check what the policy wants of the backend, and take it into account."""
+        match command:
+            case Allocation():
+                self._start(command, time_s)
+            case Resize():
+                self._resize(command, time_s)
+            case Wake():
+                self._check_wake(command, time_s)
+            case _:
+                raise PolicyError(
+                    f"{self._name} answered {command!r}; return Allocation, Resize, Rejection or Wake"
+                )
+
+    def _reject(self, rejection: Rejection, time_s: float) -> QueryRecord:
+        account, _ = self._dequeue(rejection.query_id)
+        return self._close(account, Ending.REJECTED, time_s, rejection.reason)
+
     def _admit(self, query: Query) -> None:
         if not self._seen.add(query.id):
             raise ValueError(f"query {query.id} arrived twice")
@@ -129,18 +144,23 @@ class Dispatcher:
         self._accounts[query.id] = _Account(query, len(model.layers), entry)
         self._pending.add(entry)
 
-    def _end_block(self, event: BlockEnd, finished: list[QueryRecord]) -> None:
+    def _end_block(self, event: BlockEnd) -> list[QueryRecord]:
         query_id = event.query_id
         running, account = self._running.pop(query_id), self._accounts[query_id]
         reserved_cores = running.reserved_cores
         account.charge(reserved_cores, event.time_s)
         self.free_cores += reserved_cores
-        stop = running.block.stop
-        if stop == account.layers:
-            finished.append(self._close(account, Ending.SERVED, event.time_s))
-        else:
-            account.waiting = Pending(account.query, stop)
-            self._pending.add(account.waiting)
+        block, next_layer = running.block, event.next_layer
+        if not block.start < next_layer <= block.stop:
+            raise RuntimeError(
+                f"the backend ended {block} of query {query_id} before layer {next_layer}; a block ends "
+                f"after one of its layers, so from {block.start + 1} to {block.stop}"
+            )
+        if next_layer == account.layers:
+            return [self._close(account, Ending.SERVED, event.time_s)]
+        account.waiting = Pending(account.query, next_layer)
+        self._pending.add(account.waiting)
+        return []
 
     def _adopt(self, event: Resized) -> None:
         running = self._running[event.query_id]

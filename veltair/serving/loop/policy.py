@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from veltair.compiler.frontend.model import LayerBlock, Model
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.topology import Machine
-from veltair.serving.loop.query import Query
+from veltair.serving.loop.query import Query, QueryRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class Snapshot:
 
     `pending` is oldest arrival first and `running` oldest block first; both are views of the dispatcher's
     state, valid until the policy returns. `pressure` in [0, 1] is what a block started now would meet.
-    `progress` gives, for each running query, how many layers of its block have ended.
+    `progress` gives, for each running query, how many layers of its block have ended. `ended` are the
+    records of the queries that ended since the last decision, those that it rejected among them.
     """
 
     time_s: float
@@ -66,6 +67,7 @@ class Snapshot:
     pending: Sequence[Pending]
     running: Sequence[Running]
     progress: Mapping[int, int]
+    ended: Sequence[QueryRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,7 +221,7 @@ class Recorder(BackendWrapper):
         self._cores_of = cores_of or self._assign(placement)
         self._now_s, self._pressure, self._pending = 0.0, 0.0, 0
         self._queries: dict[int, Query] = {}
-        self._blocks: dict[int, LayerBlock] = {}
+        self._models: dict[int, str] = {}  # of the blocks that run
         self._open: dict[int, _Open] = {}
         self._spans: list[BlockSpan] = []
         self._samples, self._given_up = list[StateSample](), list[GivenUp]()
@@ -296,7 +296,7 @@ class Recorder(BackendWrapper):
         self._backend.do(allocation)
         if self._holdings is not None:
             self._holdings.take(query_id, allocation.cores)
-        self._blocks[query_id] = allocation.block
+        self._models[query_id] = allocation.block.model
         if len(self._spans) + len(self._open) >= self._limit:
             self._left_out["blocks"] += 1
             return
@@ -320,8 +320,7 @@ class Recorder(BackendWrapper):
             case BlockEnd(query_id=query_id):
                 if self._holdings is not None:
                     self._holdings.release(query_id)
-                block = self._blocks.pop(query_id)
-                self._pending += block.stop < self._layers[block.model]
+                self._pending += event.next_layer < self._layers[self._models.pop(query_id)]
                 if (span := self._open.pop(query_id, None)) is not None:
                     self._spans.append(span.close(event.time_s, completed=True))
             case Resized():

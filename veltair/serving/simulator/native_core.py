@@ -160,7 +160,7 @@ class NativeCore:
         self._blocks[slot] = None
         del self._slots[query_id]
         self._free.append(slot)
-        return BlockEnd(state.time_s, query_id)
+        return BlockEnd(state.time_s, query_id, state.next_layer)
 
     def pressure(self) -> float:
         """Return the pressure in [0, 1] that a block started now would meet."""

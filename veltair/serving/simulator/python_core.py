@@ -228,7 +228,7 @@ class PythonCore:
         running = self._running.pop(index)
         self._layers.remove(index)
         del self._by_query[running.query_id], self._ended[running.query_id]
-        return BlockEnd(self._now_s, running.query_id)
+        return BlockEnd(self._now_s, running.query_id, running.block.start + running.ended)
 
     def _adopt(self, running: _Running, cores: int) -> Resized:
         costs = self._costs

@@ -105,7 +105,7 @@ class Simulator:
         self._rows = noise_rows(noise, context)
         self._now_s = 0.0
         self._noise_index: dict[int, bytes] = {}
-        self._running: set[int] = set()
+        self._running: dict[int, str] = {}  # the model of each query's block
 
     @property
     def events(self) -> int:
@@ -195,9 +195,7 @@ class Simulator:
                 "wait until one ends"
             )
         self._core.start(query_id, block, allocation.versions, cores, noise_index, self._now_s)
-        self._running.add(query_id)
-        if block.stop == self._layers[block.model]:
-            del self._noise_index[query_id]
+        self._running[query_id] = block.model
         if self._holdings is not None:
             self._hold(CoreChange.HOLD, query_id, cores)
 
@@ -240,7 +238,8 @@ class Simulator:
     def _update_cores(self, event: BlockEnd | Resized) -> None:
         query_id = event.query_id
         if isinstance(event, BlockEnd):
-            self._running.remove(query_id)
+            if event.next_layer == self._layers[self._running.pop(query_id)]:
+                del self._noise_index[query_id]
             if self._holdings is not None:
                 self._hold(CoreChange.RELEASE, query_id, 0)
         elif self._holdings is not None:

@@ -542,6 +542,7 @@ static void retime_one(simulator_t *sim, int64_t index) {
 }
 
 static int end_block(simulator_t *sim, int64_t index, block_t *block) {
+    sim->state.next_layer = (int32_t)(block->first + sim->ended[sim->state.slot]);
     sim->busy_cores -= block->cores;
     count_group_cores(sim, block, -1);
     block->group_count = 0;

@@ -36,11 +36,11 @@ typedef struct {
     int32_t by_cost_model, pinned;
 } settings_t;
 
-// The last event: time, slot and cores. events: layer ends so far; running: blocks.
+// The last event: time, slot, cores, and the layer before which a block ended. events: layer ends so far; running: blocks.
 typedef struct {
     double time_s;
     int64_t events, running;
-    int32_t slot, cores;
+    int32_t slot, cores, next_layer;
 } state_t;
 
 typedef struct simulator simulator_t;
