@@ -27,7 +27,7 @@ from veltair.serving.engine import watchdog
 from veltair.serving.engine.engine import Engine, EngineError, Sample
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Event, Resized, Woken
 from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
-from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot, Wake
+from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot, Wake, Yield
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.policies.presets import make_policy
 
@@ -230,6 +230,33 @@ def test_a_block_holds_the_cores_that_it_has_yet_to_give_back() -> None:
     assert fake.engine.cores_of(1) == ()
 
 
+def test_a_block_that_yields_ends_before_its_last_layer_and_its_query_keeps_its_buffers() -> None:
+    fake = Fake()
+    fake.start(1, 2)
+    buffers = fake.pool.blocks[1].buffers
+    fake.engine.do(Yield(1))
+    fake.pool.end_layer(1)
+    event = fake.event()
+    assert isinstance(event, BlockEnd) and (event.query_id, event.next_layer) == (1, 1)
+    assert fake.free() == 4
+    fake.start(1, 4, first=1)
+    assert fake.pool.blocks[1].buffers is buffers
+    fake.end(1)
+    event = fake.event()
+    assert isinstance(event, BlockEnd) and event.next_layer == 3
+    assert fake.engine._idle["net"][-1] is buffers
+
+
+def test_a_growth_of_a_block_that_yields_gives_its_cores_back() -> None:
+    fake = Fake()
+    fake.start(1, 1)
+    fake.engine.do(Resize(1, 3))
+    fake.engine.do(Yield(1))
+    fake.pool.end_layer(1)
+    assert isinstance(fake.event(), BlockEnd)
+    assert fake.free() == 4
+
+
 def test_progress_counts_ended_layers_of_running_blocks_only() -> None:
     fake = Fake()
     fake.start(1, 1)
@@ -272,6 +299,17 @@ def test_a_block_is_observed_with_its_profiled_times() -> None:
     fake.end(1)
     fake.event()
     assert observed.blocks == [pytest.approx((0.0045, 0.0015, 0.012))]
+
+
+def test_a_block_that_yielded_is_observed_with_the_profiled_times_of_the_layers_that_it_ran() -> None:
+    # Two layers of 1.5 ms each; on two cores the table has 0.5 ms for each.
+    fake, observed = observing()
+    fake.start(1, 2)
+    fake.pool.end_layer(1)
+    fake.engine.do(Yield(1))
+    fake.pool.end_layer(1)
+    fake.event()
+    assert observed.blocks == [pytest.approx((0.003, 0.001, 0.001))]
 
 
 @pytest.mark.parametrize("cores", [(1,), (1, 2), (3,), (2,)])
@@ -319,12 +357,16 @@ class RandomLegal:
                 answers.append(Allocation(entry.query.id, block, (0,) * len(block), cores))
                 free -= cores
         for running in snapshot.running:
+            if running.yields:
+                continue
             growing = running.target_cores > running.cores
             least = running.target_cores if growing else 1
             cores = self.chance.randint(least, running.reserved_cores + free)
             if self.chance.random() < 0.7:
                 free -= max(running.cores, cores) - running.reserved_cores
                 answers.append(Resize(running.query.id, cores))
+            if self.chance.random() < 0.3:
+                answers.append(Yield(running.query.id))
         return answers
 
 

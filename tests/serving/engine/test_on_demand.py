@@ -16,7 +16,7 @@ from veltair.serving.engine.background import Job
 from veltair.serving.engine.on_demand import OnDemand
 from veltair.serving.loop.backend import Backend, BlockEnd, Closed, Command, Event, Resized, Woken
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Resize, Wake
+from veltair.serving.loop.policy import Allocation, Resize, Wake, Yield
 from veltair.serving.loop.query import QueryRecord
 from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import Simulator
@@ -65,6 +65,7 @@ class Script:
     events: deque[Event] = field(default_factory=deque)
     started: list[Allocation] = field(default_factory=list)
     resized: list[Resize] = field(default_factory=list)
+    yielded: list[Yield] = field(default_factory=list)
 
     def do(self, command: Command) -> None:
         match command:
@@ -72,6 +73,8 @@ class Script:
                 self.started.append(command)
             case Resize():
                 self.resized.append(command)
+            case Yield():
+                self.yielded.append(command)
             case Wake():
                 raise AssertionError("nobody asked to be woken")
 
@@ -224,6 +227,23 @@ def test_a_change_that_another_one_followed_is_not_told(one_at_a_time: OnDemand,
     assert one_at_a_time.wait() == Woken(1.0)
     one_at_a_time.do(Resize(2, 3))
     assert [one_at_a_time.wait() for _ in range(2)] == [Woken(2.0), Resized(2.0, 2, 3)]
+
+
+def test_a_block_that_is_to_yield_before_its_model_is_loaded_does_so_after_its_first_layer(
+    roomy: OnDemand, script: Script, loads: Loads
+) -> None:
+    roomy.do(B)
+    roomy.do(Yield(2))
+    assert script.yielded == []
+    loads.end()
+    assert (script.started, script.yielded) == ([A, B], [Yield(2)])
+    roomy.do(replace(B, query_id=4))
+    assert script.yielded == [Yield(2)]
+
+
+def test_a_block_that_runs_yields_to_the_backend(roomy: OnDemand, script: Script) -> None:
+    roomy.do(Yield(1))
+    assert script.yielded == [Yield(1)]
 
 
 def test_a_change_is_not_told_once_its_block_has_ended(roomy: OnDemand, script: Script, loads: Loads) -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tests.support.builders import FakeBackend, linear_context, random_context, random_queries, run_to_end
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Resized, Woken
-from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
-from veltair.serving.loop.policy import Allocation, Rejection, Resize, Snapshot, Wake
+from veltair.serving.loop.dispatcher import IDLE_WAKES, Dispatcher, PolicyError, serve
+from veltair.serving.loop.policy import Allocation, Rejection, Resize, Running, Snapshot, Wake, Yield
 from veltair.serving.loop.query import Ending, Query
 
 CONTEXT = linear_context([0.004] * 3, qos_s=0.010)  # "net" on 8 cores
@@ -68,8 +68,24 @@ def arrivals(*numbers):
         ([[Resize(1, 2)]], arrivals(1), "resizes query 1, which is not running"),
         ([[start(1, 4), Resize(1, 9)]], arrivals(1), "gives 5 cores to query 1, but 4 of 8 are free"),
         ([[start(1, 4), Resize(1, 4, (0,))]], arrivals(1), "resizes query 1 with 1 versions for 3 layers"),
+        ([[Yield(1)]], arrivals(1), "Scripted yields query 1, which is not running"),
+        (
+            [[start(1, 4)], [Yield(1)]],
+            [*arrivals(1), BlockEnd(0.1, 1, 3)],
+            "yields query 1, which is not running",
+        ),
+        (
+            [[start(1, 4), Yield(1), Yield(1)]],
+            arrivals(1),
+            "yields query 1 twice; a yield cannot be taken back",
+        ),
+        (
+            [[start(1, 4), Yield(1), Resize(1, 2)]],
+            arrivals(1),
+            "resizes query 1, which yields; wait for the end",
+        ),
         ([[Wake(0.0)]], arrivals(1), "asks at 0.0 s to be woken at 0.0 s; name a later time"),
-        ([["start"]], arrivals(1), "answered 'start'; return Allocation, Resize, Rejection or Wake"),
+        ([["start"]], arrivals(1), "answered 'start'; return Allocation, Resize, Yield, Rejection or Wake"),
     ],
 )
 def test_a_broken_promise_of_a_policy_is_an_error_that_names_it(script, events, message):
@@ -161,6 +177,60 @@ def test_waiting_for_ever_is_an_error_not_a_hang():
         run_to_end(Scripted(), CONTEXT, [query(1), query(2)])
 
 
+class NeverBack:
+    """Starts each query once, and yields it at once for good."""
+
+    def allocate(self, snapshot):
+        fresh = [entry.query.id for entry in snapshot.pending if entry.next_layer == 0]
+        return [answer for number in fresh for answer in (start(number, 1), Yield(number))]
+
+
+def test_to_yield_and_never_go_on_is_an_error_not_a_hang():
+    with pytest.raises(
+        PolicyError, match=r"NeverBack stalls: 2 queries wait \(the oldest is 1, a net\), 8 cores"
+    ):
+        run_to_end(NeverBack(), CONTEXT, [query(1), query(2)])
+
+
+class Dreamer(NeverBack):
+    """The same, but asks to be woken again and again."""
+
+    def allocate(self, snapshot):
+        return [*super().allocate(snapshot), Wake(snapshot.time_s + 1e-6)]
+
+
+def test_to_be_woken_for_ever_while_queries_wait_is_an_error_not_a_hang():
+    with pytest.raises(
+        PolicyError, match=r"Dreamer waits for ever: 1 queries .* nothing runs, .* 10000 times"
+    ):
+        run_to_end(Dreamer(), CONTEXT, [query(1)])
+
+
+def test_a_policy_may_be_woken_as_often_as_it_likes_while_a_block_runs():
+    dispatcher = dispatch([start(1, 4)])
+    handle(dispatcher, *arrivals(1, 2), *(Woken(1.0 + number) for number in range(IDLE_WAKES + 1)))
+
+
+class Restart:
+    """Yields whatever runs, and starts whatever waits, always: nobody could yield more."""
+
+    def __init__(self):
+        self.starts = 0
+
+    def allocate(self, snapshot):
+        yields = [Yield(run.query.id) for run in snapshot.running if not run.yields]
+        starts = [start(entry.query.id, 1, first=entry.next_layer) for entry in snapshot.pending]
+        self.starts += len(starts)
+        return [*yields, *starts, *(Yield(one.query_id) for one in starts)]
+
+
+def test_who_yields_always_still_gets_on_by_a_layer_a_start():
+    policy = Restart()
+    records = run_to_end(policy, CONTEXT, [query(1), query(2)])
+    assert [(record.ending, record.blocks) for record in records] == [(Ending.SERVED, 3)] * 2
+    assert policy.starts == 6
+
+
 def test_a_backend_that_ends_while_blocks_run_is_an_error():
     dispatcher = dispatch([start(1, 4)])
     handle(dispatcher, *arrivals(1))
@@ -245,6 +315,28 @@ def test_a_second_resize_may_overtake_the_adoption_of_the_first(resizes, free_af
     assert tuple(free) == free_after_each
 
 
+def test_a_block_that_is_to_yield_says_so_and_keeps_what_it_had():
+    dispatcher = dispatch([start(1, 2), Resize(1, 6), Yield(1)])
+    handle(dispatcher, *arrivals(1), Resized(0.1, 1, 6))
+    block = LayerBlock("net", 0, 3)
+    assert list(dispatcher.policy.seen[-1].running) == [
+        Running(query(1), block, (0, 0, 0), 6, 6, 2, 0.0, yields=True)
+    ]
+
+
+def test_cores_of_a_block_that_yields_are_free_at_its_end_with_those_that_it_was_to_get():
+    dispatcher = dispatch([start(1, 2), Resize(1, 6), Yield(1)])
+    handle(dispatcher, *arrivals(1))
+    assert dispatcher.free_cores == 2
+    handle(dispatcher, BlockEnd(0.5, 1, 1))
+    assert dispatcher.free_cores == 8
+
+
+def test_a_yield_in_the_last_layer_serves_the_query():
+    (record,) = handle(dispatch([start(1, 2), Yield(1)]), *arrivals(1), BlockEnd(0.5, 1, 3)).finished
+    assert record.ending is Ending.SERVED
+
+
 def test_new_versions_are_booked_with_the_resize():
     dispatcher = dispatch([start(1, 4), Resize(1, 4, (1, 1, 1))])
     handle(dispatcher, *arrivals(1), Woken(0.1))
@@ -301,7 +393,9 @@ class RandomPolicy:
         assert reserved + snapshot.free_cores == self.cores
         self.free, answers = snapshot.free_cores, []
         for run in snapshot.running:
-            answers += self.resize(run)
+            if not run.yields:
+                answers += self.resize(run)
+                answers += [Yield(run.query.id)] if self.random.random() < 0.2 else []
         for entry in snapshot.pending:
             idle = not snapshot.running and not any(isinstance(done, Allocation) for done in answers)
             answers += self.decide(entry, must=idle)

@@ -14,7 +14,7 @@ from veltair.compiler.frontend.model import Layer, LayerBlock, Model
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Event, Resized, Woken
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot, Wake
+from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot, Wake, Yield
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import CORES, SensorError, Simulator
@@ -426,6 +426,68 @@ def test_a_block_that_grows_waits_for_cores_to_join_and_one_that_shrinks_does_no
     shrunk.do(allocation(0, "m", (0, 2), 2))
     shrunk.do(Resize(0, 1))
     assert events(shrunk) == [Resized(0.5, 0, 1), BlockEnd(1.75, 0, 2)]
+
+
+def test_a_yield_ends_a_block_at_its_next_layer_end_and_the_query_goes_on_from_there():
+    # Three layers of 1 s, asked at 0.5 s: the block ends at 1 s; the other two layers follow on two cores.
+    backend = started(context({"m": [[Cost(1.0)]] * 3}), "m")
+    backend.do(Wake(0.5))
+    backend.wait()
+    backend.do(Yield(0))
+    assert backend.wait() == BlockEnd(1.0, 0, 1)
+    backend.do(allocation(0, "m", (1, 3), 2))
+    assert events(backend) == [BlockEnd(2.0, 0, 3)]
+    assert backend.events == 3
+
+
+def test_a_yield_in_the_last_layer_has_no_effect_and_costs_nothing():
+    backend = started(context({"m": [[Cost(1.0)]] * 2}), "m", costs=BlockCosts(yield_s=0.25))
+    backend.do(Wake(1.5))
+    backend.wait()
+    backend.do(Yield(0))
+    assert events(backend) == [BlockEnd(2.0, 0, 2)]
+
+
+def test_a_block_holds_its_cores_for_the_time_of_a_yield_and_presses_on_others():
+    # `a` fills DRAM: until it ends, at 1.25 s, `b` does 0.625 of its 4 s, and the others from there on.
+    served = context({"a": [[Cost(1.0, dram_share=1.0)]] * 2, "b": [[Cost(4.0, slowdown=2.0)]]})
+    backend = started(served, "a", "b", costs=BlockCosts(yield_s=0.25))
+    backend.do(Yield(0))
+    assert events(backend) == [BlockEnd(1.25, 0, 1), BlockEnd(4.625, 1, 1)]
+
+
+def test_a_block_that_holds_its_cores_after_a_yield_is_stretched_by_nobody():
+    # `b` starts at 1.125 s with all DRAM, while `a`, whose layers would take twice as long, ends at 1.25 s.
+    served = context({"a": [[Cost(1.0, slowdown=2.0)]] * 2, "b": [[Cost(1.0, dram_share=1.0)]]})
+    backend = simulator(served, trace((0.0, "a"), (1.125, "b")), costs=BlockCosts(yield_s=0.25))
+    backend.wait()
+    backend.do(allocation(0, "a", (0, 2), 1))
+    backend.do(Yield(0))
+    backend.wait()
+    backend.do(allocation(1, "b", (0, 1), 1))
+    assert events(backend) == [BlockEnd(1.25, 0, 1), BlockEnd(2.125, 1, 1)]
+
+
+def test_a_yield_counts_only_after_the_time_of_a_grant():
+    # Asked at 0 s, known at 1.5 s: the layer that ends at 2 s is the block's last.
+    backend = started(context({"m": [[Cost(1.0)]] * 4}), "m", costs=BlockCosts(grant_s=1.5))
+    backend.do(Yield(0))
+    assert events(backend) == [BlockEnd(2.0, 0, 2)]
+
+
+def test_a_block_that_yields_adopts_no_other_cores():
+    backend = started(context({"m": [[Cost(1.0)]] * 3}), "m")
+    backend.do(Resize(0, 2))
+    backend.do(Yield(0))
+    assert events(backend) == [BlockEnd(1.0, 0, 1)]
+
+
+def test_the_next_block_of_a_query_that_yielded_knows_nothing_of_it():
+    backend = started(context({"m": [[Cost(1.0)]] * 3}), "m", costs=BlockCosts(yield_s=0.25))
+    backend.do(Yield(0))
+    assert backend.wait() == BlockEnd(1.25, 0, 1)
+    backend.do(allocation(0, "m", (1, 3), 1))
+    assert events(backend) == [BlockEnd(3.25, 0, 3)]
 
 
 def test_without_contention_blocks_do_not_slow_each_other():

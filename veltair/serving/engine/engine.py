@@ -35,7 +35,7 @@ from veltair.serving.engine.running_blocks import Progress, RunningBlock
 from veltair.serving.engine.warm_up import warm_up
 from veltair.serving.engine.watchdog import EngineError, Watchdog
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized, Woken
-from veltair.serving.loop.policy import Allocation, Resize, Wake
+from veltair.serving.loop.policy import Allocation, Resize, Wake, Yield
 from veltair.serving.loop.query import Query
 
 __all__ = ["Engine", "EngineError", "Sample"]
@@ -144,12 +144,14 @@ class Engine:
         return None
 
     def do(self, command: Command) -> None:
-        """Start a block on cores that the placement picks, change a running one, or wake at a time."""
+        """Start a block on cores that the placement picks, change or end a running one, or wake at a time."""
         match command:
             case Allocation():
                 self._start(command)
             case Resize():
                 self._resize(command)
+            case Yield(query_id=query_id):
+                self._pool.yield_block(self._blocks[query_id].run)
             case Wake(time_s=time_s):
                 heapq.heappush(self._wakes, time_s)
 
@@ -297,9 +299,9 @@ class Engine:
         started = self._blocks.pop(query_id)
         self._raise(ended, started.allocation)
         self._holdings.release(query_id)
-        self._observe(started, ended.busy_s)
         block = started.allocation.block
         next_layer = block.start + ended.ended_layers
+        self._observe(started, next_layer, ended.busy_s)
         if next_layer == len(ended.block.buffers.runnable.calls):
             self.wrong_answers += ended.wrong_outputs
             self._idle[block.model].append(self._buffers.pop(query_id))
@@ -316,11 +318,15 @@ class Engine:
                 "build the model anew (rule `build`)"
             ) from ended.error
 
-    def _observe(self, started: RunningBlock, busy_s: float) -> None:
+    def _observe(self, started: RunningBlock, next_layer: int, busy_s: float) -> None:
         run, allocation = started.run, started.allocation
         if run.grant is not started.first_grant:
             return  # changed under way: no profiled time to compare with
-        alone_s, pressed_s = self._profiled_s(allocation.block, run.grant.versions, allocation.cores)
+        block, versions = allocation.block, run.grant.versions
+        if next_layer < block.stop:
+            block = LayerBlock(block.model, block.start, next_layer)
+            versions = versions[: len(block)]
+        alone_s, pressed_s = self._profiled_s(block, versions, allocation.cores)
         self._interference.observe(busy_s, alone_s, pressed_s)
 
     def _sum_profiled(self, block: LayerBlock, versions: tuple[int, ...], cores: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from veltair.serving.loop.backend import (
     Event,
     Resized,
 )
-from veltair.serving.loop.policy import Allocation, Resize
+from veltair.serving.loop.policy import Allocation, Resize, Yield
 
 
 class OnDemand(BackendWrapper):
@@ -45,14 +45,20 @@ class OnDemand(BackendWrapper):
         # Changes of blocks that wait, of each the last one: only that frees cores for sure.
         self._changed: dict[int, int] = {}
         self._adopted: dict[int, Resized] = {}
+        self._yielding: set[int] = set()  # of those that wait
 
     def do(self, command: Command) -> None:
-        """Start a block as soon as its model is in memory; change one that waits at the next event."""
+        """Start a block as soon as its model is in memory; change one that waits at the next event.
+
+        One that is to yield before it has begun still ends one layer.
+        """
         if isinstance(command, Allocation):
             self._waiting[command.query_id] = command
             self._start_waiting()
         elif isinstance(command, Resize) and (waiting := self._waiting.get(command.query_id)):
             self._change(waiting, command)
+        elif isinstance(command, Yield) and command.query_id in self._waiting:
+            self._yielding.add(command.query_id)
         else:
             self._backend.do(command)
 
@@ -94,6 +100,9 @@ class OnDemand(BackendWrapper):
                 del self._waiting[query_id]
                 self._running[query_id] = model
                 self._backend.do(allocation)
+                if query_id in self._yielding:
+                    self._yielding.remove(query_id)
+                    self._backend.do(Yield(query_id))
             elif not self._memory.loading and not self._load(model):
                 return
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from veltair.serving.loop.policy import Allocation, Resize, Wake
+from veltair.serving.loop.policy import Allocation, Resize, Wake, Yield
 from veltair.serving.loop.query import Query
 
 
@@ -49,7 +49,7 @@ class Closed:
 
 
 Event = Arrival | BlockEnd | Resized | Woken | Closed
-Command = Allocation | Resize | Wake
+Command = Allocation | Resize | Yield | Wake
 
 
 class Backend(Protocol):
@@ -60,9 +60,10 @@ class Backend(Protocol):
     """
 
     def do(self, command: Command) -> None:
-        """Start a block now, change a running one at its next layer end, or deliver Woken at a time.
+        """Start a block now, change or end a running one at its next layer end, or deliver Woken at a time.
 
-        A change that comes in a block's last layer has no effect, and no event.
+        A change that comes in a block's last layer has no effect, and no event; nor has one of a block that
+        was to yield at the same layer end. A block that is to yield ends at least one layer.
         """
 
     def wait(self) -> Event | None:

@@ -15,11 +15,13 @@ from veltair.serving.loop.policy import (
     Running,
     Snapshot,
     Wake,
+    Yield,
 )
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.loop.queues import PendingQueue, SeenIds, ValuesView
 
 UNFINISHED_REASON = "the run ended first"
+IDLE_WAKES = 10_000  # in a row: no policy has a reason to let queries wait for so many while nothing runs
 
 
 class PolicyError(RuntimeError):
@@ -57,7 +59,9 @@ class Dispatcher:
     """Keeps the state of a run, and checks each answer of a policy, for all policies and backends.
 
     Raises PolicyError, naming the policy, when it gives cores that are not free, names an unknown query,
-    starts layers out of order, or leaves queries waiting while nothing runs and nothing is due.
+    starts layers out of order, yields a query that does not run or yields already, or leaves queries waiting
+    while nothing runs and nothing but wakes is due. No policy can yield for ever: a block ends at least one
+    layer, and each layer of a query ends once.
     """
 
     policy: Policy
@@ -69,6 +73,7 @@ class Dispatcher:
     _running: dict[int, Running] = field(init=False, default_factory=dict)
     _running_view: Sequence[Running] = field(init=False)
     _rejected: list[QueryRecord] = field(init=False, default_factory=list)  # at the last decision
+    _idle_wakes: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.free_cores = self.context.machine.cores
@@ -93,6 +98,7 @@ class Dispatcher:
             else:
                 self._obey(answer, time_s)
                 commands.append(answer)
+        self._check_idle(event)
         return Outcome(commands, [*finished, *self._rejected])
 
     def check_drained(self) -> None:
@@ -123,11 +129,13 @@ class Dispatcher:
                 self._start(command, time_s)
             case Resize():
                 self._resize(command, time_s)
+            case Yield():
+                self._yield(command)
             case Wake():
                 self._check_wake(command, time_s)
             case _:
                 raise PolicyError(
-                    f"{self._name} answered {command!r}; return Allocation, Resize, Rejection or Wake"
+                    f"{self._name} answered {command!r}; return Allocation, Resize, Yield, Rejection or Wake"
                 )
 
     def _reject(self, rejection: Rejection, time_s: float) -> QueryRecord:
@@ -189,6 +197,10 @@ class Dispatcher:
         running = self._running.get(resize.query_id)
         if running is None:
             raise PolicyError(f"{self._name} resizes query {resize.query_id}, which is not running")
+        if running.yields:
+            raise PolicyError(
+                f"{self._name} resizes query {resize.query_id}, which yields; wait for the end of its block"
+            )
         if resize.cores < running.target_cores and running.target_cores > running.cores:
             # The block may have grown already, with its Resized still on the way.
             raise PolicyError(
@@ -203,13 +215,23 @@ class Dispatcher:
             )
         self._update(running, running.cores, resize.cores, versions, time_s)
 
+    def _yield(self, answer: Yield) -> None:
+        running = self._running.get(answer.query_id)
+        if running is None:
+            raise PolicyError(f"{self._name} yields query {answer.query_id}, which is not running")
+        if running.yields:
+            raise PolicyError(
+                f"{self._name} yields query {answer.query_id} twice; a yield cannot be taken back: wait for "
+                "the end of its block"
+            )
+        self._running[answer.query_id] = running._replace(yields=True)
+
     def _update(
         self, before: Running, cores: int, target_cores: int, versions: tuple[int, ...], time_s: float
     ) -> None:
         query, reserved_cores = before.query, before.reserved_cores
-        after = Running(
-            query, before.block, versions, cores, target_cores, before.wanted_cores, before.start_s
-        )
+        wanted_cores, start_s, yields = before.wanted_cores, before.start_s, before.yields
+        after = Running(query, before.block, versions, cores, target_cores, wanted_cores, start_s, yields)
         self._accounts[query.id].charge(reserved_cores, time_s)
         gained = after.reserved_cores - reserved_cores
         if gained > 0:
@@ -240,6 +262,17 @@ class Dispatcher:
         if not wake.time_s > time_s:
             raise PolicyError(
                 f"{self._name} asks at {time_s} s to be woken at {wake.time_s} s; name a later time"
+            )
+
+    def _check_idle(self, event: Event) -> None:
+        is_idle = isinstance(event, Woken) and self._pending and not self._running
+        self._idle_wakes = self._idle_wakes + 1 if is_idle else 0
+        if self._idle_wakes == IDLE_WAKES:
+            oldest = self._pending[0].query
+            raise PolicyError(
+                f"{self._name} waits for ever: {len(self._pending)} queries wait (the oldest is {oldest.id}, "
+                f"a {oldest.model}), nothing runs, and woken {IDLE_WAKES} times in a row it started none; "
+                "allocate cores or reject the query"
             )
 
     def _abandon(self, time_s: float) -> list[QueryRecord]:

@@ -34,7 +34,8 @@ class Running(NamedTuple):
     """A query whose block runs.
 
     `cores` are held, `target_cores` is the count it has from its next layer end on (equal unless a
-    resize is under way). `wanted_cores` is what its allocation named as its need.
+    resize is under way). `wanted_cores` is what its allocation named as its need. `yields` says that it was
+    asked to end at its next layer end.
     """
 
     query: Query
@@ -44,6 +45,7 @@ class Running(NamedTuple):
     target_cores: int
     wanted_cores: int
     start_s: float
+    yields: bool = False
 
     @property
     def reserved_cores(self) -> int:
@@ -113,6 +115,17 @@ class Resize:
 
 
 @dataclass(frozen=True, slots=True)
+class Yield:
+    """End a running block at its next layer end: its query then waits again, with the layers left.
+
+    Its cores are free then. A yield under way cannot be taken back, and its block cannot be resized any more.
+    A block ends at least one layer; in its last layer a yield has no effect.
+    """
+
+    query_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rejection:
     """Give a pending query up. It is a QoS violation, always."""
 
@@ -127,7 +140,7 @@ class Wake:
     time_s: float
 
 
-Answer = Allocation | Resize | Rejection | Wake
+Answer = Allocation | Resize | Yield | Rejection | Wake
 
 
 class Policy(Protocol):

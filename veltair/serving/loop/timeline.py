@@ -18,7 +18,7 @@ from veltair.serving.loop.backend import (
     Resized,
 )
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Context, Resize, Wake
+from veltair.serving.loop.policy import Allocation, Context, Resize, Wake, Yield
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 # A block takes about a kilobyte here and some in each file that is drawn from it, times the cores it had.
@@ -59,12 +59,20 @@ class Resizing:
 
 
 @dataclass(frozen=True, slots=True)
+class Yielding:
+    """The early end of a block before layer `next_layer` of its model: asked for at `asked_s`."""
+
+    asked_s: float
+    next_layer: int
+
+
+@dataclass(frozen=True, slots=True)
 class BlockSpan:
     """One layer block as it ran.
 
     `versions` (one for each layer), `cores` and `wanted_cores` are those of its allocation, `pressure` in
     [0, 1] what a block started then was to meet. `resizes` are those that it adopted. `completed` is False
-    where the run ended first.
+    where the run ended first. `yielding` is None where it was not to yield or did in its last layer.
     """
 
     query: Query
@@ -78,12 +86,20 @@ class BlockSpan:
     tenures: tuple[Tenure, ...]
     resizes: tuple[Resizing, ...]
     completed: bool
+    yielding: Yielding | None = None
 
     def __post_init__(self) -> None:
         if self.end_s < self.start_s:
             raise ValueError(
                 f"BlockSpan of query {self.query.id}: ends at {self.end_s} s, but starts at {self.start_s} s"
             )
+
+    @property
+    def ran(self) -> LayerBlock:
+        """Its layers, but for those that it left when it yielded."""
+        if self.yielding is None:
+            return self.block
+        return LayerBlock(self.block.model, self.block.start, self.yielding.next_layer)
 
     @property
     def in_conflict(self) -> bool:
@@ -149,6 +165,7 @@ class _Open:
     tenures: list[Tenure] = field(default_factory=list)
     resizes: list[Resizing] = field(default_factory=list)
     asked: tuple[float, Resize] | None = None
+    yield_asked_s: float | None = None
 
     def hold(self, cores: Sequence[int], using: int, time_s: float) -> None:
         """Hold exactly these cores from now on, and use at least the first `using` of them."""
@@ -162,11 +179,14 @@ class _Open:
             if index < using:
                 self.used.setdefault(core, max(time_s, begin_s))
 
-    def close(self, time_s: float, completed: bool) -> BlockSpan:
-        """Return the block as it ran until now."""
+    def close(self, time_s: float, next_layer: int | None = None) -> BlockSpan:
+        """Return the block as it ran until now, up to `next_layer`; None: the run ended first."""
         # A worker may have ended it while the dispatcher was still about to give it more cores.
         end_s = max(time_s, self.start_s, *self.held.values(), *self.used.values())
-        given = self.allocation
+        given, yielding = self.allocation, None
+        if next_layer is not None and next_layer < given.block.stop:
+            asked_s = end_s if self.yield_asked_s is None else self.yield_asked_s
+            yielding = Yielding(asked_s, next_layer)
         return BlockSpan(
             self.query,
             given.block,
@@ -178,7 +198,8 @@ class _Open:
             end_s,
             (*self.tenures, *(self._tenure(core, end_s) for core in self.held)),
             tuple(self.resizes),
-            completed,
+            next_layer is not None,
+            yielding,
         )
 
     def _tenure(self, core: int, time_s: float) -> Tenure:
@@ -229,7 +250,7 @@ class Recorder(BackendWrapper):
 
     def timeline(self) -> Timeline:
         """Return what was recorded so far; blocks that still run end at the last event, not completed."""
-        cut = [block.close(self._now_s, completed=False) for block in self._open.values()]
+        cut = [block.close(self._now_s) for block in self._open.values()]
         return Timeline(
             self._machine,
             self._layers,
@@ -260,6 +281,10 @@ class Recorder(BackendWrapper):
                 self._start(command, self._stamp())
             case Resize():
                 self._resize(command, self._stamp())
+            case Yield(query_id=query_id):
+                if (block := self._open.get(query_id)) is not None:
+                    block.yield_asked_s = self._stamp()
+                self._backend.do(command)
             case Wake():
                 self._backend.do(command)
 
@@ -322,7 +347,7 @@ class Recorder(BackendWrapper):
                     self._holdings.release(query_id)
                 self._pending += event.next_layer < self._layers[self._models.pop(query_id)]
                 if (span := self._open.pop(query_id, None)) is not None:
-                    self._spans.append(span.close(event.time_s, completed=True))
+                    self._spans.append(span.close(event.time_s, event.next_layer))
             case Resized():
                 self._adopt(event)
             case Closed():

@@ -66,6 +66,7 @@ class NativeCore:
         weakref.finalize(self, functions.simulator_free, self._handle)
         self._start, self._resize = functions.simulator_start, functions.simulator_resize
         self._advance, self._pin = functions.simulator_advance, functions.simulator_pin
+        self._yield = functions.simulator_yield
         self._pressure, self._clear = functions.simulator_pressure, functions.simulator_clear
         self._nothing, self._block_end = functions.NOTHING, functions.BLOCK_END
         self._state = functions.simulator_state(self._handle)
@@ -144,6 +145,10 @@ class NativeCore:
             rest = LayerBlock(block.model, block.start + first, block.stop)
             self._explain(rest, wanted[first:], cores)
         running.versions = wanted
+
+    def yield_block(self, query_id: int, now_s: float) -> None:
+        """End a running block at a later layer end."""
+        self._yield(self._handle, self._slots[query_id], now_s + self._costs.grant_s)
 
     def advance(self, limit_s: float) -> BlockEnd | Resized | None:
         """Let layers end up to a time, and return the first event that leaves the simulator, if any does."""
@@ -270,6 +275,7 @@ def _settings(
         "scale": contention.scale,
         "resize_cost_s": costs.resize_s,
         "join_cost_s": costs.join_s,
+        "yield_cost_s": costs.yield_s,
         "cache_bytes": list(map(float, CACHE_BYTES)),
         "by_cost_model": cost_model is not None,
         "pinned": contention.pinned,

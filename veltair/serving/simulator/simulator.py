@@ -4,8 +4,9 @@ The model. A block runs layer by layer. How long a layer takes beside others say
 inner loop that re-times layers is `simulator_core.c`, with `python_core.py` as its oracle and where there is
 no gcc. This file deals with what comes in and goes out: the trace, noise, placement, wakes.
 
-The costs of starting a block and of changing its cores are waits before the layer that follows; they are
-neither noisy nor stretched by pressure, and during them the block already presses on the others.
+The costs of starting a block and of changing its cores are waits before the layer that follows, that of
+ending it early one after the layer before; they are neither noisy nor stretched by pressure, and during them
+the block presses on the others: with the layer that follows, or with the one before.
 
 Noise is drawn for all layers of a query (`noise.py`), whatever is decided about it.
 
@@ -29,7 +30,7 @@ from veltair.machine.costs.block_costs import FREE, BlockCosts
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.topology.placement import Holdings, pinned
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized
-from veltair.serving.loop.policy import Allocation, Context, Resize, Wake
+from veltair.serving.loop.policy import Allocation, Context, Resize, Wake, Yield
 from veltair.serving.loop.query import Query
 from veltair.serving.simulator.agenda import Agenda
 from veltair.serving.simulator.native_core import NativeCore
@@ -171,7 +172,7 @@ class Simulator:
         return cores_by_group(holdings.of(block)[:cores], self._groups)
 
     def do(self, command: Command) -> None:
-        """Start a block now, change a running one at its next layer end, or wake at a time.
+        """Start a block now, change or end a running one at its next layer end, or wake at a time.
 
         Raises LookupError for a query that cannot be started or layers that were not profiled so, ValueError
         for more blocks than cores or a time that is past or no number.
@@ -181,6 +182,8 @@ class Simulator:
                 self._start(command)
             case Resize():
                 self._resize(command)
+            case Yield(query_id=query_id):
+                self._core.yield_block(query_id, self._now_s)
             case Wake(time_s=time_s):
                 self._wake_at(time_s)
 
