@@ -61,6 +61,13 @@ class Simulated(Section):
         BlockCost,
         key("time charged to a block that grows, on top of the change; `measured`: as above", "µs"),
     ] = 0.0
+    yield_cost_us: Annotated[
+        BlockCost,
+        key(
+            "time for which a block that yields holds its cores longer than its layer; `measured`: as above",
+            "µs",
+        ),
+    ] = 1.0
     drain_qos: Annotated[
         float,
         key(
