@@ -19,6 +19,7 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "FcfsMin": ("baselines.fcfs_min:FcfsMin", {}),
     "FcfsAll": ("baselines.fcfs_all:FcfsAll", {}),
     "EdfMin": ("baselines.edf_min:EdfMin", {}),
+    "PreemptiveEdf": ("baselines.preemptive_edf:PreemptiveEdf", {}),
     "FixedBlocks": ("baselines.fixed_blocks:FixedBlocks", {"layers": 3}),
     "LayerWise": ("baselines.layer_wise:LayerWise", {}),
     "Planaria": ("baselines.planaria:Planaria", {}),
