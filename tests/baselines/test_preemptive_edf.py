@@ -85,11 +85,10 @@ def test_cores_of_those_that_yield_already_are_waited_for():
 
 
 def test_a_block_in_its_last_layer_is_not_asked_to_yield():
-    # The two layers would take 5 ms together. The one that is left may take 2.5 ms: nothing can be sooner.
-    runs = [running(1, SLOW, 4), running(3, SLOW, 4)]
-    waiting, at_end = [pending(2, FAST)], {1: 1, 3: 1}
-    assert answers(0, waiting, runs, time_s=0.0026, progress=at_end) == []
-    assert answers(0, waiting, runs, time_s=0.0026) == [Yield(1), Yield(3)]
+    # Query 1 ends in 2.5 ms, yield or not; with the cores of query 3 as well another 2.5 ms will do.
+    runs = [running(1, LONG, 4), running(3, LONG, 4)]
+    runs[0] = runs[0]._replace(query=Query(1, "long", 0.001, LONG.qos_s))
+    assert answers(0, [pending(2, FAST)], runs, time_s=0.003, progress={1: 3}) == [Yield(3)]
 
 
 def test_cores_that_one_query_waits_for_go_to_nobody_behind_it():
@@ -133,7 +132,7 @@ def test_a_query_that_is_lost_but_not_to_be_dropped_is_served_all_the_same():
 
 
 def test_blocks_grow_into_cores_that_nobody_waits_for_but_not_those_that_yield():
-    runs = [running(1, SLOW, 2), running(3, SLOW, 2)._replace(yields=True)]
+    runs = [running(3, SLOW, 2)._replace(yields=True), running(1, SLOW, 2)]
     assert answers(4, [], runs, preset="tuned") == [Resize(1, 6)]
     assert answers(4, [], runs) == []
 

@@ -237,7 +237,9 @@ def test_a_block_that_is_to_yield_before_its_model_is_loaded_does_so_after_its_f
     assert script.yielded == []
     loads.end()
     assert (script.started, script.yielded) == ([A, B], [Yield(2)])
-    roomy.do(replace(B, query_id=4))
+    script.events.append(BlockEnd(3.0, 2, 1))
+    roomy.wait()
+    roomy.do(B)
     assert script.yielded == [Yield(2)]
 
 
