@@ -48,7 +48,7 @@ class Timing:
 class Burst:
     """A backend at which all queries arrive before the first block ends; blocks end in the order of starts.
 
-    Each is in its last layer, so a resize has no effect. Time stands still, but for wakes.
+    Each is in its last layer, so resizes and yields have no effect. Time stands still, but for wakes.
     """
 
     def __init__(self, queries: Sequence[Query]) -> None:
