@@ -1,4 +1,5 @@
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,8 @@ IMPURE_MODULES = {
     *("fileinput", "glob", "io", "logging", "mmap", "os", "pathlib", "shutil", "socket", "sqlite3"),  # I/O
     *("subprocess", "sys", "tempfile", "urllib", "json", "pickle", "yaml", "pyarrow", "requests"),
 }
+# All that loop and decisions in C may know of the system.
+PURE_HEADERS = {"math.h", "stdbool.h", "stdint.h", "stdlib.h", "string.h"}
 IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 
@@ -145,6 +148,32 @@ def _compiler_internals(source: str, file: str) -> list[str]:
         for line, name in _imports(source)
         if name.startswith("veltair.compiler") and not name.startswith("veltair.compiler.frontend.model")
     ]
+
+
+def _rank(path: Path) -> tuple[str, int] | None:
+    """Return the package of a file's room and the height of the room in it; None where no contract has it."""
+    *package, room = path.relative_to(ROOT).parts[:3]
+    for each in CONFIGURATION["contracts_options"]:
+        if each["type"] == "layers" and each["containers"] == [".".join(package)]:
+            for height, layer in enumerate(reversed(each["layers"])):
+                if room in layer.split(" | "):
+                    return package[-1], height
+    return None
+
+
+def _upward_includes(source: str, path: Path) -> list[str]:
+    """Return what a C file includes of a room of its package that lies above its own, or beside it."""
+    found = []
+    for name in re.findall(r'^#include "([^"]+)"', source, re.MULTILINE):
+        own, other = _rank(path), _rank((path.parent / name).resolve())
+        same_room = (path.parent / name).resolve().parent == path.parent
+        if own and other and own[0] == other[0] and not same_room and other[1] >= own[1]:
+            found.append(f"{path.name} includes {name}")
+    return found
+
+
+def _system_includes(source: str) -> set[str]:
+    return set(re.findall(r"^#include <([^>]+)>", source, re.MULTILINE))
 
 
 def _broken(graph: ImportGraph) -> list[str]:
@@ -299,3 +328,30 @@ def test_baselines_know_of_the_compiler_only_what_a_model_is(path: Path) -> None
 
 def test_a_baseline_that_reaches_into_the_compiler_is_found() -> None:
     assert len(_compiler_internals("from veltair.compiler import search", "baselines/x.py")) == 1
+
+
+C_FILES = sorted((ROOT / "veltair").rglob("*.[ch]"))
+
+
+@pytest.mark.parametrize("path", C_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_c_files_include_keeps_to_the_arrows(path: Path) -> None:
+    assert _upward_includes(path.read_text(), path) == []
+
+
+@pytest.mark.parametrize("name", ["../simulator/simulator_core.h", "../policies/decisions.h"])
+def test_a_c_file_that_includes_upwards_is_found(name: str) -> None:
+    path = ROOT / "veltair/serving/loop/serving_loop.c"
+    assert _upward_includes(f'#include "{name}"\n', path) == [f"serving_loop.c includes {name}"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in C_FILES if path.parent.name in ("loop", "policies")],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_what_decides_in_c_knows_no_clock_and_no_thread(path: Path) -> None:
+    assert _system_includes(path.read_text()) <= PURE_HEADERS
+
+
+def test_a_clock_in_what_decides_in_c_is_found() -> None:
+    assert not _system_includes("#include <math.h>\n#include <time.h>\n") <= PURE_HEADERS

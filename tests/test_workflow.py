@@ -73,7 +73,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
-    # 2 models; 7 policies on 2 machines in simulation, and all of them measured here together.
+    # 2 models; 8 policies on 2 machines in simulation, and all of them measured here together.
     assert listed(snakemake(checkout, "-n")) == {
         "machine": 1,
         "model": 2,
@@ -81,8 +81,8 @@ def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
         "oracle": 2,
         "profile": 1,
         "derive": 1,
-        "simulate_capacity": 14,
-        "simulate_loads": 14,
+        "simulate_capacity": 16,
+        "simulate_loads": 16,
         "measure": 1,
         "metrics": 1,
         "figures": 1,
@@ -94,7 +94,7 @@ def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
 
 def test_a_validation_records_a_trace_of_each_policy_and_searches_no_rate(checkout: Path) -> None:
     jobs = listed(snakemake(checkout, "-n", "validation"))
-    assert (jobs["validation_trace"], jobs["co_runs"], jobs["validation"]) == (7, 1, 1)
+    assert (jobs["validation_trace"], jobs["co_runs"], jobs["validation"]) == (8, 1, 1)
     assert not jobs.keys() & {"measure", "simulate_capacity"}
 
 
@@ -279,7 +279,7 @@ def test_a_second_file_goes_over_the_first(checkout: Path) -> None:
     files = ("--configfile", CONFIGS / "config.yaml", checkout / "over.yaml")
     jobs = listed(snakemake(checkout, "-n", *files))
     assert "measure" not in jobs
-    assert jobs["simulate_capacity"] == 14
+    assert jobs["simulate_capacity"] == 16
 
 
 FAULTY = """

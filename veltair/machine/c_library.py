@@ -7,7 +7,7 @@ both mean the same bytes is checked at load: a table of what gcc makes of each s
 
 import ctypes
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -111,6 +111,26 @@ class CLibrary:
             raise TypeError(f"{kind.cname} of {self.headers} has no counterpart; pass it by its address")
         sign = "" if int(self.ffi.cast(kind, -1)) < 0 else "u"
         return getattr(ctypes, f"c_{sign}int{8 * self.ffi.sizeof(kind)}")
+
+
+class KeptArrays:
+    """Arrays that C holds addresses of, kept as long as C uses them."""
+
+    def __init__(self, library: CLibrary) -> None:
+        self.library = library
+        self._kept: list[Any] = []
+
+    def pointer(self, values: Any, dtype: Any = np.float64) -> Any:
+        """Return a pointer to the values as a contiguous array of a type."""
+        array = np.ascontiguousarray(values, dtype=dtype)
+        self._kept.append(array)
+        return self.library.pointer(array)
+
+    def structs(self, name: str, values: Sequence[Mapping[str, Any]]) -> Any:
+        """Return an array of structs of a type."""
+        array = self.library.ffi.new(f"{name}[]", list(values))
+        self._kept.append(array)
+        return array
 
 
 def load_library(

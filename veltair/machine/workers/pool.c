@@ -190,6 +190,15 @@ int64_t pool_resize(pool_t *pool, uint64_t token, uint32_t leading, const uint16
     return number;
 }
 
+// Let a running block end at its next layer end. Returns NOT_RUNNING if it has just ended.
+int pool_yield(pool_t *pool, uint64_t token, uint32_t leading) {
+    if (leading >= pool->cores) return NO_CORE;
+    if (atomic_load(&pool->states[leading].token) != token) return NOT_RUNNING;
+    POOL_PAUSE();
+    atomic_store(&pool->workers[leading].yielding, token);
+    return OK;
+}
+
 // Wait for notices, a poke, a signal or the timeout (below 0: none), and return how many notices were read.
 int pool_wait(pool_t *pool, notice_t *notices, int most, int64_t timeout_ns) {
     uint64_t until_ns = timeout_ns < 0 ? UINT64_MAX : now_ns() + (uint64_t)timeout_ns;

@@ -75,6 +75,7 @@ int64_t pool_start(pool_t *pool, uint64_t token, uint64_t query, const call_tabl
                    const void *const *inputs, const void *const *answers);
 int64_t pool_resize(pool_t *pool, uint64_t token, uint32_t leading, const uint16_t *workers, uint32_t cores,
                     const uint8_t *versions);
+int pool_yield(pool_t *pool, uint64_t token, uint32_t leading);
 int pool_wait(pool_t *pool, notice_t *notices, int most, int64_t timeout_ns);
 void pool_poke(pool_t *pool);
 const state_t *pool_states(const pool_t *pool);

@@ -60,6 +60,7 @@ static uint32_t run_layers(worker_t *leader, const block_t *block, notice_t *end
     crash_note_t *note = &leader->pool->notes[leader->index];
     uint64_t began_ns = now_ns();
     for (uint32_t layer = block->start; layer < block->stop; ++layer) {
+        if (end->ended_layers && atomic_load_explicit(&leader->yielding, memory_order_relaxed) == block->token) break;
         atomic_store_explicit(&state->layer_started_ns, began_ns, memory_order_relaxed);
         if (atomic_load_explicit(&leader->pending, memory_order_relaxed)) adopt(leader, block, layer);
         note->layer = layer;
@@ -93,7 +94,7 @@ static void run_block(worker_t *leader) {
     end.code = run_layers(leader, &block, &end);
     if (end.code == KERNEL_FAILED)
         copy_error(leader->error, TEXT_BYTES);
-    else
+    else if (end.ended_layers == block.stop - block.start)
         end.wrong_outputs = count_wrong(pool, &block);
     uint32_t lost = atomic_load(&leader->lost_core);
     if (end.code == OK && lost) {

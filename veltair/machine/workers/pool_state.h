@@ -48,6 +48,7 @@ typedef struct worker {
     _Atomic(uint64_t) assignment;       // number of the grant << 16 | leader + 1, or 0
     _Atomic(uint32_t) is_called;  // `block` is to be run
     _Atomic(grant_t *) pending;   // granted, not yet adopted
+    _Atomic(uint64_t) yielding;   // token of the block that is to end at its next layer end; of no other one, ever
     // A parallel loop: fields of a job are written before its ticket, and not again before all of it is done.
     _Alignas(64) _Atomic(uint64_t) ticket;  // epoch << 24 | tasks << 12 | tasks claimed
     _Atomic(lambda_t) lambda;

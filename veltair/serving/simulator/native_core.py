@@ -14,16 +14,21 @@ from numpy.typing import NDArray
 from veltair.compiler.footprint.traffic import CACHE_BYTES
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.c_build import EXACT_LIBRARY, default_build_dir
-from veltair.machine.c_library import CLayoutError, CLibrary, load_library
+from veltair.machine.c_library import CLayoutError, CLibrary, KeptArrays, load_library
 from veltair.machine.contention.contention import Contention
 from veltair.machine.contention.sharing import CacheGroupShare, pinned_bytes_per_s, use_of
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.cost_model import LayerCostModel, block_bytes_per_s
-from veltair.serving.loop.dispatcher import BlockEnd, Resized
+from veltair.serving.loop.backend import BlockEnd, Resized
 
 SOURCE = Path(__file__).parent / "simulator_core.c"
-LOOP_SOURCE = SOURCE.with_name("serving_loop.c")
-HEADERS = [SOURCE.with_name(name) for name in ("simulator_core.h", "serving_loop.h")]
+_LOOP, _POLICIES = (Path(__file__).parents[1] / room for room in ("loop", "policies"))
+BESIDE = [SOURCE.with_name("simulator_backend.c"), _LOOP / "serving_loop.c", _POLICIES / "decisions.c"]
+HEADERS = [
+    *(_LOOP / name for name in ("view.h", "backend.h", "serving_loop.h")),
+    _POLICIES / "decisions.h",
+    *(SOURCE.with_name(name) for name in ("simulator_core.h", "simulator_backend.h")),
+]
 
 _OK = 0
 _NO_BYTES = (nan,) * len(CACHE_BYTES)
@@ -56,7 +61,6 @@ class NativeCore:
         self._library = library = load(build_dir or default_build_dir())
         functions, self._null = library.functions, library.ffi.NULL
         self._contention = contention
-        self._costs = costs
         self._indices = {name: index for index, name in enumerate(noise)}
         self._arrays = KeptArrays(library)
         settings = _settings(contention, noise, costs, self._arrays)
@@ -66,6 +70,7 @@ class NativeCore:
         weakref.finalize(self, functions.simulator_free, self._handle)
         self._start, self._resize = functions.simulator_start, functions.simulator_resize
         self._advance, self._pin = functions.simulator_advance, functions.simulator_pin
+        self._yield = functions.simulator_yield
         self._pressure, self._clear = functions.simulator_pressure, functions.simulator_clear
         self._nothing, self._block_end = functions.NOTHING, functions.BLOCK_END
         self._state = functions.simulator_state(self._handle)
@@ -79,18 +84,14 @@ class NativeCore:
 
     @property
     def library(self) -> CLibrary:
-        """The compiled library, of simulator_core.c and serving_loop.c."""
+        """The compiled library: the simulator, the loop and the decisions in C."""
         return self._library
 
-    @property
-    def handle(self) -> Any:
-        """The simulator in C's memory, as long as this object lives."""
-        return self._handle
-
-    @property
-    def grant_s(self) -> float:
-        """How long it takes until a running block knows of a resize."""
-        return self._costs.grant_s
+    def backend(self) -> Any:
+        """Return the `backend_t` that the loop in C runs over, as long as this object lives."""
+        backend = self._library.ffi.new("backend_t *")
+        self._library.functions.simulator_backend(self._handle, backend)
+        return backend
 
     @property
     def events(self) -> int:
@@ -139,28 +140,32 @@ class NativeCore:
         block = running.block
         packed = self._null if versions is None else self._packed(block, versions, cores)
         wanted = running.versions if versions is None else versions
-        if self._resize(self._handle, slot, cores, packed, now_s + self._costs.grant_s) != _OK:
+        if self._resize(self._handle, slot, cores, packed, now_s) != _OK:
             first = self._ended[slot] + 1
             rest = LayerBlock(block.model, block.start + first, block.stop)
             self._explain(rest, wanted[first:], cores)
         running.versions = wanted
+
+    def yield_block(self, query_id: int, now_s: float) -> None:
+        """End a running block at a later layer end."""
+        self._yield(self._handle, self._slots[query_id], now_s)
 
     def advance(self, limit_s: float) -> BlockEnd | Resized | None:
         """Let layers end up to a time, and return the first event that leaves the simulator, if any does."""
         what = self._advance(self._handle, limit_s)
         if what == self._nothing:
             return None
-        state = self._state
-        slot = state.slot
+        event = self._state.event
+        slot = event.slot
         running = self._blocks[slot]
         assert running is not None
         query_id = running.query_id
         if what != self._block_end:
-            return Resized(state.time_s, query_id, state.cores)
+            return Resized(event.time_s, query_id, event.cores)
         self._blocks[slot] = None
         del self._slots[query_id]
         self._free.append(slot)
-        return BlockEnd(state.time_s, query_id)
+        return BlockEnd(event.time_s, query_id, event.next_layer)
 
     def pressure(self) -> float:
         """Return the pressure in [0, 1] that a block started now would meet."""
@@ -211,33 +216,13 @@ class _Progress(Mapping[int, int]):
 @lru_cache
 def load(build_dir: Path) -> CLibrary:
     """Return the compiled library, by its headers."""
-    library = load_library(SOURCE, HEADERS, build_dir, EXACT_LIBRARY, beside=[LOOP_SOURCE])
+    library = load_library(SOURCE, HEADERS, build_dir, EXACT_LIBRARY, beside=BESIDE)
     if len(CACHE_BYTES) != library.functions.CACHE_SIZES:
         raise CLayoutError(
-            f"CACHE_SIZES of {HEADERS[0].name} is {library.functions.CACHE_SIZES}, but there are "
+            f"CACHE_SIZES of {SOURCE.stem}.h is {library.functions.CACHE_SIZES}, but there are "
             f"{len(CACHE_BYTES)} CACHE_BYTES; give it that number"
         )
     return library
-
-
-class KeptArrays:
-    """Arrays that C holds addresses of, kept as long as C uses them."""
-
-    def __init__(self, library: CLibrary) -> None:
-        self.library = library
-        self._kept: list[Any] = []
-
-    def pointer(self, values: Any, dtype: Any = np.float64) -> Any:
-        """Return a pointer to the values as a contiguous array of a type."""
-        array = np.ascontiguousarray(values, dtype=dtype)
-        self._kept.append(array)
-        return self.library.pointer(array)
-
-    def structs(self, name: str, values: Sequence[Mapping[str, Any]]) -> Any:
-        """Return an array of structs of a type."""
-        array = self.library.ffi.new(f"{name}[]", list(values))
-        self._kept.append(array)
-        return array
 
 
 def _settings(
@@ -268,8 +253,10 @@ def _settings(
         "fork_s": machine.launch_s + machine.join_s,
         "combine": cost_model.combine if cost_model else 1.0,
         "scale": contention.scale,
+        "grant_s": costs.grant_s,
         "resize_cost_s": costs.resize_s,
         "join_cost_s": costs.join_s,
+        "yield_cost_s": costs.yield_s,
         "cache_bytes": list(map(float, CACHE_BYTES)),
         "by_cost_model": cost_model is not None,
         "pinned": contention.pinned,

@@ -28,8 +28,9 @@ typedef struct {
     uint8_t *versions, *next_versions;
     share_t *groups, *uses;
     int64_t first, layers, group_count, use_count;
-    double limit, next_due_s;
-    int32_t cores, next_cores;  // next_cores 0: no resize is under way
+    double limit, next_due_s, yield_due_s;  // yield_due_s INFINITY: no yield is under way
+    int32_t cores, next_cores;              // next_cores 0: no resize is under way
+    bool is_ending;                         // it yielded, and still holds its cores
 } block_t;
 
 // Its current layer, by index: oldest block first.
@@ -49,6 +50,7 @@ struct simulator {
     state_t state;
     double now_s, next_end_s;
     int64_t next_index, busy_cores, offered_cores;  // offered_cores: how many were busy when layers last made offers
+    int64_t ending;                                 // blocks that are
     bool stale, pins_changed;
     block_t *blocks;
     lane_t *lanes;
@@ -202,6 +204,8 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t
     memcpy(block->next_versions, versions, block->layers);
     block->cores = cores;
     block->next_cores = 0;
+    block->yield_due_s = INFINITY;
+    block->is_ending = false;
     block->limit = of->limits[cores];
     for (int64_t layer = 0; layer < NOISE_AHEAD && layer < block->layers; layer++)
         __builtin_prefetch(model->noise + block->noise[layer]);
@@ -216,8 +220,8 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t
     return OK;
 }
 
-// Change a running block at its first layer end from due_s on. versions (of all its layers) may be NULL: keep them.
-int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_t *versions, double due_s) {
+// Change a running block at its first layer end once it knows. versions (of all its layers) may be NULL: keep them.
+int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_t *versions, double now_s) {
     block_t *block = &sim->blocks[slot];
     int64_t next = sim->ended[slot] + 1;
     const uint8_t *wanted = versions ? versions : block->next_versions;
@@ -226,8 +230,13 @@ int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_
         return NOT_PROFILED;
     if (versions) memcpy(block->next_versions, versions, block->layers);
     block->next_cores = cores;
-    block->next_due_s = due_s;
+    block->next_due_s = now_s + sim->settings.grant_s;
     return OK;
+}
+
+// Let a running block end at its first layer end once it knows.
+void simulator_yield(simulator_t *sim, int32_t slot, double now_s) {
+    sim->blocks[slot].yield_due_s = now_s + sim->settings.grant_s;
 }
 
 static double seconds_at(const settings_t *of, const double *row, double pressure) {
@@ -519,11 +528,18 @@ static void find_next_end(simulator_t *sim) {
         sim->next_index++;
 }
 
+// Whatever the others do, a block that is ending ends when it does.
+static void keep_ends(simulator_t *sim) {
+    for (int64_t index = 0; index < sim->state.running; index++)
+        if (block_at(sim, index)->is_ending) sim->numbers[MET][index] = sim->numbers[CONDITION][index];
+}
+
 static void retime(simulator_t *sim) {
     if (sim->settings.by_cost_model)
         retime_by_cost_model(sim);
     else
         retime_by_table(sim);
+    if (sim->ending) keep_ends(sim);
     meet(sim);
     find_next_end(sim);
     sim->stale = sim->pins_changed = false;
@@ -541,8 +557,10 @@ static void retime_one(simulator_t *sim, int64_t index) {
     sim->stale = false;
 }
 
-static int end_block(simulator_t *sim, int64_t index, block_t *block) {
+static event_kind_t end_block(simulator_t *sim, int64_t index, block_t *block) {
+    sim->state.event.next_layer = block->first + sim->ended[sim->state.event.slot];
     sim->busy_cores -= block->cores;
+    sim->ending -= block->is_ending;
     count_group_cores(sim, block, -1);
     block->group_count = 0;
     sim->state.running--;
@@ -556,7 +574,16 @@ static int end_block(simulator_t *sim, int64_t index, block_t *block) {
     return BLOCK_END;
 }
 
-static int adopt(simulator_t *sim, int64_t index, block_t *block) {
+static event_kind_t yield(simulator_t *sim, int64_t index, block_t *block) {
+    if (sim->settings.yield_cost_s == 0.0) return end_block(sim, index, block);
+    block->is_ending = true;
+    sim->ending++;
+    sim->numbers[END_S][index] = sim->now_s + sim->settings.yield_cost_s;
+    return NOTHING;
+}
+
+static event_kind_t adopt(simulator_t *sim, int64_t index, block_t *block) {
+    sim->state.event.cores = block->next_cores;
     double cost_s = block->next_cores != block->cores ? sim->settings.resize_cost_s : 0.0;
     if (block->next_cores > block->cores) cost_s += sim->settings.join_cost_s;
     sim->busy_cores += block->next_cores - block->cores;
@@ -568,19 +595,18 @@ static int adopt(simulator_t *sim, int64_t index, block_t *block) {
     return RESIZED;
 }
 
-static int end_layer(simulator_t *sim) {
+static event_kind_t end_layer(simulator_t *sim) {
     int32_t slot = sim->lanes[sim->next_index].slot;
     block_t *block = &sim->blocks[slot];
-    sim->state.events++;
     sim->now_s = sim->next_end_s;
     sim->stale = true;
-    sim->state.time_s = sim->now_s;
-    sim->state.slot = slot;
+    sim->state.event.time_s = sim->now_s;
+    sim->state.event.slot = slot;
+    if (block->is_ending) return end_block(sim, sim->next_index, block);
+    sim->state.events++;
     if (++sim->ended[slot] == block->layers) return end_block(sim, sim->next_index, block);
-    if (block->next_cores && block->next_due_s <= sim->now_s) {
-        sim->state.cores = block->next_cores;
-        return adopt(sim, sim->next_index, block);
-    }
+    if (block->yield_due_s <= sim->now_s) return yield(sim, sim->next_index, block);
+    if (block->next_cores && block->next_due_s <= sim->now_s) return adopt(sim, sim->next_index, block);
     int64_t index = sim->next_index;
     double dram = sim->numbers[DRAM][index], l3 = sim->numbers[L3][index];
     enter_layer(sim, index, sim->now_s);
@@ -589,14 +615,16 @@ static int end_layer(simulator_t *sim) {
     return NOTHING;
 }
 
-// Let layers end up to limit_s, and return at the first event that leaves the simulator: its time, slot and cores
-// are in the state then.
-int simulator_advance(simulator_t *sim, double limit_s) {
+// Let layers end up to limit_s, and return at the first event that leaves the simulator, which is in the state then.
+event_kind_t simulator_advance(simulator_t *sim, double limit_s) {
     for (;;) {
         if (sim->stale) retime(sim);
         if (!(sim->next_end_s <= limit_s) || !sim->state.running) return NOTHING;
-        int what = end_layer(sim);
-        if (what != NOTHING) return what;
+        event_kind_t kind = end_layer(sim);
+        if (kind != NOTHING) {
+            sim->state.event.kind = kind;
+            return kind;
+        }
     }
 }
 
@@ -625,6 +653,6 @@ void simulator_clear(simulator_t *sim) {
         count_group_cores(sim, block, -1);
         block->group_count = 0;
     }
-    sim->state.running = sim->busy_cores = 0;
+    sim->state.running = sim->busy_cores = sim->ending = 0;
     sim->stale = true;
 }

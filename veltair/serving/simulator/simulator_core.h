@@ -5,9 +5,9 @@
 
 #include <stdint.h>
 
-enum { CACHE_SIZES = 8 };            // how many sizes of veltair.compiler.footprint.traffic.CACHE_BYTES there are
-enum { OK = 0, NOT_PROFILED = -1 };  // what simulator_start() and simulator_resize() return
-typedef enum { NOTHING, BLOCK_END, RESIZED } simulator_event_t;  // what simulator_advance() returns
+#include "../loop/backend.h"
+
+enum { CACHE_SIZES = 8 };  // how many sizes of veltair.compiler.footprint.traffic.CACHE_BYTES there are
 
 // The cost model of one version of a layer: veltair.machine.costs.cost_model.LayerCostModel.
 typedef struct {
@@ -31,16 +31,15 @@ typedef struct {
     const int32_t *count_indices;                         // by number of cores; -1 if not profiled
     int64_t level_count, count_count, cores, cores_per_group, groups, resources, most_layers;
     double l3_bytes, total_l3_bytes, fork_s, combine, scale;
-    double resize_cost_s, join_cost_s;
+    double grant_s, resize_cost_s, join_cost_s, yield_cost_s;
     double cache_bytes[CACHE_SIZES];
     int32_t by_cost_model, pinned;
 } settings_t;
 
-// The last event: time, slot and cores. events: layer ends so far; running: blocks.
+// event: the last one. events: layer ends so far; running: blocks.
 typedef struct {
-    double time_s;
+    event_t event;
     int64_t events, running;
-    int32_t slot, cores;
 } state_t;
 
 typedef struct simulator simulator_t;
@@ -53,8 +52,9 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t
                     const uint8_t *versions, const char *noise, double now_s);
 void simulator_pin(simulator_t *sim, int32_t slot, int32_t group_count, const int32_t *groups, const int32_t *counts,
                    int32_t use_count, const int32_t *resources, const double *parts, double limit);
-int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_t *versions, double due_s);
-int simulator_advance(simulator_t *sim, double limit_s);
+int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_t *versions, double now_s);
+void simulator_yield(simulator_t *sim, int32_t slot, double now_s);
+event_kind_t simulator_advance(simulator_t *sim, double limit_s);
 double simulator_pressure(simulator_t *sim);
 void simulator_clear(simulator_t *sim);
 

@@ -1,4 +1,4 @@
-// Accounting of a simulated run, as dispatcher.py does it: queue, held cores, records.
+// Accounting of a run, as dispatcher.py does it: queue, held cores, records.
 
 #ifndef LOOP_ACCOUNTING_H
 #define LOOP_ACCOUNTING_H
@@ -6,9 +6,9 @@
 #include "loop_state.h"
 
 static void leave_queue(loop_t *loop, account_t *account) {
-    *(account->older ? &account->older->newer : &loop->oldest) = account->newer;
+    *(account->older ? &account->older->newer : &loop->view.oldest) = account->newer;
     *(account->newer ? &account->newer->older : &loop->newest) = account->older;
-    loop->state.waiting--;
+    loop->view.waiting--;
 }
 
 static bool is_older(const account_t *one, const account_t *other) {
@@ -19,15 +19,15 @@ static bool is_older(const account_t *one, const account_t *other) {
 static void join_queue(loop_t *loop, account_t *account) {
     account_t *older = loop->newest, *newer = NULL;
     if (older && !is_older(older, account)) {
-        for (newer = loop->oldest; is_older(newer, account);)
+        for (newer = loop->view.oldest; is_older(newer, account);)
             newer = newer->newer;
         older = newer->older;
     }
     account->older = older;
     account->newer = newer;
-    *(older ? &older->newer : &loop->oldest) = account;
+    *(older ? &older->newer : &loop->view.oldest) = account;
     *(newer ? &newer->older : &loop->newest) = account;
-    loop->state.waiting++;
+    loop->view.waiting++;
 }
 
 static void charge(account_t *account, int32_t cores, double time_s) {
@@ -37,10 +37,10 @@ static void charge(account_t *account, int32_t cores, double time_s) {
 
 static void set_cores(loop_t *loop, account_t *account, int32_t cores, int32_t target_cores) {
     int32_t before = reserved_cores(account);
-    charge(account, before, loop->now_s);
+    charge(account, before, loop->view.now_s);
     account->cores = cores;
     account->target_cores = target_cores;
-    loop->state.free_cores -= reserved_cores(account) - before;
+    loop->view.free_cores -= reserved_cores(account) - before;
 }
 
 static int close_account(loop_t *loop, account_t *account, int32_t ending, double slack_s, double least_s) {
@@ -49,8 +49,8 @@ static int close_account(loop_t *loop, account_t *account, int32_t ending, doubl
         return NO_MEMORY;
     state->records = loop->records;
     loop->records[state->record_count++] = (record_t){
-        .start_s = isnan(account->start_s) ? loop->now_s : account->start_s,
-        .end_s = loop->now_s,
+        .start_s = isnan(account->start_s) ? loop->view.now_s : account->start_s,
+        .end_s = loop->view.now_s,
         .core_s = account->core_s,
         .slack_s = slack_s,
         .least_s = least_s,
@@ -76,45 +76,47 @@ static int admit_next(loop_t *loop) {
         .deadline_s = batch->arrivals_s[at] + batch->targets_s[at],
         .start_s = NAN,
         .model = batch->models[at],
+        .noise = account->noise,
     };
     memcpy(account->noise, batch->noise + at * most_layers, most_layers * sizeof *account->noise);
     join_queue(loop, account);
     return OK;
 }
 
-static int finish_block(loop_t *loop, int32_t slot) {
-    account_t *account = loop->by_slot[slot];
+// Free the cores of a block that ended; its query is served, or waits with the layers that are left.
+static int finish_block(loop_t *loop, const event_t *event) {
+    view_t *view = &loop->view;
+    account_t *account = loop->by_slot[event->slot];
     int32_t cores = reserved_cores(account);
-    charge(account, cores, loop->now_s);
-    loop->state.free_cores += cores;
-    loop->free_slots[loop->free_slot_count++] = slot;
+    charge(account, cores, view->now_s);
+    view->free_cores += cores;
+    loop->free_slots[loop->free_slot_count++] = event->slot;
     int64_t index = 0;
-    while (loop->running[index] != account)
+    while (view->running[index] != account)
         index++;
-    size_t after = --loop->running_count - index;
-    memmove(&loop->running[index], &loop->running[index + 1], after * sizeof *loop->running);
-    account->next_layer = account->stop;
-    if (account->stop == loop->plan.models[account->model].layers)
-        return close_account(loop, account, SERVED, 0.0, 0.0);
+    size_t after = --view->running_count - index;
+    memmove(&view->running[index], &view->running[index + 1], after * sizeof *view->running);
+    account->next_layer = event->next_layer;
+    if (account->next_layer == loop->run.layers[account->model]) return close_account(loop, account, SERVED, 0.0, 0.0);
     join_queue(loop, account);
     return OK;
 }
 
 static int abandon(loop_t *loop) {
-    loop->now_s = loop->run.close_s;
-    while (loop->oldest) {
-        account_t *account = loop->oldest;
+    loop->view.now_s = loop->run.close_s;
+    while (loop->view.oldest) {
+        account_t *account = loop->view.oldest;
         leave_queue(loop, account);
         if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK) return NO_MEMORY;
     }
-    for (int64_t index = 0; index < loop->running_count; index++) {
-        account_t *account = loop->running[index];
-        charge(account, reserved_cores(account), loop->now_s);
+    for (int64_t index = 0; index < loop->view.running_count; index++) {
+        account_t *account = loop->view.running[index];
+        charge(account, reserved_cores(account), loop->view.now_s);
         if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK) return NO_MEMORY;
     }
-    loop->running_count = 0;
+    loop->view.running_count = 0;
     loop->closed = true;
-    simulator_clear(loop->sim);
+    loop->backend.clear(loop->backend.self);
     return OK;
 }
 

@@ -1,71 +1,60 @@
-// The loop of a simulated run in C: the accounting of dispatcher.py and the decisions of policies with a native spec.
+// The loop of a run in C: the accounting of dispatcher.py over any backend, with any decider.
 //
-// It does what serve(), Dispatcher and the policies do, the same operations on doubles in the same order, so that both
-// give the same records to the last bit. Python owns all tables. The loop returns to Python for what only Python
-// has: the next arrivals with their noise, a block that was never formed before, the cores of a pinned block, errors of
-// the pressure sensor, and to hand over records; called again, it goes on where it was. A decision that lacked a block
-// is made again from the start: its commands are applied only when all are known.
+// It does what serve() and Dispatcher do, the same operations on doubles in the same order, so that both give the same
+// records to the last bit. The loop returns to its caller for what only that has: the next arrivals with their noise,
+// what a decider lacks, the cores of a pinned block, errors of the pressure sensor, and to hand over records; called
+// again, it goes on where it was. A decision that lacked something is made again from the start: its commands are
+// applied only when all are known.
 
-#include "loop_blocks.h"
 #include "loop_accounting.h"
-#include "loop_shares.h"
 #include "loop_state.h"
 
 void loop_free(loop_t *loop) {
     if (!loop) return;
     for (int64_t slab = 0; slab < loop->slab_count; slab++)
         free(loop->slabs[slab]);
-    void *parts[] = {loop->by_slot,
-                     loop->running,
-                     loop->waiting,
-                     loop->merged,
-                     loop->keys,
-                     loop->free_slots,
-                     loop->slabs,
-                     loop->commands,
-                     loop->records,
-                     loop->rows,
-                     loop->bests,
-                     loop->count_indices,
-                     loop->present,
-                     loop->slacks_s,
-                     loop->claims,
-                     loop->shares,
-                     loop->needs,
-                     loop->formed.rows,
-                     loop->formed.budgets_s,
-                     loop->formed.needs,
-                     loop->formed.lengths,
-                     loop->formed.before,
-                     loop};
+    void *parts[] = {
+        loop->by_slot, loop->view.running, loop->free_slots, loop->slabs, loop->commands.items, loop->records, loop};
     for (size_t part = 0; part < sizeof parts / sizeof *parts; part++)
         free(parts[part]);
 }
 
-// Return a loop over a simulator on which nothing runs, or NULL without memory.
-loop_t *loop_new(simulator_t *sim, const plan_t *plan, const run_t *run) {
+// Return the pressure as the policy reads it. It is computed at most once an event, at the first use.
+static double sensed_pressure(void *run) {
+    loop_t *loop = run;
+    if (loop->pressure_known) return loop->pressure;
+    double sensed = loop->backend.pressure(loop->backend.self);
+    if (loop->run.is_noisy) {
+        sensed = sensed + loop->run.sigma * loop->error;
+        sensed = sensed > 0.0 ? sensed : 0.0;
+        sensed = sensed < 1.0 ? sensed : 1.0;
+    }
+    loop->pressure = sensed;
+    loop->pressure_known = true;
+    return sensed;
+}
+
+// Return a loop over a backend on which nothing runs, or NULL without memory.
+loop_t *loop_new(const backend_t *backend, const decider_t *decider, const run_t *run) {
     loop_t *loop = calloc(1, sizeof *loop);
     if (!loop) return NULL;
-    int64_t cores = plan->cores;
-    loop->sim = sim;
-    loop->plan = *plan;
+    int64_t cores = run->cores;
+    loop->backend = *backend;
+    loop->decider = *decider;
     loop->run = *run;
     loop->by_slot = calloc(cores, sizeof *loop->by_slot);
-    loop->running = calloc(cores, sizeof *loop->running);
     loop->free_slots = calloc(cores, sizeof *loop->free_slots);
-    loop->count_indices = calloc(cores + 1, sizeof *loop->count_indices);
-    if (!loop->by_slot || !loop->running || !loop->free_slots || !loop->count_indices) {
+    account_t **running = calloc(cores, sizeof *running);
+    loop->view = (view_t){.free_cores = cores, .running = running, .ended = backend->ended};
+    loop->view.pressure = sensed_pressure;
+    loop->view.run = loop;
+    if (!loop->by_slot || !loop->free_slots || !running) {
         loop_free(loop);
         return NULL;
     }
     for (int64_t slot = 0; slot < cores; slot++)
         loop->free_slots[slot] = cores - 1 - slot;
     loop->free_slot_count = cores;
-    for (int64_t count = 0; count <= cores; count++)
-        loop->count_indices[count] = -1;
-    for (int64_t index = 0; index < plan->count_count; index++)
-        loop->count_indices[plan->counts[index]] = index;
-    loop->state.free_cores = cores;
     return loop;
 }
 
@@ -86,16 +75,9 @@ void loop_add_errors(loop_t *loop, const double *errors, int64_t count) {
 void loop_take_records(loop_t *loop) { loop->state.record_count = 0; }
 
 static int decide(loop_t *loop) {
-    loop->command_count = loop->applied = 0;
+    loop->commands.count = loop->applied = 0;
     loop->pressure_known = false;
-    switch (loop->plan.kind) {
-    case ALL_CORES:
-        return decide_all_cores(loop);
-    case SHARES:
-        return decide_shares(loop);
-    default:
-        return decide_blocks(loop);
-    }
+    return loop->decider.decide(loop->decider.self, &loop->view, &loop->commands);
 }
 
 static int need_pinning(loop_t *loop, const account_t *account, int32_t cores, int32_t change) {
@@ -106,56 +88,49 @@ static int need_pinning(loop_t *loop, const account_t *account, int32_t cores, i
     return NEED_PINNING;
 }
 
-static int start(loop_t *loop, const command_t *command) {
+static void start(loop_t *loop, const command_t *command) {
+    view_t *view = &loop->view;
     account_t *account = command->account;
     int32_t slot = loop->free_slots[--loop->free_slot_count];
     leave_queue(loop, account);
-    loop->by_slot[slot] = loop->running[loop->running_count++] = account;
+    loop->by_slot[slot] = view->running[view->running_count++] = account;
     account->slot = slot;
     account->first = account->next_layer;
     account->stop = command->stop;
     account->cores = account->target_cores = command->cores;
     account->wanted_cores = command->wanted;
     account->versions = command->versions;
-    account->start_s = isnan(account->start_s) ? loop->now_s : account->start_s;
-    account->held_since_s = loop->now_s;
+    account->start_s = isnan(account->start_s) ? view->now_s : account->start_s;
+    account->held_since_s = view->now_s;
     account->blocks++;
     account->conflicts += command->cores < command->wanted;
-    loop->state.free_cores -= command->cores;
-    int what = simulator_start(loop->sim, slot, account->model, account->first, account->stop, account->cores,
-                               account->versions, (const char *)account->noise, loop->now_s);
-    return what == OK ? need_pinning(loop, account, account->cores, HOLD) : what;
+    view->free_cores -= command->cores;
 }
 
-static int resize(loop_t *loop, const command_t *command) {
+static void resize(loop_t *loop, const command_t *command) {
     account_t *account = command->account;
     set_cores(loop, account, account->cores, command->cores);
     account->versions = command->versions ? command->versions : account->versions;
-    double due_s = loop->now_s + loop->run.grant_s;
-    int what = simulator_resize(loop->sim, account->slot, command->cores, command->versions, due_s);
-    return what == OK ? need_pinning(loop, account, command->cores, RESERVE) : what;
 }
 
 static int apply(loop_t *loop, const command_t *command) {
     account_t *account = command->account;
-    switch (command->kind) {
-    case START:
-        return start(loop, command);
-    case RESIZE:
-        return resize(loop, command);
-    default:
+    if (command->kind == REJECT) {
         leave_queue(loop, account);
         return close_account(loop, account, REJECTED, command->slack_s, command->least_s);
     }
+    bool starts = command->kind == START;
+    (starts ? start : resize)(loop, command);
+    int what = loop->backend.act(loop->backend.self, command, loop->view.now_s);
+    return what == OK ? need_pinning(loop, account, command->cores, starts ? HOLD : RESERVE) : what;
 }
 
-static int take_event(loop_t *loop, int what) {
-    const state_t *event = simulator_state(loop->sim);
+static int take_event(loop_t *loop, const event_t *event) {
     account_t *account = loop->by_slot[event->slot];
-    loop->now_s = event->time_s;
-    if (what == BLOCK_END) {
+    loop->view.now_s = event->time_s;
+    if (event->kind == BLOCK_END) {
         int pinning = need_pinning(loop, account, 0, RELEASE);
-        int ended = finish_block(loop, event->slot);
+        int ended = finish_block(loop, event);
         return ended == OK ? pinning : ended;
     }
     set_cores(loop, account, event->cores, account->target_cores);
@@ -173,19 +148,22 @@ static int wait_for_event(loop_t *loop) {
     }
     bool more = loop->arrived < loop->run.queries;
     double due_s = more ? loop->arrivals.arrivals_s[loop->arrived_of_batch] : INFINITY, close_s = loop->run.close_s;
-    int what = simulator_advance(loop->sim, due_s < close_s ? due_s : close_s);
-    if (what != NOTHING) return take_event(loop, what);
+    event_t event;
+    if (loop->backend.advance(loop->backend.self, due_s < close_s ? due_s : close_s, &event) != NOTHING)
+        return take_event(loop, &event);
     if (due_s <= close_s) {
-        loop->now_s = due_s;
+        loop->view.now_s = due_s;
         return admit_next(loop);
     }
-    if (!loop->running_count) return DONE;
+    if (!loop->view.running_count) return DONE;
     int closed = abandon(loop);
     return closed == OK ? DONE : closed;
 }
 
 static int stop_at_end(loop_t *loop, int what) {
-    loop->state.oldest = loop->oldest ? loop->oldest->index : -1;
+    loop->state.oldest = loop->view.oldest ? loop->view.oldest->index : -1;
+    loop->state.waiting = loop->view.waiting;
+    loop->state.free_cores = loop->view.free_cores;
     return what;
 }
 
@@ -207,8 +185,8 @@ int loop_run(loop_t *loop) {
             loop->phase = APPLYING;
             break;
         default:
-            while (loop->applied < loop->command_count) {
-                what = apply(loop, &loop->commands[loop->applied++]);
+            while (loop->applied < loop->commands.count) {
+                what = apply(loop, &loop->commands.items[loop->applied++]);
                 if (what != OK) return what;
             }
             loop->phase = WAITING_FOR_EVENT;

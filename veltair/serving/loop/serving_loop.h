@@ -1,0 +1,56 @@
+// The loop of a run: what Python gives it, what Python reads, and its functions.
+
+#ifndef SERVING_LOOP_H
+#define SERVING_LOOP_H
+
+#include "backend.h"
+
+// Of the Python enums of the same names: Ending, CoreChange.
+typedef enum { SERVED, REJECTED, UNFINISHED } ending_t;
+typedef enum { HOLD, RESERVE, ADOPT, RELEASE } core_change_t;
+
+// layers: how many each model has. close_s: when the run is cut off. sigma: of the error of the pressure sensor
+// (pressure_sensor.py), where it has one.
+typedef struct {
+    const int32_t *layers;
+    int64_t queries, most_layers;
+    double close_s, sigma;
+    int32_t cores, pinned, is_noisy;
+} run_t;
+
+// A batch of the trace in order of arrival, noise being a row of most_layers for each query.
+typedef struct {
+    const int64_t *ids;
+    const int32_t *models;
+    const double *arrivals_s, *targets_s;
+    const uint32_t *noise;
+    int64_t count;
+} arrivals_t;
+
+// slack_s and least_s say why a query was rejected; index is its index in the trace.
+typedef struct {
+    double start_s, end_s, core_s, slack_s, least_s;
+    int64_t index;
+    ending_t ending;
+    int32_t blocks, conflicts;
+} record_t;
+
+// oldest: the index in the trace of the query that waits longest. slot, cores, change: the block whose cores change.
+typedef struct {
+    const record_t *records;
+    int64_t record_count, waiting, oldest;
+    int32_t free_cores, slot, cores;
+    core_change_t change;
+} loop_state_t;
+
+typedef struct loop loop_t;
+
+loop_t *loop_new(const backend_t *backend, const decider_t *decider, const run_t *run);
+void loop_free(loop_t *loop);
+loop_state_t *loop_state(loop_t *loop);
+int loop_run(loop_t *loop);
+void loop_add_arrivals(loop_t *loop, const arrivals_t *arrivals);
+void loop_add_errors(loop_t *loop, const double *errors, int64_t count);
+void loop_take_records(loop_t *loop);
+
+#endif
