@@ -117,7 +117,7 @@ def test_the_smoke_run_only_simulates(checkout: Path, tmp_path: Path) -> None:
 
 def test_the_paper_s_run_searches_and_measures_four_workloads(checkout: Path) -> None:
     jobs = listed(snakemake(checkout, "-n", "--configfile", CONFIGS / "paper.yaml"))
-    assert (jobs["search"], jobs["measure"], jobs["simulate_capacity"]) == (1, 4, 48)
+    assert (jobs["search"], jobs["measure"], jobs["simulate_capacity"]) == (1, 4, 56)
 
 
 SERVED = {"small": 1, "large": 1}
