@@ -109,7 +109,7 @@ def test_a_profile_is_written_as_tables_with_its_provenance(
     tables = read_tables(tmp_path / "costs")
     assert tables.machine == make_machine(4)
     assert tables.costs.cores == (1, 2, 4)
-    assert tables.block_costs == BlockCosts(0.5, 0.0, 0.0, 0.0, {"tiny": 0.5})
+    assert tables.block_costs == BlockCosts(0.5, starts_s={"tiny": 0.5})
     assert [layer.macs for layer in tables.layers["tiny"]] == [
         layer.macs for layer in tiny_loaded.plan.layers
     ]

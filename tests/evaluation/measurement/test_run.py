@@ -376,11 +376,11 @@ def test_a_loadgen_that_dies_is_a_loadgen_error(
 
 
 def test_an_engine_serves_one_policy_after_another_and_none_leaves_anything_to_the_next(
-    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_of(scenario, models, seconds=0.2)
     rejecting = replace(study, policy="RejectAll", make=RejectAll)
-    made = count_instances(models["tiny"])
+    made = count_instances(monkeypatch)
     with open_engine(study) as engine:
         before, slots = made(), [Slot(number, 0.5, QPS, seed) for number, seed in enumerate((5, 6, 5))]
         served = [
@@ -400,15 +400,16 @@ def test_an_engine_serves_one_policy_after_another_and_none_leaves_anything_to_t
     assert [row["tenant"] for one in served for row in one.verdicts] == ["tiny"] * 3
 
 
-def count_instances(model: LoadedModel) -> Callable[[], int]:
-    """Return what tells how many instances of a model were made since."""
-    counted, made = [0], model.instance
+def count_instances(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Return what tells how many instances of models were made since."""
+    counted, make = [0], LoadedModel.instance
 
-    def instance() -> Any:
+    def instance(model: LoadedModel) -> Any:
         counted[0] += 1
-        return made()
+        return make(model)
 
-    model.instance = instance  # type: ignore[method-assign]
+    # Of the class: models are shared by all tests, and one that was patched itself would keep an attribute.
+    monkeypatch.setattr(LoadedModel, "instance", instance)
     return lambda: counted[0]
 
 

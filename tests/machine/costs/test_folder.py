@@ -68,7 +68,7 @@ def test_samples_of_blocks_are_read_back_with_their_tables(tmp_path: Path) -> No
     read = read_tables(tmp_path)
     assert read.block_samples is not None
     pd.testing.assert_frame_equal(read.block_samples, samples)
-    assert read.block_costs == BlockCosts(0.5, 0.0, 0.0, 0.0, {"net": 0.5})
+    assert read.block_costs == BlockCosts(0.5, starts_s={"net": 0.5})
     assert table_files(tmp_path) == [tmp_path / COSTS, tmp_path / BLOCKS]
 
 

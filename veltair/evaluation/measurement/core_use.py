@@ -5,6 +5,7 @@ neither idle nor taken by the run itself, LoadGen's process included, others use
 """
 
 import os
+import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,8 +67,9 @@ class CoreTimes:
 
 def core_times(cores: Sequence[int]) -> CoreTimes:
     """Return the times up to now of some cores; NaN for what the system does not tell."""
-    spent = os.times()
-    own_s = time.process_time() + spent.children_user + spent.children_system
+    # Not os.times(), which counts in ticks and cuts them off.
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own_s = time.process_time() + spent.ru_utime + spent.ru_stime
     try:
         text = STAT.read_text(encoding="ascii", errors="replace")
     except OSError:
