@@ -83,11 +83,12 @@ def test_metrics_have_targets_of_every_machine_once(config: Config, tables: Path
 def measured(config: Config, runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a measured workload: simulated runs, as an engine would have served them.
 
-    Each policy was asked in two rounds at two rates, of which one was left out of the second round.
+    Each policy was asked in two rounds at two rates, of which one was left out of the second round; the last
+    policy of the configuration first, as the drawn order may have it.
     """
     folder, frames = tmp_path_factory.mktemp("measured") / "mix", []
     slots = [(0, 0.3, 11, True), (0, 0.6, 12, True), (1, 0.3, 13, True), (1, 0.6, 14, False)]
-    for run in runs:
+    for run in reversed(runs):
         records = read_records(run / RECORDS)
         one = records[(records["qps"] == records["qps"].min()) & (records["seed"] == 1)]
         for _, share, seed, kept in slots:
@@ -122,6 +123,15 @@ def test_measured_runs_get_curves_capacities_and_ratios_beside_the_simulated_one
     rates = read_csv(tmp_path / "rates.csv")
     assert len(rates[rates["backend"] == "engine"]) == 6
     assert read_csv(tmp_path / CAPACITY).equals(read_csv(metrics / CAPACITY))
+
+
+def test_measured_policies_come_in_the_order_of_the_configuration(
+    config: Config, tables: Path, measured: Path, tmp_path: Path
+) -> None:
+    write_metrics(config, [tables], [], [measured], tmp_path)
+    for name in ("curves.csv", "measured_capacity.csv"):
+        named = list(dict.fromkeys(read_csv(tmp_path / name)["policy"]))
+        assert named == [policy for policy in config.policies if policy in named] != named[::-1]
 
 
 def test_the_summary_has_a_section_of_measured_runs_first(

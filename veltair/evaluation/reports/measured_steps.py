@@ -33,7 +33,7 @@ def measured_tables(
     """
     records = pd.concat([read_records(run / RECORDS) for run in runs], ignore_index=True)
     slots = pd.concat([read_csv(run / SLOTS) for run in runs], ignore_index=True)
-    counts = slot_counts(records, slots)
+    counts = _in_order(slot_counts(records, slots), list(config.policies))
     shares = dict(zip(counts["qps"], counts["share"], strict=True))
     seed, host = config.measured.seed, read_tables(tables)
     curves, capacities, ratios = [], [], []
@@ -49,3 +49,9 @@ def measured_tables(
         MEASURED_RATIOS: pd.DataFrame(ratios, columns=list(RATIO_COLUMNS)),
         SLOTS: slots,
     }
+
+
+def _in_order(counts: pd.DataFrame, policies: Sequence[str]) -> pd.DataFrame:
+    """Return rows by policy, as the configuration names them: slots were measured in a drawn order."""
+    numbers = {name: number for number, name in enumerate(policies)}
+    return counts.sort_values("policy", key=lambda names: names.astype(str).map(numbers), kind="stable")
