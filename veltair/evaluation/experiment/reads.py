@@ -111,9 +111,10 @@ def validation_keys(config: Config) -> list[Key]:
 
 def metrics_keys(config: Config, machines: Iterable[str]) -> list[Key]:
     """Return the keys of the metrics of all runs."""
-    seed: list[Key] = [("measured", "seed")] if config.measured.enabled else []
+    # Of measured runs: what intervals are drawn with, and the order in which policies are named.
+    measured: list[Key] = [("measured", "seed"), ("policies",)] if config.measured.enabled else []
     return [
         *assumption_keys(machines),
         *(("models",), ("workloads",), ("qos",), ("study", "enabled")),
-        *seed,
+        *measured,
     ]
