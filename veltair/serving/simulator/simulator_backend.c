@@ -12,15 +12,17 @@ static int act(void *self, const command_t *command, double now_s) {
     const account_t *account = command->account;
     if (command->kind == START)
         return simulator_start(self, account->slot, account->model, account->first, account->stop, account->cores,
-                               account->versions, (const char *)account->noise, now_s);
+                               account->versions, account->own, now_s);
     return simulator_resize(self, account->slot, command->cores, command->versions, now_s);
 }
 
 static double pressure(void *self) { return simulator_pressure(self); }
 
+static const int32_t *ended(void *self) { return simulator_ended(self); }
+
 static void clear(void *self) { simulator_clear(self); }
 
 // Describe a simulator on which nothing runs to a loop.
 void simulator_backend(simulator_t *sim, backend_t *backend) {
-    *backend = (backend_t){sim, advance, act, pressure, simulator_ended(sim), clear};
+    *backend = (backend_t){sim, advance, act, pressure, ended, clear};
 }
