@@ -164,8 +164,8 @@ static void on_notice(const pool_t *pool, const notice_t *notice, running_t *blo
         if (notice->number == block->number) free_others(block, block->cores, pool->cores);
         return;
     }
-    EXPECT(notice->code == OK || (notice->code == KERNEL_FAILED && block->fails));
-    EXPECT(notice->code != OK || (notice->ended_layers == block->layers));
+    EXPECT(notice->code == NO_FAULT || (notice->code == KERNEL_FAILED && block->fails));
+    EXPECT(notice->code != NO_FAULT || (notice->ended_layers == block->layers));
     block->is_running = false;
     block->query->is_idle = true;
     free_others(block, 0, pool->cores);
