@@ -123,7 +123,7 @@ def test_a_whole_number_serves_where_a_number_is_asked_for() -> None:
     assert _parsed(_set("models.net.qos_ms", 15)).models["net"].qos_ms == 15.0
 
 
-@pytest.mark.parametrize("name", ["start", "resize", "grant", "join"])
+@pytest.mark.parametrize("name", ["start", "resize", "grant", "join", "yield"])
 def test_a_cost_of_blocks_is_a_number_or_the_measured_one(name: str) -> None:
     key = f"{name}_cost_us"
     for value in (0, 12.5, "measured"):

@@ -89,7 +89,7 @@ AFTER_PROFILE = {
 }
 
 LINES = {
-    "loop": ("veltair/serving/loop/dispatcher.py", "stop = running.block.stop"),
+    "loop": ("veltair/serving/loop/dispatcher.py", "next_layer = running.block, event.next_layer"),
     "base class of Planaria": ("veltair/serving/policies/elastic.py", "def allocate(self"),
     "base class of FcfsMin": ("baselines/fixed_blocks.py", "def allocate(self"),
     "C of Planaria": ("veltair/serving/policies/core_shares.c", "#include"),

@@ -73,7 +73,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
-    # 2 models; 6 policies on 2 machines in simulation, and measured here.
+    # 2 models; 8 policies on 2 machines in simulation, and measured here.
     assert listed(snakemake(checkout, "-n")) == {
         "machine": 1,
         "model": 2,
@@ -81,9 +81,9 @@ def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
         "oracle": 2,
         "profile": 1,
         "derive": 1,
-        "simulate_capacity": 14,
-        "simulate_loads": 14,
-        "measure": 7,
+        "simulate_capacity": 16,
+        "simulate_loads": 16,
+        "measure": 8,
         "metrics": 1,
         "figures": 1,
         "version_study": 1,
@@ -94,7 +94,7 @@ def test_the_default_run_has_every_kind_of_job(checkout: Path) -> None:
 
 def test_a_validation_records_a_trace_of_each_policy_and_searches_no_rate(checkout: Path) -> None:
     jobs = listed(snakemake(checkout, "-n", "validation"))
-    assert (jobs["validation_trace"], jobs["co_runs"], jobs["validation"]) == (7, 1, 1)
+    assert (jobs["validation_trace"], jobs["co_runs"], jobs["validation"]) == (8, 1, 1)
     assert not jobs.keys() & {"measure", "simulate_capacity"}
 
 
@@ -117,7 +117,7 @@ def test_the_smoke_run_only_simulates(checkout: Path, tmp_path: Path) -> None:
 
 def test_the_paper_s_run_searches_and_measures_four_workloads(checkout: Path) -> None:
     jobs = listed(snakemake(checkout, "-n", "--configfile", CONFIGS / "paper.yaml"))
-    assert (jobs["search"], jobs["measure"], jobs["simulate_capacity"]) == (1, 24, 48)
+    assert (jobs["search"], jobs["measure"], jobs["simulate_capacity"]) == (1, 28, 56)
 
 
 SERVED = {"small": 1, "large": 1}
@@ -279,7 +279,7 @@ def test_a_second_file_goes_over_the_first(checkout: Path) -> None:
     files = ("--configfile", CONFIGS / "config.yaml", checkout / "over.yaml")
     jobs = listed(snakemake(checkout, "-n", *files))
     assert "measure" not in jobs
-    assert jobs["simulate_capacity"] == 14
+    assert jobs["simulate_capacity"] == 16
 
 
 FAULTY = """

@@ -10,17 +10,19 @@ import pandas as pd
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.topology import Machine
-from veltair.serving.loop.dispatcher import (
-    Arrival,
-    BlockEnd,
-    Closed,
-    Dispatcher,
-    Event,
-    Resized,
-    Woken,
-    serve,
+from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized, Woken
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.policy import (
+    Allocation,
+    Context,
+    Pending,
+    Policy,
+    Resize,
+    Running,
+    Snapshot,
+    Wake,
+    Yield,
 )
-from veltair.serving.loop.policy import Allocation, Context, Pending, Policy, Resize, Running, Snapshot
 from veltair.serving.loop.query import Query, QueryRecord
 
 
@@ -135,24 +137,27 @@ class FakeBackend:
         self._due: list[tuple[float, int, int, Event | int]] = []
         self._blocks: dict[int, Allocation] = {}
         self._resizes: dict[int, Resize] = {}
+        self._yields: set[int] = set()
         self._progress: dict[int, int] = {}
         for query in queries:
             self._push(query.arrival_s, 1, Arrival(query.arrival_s, query))
         if close_s is not None:
             self._push(close_s, 3, Closed(close_s))
 
-    def start(self, allocation: Allocation) -> None:
-        self._blocks[allocation.query_id] = allocation
-        self._progress[allocation.query_id] = 0
-        self._run_layer(allocation.query_id)
-
-    def resize(self, resize: Resize) -> None:
-        before = self._resizes.get(resize.query_id)
-        versions = resize.versions or (before.versions if before else None)
-        self._resizes[resize.query_id] = Resize(resize.query_id, resize.cores, versions)
-
-    def wake_at(self, time_s: float) -> None:
-        self._push(time_s, 2, Woken(time_s))
+    def do(self, command: Command) -> None:
+        match command:
+            case Allocation(query_id=query_id):
+                self._blocks[query_id] = command
+                self._progress[query_id] = 0
+                self._run_layer(query_id)
+            case Resize(query_id=query_id):
+                before = self._resizes.get(query_id)
+                versions = command.versions or (before.versions if before else None)
+                self._resizes[query_id] = Resize(query_id, command.cores, versions)
+            case Yield(query_id=query_id):
+                self._yields.add(query_id)
+            case Wake(time_s=time_s):
+                self._push(time_s, 2, Woken(time_s))
 
     def wait(self) -> Event | None:
         while self._due:
@@ -186,9 +191,10 @@ class FakeBackend:
         allocation = self._blocks[query_id]
         self._progress[query_id] += 1
         resize = self._resizes.pop(query_id, None)
-        if self._progress[query_id] == len(allocation.block):
-            del self._blocks[query_id], self._progress[query_id]
-            return BlockEnd(self._now_s, query_id)
+        if self._progress[query_id] == len(allocation.block) or query_id in self._yields:
+            self._yields.discard(query_id)
+            del self._blocks[query_id]
+            return BlockEnd(self._now_s, query_id, allocation.block.start + self._progress.pop(query_id))
         if resize is not None:
             versions = resize.versions or allocation.versions
             self._blocks[query_id] = Allocation(query_id, allocation.block, versions, resize.cores)

@@ -95,6 +95,7 @@ class FakePool:
         self.blocks: dict[int, BlockRun] = {}
         self.adopted: dict[int, Grant] = {}
         self.notices: list[Notice] = []
+        self.yielding: set[int] = set()
 
     def bind(self, runnable: Runnable, name: str) -> QueryBuffers:
         """Return a query's buffers as blocks name them."""
@@ -109,6 +110,10 @@ class FakePool:
     def resize(self, block: BlockRun, grant: Grant) -> None:
         """Grant a running block other cores."""
         block.grant = grant
+
+    def yield_block(self, block: BlockRun) -> None:
+        """Let a block end at its next layer end."""
+        self.yielding.add(block.query_id)
 
     def wait(self, timeout_s: float | None) -> Sequence[Notice]:
         """Return what has happened."""
@@ -136,7 +141,8 @@ class FakePool:
         block = self.blocks[query_id]
         ended = self.ended_layers(block) + 1
         block.buffers.ended_layers = ended  # type: ignore[attr-defined]
-        if ended == block.stop - block.start:
+        if ended == block.stop - block.start or query_id in self.yielding:
+            self.yielding.discard(query_id)
             del self.blocks[query_id], self.adopted[query_id]
             self.notices.append(Ended(block, None, ended, time.monotonic(), 0.0015 * ended, 0))
         elif block.grant is not self.adopted[query_id]:

@@ -9,7 +9,8 @@ import pandas as pd
 from tests.support.builders import FakeBackend, random_context
 from veltair.compiler.frontend.model import Model
 from veltair.machine.costs.table import CostTable
-from veltair.serving.loop.dispatcher import BlockEnd, Closed, Dispatcher, Event, Resized, serve
+from veltair.serving.loop.backend import BlockEnd, Closed, Command, Event, Resized
+from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Context, Policy, Resize
 from veltair.serving.loop.query import Query, QueryRecord
 
@@ -18,6 +19,7 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "FcfsMin": ("baselines.fcfs_min:FcfsMin", {}),
     "FcfsAll": ("baselines.fcfs_all:FcfsAll", {}),
     "EdfMin": ("baselines.edf_min:EdfMin", {}),
+    "PreemptiveEdf": ("baselines.preemptive_edf:PreemptiveEdf", {}),
     "FixedBlocks": ("baselines.fixed_blocks:FixedBlocks", {"layers": 3}),
     "LayerWise": ("baselines.layer_wise:LayerWise", {}),
     "Planaria": ("baselines.planaria:Planaria", {}),
@@ -79,13 +81,13 @@ class Auditor(FakeBackend):
         self._since_s = 0.0
         self._all_cores = context.machine.cores
 
-    def start(self, allocation: Allocation) -> None:
-        super().start(allocation)
-        self._hold(allocation.query_id, allocation.cores, allocation.cores)
-
-    def resize(self, resize: Resize) -> None:
-        super().resize(resize)
-        self._hold(resize.query_id, self._held[resize.query_id][0], resize.cores)
+    def do(self, command: Command) -> None:
+        super().do(command)
+        match command:
+            case Allocation(query_id=query_id, cores=cores):
+                self._hold(query_id, cores, cores)
+            case Resize(query_id=query_id, cores=cores):
+                self._hold(query_id, self._held[query_id][0], cores)
 
     def wait(self) -> Event | None:
         event = super().wait()

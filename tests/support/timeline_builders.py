@@ -22,6 +22,7 @@ from veltair.serving.loop.policy import (
     Running,
     Snapshot,
     Wake,
+    Yield,
 )
 from veltair.serving.loop.query import QueryRecord
 from veltair.serving.loop.timeline import LIMIT, Recorder, Timeline, serve_recorded
@@ -51,7 +52,7 @@ def server_context(cores: int) -> Context:
 
 @dataclass
 class Whimsical:
-    """Answers with anything that is allowed, as its generator draws: blocks, resizes, rejections, wakes."""
+    """Answers with all that is allowed, at random: blocks, resizes, yields, rejections, wakes."""
 
     context: Context
     rng: np.random.Generator
@@ -66,7 +67,9 @@ class Whimsical:
                 answers.append(Rejection(pending.query.id, "whim"))
             elif self.free and self.rng.random() < 0.7:
                 answers.append(self._start(pending.query.id, pending.query.model, pending.next_layer))
-        answers += [resize for run in snapshot.running if (resize := self._resize(run)) is not None]
+        for run in snapshot.running:
+            if not run.yields:
+                answers += self._change(run)
         return [*answers, Wake(snapshot.time_s + 0.01)] if snapshot.pending else answers
 
     def _start(self, query_id: int, model: str, first: int) -> Allocation:
@@ -76,13 +79,14 @@ class Whimsical:
         versions = tuple(self.rng.integers(2, size=stop - first).tolist())
         return Allocation(query_id, LayerBlock(model, first, stop), versions, cores, max(cores, wanted))
 
-    def _resize(self, run: Running) -> Resize | None:
+    def _change(self, run: Running) -> list[Answer]:
+        yields: list[Answer] = [Yield(run.query.id)] if self.rng.random() < 0.2 else []
         if self.rng.random() < 0.5 or run.target_cores > run.cores:
-            return None
+            return yields
         cores = int(self.rng.integers(1, run.reserved_cores + self.free + 1))
         self.free -= max(0, cores - run.reserved_cores)
         versions = tuple(self.rng.integers(2, size=len(run.block)).tolist())
-        return Resize(run.query.id, cores, versions if self.rng.random() < 0.5 else None)
+        return [Resize(run.query.id, cores, versions if self.rng.random() < 0.5 else None), *yields]
 
 
 def recorded_run(
@@ -106,7 +110,7 @@ def recorded_run(
         context,
         noise_batches(arrivals, context, rng),
         drain_s=drain_s,
-        costs=BlockCosts(start_s=2.0**-14, resize_s=2.0**-15),
+        costs=BlockCosts(start_s=2.0**-14, resize_s=2.0**-15, yield_s=2.0**-16),
     )
     recorder = Recorder(simulator, context, placement, limit=limit)
     records = list(serve_recorded(Dispatcher(Whimsical(context, rng), context), recorder))

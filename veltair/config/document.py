@@ -15,7 +15,7 @@ INTRODUCTION = """\
 
 | file | what it runs |
 |---|---|
-| `config.yaml` | the default of `make`: two models, seven policies, measured here and simulated |
+| `config.yaml` | the default of `make`: two models, eight policies, measured here and simulated |
 | `many_core.yaml` | `make many-core`, also part of `make`: a many-core machine, reduced to minutes |
 | `paper_sim.yaml` | given after it, `make paper-sim`: the same study under the full protocol, hours |
 | `smoke.yaml` | `make smoke`: simulation only, from shipped cost tables, equal to the last bit |

@@ -61,6 +61,14 @@ class Simulated(Section):
         BlockCost,
         key("time charged to a block that grows, on top of the change; `measured`: as above", "µs"),
     ] = 0.0
+    # Of two pinned cores 0.2 µs were measured; more workers take longer to let go.
+    yield_cost_us: Annotated[
+        BlockCost,
+        key(
+            "time for which a block that yields holds its cores longer than its layer; `measured`: as above",
+            "µs",
+        ),
+    ] = 1.0
     drain_qos: Annotated[
         float,
         key(

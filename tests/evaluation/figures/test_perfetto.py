@@ -1,5 +1,6 @@
 import json
 from collections import defaultdict
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,15 @@ from veltair.compiler.frontend.model import LayerBlock
 from veltair.evaluation.figures.perfetto import CORES, RUN, layers_text, trace, trace_json, versions_text
 from veltair.evaluation.metrics.records import Run
 from veltair.serving.loop.query import Query
-from veltair.serving.loop.timeline import BlockSpan, GivenUp, Resizing, StateSample, Tenure, Timeline
+from veltair.serving.loop.timeline import (
+    BlockSpan,
+    GivenUp,
+    Resizing,
+    StateSample,
+    Tenure,
+    Timeline,
+    Yielding,
+)
 
 NAME = Run("simulator", "server", False, "mix", "Planaria", 123.456, 7)
 REQUIRED = {
@@ -81,6 +90,15 @@ def test_the_first_slice_of_a_block_tells_all_about_it_and_the_others_where_that
         "resize 1": {"asked ms": 1250.0, "adopted ms": 1500.0, "cores": 2, "versions": "2-4: v0, 5: v1"},
     }
     assert [other["args"] for other in others] == 2 * [{"query": 3, "all about it": "core 0"}]
+
+
+def test_a_block_that_yielded_shows_the_layers_that_it_ran_and_names_those_left() -> None:
+    timeline = one_block()
+    span = replace(timeline.spans[0], yielding=Yielding(1.75, 4))
+    first, *_ = events(one_block(spans=(span,)), "X")
+    assert (first["name"], first["args"]["layers"]) == ("q3 large 2-3", "2-3 of 8")
+    assert first["args"]["versions"] == "2-3: v1"
+    assert first["args"]["yielded"] == {"asked ms": 1750.0, "layers left": "4-5"}
 
 
 def test_pressure_and_waiting_queries_are_counters_of_the_run() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -27,6 +29,10 @@ def rectangles(figure: Figure) -> list[Rectangle]:
 
 def caption(figure: Figure) -> str:
     return " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_the_rectangles_cover_exactly_the_time_that_blocks_held_cores(timeline: Timeline) -> None:
@@ -59,6 +65,18 @@ def test_rows_are_named_by_core_on_a_small_machine_and_by_cache_group_on_a_large
 def test_the_caption_says_what_the_limit_left_out() -> None:
     cut, _ = recorded_run(1, cores=8, limit=5)
     assert f"{cut.left_out['blocks']} blocks" in caption(draw(cut)).split("left out")[1]
+
+
+def test_the_end_of_a_block_that_yielded_is_a_thick_edge_that_the_legend_names(timeline: Timeline) -> None:
+    yielded = [span for span in timeline.spans if span.yielding]
+    assert yielded
+    figure = draw(timeline)
+    edges_ms = {line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linewidth() == 2.5}
+    assert edges_ms == {1e3 * span.end_s for span in yielded}
+    assert f"{len(yielded)} yielded to others before their last layer" in caption(figure)
+    assert "yielded" in legend(figure)
+    none = replace(timeline, spans=tuple(span for span in timeline.spans if not span.yielding))
+    assert "yielded" not in [*legend(draw(none)), caption(draw(none))]
 
 
 def test_models_differ_in_grey_and_in_their_hatch(timeline: Timeline) -> None:

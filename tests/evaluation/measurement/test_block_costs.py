@@ -10,7 +10,16 @@ from tests.support.engine_builders import FakeBuffers
 from tests.support.pool_builders import python_room
 from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.measurement.block_costs import Starts, add_starts, sample_blocks
-from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, GROW, SHRINK, START, block_costs
+from veltair.machine.costs.block_costs import (
+    COLUMNS,
+    FIRST_LAYER,
+    GRANT,
+    GROW,
+    SHRINK,
+    START,
+    YIELD,
+    block_costs,
+)
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS as COST_COLUMNS
 from veltair.machine.costs.table import CostTable
@@ -68,25 +77,26 @@ def test_a_model_has_samples_of_every_kind(
     monkeypatch.setattr("veltair.evaluation.measurement.block_costs.STARTS", 8)
     monkeypatch.setattr("veltair.evaluation.measurement.block_costs.GRANTS", 3)
     monkeypatch.setattr("veltair.evaluation.measurement.block_costs.RESIZES", 5)
+    monkeypatch.setattr("veltair.evaluation.measurement.block_costs.YIELDS", 100)
     # Queries of microseconds run when another one arrives only if many arrive.
     monkeypatch.setattr("veltair.evaluation.measurement.block_costs.GRANT_GAP_S", 1e-5)
     found = sample_blocks(tiny_tables(tiny_loaded, CORES), {"tiny": tiny_loaded}, launch)
     assert tuple(found.columns) == COLUMNS
     counts = found.groupby(["cost", "cores"]).size().to_dict()
-    # Of six layers the first and the last make no sample. Layers of microseconds end before they are resized.
+    # Of six layers the first and the last make no sample. Layers of microseconds end before they are changed.
     starts = {(kind, cores): 8 for kind in (START, FIRST_LAYER) for cores in {1, len(CORES)}}
     assert counts.items() >= starts.items()
     if len(CORES) > 1:
-        assert counts.keys() - starts.keys() <= {(kind, 2) for kind in (GRANT, SHRINK, GROW)}
+        assert counts.keys() - starts.keys() <= {(kind, 2) for kind in (GRANT, SHRINK, GROW, YIELD)}
         assert counts[GRANT, 2] == 3
     assert np.isfinite(found["seconds"]).all()
     assert block_costs(found).start_s > 0
 
 
-def test_on_one_core_only_starts_are_sampled(
+def test_on_one_core_only_starts_and_yields_are_sampled(
     tiny_loaded: LoadedModel, c_build: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("veltair.evaluation.measurement.block_costs.STARTS", 8)
     tables = tiny_tables(tiny_loaded, CORES[:1])
     found = sample_blocks(tables, {"tiny": tiny_loaded}, partial(NativePool, build_dir=c_build))
-    assert set(found["cost"]) == {START, FIRST_LAYER}
+    assert set(found["cost"]) - {YIELD} == {START, FIRST_LAYER}

@@ -72,16 +72,17 @@ def test_times_of_the_configuration_become_seconds() -> None:
     assert (settings.costs.start_s, settings.costs.resize_s) == pytest.approx((20e-6, 5e-6))
 
 
-MEASURED = {f"{name}_cost_us": "measured" for name in ("start", "resize", "grant", "join")}
+MEASURED = {f"{name}_cost_us": "measured" for name in ("start", "resize", "grant", "join", "yield")}
 
 
 def test_costs_of_blocks_are_those_of_the_tables_where_the_configuration_asks_for_the_measured_ones() -> None:
     rows = [("start", "small", 4, 0, 0.4), ("grant", "small", 4, 0, 0.3)]
-    rows += [("shrink", "small", 4, 0, 0.2), ("grow", "small", 4, 0, 0.3)]
+    rows += [("shrink", "small", 4, 0, 0.2), ("grow", "small", 4, 0, 0.3), ("yield", "small", 4, 0, 0.1)]
     known = replace(make_tables(), block_samples=pd.DataFrame(rows, columns=list(COLUMNS)))
     settings = simulation_settings(make_config(simulated=SIMULATED | MEASURED), known)
     assert (settings.costs.start_s, settings.costs.resize_s) == (0.4, 0.2)
     assert (settings.costs.grant_s, settings.costs.join_s) == (0.3, pytest.approx(0.1))
+    assert settings.costs.yield_s == 0.1
 
 
 def test_costs_of_blocks_that_nobody_measured_are_the_defaults_of_their_keys() -> None:

@@ -8,6 +8,7 @@ from veltair.machine.costs.block_costs import (
     GROW,
     SHRINK,
     START,
+    YIELD,
     BlockCosts,
     block_costs,
 )
@@ -24,8 +25,10 @@ def samples(**seconds: tuple[float, ...]) -> pd.DataFrame:
 
 
 def test_a_cost_is_the_median_of_its_samples() -> None:
-    found = block_costs(samples(**{START: (1.0, 2.0, 9.0), GRANT: (0.5,), SHRINK: (0.125,), GROW: (0.375,)}))
-    assert found == BlockCosts(2.0, 0.125, grant_s=0.5, join_s=0.25, starts_s={"net": 2.0})
+    seconds = {START: (1.0, 2.0, 9.0), GRANT: (0.5,), SHRINK: (0.125,), GROW: (0.375,), YIELD: (0.0625,)}
+    assert block_costs(samples(**seconds)) == BlockCosts(
+        2.0, 0.125, grant_s=0.5, join_s=0.25, yield_s=0.0625, starts_s={"net": 2.0}
+    )
 
 
 def test_a_start_costs_what_its_first_layer_takes_longer_too() -> None:
@@ -46,16 +49,16 @@ def test_each_model_has_a_start_of_its_own() -> None:
 
 
 def test_medians_below_0_are_noise() -> None:
-    found = block_costs(samples(**{START: (1.0,), FIRST_LAYER: (-0.5,), SHRINK: (-1.0,), GROW: (-2.0,)}))
-    assert found == BlockCosts(1.0, 0.0, grant_s=0.0, join_s=0.0, starts_s={"net": 1.0})
+    below = dict.fromkeys((FIRST_LAYER, GRANT, SHRINK, GROW, YIELD), (-0.5,))
+    assert block_costs(samples(**{START: (1.0,)}, **below)) == BlockCosts(1.0, starts_s={"net": 1.0})
 
 
 def test_cores_join_for_nothing_where_a_growth_costs_no_more_than_another_change() -> None:
     assert block_costs(samples(**{START: (1.0,), SHRINK: (0.5,), GROW: (0.4,)})).join_s == 0.0
 
 
-def test_on_one_core_changes_cost_nothing() -> None:
-    assert block_costs(samples(**{START: (1.0,)})) == BlockCosts(1.0, 0.0, 0.0, 0.0, {"net": 1.0})
+def test_changes_and_yields_that_were_not_measured_cost_nothing() -> None:
+    assert block_costs(samples(**{START: (1.0,)})) == BlockCosts(1.0, starts_s={"net": 1.0})
 
 
 def test_samples_without_a_start_are_refused() -> None:
@@ -68,4 +71,6 @@ def test_costs_are_finite_and_not_negative(value: float) -> None:
     with pytest.raises(ValueError, match="join_s is"):
         BlockCosts(0.0, 0.0, 0.0, value)
     with pytest.raises(ValueError, match="net is"):
-        BlockCosts(0.0, 0.0, 0.0, 0.0, {"net": value})
+        BlockCosts(starts_s={"net": value})
+    with pytest.raises(ValueError, match="yield_s is"):
+        BlockCosts(yield_s=value)

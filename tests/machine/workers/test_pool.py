@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,12 +166,15 @@ def test_a_block_without_a_sample_leaves_its_room_alone(pool: WorkerPool) -> Non
 class Held:
     """A block of three layers whose first one waits until `go`."""
 
-    def __init__(self, pool: WorkerPool, layers: int = 3) -> None:
+    def __init__(
+        self, pool: WorkerPool, layers: int = 3, outputs: Sequence[Any] = (), check: Sample | None = None
+    ) -> None:
         self.pool = pool
         self.started, self.go = threading.Event(), threading.Event()
         self.seen: list[str] = []
         later = [[(self.seen.append, (f"{n} v{v}",)) for v in range(2)] for n in range(1, layers)]
-        self.block = block_of(pool, Room([[(self.first, ())] * 2, *later]), ONE)
+        room = Room([[(self.first, ())] * 2, *later], outputs=outputs)
+        self.block = block_of(pool, room, ONE, check=check)
         pool.run(self.block)
         assert self.started.wait(TIMEOUT_S)
 
@@ -227,6 +231,50 @@ def test_a_grant_during_the_last_layer_is_not_told(pool: WorkerPool) -> None:
     held.go.set()
     assert kinds(notices(pool, 1)) == ["ended"]
     assert run_kernels(pool, lambda: None, cores=ONE).error is None
+
+
+def test_a_block_that_yields_ends_at_its_next_layer_end_and_is_not_compared(pool: WorkerPool) -> None:
+    wrong = Sample((), (np.ones(1, np.float32),))
+    held = Held(pool, outputs=[np.zeros(1, np.float32)], check=wrong)
+    pool.yield_block(held.block)
+    held.go.set()
+    (ended,) = notices(pool, 1)
+    assert isinstance(ended, Ended) and (ended.error, ended.ended_layers) == (None, 1)
+    assert (held.seen, ended.wrong_outputs) == ([], 0)
+
+
+def test_a_yield_during_the_last_layer_changes_nothing(pool: WorkerPool) -> None:
+    wrong = Sample((), (np.ones(1, np.float32),))
+    held = Held(pool, layers=1, outputs=[np.zeros(1, np.float32)], check=wrong)
+    pool.yield_block(held.block)
+    held.go.set()
+    (ended,) = notices(pool, 1)
+    assert isinstance(ended, Ended) and (ended.ended_layers, ended.wrong_outputs) == (1, 1)
+
+
+def test_a_yield_that_comes_too_late_does_not_end_the_next_block(pool: WorkerPool) -> None:
+    held = Held(pool, layers=1)
+    pool.yield_block(held.block)
+    held.go.set()
+    notices(pool, 1)
+    assert run_kernels(pool, *[lambda: None] * 3, cores=ONE).ended_layers == 3
+
+
+def test_a_block_that_is_to_yield_as_it_starts_ends_one_layer(pool: WorkerPool) -> None:
+    block = block_of(pool, python_room(*[lambda: time.sleep(0.05)] * 3), ONE)
+    pool.run(block)
+    pool.yield_block(block)
+    (ended,) = notices(pool, 1)
+    assert isinstance(ended, Ended) and ended.ended_layers == 1
+
+
+def test_a_block_that_yields_adopts_no_grant(pool: WorkerPool) -> None:
+    held = Held(pool)
+    pool.resize(held.block, Grant(TWO, (0, 0, 0)))
+    pool.yield_block(held.block)
+    held.go.set()
+    assert kinds(notices(pool, 1)) == ["ended"]
+    assert run_kernels(pool, *[lambda: None] * 3, cores=ONE).ended_layers == 3
 
 
 def test_progress_is_seen_while_a_block_runs(pool: WorkerPool) -> None:

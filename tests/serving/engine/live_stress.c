@@ -202,7 +202,8 @@ static void *count_completions(void *argument) {
 typedef struct {
     int64_t arrived, ended, blocks, resizes, yields, rejected;
     int64_t holder[MOST_WORKERS];
-    int32_t *next_layer;
+    int64_t made[MODELS], at_work[MODELS], most_at_work[MODELS];  // buffers, and queries that have begun
+    int32_t *next_layer, *model;
     bool is_over;
     uint64_t randomness;
 } seen_t;
@@ -230,14 +231,22 @@ static void check_end(seen_t *seen, const entry_t *entry) {
     forget_cores(seen, entry->id);
 }
 
+static void begin_query(seen_t *seen, const entry_t *entry) {
+    int64_t *at_work = &seen->at_work[entry->model], *most = &seen->most_at_work[entry->model];
+    *at_work += entry->first == 0;
+    *most = *at_work > *most ? *at_work : *most;
+}
+
 static void check_entry(seen_t *seen, live_t *live, const entry_t *entry) {
     switch (entry->kind) {
     case ARRIVED:
         seen->arrived++;
+        seen->model[entry->id] = entry->model;
         break;
     case BLOCK_STARTED:
         EXPECT(entry->first == seen->next_layer[entry->id]);
         seen->blocks++;
+        begin_query(seen, entry);
         hold_cores(seen, entry);
         break;
     case BLOCK_RESIZED:
@@ -256,10 +265,12 @@ static void check_entry(seen_t *seen, live_t *live, const entry_t *entry) {
         break;
     case QUERY_ENDED:
         seen->ended++;
+        seen->at_work[seen->model[entry->id]] -= entry->number > 0;
         seen->rejected += entry->code == REJECTED;
         break;
     case BUFFERS_LACK:
         usleep(chance(&seen->randomness, 500));
+        EXPECT(++seen->made[entry->model] <= seen->most_at_work[entry->model]);  // none is lost
         live_add_buffers(live, entry->model, make_buffers(entry->model));
         break;
     case OVER:
@@ -339,7 +350,9 @@ int main(int count, char **words) {
     pthread_create(&threads[0], NULL, send_queries, &sent);
     pthread_create(&threads[1], NULL, bring_queries, &brought);
     pthread_create(&threads[2], NULL, count_completions, &completions);
-    seen_t seen = {.next_layer = calloc((size_t)queries, sizeof(int32_t)), .randomness = seed + 3};
+    seen_t seen = {.made = {1, 1}, .randomness = seed + 3};
+    seen.next_layer = calloc((size_t)queries, sizeof *seen.next_layer);
+    seen.model = calloc((size_t)queries, sizeof *seen.model);
     for (int core = 0; core < MOST_WORKERS; ++core)
         seen.holder[core] = -1;
     while (seen.arrived < queries) {
@@ -369,6 +382,7 @@ int main(int count, char **words) {
     }
     free(completions.told);
     free(seen.next_layer);
+    free(seen.model);
     close(channels[0]);
     close(channels[1]);
     return 0;

@@ -25,18 +25,9 @@ from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Grant, Launch
 from veltair.serving.engine import watchdog
 from veltair.serving.engine.engine import Engine, EngineError, Sample
-from veltair.serving.loop.dispatcher import (
-    Arrival,
-    BlockEnd,
-    Closed,
-    Dispatcher,
-    Event,
-    PolicyError,
-    Resized,
-    Woken,
-    serve,
-)
-from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot, Wake
+from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Event, Resized, Woken
+from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
+from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot, Wake, Yield
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.policies.presets import make_policy
 
@@ -87,11 +78,11 @@ class Fake:
             self.engine.arrive(query_id, 0, time.monotonic())
             assert isinstance(self.event(), Arrival)
         versions = (0,) * (self.layers - first)
-        self.engine.start(Allocation(query_id, LayerBlock("net", first, self.layers), versions, cores))
+        self.engine.do(Allocation(query_id, LayerBlock("net", first, self.layers), versions, cores))
 
     def event(self) -> Event | None:
         """Return the event that is there; Woken where there is none."""
-        self.engine.wake_at(0.0)
+        self.engine.do(Wake(0.0))
         return self.engine.wait()
 
     def end(self, query_id: int) -> None:
@@ -138,7 +129,7 @@ def run(engine: Engine, policy: Any, context: Context, samples: list[int]) -> li
 def test_a_shrink_frees_cores_once_the_block_has_adopted_it() -> None:
     fake = Fake()
     fake.start(1, 4)
-    fake.engine.resize(Resize(1, 1))
+    fake.engine.do(Resize(1, 1))
     assert fake.free() == 0
     fake.pool.end_layer(1)
     assert fake.free() == 0
@@ -154,7 +145,7 @@ def test_a_shrink_frees_cores_once_the_block_has_adopted_it() -> None:
 def test_a_growth_takes_its_cores_at_once_and_is_told_when_adopted() -> None:
     fake = Fake()
     fake.start(1, 1)
-    fake.engine.resize(Resize(1, 3))
+    fake.engine.do(Resize(1, 3))
     assert fake.free() == 1
     assert len(fake.pool.adopted[1].cores) == 1
     fake.pool.end_layer(1)
@@ -168,7 +159,7 @@ def test_a_growth_takes_its_cores_at_once_and_is_told_when_adopted() -> None:
 def test_a_growth_that_is_never_adopted_gives_its_cores_back_at_the_end() -> None:
     fake = Fake(layers=1)
     fake.start(1, 1)
-    fake.engine.resize(Resize(1, 3))
+    fake.engine.do(Resize(1, 3))
     fake.pool.end_layer(1)
     assert isinstance(fake.event(), BlockEnd)
     assert isinstance(fake.event(), Woken)
@@ -178,7 +169,7 @@ def test_a_growth_that_is_never_adopted_gives_its_cores_back_at_the_end() -> Non
 def test_a_shrink_that_is_never_adopted_gives_all_cores_back_at_the_end() -> None:
     fake = Fake(layers=1)
     fake.start(1, 3)
-    fake.engine.resize(Resize(1, 1))
+    fake.engine.do(Resize(1, 1))
     fake.pool.end_layer(1)
     assert isinstance(fake.event(), BlockEnd)
     assert fake.free() == 4
@@ -188,8 +179,8 @@ def test_a_growth_after_a_shrink_under_way_takes_its_own_cores_back_first() -> N
     fake = Fake()
     fake.start(1, 3)
     before = set(fake.pool.adopted[1].cores)
-    fake.engine.resize(Resize(1, 1))
-    fake.engine.resize(Resize(1, 3))
+    fake.engine.do(Resize(1, 1))
+    fake.engine.do(Resize(1, 3))
     assert fake.free() == 1
     fake.pool.end_layer(1)
     assert set(fake.pool.adopted[1].cores) == before
@@ -199,11 +190,11 @@ def test_a_grant_that_was_overtaken_frees_no_core_that_the_block_may_use() -> No
     # The block adopts 2 cores, then 3, before the engine hears of either; the policy meanwhile wants 1.
     fake = Fake(layers=4)
     fake.start(1, 4)
-    fake.engine.resize(Resize(1, 2))
+    fake.engine.do(Resize(1, 2))
     fake.pool.end_layer(1)
-    fake.engine.resize(Resize(1, 3))
+    fake.engine.do(Resize(1, 3))
     fake.pool.end_layer(1)
-    fake.engine.resize(Resize(1, 1))
+    fake.engine.do(Resize(1, 1))
     assert isinstance(fake.event(), Woken)
     assert len(fake.pool.adopted[1].cores) == 3
     assert fake.free() <= 1
@@ -217,10 +208,10 @@ def test_a_resize_may_change_the_versions_only() -> None:
     fake = Fake()
     fake.start(1, 2)
     cores = fake.pool.adopted[1].cores
-    fake.engine.resize(Resize(1, 2, versions=(4, 5, 6)))
+    fake.engine.do(Resize(1, 2, versions=(4, 5, 6)))
     fake.pool.end_layer(1)
     assert fake.pool.adopted[1] == Grant(cores, (4, 5, 6))
-    fake.engine.resize(Resize(1, 1))
+    fake.engine.do(Resize(1, 1))
     fake.pool.end_layer(1)
     assert fake.pool.adopted[1] == Grant(cores[:1], (4, 5, 6))
 
@@ -229,7 +220,7 @@ def test_a_block_holds_the_cores_that_it_has_yet_to_give_back() -> None:
     fake = Fake()
     fake.start(1, 3)
     granted = fake.engine.cores_of(1)
-    fake.engine.resize(Resize(1, 1))
+    fake.engine.do(Resize(1, 1))
     assert fake.engine.cores_of(1) == granted
     fake.pool.end_layer(1)
     fake.event()
@@ -237,6 +228,33 @@ def test_a_block_holds_the_cores_that_it_has_yet_to_give_back() -> None:
     fake.end(1)
     fake.event()
     assert fake.engine.cores_of(1) == ()
+
+
+def test_a_block_that_yields_ends_before_its_last_layer_and_its_query_keeps_its_buffers() -> None:
+    fake = Fake()
+    fake.start(1, 2)
+    buffers = fake.pool.blocks[1].buffers
+    fake.engine.do(Yield(1))
+    fake.pool.end_layer(1)
+    event = fake.event()
+    assert isinstance(event, BlockEnd) and (event.query_id, event.next_layer) == (1, 1)
+    assert fake.free() == 4
+    fake.start(1, 4, first=1)
+    assert fake.pool.blocks[1].buffers is buffers
+    fake.end(1)
+    event = fake.event()
+    assert isinstance(event, BlockEnd) and event.next_layer == 3
+    assert fake.engine._idle["net"][-1] is buffers
+
+
+def test_a_growth_of_a_block_that_yields_gives_its_cores_back() -> None:
+    fake = Fake()
+    fake.start(1, 1)
+    fake.engine.do(Resize(1, 3))
+    fake.engine.do(Yield(1))
+    fake.pool.end_layer(1)
+    assert isinstance(fake.event(), BlockEnd)
+    assert fake.free() == 4
 
 
 def test_progress_counts_ended_layers_of_running_blocks_only() -> None:
@@ -283,12 +301,23 @@ def test_a_block_is_observed_with_its_profiled_times() -> None:
     assert observed.blocks == [pytest.approx((0.0045, 0.0015, 0.012))]
 
 
+def test_a_block_that_yielded_is_observed_with_the_profiled_times_of_the_layers_that_it_ran() -> None:
+    # Two layers of 1.5 ms each; on two cores the table has 0.5 ms for each.
+    fake, observed = observing()
+    fake.start(1, 2)
+    fake.pool.end_layer(1)
+    fake.engine.do(Yield(1))
+    fake.pool.end_layer(1)
+    fake.event()
+    assert observed.blocks == [pytest.approx((0.003, 0.001, 0.001))]
+
+
 @pytest.mark.parametrize("cores", [(1,), (1, 2), (3,), (2,)])
 def test_a_block_that_was_changed_under_way_is_not_observed(cores: tuple[int, ...]) -> None:
     fake, observed = observing()
     fake.start(1, 2)
     for count in cores:
-        fake.engine.resize(Resize(1, count))
+        fake.engine.do(Resize(1, count))
         fake.pool.end_layer(1)
         assert isinstance(fake.event(), Resized)
     fake.end(1)
@@ -328,12 +357,16 @@ class RandomLegal:
                 answers.append(Allocation(entry.query.id, block, (0,) * len(block), cores))
                 free -= cores
         for running in snapshot.running:
+            if running.yields:
+                continue
             growing = running.target_cores > running.cores
             least = running.target_cores if growing else 1
             cores = self.chance.randint(least, running.reserved_cores + free)
             if self.chance.random() < 0.7:
                 free -= max(running.cores, cores) - running.reserved_cores
                 answers.append(Resize(running.query.id, cores))
+            if self.chance.random() < 0.3:
+                answers.append(Yield(running.query.id))
         return answers
 
 
@@ -350,10 +383,7 @@ def test_no_core_is_ever_used_by_two_blocks_and_all_come_back(chance: random.Ran
         assert event is not None
         outcome = dispatcher.handle(event, 0.0, fake.engine.progress())
         for command in outcome.commands:
-            if isinstance(command, Allocation):
-                fake.engine.start(command)
-            elif isinstance(command, Resize):
-                fake.engine.resize(command)
+            fake.engine.do(command)
         finished.extend(outcome.finished)
 
     for query_id in range(6):
@@ -457,7 +487,7 @@ def test_a_policy_is_woken_at_the_times_it_asked_for_and_not_before(make_engine:
     engine = make_engine(python_context(CORES, 1), [lambda: None])
     due_s = [engine.now_s() + delay_s for delay_s in (0.03, 0.01)]
     for time_s in due_s:
-        engine.wake_at(time_s)
+        engine.do(Wake(time_s))
     engine.flush()
     woken = [engine.wait(), engine.wait()]
     assert all(
@@ -469,7 +499,7 @@ def test_a_policy_is_woken_at_the_times_it_asked_for_and_not_before(make_engine:
 
 def test_a_wake_after_the_drain_is_not_waited_for(make_engine: EngineMaker) -> None:
     engine = make_engine(python_context(CORES, 1), [lambda: None], drain_s=0.01)
-    engine.wake_at(NEVER_S)
+    engine.do(Wake(NEVER_S))
     engine.flush()
     assert isinstance(engine.wait(), Closed)
     assert engine.wait() is None
@@ -477,8 +507,8 @@ def test_a_wake_after_the_drain_is_not_waited_for(make_engine: EngineMaker) -> N
 
 def test_the_soonest_wake_comes_first(make_engine: EngineMaker) -> None:
     engine = make_engine(python_context(CORES, 1), [lambda: None], drain_s=0.05)
-    engine.wake_at(NEVER_S)
-    engine.wake_at(engine.now_s() + 0.01)
+    engine.do(Wake(NEVER_S))
+    engine.do(Wake(engine.now_s() + 0.01))
     engine.flush()
     assert [type(engine.wait()), type(engine.wait())] == [Woken, Closed]
 

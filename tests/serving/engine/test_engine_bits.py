@@ -23,7 +23,7 @@ from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Ended, Launch, Notice, WorkerPool, on_cores
 from veltair.serving.engine.engine import Engine, Sample
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot
+from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot, Yield
 from veltair.serving.loop.query import Ending
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
@@ -53,7 +53,7 @@ class Listening:
 
 
 class Chance:
-    """Starts blocks of any length on any cores, and changes the cores of those that run."""
+    """Starts blocks of any length on any cores; changes the cores of those that run, and lets them yield."""
 
     def __init__(self, seed: int, plans: Sequence[Plan]) -> None:
         self._chance, self._plans = random.Random(seed), plans
@@ -71,10 +71,14 @@ class Chance:
             block = LayerBlock(entry.query.model, entry.next_layer, stop)
             answers.append(Allocation(entry.query.id, block, plan[entry.next_layer : stop], cores))
         for running in snapshot.running:
+            if running.yields:
+                continue
             if running.target_cores == running.cores and self._chance.random() < 0.3:
                 cores = self._chance.randint(1, running.cores + free)
                 free -= max(0, cores - running.cores)
                 answers.append(Resize(running.query.id, cores))
+            if self._chance.random() < 0.3:
+                answers.append(Yield(running.query.id))
         return answers
 
 

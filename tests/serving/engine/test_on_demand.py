@@ -14,17 +14,9 @@ from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.models.model_memory import ModelMemory, ModelMemoryError
 from veltair.serving.engine.background import Job
 from veltair.serving.engine.on_demand import OnDemand
-from veltair.serving.loop.dispatcher import (
-    Backend,
-    BlockEnd,
-    Closed,
-    Dispatcher,
-    Event,
-    Resized,
-    Woken,
-    serve,
-)
-from veltair.serving.loop.policy import Allocation, Resize
+from veltair.serving.loop.backend import Backend, BlockEnd, Closed, Command, Event, Resized, Woken
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.policy import Allocation, Resize, Wake, Yield
 from veltair.serving.loop.query import QueryRecord
 from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import Simulator
@@ -73,15 +65,18 @@ class Script:
     events: deque[Event] = field(default_factory=deque)
     started: list[Allocation] = field(default_factory=list)
     resized: list[Resize] = field(default_factory=list)
+    yielded: list[Yield] = field(default_factory=list)
 
-    def start(self, allocation: Allocation) -> None:
-        self.started.append(allocation)
-
-    def resize(self, resize: Resize) -> None:
-        self.resized.append(resize)
-
-    def wake_at(self, time_s: float) -> None:
-        raise AssertionError("nobody asked to be woken")
+    def do(self, command: Command) -> None:
+        match command:
+            case Allocation():
+                self.started.append(command)
+            case Resize():
+                self.resized.append(command)
+            case Yield():
+                self.yielded.append(command)
+            case Wake():
+                raise AssertionError("nobody asked to be woken")
 
     def wait(self) -> Event | None:
         return self.events.popleft() if self.events else None
@@ -110,9 +105,9 @@ def loads() -> Loads:
 def one_at_a_time(script: Script, loads: Loads) -> OnDemand:
     """Two models of which only one fits; the block of the first runs, that of the second waits."""
     backend = OnDemand(script, memory_of(10, a=6, b=6), ("a", "b"), loads.do)
-    backend.start(A)
+    backend.do(A)
     loads.end()
-    backend.start(B)
+    backend.do(B)
     return backend
 
 
@@ -120,13 +115,13 @@ def one_at_a_time(script: Script, loads: Loads) -> OnDemand:
 def roomy(script: Script, loads: Loads) -> OnDemand:
     """Three models that fit together; the block of the first runs, its model is in memory."""
     backend = OnDemand(script, memory_of(10, a=3, b=3, c=3), ("a", "b", "c"), loads.do)
-    backend.start(A)
+    backend.do(A)
     loads.end()
     return backend
 
 
 def test_a_block_starts_as_soon_as_its_model_is_loaded(roomy: OnDemand, script: Script, loads: Loads) -> None:
-    roomy.start(B)
+    roomy.do(B)
     assert script.started == [A]
     loads.end()
     assert script.started == [A, B]
@@ -135,8 +130,8 @@ def test_a_block_starts_as_soon_as_its_model_is_loaded(roomy: OnDemand, script: 
 def test_while_a_model_is_loaded_blocks_of_others_start(
     roomy: OnDemand, script: Script, loads: Loads
 ) -> None:
-    roomy.start(B)
-    roomy.start(replace(A, query_id=4))
+    roomy.do(B)
+    roomy.do(replace(A, query_id=4))
     assert [one.query_id for one in script.started] == [1, 4]
     assert roomy.progress() == {1: 1, 4: 1, 2: 0}
 
@@ -144,8 +139,8 @@ def test_while_a_model_is_loaded_blocks_of_others_start(
 def test_models_are_loaded_one_at_a_time_in_the_order_of_their_blocks(
     roomy: OnDemand, script: Script, loads: Loads
 ) -> None:
-    roomy.start(C)
-    roomy.start(B)
+    roomy.do(C)
+    roomy.do(B)
     for expected in ([A], [A, C], [A, C, B]):
         assert script.started == expected
         assert len(loads.open) == (len(expected) < 3)
@@ -156,8 +151,8 @@ def test_models_are_loaded_one_at_a_time_in_the_order_of_their_blocks(
 def test_a_model_is_loaded_once_for_all_blocks_that_wait_for_it(
     roomy: OnDemand, script: Script, loads: Loads
 ) -> None:
-    roomy.start(B)
-    roomy.start(replace(B, query_id=4))
+    roomy.do(B)
+    roomy.do(replace(B, query_id=4))
     loads.end()
     assert [one.query_id for one in script.started] == [1, 2, 4]
     assert not loads.open
@@ -165,7 +160,7 @@ def test_a_model_is_loaded_once_for_all_blocks_that_wait_for_it(
 
 def test_a_load_that_fails_is_told_once(script: Script, loads: Loads) -> None:
     memory = ModelMemory(10, {"a": Weights(3, error="the disk is gone")})
-    OnDemand(script, memory, ("a",), loads.do).start(A)
+    OnDemand(script, memory, ("a",), loads.do).do(A)
     with pytest.raises(ModelMemoryError, match="loading a failed: the disk is gone"):
         loads.end()
     assert (script.started, memory.held_bytes) == ([], 0)
@@ -176,14 +171,14 @@ def test_a_load_that_nobodys_end_makes_room_for_is_an_error_not_a_wait(script: S
     memory.acquire("b")  # by somebody else, who never releases it
     backend = OnDemand(script, memory, ("a", "b"), loads.do)
     with pytest.raises(ModelMemoryError, match=r"a needs up to .* in use by queries: b .*wait for their end"):
-        backend.start(A)
+        backend.do(A)
 
 
 def test_the_end_of_a_block_frees_its_model_for_a_load_that_was_refused(
     one_at_a_time: OnDemand, script: Script, loads: Loads
 ) -> None:
     assert not loads.open
-    script.events.append(BlockEnd(3.0, 1))
+    script.events.append(BlockEnd(3.0, 1, 2))
     one_at_a_time.wait()
     assert script.started == [A]
     loads.end()
@@ -198,7 +193,7 @@ def test_a_block_waits_for_the_end_of_one_whose_model_leaves_no_room(
 
 
 def test_blocks_of_one_model_share_it(roomy: OnDemand, script: Script, loads: Loads) -> None:
-    roomy.start(replace(A, query_id=3))
+    roomy.do(replace(A, query_id=3))
     assert [one.query_id for one in script.started] == [1, 3]
     assert not loads.open
 
@@ -207,8 +202,8 @@ def test_no_later_block_passes_one_that_waits_for_room(
     one_at_a_time: OnDemand, script: Script, loads: Loads
 ) -> None:
     # Else a model in constant use would keep another one out for ever.
-    one_at_a_time.start(replace(A, query_id=3))
-    script.events.append(BlockEnd(3.0, 1))
+    one_at_a_time.do(replace(A, query_id=3))
+    script.events.append(BlockEnd(3.0, 1, 2))
     one_at_a_time.wait()
     loads.end()
     assert [one.query_id for one in script.started] == [1, 2]
@@ -217,40 +212,59 @@ def test_no_later_block_passes_one_that_waits_for_room(
 def test_a_block_that_waits_adopts_its_last_change_at_the_next_event(
     one_at_a_time: OnDemand, script: Script, loads: Loads
 ) -> None:
-    one_at_a_time.resize(Resize(2, 2))
-    one_at_a_time.resize(Resize(2, 3, (1, 1)))
-    script.events.append(BlockEnd(3.0, 1))
-    assert [one_at_a_time.wait() for _ in range(3)] == [BlockEnd(3.0, 1), Resized(3.0, 2, 3), None]
+    one_at_a_time.do(Resize(2, 2))
+    one_at_a_time.do(Resize(2, 3, (1, 1)))
+    script.events.append(BlockEnd(3.0, 1, 2))
+    assert [one_at_a_time.wait() for _ in range(3)] == [BlockEnd(3.0, 1, 2), Resized(3.0, 2, 3), None]
     loads.end()
     assert script.started[-1] == replace(B, cores=3, versions=(1, 1))
     assert script.resized == []
 
 
 def test_a_change_that_another_one_followed_is_not_told(one_at_a_time: OnDemand, script: Script) -> None:
-    one_at_a_time.resize(Resize(2, 2))
+    one_at_a_time.do(Resize(2, 2))
     script.events.extend([Woken(1.0), Woken(2.0)])
     assert one_at_a_time.wait() == Woken(1.0)
-    one_at_a_time.resize(Resize(2, 3))
+    one_at_a_time.do(Resize(2, 3))
     assert [one_at_a_time.wait() for _ in range(2)] == [Woken(2.0), Resized(2.0, 2, 3)]
 
 
-def test_a_change_is_not_told_once_its_block_has_ended(roomy: OnDemand, script: Script, loads: Loads) -> None:
-    roomy.start(B)
-    roomy.resize(Resize(2, 2))
+def test_a_block_that_is_to_yield_before_its_model_is_loaded_does_so_after_its_first_layer(
+    roomy: OnDemand, script: Script, loads: Loads
+) -> None:
+    roomy.do(B)
+    roomy.do(Yield(2))
+    assert script.yielded == []
     loads.end()
-    script.events.append(BlockEnd(3.0, 2))
-    assert [roomy.wait() for _ in range(2)] == [BlockEnd(3.0, 2), None]
+    assert (script.started, script.yielded) == ([A, B], [Yield(2)])
+    script.events.append(BlockEnd(3.0, 2, 1))
+    roomy.wait()
+    roomy.do(B)
+    assert script.yielded == [Yield(2)]
+
+
+def test_a_block_that_runs_yields_to_the_backend(roomy: OnDemand, script: Script) -> None:
+    roomy.do(Yield(1))
+    assert script.yielded == [Yield(1)]
+
+
+def test_a_change_is_not_told_once_its_block_has_ended(roomy: OnDemand, script: Script, loads: Loads) -> None:
+    roomy.do(B)
+    roomy.do(Resize(2, 2))
+    loads.end()
+    script.events.append(BlockEnd(3.0, 2, 2))
+    assert [roomy.wait() for _ in range(2)] == [BlockEnd(3.0, 2, 2), None]
     assert script.started[-1].cores == 2
 
 
 def test_no_change_is_told_once_the_run_is_over(one_at_a_time: OnDemand, script: Script) -> None:
-    one_at_a_time.resize(Resize(2, 2))
+    one_at_a_time.do(Resize(2, 2))
     script.events.append(Closed(3.0))
     assert [one_at_a_time.wait() for _ in range(2)] == [Closed(3.0), None]
 
 
 def test_a_block_that_runs_is_changed_by_the_backend(one_at_a_time: OnDemand, script: Script) -> None:
-    one_at_a_time.resize(Resize(1, 2))
+    one_at_a_time.do(Resize(1, 2))
     assert script.resized == [Resize(1, 2)]
 
 
@@ -270,10 +284,11 @@ class Guarded(Simulator):
     loads: Loads
     chance: np.random.Generator
 
-    def start(self, allocation: Allocation) -> None:
-        assert allocation.block.model in self.memory.resident
-        assert self.memory.held_bytes <= 10
-        super().start(allocation)
+    def do(self, command: Command) -> None:
+        if isinstance(command, Allocation):
+            assert command.block.model in self.memory.resident
+            assert self.memory.held_bytes <= 10
+        super().do(command)
 
     def wait(self) -> Event | None:
         assert len(self.loads.open) <= 1

@@ -10,8 +10,18 @@ from hypothesis import given, settings
 from tests.support.sim_builders import Cost, Greedy, allocation, context, trace
 from tests.support.timeline_builders import RUNS, recorded_run
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Dispatcher, Event, serve
-from veltair.serving.loop.policy import Allocation, Answer, Context, Policy, Rejection, Resize, Snapshot
+from veltair.serving.loop.backend import Arrival, BlockEnd, Command, Event
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.policy import (
+    Allocation,
+    Answer,
+    Context,
+    Policy,
+    Rejection,
+    Resize,
+    Snapshot,
+    Yield,
+)
 from veltair.serving.loop.query import Ending, Query
 from veltair.serving.loop.timeline import (
     BlockSpan,
@@ -21,6 +31,7 @@ from veltair.serving.loop.timeline import (
     StateSample,
     Tenure,
     Timeline,
+    Yielding,
     serve_recorded,
 )
 from veltair.serving.simulator.noise import noise_batches
@@ -99,6 +110,38 @@ def test_a_resize_in_the_last_layer_is_no_resize_and_its_cores_were_only_reserve
     assert span.tenures == (Tenure(0, 0.0, 0.0, 2.0), Tenure(1, 1.5, 2.0, 2.0))
 
 
+def test_a_block_that_yields_keeps_the_layers_that_it_ran_and_when_it_was_asked() -> None:
+    # Asked at 0.25 s, the block ends at 1 s; the query then waits for its second layer.
+    served = context(LAYERS)
+    script = [
+        [allocation(0, "a", (0, 2), 1)],
+        [Yield(0), Rejection(1, "no")],
+        [allocation(0, "a", (1, 2), 2)],
+    ]
+    first, second = record(Scripted(script), served, trace((0.0, "a"), (0.25, "a"))).spans
+    assert (first.yielding, first.end_s, first.completed) == (Yielding(0.25, 1), 1.0, True)
+    assert (first.block, first.ran) == (LayerBlock("a", 0, 2), LayerBlock("a", 0, 1))
+    assert (second.yielding, second.ran, second.end_s) == (None, LayerBlock("a", 1, 2), 1.5)
+
+
+def test_a_yield_in_the_last_layer_is_none() -> None:
+    served = context(LAYERS)
+    script = [[allocation(0, "a", (0, 2), 1)], [Yield(0), Rejection(1, "no")]]
+    (span,) = record(Scripted(script), served, trace((0.0, "a"), (1.25, "a"))).spans
+    assert (span.yielding, span.ran) == (None, LayerBlock("a", 0, 2))
+
+
+def test_a_query_that_yielded_waits() -> None:
+    served = context(LAYERS)
+    script = [
+        [allocation(0, "a", (0, 2), 1), Yield(0)],
+        [],
+        [allocation(0, "a", (1, 2), 1), Rejection(1, "no")],
+    ]
+    timeline = record(Scripted(script), served, trace((0.0, "a"), (1.5, "a")))
+    assert [(sample.time_s, sample.pending) for sample in timeline.samples] == [(0.0, 0), (1.0, 1), (1.5, 0)]
+
+
 def test_a_rejected_query_is_given_up_and_does_not_wait_any_longer() -> None:
     served = context(LAYERS)
     script = [[allocation(0, "a", (0, 2), 1)], [], [Rejection(1, "too late")]]
@@ -165,9 +208,7 @@ class Late:
 
     events: list[Event]
 
-    def start(self, allocation: Allocation) -> None: ...
-    def resize(self, resize: Resize) -> None: ...
-    def wake_at(self, time_s: float) -> None: ...
+    def do(self, command: Command) -> None: ...
 
     def wait(self) -> Event | None:
         return self.events.pop(0) if self.events else None
@@ -183,7 +224,7 @@ def test_with_the_clock_of_a_real_backend_blocks_start_when_they_were_sent() -> 
     served = context({"a": [[Cost(1.0)]]})
     (query,) = trace((1.0, "a"))
     recorder = Recorder(
-        Late([Arrival(1.0, query), BlockEnd(2.0, 0)]), served, "pinned", now_s=iter([1.25]).__next__
+        Late([Arrival(1.0, query), BlockEnd(2.0, 0, 1)]), served, "pinned", now_s=iter([1.25]).__next__
     )
     list(serve_recorded(Dispatcher(Greedy(served), served), recorder))
     assert [(span.start_s, span.end_s) for span in recorder.timeline().spans] == [(1.25, 2.0)]
@@ -193,7 +234,7 @@ def test_events_that_are_told_out_of_order_leave_no_core_with_two_blocks() -> No
     # One core: the end at 2 s is told of before the arrival at 1.9 s, whose block starts on the same core.
     served = context({"a": [[Cost(1.0)]]}, cores=(1,))
     first, second = trace((1.0, "a"), (1.9, "a"))
-    events = [Arrival(1.0, first), BlockEnd(2.0, 0), Arrival(1.9, second), BlockEnd(3.0, 1)]
+    events = [Arrival(1.0, first), BlockEnd(2.0, 0, 1), Arrival(1.9, second), BlockEnd(3.0, 1, 1)]
     recorder = Recorder(Late(events), served, "pinned")
     list(serve_recorded(Dispatcher(Greedy(served), served), recorder))
     assert [(span.start_s, span.end_s) for span in recorder.timeline().spans] == [(1.0, 2.0), (2.0, 3.0)]
@@ -202,7 +243,7 @@ def test_events_that_are_told_out_of_order_leave_no_core_with_two_blocks() -> No
 def test_any_backend_can_be_recorded() -> None:
     served = context(LAYERS)
     (query,) = trace((1.0, "a"))
-    recorder = Recorder(Late([Arrival(1.0, query), BlockEnd(1.0, 0)]), served, "pinned")
+    recorder = Recorder(Late([Arrival(1.0, query), BlockEnd(1.0, 0, 2)]), served, "pinned")
     list(serve_recorded(Dispatcher(Greedy(served), served), recorder))
     assert recorder.timeline().spans[0].tenures == (Tenure(0, 1.0, 1.0, 1.0),)
 
@@ -293,6 +334,19 @@ def test_a_block_never_uses_more_or_fewer_cores_than_it_was_granted(**run: objec
             middle_s = (begin_s + end_s) / 2
             used = [one.core for one in span.tenures if one.use_s <= middle_s < one.end_s]
             assert begin_s == end_s or len(used) == len(set(used)) == cores
+
+
+@given(seed=RUNS["seed"], cores=RUNS["cores"], drain_s=RUNS["drain_s"])
+@settings(max_examples=40)
+def test_every_layer_of_a_query_is_in_one_block_and_in_order(**run: object) -> None:
+    timeline, records = recorded_run(**run)  # type: ignore[arg-type]
+    ran: dict[int, list[int]] = defaultdict(list)
+    for span in sorted(timeline.spans, key=lambda span: span.start_s):
+        ran[span.query.id] += range(span.ran.start, span.ran.stop)
+    assert all(layers == list(range(len(layers))) for layers in ran.values())
+    for ended in records:
+        if ended.ending is Ending.SERVED:
+            assert len(ran[ended.query.id]) == timeline.layers[ended.query.model]
 
 
 @given(seed=RUNS["seed"], cores=RUNS["cores"], drain_s=RUNS["drain_s"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veltair.serving.loop.dispatcher import Arrival, Woken
+from veltair.serving.loop.backend import Arrival, Woken
 from veltair.serving.loop.query import Query
 from veltair.serving.simulator.agenda import Agenda
 

@@ -18,9 +18,10 @@ from veltair.machine import c_build as native
 from veltair.machine.c_library import CLayoutError
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.cost_model import MachineCostModel
+from veltair.serving.loop.backend import BackendWrapper, BlockEnd, Command, Resized
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot
-from veltair.serving.loop.query import Query
+from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot, Yield
+from veltair.serving.loop.query import Ending, Query
 from veltair.serving.simulator import native_core
 from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import SensorError, Simulator
@@ -28,16 +29,22 @@ from veltair.serving.simulator.simulator import SensorError, Simulator
 
 @dataclass
 class Restless:
-    """Starts blocks of any length and version on any free count, and resizes and re-versions running ones."""
+    """Starts blocks of any length and version on any free count; resizes, re-versions and yields others."""
 
     context: Context
     rng: np.random.Generator
     whole: bool = False
+    yields: float = 0.2
 
-    def allocate(self, snapshot: Snapshot) -> list[Allocation | Resize]:
+    def allocate(self, snapshot: Snapshot) -> list[Answer]:
         free, rng = snapshot.free_cores, self.rng
-        answers: list[Allocation | Resize] = []
+        answers: list[Answer] = []
         for running in snapshot.running:
+            if running.yields:
+                continue
+            if rng.random() < self.yields:
+                answers.append(Yield(running.query.id))
+                continue
             if running.cores != running.target_cores or rng.random() < 0.5:
                 continue
             cores = int(rng.integers(1, running.cores + free + 1))
@@ -119,6 +126,7 @@ def log_of(
                 resize_s=st.sampled_from([0.0, 0.05]),
                 grant_s=st.sampled_from([0.0, 0.2]),
                 join_s=st.sampled_from([0.0, 0.03]),
+                yield_s=st.sampled_from([0.0, 0.07]),
             ),
             "sensor_error": st.sampled_from([None, SensorError(sigma=0.1)]),
         }
@@ -128,6 +136,71 @@ def test_both_cores_give_the_same_events_bit_for_bit(seed, gap_s, by_cost_model,
     assert log_of("c", seed, gap_s, inputs, by_cost_model, drain_s) == log_of(
         "python", seed, gap_s, inputs, by_cost_model, drain_s
     )
+
+
+class Bookkeeper(BackendWrapper):
+    """Writes down the layers of each block that ended, and sees that no core is held twice."""
+
+    def __init__(self, backend: Simulator, cores: int) -> None:
+        super().__init__(backend)
+        self.layers: dict[int, list[int]] = {}
+        self._first: dict[int, int] = {}
+        self._held: dict[int, int] = {}
+        self._cores = cores
+
+    def do(self, command: Command) -> None:
+        super().do(command)
+        if isinstance(command, Allocation):
+            self._first[command.query_id] = command.block.start
+            self._held[command.query_id] = command.cores
+        elif isinstance(command, Resize):
+            self._held[command.query_id] = max(command.cores, self._held[command.query_id])
+        assert sum(self._held.values()) <= self._cores
+
+    def wait(self) -> Any:
+        event = super().wait()
+        if isinstance(event, BlockEnd):
+            first = self._first.pop(event.query_id)
+            self.layers.setdefault(event.query_id, []).extend(range(first, event.next_layer))
+            del self._held[event.query_id]
+        elif isinstance(event, Resized):
+            self._held[event.query_id] = event.cores
+        return event
+
+
+@pytest.mark.parametrize("core", ["c", "python"])
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10_000),
+    gap_s=st.sampled_from([0.0, 0.3, 2.0]),
+    yield_s=st.sampled_from([0.0, 0.07]),
+    grant_s=st.sampled_from([0.0, 0.2]),
+    placement=st.sampled_from(["spread", "pinned"]),
+    yields=st.sampled_from([0.2, 1.0]),
+)
+def test_whoever_yields_every_layer_runs_once_and_in_order(
+    core, seed, gap_s, yield_s, grant_s, placement, yields
+):
+    rng = np.random.default_rng(seed)
+    served = contended_context(rng)
+    times = rng.exponential(gap_s, 12).cumsum().tolist()
+    queries = [Query(index, "mn"[int(rng.integers(2))], at, 100.0) for index, at in enumerate(times)]
+    backend = Simulator(
+        queries,
+        served,
+        noise_batches(queries, served, rng),
+        drain_s=1e6,
+        costs=BlockCosts(yield_s=yield_s, grant_s=grant_s),
+        placement=placement,
+        core=core,
+    )
+    books = Bookkeeper(backend, served.machine.cores)
+    dispatcher = Dispatcher(Restless(served, np.random.default_rng(seed), yields=yields), served)
+    records = list(serve(dispatcher, books))
+    assert {record.ending for record in records} == {Ending.SERVED}
+    assert books.layers == {query.id: list(range(LAYERS[query.model])) for query in queries}
+    assert backend.events == sum(LAYERS[query.model] for query in queries)
+    assert dispatcher.free_cores == served.machine.cores
 
 
 def test_a_cost_model_may_know_versions_that_the_table_lacks():
@@ -157,7 +230,7 @@ def test_where_the_c_core_cannot_be_built_the_python_one_serves_with_a_warning(m
     ):
         backend = Simulator(arrivals, served, noise, build_dir=tmp_path, **costs)
     backend.wait()
-    backend.start(allocation(0, "m", (0, 1), 1))
+    backend.do(allocation(0, "m", (0, 1), 1))
     assert backend.wait().time_s == 1.0
 
 

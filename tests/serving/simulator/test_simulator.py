@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 from tests.support.sim_builders import Cost, Greedy, allocation, context, machine, trace
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.serving.loop.dispatcher import (
-    Arrival,
-    BlockEnd,
-    Closed,
-    Dispatcher,
-    Event,
-    Resized,
-    Woken,
-    serve,
-)
-from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot
+from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Event, Resized, Woken
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.policy import Allocation, Context, Resize, Snapshot, Wake, Yield
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import CORES, SensorError, Simulator
@@ -69,7 +61,7 @@ def started(served: Context, *models: str, **costs: Any) -> Simulator:
     backend = simulator(served, trace(*[(0.0, model) for model in models]), **costs)
     for query_id, model in enumerate(models):
         assert isinstance(backend.wait(), Arrival)
-        backend.start(allocation(query_id, model, (0, len(served.models[model].layers)), 1))
+        backend.do(allocation(query_id, model, (0, len(served.models[model].layers)), 1))
     return backend
 
 
@@ -79,13 +71,13 @@ def run(served: Context, queries: list[Query], seed: int = 0, **policy: int) -> 
 
 
 def test_a_block_alone_takes_the_sum_of_its_layers():
-    assert events(started(context({"m": [[Cost(1.0)], [Cost(0.5)]]}), "m")) == [BlockEnd(1.5, 0)]
+    assert events(started(context({"m": [[Cost(1.0)], [Cost(0.5)]]}), "m")) == [BlockEnd(1.5, 0, 2)]
 
 
 def test_two_blocks_slow_each_other_by_the_pressure_that_each_meets():
     # Each asks for half of DRAM, so each meets 0.5: halfway between 1 s and 2 s.
     served = context({"m": [[Cost(1.0, slowdown=2.0, dram_share=0.5)]]})
-    assert events(started(served, "m", "m")) == [BlockEnd(1.5, 0), BlockEnd(1.5, 1)]
+    assert events(started(served, "m", "m")) == [BlockEnd(1.5, 0, 1), BlockEnd(1.5, 1, 1)]
 
 
 def test_the_l3_footprint_of_a_neighbour_slows_as_its_dram_demand_does():
@@ -93,7 +85,7 @@ def test_the_l3_footprint_of_a_neighbour_slows_as_its_dram_demand_does():
     served = context(
         {"victim": [[Cost(1.0, slowdown=3.0)]], "aggressor": [[Cost(5.0, footprint_bytes=50.0)]]}
     )
-    assert events(started(served, "victim", "aggressor")) == [BlockEnd(2.0, 0), BlockEnd(5.0, 1)]
+    assert events(started(served, "victim", "aggressor")) == [BlockEnd(2.0, 0, 1), BlockEnd(5.0, 1, 1)]
 
 
 def test_a_layer_is_re_timed_when_its_neighbour_ends_within_it():
@@ -101,7 +93,7 @@ def test_a_layer_is_re_timed_when_its_neighbour_ends_within_it():
     # 6 s, a third. The other two thirds of 3 s alone take 2 s: it ends at 4 s.
     cost = {"slowdown": 2.0, "dram_share": 1.0}
     served = context({"short": [[Cost(1.0, **cost)]], "long": [[Cost(3.0, **cost)]]})
-    assert events(started(served, "short", "long")) == [BlockEnd(2.0, 0), BlockEnd(4.0, 1)]
+    assert events(started(served, "short", "long")) == [BlockEnd(2.0, 0, 1), BlockEnd(4.0, 1, 1)]
 
 
 def test_a_layer_is_re_timed_when_a_neighbour_starts_within_it():
@@ -111,10 +103,10 @@ def test_a_layer_is_re_timed_when_a_neighbour_starts_within_it():
     served = context({"a": [[Cost(2.0, **cost)]], "b": [[Cost(1.0, **cost)]]})
     backend = simulator(served, trace((0.0, "a"), (1.0, "b")))
     backend.wait()
-    backend.start(allocation(0, "a", (0, 1), 1))
+    backend.do(allocation(0, "a", (0, 1), 1))
     backend.wait()
-    backend.start(allocation(1, "b", (0, 1), 1))
-    assert events(backend) == [BlockEnd(3.0, 0), BlockEnd(3.0, 1)]
+    backend.do(allocation(1, "b", (0, 1), 1))
+    assert events(backend) == [BlockEnd(3.0, 0, 1), BlockEnd(3.0, 1, 1)]
 
 
 def test_a_neighbour_is_re_timed_when_a_layer_change_alters_the_demand():
@@ -123,56 +115,56 @@ def test_a_neighbour_is_re_timed_when_a_layer_change_alters_the_demand():
     served = context(
         {"a": [[Cost(1.0, dram_share=1.0)], [Cost(1.0)]], "b": [[Cost(4.0, slowdown=2.0)]]},
     )
-    assert events(started(served, "a", "b")) == [BlockEnd(2.0, 0), BlockEnd(4.5, 1)]
+    assert events(started(served, "a", "b")) == [BlockEnd(2.0, 0, 2), BlockEnd(4.5, 1, 1)]
 
 
 def test_a_resize_is_adopted_at_the_next_layer_end():
     # Three layers of 1 s; asked at 0.5 s for two cores. The first still takes 1 s, the others 0.5 s each.
     backend = started(context({"m": [[Cost(1.0)]] * 3}), "m")
-    backend.wake_at(0.5)
+    backend.do(Wake(0.5))
     assert backend.wait() == Woken(0.5)
-    backend.resize(Resize(0, 2))
-    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(2.0, 0)]
+    backend.do(Resize(0, 2))
+    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(2.0, 0, 3)]
 
 
 def test_a_resize_costs_its_time_once():
     backend = started(context({"m": [[Cost(1.0)]] * 3}), "m", costs=BlockCosts(resize_s=0.25))
-    backend.resize(Resize(0, 2))
-    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(2.25, 0)]
+    backend.do(Resize(0, 2))
+    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(2.25, 0, 3)]
 
 
 def test_a_resize_to_the_same_cores_costs_nothing():
     backend = started(context({"m": [[Cost(1.0)]] * 2}), "m", costs=BlockCosts(resize_s=0.25))
-    backend.resize(Resize(0, 1))
-    assert events(backend) == [Resized(1.0, 0, 1), BlockEnd(2.0, 0)]
+    backend.do(Resize(0, 1))
+    assert events(backend) == [Resized(1.0, 0, 1), BlockEnd(2.0, 0, 2)]
 
 
 def test_a_resize_in_the_last_layer_has_no_effect_and_no_event():
     backend = started(context({"m": [[Cost(1.0)]] * 2}), "m", costs=BlockCosts(resize_s=0.25))
-    backend.wake_at(1.5)
+    backend.do(Wake(1.5))
     backend.wait()
-    backend.resize(Resize(0, 2))
-    assert events(backend) == [BlockEnd(2.0, 0)]
+    backend.do(Resize(0, 2))
+    assert events(backend) == [BlockEnd(2.0, 0, 2)]
 
 
 def test_the_latest_resize_counts_and_versions_stay_unless_given():
     # Version 1 takes 4 s a layer on one core. Asked for it on 2 cores, then for 4: 4 cores, 1 s a layer.
     backend = started(context({"m": [[Cost(1.0), Cost(4.0)]] * 3}), "m")
-    backend.resize(Resize(0, 2, versions=(1, 1, 1)))
-    backend.resize(Resize(0, 4))
-    assert events(backend) == [Resized(1.0, 0, 4), BlockEnd(3.0, 0)]
+    backend.do(Resize(0, 2, versions=(1, 1, 1)))
+    backend.do(Resize(0, 4))
+    assert events(backend) == [Resized(1.0, 0, 4), BlockEnd(3.0, 0, 3)]
 
 
 def test_a_resize_can_change_the_versions_of_layers_to_come():
     # Version 1 takes 4 s on one core. On 2 cores the second layer takes 0.5 s and the third 2 s.
     backend = started(context({"m": [[Cost(1.0), Cost(4.0)]] * 3}), "m")
-    backend.resize(Resize(0, 2, versions=(0, 0, 1)))
-    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(3.5, 0)]
+    backend.do(Resize(0, 2, versions=(0, 0, 1)))
+    assert events(backend) == [Resized(1.0, 0, 2), BlockEnd(3.5, 0, 3)]
 
 
 def test_starting_costs_its_time_before_the_first_layer_only():
     assert events(started(context({"m": [[Cost(1.0)]] * 2}), "m", costs=BlockCosts(start_s=0.25))) == [
-        BlockEnd(2.25, 0)
+        BlockEnd(2.25, 0, 2)
     ]
 
 
@@ -183,15 +175,15 @@ def test_models_may_start_at_costs_of_their_own():
     )
     for query_id, model in enumerate("mn"):
         backend.wait()
-        backend.start(allocation(query_id, model, (0, 1), 1))
-    assert [backend.wait(), backend.wait()] == [BlockEnd(1.25, 0), BlockEnd(1.75, 1)]
+        backend.do(allocation(query_id, model, (0, 1), 1))
+    assert [backend.wait(), backend.wait()] == [BlockEnd(1.25, 0, 1), BlockEnd(1.75, 1, 1)]
 
 
 def test_the_wait_for_a_start_is_not_stretched_by_pressure():
     # The victim meets pressure 1 for all of its 0.5 s wait and its layer of 1 s, which takes 2 s.
     served = context({"victim": [[Cost(1.0, slowdown=2.0)]], "aggressor": [[Cost(8.0, dram_share=1.0)]]})
     assert events(started(served, "victim", "aggressor", costs=BlockCosts(start_s=0.5)))[0] == BlockEnd(
-        2.5, 0
+        2.5, 0, 1
     )
 
 
@@ -201,51 +193,51 @@ def test_pressure_that_ends_during_the_wait_for_a_start_leaves_no_trace():
     backend = simulator(served, trace((0.0, "a"), (0.75, "b")), costs=BlockCosts(start_s=0.5))
     for query_id, model in enumerate("ab"):
         backend.wait()
-        backend.start(allocation(query_id, model, (0, 1), 1))
-    assert events(backend) == [BlockEnd(1.0, 0), BlockEnd(2.25, 1)]
+        backend.do(allocation(query_id, model, (0, 1), 1))
+    assert events(backend) == [BlockEnd(1.0, 0, 1), BlockEnd(2.25, 1, 1)]
 
 
 def test_at_equal_times_cores_are_freed_then_queries_arrive_then_wakes():
     queries = trace((0.0, "m"), (1.0, "m"))
     backend = simulator(context({"m": [[Cost(1.0)]]}), queries)
     backend.wait()
-    backend.wake_at(1.0)
-    backend.start(allocation(0, "m", (0, 1), 1))
-    assert events(backend) == [BlockEnd(1.0, 0), Arrival(1.0, queries[1]), Woken(1.0)]
+    backend.do(Wake(1.0))
+    backend.do(allocation(0, "m", (0, 1), 1))
+    assert events(backend) == [BlockEnd(1.0, 0, 1), Arrival(1.0, queries[1]), Woken(1.0)]
 
 
 def test_a_time_asked_for_twice_wakes_once():
     backend = simulator(context({"m": [[Cost(1.0)]]}), trace((0.0, "m")))
     backend.wait()
     for time_s in (2.0, 1.0, 2.0):
-        backend.wake_at(time_s)
+        backend.do(Wake(time_s))
     assert events(backend) == [Woken(1.0), Woken(2.0)]
 
 
 def test_the_run_is_closed_when_the_drain_limit_has_passed():
     backend = simulator(context({"m": [[Cost(5.0)]]}), trace((1.0, "m")), drain_s=2.0)
     backend.wait()
-    backend.start(allocation(0, "m", (0, 1), 1))
+    backend.do(allocation(0, "m", (0, 1), 1))
     assert events(backend) == [Closed(3.0)]
 
 
 def test_what_is_due_after_the_drain_limit_closes_the_run():
     backend = simulator(context({"m": [[Cost(4.0)]]}), trace((1.0, "m")), drain_s=2.0)
     backend.wait()
-    backend.wake_at(5.0)
+    backend.do(Wake(5.0))
     assert events(backend) == [Closed(3.0)]
     backend = simulator(context({"m": [[Cost(4.0)]]}), trace((1.0, "m")), drain_s=2.0)
     backend.wait()
-    backend.start(allocation(0, "m", (0, 1), 1))
-    backend.wake_at(5.0)
+    backend.do(allocation(0, "m", (0, 1), 1))
+    backend.do(Wake(5.0))
     assert events(backend) == [Closed(3.0)]
 
 
 def test_a_block_that_ends_at_the_drain_limit_is_served():
     backend = simulator(context({"m": [[Cost(2.0)]]}), trace((1.0, "m")), drain_s=2.0)
     backend.wait()
-    backend.start(allocation(0, "m", (0, 1), 1))
-    assert events(backend) == [BlockEnd(3.0, 0)]
+    backend.do(allocation(0, "m", (0, 1), 1))
+    assert events(backend) == [BlockEnd(3.0, 0, 1)]
 
 
 def test_a_run_that_is_closed_leaves_its_queries_unfinished():
@@ -273,7 +265,7 @@ def test_progress_and_pressure_show_what_runs():
     backend = started(served, "m")
     progress = backend.progress()
     assert (dict(progress), backend.pressure()) == ({0: 0}, 0.25)
-    backend.wake_at(1.5)
+    backend.do(Wake(1.5))
     backend.wait()
     assert (dict(progress), backend.pressure()) == ({0: 1}, 0.5)
     backend.wait()
@@ -406,44 +398,112 @@ def test_a_version_that_was_not_profiled_is_named_at_the_start():
     backend = simulator(context({"m": [[Cost(1.0)]]}), trace((0.0, "m")))
     backend.wait()
     with pytest.raises(LookupError, match="layer 0 of m has no version 7"):
-        backend.start(Allocation(0, LayerBlock("m", 0, 1), (7,), 1))
+        backend.do(Allocation(0, LayerBlock("m", 0, 1), (7,), 1))
 
 
 def test_a_resize_that_was_not_profiled_is_named_when_it_is_asked_for():
     backend = started(context({"m": [[Cost(1.0)]] * 3}), "m")
     with pytest.raises(LookupError, match="3 cores were not profiled"):
-        backend.resize(Resize(0, 3))
+        backend.do(Resize(0, 3))
     with pytest.raises(LookupError, match="layer 2 of m has no version 5 on 2 cores"):
-        backend.resize(Resize(0, 2, versions=(9, 0, 5)))
+        backend.do(Resize(0, 2, versions=(9, 0, 5)))
 
 
 def test_a_resize_counts_only_after_the_time_of_a_grant():
     # Asked at 0 s, known at 1.5 s: the layer that ends at 1 s changes nothing, the one that ends at 2 s does.
     backend = started(context({"m": [[Cost(1.0)]] * 4}), "m", costs=BlockCosts(grant_s=1.5))
-    backend.resize(Resize(0, 2))
-    assert events(backend) == [Resized(2.0, 0, 2), BlockEnd(3.0, 0)]
+    backend.do(Resize(0, 2))
+    assert events(backend) == [Resized(2.0, 0, 2), BlockEnd(3.0, 0, 4)]
 
 
 def test_a_block_that_grows_waits_for_cores_to_join_and_one_that_shrinks_does_not():
     served = context({"m": [[Cost(1.0)]] * 2})
     grown = started(served, "m", costs=BlockCosts(resize_s=0.25, join_s=0.125))
-    grown.resize(Resize(0, 2))
-    assert events(grown) == [Resized(1.0, 0, 2), BlockEnd(1.875, 0)]
+    grown.do(Resize(0, 2))
+    assert events(grown) == [Resized(1.0, 0, 2), BlockEnd(1.875, 0, 2)]
     shrunk = simulator(served, trace((0.0, "m")), costs=BlockCosts(resize_s=0.25, join_s=0.125))
     shrunk.wait()
-    shrunk.start(allocation(0, "m", (0, 2), 2))
-    shrunk.resize(Resize(0, 1))
-    assert events(shrunk) == [Resized(0.5, 0, 1), BlockEnd(1.75, 0)]
+    shrunk.do(allocation(0, "m", (0, 2), 2))
+    shrunk.do(Resize(0, 1))
+    assert events(shrunk) == [Resized(0.5, 0, 1), BlockEnd(1.75, 0, 2)]
+
+
+def test_a_yield_ends_a_block_at_its_next_layer_end_and_the_query_goes_on_from_there():
+    # Three layers of 1 s, asked at 0.5 s: the block ends at 1 s; the other two layers follow on two cores.
+    backend = started(context({"m": [[Cost(1.0)]] * 3}), "m")
+    backend.do(Wake(0.5))
+    backend.wait()
+    backend.do(Yield(0))
+    assert backend.wait() == BlockEnd(1.0, 0, 1)
+    backend.do(allocation(0, "m", (1, 3), 2))
+    assert events(backend) == [BlockEnd(2.0, 0, 3)]
+    assert backend.events == 3
+
+
+def test_a_yield_in_the_last_layer_has_no_effect_and_costs_nothing():
+    backend = started(context({"m": [[Cost(1.0)]] * 2}), "m", costs=BlockCosts(yield_s=0.25))
+    backend.do(Wake(1.5))
+    backend.wait()
+    backend.do(Yield(0))
+    assert events(backend) == [BlockEnd(2.0, 0, 2)]
+
+
+def test_a_block_holds_its_cores_for_the_time_of_a_yield_and_presses_on_others():
+    # `a` fills DRAM: until it ends, at 1.25 s, `b` does 0.625 of its 4 s, and the others from there on.
+    served = context({"a": [[Cost(1.0, dram_share=1.0)]] * 2, "b": [[Cost(4.0, slowdown=2.0)]]})
+    backend = started(served, "a", "b", costs=BlockCosts(yield_s=0.25))
+    backend.do(Yield(0))
+    assert events(backend) == [BlockEnd(1.25, 0, 1), BlockEnd(4.625, 1, 1)]
+
+
+def test_a_block_that_holds_its_cores_after_a_yield_is_stretched_by_nobody():
+    # `b` starts at 1.125 s with all DRAM, while `a`, whose layers would take twice as long, ends at 1.25 s.
+    served = context({"a": [[Cost(1.0, slowdown=2.0)]] * 2, "b": [[Cost(1.0, dram_share=1.0)]]})
+    backend = simulator(served, trace((0.0, "a"), (1.125, "b")), costs=BlockCosts(yield_s=0.25))
+    backend.wait()
+    backend.do(allocation(0, "a", (0, 2), 1))
+    backend.do(Yield(0))
+    backend.wait()
+    backend.do(allocation(1, "b", (0, 1), 1))
+    assert events(backend) == [BlockEnd(1.25, 0, 1), BlockEnd(2.125, 1, 1)]
+
+
+def test_a_yield_counts_only_after_the_time_of_a_grant():
+    # Asked at 0 s, known at 1.5 s: the layer that ends at 2 s is the block's last.
+    backend = started(context({"m": [[Cost(1.0)]] * 4}), "m", costs=BlockCosts(grant_s=1.5))
+    backend.do(Yield(0))
+    assert events(backend) == [BlockEnd(2.0, 0, 2)]
+
+
+def test_a_block_that_yields_adopts_no_other_cores():
+    backend = started(context({"m": [[Cost(1.0)]] * 3}), "m")
+    backend.do(Resize(0, 2))
+    backend.do(Yield(0))
+    assert events(backend) == [BlockEnd(1.0, 0, 1)]
+
+
+def test_the_next_block_of_a_query_that_yielded_knows_nothing_of_it():
+    backend = started(context({"m": [[Cost(1.0)]] * 3}), "m", costs=BlockCosts(yield_s=0.25))
+    backend.do(Yield(0))
+    assert backend.wait() == BlockEnd(1.25, 0, 1)
+    backend.do(allocation(0, "m", (1, 3), 1))
+    assert events(backend) == [BlockEnd(3.25, 0, 3)]
 
 
 def test_without_contention_blocks_do_not_slow_each_other():
     served = context({"m": [[Cost(1.0, slowdown=2.0, dram_share=0.5)]]})
-    assert events(started(served, "m", "m", contention_scale=0.0)) == [BlockEnd(1.0, 0), BlockEnd(1.0, 1)]
+    assert events(started(served, "m", "m", contention_scale=0.0)) == [
+        BlockEnd(1.0, 0, 1),
+        BlockEnd(1.0, 1, 1),
+    ]
 
 
 def test_the_scale_of_contention_multiplies_what_co_runners_add():
     served = context({"m": [[Cost(1.0, slowdown=2.0, dram_share=0.5)]]})
-    assert events(started(served, "m", "m", contention_scale=2.0)) == [BlockEnd(2.0, 0), BlockEnd(2.0, 1)]
+    assert events(started(served, "m", "m", contention_scale=2.0)) == [
+        BlockEnd(2.0, 0, 1),
+        BlockEnd(2.0, 1, 1),
+    ]
 
 
 def test_an_error_of_the_sensor_changes_what_is_read_and_not_what_happens():
@@ -465,7 +525,7 @@ def test_each_event_has_an_error_of_its_own():
         context({"m": [[Cost(9.0, dram_share=0.5)]]}), "m", sensor_error=SensorError(sigma=0.1, seed=1)
     )
     read = [backend.pressure()]
-    backend.wake_at(1.0)
+    backend.do(Wake(1.0))
     backend.wait()
     read.append(backend.pressure())
     assert read[0] != read[1]
@@ -488,23 +548,23 @@ def test_a_wake_in_the_past_is_refused():
     backend.wait()
     for time_s in (0.5, float("nan")):
         with pytest.raises(ValueError, match=f"asked at 1.0 s to wake at {time_s} s"):
-            backend.wake_at(time_s)
+            backend.do(Wake(time_s))
 
 
 def test_a_query_that_runs_or_has_not_arrived_cannot_start():
     backend = started(context({"m": [[Cost(1.0)]] * 2}), "m")
     for query_id in (0, 5):
         with pytest.raises(LookupError, match=f"query {query_id} has not arrived, has ended or runs already"):
-            backend.start(allocation(query_id, "m", (0, 1), 1))
+            backend.do(allocation(query_id, "m", (0, 1), 1))
 
 
 def test_more_blocks_than_cores_are_refused():
     backend = simulator(context({"m": [[Cost(1.0)]]}, cores=(1,)), trace((0.0, "m"), (0.0, "m")))
     backend.wait()
     backend.wait()
-    backend.start(allocation(0, "m", (0, 1), 1))
+    backend.do(allocation(0, "m", (0, 1), 1))
     with pytest.raises(ValueError, match="1 blocks run on 1 cores; wait until one ends"):
-        backend.start(allocation(1, "m", (0, 1), 1))
+        backend.do(allocation(1, "m", (0, 1), 1))
 
 
 def test_an_arrival_at_no_time_is_refused():

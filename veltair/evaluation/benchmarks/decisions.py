@@ -12,8 +12,9 @@ from veltair.evaluation.benchmarks.workers import COMMAND
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result
 from veltair.evaluation.experiment.scenario import Scenario, policy_maker
 from veltair.evaluation.loadgen.arrivals import share_samples
-from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Dispatcher, Event, Outcome, Woken, serve
-from veltair.serving.loop.policy import Allocation, Context, Policy, Resize
+from veltair.serving.loop.backend import Arrival, BlockEnd, Command, Event, Woken
+from veltair.serving.loop.dispatcher import Dispatcher, Outcome, serve
+from veltair.serving.loop.policy import Allocation, Context, Policy, Wake
 from veltair.serving.loop.query import Ending, Query
 
 PENDING = (10, 200)
@@ -47,23 +48,21 @@ class Timing:
 class Burst:
     """A backend at which all queries arrive before the first block ends; blocks end in the order of starts.
 
-    Each is in its last layer, so a resize has no effect. Time stands still, but for wakes.
+    Each is in its last layer, so resizes and yields have no effect. Time stands still, but for wakes.
     """
 
     def __init__(self, queries: Sequence[Query]) -> None:
         self._arrivals, self._wakes = deque(queries), list[float]()
         self._running: dict[int, int] = {}
+        self._stops: dict[int, int] = {}
 
-    def start(self, allocation: Allocation) -> None:
-        """Run a block."""
-        self._running[allocation.query_id] = len(allocation.block) - 1
-
-    def resize(self, resize: Resize) -> None:
-        """Do nothing."""
-
-    def wake_at(self, time_s: float) -> None:
-        """Deliver Woken once nothing else happens."""
-        self._wakes.append(time_s)
+    def do(self, command: Command) -> None:
+        """Run a block, or deliver Woken once nothing else happens."""
+        if isinstance(command, Allocation):
+            self._running[command.query_id] = len(command.block) - 1
+            self._stops[command.query_id] = command.block.stop
+        elif isinstance(command, Wake):
+            self._wakes.append(command.time_s)
 
     def wait(self) -> Event | None:
         """Return the next event."""
@@ -72,7 +71,7 @@ class Burst:
         if self._running:
             query_id = next(iter(self._running))
             del self._running[query_id]
-            return BlockEnd(0.0, query_id)
+            return BlockEnd(0.0, query_id, self._stops.pop(query_id))
         return Woken(self._wakes.pop()) if self._wakes else None
 
     def pressure(self) -> float:

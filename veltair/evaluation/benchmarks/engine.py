@@ -39,7 +39,7 @@ from veltair.machine.workers.native_pool import NullKernel
 from veltair.machine.workers.pool import Ended, Launch, Sample, Servable, WorkerPool
 from veltair.serving.engine.engine import Engine
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot
+from veltair.serving.loop.policy import Allocation, Answer, Context, Snapshot, Wake
 from veltair.serving.loop.query import NEVER_S
 from veltair.serving.policies.presets import make_policy
 
@@ -261,7 +261,7 @@ def idle_figure(
 ) -> BenchmarkResult:
     """Return the CPU time of this process, its workers included, over the time that its engine waits."""
     with null_engine(launch, machine, build_dir) as (engine, _):
-        engine.wake_at(engine.now_s() + seconds)
+        engine.do(Wake(engine.now_s() + seconds))
         cpu_s, start_s = time.process_time(), time.monotonic()
         engine.wait()
         share = (time.process_time() - cpu_s) / (time.monotonic() - start_s)

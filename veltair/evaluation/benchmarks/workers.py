@@ -8,6 +8,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result
+from veltair.evaluation.measurement.yield_costs import yield_after
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.profile.profile import time_layers
 from veltair.machine.topology.topology import Machine
@@ -26,7 +27,8 @@ from veltair.machine.workers.pool import (
 COMMAND = "snakemake --cores all benchmarks_engine"
 ROUNDS = 15
 REST_S = 0.02  # threads of two pools share the cores: those of one fall asleep before the other's turn
-NULL_LAYERS, GRANTS, ADOPTING_LAYERS, STARTS = 1000, 2000, 100, 500
+NULL_LAYERS, GRANTS, ADOPTING_LAYERS, STARTS, YIELDS = 1000, 2000, 100, 500, 200
+LAYERS_BEFORE_YIELD_S = 0.003
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def worker_figures(
 
 
 def null_figures(workers: NativePool, machine: Machine, build_dir: Path) -> dict[str, BenchmarkResult]:
-    """Return what a kernel of no duration costs within a block, and what a grant of other cores costs."""
+    """Return what a kernel of no duration, a start, changes of cores and a yield cost."""
     kernel = NullKernel(build_dir)
     buffers = workers.bind(ListedCalls([[(kernel, ())]] * NULL_LAYERS), "null")
     grant = Grant(machine.core_ids[:1], (0,) * NULL_LAYERS)
@@ -84,6 +86,9 @@ def null_figures(workers: NativePool, machine: Machine, build_dir: Path) -> dict
     grants_us = [_grant_us(workers, buffers, machine.core_ids) for _ in range(ROUNDS)]
     layer = NullKernel(build_dir, passes_time=True)
     adoptions_us = [_adoption_us(workers, layer, machine.core_ids) for _ in range(ROUNDS)]
+    layers = workers.bind(ListedCalls([[(layer, ())]] * ADOPTING_LAYERS), "null")
+    many_layers = BlockRun(0, layers, 0, ADOPTING_LAYERS, Grant(machine.core_ids, (0,) * ADOPTING_LAYERS))
+    yields_us = [1e6 * yield_after(workers, many_layers, LAYERS_BEFORE_YIELD_S) for _ in range(YIELDS)]
     one_layer = BlockRun(
         0, workers.bind(ListedCalls([[(kernel, ())]]), "null"), 0, 1, Grant(machine.core_ids, (0,))
     )
@@ -99,6 +104,9 @@ def null_figures(workers: NativePool, machine: Machine, build_dir: Path) -> dict
             adoptions_us,
             "µs that the adoption of other cores adds to a layer, kernels without loops",
             COMMAND,
+        ),
+        "yield_us": median_result(
+            yields_us, "µs for which a block that is to yield holds its cores longer than its layer", COMMAND
         ),
         "start_cost_us": median_result(
             starts_us, "µs from the call that starts a block to its first layer", COMMAND

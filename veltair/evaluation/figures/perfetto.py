@@ -41,9 +41,8 @@ def trace(timeline: Timeline, run: Run) -> dict[str, Any]:
 
 
 def layers_text(span: BlockSpan) -> str:
-    """Return a block's layers, first to last, like `12-29` or `7`."""
-    first, last = span.block.start, span.block.stop - 1
-    return str(first) if first == last else f"{first}-{last}"
+    """Return the layers that a block ran, first to last, like `12-29` or `7`."""
+    return _range_text(span.ran.start, span.ran.stop)
 
 
 def versions_text(first_layer: int, versions: Sequence[int]) -> str:
@@ -51,9 +50,12 @@ def versions_text(first_layer: int, versions: Sequence[int]) -> str:
     parts = []
     for version, run in groupby(enumerate(versions, start=first_layer), key=lambda pair: pair[1]):
         layers = [layer for layer, _ in run]
-        span = str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
-        parts.append(f"{span}: v{version}")
+        parts.append(f"{_range_text(layers[0], layers[-1] + 1)}: v{version}")
     return ", ".join(parts)
+
+
+def _range_text(start: int, stop: int) -> str:
+    return str(start) if stop == start + 1 else f"{start}-{stop - 1}"
 
 
 def left_out_text(timeline: Timeline) -> str:
@@ -125,7 +127,7 @@ def _arguments(span: BlockSpan, layers: int) -> dict[str, Any]:
         "query": query.id,
         "model": span.block.model,
         "layers": f"{layers_text(span)} of {layers}",
-        "versions": versions_text(first, span.versions),
+        "versions": versions_text(first, span.versions[: len(span.ran)]),
         "wanted cores": span.wanted_cores,
         "granted cores": span.cores,
         "conflict": span.in_conflict,
@@ -135,6 +137,9 @@ def _arguments(span: BlockSpan, layers: int) -> dict[str, Any]:
     }
     if not span.completed:
         shown["cut off"] = "the run ended first"
+    if span.yielding is not None:
+        left = _range_text(span.yielding.next_layer, span.block.stop)
+        shown["yielded"] = {"asked ms": 1e3 * span.yielding.asked_s, "layers left": left}
     for number, resize in enumerate(span.resizes, start=1):
         shown[f"resize {number}"] = {
             "asked ms": 1e3 * resize.asked_s,

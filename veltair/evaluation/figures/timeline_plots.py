@@ -3,11 +3,14 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import seaborn as sns
 from matplotlib import patheffects
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -25,6 +28,7 @@ LOWER_IN, GAP_IN, AXIS_IN = 0.55, 0.14, 0.5
 LEGEND_COLUMNS = 6
 FEW_CORES = 16  # up to here each core has its label
 CHARACTER_IN = 0.64 / 72  # width of a character of a label, per point of its size
+YIELDED: dict[str, Any] = {"color": "black", "linewidth": 2.5, "solid_capstyle": "butt"}
 LIGHT = 0.55  # how far colours are mixed with white, so that hatches and labels can be read on them
 
 
@@ -53,8 +57,9 @@ def gantt_figure(timeline: Timeline, run: Run, begin_s: float, end_s: float) -> 
         )
     models = sorted(timeline.layers)
     caption = _caption(timeline, run, spans)
+    handles = _handles(models, any(span.yielding for span in spans))
     with style():
-        figure, (cores, pressure, pending) = _axes(timeline.machine, len(caption), len(models))
+        figure, (cores, pressure, pending) = _axes(timeline.machine, len(caption), len(handles))
         _draw_blocks(cores, timeline, spans, models, (begin_s, end_s))
         _name_rows(cores, timeline.machine)
         samples = _within(timeline, begin_s, end_s)
@@ -67,13 +72,13 @@ def gantt_figure(timeline: Timeline, run: Run, begin_s: float, end_s: float) -> 
         pending.set_xlim(1e3 * begin_s, 1e3 * end_s)
         pending.set_xlabel("time since the run began (ms)")
         figure.align_ylabels([pressure, pending])
-        _write_around(figure, models, caption)
+        _write_around(figure, handles, caption)
     return figure
 
 
-def _write_around(figure: Figure, models: Sequence[str], caption: Sequence[str]) -> None:
+def _write_around(figure: Figure, handles: Sequence[Artist], caption: Sequence[str]) -> None:
     figure.legend(
-        handles=_handles(models),
+        handles=handles,
         loc="upper left",
         bbox_to_anchor=(LEFT_IN / WIDTH_IN, 1),
         ncols=LEGEND_COLUMNS,
@@ -94,9 +99,12 @@ def _write_around(figure: Figure, models: Sequence[str], caption: Sequence[str])
 
 def _caption(timeline: Timeline, run: Run, spans: Sequence[BlockSpan]) -> list[str]:
     conflicts = sum(span.in_conflict for span in spans)
+    yielded = sum(span.yielding is not None for span in spans)
+    yields = f" {yielded} yielded to others before their last layer." if yielded else ""
     text = (
-        f"{run}. {len(spans)} blocks, {conflicts} of them on fewer cores than they wanted (bold). Labels: "
-        f"query, layers, granted/wanted cores. Core ids {timeline.cores_from}. {left_out_text(timeline)}"
+        f"{run}. {len(spans)} blocks, {conflicts} of them on fewer cores than they wanted (bold).{yields} "
+        "Labels: query, layers, granted/wanted cores. "
+        f"Core ids {timeline.cores_from}. {left_out_text(timeline)}"
     )
     return textwrap.wrap(text.strip(), int(17.5 * WIDTH_IN))
 
@@ -107,9 +115,9 @@ def _within(timeline: Timeline, begin_s: float, end_s: float) -> list[StateSampl
     return before[-1:] + [sample for sample in timeline.samples if begin_s <= sample.time_s < end_s]
 
 
-def _axes(machine: Machine, caption_lines: int, models: int) -> tuple[Figure, Sequence[Axes]]:
+def _axes(machine: Machine, caption_lines: int, handles: int) -> tuple[Figure, Sequence[Axes]]:
     """Return a figure with room for all cores, and its axes from the top."""
-    legend_in = 0.12 + 0.19 * -(-(models + 1) // LEGEND_COLUMNS)
+    legend_in = 0.12 + 0.19 * -(-handles // LEGEND_COLUMNS)
     bottom_in = AXIS_IN + 0.15 * caption_lines
     heights = [_row_in(machine.cores) * machine.cores, LOWER_IN, LOWER_IN]
     height_in = bottom_in + sum(heights) + 2 * GAP_IN + legend_in
@@ -157,9 +165,19 @@ def _draw_blocks(
                 )
             )
         used = [piece for piece in pieces if not piece.reserved]
+        if span.yielding is not None:
+            _mark_yield(axis, span, used)
         if used:
             largest = max(used, key=lambda piece: _area(piece, shown_s))
             _label(axis, largest, _row_in(timeline.machine.cores), shown_s)
+
+
+def _mark_yield(axis: Axes, span: BlockSpan, used: Sequence[_Piece]) -> None:
+    """Draw the end of a block that yielded as a thick edge."""
+    for piece in used:
+        if piece.end_s == span.end_s:
+            end_ms = 1e3 * piece.end_s
+            axis.plot([end_ms] * 2, [piece.row, piece.row + piece.rows], **YIELDED)
 
 
 def _pieces(span: BlockSpan, rows: dict[int, int]) -> Iterator[_Piece]:
@@ -247,10 +265,10 @@ def _looks(models: Sequence[str]) -> tuple[dict[str, tuple[float, float, float]]
     return faces, hatches
 
 
-def _handles(models: Sequence[str]) -> list[Patch]:
+def _handles(models: Sequence[str], yields: bool) -> list[Artist]:
     faces, hatches = _looks(models)
-    known = [
+    known: list[Artist] = [
         Patch(facecolor=faces[model], edgecolor="0.25", hatch=hatches[model], label=model) for model in models
     ]
     reserved = Patch(facecolor="white", edgecolor="0.25", linestyle=":", label="reserved, not yet in use")
-    return [*known, reserved]
+    return [*known, reserved, *([Line2D([], [], label="yielded", **YIELDED)] if yields else [])]

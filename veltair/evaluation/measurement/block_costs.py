@@ -17,20 +17,22 @@ from veltair.compiler.frontend.samples import random_samples
 from veltair.config import Config
 from veltair.evaluation.measurement.pool_recorder import recording
 from veltair.evaluation.measurement.resize_costs import layer_resizes
-from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, START
+from veltair.evaluation.measurement.yield_costs import layer_yields
+from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, START, YIELD
 from veltair.machine.costs.folder import Tables
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.steps import profile_models
 from veltair.machine.topology.placement import spread
-from veltair.machine.workers.pool import Ended, Launch, Sample, on_cores
+from veltair.machine.workers.pool import Ended, Launch, QueryBuffers, Sample, WorkerPool, on_cores
 from veltair.serving.engine.engine import Engine
-from veltair.serving.loop.dispatcher import Dispatcher, Event, serve
+from veltair.serving.loop.backend import BackendWrapper, Command, Event
+from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, Resize, Snapshot
 from veltair.serving.loop.query import NEVER_S
 
-# Of each model: starts on each count of cores, grants, and changes of cores each way, at least.
-STARTS, GRANTS, RESIZES = 200, 100, 100
+# Of each model: starts on each count of cores, grants, changes of cores each way, and yields, at least.
+STARTS, GRANTS, RESIZES, YIELDS = 200, 100, 100, 100
 GRANT_GAP_S = 0.002  # longer than a layer: most changes are adopted before the next one is asked for
 
 Row = tuple[str, str, int, int, float]
@@ -54,8 +56,8 @@ def profile_host(
 def sample_blocks(tables: Tables, models: Mapping[str, LoadedModel], launch: Launch) -> pd.DataFrame:
     """Return samples of what blocks cost beside their kernels: a row each, with `block_costs.COLUMNS`.
 
-    All go through `serve()` with a policy that hardly computes, but for the change of cores at a layer's end,
-    which no decision is part of. Raises EngineError or a kernel's error if one fails.
+    All go through `serve()` with a policy that hardly computes, but for changes of cores and yields at a
+    layer's end, which no decision is part of. Raises EngineError or a kernel's error if one fails.
     """
     machine, rows = tables.machine, list[Row]()
     for name, model in models.items():
@@ -72,6 +74,7 @@ def sample_blocks(tables: Tables, models: Mapping[str, LoadedModel], launch: Lau
                 rows += _rows(GRANT, name, machine.cores, sample_grants(engine, context))
             for kind, samples in sample_resizes(model, context, launch).items():
                 rows += _rows(kind, name, machine.cores, samples)
+        rows += _rows(YIELD, name, machine.cores, sample_yields(model, context, launch))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -189,14 +192,13 @@ class OneOrAll:
         return answers
 
 
-class GrantTimes:
+class GrantTimes(BackendWrapper):
     """A backend that notes how long after an event a running block has been granted other cores."""
 
     def __init__(self, engine: Engine) -> None:
         """Stand before an engine."""
+        super().__init__(engine)
         self.grants_s: list[float] = []
-        self.start, self.wake_at = engine.start, engine.wake_at
-        self.pressure, self.progress = engine.pressure, engine.progress
         self._engine, self._event_s = engine, nan
 
     def wait(self) -> Event | None:
@@ -206,10 +208,11 @@ class GrantTimes:
             self._event_s = event.time_s
         return event
 
-    def resize(self, resize: Resize) -> None:
-        """Grant a running block other cores."""
-        self._engine.resize(resize)
-        self.grants_s.append(self._engine.now_s() - self._event_s)
+    def do(self, command: Command) -> None:
+        """Pass a command on; of a change of cores, note the time."""
+        self._engine.do(command)
+        if isinstance(command, Resize):
+            self.grants_s.append(self._engine.now_s() - self._event_s)
 
 
 def sample_grants(engine: Engine, context: Context) -> list[float]:
@@ -234,21 +237,40 @@ def sample_grants(engine: Engine, context: Context) -> list[float]:
         asking.join()
 
 
-# Changes of cores.
+# Changes of cores, and yields.
 
 
 def sample_resizes(model: LoadedModel, context: Context, launch: Launch) -> dict[str, list[float]]:
     """Return the seconds that a change of cores adds to the layer that adopts it, by kind of change."""
     versions, found = _solo(context), dict[str, list[float]]()
+    with _workers(model, context, launch) as (pool, buffers):
+        for _ in range(ceil(RESIZES / max(1, len(versions) - 1))):
+            for kind, seconds in layer_resizes(pool, buffers, versions, context.machine.core_ids):
+                found.setdefault(kind, []).append(seconds)
+    return found
+
+
+def sample_yields(model: LoadedModel, context: Context, launch: Launch) -> list[float]:
+    """Return the seconds for which a block that yields holds its cores longer than its layer."""
+    versions = _solo(context)
+    with _workers(model, context, launch) as (pool, buffers):
+        return [
+            seconds
+            for _ in range(ceil(YIELDS / max(1, len(versions) - 1)))
+            for seconds in layer_yields(pool, buffers, versions, context.machine.core_ids)
+        ]
+
+
+@contextmanager
+def _workers(
+    model: LoadedModel, context: Context, launch: Launch
+) -> Iterator[tuple[WorkerPool, QueryBuffers]]:
+    """Within the context, workers and buffers of a model that ran once."""
     pool = launch(context.machine.core_ids)
     try:
         instance = model.filled_instance()
         with on_cores(context.machine.core_ids):
-            instance.run(versions)
-        buffers = pool.bind(instance, model.plan.model)
-        for _ in range(ceil(RESIZES / max(1, len(versions) - 1))):
-            for kind, seconds in layer_resizes(pool, buffers, versions, context.machine.core_ids):
-                found.setdefault(kind, []).append(seconds)
-        return found
+            instance.run(_solo(context))
+        yield pool, pool.bind(instance, model.plan.model)
     finally:
         pool.stop()

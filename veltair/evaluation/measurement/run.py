@@ -35,7 +35,8 @@ from veltair.machine.topology.placement import PLACEMENTS
 from veltair.machine.workers.pool import Launch, on_cores
 from veltair.serving.engine.engine import Engine, Sample
 from veltair.serving.engine.on_demand import OnDemand
-from veltair.serving.loop.dispatcher import Backend, Dispatcher, serve
+from veltair.serving.loop.backend import Backend
+from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.query import QueryRecord
 from veltair.serving.loop.timeline import Recorder
 

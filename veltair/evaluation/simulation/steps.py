@@ -62,6 +62,7 @@ def _charged_costs(simulated: Simulated, measured: BlockCosts | None) -> BlockCo
         resize_s=_cost_s(simulated, "resize", measured),
         grant_s=_cost_s(simulated, "grant", measured),
         join_s=_cost_s(simulated, "join", measured),
+        yield_s=_cost_s(simulated, "yield", measured),
         starts_s=starts_s,
     )
 

@@ -8,7 +8,7 @@ from statistics import mean
 import pandas as pd
 
 # Kinds of samples; `first_layer` is what the first layer of a block takes longer than within one.
-START, FIRST_LAYER, GRANT, SHRINK, GROW = "start", "first_layer", "grant", "shrink", "grow"
+START, FIRST_LAYER, GRANT, SHRINK, GROW, YIELD = "start", "first_layer", "grant", "shrink", "grow", "yield"
 COLUMNS = ("cost", "model", "cores", "sample", "seconds")
 
 
@@ -20,17 +20,21 @@ class BlockCosts:
 
     `start_s` is from the event that lets a block start to its first layer, and what this layer takes longer
     for it. `grant_s` is from the event that a decision follows to a running block's knowing of its new cores,
-    `resize_s` what their adoption adds to the next layer, `join_s` what it adds on top if cores join.
+    `resize_s` what their adoption adds to the next layer, `join_s` what it adds on top if cores join. Of a
+    yield a block knows after `grant_s`, too; `yield_s` is how much longer than its layer it holds its cores.
     """
 
     start_s: float = 0.0
     resize_s: float = 0.0
     grant_s: float = 0.0
     join_s: float = 0.0
+    yield_s: float = 0.0
     starts_s: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        costs = {name: getattr(self, name) for name in ("start_s", "resize_s", "grant_s", "join_s")}
+        costs = {
+            name: getattr(self, name) for name in ("start_s", "resize_s", "grant_s", "join_s", "yield_s")
+        }
         costs |= {f"starts_s of {model}": start_s for model, start_s in self.starts_s.items()}
         for name, value in costs.items():
             if not (value >= 0 and isfinite(value)):
@@ -49,7 +53,8 @@ def block_costs(samples: pd.DataFrame) -> BlockCosts:
     """Return the costs that samples amount to: the mean over models and core counts of the medians.
 
     `samples` has `COLUMNS`; what is below 0 is noise, and counts as 0. Changes of cores cost nothing where
-    none was measured: on one core. Raises LookupError without a sample of a start.
+    none was measured (on one core), nor do yields (in older samples). Raises LookupError without a sample of
+    a start.
     """
     medians = samples.groupby(["cost", "model", "cores"])["seconds"].median()
     means = {str(cost): mean(group) for cost, group in medians.groupby(level="cost")}
@@ -62,6 +67,7 @@ def block_costs(samples: pd.DataFrame) -> BlockCosts:
         resize_s=resize_s,
         grant_s=max(0.0, means.get(GRANT, 0.0)),
         join_s=max(0.0, means.get(GROW, 0.0) - resize_s),
+        yield_s=max(0.0, means.get(YIELD, 0.0)),
         starts_s={
             str(model): max(0.0, float(seconds)) + max(0.0, float(by_model.get((FIRST_LAYER, model), 0.0)))
             for model, seconds in by_model[START].items()

@@ -63,8 +63,8 @@ class NativePool:
         self._library = _load(build_dir, checked)
         self._functions = self._library.functions
         # Calls of a microsecond keep the interpreter's lock: to give it up and get it back takes longer.
-        self._start, self._resize, self._poke = map(
-            self._library.brief, ("pool_start", "pool_resize", "pool_poke")
+        self._start, self._resize, self._yield, self._poke = map(
+            self._library.brief, ("pool_start", "pool_resize", "pool_yield", "pool_poke")
         )
         self._cores = tuple(core_ids)
         self._indices = {core: index for index, core in enumerate(core_ids)}
@@ -136,6 +136,11 @@ class NativePool:
         if number < 0 and number != self._functions.NOT_RUNNING:
             raise self._refusal(number, block, grant)
         block.grant = active.grants[number] = grant
+
+    def yield_block(self, block: BlockRun) -> None:
+        """Let a running block end at its next layer end, one that has just ended as it did."""
+        active = _active(block)
+        self._yield(self._address, active.token, active.leader)
 
     def wait(self, timeout_s: float | None) -> Sequence[Notice]:
         """Return what has happened; nothing after `timeout_s`, a `poke` or a signal."""

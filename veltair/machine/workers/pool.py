@@ -103,6 +103,7 @@ class Ended:
     """A block ended, `ended_layers` of it, at `monotonic_s`; its cores are free.
 
     `busy_s` is what the layers took together, `wrong_outputs` counts those off by more than 1e-4 relative.
+    A block that yielded has ended some of its layers, one at least, and its outputs are not compared.
     """
 
     block: BlockRun
@@ -143,6 +144,9 @@ class WorkerPool(Protocol):
         A grant that comes too late, or is followed by another, is never adopted. Raises ValueError if the
         first core is another one, LookupError for a core that is not a worker's.
         """
+
+    def yield_block(self, block: BlockRun) -> None:
+        """Let a running block end at its next layer end; in its last layer this has no effect."""
 
     def wait(self, timeout_s: float | None) -> Sequence[Notice]:
         """Return what has happened; nothing after `timeout_s`, a `poke` or a signal."""

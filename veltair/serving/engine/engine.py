@@ -34,8 +34,8 @@ from veltair.serving.engine.messages import Arrived, Done, EngineMessage, Failed
 from veltair.serving.engine.running_blocks import Progress, RunningBlock
 from veltair.serving.engine.warm_up import warm_up
 from veltair.serving.engine.watchdog import EngineError, Watchdog
-from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized, Woken
-from veltair.serving.loop.policy import Allocation, Resize
+from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized, Woken
+from veltair.serving.loop.policy import Allocation, Resize, Wake, Yield
 from veltair.serving.loop.query import Query
 
 __all__ = ["Engine", "EngineError", "Sample"]
@@ -143,8 +143,27 @@ class Engine:
                 return event
         return None
 
-    def start(self, allocation: Allocation) -> None:
-        """Run a block on cores that the placement picks."""
+    def do(self, command: Command) -> None:
+        """Start a block on cores that the placement picks, change or end a running one, or wake at a time."""
+        match command:
+            case Allocation():
+                self._start(command)
+            case Resize():
+                self._resize(command)
+            case Yield(query_id=query_id):
+                self._pool.yield_block(self._blocks[query_id].run)
+            case Wake(time_s=time_s):
+                heapq.heappush(self._wakes, time_s)
+
+    def pressure(self) -> float:
+        """Return the pressure that a block started now would meet: none where nothing runs."""
+        return self._interference.pressure() if self._blocks else 0.0
+
+    def progress(self) -> Mapping[int, int]:
+        """Return how many layers of each running block have ended; a live view."""
+        return self._progress
+
+    def _start(self, allocation: Allocation) -> None:
         query_id, block = allocation.query_id, allocation.block
         self._holdings.take(query_id, allocation.cores)
         first = block.start == 0
@@ -167,24 +186,13 @@ class Engine:
         self._blocks[query_id] = RunningBlock(allocation, run, grant)
         self._pool.run(run)
 
-    def resize(self, resize: Resize) -> None:
-        """Grant a running block other cores; it adopts them at its next layer end."""
+    def _resize(self, resize: Resize) -> None:
         run = self._blocks[resize.query_id].run
         self._holdings.resize(resize.query_id, resize.cores)
         cores = self._holdings.of(resize.query_id)[: resize.cores]
         self._pool.resize(run, Grant(cores, resize.versions or run.grant.versions))
 
-    def wake_at(self, time_s: float) -> None:
-        """Deliver Woken at that time."""
-        heapq.heappush(self._wakes, time_s)
-
-    def pressure(self) -> float:
-        """Return the pressure that a block started now would meet: none where nothing runs."""
-        return self._interference.pressure() if self._blocks else 0.0
-
-    def progress(self) -> Mapping[int, int]:
-        """Return how many layers of each running block have ended; a live view."""
-        return self._progress
+    # What else may be asked.
 
     def cores_of(self, query_id: int) -> tuple[int, ...]:
         """Return the cores that a query's block holds, those of its last grant first; none if none runs."""
@@ -291,12 +299,14 @@ class Engine:
         started = self._blocks.pop(query_id)
         self._raise(ended, started.allocation)
         self._holdings.release(query_id)
-        self._observe(started, ended.busy_s)
-        if ended.block.check is not None:
+        block = started.allocation.block
+        next_layer = block.start + ended.ended_layers
+        self._observe(started, next_layer, ended.busy_s)
+        if next_layer == len(ended.block.buffers.runnable.calls):
             self.wrong_answers += ended.wrong_outputs
-            self._idle[started.allocation.block.model].append(self._buffers.pop(query_id))
+            self._idle[block.model].append(self._buffers.pop(query_id))
             del self._query_samples[query_id]
-        return BlockEnd(ended.monotonic_s - self.zero_s, query_id)
+        return BlockEnd(ended.monotonic_s - self.zero_s, query_id, next_layer)
 
     def _raise(self, ended: Ended, allocation: Allocation) -> None:
         if isinstance(ended.error, CoreLostError):
@@ -308,11 +318,15 @@ class Engine:
                 "build the model anew (rule `build`)"
             ) from ended.error
 
-    def _observe(self, started: RunningBlock, busy_s: float) -> None:
+    def _observe(self, started: RunningBlock, next_layer: int, busy_s: float) -> None:
         run, allocation = started.run, started.allocation
         if run.grant is not started.first_grant:
             return  # changed under way: no profiled time to compare with
-        alone_s, pressed_s = self._profiled_s(allocation.block, run.grant.versions, allocation.cores)
+        block, versions = allocation.block, run.grant.versions
+        if next_layer < block.stop:
+            block = LayerBlock(block.model, block.start, next_layer)
+            versions = versions[: len(block)]
+        alone_s, pressed_s = self._profiled_s(block, versions, allocation.cores)
         self._interference.observe(busy_s, alone_s, pressed_s)
 
     def _sum_profiled(self, block: LayerBlock, versions: tuple[int, ...], cores: int) -> tuple[float, float]:

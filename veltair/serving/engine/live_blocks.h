@@ -34,14 +34,6 @@ static bool take_buffers(live_t *live, const account_t *account) {
     return query_of(account)->table;
 }
 
-// There is room: for all tables that were ever given.
-static void return_buffers(live_t *live, const account_t *account) {
-    live_query_t *query = query_of(account);
-    idle_buffers_t *idle = &live->idle[account->model];
-    if (query->table) idle->tables[idle->count++] = query->table;
-    query->table = NULL;
-}
-
 // Let the workers begin with a block that holds cores and has buffers.
 static int begin(live_t *live, live_block_t *block) {
     const account_t *account = block->account;
@@ -53,10 +45,45 @@ static int begin(live_t *live, live_block_t *block) {
                                          (uint32_t)block->target, account->versions, inputs, answers);
     if (number < 0) return (int)number;
     atomic_fetch_add(&live->under_way, 1);
-    block->waits = false;
     block->number = (uint64_t)number;
     if (account->yields) live->workers.yield(live->pool, block->token, block->cores[0]);
     return OK;
+}
+
+// Let blocks that wait for buffers of a model begin, the oldest first, as far as there are some.
+static void begin_waiting(live_t *live, int32_t model) {
+    idle_buffers_t *idle = &live->idle[model];
+    const view_t *view = loop_view(live->loop);
+    for (int64_t index = 0; index < view->running_count && idle->waiting && idle->count; ++index) {
+        account_t *account = view->running[index];
+        live_block_t *block = &live->blocks[account->slot];
+        if (account->model != model || !block->waits || !take_buffers(live, account)) continue;
+        block->waits = false;
+        idle->waiting--;
+        int what = begin(live, block);
+        if (what != OK) return break_off(live, account->id, what, block->cores[0]);
+    }
+}
+
+// There is room: for all tables that were ever given.
+static void return_buffers(live_t *live, const account_t *account) {
+    live_query_t *query = query_of(account);
+    idle_buffers_t *idle = &live->idle[account->model];
+    if (!query->table) return;
+    idle->tables[idle->count++] = query->table;
+    query->table = NULL;
+    begin_waiting(live, account->model);
+}
+
+// Hold a block until there are buffers, and ask for some, unless enough are being made for all that wait.
+static void wait_for_buffers(live_t *live, live_block_t *block) {
+    const account_t *account = block->account;
+    idle_buffers_t *idle = &live->idle[account->model];
+    block->waits = true;
+    if (++idle->waiting <= idle->asked) return;
+    idle->asked++;
+    entry_t lack = {.kind = BUFFERS_LACK, .time_s = clock_s(live), .id = account->id, .model = account->model};
+    log_entry(live, lack);
 }
 
 static void log_cores(live_t *live, entry_kind_t kind, const command_t *command, const uint8_t *versions) {
@@ -80,15 +107,13 @@ static void log_cores(live_t *live, entry_kind_t kind, const command_t *command,
 static int start_block(live_t *live, const command_t *command) {
     account_t *account = command->account;
     live_block_t *block = &live->blocks[account->slot];
-    *block = (live_block_t){.account = account, .cores = block->cores, .target = command->cores, .waits = true};
+    *block = (live_block_t){.account = account, .cores = block->cores, .target = command->cores};
     block->token = ++live->serial << SLOT_BITS | (uint64_t)account->slot;
     if (!hold(live, block, command->cores)) return FEW_CORES;
-    int what = take_buffers(live, account) ? begin(live, block) : OK;
+    bool has_buffers = take_buffers(live, account);
+    int what = has_buffers ? begin(live, block) : OK;
     log_cores(live, BLOCK_STARTED, command, command->versions);
-    if (block->waits) {
-        entry_t lack = {.kind = BUFFERS_LACK, .time_s = clock_s(live), .id = account->id, .model = account->model};
-        log_entry(live, lack);
-    }
+    if (!has_buffers) wait_for_buffers(live, block);
     return what;
 }
 

@@ -100,13 +100,8 @@ static bool take_buffers_in(live_t *live, const notice_t *notice) {
         return false;
     }
     idle->tables[idle->count++] = (const call_table_t *)(uintptr_t)notice->token;
-    const view_t *view = loop_view(live->loop);
-    for (int64_t index = 0; index < view->running_count && !live->is_over; ++index) {
-        live_block_t *block = &live->blocks[view->running[index]->slot];
-        if (!block->waits || !take_buffers(live, block->account)) continue;
-        int what = begin(live, block);
-        if (what != OK) break_off(live, block->account->id, what, block->cores[0]);
-    }
+    idle->asked--;
+    begin_waiting(live, (int32_t)notice->number);
     return false;
 }
 
@@ -213,7 +208,7 @@ static void deal_with(live_t *live, const notice_t *notice) {
     if (live->is_over || atomic_load(&live->is_stopped)) return;
     live->dealt_with++;
     if (live->changes) tell_changes(live, seconds_at(live, notice->time_ns));
-    if (!live->is_over && take(live, notice, &event, &query)) step(live, &event);
+    if (!live->is_over && take(live, notice, &event, &query) && !live->is_over) step(live, &event);
     end_if_over(live);
     if (live->rings) {
         live->rings = false;

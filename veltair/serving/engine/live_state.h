@@ -28,9 +28,9 @@ typedef struct {  // a running block, by slot
     bool waits;  // for buffers: it holds its cores, but has not begun
 } live_block_t;
 
-typedef struct {
+typedef struct {  // of a model. waiting: blocks that lack buffers; asked: how many Python is to make
     const call_table_t **tables;
-    int64_t count, capacity, given;
+    int64_t count, capacity, given, waiting, asked;
 } idle_buffers_t;
 
 struct live {

@@ -6,11 +6,19 @@ from functools import partial
 
 from veltair.machine.models.model_memory import Loading, ModelMemory, ModelMemoryError
 from veltair.serving.engine.background import InBackground
-from veltair.serving.loop.dispatcher import Backend, BlockEnd, Closed, Event, Resized
-from veltair.serving.loop.policy import Allocation, Resize
+from veltair.serving.loop.backend import (
+    Backend,
+    BackendWrapper,
+    BlockEnd,
+    Closed,
+    Command,
+    Event,
+    Resized,
+)
+from veltair.serving.loop.policy import Allocation, Resize, Yield
 
 
-class OnDemand:
+class OnDemand(BackendWrapper):
     """Passes everything on to another backend, but a block only once its model is in memory.
 
     A model is in use while a block of it runs. It is loaded in the background, while decisions go on: one
@@ -30,32 +38,29 @@ class OnDemand:
         for name in models:
             if name not in memory.resident and (refused := memory.refusal(name)) and refused.is_final:
                 raise ModelMemoryError(f"{refused} (`engine.memory_mb`)")
-        self._backend, self._memory, self._in_background = backend, memory, in_background
+        super().__init__(backend)
+        self._memory, self._in_background = memory, in_background
         self._waiting: dict[int, Allocation] = {}
         self._running: dict[int, str] = {}  # the model of each query's block
         # Changes of blocks that wait, of each the last one: only that frees cores for sure.
         self._changed: dict[int, int] = {}
         self._adopted: dict[int, Resized] = {}
+        self._yielding: set[int] = set()  # of those that wait
 
-    def start(self, allocation: Allocation) -> None:
-        """Run a block as soon as its model is in memory."""
-        self._waiting[allocation.query_id] = allocation
-        self._start_waiting()
+    def do(self, command: Command) -> None:
+        """Start a block as soon as its model is in memory; change one that waits at the next event.
 
-    def resize(self, resize: Resize) -> None:
-        """Change a running block at its next layer end, one that waits at the next event."""
-        waiting = self._waiting.get(resize.query_id)
-        if waiting is None:
-            self._backend.resize(resize)
-            return
-        versions = waiting.versions if resize.versions is None else resize.versions
-        self._waiting[resize.query_id] = replace(waiting, cores=resize.cores, versions=versions)
-        self._adopted.pop(resize.query_id, None)
-        self._changed[resize.query_id] = resize.cores
-
-    def wake_at(self, time_s: float) -> None:
-        """Deliver Woken at that time."""
-        self._backend.wake_at(time_s)
+        One that is to yield before it has begun still ends one layer.
+        """
+        if isinstance(command, Allocation):
+            self._waiting[command.query_id] = command
+            self._start_waiting()
+        elif isinstance(command, Resize) and (waiting := self._waiting.get(command.query_id)):
+            self._change(waiting, command)
+        elif isinstance(command, Yield) and command.query_id in self._waiting:
+            self._yielding.add(command.query_id)
+        else:
+            self._backend.do(command)
 
     def wait(self) -> Event | None:
         """Return the backend's next event, and after it the changes of blocks that wait.
@@ -76,14 +81,16 @@ class OnDemand:
             self._start_waiting()
         return event
 
-    def pressure(self) -> float:
-        """Return the backend's pressure."""
-        return self._backend.pressure()
-
     def progress(self) -> Mapping[int, int]:
         """Return how many layers of each block have ended: none of one that waits."""
         progress = self._backend.progress()
         return {**progress, **dict.fromkeys(self._waiting, 0)} if self._waiting else progress
+
+    def _change(self, waiting: Allocation, resize: Resize) -> None:
+        versions = waiting.versions if resize.versions is None else resize.versions
+        self._waiting[resize.query_id] = replace(waiting, cores=resize.cores, versions=versions)
+        self._adopted.pop(resize.query_id, None)
+        self._changed[resize.query_id] = resize.cores
 
     def _start_waiting(self) -> None:
         for query_id, allocation in list(self._waiting.items()):
@@ -92,7 +99,10 @@ class OnDemand:
                 self._memory.acquire(model)
                 del self._waiting[query_id]
                 self._running[query_id] = model
-                self._backend.start(allocation)
+                self._backend.do(allocation)
+                if query_id in self._yielding:
+                    self._yielding.remove(query_id)
+                    self._backend.do(Yield(query_id))
             elif not self._memory.loading and not self._load(model):
                 return
 

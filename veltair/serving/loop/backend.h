@@ -19,8 +19,8 @@ typedef struct {
 } event_t;
 
 // advance: wait for the next end or change of a block up to limit_s, and return its kind; NULL where events are handed
-// to the loop. act: carry out a start, a resize or a yield, after it was entered into the account; returns OK or what
-// is wrong. ended: layers that have ended, by slot. clear: end all blocks.
+// to the loop. act: carry out a start, a resize or a yield, after it was entered into the account, and returns OK or
+// what is wrong; or hear that a query is rejected, before its account is closed. ended: layers that have ended, by slot. clear: end all blocks.
 typedef struct {
     void *self;
     event_kind_t (*advance)(void *self, double limit_s, event_t *event);

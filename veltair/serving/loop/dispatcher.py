@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from veltair.serving.loop.backend import Arrival, Backend, BlockEnd, Closed, Command, Event, Resized, Woken
 from veltair.serving.loop.policy import (
     Allocation,
     Context,
@@ -14,84 +15,17 @@ from veltair.serving.loop.policy import (
     Running,
     Snapshot,
     Wake,
+    Yield,
 )
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.loop.queues import PendingQueue, SeenIds, ValuesView
 
 UNFINISHED_REASON = "the run ended first"
+IDLE_WAKES = 10_000  # in a row: no policy has a reason to let queries wait for so many while nothing runs
 
 
 class PolicyError(RuntimeError):
     """A policy broke its contract; the message names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A query arrived."""
-
-    time_s: float
-    query: Query
-
-
-@dataclass(frozen=True, slots=True)
-class BlockEnd:
-    """The running block of a query ended; its cores are free."""
-
-    time_s: float
-    query_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resized:
-    """A running block adopted its new core count at a layer end; cores it gave up are free."""
-
-    time_s: float
-    query_id: int
-    cores: int
-
-
-@dataclass(frozen=True, slots=True)
-class Woken:
-    """A time that the policy asked for has come."""
-
-    time_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The run is over: whatever is still open counts as unfinished."""
-
-    time_s: float
-
-
-Event = Arrival | BlockEnd | Resized | Woken | Closed
-Command = Allocation | Resize | Wake
-
-
-class Backend(Protocol):
-    """Where time comes from. It never decides.
-
-    Events come in the order of their times; at equal times cores are freed (BlockEnd, Resized) before
-    queries arrive, then wakes; ties go by sequence.
-    """
-
-    def start(self, allocation: Allocation) -> None:
-        """Run a block from now on."""
-
-    def resize(self, resize: Resize) -> None:
-        """Change a running block at its next layer end (no effect, and no event, in its last layer)."""
-
-    def wake_at(self, time_s: float) -> None:
-        """Deliver Woken at that time."""
-
-    def wait(self) -> Event | None:
-        """Return the next event, or None once nothing is left to arrive, to run or to wake for."""
-
-    def pressure(self) -> float:
-        """Return the pressure in [0, 1] that a block started now would meet."""
-
-    def progress(self) -> Mapping[int, int]:
-        """Return how many layers of each running block have ended; a live view."""
 
 
 class Outcome(NamedTuple):
@@ -125,7 +59,9 @@ class Dispatcher:
     """Keeps the state of a run, and checks each answer of a policy, for all policies and backends.
 
     Raises PolicyError, naming the policy, when it gives cores that are not free, names an unknown query,
-    starts layers out of order, or leaves queries waiting while nothing runs and nothing is due.
+    starts layers out of order, yields a query that does not run or yields already, or leaves queries waiting
+    while nothing runs and nothing but wakes is due. No policy can yield for ever: a block ends at least one
+    layer, and each layer of a query ends once.
     """
 
     policy: Policy
@@ -136,6 +72,8 @@ class Dispatcher:
     _pending: PendingQueue = field(init=False, default_factory=PendingQueue)
     _running: dict[int, Running] = field(init=False, default_factory=dict)
     _running_view: Sequence[Running] = field(init=False)
+    _rejected: list[QueryRecord] = field(init=False, default_factory=list)  # at the last decision
+    _idle_wakes: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.free_cores = self.context.machine.cores
@@ -143,38 +81,25 @@ class Dispatcher:
 
     def handle(self, event: Event, pressure: float, progress: Mapping[int, int]) -> Outcome:
         """Apply an event, ask the policy, and return the commands and the queries that ended."""
-        finished: list[QueryRecord] = []
-        time_s = event.time_s
-        if isinstance(event, BlockEnd):
-            self._end_block(event, finished)
-        elif isinstance(event, Arrival):
-            self._admit(event.query)
-        elif isinstance(event, Resized):
-            self._adopt(event)
-        elif isinstance(event, Closed):
-            return Outcome(finished=self._abandon(time_s))
-        snapshot = Snapshot(time_s, self.free_cores, pressure, self._pending, self._running_view, progress)
-        commands: list[Command] = []
+        if isinstance(event, Closed):
+            return Outcome(finished=self._abandon(event.time_s))
+        time_s, finished = event.time_s, self._apply(event)
+        ended = (*self._rejected, *finished) if self._rejected else finished
+        snapshot = Snapshot(
+            time_s, self.free_cores, pressure, self._pending, self._running_view, progress, ended
+        )
         # A copy: an answer made lazily would read the snapshot after earlier answers have changed the state.
-        for answer in tuple(self.policy.allocate(snapshot)):
-            match answer:
-                case Allocation():
-                    self._start(answer, time_s)
-                    commands.append(answer)
-                case Resize():
-                    self._resize(answer, time_s)
-                    commands.append(answer)
-                case Wake():
-                    self._check_wake(answer, time_s)
-                    commands.append(answer)
-                case Rejection():
-                    account, _ = self._dequeue(answer.query_id)
-                    finished.append(self._close(account, Ending.REJECTED, time_s, answer.reason))
-                case _:
-                    raise PolicyError(
-                        f"{self._name} answered {answer!r}; return Allocation, Resize, Rejection or Wake"
-                    )
-        return Outcome(commands, finished)
+        answers = tuple(self.policy.allocate(snapshot))
+        commands: list[Command] = []
+        self._rejected = []
+        for answer in answers:
+            if isinstance(answer, Rejection):
+                self._rejected.append(self._reject(answer, time_s))
+            else:
+                self._obey(answer, time_s)
+                commands.append(answer)
+        self._check_idle(event)
+        return Outcome(commands, [*finished, *self._rejected])
 
     def check_drained(self) -> None:
         """Raise PolicyError if queries are still open although no event is due any more."""
@@ -187,6 +112,36 @@ class Dispatcher:
     def _name(self) -> str:
         return type(self.policy).__name__
 
+    def _apply(self, event: Arrival | BlockEnd | Resized | Woken) -> list[QueryRecord]:
+        """Take an event into account; return the record of a query that it ended."""
+        if isinstance(event, BlockEnd):
+            return self._end_block(event)
+        if isinstance(event, Arrival):
+            self._admit(event.query)
+        elif isinstance(event, Resized):
+            self._adopt(event)
+        return []
+
+    def _obey(self, command: Command, time_s: float) -> None:
+        """Check what the policy wants of the backend, and take it into account."""
+        match command:
+            case Allocation():
+                self._start(command, time_s)
+            case Resize():
+                self._resize(command, time_s)
+            case Yield():
+                self._yield(command)
+            case Wake():
+                self._check_wake(command, time_s)
+            case _:
+                raise PolicyError(
+                    f"{self._name} answered {command!r}; return Allocation, Resize, Yield, Rejection or Wake"
+                )
+
+    def _reject(self, rejection: Rejection, time_s: float) -> QueryRecord:
+        account, _ = self._dequeue(rejection.query_id)
+        return self._close(account, Ending.REJECTED, time_s, rejection.reason)
+
     def _admit(self, query: Query) -> None:
         if not self._seen.add(query.id):
             raise ValueError(f"query {query.id} arrived twice")
@@ -197,18 +152,23 @@ class Dispatcher:
         self._accounts[query.id] = _Account(query, len(model.layers), entry)
         self._pending.add(entry)
 
-    def _end_block(self, event: BlockEnd, finished: list[QueryRecord]) -> None:
+    def _end_block(self, event: BlockEnd) -> list[QueryRecord]:
         query_id = event.query_id
         running, account = self._running.pop(query_id), self._accounts[query_id]
         reserved_cores = running.reserved_cores
         account.charge(reserved_cores, event.time_s)
         self.free_cores += reserved_cores
-        stop = running.block.stop
-        if stop == account.layers:
-            finished.append(self._close(account, Ending.SERVED, event.time_s))
-        else:
-            account.waiting = Pending(account.query, stop)
-            self._pending.add(account.waiting)
+        block, next_layer = running.block, event.next_layer
+        if not block.start < next_layer <= block.stop:
+            raise RuntimeError(
+                f"the backend ended {block} of query {query_id} before layer {next_layer}; a block ends "
+                f"after one of its layers, so from {block.start + 1} to {block.stop}"
+            )
+        if next_layer == account.layers:
+            return [self._close(account, Ending.SERVED, event.time_s)]
+        account.waiting = Pending(account.query, next_layer)
+        self._pending.add(account.waiting)
+        return []
 
     def _adopt(self, event: Resized) -> None:
         running = self._running[event.query_id]
@@ -237,6 +197,10 @@ class Dispatcher:
         running = self._running.get(resize.query_id)
         if running is None:
             raise PolicyError(f"{self._name} resizes query {resize.query_id}, which is not running")
+        if running.yields:
+            raise PolicyError(
+                f"{self._name} resizes query {resize.query_id}, which yields; wait for the end of its block"
+            )
         if resize.cores < running.target_cores and running.target_cores > running.cores:
             # The block may have grown already, with its Resized still on the way.
             raise PolicyError(
@@ -251,13 +215,23 @@ class Dispatcher:
             )
         self._update(running, running.cores, resize.cores, versions, time_s)
 
+    def _yield(self, answer: Yield) -> None:
+        running = self._running.get(answer.query_id)
+        if running is None:
+            raise PolicyError(f"{self._name} yields query {answer.query_id}, which is not running")
+        if running.yields:
+            raise PolicyError(
+                f"{self._name} yields query {answer.query_id} twice; a yield cannot be taken back: wait for "
+                "the end of its block"
+            )
+        self._running[answer.query_id] = running._replace(yields=True)
+
     def _update(
         self, before: Running, cores: int, target_cores: int, versions: tuple[int, ...], time_s: float
     ) -> None:
         query, reserved_cores = before.query, before.reserved_cores
-        after = Running(
-            query, before.block, versions, cores, target_cores, before.wanted_cores, before.start_s
-        )
+        wanted_cores, start_s, yields = before.wanted_cores, before.start_s, before.yields
+        after = Running(query, before.block, versions, cores, target_cores, wanted_cores, start_s, yields)
         self._accounts[query.id].charge(reserved_cores, time_s)
         gained = after.reserved_cores - reserved_cores
         if gained > 0:
@@ -288,6 +262,17 @@ class Dispatcher:
         if not wake.time_s > time_s:
             raise PolicyError(
                 f"{self._name} asks at {time_s} s to be woken at {wake.time_s} s; name a later time"
+            )
+
+    def _check_idle(self, event: Event) -> None:
+        is_idle = isinstance(event, Woken) and self._pending and not self._running
+        self._idle_wakes = self._idle_wakes + 1 if is_idle else 0
+        if self._idle_wakes == IDLE_WAKES:
+            oldest = self._pending[0].query
+            raise PolicyError(
+                f"{self._name} waits for ever: {len(self._pending)} queries wait (the oldest is {oldest.id}, "
+                f"a {oldest.model}), nothing runs, and woken {IDLE_WAKES} times in a row it started none; "
+                "allocate cores or reject the query"
             )
 
     def _abandon(self, time_s: float) -> list[QueryRecord]:
@@ -325,15 +310,6 @@ def serve(dispatcher: Dispatcher, backend: Backend) -> Iterator[QueryRecord]:
     while (event := backend.wait()) is not None:
         outcome = dispatcher.handle(event, backend.pressure(), backend.progress())
         for command in outcome.commands:
-            _send(command, backend)
+            backend.do(command)
         yield from outcome.finished
     dispatcher.check_drained()
-
-
-def _send(command: Command, backend: Backend) -> None:
-    if isinstance(command, Allocation):
-        backend.start(command)
-    elif isinstance(command, Resize):
-        backend.resize(command)
-    else:
-        backend.wake_at(command.time_s)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from veltair.compiler.frontend.model import LayerBlock, Model
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.topology import Machine
-from veltair.serving.loop.query import Query
+from veltair.serving.loop.query import Query, QueryRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class Running(NamedTuple):
     """A query whose block runs.
 
     `cores` are held, `target_cores` is the count it has from its next layer end on (equal unless a
-    resize is under way). `wanted_cores` is what its allocation named as its need.
+    resize is under way). `wanted_cores` is what its allocation named as its need. `yields` says that it was
+    asked to end at its next layer end.
     """
 
     query: Query
@@ -44,6 +45,7 @@ class Running(NamedTuple):
     target_cores: int
     wanted_cores: int
     start_s: float
+    yields: bool = False
 
     @property
     def reserved_cores(self) -> int:
@@ -57,7 +59,8 @@ class Snapshot:
 
     `pending` is oldest arrival first and `running` oldest block first; both are views of the dispatcher's
     state, valid until the policy returns. `pressure` in [0, 1] is what a block started now would meet.
-    `progress` gives, for each running query, how many layers of its block have ended.
+    `progress` gives, for each running query, how many layers of its block have ended. `ended` are the
+    records of the queries that ended since the last decision, those that it rejected among them.
     """
 
     time_s: float
@@ -66,6 +69,7 @@ class Snapshot:
     pending: Sequence[Pending]
     running: Sequence[Running]
     progress: Mapping[int, int]
+    ended: Sequence[QueryRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,7 @@ class Allocation:
     """Start a layer block of a pending query now.
 
     `versions` holds one version index for each layer of the block. `wanted_cores` is the block's need: a
-    start with
-    fewer `cores` counts as a conflict (None: the block wanted what it got). `partition` names a fixed slice
-    for policies that have them.
+    start with fewer `cores` counts as a conflict (None: the block wanted what it got).
     """
 
     query_id: int
@@ -83,7 +85,6 @@ class Allocation:
     versions: tuple[int, ...]
     cores: int
     wanted_cores: int | None = None
-    partition: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.versions) != len(self.block):
@@ -114,6 +115,17 @@ class Resize:
 
 
 @dataclass(frozen=True, slots=True)
+class Yield:
+    """End a running block at its next layer end: its query then waits again, with the layers left.
+
+    Its cores are free then. A yield under way cannot be taken back, and its block cannot be resized any more.
+    A block ends at least one layer; in its last layer a yield has no effect.
+    """
+
+    query_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rejection:
     """Give a pending query up. It is a QoS violation, always."""
 
@@ -128,7 +140,7 @@ class Wake:
     time_s: float
 
 
-Answer = Allocation | Resize | Rejection | Wake
+Answer = Allocation | Resize | Yield | Rejection | Wake
 
 
 class Policy(Protocol):

@@ -121,6 +121,7 @@ static void resize(loop_t *loop, const command_t *command) {
 static int apply(loop_t *loop, const command_t *command) {
     account_t *account = command->account;
     if (command->kind == REJECT) {
+        loop->backend.act(loop->backend.self, command, loop->view.now_s);
         leave_queue(loop, account);
         return close_account(loop, account, REJECTED, command->slack_s, command->least_s);
     }

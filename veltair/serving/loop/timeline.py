@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.topology.placement import PLACEMENTS, Holdings
 from veltair.machine.topology.topology import Machine
-from veltair.serving.loop.dispatcher import (
+from veltair.serving.loop.backend import (
     Arrival,
     Backend,
+    BackendWrapper,
     BlockEnd,
     Closed,
-    Dispatcher,
+    Command,
     Event,
     Resized,
-    serve,
 )
-from veltair.serving.loop.policy import Allocation, Context, Resize
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.policy import Allocation, Context, Resize, Wake, Yield
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 # A block takes about a kilobyte here and some in each file that is drawn from it, times the cores it had.
@@ -58,12 +59,20 @@ class Resizing:
 
 
 @dataclass(frozen=True, slots=True)
+class Yielding:
+    """The early end of a block before layer `next_layer` of its model: asked for at `asked_s`."""
+
+    asked_s: float
+    next_layer: int
+
+
+@dataclass(frozen=True, slots=True)
 class BlockSpan:
     """One layer block as it ran.
 
     `versions` (one for each layer), `cores` and `wanted_cores` are those of its allocation, `pressure` in
     [0, 1] what a block started then was to meet. `resizes` are those that it adopted. `completed` is False
-    where the run ended first.
+    where the run ended first. `yielding` is None where it was not to yield or did in its last layer.
     """
 
     query: Query
@@ -77,12 +86,20 @@ class BlockSpan:
     tenures: tuple[Tenure, ...]
     resizes: tuple[Resizing, ...]
     completed: bool
+    yielding: Yielding | None = None
 
     def __post_init__(self) -> None:
         if self.end_s < self.start_s:
             raise ValueError(
                 f"BlockSpan of query {self.query.id}: ends at {self.end_s} s, but starts at {self.start_s} s"
             )
+
+    @property
+    def ran(self) -> LayerBlock:
+        """Its layers, but for those that it left when it yielded."""
+        if self.yielding is None:
+            return self.block
+        return LayerBlock(self.block.model, self.block.start, self.yielding.next_layer)
 
     @property
     def in_conflict(self) -> bool:
@@ -148,6 +165,7 @@ class _Open:
     tenures: list[Tenure] = field(default_factory=list)
     resizes: list[Resizing] = field(default_factory=list)
     asked: tuple[float, Resize] | None = None
+    yield_asked_s: float | None = None
 
     def hold(self, cores: Sequence[int], using: int, time_s: float) -> None:
         """Hold exactly these cores from now on, and use at least the first `using` of them."""
@@ -161,11 +179,14 @@ class _Open:
             if index < using:
                 self.used.setdefault(core, max(time_s, begin_s))
 
-    def close(self, time_s: float, completed: bool) -> BlockSpan:
-        """Return the block as it ran until now."""
+    def close(self, time_s: float, next_layer: int | None = None) -> BlockSpan:
+        """Return the block as it ran until now, up to `next_layer`; None: the run ended first."""
         # A worker may have ended it while the dispatcher was still about to give it more cores.
         end_s = max(time_s, self.start_s, *self.held.values(), *self.used.values())
-        given = self.allocation
+        given, yielding = self.allocation, None
+        if next_layer is not None and next_layer < given.block.stop:
+            asked_s = end_s if self.yield_asked_s is None else self.yield_asked_s
+            yielding = Yielding(asked_s, next_layer)
         return BlockSpan(
             self.query,
             given.block,
@@ -177,7 +198,8 @@ class _Open:
             end_s,
             (*self.tenures, *(self._tenure(core, end_s) for core in self.held)),
             tuple(self.resizes),
-            completed,
+            next_layer is not None,
+            yielding,
         )
 
     def _tenure(self, core: int, time_s: float) -> Tenure:
@@ -186,7 +208,7 @@ class _Open:
         return Tenure(core, begin_s, self.used.get(core, end_s), end_s)
 
 
-class Recorder:
+class Recorder(BackendWrapper):
     """A backend that passes everything on to another one, and keeps the timeline of what it does.
 
     Backends that count cores have no ids: then the ids are assigned here, grant by grant, by the placement of
@@ -212,14 +234,15 @@ class Recorder:
         """
         if limit < 1:
             raise ValueError(f"the limit of a timeline is {limit}; give 1 block or more")
-        self._backend, self._machine, self._limit, self._clock = backend, context.machine, limit, now_s
+        super().__init__(backend)
+        self._machine, self._limit, self._clock = context.machine, limit, now_s
         self._layers = {name: len(model.layers) for name, model in context.models.items()}
         self._holdings: Holdings | None = None
         self._cores_from = "granted by the backend"
         self._cores_of = cores_of or self._assign(placement)
         self._now_s, self._pressure, self._pending = 0.0, 0.0, 0
         self._queries: dict[int, Query] = {}
-        self._blocks: dict[int, LayerBlock] = {}
+        self._models: dict[int, str] = {}  # of the blocks that run
         self._open: dict[int, _Open] = {}
         self._spans: list[BlockSpan] = []
         self._samples, self._given_up = list[StateSample](), list[GivenUp]()
@@ -227,7 +250,7 @@ class Recorder:
 
     def timeline(self) -> Timeline:
         """Return what was recorded so far; blocks that still run end at the last event, not completed."""
-        cut = [block.close(self._now_s, completed=False) for block in self._open.values()]
+        cut = [block.close(self._now_s) for block in self._open.values()]
         return Timeline(
             self._machine,
             self._layers,
@@ -251,34 +274,19 @@ class Recorder:
         else:
             self._left_out["given up queries"] += 1
 
-    def start(self, allocation: Allocation) -> None:
-        """Run a block from now on."""
-        self._pending -= 1
-        query_id, time_s = allocation.query_id, self._stamp()
-        self._backend.start(allocation)
-        if self._holdings is not None:
-            self._holdings.take(query_id, allocation.cores)
-        self._blocks[query_id] = allocation.block
-        if len(self._spans) + len(self._open) >= self._limit:
-            self._left_out["blocks"] += 1
-            return
-        block = _Open(allocation, self._queries[query_id], self._pressure, time_s)
-        block.hold(self._cores_of(query_id), allocation.cores, time_s)
-        self._open[query_id] = block
-
-    def resize(self, resize: Resize) -> None:
-        """Change a running block at its next layer end."""
-        time_s = self._stamp()
-        self._backend.resize(resize)
-        if self._holdings is not None:
-            self._holdings.resize(resize.query_id, resize.cores)
-        if (block := self._open.get(resize.query_id)) is not None:
-            block.hold(self._cores_of(resize.query_id), 0, time_s)
-            block.asked = (time_s, resize)
-
-    def wake_at(self, time_s: float) -> None:
-        """Deliver Woken at that time."""
-        self._backend.wake_at(time_s)
+    def do(self, command: Command) -> None:
+        """Pass a command on and record it."""
+        match command:
+            case Allocation():
+                self._start(command, self._stamp())
+            case Resize():
+                self._resize(command, self._stamp())
+            case Yield(query_id=query_id):
+                if (block := self._open.get(query_id)) is not None:
+                    block.yield_asked_s = self._stamp()
+                self._backend.do(command)
+            case Wake():
+                self._backend.do(command)
 
     def wait(self) -> Event | None:
         """Return the backend's next event."""
@@ -295,10 +303,6 @@ class Recorder:
         self._pressure = self._backend.pressure()
         return self._pressure
 
-    def progress(self) -> Mapping[int, int]:
-        """Return how many layers of each running block have ended, as the backend counts them."""
-        return self._backend.progress()
-
     def _assign(self, placement: str) -> Callable[[int], Sequence[int]]:
         if placement not in PLACEMENTS:
             raise ValueError(f"{placement!r} is no placement; choose from {', '.join(PLACEMENTS)}")
@@ -311,6 +315,28 @@ class Recorder:
             self._now_s = max(self._now_s, self._clock())
         return self._now_s
 
+    def _start(self, allocation: Allocation, time_s: float) -> None:
+        self._pending -= 1
+        query_id = allocation.query_id
+        self._backend.do(allocation)
+        if self._holdings is not None:
+            self._holdings.take(query_id, allocation.cores)
+        self._models[query_id] = allocation.block.model
+        if len(self._spans) + len(self._open) >= self._limit:
+            self._left_out["blocks"] += 1
+            return
+        block = _Open(allocation, self._queries[query_id], self._pressure, time_s)
+        block.hold(self._cores_of(query_id), allocation.cores, time_s)
+        self._open[query_id] = block
+
+    def _resize(self, resize: Resize, time_s: float) -> None:
+        self._backend.do(resize)
+        if self._holdings is not None:
+            self._holdings.resize(resize.query_id, resize.cores)
+        if (block := self._open.get(resize.query_id)) is not None:
+            block.hold(self._cores_of(resize.query_id), 0, time_s)
+            block.asked = (time_s, resize)
+
     def _record(self, event: Event) -> None:
         match event:
             case Arrival(query=query):
@@ -319,10 +345,9 @@ class Recorder:
             case BlockEnd(query_id=query_id):
                 if self._holdings is not None:
                     self._holdings.release(query_id)
-                block = self._blocks.pop(query_id)
-                self._pending += block.stop < self._layers[block.model]
+                self._pending += event.next_layer < self._layers[self._models.pop(query_id)]
                 if (span := self._open.pop(query_id, None)) is not None:
-                    self._spans.append(span.close(event.time_s, completed=True))
+                    self._spans.append(span.close(event.time_s, event.next_layer))
             case Resized():
                 self._adopt(event)
             case Closed():

@@ -47,8 +47,8 @@ def grow(snapshot: Snapshot, free_cores: int, tables: LatencyTables) -> Iterator
     """Yield the growth of running blocks into cores that are to spare, the oldest block first.
 
     To be called when no query waits. Each block gets up to the count on which those of its layers that begin
-    on the new count are fastest together, at the level that it meets itself. A block in its last layer is
-    left alone: it would never use what it got.
+    on the new count are fastest together, at the level that it meets itself. A block that yields or is in its
+    last layer is left alone: it would never use what it got.
     """
     counts = tables.counts
     if free_cores < counts[0]:
@@ -56,7 +56,7 @@ def grow(snapshot: Snapshot, free_cores: int, tables: LatencyTables) -> Iterator
     busy_cores = busy(snapshot)
     for running in snapshot.running:
         next_layer = running.block.start + snapshot.progress.get(running.query.id, 0) + 1
-        if next_layer >= running.block.stop:
+        if next_layer >= running.block.stop or running.yields:
             continue
         level = tables.level(pressure_on(running, snapshot.pressure, busy_cores))
         best = tables.best_cores(running.block.model, level, next_layer, running.block.stop)

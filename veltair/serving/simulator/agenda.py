@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from heapq import heappop, heappush
 
-from veltair.serving.loop.dispatcher import Arrival, Woken
+from veltair.serving.loop.backend import Arrival, Woken
 from veltair.serving.loop.query import Query
 
 

@@ -19,7 +19,7 @@ from veltair.machine.contention.contention import Contention
 from veltair.machine.contention.sharing import CacheGroupShare, pinned_bytes_per_s, use_of
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.cost_model import LayerCostModel, block_bytes_per_s
-from veltair.serving.loop.dispatcher import BlockEnd, Resized
+from veltair.serving.loop.backend import BlockEnd, Resized
 
 SOURCE = Path(__file__).parent / "simulator_core.c"
 _LOOP, _POLICIES = (Path(__file__).parents[1] / room for room in ("loop", "policies"))
@@ -70,6 +70,7 @@ class NativeCore:
         weakref.finalize(self, functions.simulator_free, self._handle)
         self._start, self._resize = functions.simulator_start, functions.simulator_resize
         self._advance, self._pin = functions.simulator_advance, functions.simulator_pin
+        self._yield = functions.simulator_yield
         self._pressure, self._clear = functions.simulator_pressure, functions.simulator_clear
         self._nothing, self._block_end = functions.NOTHING, functions.BLOCK_END
         self._state = functions.simulator_state(self._handle)
@@ -145,6 +146,10 @@ class NativeCore:
             self._explain(rest, wanted[first:], cores)
         running.versions = wanted
 
+    def yield_block(self, query_id: int, now_s: float) -> None:
+        """End a running block at a later layer end."""
+        self._yield(self._handle, self._slots[query_id], now_s)
+
     def advance(self, limit_s: float) -> BlockEnd | Resized | None:
         """Let layers end up to a time, and return the first event that leaves the simulator, if any does."""
         what = self._advance(self._handle, limit_s)
@@ -160,7 +165,7 @@ class NativeCore:
         self._blocks[slot] = None
         del self._slots[query_id]
         self._free.append(slot)
-        return BlockEnd(event.time_s, query_id)
+        return BlockEnd(event.time_s, query_id, event.next_layer)
 
     def pressure(self) -> float:
         """Return the pressure in [0, 1] that a block started now would meet."""
@@ -251,6 +256,7 @@ def _settings(
         "grant_s": costs.grant_s,
         "resize_cost_s": costs.resize_s,
         "join_cost_s": costs.join_s,
+        "yield_cost_s": costs.yield_s,
         "cache_bytes": list(map(float, CACHE_BYTES)),
         "by_cost_model": cost_model is not None,
         "pinned": contention.pinned,

@@ -20,7 +20,7 @@ from veltair.machine.contention.contention import Contention, RunningLayers
 from veltair.machine.contention.layer_demand import LayerDemand
 from veltair.machine.contention.sharing import CacheGroupShare
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.serving.loop.dispatcher import BlockEnd, Resized
+from veltair.serving.loop.backend import BlockEnd, Resized
 
 # Of a layer that has just begun: below every pressure and time.
 _NO_CONDITION = -1.0
@@ -50,6 +50,9 @@ class Core(Protocol):
     def resize(self, query_id: int, cores: int, versions: tuple[int, ...] | None, now_s: float) -> None:
         """Change a running block at its first layer end after `grant_s`, unless it ends then."""
 
+    def yield_block(self, query_id: int, now_s: float) -> None:
+        """End a running block `yield_s` after its first layer end after `grant_s`."""
+
     def advance(self, limit_s: float) -> BlockEnd | Resized | None:
         """Let layers end up to a time, and return the first event that leaves the simulator, if any does."""
 
@@ -69,7 +72,8 @@ class _Running:
 
     `seconds` is that layer's time under `condition`, without noise. `demands` and `noise` have one entry for
     each layer of the block. From `next_due_s` on it adopts `next_cores` (None: no change is under way) at a
-    layer end: `next_demands` are those of its last layers.
+    layer end: `next_demands` are those of its last layers. From `yield_due_s` on it ends at a layer end; one
+    that `is_ending` has ended its last layer, and still holds its cores until `end_s`.
     """
 
     query_id: int
@@ -86,6 +90,8 @@ class _Running:
     next_cores: int | None = None
     next_due_s: float = math.inf
     next_demands: list[LayerDemand] | None = None
+    yield_due_s: float = math.inf
+    is_ending: bool = False
 
     def enter_layer(self, begin_s: float) -> None:
         """Begin the next layer; the condition that it meets follows."""
@@ -166,6 +172,10 @@ class PythonCore:
         running.next_cores = cores
         running.next_due_s = now_s + self._costs.grant_s
 
+    def yield_block(self, query_id: int, now_s: float) -> None:
+        """End a running block at a later layer end."""
+        self._by_query[query_id].yield_due_s = now_s + self._costs.grant_s
+
     def advance(self, limit_s: float) -> BlockEnd | Resized | None:
         """Let layers end up to a time, and return the first event that leaves the simulator, if any does."""
         while True:
@@ -199,7 +209,7 @@ class PythonCore:
         conditions = contention.conditions(self._layers)
         for index, running in enumerate(self._running):
             condition = conditions[index]
-            if condition != running.condition:
+            if condition != running.condition and not running.is_ending:
                 running.meet(condition, contention.seconds(running.demands[running.ended], condition), now_s)
             if running.end_s < next_end_s:
                 next_end_s, next_index = running.end_s, index
@@ -207,14 +217,18 @@ class PythonCore:
         self._stale = False
 
     def _end_layer(self, index: int, time_s: float) -> BlockEnd | Resized | None:
-        self.events += 1
         self._now_s = time_s
         self._stale = True
         running = self._running[index]
+        if running.is_ending:
+            return self._end_block(index)
+        self.events += 1
         running.ended += 1
         if running.ended == len(running.demands):
             return self._end_block(index)
         self._ended[running.query_id] = running.ended
+        if running.yield_due_s <= time_s:
+            return self._yield_block(index)
         event = None
         if running.next_cores is None or running.next_due_s > time_s:
             running.enter_layer(time_s)
@@ -224,11 +238,19 @@ class PythonCore:
         self._layers.demands[index] = running.demands[running.ended]
         return event
 
+    def _yield_block(self, index: int) -> BlockEnd | None:
+        running, yield_s = self._running[index], self._costs.yield_s
+        if yield_s == 0:
+            return self._end_block(index)
+        running.is_ending = True
+        running.end_s = self._now_s + yield_s
+        return None
+
     def _end_block(self, index: int) -> BlockEnd:
         running = self._running.pop(index)
         self._layers.remove(index)
         del self._by_query[running.query_id], self._ended[running.query_id]
-        return BlockEnd(self._now_s, running.query_id)
+        return BlockEnd(self._now_s, running.query_id, running.block.start + running.ended)
 
     def _adopt(self, running: _Running, cores: int) -> Resized:
         costs = self._costs

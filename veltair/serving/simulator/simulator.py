@@ -4,8 +4,9 @@ The model. A block runs layer by layer. How long a layer takes beside others say
 inner loop that re-times layers is `simulator_core.c`, with `python_core.py` as its oracle and where there is
 no gcc. This file deals with what comes in and goes out: the trace, noise, placement, wakes.
 
-The costs of starting a block and of changing its cores are waits before the layer that follows; they are
-neither noisy nor stretched by pressure, and during them the block already presses on the others.
+The costs of starting a block and of changing its cores are waits before the layer that follows, that of
+ending it early one after the layer before; they are neither noisy nor stretched by pressure, and during them
+the block presses on the others: with the layer that follows, or with the one before.
 
 Noise is drawn for all layers of a query (`noise.py`), whatever is decided about it.
 
@@ -28,8 +29,8 @@ from veltair.machine.contention.sharing import CacheGroupShare, cores_by_group, 
 from veltair.machine.costs.block_costs import FREE, BlockCosts
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.topology.placement import Holdings, pinned
-from veltair.serving.loop.dispatcher import Arrival, BlockEnd, Closed, Event, Resized
-from veltair.serving.loop.policy import Allocation, Context, Resize
+from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized
+from veltair.serving.loop.policy import Allocation, Context, Resize, Wake, Yield
 from veltair.serving.loop.query import Query
 from veltair.serving.simulator.agenda import Agenda
 from veltair.serving.simulator.native_core import NativeCore
@@ -105,7 +106,7 @@ class Simulator:
         self._rows = noise_rows(noise, context)
         self._now_s = 0.0
         self._noise_index: dict[int, bytes] = {}
-        self._running: set[int] = set()
+        self._running: dict[int, str] = {}  # the model of each query's block
 
     @property
     def events(self) -> int:
@@ -170,8 +171,23 @@ class Simulator:
         # Cores beyond those in use are reserved for a growth that is on its way.
         return cores_by_group(holdings.of(block)[:cores], self._groups)
 
-    def start(self, allocation: Allocation) -> None:
-        """Run a block from now on. Raises LookupError if it was not profiled so."""
+    def do(self, command: Command) -> None:
+        """Start a block now, change or end a running one at its next layer end, or wake at a time.
+
+        Raises LookupError for a query that cannot be started or layers that were not profiled so, ValueError
+        for more blocks than cores or a time that is past or no number.
+        """
+        match command:
+            case Allocation():
+                self._start(command)
+            case Resize():
+                self._resize(command)
+            case Yield(query_id=query_id):
+                self._core.yield_block(query_id, self._now_s)
+            case Wake(time_s=time_s):
+                self._wake_at(time_s)
+
+    def _start(self, allocation: Allocation) -> None:
         block, query_id, cores = allocation.block, allocation.query_id, allocation.cores
         noise_index = self._noise_index.get(query_id)
         if noise_index is None or query_id in self._running:
@@ -182,20 +198,16 @@ class Simulator:
                 "wait until one ends"
             )
         self._core.start(query_id, block, allocation.versions, cores, noise_index, self._now_s)
-        self._running.add(query_id)
-        if block.stop == self._layers[block.model]:
-            del self._noise_index[query_id]
+        self._running[query_id] = block.model
         if self._holdings is not None:
             self._hold(CoreChange.HOLD, query_id, cores)
 
-    def resize(self, resize: Resize) -> None:
-        """Change a running block at its next layer end (no effect, and no event, in its last layer)."""
+    def _resize(self, resize: Resize) -> None:
         self._core.resize(resize.query_id, resize.cores, resize.versions, self._now_s)
         if self._holdings is not None:
             self._hold(CoreChange.RESERVE, resize.query_id, resize.cores)
 
-    def wake_at(self, time_s: float) -> None:
-        """Deliver Woken at that time. Raises ValueError if it is past or no number."""
+    def _wake_at(self, time_s: float) -> None:
         if not self._now_s <= time_s:
             raise ValueError(f"asked at {self._now_s} s to wake at {time_s} s; name a later time")
         self._agenda.wake_at(time_s)
@@ -229,7 +241,8 @@ class Simulator:
     def _update_cores(self, event: BlockEnd | Resized) -> None:
         query_id = event.query_id
         if isinstance(event, BlockEnd):
-            self._running.remove(query_id)
+            if event.next_layer == self._layers[self._running.pop(query_id)]:
+                del self._noise_index[query_id]
             if self._holdings is not None:
                 self._hold(CoreChange.RELEASE, query_id, 0)
         elif self._holdings is not None:

@@ -28,8 +28,9 @@ typedef struct {
     uint8_t *versions, *next_versions;
     share_t *groups, *uses;
     int64_t first, layers, group_count, use_count;
-    double limit, next_due_s;
-    int32_t cores, next_cores;  // next_cores 0: no resize is under way
+    double limit, next_due_s, yield_due_s;  // yield_due_s INFINITY: no yield is under way
+    int32_t cores, next_cores;              // next_cores 0: no resize is under way
+    bool is_ending;                         // it yielded, and still holds its cores
 } block_t;
 
 // Its current layer, by index: oldest block first.
@@ -49,6 +50,7 @@ struct simulator {
     state_t state;
     double now_s, next_end_s;
     int64_t next_index, busy_cores, offered_cores;  // offered_cores: how many were busy when layers last made offers
+    int64_t ending;                                 // blocks that are
     bool stale, pins_changed;
     block_t *blocks;
     lane_t *lanes;
@@ -202,6 +204,8 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t
     memcpy(block->next_versions, versions, block->layers);
     block->cores = cores;
     block->next_cores = 0;
+    block->yield_due_s = INFINITY;
+    block->is_ending = false;
     block->limit = of->limits[cores];
     for (int64_t layer = 0; layer < NOISE_AHEAD && layer < block->layers; layer++)
         __builtin_prefetch(model->noise + block->noise[layer]);
@@ -228,6 +232,11 @@ int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_
     block->next_cores = cores;
     block->next_due_s = now_s + sim->settings.grant_s;
     return OK;
+}
+
+// Let a running block end at its first layer end once it knows.
+void simulator_yield(simulator_t *sim, int32_t slot, double now_s) {
+    sim->blocks[slot].yield_due_s = now_s + sim->settings.grant_s;
 }
 
 static double seconds_at(const settings_t *of, const double *row, double pressure) {
@@ -519,11 +528,18 @@ static void find_next_end(simulator_t *sim) {
         sim->next_index++;
 }
 
+// Whatever the others do, a block that is ending ends when it does.
+static void keep_ends(simulator_t *sim) {
+    for (int64_t index = 0; index < sim->state.running; index++)
+        if (block_at(sim, index)->is_ending) sim->numbers[MET][index] = sim->numbers[CONDITION][index];
+}
+
 static void retime(simulator_t *sim) {
     if (sim->settings.by_cost_model)
         retime_by_cost_model(sim);
     else
         retime_by_table(sim);
+    if (sim->ending) keep_ends(sim);
     meet(sim);
     find_next_end(sim);
     sim->stale = sim->pins_changed = false;
@@ -542,8 +558,9 @@ static void retime_one(simulator_t *sim, int64_t index) {
 }
 
 static event_kind_t end_block(simulator_t *sim, int64_t index, block_t *block) {
-    sim->state.event.next_layer = block->first + block->layers;
+    sim->state.event.next_layer = block->first + sim->ended[sim->state.event.slot];
     sim->busy_cores -= block->cores;
+    sim->ending -= block->is_ending;
     count_group_cores(sim, block, -1);
     block->group_count = 0;
     sim->state.running--;
@@ -555,6 +572,14 @@ static event_kind_t end_block(simulator_t *sim, int64_t index, block_t *block) {
     }
     sim->pins_changed = sim->settings.pinned;
     return BLOCK_END;
+}
+
+static event_kind_t yield(simulator_t *sim, int64_t index, block_t *block) {
+    if (sim->settings.yield_cost_s == 0.0) return end_block(sim, index, block);
+    block->is_ending = true;
+    sim->ending++;
+    sim->numbers[END_S][index] = sim->now_s + sim->settings.yield_cost_s;
+    return NOTHING;
 }
 
 static event_kind_t adopt(simulator_t *sim, int64_t index, block_t *block) {
@@ -573,12 +598,14 @@ static event_kind_t adopt(simulator_t *sim, int64_t index, block_t *block) {
 static event_kind_t end_layer(simulator_t *sim) {
     int32_t slot = sim->lanes[sim->next_index].slot;
     block_t *block = &sim->blocks[slot];
-    sim->state.events++;
     sim->now_s = sim->next_end_s;
     sim->stale = true;
     sim->state.event.time_s = sim->now_s;
     sim->state.event.slot = slot;
+    if (block->is_ending) return end_block(sim, sim->next_index, block);
+    sim->state.events++;
     if (++sim->ended[slot] == block->layers) return end_block(sim, sim->next_index, block);
+    if (block->yield_due_s <= sim->now_s) return yield(sim, sim->next_index, block);
     if (block->next_cores && block->next_due_s <= sim->now_s) return adopt(sim, sim->next_index, block);
     int64_t index = sim->next_index;
     double dram = sim->numbers[DRAM][index], l3 = sim->numbers[L3][index];
@@ -626,6 +653,6 @@ void simulator_clear(simulator_t *sim) {
         count_group_cores(sim, block, -1);
         block->group_count = 0;
     }
-    sim->state.running = sim->busy_cores = 0;
+    sim->state.running = sim->busy_cores = sim->ending = 0;
     sim->stale = true;
 }

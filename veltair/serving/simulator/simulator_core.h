@@ -31,7 +31,7 @@ typedef struct {
     const int32_t *count_indices;                         // by number of cores; -1 if not profiled
     int64_t level_count, count_count, cores, cores_per_group, groups, resources, most_layers;
     double l3_bytes, total_l3_bytes, fork_s, combine, scale;
-    double grant_s, resize_cost_s, join_cost_s;
+    double grant_s, resize_cost_s, join_cost_s, yield_cost_s;
     double cache_bytes[CACHE_SIZES];
     int32_t by_cost_model, pinned;
 } settings_t;
@@ -53,6 +53,7 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t
 void simulator_pin(simulator_t *sim, int32_t slot, int32_t group_count, const int32_t *groups, const int32_t *counts,
                    int32_t use_count, const int32_t *resources, const double *parts, double limit);
 int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_t *versions, double now_s);
+void simulator_yield(simulator_t *sim, int32_t slot, double now_s);
 event_kind_t simulator_advance(simulator_t *sim, double limit_s);
 double simulator_pressure(simulator_t *sim);
 void simulator_clear(simulator_t *sim);
