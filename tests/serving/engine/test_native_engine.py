@@ -3,6 +3,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.workers.pool import Sample
 from veltair.serving.__main__ import main
 from veltair.serving.engine.log_entries import EntryKind
+from veltair.serving.engine.log_timeline import timeline_of
 from veltair.serving.engine.native_engine import NativeEngine, Site
 from veltair.serving.engine.run_log import PolicySource, replay_run_log, write_run_log
 from veltair.serving.engine.watchdog import EngineError
@@ -29,10 +31,11 @@ from veltair.serving.policies.presets import make_policy
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 FULL = PolicySource("veltair.serving.policies.adaptive:VeltairFULL", "tuned", {})
+FCFS_ALL = PolicySource("baselines.fcfs_all:FcfsAll", "paper", {})
 SOURCES = [
     FULL,
     PolicySource("baselines.fcfs_min:FcfsMin", "paper", {}),
-    PolicySource("baselines.fcfs_all:FcfsAll", "paper", {}),
+    FCFS_ALL,
     PolicySource("baselines.layer_wise:LayerWise", "paper", {"order": "edf"}),
     PolicySource("baselines.planaria:Planaria", "paper", {}),
 ]
@@ -144,9 +147,7 @@ def test_a_policy_that_leaves_queries_waiting_for_good_is_named(make_engine: Mak
 
 
 def test_what_is_open_at_the_cut_off_is_unfinished(make_engine: Maker) -> None:
-    engine = make_engine(
-        [lambda: time.sleep(0.3)], PolicySource("baselines.fcfs_all:FcfsAll", "paper", {}), drain_s=0.1
-    )
+    engine = make_engine([lambda: time.sleep(0.3)], FCFS_ALL, drain_s=0.1)
     records = run(engine, 2)
     assert {record.ending for record in records} == {Ending.UNFINISHED}
     assert {record.reason for record in records} == {"the run ended first"}
@@ -215,7 +216,7 @@ def test_the_end_of_loadgen_is_in_the_log(make_engine: Maker) -> None:
 
 
 def kinds(engine: NativeEngine) -> set[EntryKind]:
-    return {entry.kind for entry in engine._reader.entries(b"".join(engine.log))}
+    return {entry.kind for entry in engine.entries()}
 
 
 def test_a_policy_without_a_native_spec_is_refused() -> None:
@@ -265,3 +266,30 @@ def test_a_replay_prints_that_all_is_the_same(
     write_run_log(tmp_path / "log", FULL, context_of(1), b"".join(engine.log))
     assert main(["replay", str(tmp_path / "log")]) == 0
     assert capsys.readouterr().out == "every decision is the same\n"
+
+
+def test_the_timeline_of_a_log_tells_which_block_ran_where(make_engine: Maker) -> None:
+    engine = make_engine([lambda: time.sleep(0.001)] * 4)
+    records = {record.query.id: record for record in run(engine, 10)}
+    timeline = timeline_of(engine.entries(), context_of(4), "spread")
+    assert {span.query.id for span in timeline.spans} == set(range(10))
+    assert sum(len(span.block) for span in timeline.spans if span.completed) == 4 * 10
+    for core in CORES:
+        held = sorted(
+            (tenure.begin_s, tenure.end_s)
+            for span in timeline.spans
+            for tenure in span.tenures
+            if tenure.core == core
+        )
+        assert all(end_s <= begin_s for (_, end_s), (begin_s, _) in pairwise(held))
+    for span in timeline.spans:
+        assert span.query == records[span.query.id].query
+        assert span.end_s <= records[span.query.id].end_s
+
+
+def test_the_timeline_of_a_log_tells_what_was_cut_off(make_engine: Maker) -> None:
+    engine = make_engine([lambda: time.sleep(0.2)], FCFS_ALL, drain_s=0.05)
+    run(engine, 2)
+    timeline = timeline_of(engine.entries(), context_of(1), "spread")
+    assert [span.completed for span in timeline.spans] == [False]
+    assert {given.ending for given in timeline.given_up} == {Ending.UNFINISHED}

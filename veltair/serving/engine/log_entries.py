@@ -7,8 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from veltair.machine.c_library import CLayoutError, CLibrary
+from veltair.serving.loop.dispatcher import UNFINISHED_REASON
+from veltair.serving.loop.query import Ending, Query, QueryRecord
+from veltair.serving.policies.discipline import late_reason
 
 _READ_BYTES = 1 << 20
+_ENDINGS = (Ending.SERVED, Ending.REJECTED, Ending.UNFINISHED)  # ending_t
 
 
 class EntryKind(IntEnum):
@@ -67,12 +71,26 @@ class Entry(NamedTuple):
         return tuple(np.frombuffer(self.extra, np.int32).tolist())
 
 
+def record_of(entry: Entry, query: Query) -> QueryRecord:
+    """Return what an entry says of the end of a query."""
+    ending = _ENDINGS[entry.code]
+    reasons = {
+        Ending.SERVED: "",
+        Ending.REJECTED: late_reason(entry.slack_s, entry.least_s),
+        Ending.UNFINISHED: UNFINISHED_REASON,
+    }
+    times = entry.since_s, entry.time_s
+    return QueryRecord(query, ending, *times, entry.number, entry.wanted, entry.seconds, reasons[ending])
+
+
 class LogReader:
     """Reads entries from bytes: those of a file, or of a run that goes on."""
 
     def __init__(self, library: CLibrary) -> None:
         """Take the library that declares `entry_t`. Raises CLayoutError if it has other kinds."""
-        library.numbers(EntryKind, "entry_kind_t")
+        wrong = library.numbers(EntryKind, "entry_kind_t") != {kind: kind for kind in EntryKind}
+        if wrong or tuple(library.numbers(Ending, "ending_t")[ending] for ending in _ENDINGS) != (0, 1, 2):
+            raise CLayoutError("entry_kind_t or ending_t is numbered otherwise in C; make both agree")
         self._dtype = library.dtype("entry_t")
         if (names := ("kind", "extra_bytes", *Entry._fields[1:-1])) != self._dtype.names:
             raise CLayoutError(

@@ -28,14 +28,13 @@ from veltair.machine.workers.pool import (
     Servable,
 )
 from veltair.serving.engine.live_tables import LiveTables, core_layout, load
-from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader
+from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
 from veltair.serving.engine.running_blocks import RunningBlock
 from veltair.serving.engine.warm_up import warm_up
 from veltair.serving.engine.watchdog import EngineError, Watchdog
-from veltair.serving.loop.dispatcher import UNFINISHED_REASON, stall
+from veltair.serving.loop.dispatcher import stall
 from veltair.serving.loop.policy import Allocation, Context, Policy
-from veltair.serving.loop.query import Ending, Query, QueryRecord
-from veltair.serving.policies.discipline import late_reason
+from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.policies.native_policy import NativePolicy
 from veltair.serving.policies.native_spec import spec_of
 
@@ -196,6 +195,10 @@ class NativeEngine:
             if not read:
                 self._wait()
 
+    def entries(self) -> Iterator[Entry]:
+        """Yield the entries of the log that have been read so far."""
+        return self._reader.entries(b"".join(self.log))
+
     def stop(self) -> None:
         """Let running kernels end, and stop the threads.
 
@@ -259,7 +262,7 @@ class NativeEngine:
             case EntryKind.BUFFERS_LACK:
                 self._add_buffers(entry.model)
             case EntryKind.QUERY_ENDED:
-                return self._record(entry)
+                return record_of(entry, self._queries.pop(entry.id))
             case EntryKind.BROKEN:
                 self._break(entry)
             case EntryKind.OVER:
@@ -294,16 +297,6 @@ class NativeEngine:
         self._buffers[self._names[model]].append(buffers)
         table = self._library.ffi.cast("call_table_t *", buffers.address)
         self._library.functions.live_add_buffers(self._live, model, table)
-
-    def _record(self, entry: Entry) -> QueryRecord:
-        query, ending = self._queries.pop(entry.id), list(Ending)[entry.code]
-        reasons = {
-            Ending.SERVED: "",
-            Ending.REJECTED: late_reason(entry.slack_s, entry.least_s),
-            Ending.UNFINISHED: UNFINISHED_REASON,
-        }
-        times = entry.since_s, entry.time_s
-        return QueryRecord(query, ending, *times, entry.number, entry.wanted, entry.seconds, reasons[ending])
 
     def _break(self, entry: Entry) -> None:
         """Raise what broke the run off."""
