@@ -17,6 +17,7 @@ from veltair.evaluation.benchmarks.engine import (
     dispatch_figures,
     gaps_us,
     idle_figure,
+    native_figures,
 )
 from veltair.evaluation.benchmarks.workers import ratio_figures, worker_figures
 from veltair.evaluation.experiment.scenario import Scenario, make_scenario, policy_maker, scenario_of
@@ -78,9 +79,18 @@ def test_the_next_block_starts_after_the_end_of_the_one_before(
     launch: Launch, machine: Machine, c_build: Path
 ) -> None:
     figures = dispatch_figures(launch, machine, c_build, queries=50)
-    assert set(figures) == {"dispatch_p50_us", "dispatch_p99_us"}
+    assert set(figures) == {"dispatch_python_p50_us", "dispatch_python_p99_us"}
+    assert 0 < figures["dispatch_python_p50_us"].value <= figures["dispatch_python_p99_us"].value
+    assert "49 blocks" in figures["dispatch_python_p50_us"].unit
+
+
+def test_the_loop_in_c_has_all_of_its_figures(launch: Launch, machine: Machine, c_build: Path) -> None:
+    figures = native_figures(launch, machine, c_build, queries=50, arrivals=8)
+    assert set(figures) == {"dispatch_p50_us", "dispatch_p99_us", "arrival_ratio"}
     assert 0 < figures["dispatch_p50_us"].value <= figures["dispatch_p99_us"].value
     assert "49 blocks" in figures["dispatch_p50_us"].unit
+    assert figures["arrival_ratio"].value > 0
+    assert len(figures["arrival_ratio"].samples) == 4
 
 
 def test_gaps_are_found_while_loadgen_keeps_every_core_busy(

@@ -159,8 +159,8 @@ static void resize(pool_t *pool, running_t *block) {
 // It may yield and be resized, and either may come too late for it or for the other.
 static void yield(pool_t *pool, running_t *block) {
     int what = pool_yield(pool, block->token, block->workers[0]);
-    EXPECT(what == OK || what == NOT_RUNNING);
-    block->yields |= what == OK;
+    EXPECT(what == NO_FAULT || what == NOT_RUNNING);
+    block->yields |= what == NO_FAULT;
 }
 
 static void on_notice(const pool_t *pool, const notice_t *notice, running_t *blocks, uint64_t *ended) {
@@ -171,9 +171,9 @@ static void on_notice(const pool_t *pool, const notice_t *notice, running_t *blo
         if (notice->number == block->number) free_others(block, block->cores, pool->cores);
         return;
     }
-    EXPECT(notice->code == OK || (notice->code == KERNEL_FAILED && block->fails));
+    EXPECT(notice->code == NO_FAULT || (notice->code == KERNEL_FAILED && block->fails));
     bool is_whole = notice->ended_layers == block->layers;
-    EXPECT(notice->code != OK || is_whole || (block->yields && notice->ended_layers >= 1));
+    EXPECT(notice->code != NO_FAULT || is_whole || (block->yields && notice->ended_layers >= 1));
     EXPECT(is_whole || !notice->wrong_outputs);
     block->is_running = false;
     block->query->is_idle = true;

@@ -34,7 +34,7 @@ from veltair.machine.c_library import CLibrary, load_library
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.workers.call_tables import KINDS
 from veltair.machine.workers.crash_notes import read_notes
-from veltair.machine.workers.native_pool import HEADER, SOURCE, NativePool
+from veltair.machine.workers.native_pool import HEADERS, SOURCE, NativePool
 from veltair.machine.workers.pool import BlockRun, CoreLostError, Grant, KernelError, Sample, on_cores
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
@@ -307,4 +307,4 @@ LIBRARY: list[CLibrary] = []
 @pytest.fixture(autouse=True, scope="module")
 def library(c_build: Path) -> None:
     """The C function of the test above, which hypothesis may not be given by a fixture of its own."""
-    LIBRARY.append(load_library(SOURCE, [HEADER], c_build, (*FLAGS, "-shared", "-fPIC")))
+    LIBRARY.append(load_library(SOURCE, HEADERS, c_build, (*FLAGS, "-shared", "-fPIC")))

@@ -29,13 +29,13 @@ class OneLayerASecond:
             callback("event_kind_t(void *, double, event_t *)", self._advance),
             callback("int(void *, const command_t *, double)", self._act),
             callback("double(void *)", lambda _: 0.0),
+            callback("const int32_t *(void *)", lambda _: ended),
             callback("void(void *)", lambda _: None),
             callback("int(void *, const view_t *, commands_t *)", self._decide),
         ]
-        advance, act, pressure, clear, decide = self._kept
-        self.backend = new("backend_t *", (self._ffi.NULL, advance, act, pressure, ended, clear))
+        advance, act, pressure, progress, clear, decide = self._kept
+        self.backend = new("backend_t *", (self._ffi.NULL, advance, act, pressure, progress, clear))
         self.decider = new("decider_t *", (decide, self._ffi.NULL))
-        self._kept.append(ended)
 
     def _advance(self, _: Any, limit_s: float, event: Any) -> int:
         if not self._running or self._running[0][0] > limit_s:
@@ -70,10 +70,10 @@ def library(c_build: Path) -> CLibrary:
 def records(library: CLibrary, core: OneLayerASecond, arrivals_s: list[float]) -> list[Any]:
     """Return the records of queries of one model."""
     count, functions, new = len(arrivals_s), library.functions, library.ffi.new
-    layers, noise = new("int32_t *", LAYERS), np.zeros((count, LAYERS), np.uint32)
-    run = {"layers": layers, "queries": count, "most_layers": LAYERS, "close_s": 1e9, "cores": 1}
+    layers, own = new("int32_t *", LAYERS), np.zeros(1)  # of which the backend keeps nothing
+    run = {"layers": layers, "queries": count, "close_s": 1e9, "cores": 1}
     loop = functions.loop_new(core.backend, core.decider, new("run_t *", run))
-    columns = np.arange(count), np.zeros(count, np.int32), np.array(arrivals_s), np.full(count, 9.0), noise
+    columns = np.arange(count), np.zeros(count, np.int32), np.array(arrivals_s), np.full(count, 9.0), own
     functions.loop_add_arrivals(loop, new("arrivals_t *", [*map(library.pointer, columns), count]))
     assert functions.loop_run(loop) == functions.DONE
     state = functions.loop_state(loop)

@@ -13,6 +13,7 @@ import pandas as pd
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
 from veltair.config import Config
 from veltair.evaluation.benchmarks.decisions import decision_figures
+from veltair.evaluation.benchmarks.native_engine import ARRIVALS, arrival_figure, native_gaps_us
 from veltair.evaluation.benchmarks.workers import (
     COMMAND,
     REST_S,
@@ -75,6 +76,7 @@ def engine_figures(config: Config, files: EngineFiles) -> dict[str, BenchmarkRes
     solo = {name: tuple(map(int, context.costs.model(name).solo)) for name in models}
     samples = make_samples(models, scenario, config.measured.seed)
     figures = dispatch_figures(launch, context.machine, native)
+    figures |= native_figures(launch, context.machine, native)
     figures |= busy_figures(config, scenario, models, samples, launch)
     figures |= worker_figures(models, solo, context.machine, native)
     figures |= block_figures(models, samples, context, launch)
@@ -103,7 +105,7 @@ def dispatch_figures(
     """Return the time from the end of a block to the start of the next, with one query waiting.
 
     Blocks hold all cores and compute nothing, for longer than a decision takes: the query that waits next
-    arrives while they run. The policy is FcfsMin.
+    arrives while they run. The policy is FcfsMin, in Python, as a policy without a native spec would be.
     """
     ends: list[Ended] = []
     with null_engine(recording(launch, ends), machine, build_dir) as (engine, context):
@@ -117,8 +119,20 @@ def dispatch_figures(
             elif following == queries:
                 engine.flush()
     gaps = gaps_us(ends)
-    unit = f"µs from an end to the next start, FcfsMin, kernels that do nothing, {len(gaps)} blocks"
-    return _percentiles("dispatch", gaps, unit)
+    unit = f"µs from an end to the next start, FcfsMin in Python, kernels that do nothing, {len(gaps)} blocks"
+    return _percentiles("dispatch_python", gaps, unit)
+
+
+def native_figures(
+    launch: Launch, machine: Machine, build_dir: Path, queries: int = DISPATCHES, arrivals: int = ARRIVALS
+) -> dict[str, BenchmarkResult]:
+    """Return the same of the loop in C, and how soon an idle engine starts a block."""
+    context, model = _null_context(machine), NullModel(NullKernel(build_dir, passes_time=True))
+    gaps = native_gaps_us(context, model, FCFS, launch, build_dir, queries)
+    unit = f"µs from an end to the next start, FcfsMin in C, kernels that do nothing, {len(gaps)} blocks"
+    figures = _percentiles("dispatch", gaps, unit)
+    figures["arrival_ratio"] = arrival_figure(context, model, FCFS, launch, build_dir, arrivals)
+    return figures
 
 
 def gaps_us(ends: Sequence[Ended]) -> list[float]:
@@ -271,15 +285,19 @@ def idle_figure(
 @contextmanager
 def null_engine(launch: Launch, machine: Machine, build_dir: Path) -> Iterator[tuple[Engine, Context]]:
     """Give an engine that serves a model of one kernel which does nothing, but needs all cores."""
-    rows = [("null", 0, 0, cores, 0.0, 0, 1e-6 / cores, 0.0, 0.0) for cores in machine.core_counts]
-    costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), machine.name)
-    # No count of cores meets the target, so FcfsMin takes the fastest.
-    context = Context({"null": Model("null", (Layer("null", "null", 1),), 1e-9)}, costs, machine)
+    context = _null_context(machine)
     sample = Sample((), ())
     with _engine(
         {"null": NullModel(NullKernel(build_dir, passes_time=True))}, [("null", sample)], context, launch
     ) as engine:
         yield engine, context
+
+
+def _null_context(machine: Machine) -> Context:
+    rows = [("null", 0, 0, cores, 0.0, 0, 1e-6 / cores, 0.0, 0.0) for cores in machine.core_counts]
+    costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), machine.name)
+    # No count of cores meets the target, so FcfsMin takes the fastest.
+    return Context({"null": Model("null", (Layer("null", "null", 1),), 1e-9)}, costs, machine)
 
 
 @contextmanager

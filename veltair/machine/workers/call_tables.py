@@ -1,4 +1,4 @@
-"""The calls of a query's buffers as C arrays, in the layout of pool.h."""
+"""The calls of a query's buffers as C arrays, in the layout of pool_types.h."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from veltair.machine.c_library import CLibrary
 from veltair.machine.workers.pool import BlockRun, Grant, Runnable, Sample, check_alike, view
 
 MOST_VERSIONS = 256  # a grant has one byte for the version of a layer
-# The constants of pool.h for arrays of a dtype.
+# The constants of pool_types.h for arrays of a dtype.
 KINDS = {
     "float32": "FLOAT32",
     "float64": "FLOAT64",
@@ -82,6 +82,12 @@ class CallTables:
                 raise LookupError(
                     f"layer {layer} has no version {version}; the block names {versions}"
                 ) from None
+
+    def bind_all(self) -> None:
+        """Bind every version of every layer, for whoever starts blocks without asking."""
+        for layer, versions in enumerate(self.runnable.calls):
+            for version in range(len(versions)):
+                self._bind(layer, version)
 
     def _fill(self, name: str) -> None:
         table, pointer = self._table, self._library.pointer

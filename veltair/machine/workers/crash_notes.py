@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-# crash_note_t of pool.h, in the file's layout: `NativePool` checks that both are the same.
+# crash_note_t of pool_types.h, in the file's layout: `NativePool` checks that both are the same.
 CRASH_NOTE = np.dtype([("query", "<u8"), ("layer", "<u4"), ("is_running", "<u4"), ("name", "S48")])
 
 

@@ -33,7 +33,8 @@ from veltair.machine.workers.pool import (
     check_cores,
 )
 
-SOURCE, HEADER = Path(__file__).with_name("pool.c"), Path(__file__).with_name("pool.h")
+SOURCE = Path(__file__).with_name("pool.c")
+HEADERS = [SOURCE.with_name(name) for name in ("pool_types.h", "pool.h")]
 
 GRANTS_REMEMBERED = 4096
 _MOST_NOTICES = 64
@@ -162,6 +163,34 @@ class NativePool:
         started_ns: int = self._states[_active(block).leader].layer_started_ns
         return 1e-9 * started_ns
 
+    @property
+    def in_c(self) -> tuple[int, int]:
+        """The addresses of the `pool_t` and of its `pool_functions_t`, for what decides in C."""
+        return self._library.address(self._pool), self._library.address(self._functions.pool_functions())
+
+    @property
+    def states(self) -> Any:
+        """What each worker is at, by its index: `state_t`, which may change at any time."""
+        return self._states
+
+    def bind_sample(self, sample: Sample, tables: CallTables) -> BoundSample:
+        """Return a sample's arrays for C, kept as long as this object.
+
+        Raises ValueError if they are not like the inputs and outputs of these buffers.
+        """
+        return self._sample(sample, tables)
+
+    def fault(self, code: int, leader: int, tables: CallTables) -> Exception:
+        """Return the error behind the code of an ended block, led by the worker of that index."""
+        text: Any = self._library.ffi.string(self._functions.pool_error(self._pool, leader))
+        said = text.decode(errors="replace")
+        if code == self._functions.CORE_LOST:
+            return CoreLostError(
+                f"the worker of core {said} was moved to another core; give this process its cores back "
+                "(taskset, cgroup) and run again"
+            )
+        return tables.error or KernelError(said)
+
     def stop(self, timeout_s: float = STOP_S) -> int:
         """Let running blocks end and the workers go; return how many were not gone in time."""
         address, self._address = self._address, None  # before the rest: other threads may still poke
@@ -208,24 +237,14 @@ class NativePool:
             active = self._active[notice.token]
             return Adopted(active.block, active.grants[notice.number], time_s)
         active = self._active.pop(notice.token)
-        error = self._error(notice.code, active) if notice.code else None
+        error = self.fault(notice.code, active.leader, _tables(active.block)) if notice.code else None
         busy_s = 1e-9 * notice.busy_ns
         return Ended(active.block, error, notice.ended_layers, time_s, busy_s, notice.wrong_outputs)
-
-    def _error(self, code: int, active: ActiveBlock) -> Exception:
-        text: Any = self._library.ffi.string(self._functions.pool_error(self._pool, active.leader))
-        said = text.decode(errors="replace")
-        if code == self._functions.CORE_LOST:
-            return CoreLostError(
-                f"the worker of core {said} was moved to another core; give this process its cores back "
-                "(taskset, cgroup) and run again"
-            )
-        return _tables(active.block).error or KernelError(said)
 
     def _refusal(self, code: int, block: BlockRun, grant: Grant) -> Exception:
         if code == self._functions.CORE_BUSY:
             return ValueError(f"core {grant.cores[0]} leads another block; wait for its end")
-        if code == self._functions.NO_MEMORY:
+        if code == self._functions.NO_GRANT:
             return MemoryError(f"no memory for a grant of cores {grant.cores}")
         return LookupError(
             f"layers [{block.start}, {block.stop}) with versions {grant.versions}: the model has no "
@@ -275,10 +294,10 @@ class NullKernel:
 @lru_cache
 def _load(build_dir: Path, checked: bool) -> CLibrary:
     check = ("-DPOOL_CHECK",) if checked else ()
-    library = load_library(SOURCE, [HEADER], build_dir, (*FLAGS, *check, "-shared", "-fPIC"))
+    library = load_library(SOURCE, HEADERS, build_dir, (*FLAGS, *check, "-shared", "-fPIC"))
     if library.dtype("crash_note_t") != CRASH_NOTE:
         raise CLayoutError(
-            f"crash_note_t of {HEADER.name} is {library.dtype('crash_note_t')}, CRASH_NOTE of crash_notes.py "
-            f"is {CRASH_NOTE}; make them agree"
+            f"crash_note_t of {HEADERS[0].name} is {library.dtype('crash_note_t')}, CRASH_NOTE of "
+            f"crash_notes.py is {CRASH_NOTE}; make them agree"
         )
     return library

@@ -140,7 +140,7 @@ static int check(const pool_t *pool, const block_t *block, const uint16_t *worke
         const call_t *calls = &block->table->calls[(uint64_t)layer * block->table->versions];
         if (!calls[version].function) return NO_CALL;
     }
-    return OK;
+    return NO_FAULT;
 }
 
 // Let the first of some workers lead layers [start, stop) of a table: one version a layer. Returns the
@@ -158,7 +158,7 @@ int64_t pool_start(pool_t *pool, uint64_t token, uint64_t query, const call_tabl
 #ifdef POOL_CHECK
     if (atomic_load(&leader->assignment)) die("is granted to two blocks at once", leader->core);
 #endif
-    if (!(block.grant = make_grant(pool, workers, cores, versions, stop - start))) return NO_MEMORY;
+    if (!(block.grant = make_grant(pool, workers, cores, versions, stop - start))) return NO_GRANT;
     free(atomic_exchange(&leader->pending, NULL));  // one that came too late for the block before
     int64_t number = (int64_t)block.grant->number;
     leader->block = block;
@@ -183,7 +183,7 @@ int64_t pool_resize(pool_t *pool, uint64_t token, uint32_t leading, const uint16
     int wrong = check(pool, block, workers, cores, versions);
     if (wrong) return wrong;
     grant_t *grant = make_grant(pool, workers, cores, versions, block->stop - block->start);
-    if (!grant) return NO_MEMORY;
+    if (!grant) return NO_GRANT;
     int64_t number = (int64_t)grant->number;
     POOL_PAUSE();
     free(atomic_exchange(&leader->pending, grant));  // one that was not adopted
@@ -196,7 +196,7 @@ int pool_yield(pool_t *pool, uint64_t token, uint32_t leading) {
     if (atomic_load(&pool->states[leading].token) != token) return NOT_RUNNING;
     POOL_PAUSE();
     atomic_store(&pool->workers[leading].yielding, token);
-    return OK;
+    return NO_FAULT;
 }
 
 // Wait for notices, a poke, a signal or the timeout (below 0: none), and return how many notices were read.
@@ -213,6 +213,29 @@ int pool_wait(pool_t *pool, notice_t *notices, int most, int64_t timeout_ns) {
     }
 }
 
+// Let whoever posts a notice from now on call `heed`, once it is posted, in place of waking a thread that waits. It must
+// let one thread at a time read notices, start, resize and yield. No block may run meanwhile.
+static void pool_heed(pool_t *pool, void (*heed)(void *heeder), void *heeder) {
+    pool->heed = heed;
+    pool->heeder = heeder;
+}
+
+// Post a notice of another kind than those of workers, from any thread.
+static void pool_post(pool_t *pool, const notice_t *notice) { post_notice(pool, notice); }
+
+// Read the next notice. If it is still being written it is waited for: by its thread, which may have lost its core to
+// this one, so not for long without giving that back.
+static void pool_next(pool_t *pool, notice_t *notice) {
+    for (uint32_t spins = 0; !has_notice(pool); ++spins) {
+        struct timespec moment = span(20000);
+        if (spins < SPIN_NS / 16)
+            _mm_pause();
+        else
+            nanosleep(&moment, NULL);
+    }
+    read_notices(pool, notice, 1);
+}
+
 // End a wait, from any thread.
 void pool_poke(pool_t *pool) {
     atomic_store(&pool->is_poked, 1);
@@ -220,6 +243,12 @@ void pool_poke(pool_t *pool) {
 }
 
 const state_t *pool_states(const pool_t *pool) { return pool->states; }
+const pool_functions_t *pool_functions(void) {
+    static const pool_functions_t functions = {pool_start, pool_resize, pool_yield, pool_heed,
+                                               pool_post,  pool_next,   pool_states};
+    return &functions;
+}
+
 const char *pool_error(const pool_t *pool, uint32_t worker) { return pool->workers[worker].error; }
 
 // A kernel that does nothing, to measure what all else costs.

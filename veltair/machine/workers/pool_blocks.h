@@ -46,7 +46,7 @@ static void adopt(worker_t *leader, const block_t *block, uint32_t layer) {
     free(leader->grant);
     leader->grant = grant;
     assign_members(leader, grant);
-    notice_t notice = {block->token, grant->number, now_ns(), 0, ADOPTED, OK, layer - block->start, 0};
+    notice_t notice = {block->token, grant->number, now_ns(), 0, ADOPTED, NO_FAULT, layer - block->start, 0};
     post_notice(leader->pool, &notice);
 }
 
@@ -62,7 +62,10 @@ static uint32_t run_layers(worker_t *leader, const block_t *block, notice_t *end
     for (uint32_t layer = block->start; layer < block->stop; ++layer) {
         if (end->ended_layers && atomic_load_explicit(&leader->yielding, memory_order_relaxed) == block->token) break;
         atomic_store_explicit(&state->layer_started_ns, began_ns, memory_order_relaxed);
-        if (atomic_load_explicit(&leader->pending, memory_order_relaxed)) adopt(leader, block, layer);
+        if (atomic_load_explicit(&leader->pending, memory_order_relaxed)) {
+            adopt(leader, block, layer);
+            if (leader->pool->heed) began_ns = now_ns();  // a decision that it may have made is not the layer's
+        }
         note->layer = layer;
         const call_t *call = call_of(block, leader->grant, layer);
         any_t result = {0, 0, 0};
@@ -74,7 +77,7 @@ static uint32_t run_layers(worker_t *leader, const block_t *block, notice_t *end
         began_ns = ended_ns;
         atomic_store_explicit(&state->ended_layers, ++end->ended_layers, memory_order_relaxed);
     }
-    return OK;
+    return NO_FAULT;
 }
 
 // Everything that belongs to the block is given back before its end is told: the next one may come at once.
@@ -97,7 +100,7 @@ static void run_block(worker_t *leader) {
     else if (end.ended_layers == block.stop - block.start)
         end.wrong_outputs = count_wrong(pool, &block);
     uint32_t lost = atomic_load(&leader->lost_core);
-    if (end.code == OK && lost) {
+    if (end.code == NO_FAULT && lost) {
         end.code = CORE_LOST;
         snprintf(leader->error, TEXT_BYTES, "%u", lost - 1);
     }

@@ -3,8 +3,6 @@
 #ifndef POOL_STATE_H
 #define POOL_STATE_H
 
-#include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -12,12 +10,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "pool.h"
 #include "pool_tvm.h"
+#include "sleeping.h"
 
 enum { MOST_TASKS = 4095, TEXT_BYTES = 256 };
 
@@ -38,10 +34,6 @@ typedef struct {
     uint32_t start, stop;
     grant_t *grant;
 } block_t;
-
-typedef struct {
-    _Atomic(uint32_t) bell, asleep;
-} sleeper_t;
 
 typedef struct worker {
     _Alignas(64) sleeper_t sleeper;
@@ -80,24 +72,16 @@ struct pool {
     cell_t *ring;
     uint32_t cores, ring_size, started;
     double tolerance;
-    uint64_t number, head;  // the decision thread's
+    uint64_t number, head;  // of the decision thread, or of whoever decides
     _Alignas(64) _Atomic(uint64_t) tail;
     _Alignas(64) sleeper_t decision_thread;
+    void (*heed)(void *heeder);  // called by whoever posts a notice, where that decides; else the thread is woken
+    void *heeder;
     _Atomic(uint32_t) is_poked, is_stopping, gone;
 };
 
 static _Thread_local worker_t *self;
 static _Thread_local bool in_task;
-
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static struct timespec span(uint64_t ns) {
-    return (struct timespec){(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-}
 
 #ifdef POOL_CHECK
 static void die(const char *what, uint32_t core) {
@@ -106,30 +90,7 @@ static void die(const char *what, uint32_t core) {
 }
 #endif
 
-// Sleeping. Whoever sleeps announces it, then looks once more; whoever brings work leaves it, then looks
-// whether someone is asleep: in sequentially consistent order one of them sees the other.
-
-static long futex(_Atomic(uint32_t) *word, int what, uint32_t value, const struct timespec *timeout) {
-    return syscall(SYS_futex, word, what | FUTEX_PRIVATE_FLAG, value, timeout, NULL, 0);
-}
-
-static void wake(sleeper_t *sleeper) {
-    if (atomic_load(&sleeper->asleep) && atomic_exchange(&sleeper->asleep, 0)) {
-        atomic_fetch_add(&sleeper->bell, 1);
-        futex(&sleeper->bell, FUTEX_WAKE, 1, NULL);
-    }
-}
-
-static int sleep_unless(sleeper_t *sleeper, bool (*has_work)(void *), void *owner, const struct timespec *timeout) {
-    uint32_t bell = atomic_load(&sleeper->bell);
-    int error = 0;
-    atomic_store(&sleeper->asleep, 1);
-    if (!has_work(owner) && futex(&sleeper->bell, FUTEX_WAIT, bell, timeout) != 0) error = errno;
-    atomic_store(&sleeper->asleep, 0);
-    return error;
-}
-
-// Notices: a ring that leaders fill and the decision thread empties.
+// Notices: a ring that leaders fill, and that the decision thread empties, or whoever decides.
 
 static void post_notice(pool_t *pool, const notice_t *notice) {
     uint64_t index = atomic_fetch_add(&pool->tail, 1);
@@ -138,7 +99,10 @@ static void post_notice(pool_t *pool, const notice_t *notice) {
         sched_yield();  // full: the decision thread has not read for long
     cell->notice = *notice;
     atomic_store(&cell->turn, index + 1);
-    wake(&pool->decision_thread);
+    if (pool->heed)
+        pool->heed(pool->heeder);
+    else
+        wake(&pool->decision_thread);
 }
 
 static bool has_notice(pool_t *pool) {

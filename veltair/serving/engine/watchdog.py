@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.cpu_limits import allowance
-from veltair.machine.workers.pool import WorkerPool
+from veltair.machine.workers.pool import BlockRun
 from veltair.serving.engine.running_blocks import RunningBlock
 
 PERIOD_S = 0.25  # between checks
@@ -20,15 +21,25 @@ class EngineError(RuntimeError):
     """A run on real cores failed; the message says where and what to do."""
 
 
+class BlockStates(Protocol):
+    """Says what running blocks are at: a worker pool, or whoever reads what workers say of themselves."""
+
+    def ended_layers(self, block: BlockRun) -> int:
+        """Return how many layers of a running block have ended."""
+
+    def layer_started_s(self, block: BlockRun) -> float:
+        """Return when the current layer of a running block began, on the monotonic clock."""
+
+
 class Watchdog:
     """Checks now and then the running blocks, and the cores and the quota that the system allows.
 
     `found_hang` tells that a worker will never end.
     """
 
-    def __init__(self, pool: WorkerPool, costs: CostTable, core_ids: Sequence[int]) -> None:
+    def __init__(self, states: BlockStates, costs: CostTable, core_ids: Sequence[int]) -> None:
         """Remember what this thread may use now: it must keep that."""
-        self._pool, self._costs, self._core_ids = pool, costs, core_ids
+        self._states, self._costs, self._core_ids = states, costs, core_ids
         self._allowed = allowance()
         self._checked_s = time.monotonic()
         self.found_hang = False
@@ -49,7 +60,7 @@ class Watchdog:
         self._checked_s = now_s
         self.check_allowance()
         for started in blocks:
-            self._check_layer(started, now_s - self._pool.layer_started_s(started.run))
+            self._check_layer(started, now_s - self._states.layer_started_s(started.run))
 
     def check_allowance(self) -> None:
         """Raise EngineError if cores, or time on them, were taken away since the begin."""
@@ -60,7 +71,7 @@ class Watchdog:
         if layer_s <= HANG_S:
             return
         block = started.allocation.block
-        layer = min(block.start + self._pool.ended_layers(started.run), block.stop - 1)
+        layer = min(block.start + self._states.ended_layers(started.run), block.stop - 1)
         seconds = self._costs.model(block.model).seconds[layer]
         profiled_s = float(seconds[np.isfinite(seconds)].max())  # infinite where there is no version
         if layer_s > HANG_FACTOR * profiled_s:

@@ -5,24 +5,28 @@
 
 #include "view.h"
 
-typedef enum { NOTHING, BLOCK_END, RESIZED } event_kind_t;
+typedef enum { NOTHING, ARRIVAL, BLOCK_END, RESIZED, WOKEN, CLOSED } event_kind_t;
 
-// Blocks are named by their slots. next_layer: the first layer of a block that did not run, at its end; cores: what a
-// block runs on since it was resized.
+// Running blocks are named by their slots. next_layer: the first layer of a block that did not run, at its end; cores:
+// what a block runs on since it was resized. Of an arrival: id, model, target_s (from then on) and, in own, what the
+// backend keeps of the query, which is copied.
 typedef struct {
-    double time_s;
+    double time_s, target_s;
+    const void *own;
+    int64_t id;
     event_kind_t kind;
-    int32_t slot, next_layer, cores;
+    int32_t slot, next_layer, cores, model;
 } event_t;
 
-// advance: wait for the next event up to limit_s and return its kind. act: carry out a start or a resize, after it was
-// entered into the account; returns OK or what is wrong. ended: layers that have ended, by slot. clear: end all blocks.
+// advance: wait for the next end or change of a block up to limit_s, and return its kind; NULL where events are handed
+// to the loop. act: carry out a start, a resize or a yield, after it was entered into the account, and returns OK or
+// what is wrong; or hear that a query is rejected, before its account is closed. ended: layers that have ended, by slot. clear: end all blocks.
 typedef struct {
     void *self;
     event_kind_t (*advance)(void *self, double limit_s, event_t *event);
     int (*act)(void *self, const command_t *command, double now_s);
     double (*pressure)(void *self);
-    const int32_t *ended;
+    const int32_t *(*ended)(void *self);
     void (*clear)(void *self);
 } backend_t;
 

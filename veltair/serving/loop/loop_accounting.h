@@ -54,6 +54,7 @@ static int close_account(loop_t *loop, account_t *account, int32_t ending, doubl
         .core_s = account->core_s,
         .slack_s = slack_s,
         .least_s = least_s,
+        .id = account->id,
         .index = account->index,
         .ending = ending,
         .blocks = account->blocks,
@@ -64,21 +65,19 @@ static int close_account(loop_t *loop, account_t *account, int32_t ending, doubl
     return OK;
 }
 
-static int admit_next(loop_t *loop) {
+static int admit(loop_t *loop, const event_t *arrival) {
     account_t *account = new_account(loop);
     if (!account) return NO_MEMORY;
-    const arrivals_t *batch = &loop->arrivals;
-    int64_t at = loop->arrived_of_batch++, most_layers = loop->run.most_layers;
     *account = (account_t){
-        .id = batch->ids[at],
+        .id = arrival->id,
         .index = loop->arrived++,
-        .arrival_s = batch->arrivals_s[at],
-        .deadline_s = batch->arrivals_s[at] + batch->targets_s[at],
+        .arrival_s = arrival->time_s,
+        .deadline_s = arrival->time_s + arrival->target_s,
         .start_s = NAN,
-        .model = batch->models[at],
-        .noise = account->noise,
+        .model = arrival->model,
+        .own = account->own,
     };
-    memcpy(account->noise, batch->noise + at * most_layers, most_layers * sizeof *account->noise);
+    memcpy(account->own, arrival->own, loop->run.own_bytes);
     join_queue(loop, account);
     return OK;
 }
@@ -97,13 +96,13 @@ static int finish_block(loop_t *loop, const event_t *event) {
     size_t after = --view->running_count - index;
     memmove(&view->running[index], &view->running[index + 1], after * sizeof *view->running);
     account->next_layer = event->next_layer;
+    account->yields = false;
     if (account->next_layer == loop->run.layers[account->model]) return close_account(loop, account, SERVED, 0.0, 0.0);
     join_queue(loop, account);
     return OK;
 }
 
 static int abandon(loop_t *loop) {
-    loop->view.now_s = loop->run.close_s;
     while (loop->view.oldest) {
         account_t *account = loop->view.oldest;
         leave_queue(loop, account);

@@ -25,7 +25,8 @@ struct loop {
     int64_t arrived, arrived_of_batch;
     int phase;
     double pressure;
-    bool pressure_known, closed;
+    const int32_t *ended;
+    bool pressure_known, closed;  // pressure and ended are of the decision under way, if known
     const double *errors;  // standard normal, of the events to come
     int64_t error_count;
     double error;
@@ -41,10 +42,10 @@ struct loop {
     int64_t slab_count, slab_capacity;
 };
 
-// An account is followed by the noise of its query's layers.
+// An account is followed by what the backend keeps of its query.
 static account_t *new_account(loop_t *loop) {
     if (!loop->unused) {
-        size_t size = sizeof(account_t) + loop->run.most_layers * sizeof(uint32_t);
+        size_t size = sizeof(account_t) + loop->run.own_bytes;
         size = (size + 15) / 16 * 16;
         if (!reserve((void **)&loop->slabs, &loop->slab_capacity, loop->slab_count + 1, sizeof *loop->slabs))
             return NULL;
@@ -53,7 +54,7 @@ static account_t *new_account(loop_t *loop) {
         loop->slabs[loop->slab_count++] = slab;
         for (int64_t index = 0; index < SLAB; index++) {
             account_t *account = (account_t *)(slab + index * size);
-            account->noise = (uint32_t *)(account + 1);
+            account->own = account + 1;
             account->newer = loop->unused;
             loop->unused = account;
         }

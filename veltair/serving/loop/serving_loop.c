@@ -34,6 +34,13 @@ static double sensed_pressure(void *run) {
     return sensed;
 }
 
+// Return how far running blocks are, read at most once an event.
+static const int32_t *ended_layers(void *run) {
+    loop_t *loop = run;
+    if (!loop->ended) loop->ended = loop->backend.ended(loop->backend.self);
+    return loop->ended;
+}
+
 // Return a loop over a backend on which nothing runs, or NULL without memory.
 loop_t *loop_new(const backend_t *backend, const decider_t *decider, const run_t *run) {
     loop_t *loop = calloc(1, sizeof *loop);
@@ -45,9 +52,9 @@ loop_t *loop_new(const backend_t *backend, const decider_t *decider, const run_t
     loop->by_slot = calloc(cores, sizeof *loop->by_slot);
     loop->free_slots = calloc(cores, sizeof *loop->free_slots);
     account_t **running = calloc(cores, sizeof *running);
-    loop->view = (view_t){.free_cores = cores, .running = running, .ended = backend->ended};
+    loop->view = (view_t){.free_cores = cores, .running = running, .run = loop};
     loop->view.pressure = sensed_pressure;
-    loop->view.run = loop;
+    loop->view.ended = ended_layers;
     if (!loop->by_slot || !loop->free_slots || !running) {
         loop_free(loop);
         return NULL;
@@ -74,11 +81,9 @@ void loop_add_errors(loop_t *loop, const double *errors, int64_t count) {
 
 void loop_take_records(loop_t *loop) { loop->state.record_count = 0; }
 
-static int decide(loop_t *loop) {
-    loop->commands.count = loop->applied = 0;
-    loop->pressure_known = false;
-    return loop->decider.decide(loop->decider.self, &loop->view, &loop->commands);
-}
+const view_t *loop_view(const loop_t *loop) { return &loop->view; }
+
+const commands_t *loop_commands(const loop_t *loop) { return &loop->commands; }
 
 static int need_pinning(loop_t *loop, const account_t *account, int32_t cores, int32_t change) {
     if (!loop->run.pinned) return OK;
@@ -116,25 +121,77 @@ static void resize(loop_t *loop, const command_t *command) {
 static int apply(loop_t *loop, const command_t *command) {
     account_t *account = command->account;
     if (command->kind == REJECT) {
+        loop->backend.act(loop->backend.self, command, loop->view.now_s);
         leave_queue(loop, account);
         return close_account(loop, account, REJECTED, command->slack_s, command->least_s);
     }
-    bool starts = command->kind == START;
-    (starts ? start : resize)(loop, command);
+    if (command->kind == START) start(loop, command);
+    if (command->kind == RESIZE) resize(loop, command);
+    if (command->kind == YIELD) account->yields = true;
     int what = loop->backend.act(loop->backend.self, command, loop->view.now_s);
-    return what == OK ? need_pinning(loop, account, command->cores, starts ? HOLD : RESERVE) : what;
+    if (what != OK || command->kind == YIELD) return what;
+    return need_pinning(loop, account, command->cores, command->kind == START ? HOLD : RESERVE);
 }
 
-static int take_event(loop_t *loop, const event_t *event) {
+static int end_block(loop_t *loop, const event_t *event) {
+    int pinning = need_pinning(loop, loop->by_slot[event->slot], 0, RELEASE);
+    int ended = finish_block(loop, event);
+    return ended == OK ? pinning : ended;
+}
+
+static int adopt(loop_t *loop, const event_t *event) {
     account_t *account = loop->by_slot[event->slot];
-    loop->view.now_s = event->time_s;
-    if (event->kind == BLOCK_END) {
-        int pinning = need_pinning(loop, account, 0, RELEASE);
-        int ended = finish_block(loop, event);
-        return ended == OK ? pinning : ended;
-    }
     set_cores(loop, account, event->cores, account->target_cores);
     return need_pinning(loop, account, event->cores, ADOPT);
+}
+
+// Take an event into account. OK or NEED_PINNING: the policy is to decide; DONE: there is nothing left to decide.
+int loop_enter(loop_t *loop, const event_t *event) {
+    loop->view.now_s = event->time_s;
+    switch (event->kind) {
+    case ARRIVAL:
+        return admit(loop, event);
+    case BLOCK_END:
+        return end_block(loop, event);
+    case RESIZED:
+        return adopt(loop, event);
+    case CLOSED:
+        return abandon(loop) == OK ? DONE : NO_MEMORY;
+    default:
+        return OK;
+    }
+}
+
+// Decide what to do after the event that was entered last; nothing is done yet. Returns what the decider does.
+int loop_decide(loop_t *loop) {
+    loop->commands.count = loop->applied = 0;
+    loop->pressure_known = false;
+    loop->ended = NULL;
+    return loop->decider.decide(loop->decider.self, &loop->view, &loop->commands);
+}
+
+// Do what was decided. A request is answered by calling it again.
+int loop_apply(loop_t *loop) {
+    while (loop->applied < loop->commands.count) {
+        int what = apply(loop, &loop->commands.items[loop->applied++]);
+        if (what != OK) return what;
+    }
+    return OK;
+}
+
+// The next arrival of the trace; its time is infinite after the last.
+static event_t next_arrival(const loop_t *loop) {
+    if (loop->arrived == loop->run.queries) return (event_t){.time_s = INFINITY};
+    const arrivals_t *batch = &loop->arrivals;
+    int64_t at = loop->arrived_of_batch;
+    return (event_t){
+        .time_s = batch->arrivals_s[at],
+        .target_s = batch->targets_s[at],
+        .own = (const char *)batch->own + at * loop->run.own_bytes,
+        .id = batch->ids[at],
+        .kind = ARRIVAL,
+        .model = batch->models[at],
+    };
 }
 
 // Take the next event into account. OK: the policy is to decide.
@@ -146,18 +203,16 @@ static int wait_for_event(loop_t *loop) {
         loop->error = *loop->errors++;
         loop->error_count--;
     }
-    bool more = loop->arrived < loop->run.queries;
-    double due_s = more ? loop->arrivals.arrivals_s[loop->arrived_of_batch] : INFINITY, close_s = loop->run.close_s;
-    event_t event;
+    event_t arrival = next_arrival(loop), event;
+    double due_s = arrival.time_s, close_s = loop->run.close_s;
     if (loop->backend.advance(loop->backend.self, due_s < close_s ? due_s : close_s, &event) != NOTHING)
-        return take_event(loop, &event);
+        return loop_enter(loop, &event);
     if (due_s <= close_s) {
-        loop->view.now_s = due_s;
-        return admit_next(loop);
+        loop->arrived_of_batch++;
+        return loop_enter(loop, &arrival);
     }
     if (!loop->view.running_count) return DONE;
-    int closed = abandon(loop);
-    return closed == OK ? DONE : closed;
+    return loop_enter(loop, &(event_t){.time_s = close_s, .kind = CLOSED});
 }
 
 static int stop_at_end(loop_t *loop, int what) {
@@ -180,15 +235,13 @@ int loop_run(loop_t *loop) {
             if (what == NEED_PINNING) return what;
             break;
         case DECIDING:
-            what = decide(loop);
+            what = loop_decide(loop);
             if (what != OK) return what;
             loop->phase = APPLYING;
             break;
         default:
-            while (loop->applied < loop->commands.count) {
-                what = apply(loop, &loop->commands.items[loop->applied++]);
-                if (what != OK) return what;
-            }
+            what = loop_apply(loop);
+            if (what != OK) return what;
             loop->phase = WAITING_FOR_EVENT;
         }
     }

@@ -9,28 +9,28 @@
 typedef enum { SERVED, REJECTED, UNFINISHED } ending_t;
 typedef enum { HOLD, RESERVE, ADOPT, RELEASE } core_change_t;
 
-// layers: how many each model has. close_s: when the run is cut off. sigma: of the error of the pressure sensor
-// (pressure_sensor.py), where it has one.
+// layers: how many each model has. own_bytes: what a backend keeps of a query. The second line is for loop_run():
+// close_s: when the run is cut off; sigma: of the error of the pressure sensor (pressure_sensor.py), where it has one.
 typedef struct {
     const int32_t *layers;
-    int64_t queries, most_layers;
+    int64_t own_bytes, queries;
     double close_s, sigma;
     int32_t cores, pinned, is_noisy;
 } run_t;
 
-// A batch of the trace in order of arrival, noise being a row of most_layers for each query.
+// A batch of the trace in order of arrival, with own_bytes for each query.
 typedef struct {
     const int64_t *ids;
     const int32_t *models;
     const double *arrivals_s, *targets_s;
-    const uint32_t *noise;
+    const void *own;
     int64_t count;
 } arrivals_t;
 
-// slack_s and least_s say why a query was rejected; index is its index in the trace.
+// slack_s and least_s say why a query was rejected; index counts arrivals.
 typedef struct {
     double start_s, end_s, core_s, slack_s, least_s;
-    int64_t index;
+    int64_t id, index;
     ending_t ending;
     int32_t blocks, conflicts;
 } record_t;
@@ -48,7 +48,12 @@ typedef struct loop loop_t;
 loop_t *loop_new(const backend_t *backend, const decider_t *decider, const run_t *run);
 void loop_free(loop_t *loop);
 loop_state_t *loop_state(loop_t *loop);
+const view_t *loop_view(const loop_t *loop);
 int loop_run(loop_t *loop);
+int loop_enter(loop_t *loop, const event_t *event);
+int loop_decide(loop_t *loop);
+int loop_apply(loop_t *loop);
+const commands_t *loop_commands(const loop_t *loop);
 void loop_add_arrivals(loop_t *loop, const arrivals_t *arrivals);
 void loop_add_errors(loop_t *loop, const double *errors, int64_t count);
 void loop_take_records(loop_t *loop);

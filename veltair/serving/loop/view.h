@@ -9,7 +9,7 @@
 enum { OK = 0, NOT_PROFILED = -1, NO_MEMORY = -2 };  // how a step ends; above 0: a request
 // What only the caller of a loop has; called again, the loop goes on where it was.
 typedef enum { NEED_ARRIVALS = 1, NEED_BLOCK, NEED_PINNING, NEED_ERRORS, RECORDS, DONE } request_t;
-typedef enum { START, RESIZE, REJECT } command_kind_t;
+typedef enum { START, RESIZE, YIELD, REJECT } command_kind_t;
 
 // A query in the system. Decisions read all of it, and remember in share, need and shared what they gave it last.
 typedef struct account {
@@ -19,9 +19,9 @@ typedef struct account {
     int32_t model, next_layer, blocks, conflicts;
     int32_t slot, first, stop, cores, target_cores, wanted_cores;  // of its block, while it runs
     const uint8_t *versions;                                       // of its block, as last asked for
-    uint32_t *noise;                                               // of its layers, for a backend that charges it
+    void *own;                                                     // what the backend keeps of it
     int32_t share, need;
-    bool shared;
+    bool shared, yields;  // yields: its block is to end at its next layer end
 } account_t;
 
 #ifndef VELTAIR_CFFI  // which reads declarations only
@@ -32,14 +32,14 @@ static inline int32_t reserved_cores(const account_t *account) {
 #endif
 
 // All that a policy may know. waiting: how many wait, the oldest first, each before its `newer`. running: the oldest
-// block first. ended: how many layers of a running block have ended, by slot. pressure: of the run, what a block
-// started now would meet, in [0, 1]; the same all through a decision, and not computed unless it is asked for.
+// block first. Of the run, and not read before they are asked for: pressure, what a block started now would meet, in
+// [0, 1]; ended, how many layers of a running block have ended, by slot. Both are the same all through a decision.
 typedef struct {
     double now_s;
     int64_t waiting, running_count;
     account_t *oldest, **running;
-    const int32_t *ended;
     double (*pressure)(void *run);
+    const int32_t *(*ended)(void *run);
     void *run;
     int32_t free_cores;
 } view_t;

@@ -147,7 +147,7 @@ static int grow(policy_t *policy, int64_t starting_level, int32_t free_cores) {
     int64_t starts = policy->commands->count;
     const plan_t *plan = &policy->plan;
     int32_t busy = busy_cores(policy);
-    const int32_t *ended = policy->view->ended;
+    const int32_t *ended = policy->view->ended(policy->view->run);
     for (int64_t index = 0; index < policy->view->running_count && free_cores >= plan->counts[0]; index++) {
         account_t *account = policy->view->running[index];
         int64_t next_layer = account->first + ended[account->slot] + 1;

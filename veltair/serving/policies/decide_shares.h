@@ -46,7 +46,7 @@ static int share_out(policy_t *policy, turn_t turn, int64_t level) {
     if (!reserve_present(policy)) return NO_MEMORY;
     int64_t count;
     if (list_present(policy, turn, &count) || !count) return OK;
-    const int32_t *ended = policy->view->ended;
+    const int32_t *ended = policy->view->ended(policy->view->run);
     for (int64_t index = 0; index < count; index++) {
         const account_t *account = policy->present[index];
         const plan_model_t *model = plan_of(policy, account);
@@ -87,7 +87,7 @@ static int start_shares(policy_t *policy, turn_t turn, int64_t level, int32_t *f
 static int resize_to_shares(policy_t *policy, int32_t free_cores) {
     const plan_t *plan = &policy->plan;
     int32_t busy = busy_cores(policy);
-    const int32_t *ended = policy->view->ended;
+    const int32_t *ended = policy->view->ended(policy->view->run);
     for (int64_t index = 0; index < policy->view->running_count; index++) {
         account_t *account = policy->view->running[index];
         if (ended[account->slot] >= account->stop - account->first - 1)

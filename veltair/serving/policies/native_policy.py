@@ -32,12 +32,24 @@ class NativePolicy:
 
     def form_block(self) -> None:
         """Form the block that the last decision lacked, after which it can be made again."""
-        unformed, spec = self._library.functions.policy_unformed(self._handle), self._spec
-        assert spec.form is not None
-        step = unformed.scale if self._follows_slack else UNSCALED
-        proposal = spec.form(self._names[unformed.model], unformed.first, step)
+        unformed = self._library.functions.policy_unformed(self._handle)
         index = (unformed.level, unformed.limit, unformed.scale, unformed.first)
-        self._proposals[unformed.model][index] = (len(proposal.block), proposal.cores)
+        self._proposals[unformed.model][index] = self._form(unformed.model, unformed.first, unformed.scale)
+
+    def form_all(self) -> None:
+        """Form all blocks that a decision may lack, for a run that nobody can ask for one."""
+        if self._spec.form is None:
+            return
+        for model, proposals in enumerate(self._proposals):
+            _, _, scales, layers = proposals.shape
+            for scale in range(scales):
+                for first in range(layers):
+                    proposals[:, :, scale, first] = self._form(model, first, scale)
+
+    def _form(self, model: int, first: int, scale: int) -> Any:
+        assert self._spec.form is not None
+        proposal = self._spec.form(self._names[model], first, scale if self._follows_slack else UNSCALED)
+        return np.array((len(proposal.block), proposal.cores), self._library.dtype("proposal_t"))
 
     @property
     def _follows_slack(self) -> bool:

@@ -90,7 +90,7 @@ class _Loop:
         return {
             "layers": self._arrays.pointer(layers, np.int32),
             "queries": len(self._queries),
-            "most_layers": max(layers),
+            "own_bytes": max(layers) * np.dtype(np.uint32).itemsize,
             "close_s": simulator.close_s,
             "sigma": error.sigma if error else 0.0,
             "cores": context.machine.cores,
@@ -106,7 +106,7 @@ class _Loop:
         read = bytes(self._library.ffi.buffer(state.records, nbytes))
         rows = np.frombuffer(read, self._records).tolist()
         self._functions.loop_take_records(self._handle)
-        for start_s, end_s, core_s, slack_s, least_s, index, number, blocks, conflicts in rows:
+        for start_s, end_s, core_s, slack_s, least_s, _, index, number, blocks, conflicts in rows:
             ending = self._endings[number]
             reason = ""
             if ending is Ending.REJECTED:
@@ -126,7 +126,7 @@ class _Loop:
             "models": batch.models,
             "arrivals_s": np.array(arrivals_s),
             "targets_s": np.array(targets_s),
-            "noise": batch.noise_index,
+            "own": batch.noise_index,
         }
         self._batch = list(columns.values())
         pointers = {name: self._library.pointer(values) for name, values in columns.items()}

@@ -10,17 +10,27 @@ static event_kind_t advance(void *self, double limit_s, event_t *event) {
 
 static int act(void *self, const command_t *command, double now_s) {
     const account_t *account = command->account;
-    if (command->kind == START)
+    switch (command->kind) {
+    case START:
         return simulator_start(self, account->slot, account->model, account->first, account->stop, account->cores,
-                               account->versions, (const char *)account->noise, now_s);
-    return simulator_resize(self, account->slot, command->cores, command->versions, now_s);
+                               account->versions, account->own, now_s);
+    case RESIZE:
+        return simulator_resize(self, account->slot, command->cores, command->versions, now_s);
+    case YIELD:
+        simulator_yield(self, account->slot, now_s);
+        return OK;
+    default:
+        return OK;
+    }
 }
 
 static double pressure(void *self) { return simulator_pressure(self); }
+
+static const int32_t *ended(void *self) { return simulator_ended(self); }
 
 static void clear(void *self) { simulator_clear(self); }
 
 // Describe a simulator on which nothing runs to a loop.
 void simulator_backend(simulator_t *sim, backend_t *backend) {
-    *backend = (backend_t){sim, advance, act, pressure, simulator_ended(sim), clear};
+    *backend = (backend_t){sim, advance, act, pressure, ended, clear};
 }

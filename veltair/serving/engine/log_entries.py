@@ -1,0 +1,116 @@
+"""The entries of a live run's log, as live_loop.h declares them, in Python."""
+
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from veltair.machine.c_library import CLayoutError, CLibrary
+from veltair.serving.loop.dispatcher import UNFINISHED_REASON
+from veltair.serving.loop.query import Ending, Query, QueryRecord
+from veltair.serving.policies.discipline import late_reason
+
+_READ_BYTES = 1 << 20
+_ENDINGS = (Ending.SERVED, Ending.REJECTED, Ending.UNFINISHED)  # ending_t
+
+
+class EntryKind(IntEnum):
+    """What an entry tells: `entry_kind_t`."""
+
+    ARRIVED = 0
+    FLUSHED = 1
+    BLOCK_ENDED = 2
+    CORES_ADOPTED = 3
+    DUE = 4
+    DECIDED = 5
+    BLOCK_STARTED = 6
+    BLOCK_RESIZED = 7
+    BLOCK_YIELDS = 8
+    QUERY_ENDED = 9
+    BUFFERS_LACK = 10
+    BROKEN = 11
+    LEFT = 12
+    OVER = 13
+
+
+class Entry(NamedTuple):
+    """An entry: the fields of `entry_t`, and the bytes that follow it."""
+
+    kind: EntryKind
+    time_s: float
+    seconds: float
+    since_s: float
+    slack_s: float
+    least_s: float
+    pressure: float
+    id: int
+    model: int
+    sample: int
+    first: int
+    layer: int
+    cores: int
+    wanted: int
+    number: int
+    code: int
+    extra: bytes
+
+    @property
+    def versions(self) -> tuple[int, ...] | None:
+        """The version of each layer, of a start or of a change that has new ones."""
+        return tuple(self.extra[: self.layer - self.first]) if self.number else None
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """The indices of the workers that the block holds, its leader's first."""
+        return tuple(np.frombuffer(self.extra[len(self.versions or ()) :], np.uint16).tolist())
+
+    @property
+    def ended_layers(self) -> tuple[int, ...]:
+        """The ended layers of running blocks, oldest first, as a decision read them; none if it did not."""
+        return tuple(np.frombuffer(self.extra, np.int32).tolist())
+
+
+def record_of(entry: Entry, query: Query) -> QueryRecord:
+    """Return what an entry says of the end of a query."""
+    ending = _ENDINGS[entry.code]
+    reasons = {
+        Ending.SERVED: "",
+        Ending.REJECTED: late_reason(entry.slack_s, entry.least_s),
+        Ending.UNFINISHED: UNFINISHED_REASON,
+    }
+    times = entry.since_s, entry.time_s
+    return QueryRecord(query, ending, *times, entry.number, entry.wanted, entry.seconds, reasons[ending])
+
+
+class LogReader:
+    """Reads entries from bytes: those of a file, or of a run that goes on."""
+
+    def __init__(self, library: CLibrary) -> None:
+        """Take the library that declares `entry_t`. Raises CLayoutError if it has other kinds."""
+        wrong = library.numbers(EntryKind, "entry_kind_t") != {kind: kind for kind in EntryKind}
+        if wrong or tuple(library.numbers(Ending, "ending_t")[ending] for ending in _ENDINGS) != (0, 1, 2):
+            raise CLayoutError("entry_kind_t or ending_t is numbered otherwise in C; make both agree")
+        self._dtype = library.dtype("entry_t")
+        if (names := ("kind", "extra_bytes", *Entry._fields[1:-1])) != self._dtype.names:
+            raise CLayoutError(
+                f"entry_t has fields {self._dtype.names}, Entry needs {names}; make them agree"
+            )
+        self._buffer = library.ffi.new("char[]", _READ_BYTES)
+        self._library = library
+
+    def read(self, live: Any) -> bytes:
+        """Return the new entries of a run, as many as there is room for."""
+        count = self._library.functions.live_read(live, self._buffer, _READ_BYTES)
+        return bytes(self._library.ffi.buffer(self._buffer, count))
+
+    def entries(self, log: bytes) -> Iterator[Entry]:
+        """Yield what whole entries say. Raises ValueError if the last one is cut short."""
+        at, size = 0, self._dtype.itemsize
+        while at < len(log):
+            if at + size > len(log):
+                raise ValueError(f"the log ends in the middle of an entry, at byte {at} of {len(log)}")
+            kind, extra_bytes, *fields = np.frombuffer(log, self._dtype, 1, at)[0].item()
+            end = at + size + extra_bytes
+            yield Entry._make((EntryKind(kind), *fields, log[at + size : end]))
+            at = end + -end % 8

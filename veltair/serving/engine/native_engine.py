@@ -1,0 +1,351 @@
+"""The engine whose loop is in C: workers, and the thread at the door, decide; Python sets up and watches.
+
+For policies with a native spec, all of whose models are in memory; `engine.py` is for all others. See
+docs/engine.md for the threads. What happens comes through a log, from which `serve` makes the records.
+"""
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from veltair.compiler.frontend.model import LayerBlock
+from veltair.machine.c_build import default_build_dir
+from veltair.machine.c_library import KeptArrays
+from veltair.machine.interference.source import InterferenceSource
+from veltair.machine.workers.call_tables import CallTables
+from veltair.machine.workers.native_pool import NativePool
+from veltair.machine.workers.pool import (
+    STOP_S,
+    BlockRun,
+    CoreLostError,
+    Grant,
+    Launch,
+    Sample,
+    Servable,
+)
+from veltair.serving.engine.live_tables import LiveTables, core_layout, load
+from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
+from veltair.serving.engine.running_blocks import RunningBlock
+from veltair.serving.engine.warm_up import warm_up
+from veltair.serving.engine.watchdog import EngineError, Watchdog
+from veltair.serving.loop.dispatcher import stall
+from veltair.serving.loop.policy import Allocation, Context, Policy
+from veltair.serving.loop.query import Query, QueryRecord
+from veltair.serving.policies.native_policy import NativePolicy
+from veltair.serving.policies.native_spec import spec_of
+
+HUNG_STOP_S = 0.1  # what ends by then is not what hangs
+# How long the log is left alone while blocks run: so old may the pressure be that blocks tell.
+READ_S = 0.02
+_IDLE_S = 0.001  # between looks whether the blocks of a run that was cut off have ended
+_RINGS = (EntryKind.BUFFERS_LACK, EntryKind.BROKEN, EntryKind.LEFT, EntryKind.OVER)
+# Of engines whose kernels did not end: their workers may read all this until the process ends.
+_HUNG: "list[NativeEngine]" = []
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where queries are served, by a `placement` of PLACEMENTS, and until `drain_s` after the last came."""
+
+    context: Context
+    placement: str
+    interference: InterferenceSource
+    drain_s: float
+
+
+class NativeEngine:
+    """Serves queries on the cores of this machine, as a policy with a native spec decides.
+
+    Every answer is compared with the right one; `wrong_answers` counts those that differ by more than 1e-4
+    relative. Times are seconds since the engine was made, on the monotonic clock (`zero_s`). `log` is what
+    has been read of the log so far.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        site: Site,
+        models: Mapping[str, Servable],
+        samples: Sequence[tuple[str, Sample]],
+        launch: Launch,
+        *,
+        build_dir: Path | None = None,
+        rings_at_ends: bool = False,
+    ) -> None:
+        """Start the workers with `launch`. `samples` maps LoadGen's sample index to a model and its input.
+
+        `rings_at_ends` makes `serve` yield each record at once, not some milliseconds later. Raises
+        EngineError if the cost table is another machine's, ValueError if the policy has no native spec.
+        """
+        context = site.context
+        if context.costs.machine != context.machine.name:
+            raise EngineError(
+                f"the cost table is of {context.costs.machine}, this machine is {context.machine.name}; "
+                "measure it here (`profile.costs: measured`) or only simulate (`measured.enabled: false`)"
+            )
+        spec = spec_of(policy)
+        if spec is None:
+            raise ValueError(f"{type(policy).__name__} has no native spec; serve it with Engine")
+        self.wrong_answers = 0
+        self.log: list[bytes] = []
+        self._policy, self._site, self._samples, self._models = policy, site, samples, models
+        self._library = library = load(build_dir or default_build_dir())
+        self._native_policy = NativePolicy(spec, context, library)
+        self._native_policy.form_all()
+        self._pool = _native(launch(context.machine.core_ids))
+        self._buffers = {name: [self._new_buffers(name) for _ in context.machine.core_ids] for name in models}
+        self._arrays, self._reader = KeptArrays(library), LogReader(library)
+        self._rings = {*_RINGS, EntryKind.QUERY_ENDED} if rings_at_ends else set(_RINGS)
+        self._watchdog = Watchdog(
+            _States(self._pool, context.machine.core_ids), context.costs, context.machine.core_ids
+        )
+        self._tables: LiveTables | None = None
+        self._blocks: dict[int, RunningBlock] = {}
+        self._changed: set[int] = set()
+        self._queries: dict[int, Query] = {}
+        self._names = list(context.models)
+        self._error: Exception | None = None
+        self._is_over = False
+        self._live: Any = None
+        self.zero_s = time.monotonic()
+
+    # Before the run.
+
+    def warm_up(self, names: Collection[str] | None = None) -> None:
+        """Run every buffer of some models, or of all, once, so that no query pays for first touches.
+
+        Raises EngineError if one fails or hangs.
+        """
+        context = self._site.context
+        for name, buffers in self._buffers.items():
+            if names is not None and name not in names:
+                continue
+            solo = tuple(int(version) for version in context.costs.model(name).solo)
+            cores, block = context.machine.core_ids, LayerBlock(name, 0, len(solo))
+            sample = next(sample for model, sample in self._samples if model == name)
+            watchdog = Watchdog(self._pool, context.costs, cores)
+            warm_up(self._pool, watchdog, Allocation(-1, block, solo, len(cores)), buffers, cores, sample)
+
+    def begin(self) -> None:
+        """Let the loop in C have the workers for a run: queries may arrive.
+
+        The blocks of a run before, which was cut off, end first; raises EngineError if one hangs.
+        """
+        self._end_run()
+        self.zero_s, self.wrong_answers, self._is_over = time.monotonic(), 0, False
+        self.log, self._blocks, self._changed, self._queries = [], {}, set(), {}
+        self._tables = LiveTables(self._library, self._pool, self._site.context, self._buffers, self._samples)
+        site, ffi = self._site, self._library.ffi
+        settings = {
+            **self._tables.settings,
+            "layout": core_layout(site.context.machine, site.placement, self._arrays),
+            "zero_ns": round(1e9 * self.zero_s),
+            "drain_s": site.drain_s,
+            "cores": site.context.machine.cores,
+            "rings": sum(1 << kind for kind in self._rings),
+        }
+        pool, functions = (ffi.cast("void *", address) for address in self._pool.in_c)
+        error, given = ffi.new("int *"), ffi.new("live_settings_t *", settings)
+        live = self._library.functions.live_open(pool, functions, self._native_policy.decider, given, error)
+        if not live:
+            raise OSError(error[0], "cannot start the loop over the workers")
+        self._live = live
+
+    # What other threads call, once it has begun.
+
+    def arrive(self, query_id: int, sample: int, monotonic_s: float) -> None:
+        """Take in a query, from any thread."""
+        self._library.functions.live_arrive(self._live, query_id, sample, round(1e9 * monotonic_s))
+
+    def flush(self) -> None:
+        """No more queries will arrive."""
+        self._library.functions.live_flush(self._live)
+
+    def fail(self, error: Exception) -> None:
+        """End the run with an error, from any thread."""
+        self._error = error
+
+    def listen(self, descriptor: int) -> None:
+        """Take queries in from LoadGen's socket, and tell it there of those that have ended."""
+        self._library.functions.live_listen(self._live, descriptor)
+
+    def now_s(self) -> float:
+        """Return seconds since the engine was made."""
+        return time.monotonic() - self.zero_s
+
+    # The run.
+
+    def serve(self) -> Iterator[QueryRecord]:
+        """Run to the end and yield each query's record once.
+
+        Raises EngineError if a kernel failed or hangs, or a core was taken away, PolicyError if the policy
+        leaves queries waiting for good, and the error that `fail` was given.
+        """
+        while not self._is_over:
+            read = self._reader.read(self._live)
+            if read:
+                self.log.append(read)
+            for entry in self._reader.entries(read):
+                if (record := self._take(entry)) is not None:
+                    yield record
+            if not read:
+                self._wait()
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the entries of the log that have been read so far."""
+        return self._reader.entries(b"".join(self.log))
+
+    def stop(self) -> None:
+        """Let running kernels end, and stop the threads.
+
+        Raises EngineError if one does not end: only the end of the process will.
+        """
+        functions, live = self._library.functions, self._live
+        if live is not None:
+            functions.live_stop(live)
+        left = self._pool.stop(HUNG_STOP_S if self._watchdog.found_hang else STOP_S)
+        if left:
+            _HUNG.append(self)
+        elif live is not None:
+            self._live = None
+            functions.live_close(live)
+        if left and not self._watchdog.found_hang:
+            raise EngineError(
+                f"{left} workers do not end: a kernel hangs; build the models anew (rule `build`)"
+            )
+
+    def _end_run(self) -> None:
+        functions, live = self._library.functions, self._live
+        if live is None:
+            return
+        functions.live_stop(live)
+        while not functions.live_is_idle(live):
+            self._watchdog.check(self._blocks.values())
+            time.sleep(_IDLE_S)
+        functions.live_hand_back(live)
+        self._live = None
+        functions.live_close(live)
+
+    def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._set_pressure()
+        if self._blocks:
+            self._watchdog.check(self._blocks.values())
+        timeout_s = READ_S if self._blocks else self._watchdog.period_s
+        if (
+            self._library.functions.live_wait(self._live, round(1e9 * timeout_s))
+            != self._library.functions.OK
+        ):
+            raise MemoryError("no memory for the log of the run")
+
+    def _set_pressure(self) -> None:
+        self._library.functions.live_set_pressure(self._live, self._site.interference.pressure())
+
+    # Entries of the log.
+
+    def _take(self, entry: Entry) -> QueryRecord | None:
+        match entry.kind:
+            case EntryKind.ARRIVED:
+                model = self._site.context.models[self._names[entry.model]]
+                self._queries[entry.id] = Query(entry.id, model.name, entry.time_s, model.qos_s)
+            case EntryKind.BLOCK_STARTED:
+                self._start(entry)
+            case EntryKind.BLOCK_RESIZED:
+                self._changed.add(entry.id)
+            case EntryKind.BLOCK_ENDED:
+                self._end(entry)
+            case EntryKind.BUFFERS_LACK:
+                self._add_buffers(entry.model)
+            case EntryKind.QUERY_ENDED:
+                return record_of(entry, self._queries.pop(entry.id))
+            case EntryKind.BROKEN:
+                self._break(entry)
+            case EntryKind.OVER:
+                self._finish(entry)
+        return None
+
+    def _start(self, entry: Entry) -> None:
+        model, versions = self._names[entry.model], entry.versions
+        assert versions is not None
+        block = LayerBlock(model, entry.first, entry.layer)
+        allocation = Allocation(entry.id, block, versions, entry.cores, entry.wanted)
+        grant = Grant(tuple(self._site.context.machine.core_ids[index] for index in entry.held), versions)
+        run = BlockRun(entry.id, self._buffers[model][0], entry.first, entry.layer, grant)
+        self._blocks[entry.id] = RunningBlock(allocation, run, grant)
+        self._changed.discard(entry.id)
+
+    def _end(self, entry: Entry) -> None:
+        started = self._blocks.pop(entry.id)
+        self.wrong_answers += entry.number
+        allocation = started.allocation
+        if entry.id in self._changed or entry.layer != allocation.block.stop:
+            return  # changed under way: no profiled time to compare with
+        costs, block = self._site.context.costs, allocation.block
+        of, at = costs.model(block.model), costs.core_index(allocation.cores)
+        seconds = of.seconds[np.arange(block.start, block.stop), allocation.versions, at]
+        self._site.interference.observe(
+            entry.seconds, float(seconds[:, 0].sum()), float(seconds[:, -1].sum())
+        )
+
+    def _add_buffers(self, model: int) -> None:
+        buffers = self._new_buffers(self._names[model])
+        self._buffers[self._names[model]].append(buffers)
+        table = self._library.ffi.cast("call_table_t *", buffers.address)
+        self._library.functions.live_add_buffers(self._live, model, table)
+
+    def _break(self, entry: Entry) -> None:
+        """Raise what broke the run off."""
+        if entry.code < 0 or entry.id not in self._queries:
+            raise EngineError(f"the loop over the workers broke off: query {entry.id}, code {entry.code}")
+        name = self._queries[entry.id].model
+        buffers = self._buffers[name]
+        failed = next((one for one in buffers if one.error is not None), buffers[0])
+        error = self._pool.fault(entry.code, entry.cores, failed)
+        if isinstance(error, CoreLostError):
+            raise EngineError(f"{name}: {error}") from error
+        self._watchdog.check_allowance()  # where that is why, it must not be put on the kernel
+        raise EngineError(
+            f"a kernel of {name} failed: {error}; build the model anew (rule `build`)"
+        ) from error
+
+    def _finish(self, entry: Entry) -> None:
+        self._is_over = True
+        if entry.number:
+            oldest = min(self._queries.values(), key=lambda query: (query.arrival_s, query.id))
+            raise stall(self._policy, entry.number, oldest, self._site.context.machine.cores)
+
+    def _new_buffers(self, model: str) -> CallTables:
+        buffers = self._pool.bind(self._models[model].instance(), model)
+        buffers.bind_all()
+        return buffers
+
+
+class _States:
+    """What the leaders of running blocks say of themselves."""
+
+    def __init__(self, pool: NativePool, core_ids: Sequence[int]) -> None:
+        self._states = pool.states
+        self._indices = {core: index for index, core in enumerate(core_ids)}
+
+    def ended_layers(self, block: BlockRun) -> int:
+        """Return how many layers of a running block have ended."""
+        return int(self._state(block).ended_layers)
+
+    def layer_started_s(self, block: BlockRun) -> float:
+        """Return when the current layer of a running block began; now, if the worker does not run it."""
+        state = self._state(block)
+        return 1e-9 * state.layer_started_ns if state.token else time.monotonic()
+
+    def _state(self, block: BlockRun) -> Any:
+        return self._states[self._indices[block.grant.cores[0]]]
+
+
+def _native(pool: Any) -> NativePool:
+    if not isinstance(pool, NativePool):
+        raise TypeError(f"the loop in C runs over workers in C only; {type(pool).__name__} are others")
+    return pool
