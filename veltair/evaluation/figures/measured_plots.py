@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from veltair.evaluation.figures.grid import UNVALIDATED, relaxed_here, relaxed_text
-from veltair.evaluation.figures.style import SMALL, PolicyStyle, finish, style
+from veltair.evaluation.figures.style import PolicyStyle, finish, style, write_beside
 from veltair.evaluation.metrics.bounds import Bounds, Reach
 from veltair.evaluation.metrics.capacity_table import REFERENCE
 from veltair.evaluation.metrics.measured_tables import CURVE_COLUMNS, MEASURED_COLUMNS, RATIO_COLUMNS
@@ -109,13 +109,13 @@ def _draw_capacities(
     to_reference = ratios[ratios["reference"] == REFERENCE].set_index("policy").to_dict("index")
     styles.rows(axis, named=True)
     axis.set_xlim(0, 1.1 * highest)
-    _write_beside(axis, -0.8, f"queries/s; over {REFERENCE}'s" if to_reference else "queries/s")
+    write_beside(axis, -0.8, f"queries/s; over {REFERENCE}'s" if to_reference else "queries/s")
     for edge in (lowest, highest):
         axis.axvline(edge, color="0.6", linestyle="--", linewidth=0.7, zorder=1)
     for place, policy in enumerate(styles.policies):
         row = rows.get(policy)
         if row is None:
-            _write_beside(axis, place, "not run")
+            write_beside(axis, place, "not run")
             continue
         found = Bounds(row["at_least_qps"], row["at_most_qps"])
         if not isnan(row["low_qps"]):
@@ -126,7 +126,7 @@ def _draw_capacities(
         if found.reach in BEYOND:
             end = 0.3 * lowest if found.reach is Reach.BELOW else 1.08 * highest
             axis.annotate("", (end, place), (found.value, place), arrowprops=ARROW)
-        _write_beside(axis, place, _numbers(found, row, to_reference.get(policy)))
+        write_beside(axis, place, _numbers(found, row, to_reference.get(policy)))
 
 
 def _numbers(found: Bounds, row: Row, ratio: "dict[Hashable, float] | None") -> str:
@@ -148,18 +148,6 @@ def _interval(low: float, high: float) -> str:
     if isnan(low):
         return ""
     return f" [{number(low) if low else '…'}, {'…' if isinf(high) else number(high)}]"
-
-
-def _write_beside(axis: Axes, place: float, text: str) -> None:
-    axis.annotate(
-        text,
-        (1, place),
-        (4, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        va="center_baseline",
-        fontsize=SMALL,
-    )
 
 
 def _handles(styles: PolicyStyle) -> list[Line2D]:

@@ -20,7 +20,7 @@ from veltair.evaluation.figures.grid import (
     sample_notes,
     with_models,
 )
-from veltair.evaluation.figures.style import SMALL, PolicyStyle, fold, make_log, style, wide
+from veltair.evaluation.figures.style import SMALL, PolicyStyle, fold, make_log, style, wide, write_beside
 from veltair.evaluation.metrics.capacity_table import (
     EQUAL_LOAD,
     LATENCY_LOADS,
@@ -264,7 +264,7 @@ def _ratio_points(axis: Axes, styles: PolicyStyle, tables: Mapping[str, pd.DataF
             axis.plot([row["mean"]], [index + shift], mark, color=colour, markerfacecolor=face, markersize=5)
     for index, policy in enumerate(styles.policies):
         row = first.get(policy)
-        _write_beside(axis, index, "not run" if row is None else ratio_text(row))
+        write_beside(axis, index, "not run" if row is None else ratio_text(row))
     means = pd.concat([table.loc[table["note"] == "", "mean"] for table in tables.values()]).dropna()
     if wide(means):
         make_log(axis, "x", most=FEW_TICKS)
@@ -292,7 +292,7 @@ def _latency_points(
             drawn.append(1e3 * max(row["mean"], row["high"]) if row["high"] > 0 else value_ms)
             axis.plot([value_ms], [index + shift], mark, color="black", markerfacecolor=face, markersize=5)
     for index, policy in enumerate(styles.policies):
-        _write_beside(axis, index, _changes_text([change for _, change in here.values()], policy))
+        write_beside(axis, index, _changes_text([change for _, change in here.values()], policy))
     if wide(pd.Series(drawn, dtype="float64")):
         make_log(axis, "x", most=FEW_TICKS)
     else:
@@ -312,19 +312,6 @@ def _write(axis: Axes, index: tuple[float, float], text: str) -> None:
         text,
         index,
         (7, 0),
-        textcoords="offset points",
-        va="center_baseline",
-        fontsize=SMALL,
-    )
-
-
-def _write_beside(axis: Axes, index: float, text: str) -> None:
-    """Write at the right of a panel, outside."""
-    axis.annotate(
-        text,
-        (1, index),
-        (4, 0),
-        xycoords=("axes fraction", "data"),
         textcoords="offset points",
         va="center_baseline",
         fontsize=SMALL,

@@ -206,3 +206,16 @@ def fold(name: str) -> str:
     if len(lines) > len(shown):
         shown[0] = "…" + shown[0]
     return "\n".join(shown)
+
+
+def write_beside(axis: Axes, place: float, text: str) -> None:
+    """Write at the right of a panel, outside, at a height in its data."""
+    axis.annotate(
+        text,
+        (1, place),
+        (4, 0),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="center_baseline",
+        fontsize=SMALL,
+    )
