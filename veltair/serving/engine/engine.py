@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
-import numpy as np
-
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.costs.table import CostTable
 from veltair.machine.interference.source import InterferenceSource
@@ -31,9 +29,9 @@ from veltair.machine.workers.pool import (
 )
 from veltair.serving.engine.background import BackgroundWorker, Job
 from veltair.serving.engine.messages import Arrived, Done, EngineMessage, Failed, Flushed
-from veltair.serving.engine.running_blocks import Progress, RunningBlock
-from veltair.serving.engine.warm_up import warm_up
-from veltair.serving.engine.watchdog import EngineError, Watchdog
+from veltair.serving.engine.running_blocks import Progress, RunningBlock, profiled_s
+from veltair.serving.engine.warm_up import warm_up_models
+from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, left_error
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized, Woken
 from veltair.serving.loop.policy import Allocation, Resize, Wake, Yield
 from veltair.serving.loop.query import Query
@@ -71,16 +69,12 @@ class Engine:
 
         Raises EngineError if the cost table is another machine's.
         """
-        if costs.machine != machine.name:
-            raise EngineError(
-                f"the cost table is of {costs.machine}, this machine is {machine.name}; measure it here "
-                "(`profile.costs: measured`) or only simulate (`measured.enabled: false`)"
-            )
+        check_tables(costs, machine)
         self._models, self._samples, self._qos_s = models, samples, qos_s
         self._costs, self._machine = costs, machine
         self._interference, self._drain_s = interference, drain_s
         # The next block waits for what is done at the end of one, and blocks repeat.
-        self._profiled_s = lru_cache(BLOCKS_REMEMBERED)(self._sum_profiled)
+        self._profiled_s = lru_cache(BLOCKS_REMEMBERED)(lambda *block: profiled_s(self._costs, *block))
         self._pool = launch(machine.core_ids)
         self._idle = {name: [self._new_buffers(name) for _ in machine.core_ids] for name in models}
         self._holdings = Holdings(machine, remember(placement, machine))
@@ -245,9 +239,7 @@ class Engine:
         if self._watchdog.found_hang:
             return
         if left:
-            raise EngineError(
-                f"{left} workers do not end: a kernel hangs; build the models anew (rule `build`)"
-            )
+            raise left_error(left)
         if not is_gone:
             raise EngineError(LOAD_HANGS.format(timeout_s))
 
@@ -256,14 +248,10 @@ class Engine:
 
         The models are in memory. Raises EngineError if one fails or hangs.
         """
-        for name, buffers in self._idle.items():
-            if names is not None and name not in names:
-                continue
-            solo = tuple(int(version) for version in self._costs.model(name).solo)
-            cores, block = self._machine.core_ids, LayerBlock(name, 0, len(solo))
-            sample = next(sample for model, sample in self._samples if model == name)
-            whole = Allocation(-1, block, solo, len(cores))
-            warm_up(self._pool, self._watchdog, whole, buffers, cores, sample)
+        warm_up_models(
+            *(self._pool, self._watchdog, self._costs, self._machine.core_ids),
+            *(self._idle, self._samples, names),
+        )
 
     # Accounts.
 
@@ -352,10 +340,3 @@ class Engine:
             versions = versions[: len(block)]
         alone_s, pressed_s = self._profiled_s(block, versions, allocation.cores)
         self._interference.observe(busy_s, alone_s, pressed_s)
-
-    def _sum_profiled(self, block: LayerBlock, versions: tuple[int, ...], cores: int) -> tuple[float, float]:
-        """Return what the layers of a block took together, alone and at the highest level, when profiled."""
-        layers = np.arange(block.start, block.stop)
-        costs, at = self._costs.model(block.model), self._costs.core_index(cores)
-        seconds = costs.seconds[layers, versions, at]
-        return float(seconds[:, 0].sum()), float(seconds[:, -1].sum())

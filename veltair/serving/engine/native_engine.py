@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.c_build import default_build_dir
 from veltair.machine.c_library import KeptArrays
@@ -29,9 +27,9 @@ from veltair.machine.workers.pool import (
 )
 from veltair.serving.engine.live_tables import LiveTables, core_layout, load
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
-from veltair.serving.engine.running_blocks import RunningBlock
-from veltair.serving.engine.warm_up import warm_up
-from veltair.serving.engine.watchdog import EngineError, Watchdog
+from veltair.serving.engine.running_blocks import RunningBlock, profiled_s
+from veltair.serving.engine.warm_up import warm_up_models
+from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, left_error
 from veltair.serving.loop.dispatcher import stall
 from veltair.serving.loop.policy import Allocation, Context, Policy
 from veltair.serving.loop.query import Query, QueryRecord
@@ -82,11 +80,7 @@ class NativeEngine:
         EngineError if the cost table is another machine's, ValueError if the policy has no native spec.
         """
         context = site.context
-        if context.costs.machine != context.machine.name:
-            raise EngineError(
-                f"the cost table is of {context.costs.machine}, this machine is {context.machine.name}; "
-                "measure it here (`profile.costs: measured`) or only simulate (`measured.enabled: false`)"
-            )
+        check_tables(context.costs, context.machine)
         spec = spec_of(policy)
         if spec is None:
             raise ValueError(f"{type(policy).__name__} has no native spec; serve it with Engine")
@@ -120,15 +114,9 @@ class NativeEngine:
 
         Raises EngineError if one fails or hangs.
         """
-        context = self._site.context
-        for name, buffers in self._buffers.items():
-            if names is not None and name not in names:
-                continue
-            solo = tuple(int(version) for version in context.costs.model(name).solo)
-            cores, block = context.machine.core_ids, LayerBlock(name, 0, len(solo))
-            sample = next(sample for model, sample in self._samples if model == name)
-            watchdog = Watchdog(self._pool, context.costs, cores)
-            warm_up(self._pool, watchdog, Allocation(-1, block, solo, len(cores)), buffers, cores, sample)
+        costs, cores = self._site.context.costs, self._site.context.machine.core_ids
+        watchdog = Watchdog(self._pool, costs, cores)  # the loop in C does not run these blocks
+        warm_up_models(self._pool, watchdog, costs, cores, self._buffers, self._samples, names)
 
     def begin(self) -> None:
         """Let the loop in C have the workers for a run: queries may arrive.
@@ -214,9 +202,7 @@ class NativeEngine:
             self._live = None
             functions.live_close(live)
         if left and not self._watchdog.found_hang:
-            raise EngineError(
-                f"{left} workers do not end: a kernel hangs; build the models anew (rule `build`)"
-            )
+            raise left_error(left)
 
     def _end_run(self) -> None:
         functions, live = self._library.functions, self._live
@@ -285,12 +271,8 @@ class NativeEngine:
         allocation = started.allocation
         if entry.id in self._changed or entry.layer != allocation.block.stop:
             return  # changed under way: no profiled time to compare with
-        costs, block = self._site.context.costs, allocation.block
-        of, at = costs.model(block.model), costs.core_index(allocation.cores)
-        seconds = of.seconds[np.arange(block.start, block.stop), allocation.versions, at]
-        self._site.interference.observe(
-            entry.seconds, float(seconds[:, 0].sum()), float(seconds[:, -1].sum())
-        )
+        of_block = (allocation.block, allocation.versions, allocation.cores)
+        self._site.interference.observe(entry.seconds, *profiled_s(self._site.context.costs, *of_block))
 
     def _add_buffers(self, model: int) -> None:
         buffers = self._new_buffers(self._names[model])

@@ -3,6 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from veltair.compiler.frontend.model import LayerBlock
+from veltair.machine.costs.table import CostTable
 from veltair.machine.workers.pool import BlockRun, Grant, WorkerPool
 from veltair.serving.loop.policy import Allocation
 
@@ -14,6 +18,15 @@ class RunningBlock:
     allocation: Allocation
     run: BlockRun
     first_grant: Grant
+
+
+def profiled_s(
+    costs: CostTable, block: LayerBlock, versions: tuple[int, ...], cores: int
+) -> tuple[float, float]:
+    """Return what the layers of a block took together, alone and at the highest level, when profiled."""
+    of, at = costs.model(block.model), costs.core_index(cores)
+    seconds = of.seconds[np.arange(block.start, block.stop), versions, at]
+    return float(seconds[:, 0].sum()), float(seconds[:, -1].sum())
 
 
 class Progress(Mapping[int, int]):

@@ -1,7 +1,9 @@
 """Warm-up: each model runs once before the first query, so that no query pays for first touches of memory."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from veltair.compiler.frontend.model import LayerBlock
+from veltair.machine.costs.table import CostTable
 from veltair.machine.workers.pool import (
     BlockRun,
     CoreLostError,
@@ -14,6 +16,28 @@ from veltair.machine.workers.pool import (
 from veltair.serving.engine.running_blocks import RunningBlock
 from veltair.serving.engine.watchdog import EngineError, Watchdog
 from veltair.serving.loop.policy import Allocation
+
+
+def warm_up_models(
+    pool: WorkerPool,
+    watchdog: Watchdog,
+    costs: CostTable,
+    cores: tuple[int, ...],
+    buffers: Mapping[str, Iterable[QueryBuffers]],
+    samples: Sequence[tuple[str, Sample]],
+    names: Collection[str] | None,
+) -> None:
+    """Run each buffer of some models, or of all, once, with the fastest versions and an input of `samples`.
+
+    Raises EngineError if one fails or hangs.
+    """
+    for name, idle in buffers.items():
+        if names is not None and name not in names:
+            continue
+        solo = tuple(int(version) for version in costs.model(name).solo)
+        sample = next(sample for model, sample in samples if model == name)
+        whole = Allocation(-1, LayerBlock(name, 0, len(solo)), solo, len(cores))
+        warm_up(pool, watchdog, whole, idle, cores, sample)
 
 
 def warm_up(

@@ -8,6 +8,7 @@ import numpy as np
 
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.cpu_limits import allowance
+from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.pool import BlockRun
 from veltair.serving.engine.running_blocks import RunningBlock
 
@@ -19,6 +20,20 @@ HANG_S = 1.0
 
 class EngineError(RuntimeError):
     """A run on real cores failed; the message says where and what to do."""
+
+
+def check_tables(costs: CostTable, machine: Machine) -> None:
+    """Raise EngineError if a cost table is another machine's."""
+    if costs.machine != machine.name:
+        raise EngineError(
+            f"the cost table is of {costs.machine}, this machine is {machine.name}; measure it here "
+            "(`profile.costs: measured`) or only simulate (`measured.enabled: false`)"
+        )
+
+
+def left_error(workers: int) -> EngineError:
+    """Return the error that so many workers do not end."""
+    return EngineError(f"{workers} workers do not end: a kernel hangs; build the models anew (rule `build`)")
 
 
 class BlockStates(Protocol):
