@@ -22,7 +22,7 @@ from veltair.serving.engine.log_timeline import timeline_of
 from veltair.serving.engine.native_engine import NativeEngine, Site
 from veltair.serving.engine.run_log import PolicySource, replay_run_log, write_run_log
 from veltair.serving.engine.watchdog import EngineError
-from veltair.serving.loop.dispatcher import PolicyError
+from veltair.serving.loop.open_queries import PolicyError
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions

@@ -30,7 +30,7 @@ from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, reco
 from veltair.serving.engine.running_blocks import RunningBlock, profiled_s
 from veltair.serving.engine.warm_up import warm_up_models
 from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, left_error
-from veltair.serving.loop.dispatcher import stall
+from veltair.serving.loop.open_queries import stall
 from veltair.serving.loop.policy import Allocation, Context, Policy
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.policies.native_policy import NativePolicy

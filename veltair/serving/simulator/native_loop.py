@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.machine.c_library import KeptArrays
-from veltair.serving.loop.dispatcher import UNFINISHED_REASON, Dispatcher, serve, stall
+from veltair.serving.loop.dispatcher import UNFINISHED_REASON, Dispatcher, serve
+from veltair.serving.loop.open_queries import stall
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.loop.queues import SeenIds
