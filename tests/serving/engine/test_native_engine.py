@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -217,17 +216,6 @@ def test_the_end_of_loadgen_is_in_the_log(make_engine: Maker) -> None:
 
 def kinds(engine: NativeEngine) -> set[EntryKind]:
     return {entry.kind for entry in engine.entries()}
-
-
-def test_a_policy_without_a_native_spec_is_refused() -> None:
-    class Own:
-        def allocate(self, snapshot: Any) -> Any:
-            return ()
-
-    context = context_of(1)
-    site = Site(context, "spread", ObservedSlowdown(), 1.0)
-    with pytest.raises(ValueError, match="Own has no native spec"):
-        NativeEngine(Own(), site, {"net": PythonModel([nothing])}, [("net", ZERO)], launch_workers)
 
 
 # The log.
