@@ -37,6 +37,7 @@ SOURCES = [
     FCFS_ALL,
     PolicySource("baselines.layer_wise:LayerWise", "paper", {"order": "edf"}),
     PolicySource("baselines.planaria:Planaria", "paper", {}),
+    PolicySource("baselines.preemptive_edf:PreemptiveEdf", "tuned", {}),
 ]
 Kernels = Sequence[Callable[[], object]]
 Maker = Callable[..., NativeEngine]

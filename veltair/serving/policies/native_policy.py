@@ -77,7 +77,7 @@ class NativePolicy:
             "scale_count": len(SCALES) if follows_slack else 1,
             "limit_count": limits,
             "most_layers": self._most_layers,
-            "alpha": spec.budgets.alpha if spec.budgets else 1.0,
+            "alpha": spec.budgets.alpha if spec.budgets else spec.alpha,
             "tolerance": TOLERANCE,
             "slightly_more": 1 + TOLERANCE,
             "cores": context.machine.cores,

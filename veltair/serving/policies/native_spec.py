@@ -27,6 +27,8 @@ class DecisionKind(Enum):
     """One whole model at a time."""
     SHARES = "shares"
     """Whole models that share the cores out by slack."""
+    PREEMPTIVE = "preemptive"
+    """Whole models, the earliest deadline first, for which later ones yield."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class NativePolicySpec:
     """How a policy decides.
 
     Blocks come from `form`, or from `former` under limits that may follow the load. `budgets` are given where
-    they are used.
+    they are used; `alpha`, where there are none, is the share of the time to the deadline that is.
     """
 
     kind: DecisionKind
@@ -44,6 +46,7 @@ class NativePolicySpec:
     former: BlockFormer | None = None
     budgets: Budgets | None = None
     grows: bool = False
+    alpha: float = 1.0
 
     def __post_init__(self) -> None:
         makers = (self.form is not None) + (self.former is not None)
