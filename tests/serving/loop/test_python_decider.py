@@ -54,10 +54,12 @@ class Scripted:
 
     def __init__(self, *script: Any) -> None:
         self.script, self.times_s, self.ended = list(script), list[float](), list[Any]()
+        self.waiting: list[int] = []
 
     def allocate(self, snapshot: Snapshot) -> Any:
         self.times_s.append(snapshot.time_s)
         self.ended.append(list(snapshot.ended))
+        self.waiting.append(len(snapshot.pending))
         return self.script.pop(0) if self.script else []
 
 
@@ -151,6 +153,7 @@ def test_a_policy_is_woken_when_it_asks_and_once_where_it_asked_twice() -> None:
         found.append((served_by(serve_one, policy, (0.0, "m"), (0.5, "m")), policy.times_s))
     assert found[0] == found[1]
     assert found[1][1] == [0.0, 0.3, 0.5, 0.5, 0.7]
+    assert policy.waiting == [1, 1, 2, 2, 2]  # at equal times a query comes first
 
 
 def test_a_wake_beyond_the_end_of_the_run_does_not_prolong_it() -> None:

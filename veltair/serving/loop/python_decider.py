@@ -76,7 +76,8 @@ class PythonDecider:
         self._addresses: tuple[int, int] | None = None  # of the view and the commands, which a loop keeps
         # Brief calls keep the interpreter's lock: whoever else waits for it would have it for milliseconds.
         self._make, self._room = library.brief("commands_make"), c.ASKED_COMMANDS
-        self._callback = library.ffi.callback("int(const view_t *, commands_t *)", self._decide)
+        kind = "int(const view_t *, commands_t *)"
+        self._callback = library.ffi.callback(kind, self._decide, error=self._failed)
         self._asked: Any = library.ffi.new("asked_t *", {"ask": self._callback})
         self.decider = library.ffi.new("decider_t *", (c.decide_by_asking, self._asked))
 

@@ -16,7 +16,7 @@ from veltair.serving.loop.dispatcher import UNFINISHED_REASON, Dispatcher, serve
 from veltair.serving.loop.open_queries import stall
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.loop.python_decider import PythonDecider
-from veltair.serving.loop.query import Ending, Query, QueryRecord
+from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.loop.queues import SeenIds
 from veltair.serving.policies.discipline import late_reason
 from veltair.serving.policies.native_policy import NativePolicy
@@ -57,7 +57,10 @@ class _Loop:
         self._changes = {number: change for change, number in changes.items()}
         spec = spec_of(policy)
         self._native = None if spec is None else NativePolicy(spec, context, library)
-        self._decider = self._native or PythonDecider(policy, context, library, self._query)
+        queries = simulator.arrivals  # not of self: what C calls would keep this object, as it is kept by it
+        self._decider = self._native or PythonDecider(
+            policy, context, library, lambda account: queries[account.index]
+        )
         self._backend = core.backend()  # which reads the core's memory, so both are kept
         run = library.ffi.new("run_t *", self._run(context))
         self._handle = functions.loop_new(self._backend, self._decider.decider, run)
@@ -85,10 +88,6 @@ class _Loop:
         yield from self._take_records()
         if state.waiting:
             raise stall(self._policy, state.waiting, self._queries[state.oldest], state.free_cores)
-
-    def _query(self, account: Any) -> Query:
-        query: Query = self._queries[account.index]
-        return query
 
     def _form_block(self) -> None:
         assert self._native is not None
