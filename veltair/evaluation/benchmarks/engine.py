@@ -27,8 +27,9 @@ from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_
 from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.experiment.scenario import Scenario, scenario_of
 from veltair.evaluation.measurement.pool_recorder import recording
-from veltair.evaluation.measurement.run import Measurement, make_samples, measure
+from veltair.evaluation.measurement.run import make_samples, measure
 from veltair.evaluation.measurement.steps import launch_of, live_settings
+from veltair.evaluation.measurement.study import Measurement
 from veltair.evaluation.runtimes.served import ServedFiles, served_figures
 from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.costs.table import COLUMNS, CostTable

@@ -100,9 +100,9 @@ def _engine(
     site = Site(context, "spread", ObservedSlowdown(), NEVER_S)
     made = make_policy(policy, context, "paper", {})
     samples = [(name, Sample((), ()))]
-    engine = NativeEngine(made, site, {name: model}, samples, launch, build_dir=build_dir)
+    engine = NativeEngine(site, {name: model}, samples, launch)
     try:
-        engine.begin()
+        engine.begin(made)
         yield engine
     finally:
         engine.stop()

@@ -10,19 +10,18 @@ import pandas as pd
 
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import RECORDS, SLOTS, Layout
-from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
+from veltair.evaluation.experiment.scenario import Scenario, policy_maker, policy_source, scenario_of
 from veltair.evaluation.experiment.tables_io import provenance_of, write_csv
 from veltair.evaluation.measurement.interference_steps import started_source
 from veltair.evaluation.measurement.rounds import Attempt, Rounds, attempt_rows, kept_records
 from veltair.evaluation.measurement.run import (
-    Measurement,
-    MeasurementSettings,
     PolicyServer,
     load_models,
     make_samples,
     open_engine,
 )
 from veltair.evaluation.measurement.slots import Grid
+from veltair.evaluation.measurement.study import Measurement, MeasurementSettings
 from veltair.evaluation.metrics.measured_tables import measured_workloads, slot_counts
 from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.models.model_memory import ModelMemory
@@ -59,7 +58,7 @@ def measure_workload(
         studies = [
             Measurement(
                 *(scenario, policy, policy_maker(config, policy), models, samples),
-                *(settings, launch, source, memory),
+                *(settings, launch, source, memory, policy_source(config, policy)),
             )
             for policy in policies
         ]

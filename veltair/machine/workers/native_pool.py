@@ -60,6 +60,7 @@ class NativePool:
         this process may not use, NativeBuildError without gcc.
         """
         check_cores(core_ids)
+        self.build_dir = build_dir
         self._library = _load(build_dir, checked)
         self._functions = self._library.functions
         # Calls of a microsecond keep the interpreter's lock: to give it up and get it back takes longer.

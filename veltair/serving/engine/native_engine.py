@@ -5,13 +5,11 @@ docs/engine.md for the threads. What happens comes through a log, from which `se
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.machine.c_build import default_build_dir
 from veltair.machine.c_library import KeptArrays
 from veltair.machine.interference.source import InterferenceSource
 from veltair.machine.workers.call_tables import CallTables
@@ -41,6 +39,8 @@ HUNG_STOP_S = 0.1  # what ends by then is not what hangs
 READ_S = 0.02
 _IDLE_S = 0.001  # between looks whether the blocks of a run that was cut off have ended
 _RINGS = (EntryKind.BUFFERS_LACK, EntryKind.BROKEN, EntryKind.LEFT, EntryKind.OVER)
+CheckClient = Callable[[bool], None]
+"""Raises if LoadGen hangs; or, where it is given True, because it has left."""
 # Of engines whose kernels did not end: their workers may read all this until the process ends.
 _HUNG: "list[NativeEngine]" = []
 
@@ -59,41 +59,33 @@ class NativeEngine:
     """Serves queries on the cores of this machine, as a policy with a native spec decides.
 
     Every answer is compared with the right one; `wrong_answers` counts those that differ by more than 1e-4
-    relative. Times are seconds since the engine was made, on the monotonic clock (`zero_s`). `log` is what
-    has been read of the log so far.
+    relative. Times are seconds since the run began, on the monotonic clock (`zero_s`). `log` is what has been
+    read of the log so far; `arrivals` and `is_flushed` tell which queries of the run had come by then.
     """
 
     def __init__(
         self,
-        policy: Policy,
         site: Site,
         models: Mapping[str, Servable],
         samples: Sequence[tuple[str, Sample]],
         launch: Launch,
-        *,
-        build_dir: Path | None = None,
-        rings_at_ends: bool = False,
     ) -> None:
         """Start the workers with `launch`. `samples` maps LoadGen's sample index to a model and its input.
 
-        `rings_at_ends` makes `serve` yield each record at once, not some milliseconds later. Raises
-        EngineError if the cost table is another machine's, ValueError if the policy has no native spec.
+        Raises EngineError if the cost table is another machine's.
         """
         context = site.context
         check_tables(context.costs, context.machine)
-        spec = spec_of(policy)
-        if spec is None:
-            raise ValueError(f"{type(policy).__name__} has no native spec; serve it with Engine")
-        self.wrong_answers = 0
+        self.wrong_answers, self.arrivals, self.is_flushed = 0, 0, False
         self.log: list[bytes] = []
-        self._policy, self._site, self._samples, self._models = policy, site, samples, models
-        self._library = library = load(build_dir or default_build_dir())
-        self._native_policy = NativePolicy(spec, context, library)
-        self._native_policy.form_all()
+        self._site, self._samples, self._models = site, samples, models
+        self._policy: Policy | None = None
+        self._native_policy: NativePolicy | None = None
         self._pool = _native(launch(context.machine.core_ids))
+        self._library = library = load(self._pool.build_dir)
         self._buffers = {name: [self._new_buffers(name) for _ in context.machine.core_ids] for name in models}
         self._arrays, self._reader = KeptArrays(library), LogReader(library)
-        self._rings = {*_RINGS, EntryKind.QUERY_ENDED} if rings_at_ends else set(_RINGS)
+        self._check_client: CheckClient = _nobody_asks
         self._watchdog = Watchdog(
             _States(self._pool, context.machine.core_ids), context.costs, context.machine.core_ids
         )
@@ -118,14 +110,25 @@ class NativeEngine:
         watchdog = Watchdog(self._pool, costs, cores)  # the loop in C does not run these blocks
         warm_up_models(self._pool, watchdog, costs, cores, self._buffers, self._samples, names)
 
-    def begin(self) -> None:
-        """Let the loop in C have the workers for a run: queries may arrive.
+    def begin(self, policy: Policy, *, rings_at_ends: bool = False) -> None:
+        """Let the loop in C have the workers for a run in which a fresh policy decides: queries may arrive.
 
-        The blocks of a run before, which was cut off, end first; raises EngineError if one hangs.
+        `rings_at_ends` makes `serve` yield each record at once, not some milliseconds later. The blocks of a
+        run before, which was cut off, end first; raises EngineError if one hangs, ValueError if the policy
+        has no native spec.
         """
+        spec = spec_of(policy)
+        if spec is None:
+            raise ValueError(f"{type(policy).__name__} has no native spec; serve it with Engine")
         self._end_run()
-        self.zero_s, self.wrong_answers, self._is_over = time.monotonic(), 0, False
+        self._policy = policy
+        self._native_policy = NativePolicy(spec, self._site.context, self._library)
+        self._native_policy.form_all()
+        self.wrong_answers, self.arrivals, self.is_flushed = 0, 0, False
         self.log, self._blocks, self._changed, self._queries = [], {}, set(), {}
+        self._is_over, self._error, self._check_client = False, None, _nobody_asks
+        rings = {*_RINGS, EntryKind.QUERY_ENDED} if rings_at_ends else set(_RINGS)
+        self.zero_s = time.monotonic()
         self._tables = LiveTables(self._library, self._pool, self._site.context, self._buffers, self._samples)
         site, ffi = self._site, self._library.ffi
         settings = {
@@ -134,7 +137,7 @@ class NativeEngine:
             "zero_ns": round(1e9 * self.zero_s),
             "drain_s": site.drain_s,
             "cores": site.context.machine.cores,
-            "rings": sum(1 << kind for kind in self._rings),
+            "rings": sum(1 << kind for kind in rings),
         }
         pool, functions = (ffi.cast("void *", address) for address in self._pool.in_c)
         error, given = ffi.new("int *"), ffi.new("live_settings_t *", settings)
@@ -157,12 +160,18 @@ class NativeEngine:
         """End the run with an error, from any thread."""
         self._error = error
 
-    def listen(self, descriptor: int) -> None:
-        """Take queries in from LoadGen's socket, and tell it there of those that have ended."""
-        self._library.functions.live_listen(self._live, descriptor)
+    def listen(self, descriptor: int, check_client: "CheckClient | None" = None) -> None:
+        """Take queries in from LoadGen's socket, and tell it there of those that have ended.
+
+        Once a run. `serve` calls `check_client` now and then, and with True once the other end is closed: it
+        may raise. Raises OSError if the descriptor cannot be duplicated.
+        """
+        self._check_client = check_client or _nobody_asks
+        if error := self._library.functions.live_listen(self._live, descriptor):
+            raise OSError(error, "cannot listen to LoadGen's socket")
 
     def now_s(self) -> float:
-        """Return seconds since the engine was made."""
+        """Return seconds since the run began."""
         return time.monotonic() - self.zero_s
 
     # The run.
@@ -219,6 +228,7 @@ class NativeEngine:
     def _wait(self) -> None:
         if self._error is not None:
             raise self._error
+        self._check_client(False)
         self._set_pressure()
         if self._blocks:
             self._watchdog.check(self._blocks.values())
@@ -237,8 +247,13 @@ class NativeEngine:
     def _take(self, entry: Entry) -> QueryRecord | None:
         match entry.kind:
             case EntryKind.ARRIVED:
+                self.arrivals += 1
                 model = self._site.context.models[self._names[entry.model]]
                 self._queries[entry.id] = Query(entry.id, model.name, entry.time_s, model.qos_s)
+            case EntryKind.FLUSHED:
+                self.is_flushed = True
+            case EntryKind.LEFT:
+                self._check_client(True)
             case EntryKind.BLOCK_STARTED:
                 self._start(entry)
             case EntryKind.BLOCK_RESIZED:
@@ -299,6 +314,7 @@ class NativeEngine:
         self._is_over = True
         if entry.number:
             oldest = min(self._queries.values(), key=lambda query: (query.arrival_s, query.id))
+            assert self._policy is not None
             raise stall(self._policy, entry.number, oldest, self._site.context.machine.cores)
 
     def _new_buffers(self, model: str) -> CallTables:
@@ -325,6 +341,10 @@ class _States:
 
     def _state(self, block: BlockRun) -> Any:
         return self._states[self._indices[block.grant.cores[0]]]
+
+
+def _nobody_asks(has_left: bool) -> None:
+    """Do nothing: queries come from this process, which knows whether more will."""
 
 
 def _native(pool: Any) -> NativePool:
