@@ -42,6 +42,7 @@ from veltair.evaluation.loadgen.child import (
     GO,
     MESSAGE,
     PACKET_BYTES,
+    PROMPTNESS,
     SEQUENCE,
     ChildSettings,
 )
@@ -56,6 +57,7 @@ from veltair.evaluation.loadgen.logs import (
     read_verdict,
     summarize,
 )
+from veltair.machine.workers.priorities import Promptness, run_promptly
 
 OUTPUT_FILE = "loadgen_output.txt"
 
@@ -141,6 +143,7 @@ class LoadGenProcess:
         self._sent_ns: list[int] = []
         self._received_s: list[float] = []
         self._completed_ns: dict[int, int] = {}
+        self.promptness = Promptness.NORMAL  # of LoadGen's threads, once it is ready
         self._flushed = False
         self._closing = False
         self._failure: LoadGenError | None = None
@@ -208,6 +211,8 @@ class LoadGenProcess:
         if not packet:
             raise self._ended()
         self._socket.settimeout(None)
+        _, promptness, _, _ = MESSAGE.unpack(packet)
+        self.promptness = PROMPTNESS[promptness]
 
     def listen(self, on_arrival: OnArrival, on_flush: OnFlush, on_failure: OnFailure) -> None:
         """Hand what LoadGen sends from now on to the callbacks: the third step."""
@@ -305,6 +310,7 @@ class LoadGenProcess:
             self._run.sample_models,
             self._run.target_latency_s,
             stamps,
+            self.promptness,
         )
 
     @property
@@ -342,6 +348,7 @@ class LoadGenProcess:
 
     def _read(self, on_arrival: OnArrival, on_flush: OnFlush, on_failure: OnFailure) -> None:
         """Hand packets on until LoadGen's end of the socket closes."""
+        run_promptly()
         try:
             while packet := self._receive():
                 received_s = time.monotonic()

@@ -81,7 +81,9 @@ def _write(
     ]
     fits = Layout(config).interference
     inputs = [tables / COSTS, *([fits] if fits.exists() else [])]
-    provenance = provenance_of(config, inputs, seed=config.measured.seed, interference=interference)
+    provenance = provenance_of(
+        config, inputs, seed=config.measured.seed, interference=interference, priorities=_priorities(slots)
+    )
     write_parquet(folder / RECORDS, records, provenance)
     write_csv(folder / SLOTS, slots, provenance)
     write_csv(folder / VERDICTS, pd.DataFrame(verdicts), provenance)
@@ -89,6 +91,12 @@ def _write(
     for found in measured_workloads(slot_counts(records, slots), config.qos.satisfaction, generator):
         for policy, number in found.crossings.items():
             print(f"measured here, {workload}, {policy}: {number.found} QPS", flush=True)
+
+
+def _priorities(slots: pd.DataFrame) -> str:
+    """Return who ran before whom in all slots."""
+    ways = sorted({way for way in slots["loadgen_runs"] if way})
+    return f"LoadGen, and the thread that reads its socket: {', '.join(ways)}; kernels: like any program"
 
 
 def _loads_text(memory: ModelMemory) -> str:

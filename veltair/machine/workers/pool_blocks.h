@@ -166,11 +166,6 @@ static const int CRASHES[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP,
 
 static void *work(void *argument) {
     worker_t *worker = self = argument;
-    // Kernels fill every core, so whoever decides and whoever issues queries must get one at once when they
-    // wake. Some containers forbid it: then they wait for a time slice.
-#ifndef POOL_UNPINNED
-    sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0});
-#endif
     pthread_setname_np(pthread_self(), "pool");
     sigset_t signals;  // left to the threads of Python; but a crash is this thread's own
     sigfillset(&signals);

@@ -46,6 +46,7 @@ static bool read_packets(live_t *live, int channel) {
 static void *keep_door(void *argument) {
     live_t *live = argument;
     pthread_setname_np(pthread_self(), "door");
+    atomic_store(&live->door_id, gettid());
     sigset_t signals;
     sigfillset(&signals);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);

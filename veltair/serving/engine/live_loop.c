@@ -246,6 +246,13 @@ void live_arrive(live_t *live, int64_t id, int32_t sample, uint64_t time_ns) {
 // No more queries will come.
 void live_flush(live_t *live) { post(live, NO_MORE, 0, 0, now_ns(), 0); }
 
+// Return the system's id of the thread at the door, which has just begun.
+int live_door_id(const live_t *live) {
+    while (!atomic_load(&live->door_id))
+        sched_yield();
+    return atomic_load(&live->door_id);
+}
+
 // Hear of arrivals through LoadGen's socket from now on, and tell it there of queries that have ended: once a run. The
 // caller may close its descriptor; or the thread at the door could read what has its number next. Returns an errno.
 int live_listen(live_t *live, int channel) {

@@ -89,6 +89,7 @@ typedef struct live live_t;
 
 live_t *live_open(pool_t *pool, const pool_functions_t *workers, const decider_t *decider,
                   const live_settings_t *settings, int *error);
+int live_door_id(const live_t *live);
 int live_listen(live_t *live, int channel);
 void live_arrive(live_t *live, int64_t id, int32_t sample, uint64_t time_ns);
 void live_flush(live_t *live);

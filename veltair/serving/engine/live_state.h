@@ -64,6 +64,7 @@ struct live {
     _Atomic(int) channel;
     _Atomic(uint32_t) is_full;  // LoadGen's socket took less than there was to say
     bool has_door;
+    _Atomic(int) door_id;  // as the system counts threads; 0 before it runs
 };
 
 static double seconds_at(const live_t *live, uint64_t time_ns) {

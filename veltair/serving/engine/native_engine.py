@@ -23,6 +23,7 @@ from veltair.machine.workers.pool import (
     Sample,
     Servable,
 )
+from veltair.machine.workers.priorities import Promptness, run_promptly
 from veltair.serving.engine.live_tables import LiveTables, core_layout, load
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
 from veltair.serving.engine.running_blocks import RunningBlock, profiled_s
@@ -96,6 +97,7 @@ class NativeEngine:
         self._names = list(context.models)
         self._error: Exception | None = None
         self._is_over = False
+        self.promptness = Promptness.NORMAL  # of the thread that takes queries in, while a run goes on
         self._live: Any = None
         self.zero_s = time.monotonic()
 
@@ -145,6 +147,7 @@ class NativeEngine:
         if not live:
             raise OSError(error[0], "cannot start the loop over the workers")
         self._live = live
+        self.promptness = run_promptly(self._library.functions.live_door_id(live))
 
     # What other threads call, once it has begun.
 
