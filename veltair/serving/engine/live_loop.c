@@ -128,6 +128,7 @@ static bool take(live_t *live, const notice_t *notice, event_t *event, live_quer
 static void log_decision(live_t *live, double time_s) {
     const view_t *view = loop_view(live->loop);
     entry_t entry = {.kind = DECIDED, .time_s = time_s, .pressure = NAN, .number = (int32_t)view->waiting};
+    entry.seconds = clock_s(live) - time_s;
     if (live->decided_by_pressure) entry.pressure = view->pressure(view->run);
     int64_t running = live->decided_by_progress ? view->running_count : 0;
     int32_t ended[running + 1];

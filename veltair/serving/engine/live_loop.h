@@ -48,8 +48,8 @@ typedef struct {
 //   BLOCK_ENDED   layer: the first that did not run; code: of the notice; number: wrong outputs; seconds: of its layers
 //   CORES_ADOPTED   cores; extra: those that it keeps (uint16)
 //   DUE       the run is cut off
-//   DECIDED   by what was decided after the event before: pressure (NAN: not read); number: how many wait then, and the
-//             extra bytes: of each running block, the oldest first, the ended layers (int32), if they were read
+//   DECIDED   by what was decided after the event before: pressure (NAN: not read); number: how many wait then; seconds:
+//             since the event; extra: of each running block, the oldest first, the ended layers (int32), if they were read
 //   BLOCK_STARTED   first, layer: its end, cores, wanted; extra: a byte a layer, its version; then its cores (uint16)
 //   BLOCK_RESIZED   cores; number: whether versions are new; extra: those, or none, then its cores
 //   BLOCK_YIELDS

@@ -199,6 +199,10 @@ class NativeEngine:
         """Yield the entries of the log that have been read so far."""
         return self._reader.entries(b"".join(self.log))
 
+    def layer_seconds(self, model: str) -> Sequence[float]:
+        """Return what each layer took of the query of a model that ended last, if one ran at a time."""
+        return self._buffers[model][-1].layer_seconds  # idle buffers are a stack
+
     def stop(self) -> None:
         """Let running kernels end, and stop the threads.
 
