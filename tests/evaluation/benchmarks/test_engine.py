@@ -1,24 +1,17 @@
 import os
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.engine_builders import FakeBuffers
-from tests.support.pool_builders import python_room
 from tests.support.table_builders import make_config, write_made_up_tables
 from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.benchmarks.decisions import decision_figures, decisions_us
-from veltair.evaluation.benchmarks.engine import (
-    block_figures,
-    busy_figures,
-    dispatch_figures,
-    gaps_us,
-    idle_figure,
-    native_figures,
-)
+from veltair.evaluation.benchmarks.engine import block_figures, busy_figures
+from veltair.evaluation.benchmarks.native_engine import dispatch_figures, gaps_us, idle_figure
 from veltair.evaluation.benchmarks.workers import ratio_figures, worker_figures
 from veltair.evaluation.experiment.scenario import Scenario, make_scenario, policy_maker, scenario_of
 from veltair.evaluation.measurement.run import make_samples
@@ -27,7 +20,8 @@ from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.native_pool import NativePool
-from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch, Sample
+from veltair.machine.workers.pool import Launch
+from veltair.serving.engine.log_entries import Entry, EntryKind
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 
@@ -58,37 +52,38 @@ def scenario(tiny_loaded: LoadedModel, machine: Machine) -> Scenario:
     )
 
 
-def end_of(core: int, end_s: float, busy_s: float, put_in: Sample | None = None) -> Ended:
-    block = BlockRun(0, FakeBuffers(python_room(print)), 0, 1, Grant((core,), (0,)), put_in=put_in)
-    return Ended(block, None, 1, end_s, busy_s, 0)
+def told(kind: EntryKind, core: int, end_s: float, busy_s: float = 0.0, first: int = 1) -> Entry:
+    """Return the start or the end of a block of query `core` + 10, led by this core."""
+    held = np.array([core], np.uint16).tobytes()
+    blank = Entry(kind, end_s, busy_s, *(0.0,) * 4, core + 10, *(0,) * 8, held)
+    return blank._replace(first=first, layer=first + 1)
+
+
+def block(core: int, end_s: float, busy_s: float, first: int = 1) -> list[Entry]:
+    start = told(EntryKind.BLOCK_STARTED, core, end_s - busy_s, first=first)
+    return [start, told(EntryKind.BLOCK_ENDED, core, end_s, busy_s)]
 
 
 def test_a_gap_lies_between_an_end_and_the_next_start_on_the_same_core() -> None:
-    ends = [end_of(0, 1.0, 0.5), end_of(1, 1.1, 0.1), end_of(0, 1.5, 0.4), end_of(1, 2.0, 0.7)]
-    assert gaps_us(ends) == [pytest.approx(0.1e6), pytest.approx(0.2e6)]
+    blocks = [block(0, 1.0, 0.5), block(1, 1.1, 0.1), block(0, 1.5, 0.4), block(1, 2.0, 0.7)]
+    assert gaps_us(chain(*blocks), copies=True) == [pytest.approx(0.1e6), pytest.approx(0.2e6)]
 
 
 def test_a_block_that_begins_with_its_sample_gives_no_gap() -> None:
-    sample = Sample((np.zeros(1),), ())
-    assert gaps_us([end_of(0, 1.0, 0.5), end_of(0, 1.5, 0.4, sample), end_of(0, 2.0, 0.4)]) == [
-        pytest.approx(0.1e6)
-    ]
+    blocks = [block(0, 1.0, 0.5), block(0, 1.5, 0.4, first=0), block(0, 2.0, 0.4)]
+    assert gaps_us(chain(*blocks), copies=True) == [pytest.approx(0.1e6)]
+    assert len(gaps_us(chain(*blocks), copies=False)) == 2
 
 
 def test_the_next_block_starts_after_the_end_of_the_one_before(
     launch: Launch, machine: Machine, c_build: Path
 ) -> None:
-    figures = dispatch_figures(launch, machine, c_build, queries=50)
-    assert set(figures) == {"dispatch_python_p50_us", "dispatch_python_p99_us"}
-    assert 0 < figures["dispatch_python_p50_us"].value <= figures["dispatch_python_p99_us"].value
-    assert "49 blocks" in figures["dispatch_python_p50_us"].unit
-
-
-def test_the_loop_in_c_has_all_of_its_figures(launch: Launch, machine: Machine, c_build: Path) -> None:
-    figures = native_figures(launch, machine, c_build, queries=50, arrivals=8)
-    assert set(figures) == {"dispatch_p50_us", "dispatch_p99_us", "arrival_ratio"}
-    assert 0 < figures["dispatch_p50_us"].value <= figures["dispatch_p99_us"].value
-    assert "49 blocks" in figures["dispatch_p50_us"].unit
+    figures = dispatch_figures(launch, machine, c_build, queries=50, arrivals=8)
+    names = ("dispatch", "dispatch_python")
+    assert set(figures) == {"arrival_ratio", *(f"{name}_{p}_us" for name in names for p in ("p50", "p99"))}
+    for name in names:
+        assert 0 < figures[f"{name}_p50_us"].value <= figures[f"{name}_p99_us"].value
+        assert "49 blocks" in figures[f"{name}_p50_us"].unit
     assert figures["arrival_ratio"].value > 0
     assert len(figures["arrival_ratio"].samples) == 4
 
@@ -126,7 +121,7 @@ def test_a_query_through_the_engine_is_compared_with_bare_kernels(
     figures = block_figures(
         models, make_samples(models, scenario, seed=1), scenario.context, launch, rounds=2
     )
-    assert len(figures["block_ratio_tiny"].samples) == 2
+    assert len(figures["block_ratio_tiny"].samples) == len(figures["layerwise_ratio_tiny"].samples) == 2
     assert figures["block_ratio"].value == pytest.approx(figures["block_ratio_tiny"].value)
 
 

@@ -1,6 +1,6 @@
 """Runs of the engine whose loop is in C: LoadGen's socket is its own, and its log tells what happened."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -40,6 +40,10 @@ class LoopInC:
             return answered
         timeline = timeline_of(engine.entries(), context, study.settings.placement)
         return replace(answered, timeline=timeline, log=b"".join(engine.log))
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what happened in the last run."""
+        return self._engine.entries()
 
     def stop(self) -> None:
         """Stop the workers. Raises EngineError if one does not end."""

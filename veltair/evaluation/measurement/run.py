@@ -136,7 +136,7 @@ def _measure_on(engine: LiveEngine, study: Measurement, qps: float, folder: Path
     study.interference.forget()
     cores = study.scenario.context.machine.core_ids
     begin = core_times(cores)
-    answered = engine.serve(study, _server_run(study, qps, folder))
+    answered = engine.serve(study, server_run(study, qps, folder))
     use = begin.until(core_times(cores), len(cores))
     summary = answered.summary
     joined = summary.join(answered.records, answered.zero_s)
@@ -152,7 +152,8 @@ def _measure_on(engine: LiveEngine, study: Measurement, qps: float, folder: Path
     return MeasuredRun(qps, joined, by_issue, begin_s, summary, answered.wrong_answers, use)
 
 
-def _server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:
+def server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:
+    """Return what LoadGen is asked for, whose logs go into the folder."""
     return ServerRun(
         qps=qps,
         min_duration_ms=round(1000 * study.settings.seconds),
