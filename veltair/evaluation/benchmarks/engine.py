@@ -16,6 +16,8 @@ from veltair.evaluation.benchmarks.native_engine import (
     opened,
     percentile_figures,
 )
+from veltair.evaluation.benchmarks.neighbour import SECONDS as NEIGHBOUR_S
+from veltair.evaluation.benchmarks.neighbour import neighbour_figures
 from veltair.evaluation.benchmarks.workers import (
     REST_S,
     ROUNDS,
@@ -70,6 +72,8 @@ def engine_figures(config: Config, files: EngineFiles) -> dict[str, BenchmarkRes
     samples = make_samples(models, scenario, config.measured.seed)
     figures = dispatch_figures(launch, context.machine, native)
     figures |= busy_figures(config, scenario, models, samples, launch)
+    given = replace(live_settings(config), seconds=NEIGHBOUR_S, drain_qos=4.0, loadgen_per_model=False)
+    figures |= neighbour_figures(scenario, models, samples, launch, replace(given, timeline=False))
     figures |= worker_figures(models, solo, context.machine, native)
     figures |= block_figures(models, samples, context, launch)
     figures |= decision_figures(config, scenario)
