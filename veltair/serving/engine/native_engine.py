@@ -28,7 +28,7 @@ from veltair.serving.engine.live_tables import LiveTables, core_layout, load
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
 from veltair.serving.engine.running_blocks import RunningBlock, profiled_s
 from veltair.serving.engine.warm_up import warm_up_models
-from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, left_error
+from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, failed_error, left_error
 from veltair.serving.loop.dispatcher import stall
 from veltair.serving.loop.policy import Allocation, Context, Policy
 from veltair.serving.loop.query import Query, QueryRecord
@@ -96,7 +96,7 @@ class NativeEngine:
         self._queries: dict[int, Query] = {}
         self._names = list(context.models)
         self._error: Exception | None = None
-        self._is_over = False
+        self._is_over, self._ended_at = False, 0
         self.promptness = Promptness.NORMAL  # of the thread that takes queries in, while a run goes on
         self._live: Any = None
         self.zero_s = time.monotonic()
@@ -288,7 +288,7 @@ class NativeEngine:
         self._changed.discard(entry.id)
 
     def _end(self, entry: Entry) -> None:
-        started = self._blocks.pop(entry.id)
+        started, self._ended_at = self._blocks.pop(entry.id), entry.layer
         self.wrong_answers += entry.number
         allocation = started.allocation
         if entry.id in self._changed or entry.layer != allocation.block.stop:
@@ -313,9 +313,7 @@ class NativeEngine:
         if isinstance(error, CoreLostError):
             raise EngineError(f"{name}: {error}") from error
         self._watchdog.check_allowance()  # where that is why, it must not be put on the kernel
-        raise EngineError(
-            f"a kernel of {name} failed: {error}; build the model anew (rule `build`)"
-        ) from error
+        raise failed_error(self._ended_at, name, error) from error
 
     def _finish(self, entry: Entry) -> None:
         self._is_over = True
