@@ -132,7 +132,7 @@ def live_settings(config: Config) -> MeasurementSettings:
 
 def launch_of(config: Config, notes: Path | None = None) -> Launch:
     """Return what starts the workers of an engine, which write what they are at to `notes`."""
-    return partial(NativePool, build_dir=Layout(config).native, notes=notes)
+    return partial(NativePool, build_dir=Layout(config).native, notes=notes, spins=config.engine.spin)
 
 
 def memory_bytes(config: Config) -> int | None:

@@ -128,6 +128,7 @@ static bool can_claim(worker_t *worker, uint64_t assignment) {
 static bool has_work(void *owner) {
     worker_t *worker = owner;
     return atomic_load(&worker->is_called) || atomic_load(&worker->pool->is_stopping) ||
+           atomic_load_explicit(&worker->pool->spins, memory_order_relaxed) ||
            can_claim(worker, atomic_load(&worker->assignment));
 }
 
@@ -152,7 +153,9 @@ static bool rest(worker_t *worker, uint64_t idle_ns) {
             _mm_pause();
         return false;
     }
-    if (idle_ns < (atomic_load_explicit(&worker->assignment, memory_order_relaxed) ? ASSIGNED_NS : YIELD_NS)) {
+    bool is_assigned = atomic_load_explicit(&worker->assignment, memory_order_relaxed);
+    bool spins = atomic_load_explicit(&worker->pool->spins, memory_order_relaxed);
+    if (spins || idle_ns < (is_assigned ? ASSIGNED_NS : YIELD_NS)) {
         sched_yield();
         return false;
     }
