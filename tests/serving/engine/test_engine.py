@@ -26,7 +26,8 @@ from veltair.machine.workers.pool import Grant, Launch
 from veltair.serving.engine import watchdog
 from veltair.serving.engine.engine import Engine, EngineError, Sample
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Event, Resized, Woken
-from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.open_queries import PolicyError
 from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot, Wake, Yield
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.policies.presets import make_policy

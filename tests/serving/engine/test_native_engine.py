@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from veltair.serving.engine.log_timeline import timeline_of
 from veltair.serving.engine.native_engine import NativeEngine, Site
 from veltair.serving.engine.run_log import PolicySource, replay_run_log, write_run_log
 from veltair.serving.engine.watchdog import EngineError
-from veltair.serving.loop.dispatcher import PolicyError
+from veltair.serving.loop.open_queries import PolicyError
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
@@ -233,17 +232,6 @@ def test_the_end_of_loadgen_is_in_the_log(make_engine: Maker) -> None:
 
 def kinds(engine: NativeEngine) -> set[EntryKind]:
     return {entry.kind for entry in engine.entries()}
-
-
-def test_a_policy_without_a_native_spec_is_refused() -> None:
-    class Own:
-        def allocate(self, snapshot: Any) -> Any:
-            return ()
-
-    context = context_of(1)
-    site = Site(context, "spread", ObservedSlowdown(), 1.0)
-    with pytest.raises(ValueError, match="Own has no native spec"):
-        NativeEngine(site, {"net": PythonModel([nothing])}, [("net", ZERO)], launch_workers).begin(Own())
 
 
 # The log.

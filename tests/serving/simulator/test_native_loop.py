@@ -14,7 +14,8 @@ from baselines.planaria import Planaria
 from tests.support.contended_builders import contended_context, random_cost_model
 from tests.support.sim_builders import Cost, Greedy, context, trace
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.open_queries import PolicyError
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.policies.adaptive import VeltairFULL

@@ -1,4 +1,5 @@
-// The thread at the door: it reads LoadGen's socket, and ends the run when its time is up. Part of live_loop.c.
+// The thread at the door: it reads LoadGen's socket, and says when the time is up to wake the policy, or to end the run.
+// Part of live_loop.c.
 
 #ifndef LIVE_DOOR_H
 #define LIVE_DOOR_H
@@ -19,9 +20,12 @@ static void post(live_t *live, uint32_t kind, uint64_t token, uint64_t number, u
     live->workers.post(live->pool, &notice);
 }
 
-// Let the door's thread bring TIME_IS_UP at a time of the run's clock.
-static void set_timer(const live_t *live, double time_s) {
-    uint64_t after_ns = time_s > 0.0 ? (uint64_t)(1e9 * time_s) : 0;
+// Let the door's thread bring TIME_IS_UP when the run is cut off, or the policy is to be woken.
+static void set_timer(live_t *live) {
+    double wake_s = loop_next_wake(live->loop), time_s = wake_s < live->close_s ? wake_s : live->close_s;
+    if (time_s == live->due_s || isinf(time_s)) return;
+    live->due_s = time_s;
+    uint64_t after_ns = time_s > 0.0 ? (uint64_t)ceil(1e9 * time_s) : 0;
     struct itimerspec due = {.it_value = span(live->settings.zero_ns + after_ns)};
     timerfd_settime(live->timer, TFD_TIMER_ABSTIME, &due, NULL);
 }

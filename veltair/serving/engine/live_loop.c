@@ -1,7 +1,7 @@
 // The loop over the workers, in real time: whoever brings an event decides what follows from it.
 //
-// Workers end blocks and adopt cores; the thread at the door brings arrivals and the end of time; Python may bring
-// either. Each posts a notice and then counts it in `unread`. Who raised `unread` from 0 deals with that notice and with
+// Workers end blocks and adopt cores; the thread at the door brings arrivals, wakes and the end of time; Python may bring
+// arrivals. Each posts a notice and then counts it in `unread`. Who raised `unread` from 0 deals with that notice and with
 // all that are posted meanwhile, until it is back at 0 (flat combining); the others leave theirs and go on with their
 // work. So `unread` is the lock: everything that is not atomic belongs to whoever deals with notices, and no thread
 // ever waits for it. A worker that ends a block starts the next one by setting its own call: it finds it when it returns
@@ -83,13 +83,21 @@ static bool take_flush(live_t *live, const notice_t *notice) {
     if (notice->token || live->is_flushed) return false;
     live->is_flushed = true;
     live->close_s = time_s + live->settings.drain_s;
-    set_timer(live, live->close_s);
+    set_timer(live);
     return false;
 }
 
-static bool take_end_of_time(live_t *live, const notice_t *notice, event_t *event) {
-    *event = (event_t){.kind = CLOSED, .time_s = seconds_at(live, notice->time_ns)};
-    log_entry(live, (entry_t){.kind = DUE, .time_s = event->time_s});
+// A timer that was set anew may have rung for a time that is not due any more.
+static bool take_due(live_t *live, const notice_t *notice, event_t *event) {
+    double time_s = seconds_at(live, notice->time_ns), wake_s = loop_next_wake(live->loop);
+    bool wakes = wake_s <= time_s && wake_s <= live->close_s;
+    live->due_s = INFINITY;
+    if (!wakes && !(live->close_s <= time_s)) {
+        set_timer(live);
+        return false;
+    }
+    *event = (event_t){.kind = wakes ? WOKEN : CLOSED, .time_s = time_s};
+    log_entry(live, (entry_t){.kind = wakes ? WAKE_CAME : DUE, .time_s = time_s});
     return true;
 }
 
@@ -115,7 +123,7 @@ static bool take(live_t *live, const notice_t *notice, event_t *event, live_quer
     case NEW_QUERY:
         return take_arrival(live, notice, event, query);
     case TIME_IS_UP:
-        return take_end_of_time(live, notice, event);
+        return take_due(live, notice, event);
     case NEW_BUFFERS:
         return take_buffers_in(live, notice);
     default:
@@ -151,7 +159,8 @@ static void log_record(live_t *live, const record_t *record) {
         .number = record->blocks,
         .code = (int32_t)record->ending,
     };
-    log_entry(live, entry);
+    entry.first = record->reason != NULL;
+    log_arrays(live, &entry, record->reason, record->reason ? strlen(record->reason) : 0, NULL, 0);
     int64_t count = live->completed_count;
     if (!reserve((void **)&live->completed, &live->completed_capacity, count + 1, sizeof *live->completed))
         return break_off(live, record->id, NO_MEMORY, -1);
@@ -202,7 +211,8 @@ static void tell_changes(live_t *live, double time_s) {
 
 static void end_if_over(live_t *live) {
     const view_t *view = loop_view(live->loop);
-    if (live->is_over || !live->is_flushed || view->running_count) return;
+    bool is_idle = !view->running_count && isinf(loop_next_wake(live->loop));
+    if (live->is_over || !live->is_flushed || !is_idle) return;
     end_run(live, (entry_t){.kind = OVER, .time_s = clock_s(live), .number = (int32_t)view->waiting});
 }
 
@@ -216,6 +226,7 @@ static void deal_with(live_t *live, const notice_t *notice) {
     live->dealt_with++;
     if (live->changes) tell_changes(live, seconds_at(live, notice->time_ns));
     if (!live->is_over && take(live, notice, &event, &query) && !live->is_over) step(live, &event);
+    if (notice->kind == TIME_IS_UP && !live->is_over) set_timer(live);
     end_if_over(live);
     if (live->rings) {
         live->rings = false;
@@ -366,6 +377,7 @@ live_t *live_open(pool_t *pool, const pool_functions_t *workers, const decider_t
     live->workers = *workers;
     live->states = workers->states(pool);
     live->timer = live->bell = -1;
+    live->close_s = live->due_s = INFINITY;
     atomic_store(&live->channel, -1);
     backend_t backend = {live, NULL, act, read_pressure, read_progress, forget_blocks};
     if (allocate(live)) {

@@ -54,11 +54,13 @@ typedef struct {
 //   BLOCK_RESIZED   cores; number: whether versions are new; extra: those, or none, then its cores
 //   BLOCK_YIELDS
 //   QUERY_ENDED   code: ending_t, number: blocks, wanted: conflicts; seconds: core_s, since_s: its first start; slack_s
-//             and least_s, where it was rejected
+//             and least_s, where it was rejected; first: whether the policy said why, in the extra bytes
 //   BUFFERS_LACK  model: of a block that waits for buffers
 //   BROKEN    code: of the notice, or what the loop returned, cores: the index of the worker
 //   LEFT      LoadGen's end of the socket is closed
 //   OVER      nothing runs and nothing is due; number: how many wait, for ever
+//   WAKE_CAME  a time has come at which the policy is to be woken
+//   WAKE_SET  the policy is to be woken; seconds: when
 typedef enum {
     ARRIVED,
     FLUSHED,
@@ -73,7 +75,9 @@ typedef enum {
     BUFFERS_LACK,
     BROKEN,
     LEFT,
-    OVER
+    OVER,
+    WAKE_CAME,
+    WAKE_SET
 } entry_kind_t;
 
 // extra_bytes follow an entry, and as many more as make the next one begin at a multiple of 8.

@@ -52,7 +52,7 @@ struct live {
     int32_t *ended, *layers;
     uint8_t *is_free;
     uint64_t serial;
-    double close_s;
+    double close_s, due_s;  // when the run is cut off; when the door's timer rings
     uint64_t dealt_with;  // notices
     int64_t changes;  // of blocks that wait, of which the loop is to hear
     bool is_flushed, is_over, rings, decided_by_pressure, decided_by_progress;

@@ -1,7 +1,8 @@
 """The engine whose loop is in C: workers, and the thread at the door, decide; Python sets up and watches.
 
-For policies with a native spec, all of whose models are in memory; `engine.py` is for all others. See
-docs/engine.md for the threads. What happens comes through a log, from which `serve` makes the records.
+For any policy, all of whose models are in memory: one with a native spec decides in C, others are called
+back. `engine.py` is for models that are loaded under way. See docs/engine.md for the threads. What happens
+comes through a log, from which `serve` makes the records.
 """
 
 import time
@@ -28,12 +29,18 @@ from veltair.serving.engine.live_tables import LiveTables, core_layout, load
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
 from veltair.serving.engine.running_blocks import RunningBlock, profiled_s
 from veltair.serving.engine.warm_up import warm_up_models
-from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, failed_error, left_error
-from veltair.serving.loop.dispatcher import stall
+from veltair.serving.engine.watchdog import (
+    DecisionWatch,
+    EngineError,
+    Watchdog,
+    check_tables,
+    failed_error,
+    left_error,
+)
+from veltair.serving.loop.open_queries import stall
 from veltair.serving.loop.policy import Allocation, Context, Policy
 from veltair.serving.loop.query import Query, QueryRecord
-from veltair.serving.policies.native_policy import NativePolicy
-from veltair.serving.policies.native_spec import spec_of
+from veltair.serving.policies.deciders import Decider, decider_of
 
 HUNG_STOP_S = 0.1  # what ends by then is not what hangs
 # How long the log is left alone while blocks run: so old may the pressure be that blocks tell.
@@ -57,7 +64,7 @@ class Site:
 
 
 class NativeEngine:
-    """Serves queries on the cores of this machine, as a policy with a native spec decides.
+    """Serves queries on the cores of this machine, as a policy decides.
 
     Every answer is compared with the right one; `wrong_answers` counts those that differ by more than 1e-4
     relative. Times are seconds since the run began, on the monotonic clock (`zero_s`). `log` is what has been
@@ -80,8 +87,6 @@ class NativeEngine:
         self.wrong_answers, self.arrivals, self.is_flushed = 0, 0, False
         self.log: list[bytes] = []
         self._site, self._samples, self._models = site, samples, models
-        self._policy: Policy | None = None
-        self._native_policy: NativePolicy | None = None
         self._pool = _native(launch(context.machine.core_ids))
         self._library = library = load(self._pool.build_dir)
         self._buffers = {name: [self._new_buffers(name) for _ in context.machine.core_ids] for name in models}
@@ -91,6 +96,9 @@ class NativeEngine:
             _States(self._pool, context.machine.core_ids), context.costs, context.machine.core_ids
         )
         self._tables: LiveTables | None = None
+        self._policy: Policy | None = None
+        self._decider: Decider | None = None
+        self._decisions: DecisionWatch | None = None
         self._blocks: dict[int, RunningBlock] = {}
         self._changed: set[int] = set()
         self._queries: dict[int, Query] = {}
@@ -116,20 +124,16 @@ class NativeEngine:
         """Let the loop in C have the workers for a run in which a fresh policy decides: queries may arrive.
 
         `rings_at_ends` makes `serve` yield each record at once, not some milliseconds later. The blocks of a
-        run before, which was cut off, end first; raises EngineError if one hangs, ValueError if the policy
-        has no native spec.
+        run before, which was cut off, end first; raises EngineError if one hangs.
         """
-        spec = spec_of(policy)
-        if spec is None:
-            raise ValueError(f"{type(policy).__name__} has no native spec; serve it with Engine")
         self._end_run()
         self._policy = policy
-        self._native_policy = NativePolicy(spec, self._site.context, self._library)
-        self._native_policy.form_all()
         self.wrong_answers, self.arrivals, self.is_flushed = 0, 0, False
         self.log, self._blocks, self._changed, self._queries = [], {}, set(), {}
         self._is_over, self._error, self._check_client = False, None, _nobody_asks
         rings = {*_RINGS, EntryKind.QUERY_ENDED} if rings_at_ends else set(_RINGS)
+        self._decider = decider_of(policy, self._site.context, self._library)
+        self._decisions = DecisionWatch(policy, self._decider)
         self.zero_s = time.monotonic()
         self._tables = LiveTables(self._library, self._pool, self._site.context, self._buffers, self._samples)
         site, ffi = self._site, self._library.ffi
@@ -143,7 +147,7 @@ class NativeEngine:
         }
         pool, functions = (ffi.cast("void *", address) for address in self._pool.in_c)
         error, given = ffi.new("int *"), ffi.new("live_settings_t *", settings)
-        live = self._library.functions.live_open(pool, functions, self._native_policy.decider, given, error)
+        live = self._library.functions.live_open(pool, functions, self._decider.decider, given, error)
         if not live:
             raise OSError(error[0], "cannot start the loop over the workers")
         self._live = live
@@ -183,7 +187,8 @@ class NativeEngine:
         """Run to the end and yield each query's record once.
 
         Raises EngineError if a kernel failed or hangs, or a core was taken away, PolicyError if the policy
-        leaves queries waiting for good, and the error that `fail` was given.
+        breaks its contract, hangs, or leaves queries waiting for good, what else it raises, and the error
+        that `fail` was given.
         """
         while not self._is_over:
             read = self._reader.read(self._live)
@@ -209,6 +214,9 @@ class NativeEngine:
         Raises EngineError if one does not end: only the end of the process will.
         """
         functions, live = self._library.functions, self._live
+        if self._decisions is not None and not self._decisions.outlasts():
+            _HUNG.append(self)  # the thread that decides may be any of them
+            return
         if live is not None:
             functions.live_stop(live)
         left = self._pool.stop(HUNG_STOP_S if self._watchdog.found_hang else STOP_S)
@@ -226,7 +234,7 @@ class NativeEngine:
             return
         functions.live_stop(live)
         while not functions.live_is_idle(live):
-            self._watchdog.check(self._blocks.values())
+            self._check_hangs()
             time.sleep(_IDLE_S)
         functions.live_hand_back(live)
         self._live = None
@@ -237,14 +245,19 @@ class NativeEngine:
             raise self._error
         self._check_client(False)
         self._set_pressure()
-        if self._blocks:
-            self._watchdog.check(self._blocks.values())
+        self._check_hangs()
         timeout_s = READ_S if self._blocks else self._watchdog.period_s
         if (
             self._library.functions.live_wait(self._live, round(1e9 * timeout_s))
             != self._library.functions.OK
         ):
             raise MemoryError("no memory for the log of the run")
+
+    def _check_hangs(self) -> None:
+        assert self._decisions is not None
+        self._decisions.check()
+        if self._blocks and not self._decisions.is_deciding:  # a worker that decides is not in a layer
+            self._watchdog.check(self._blocks.values())
 
     def _set_pressure(self) -> None:
         self._library.functions.live_set_pressure(self._live, self._site.interference.pressure())
@@ -304,6 +317,8 @@ class NativeEngine:
 
     def _break(self, entry: Entry) -> None:
         """Raise what broke the run off."""
+        if self._decider is not None and self._decider.error is not None:
+            raise self._decider.error
         if entry.code < 0 or entry.id not in self._queries:
             raise EngineError(f"the loop over the workers broke off: query {entry.id}, code {entry.code}")
         name = self._queries[entry.id].model
