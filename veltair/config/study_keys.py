@@ -113,6 +113,21 @@ class Simulated(Section):
     clock: Annotated[
         bool, key("whether the clock of described machines depends on how many cores are at work")
     ] = True
+    table_clock: Annotated[
+        Literal["busy", "alone"],
+        key(
+            "the clock at which policies read times of described machines: that of all cores at work, which "
+            "they will meet, or that of as many as a layer is alone with"
+        ),
+    ] = "busy"
+    noise: Annotated[
+        Literal["undisturbed", "all", "none"],
+        key(
+            "measured repeats that service times of described machines spread by: those whose core was not "
+            "taken away, all of them, or none; where nobody noted that, those over 1.5 x their median count "
+            "as disturbed"
+        ),
+    ] = "undisturbed"
     links: Annotated[
         bool, key("whether cache groups of described machines share links of limited bandwidth")
     ] = True

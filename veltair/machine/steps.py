@@ -19,6 +19,7 @@ from veltair.compiler.search.schedules import own_schedules
 from veltair.compiler.select.shipped import shipped_records, shipped_stores
 from veltair.compiler.steps import SearchOrder, search_models, search_settings
 from veltair.machine.costs.cost_model_fit import fits_by_exponent
+from veltair.machine.costs.disturbance import disturbance_note
 from veltair.machine.costs.folder import (
     COSTS,
     Tables,
@@ -166,7 +167,7 @@ def derive_tables(source: Path, machine: str, config: Mapping[str, Any], folder:
         },
         "peak_ratio": peak_ratio(here.machine, tables.machine),
     }
-    notes = derivation_notes(here.machine, tables.machine)
+    notes = [*derivation_notes(here.machine, tables.machine), disturbance_note(here.costs.repeats)]
     for note in notes:
         print(note, flush=True)
     provenance = collect(config, inputs=[source / COSTS], modelled=True, cost_model=cost_model, notes=notes)

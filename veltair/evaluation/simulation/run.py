@@ -65,11 +65,13 @@ def simulate(
     Each record is checked against what cannot be done (`invariants.py`) before it is handed on.
     """
     arrivals = scenario_arrivals(scenario, settings, qps, seed)
-    noise, same_noise = tee(noise_of(scenario, arrivals, seed))
+    noise, *same = tee(noise_of(scenario, arrivals, seed), 3)
     simulator = make_simulator(scenario, settings, arrivals, seed, noise=noise)
-    records = serve_simulated(make(scenario.context), scenario.context, simulator)
-    least_core_s = scenario.least_work.of_each(same_noise)
-    return arrivals, checked(records, arrivals, scenario.context, least_core_s), simulator
+    seen = scenario.policy_context
+    records = serve_simulated(make(seen), seen, simulator)
+    least_core_s = scenario.least_work.of_each(same[0])
+    fluid = scenario.fluid_work.of_each(same[1]), scenario.fluid_cores
+    return arrivals, checked(records, arrivals, scenario.context, least_core_s, fluid), simulator
 
 
 def scenario_arrivals(

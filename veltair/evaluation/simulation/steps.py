@@ -1,7 +1,6 @@
 """The steps in virtual time, one a rule; and what a configuration says of a run."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from veltair.evaluation.simulation.assumptions import (
     assumed_options,
     changes_machine,
     derive_assumed,
-    fewer_versions,
+    with_assumed_noise,
+    with_fewer_versions,
 )
 from veltair.evaluation.simulation.run import (
     SimulationSettings,
@@ -90,9 +90,8 @@ def read_assumed(config: Config, folder: Path) -> Tables:
     if tables.cost_model is not None and changes_machine(simulated):
         host = read_tables(Layout(config).tables(HOST))
         tables = derive_assumed(host, described(tables.machine.name), simulated)
-    if simulated.versions is None:
-        return tables
-    return replace(tables, costs=fewer_versions(tables.costs, simulated.versions))
+    tables = with_assumed_noise(tables, simulated)
+    return tables if simulated.versions is None else with_fewer_versions(tables, simulated.versions)
 
 
 def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, output: Path) -> None:

@@ -9,6 +9,7 @@ from veltair.evaluation.experiment.scenario import MakePolicy, Scenario
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.figures.timeline_files import busy_window, write_timeline
 from veltair.evaluation.metrics.records import Run
+from veltair.evaluation.simulation.assumptions import with_assumed_noise
 from veltair.evaluation.simulation.run import SimulationSettings, simulate
 from veltair.evaluation.simulation.steps import simulated_policy_maker, simulation_settings
 from veltair.evaluation.simulation.validated import simulated_scenario
@@ -52,6 +53,7 @@ def draw_timeline(config: Config, request: TimelineRequest, folder: Path) -> lis
         if name not in known:
             raise LookupError(f"the configuration has no {name!r}; choose from {', '.join(known)}")
     tables, source = find_tables(Layout(config), machine)
+    tables = with_assumed_noise(tables, config.simulated)
     settings = simulation_settings(config, tables)
     scenario = simulated_scenario(config, tables, workload, settings)
     qps = request.qps or _known_rate(config, scenario, (machine, workload, request.policy), seed)
@@ -82,8 +84,9 @@ def record_simulation(
 ) -> Timeline:
     """Return the timeline of one simulated run; core ids are assigned by the placement."""
     _, _, simulator = simulate(scenario, make, settings, qps, seed)
-    recorder = Recorder(simulator, scenario.context, placement, limit=limit)
-    for _ in serve_recorded(Dispatcher(make(scenario.context), scenario.context), recorder):
+    seen = scenario.policy_context
+    recorder = Recorder(simulator, seen, placement, limit=limit)
+    for _ in serve_recorded(Dispatcher(make(seen), seen), recorder):
         pass
     return recorder.timeline()
 

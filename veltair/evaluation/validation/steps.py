@@ -1,7 +1,7 @@
 """The step of a validation that compares co-runs and traces, once measured, with what is modelled."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_
 from veltair.evaluation.experiment.layout import SHIPPED_COSTS
 from veltair.evaluation.experiment.scenario import policy_maker
 from veltair.evaluation.experiment.tables_io import read_csv, write_csv
+from veltair.evaluation.simulation.assumptions import with_assumed_noise
 from veltair.evaluation.simulation.run import SimulationSettings
 from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.evaluation.simulation.validated import record_of, write_record
@@ -146,11 +147,13 @@ def compare_co_runs(config: Config, tables: Tables, samples: pd.DataFrame) -> tu
 def _published(config: Config, described: Path | None) -> list[Anchor]:
     if described is None:
         return []
-    simulated, policy, tables = config.simulated, config.policies.get(LAYER_WISE), read_tables(described)
+    simulated, policy = config.simulated, config.policies.get(LAYER_WISE)
+    tables = with_assumed_noise(read_tables(described), simulated)
     settings: SimulationSettings = simulation_settings(config, tables)
     qos_s = config.models[RESNET].qos_ms / 1e3 if RESNET in config.models else ANCHOR_QOS_S
     make = None if policy is None else policy_maker(config, LAYER_WISE)
-    study = AnchorStudy(make, settings, qos_s, config.qos.relax, simulated.resolution, simulated.seeds)
+    search = simulated.resolution, simulated.seeds
+    study = AnchorStudy(make, settings, qos_s, config.qos.relax, *search, simulated.table_clock)
     return anchors(tables, study, _shipped(tables))
 
 
@@ -158,7 +161,8 @@ def _shipped(tables: Tables) -> Tables | None:
     """Return tables of the same machine from the shipped profile, if models of an anchor are missing."""
     if {RESNET, GOOGLENET} <= tables.layers.keys():
         return None
-    return derive(read_tables(SHIPPED_COSTS), tables.machine)
+    derived = derive(read_tables(SHIPPED_COSTS), tables.machine)
+    return replace(derived, costs=derived.costs.with_noise(tables.costs.kept))
 
 
 def figures_of(found: Evidence, command: str) -> dict[str, BenchmarkResult]:

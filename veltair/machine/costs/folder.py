@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ LAYERS = "layers.parquet"
 VERSIONS = "versions.parquet"
 MACHINE = "machine.yaml"
 BLOCKS = "block_costs.parquet"
+BUSY = "busy_costs.parquet"
 # Levels of a derived table; the formula is smooth in between.
 DERIVED_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -42,8 +43,9 @@ Tilings = Mapping[str, tuple[tuple[Tiling, ...], ...]]
 class Tables:
     """The layers and the tilings of their versions, by model, and what they cost on a machine.
 
-    `cost_model` is the formula behind modelled costs; None where they were measured. `block_samples` are
-    those of `block_costs.py`; None where blocks were not measured.
+    `cost_model` is the formula behind modelled costs, and `busy_costs` are these at the clock of all cores at
+    work, whoever is; None where they were measured. `block_samples` are those of `block_costs.py`; None where
+    blocks were not measured.
     """
 
     machine: Machine
@@ -52,6 +54,7 @@ class Tables:
     costs: CostTable
     cost_model: MachineCostModel | None = None
     block_samples: pd.DataFrame | None = None
+    busy_costs: CostTable | None = None
 
     @property
     def block_costs(self) -> BlockCosts | None:
@@ -61,7 +64,8 @@ class Tables:
 
 def table_files(folder: Path) -> list[Path]:
     """Return the files of a folder of tables that results depend on."""
-    return [folder / COSTS, *(path for path in (folder / BLOCKS,) if path.exists())]
+    others = (folder / name for name in (BLOCKS, BUSY))
+    return [folder / COSTS, *(path for path in others if path.exists())]
 
 
 def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
@@ -91,6 +95,8 @@ def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
     )
     if tables.block_samples is not None:
         write_parquet(folder / BLOCKS, tables.block_samples, provenance)
+    if tables.busy_costs is not None:
+        write_parquet(folder / BUSY, tables.busy_costs.repeats, provenance)
     write_parquet(folder / COSTS, tables.costs.repeats, provenance)
 
 
@@ -102,6 +108,7 @@ def read_tables(folder: Path) -> Tables:
         versions = pd.read_parquet(folder / VERSIONS)
         repeats = pd.read_parquet(folder / COSTS)
         blocks = pd.read_parquet(folder / BLOCKS) if (folder / BLOCKS).exists() else None
+        busy = pd.read_parquet(folder / BUSY) if (folder / BUSY).exists() else None
     except (OSError, ValueError, KeyError) as error:
         raise LookupError(
             f"the cost tables in {folder} cannot be read: {error}; rerun rule `profile`"
@@ -122,6 +129,7 @@ def read_tables(folder: Path) -> Tables:
         CostTable(repeats, machine.name),
         _read_cost_model(versions, tilings),
         blocks,
+        None if busy is None else CostTable(busy, machine.name),
     )
 
 
@@ -155,8 +163,8 @@ def derive(host: Tables, machine: Machine) -> Tables:
     of its modelled memory time there, x (peak of a core there / peak of a core here, at the width of vectors
     that was run there). The exponent that combines both is fitted on the times measured on several cores. A
     block of c of C cores at pressure p gets the share max(1 - p, c / C) of the L3 and of the DRAM bandwidth,
-    and c + p (C - c) cores are at work. Repeats spread as they did there. Nothing measured on such a machine
-    stands behind this: it is unvalidated.
+    and c + p (C - c) cores are at work; in `busy_costs` all are, at any pressure. Repeats spread as they did
+    there. Nothing measured on such a machine stands behind this: it is unvalidated.
 
     Raises LookupError for tables without times on one core.
     """
@@ -166,16 +174,15 @@ def derive(host: Tables, machine: Machine) -> Tables:
     alone = _alone(host)
     alone = alone[alone["cores"] == 1]
     spread = alone["seconds"] / alone.groupby(_VERSION)["seconds"].transform("median")
-    keys = [key for key, _ in _versions(cost_model)]
-    rows = pd.MultiIndex.from_tuples(keys).get_indexer(pd.MultiIndex.from_frame(alone[_VERSION]))
-    parts = [
-        _derived_part(alone, rows, spread.to_numpy(), cost_model, machine, cores, level)
-        for cores in machine.core_counts
-        for level in DERIVED_LEVELS
-        if level == 0 or cores < machine.cores
-    ]
-    costs = CostTable(pd.concat(parts, ignore_index=True), machine.name)
-    return Tables(machine, host.layers, host.tilings, costs, cost_model)
+    costs = _derived_costs(alone, spread.to_numpy(), cost_model, machine)
+    once = alone.drop_duplicates(_VERSION)
+    busy_costs = _derived_costs(once, np.ones(len(once)), cost_model, with_clock_of_all(machine))
+    return Tables(machine, host.layers, host.tilings, costs, cost_model, busy_costs=busy_costs)
+
+
+def with_clock_of_all(machine: Machine) -> Machine:
+    """Return the machine as if its cores had the clock of all at work, whoever is."""
+    return replace(machine, clock_factors=((1, 1.0),))
 
 
 def peak_ratio(host: Machine, machine: Machine) -> float:
@@ -249,6 +256,21 @@ def _alone(tables: Tables) -> pd.DataFrame:
 
 def _median_alone(tables: Tables) -> pd.DataFrame:
     return _alone(tables).groupby([*_VERSION, "cores"], sort=False)["seconds"].median().reset_index()
+
+
+def _derived_costs(
+    alone: pd.DataFrame, spread: NDArray[np.float64], cost_model: MachineCostModel, machine: Machine
+) -> CostTable:
+    """Return the table of a machine; `spread` are the repeats ÷ their median."""
+    keys = [key for key, _ in _versions(cost_model)]
+    rows = pd.MultiIndex.from_tuples(keys).get_indexer(pd.MultiIndex.from_frame(alone[_VERSION]))
+    parts = [
+        _derived_part(alone, rows, spread, cost_model, machine, cores, level)
+        for cores in machine.core_counts
+        for level in DERIVED_LEVELS
+        if level == 0 or cores < machine.cores
+    ]
+    return CostTable(pd.concat(parts, ignore_index=True), machine.name)
 
 
 def _derived_part(
