@@ -73,7 +73,13 @@ def config_values(**changes: Any) -> dict[str, Any]:
         "policies": {name: {"path": path} for name, path in policies.items()},
         "profile": {"costs": "shipped"},
         "measured": {"enabled": False},
-        "simulated": {"machines": ["host"], "workloads": ["mix"], "queries": 100, "resolution": 0.2},
+        "simulated": {
+            "machines": ["host"],
+            "workloads": ["mix"],
+            "queries": 100,
+            "resolution": 0.2,
+            "start_cost_us": 55,
+        },
         "figures": {"formats": ["svg"]},
         **changes,
     }

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.select.select import Selection
 from veltair.config import Config
 from veltair.config.study_keys import Simulated
 from veltair.machine.costs.folder import Tables, derive, with_clock_of_all
@@ -26,10 +27,15 @@ HALVINGS = 20
 _VERSION = ["model", "layer", "version"]
 
 
+def selection_of(config: Config) -> Selection:
+    """Return how versions are chosen."""
+    return Selection(**config.select.model_dump())
+
+
 def changes_machine(simulated: Simulated) -> bool:
     """Return whether the tables of a described machine have to be derived anew."""
     unlike = (simulated.core_unit is not None, not simulated.clock, not simulated.links)
-    return any(unlike) or simulated.steepness != 1.0
+    return any(unlike) or (simulated.steepness, simulated.link_bandwidth) != (1.0, 1.0)
 
 
 def derive_assumed(host: Tables, machine: Machine, simulated: Simulated) -> Tables:
@@ -41,6 +47,7 @@ def derive_assumed(host: Tables, machine: Machine, simulated: Simulated) -> Tabl
         machine = replace(machine, core_unit=simulated.core_unit)
     if not simulated.clock:
         machine = with_clock_of_all(machine)
+    machine = replace(machine, link_bytes_per_s=simulated.link_bandwidth * machine.link_bytes_per_s)
     if not simulated.links:
         machine = replace(machine, link_groups=len(machine.cache_groups), link_bytes_per_s=float("inf"))
     return derive(replace(host, tilings=_steepened(host, simulated.steepness)), machine)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from veltair.compiler.select.select import Selection
 from veltair.config import Config
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, write_benchmark
 from veltair.evaluation.experiment.layout import SHIPPED_COSTS
 from veltair.evaluation.experiment.scenario import policy_maker
 from veltair.evaluation.experiment.tables_io import read_csv, write_csv
-from veltair.evaluation.simulation.assumptions import with_assumed_noise
+from veltair.evaluation.simulation.assumptions import selection_of, with_assumed_noise
 from veltair.evaluation.simulation.run import SimulationSettings
 from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.evaluation.simulation.validated import record_of, write_record
@@ -47,7 +48,8 @@ from veltair.evaluation.validation.goals import (
 )
 from veltair.evaluation.validation.report import Evidence, validation_markdown, verdict_lines
 from veltair.evaluation.validation.traffic_errors import traffic_figures
-from veltair.machine.costs.folder import COSTS, Tables, derive, read_tables, table_files
+from veltair.machine.costs.described_versions import derive_described
+from veltair.machine.costs.folder import COSTS, Tables, read_tables, table_files
 from veltair.provenance import collect, write_atomically
 
 ANCHOR_QOS_S = 0.015
@@ -154,14 +156,14 @@ def _published(config: Config, described: Path | None) -> list[Anchor]:
     make = None if policy is None else policy_maker(config, LAYER_WISE)
     search = simulated.resolution, simulated.seeds
     study = AnchorStudy(make, settings, qos_s, config.qos.relax, *search, simulated.table_clock)
-    return anchors(tables, study, _shipped(tables))
+    return anchors(tables, study, _shipped(tables, selection_of(config)))
 
 
-def _shipped(tables: Tables) -> Tables | None:
+def _shipped(tables: Tables, selection: Selection) -> Tables | None:
     """Return tables of the same machine from the shipped profile, if models of an anchor are missing."""
     if {RESNET, GOOGLENET} <= tables.layers.keys():
         return None
-    derived = derive(read_tables(SHIPPED_COSTS), tables.machine)
+    derived = derive_described(read_tables(SHIPPED_COSTS), tables.machine, selection)
     return replace(derived, costs=derived.costs.with_noise(tables.costs.kept))
 
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from math import isfinite
+from pathlib import Path
 from statistics import mean
 
 import pandas as pd
+
+from veltair.data import shipped
 
 # Kinds of samples; `first_layer` is what the first layer of a block takes longer than within one.
 START, FIRST_LAYER, GRANT, SHRINK, GROW, YIELD = "start", "first_layer", "grant", "shrink", "grow", "yield"
@@ -47,6 +51,24 @@ class BlockCosts:
 
 FREE = BlockCosts()
 """A block costs nothing but its kernels."""
+
+# Of the engine whose loop is in C, on the machine that its provenance names: rule `native_block_costs`.
+RECORDED = shipped("engine") / "block_costs.parquet"
+
+
+@cache
+def recorded_block_costs(path: Path = RECORDED) -> BlockCosts:
+    """Return what blocks were measured to cost where nobody measured them: of described machines.
+
+    Raises LookupError if there is no such record.
+    """
+    try:
+        return block_costs(pd.read_parquet(path))
+    except OSError as error:
+        raise LookupError(
+            f"what blocks cost was not recorded in {path} ({error}); run rule `native_block_costs` and copy "
+            "its result there, or give numbers for `simulated.*_cost_us`"
+        ) from error
 
 
 def block_costs(samples: pd.DataFrame) -> BlockCosts:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from veltair.machine.costs.cost_model import (
     predicted_seconds,
 )
 from veltair.machine.costs.cost_model_fit import ScaledLayer, compute_seconds, fit_cost_model
-from veltair.machine.costs.table import CostTable
+from veltair.machine.costs.disturbance import AWAY
+from veltair.machine.costs.table import NO_REPEAT, CostTable
 from veltair.machine.topology.described import format_machine, read_machine
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import Provenance, write_atomically, write_parquet
@@ -164,7 +166,8 @@ def derive(host: Tables, machine: Machine) -> Tables:
     that was run there). The exponent that combines both is fitted on the times measured on several cores. A
     block of c of C cores at pressure p gets the share max(1 - p, c / C) of the L3 and of the DRAM bandwidth,
     and c + p (C - c) cores are at work; in `busy_costs` all are, at any pressure. Repeats spread as they did
-    there. Nothing measured on such a machine stands behind this: it is unvalidated.
+    there, and are kept on the fewest cores at level 0. Nothing measured on such a machine stands behind this:
+    it is unvalidated.
 
     Raises LookupError for tables without times on one core.
     """
@@ -173,10 +176,14 @@ def derive(host: Tables, machine: Machine) -> Tables:
     cost_model = machine_cost_model(host, measured, exponent, peak_ratio(host.machine, machine))
     alone = _alone(host)
     alone = alone[alone["cores"] == 1]
-    spread = alone["seconds"] / alone.groupby(_VERSION)["seconds"].transform("median")
-    costs = _derived_costs(alone, spread.to_numpy(), cost_model, machine)
-    once = alone.drop_duplicates(_VERSION)
-    busy_costs = _derived_costs(once, np.ones(len(once)), cost_model, with_clock_of_all(machine))
+    once = alone.drop_duplicates(_VERSION).assign(repeat=NO_REPEAT, **{AWAY: nan})
+    costs, busy_costs = (
+        CostTable(pd.concat(parts, ignore_index=True), machine.name)
+        for parts in (
+            [_derived_repeats(alone, cost_model, machine), *_derived_parts(once, cost_model, machine)[1:]],
+            _derived_parts(once, cost_model, with_clock_of_all(machine)),
+        )
+    )
     return Tables(machine, host.layers, host.tilings, costs, cost_model, busy_costs=busy_costs)
 
 
@@ -258,34 +265,43 @@ def _median_alone(tables: Tables) -> pd.DataFrame:
     return _alone(tables).groupby([*_VERSION, "cores"], sort=False)["seconds"].median().reset_index()
 
 
-def _derived_costs(
-    alone: pd.DataFrame, spread: NDArray[np.float64], cost_model: MachineCostModel, machine: Machine
-) -> CostTable:
-    """Return the table of a machine; `spread` are the repeats ÷ their median."""
-    keys = [key for key, _ in _versions(cost_model)]
-    rows = pd.MultiIndex.from_tuples(keys).get_indexer(pd.MultiIndex.from_frame(alone[_VERSION]))
-    parts = [
-        _derived_part(alone, rows, spread, cost_model, machine, cores, level)
+def _derived_parts(once: pd.DataFrame, cost_model: MachineCostModel, machine: Machine) -> list[pd.DataFrame]:
+    """Return the rows of all core counts and levels, fewest and lowest first; `once` has a row a version."""
+    rows = _indices(once, cost_model)
+    return [
+        _derived_part(once, rows, cost_model, machine, cores, level)
         for cores in machine.core_counts
         for level in DERIVED_LEVELS
         if level == 0 or cores < machine.cores
     ]
-    return CostTable(pd.concat(parts, ignore_index=True), machine.name)
+
+
+def _derived_repeats(alone: pd.DataFrame, cost_model: MachineCostModel, machine: Machine) -> pd.DataFrame:
+    """Return the repeats, spread as they were around their median, on the fewest cores and alone.
+
+    They would spread alike in all cells, so the first one alone holds them.
+    """
+    spread = alone["seconds"] / alone.groupby(_VERSION)["seconds"].transform("median")
+    least = machine.core_counts[0]
+    modelled = _derived_part(alone, _indices(alone, cost_model), cost_model, machine, least, 0.0)
+    return modelled.assign(seconds=modelled["seconds"] * spread)
+
+
+def _indices(rows: pd.DataFrame, cost_model: MachineCostModel) -> NDArray[np.intp]:
+    """Return which of the cost model's versions each row is of."""
+    keys = [key for key, _ in _versions(cost_model)]
+    return pd.MultiIndex.from_tuples(keys).get_indexer(pd.MultiIndex.from_frame(rows[_VERSION]))
 
 
 def _derived_part(
     alone: pd.DataFrame,
     rows: NDArray[np.intp],
-    spread: NDArray[np.float64],
     cost_model: MachineCostModel,
     machine: Machine,
     cores: int,
     level: float,
 ) -> pd.DataFrame:
-    """Return the rows of a core count and a level.
-
-    `rows` are the indices of the repeats' versions in the cost model, `spread` is the repeats ÷ their median.
-    """
+    """Return the rows of a core count and a level; `rows` are as of `_indices`."""
     share = max(1.0 - level, cores / machine.cores)
     l3_bytes, bytes_per_s = block_l3_bytes(machine, cores, share), block_bytes_per_s(machine, cores, share)
     active = round(cores + level * (machine.cores - cores))
@@ -297,7 +313,7 @@ def _derived_part(
     return alone.assign(
         cores=cores,
         level=level,
-        seconds=np.array(seconds)[rows] * spread,
+        seconds=np.array(seconds)[rows],
         traffic_bytes=np.array(traffic)[rows],
     )
 

@@ -13,6 +13,7 @@ from veltair.machine.costs.disturbance import KeptRepeats, away_shares, noise_fa
 
 KEY = ("model", "layer", "version", "cores", "level", "repeat")
 COLUMNS = (*KEY, "seconds", "traffic_bytes", "footprint_bytes")
+NO_REPEAT = -1  # in `repeat`, of a row that is a modelled time: it is its cell's, and no noise
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,11 @@ class CostTable:
                 f"cost table of {self.machine}: version {version} of layer {layer} of {name} on "
                 f"{self.cores[position]} cores has no row at level 0; rerun rule `profile`"
             )
-        self._factors[name] = (rows["seconds"] / cell.map(medians["seconds"])).to_numpy(dtype=np.float64)
-        self._away[name] = away_shares(rows)
+        repeated = (rows["repeat"] != NO_REPEAT).to_numpy()
+        factors = (rows["seconds"] / cell.map(medians["seconds"])).to_numpy(dtype=np.float64)
+        # Where all is modelled and nothing repeated, there is no noise.
+        self._factors[name] = factors[repeated] if repeated.any() else np.ones(1)
+        self._away[name] = away_shares(rows)[repeated] if repeated.any() else np.zeros(1)
         for level in range(1, shape[3]):
             for values in (seconds, traffic):
                 hole = np.isnan(values[..., level])
