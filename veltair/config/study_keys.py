@@ -66,6 +66,22 @@ class Simulated(Section):
             "µs",
         ),
     ] = MEASURED
+    decision_us: Annotated[
+        BlockCost,
+        key(
+            "time of a decision on the machine of measured tables, for which the next one waits; `measured`: "
+            "of recorded runs that are replayed as each was measured, and of others 0",
+            "µs",
+        ),
+    ] = MEASURED
+    loadgen_cores: Annotated[
+        BlockCost,
+        key(
+            "cores that LoadGen keeps busy on the machine of measured tables, on which blocks wait; "
+            "`measured`: as above",
+            "cores",
+        ),
+    ] = MEASURED
     drain_qos: Annotated[
         float,
         key(

@@ -344,6 +344,7 @@ def test_runs_are_told_with_what_loadgen_said(measured: Measured) -> None:
     run = measured(fcfs)
     (row,) = run_rows("Fcfs", [run])
     assert (row["policy"], row["qps"], row["queries"]) == ("Fcfs", QPS, len(run.records))
+    assert row["decision_s"] > 0 and 0 < row["loadgen_cores"] < 1
     (row,) = policy_verdicts("Fcfs", [run])
     assert (row["tenant"], row["loadgen_valid"]) == ("tiny", run.summary.verdict.valid)
 
@@ -364,7 +365,7 @@ class Killed(LoadGenProcess):
 
     def start(self, **callbacks: Any) -> None:
         super().start(**callbacks)
-        os.kill(self.pid, signal.SIGKILL)
+        os.kill(self.pids[0], signal.SIGKILL)
 
 
 def test_a_loadgen_that_dies_is_a_loadgen_error(

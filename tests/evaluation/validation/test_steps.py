@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from veltair.config.part import parse_part, part_of
 from veltair.evaluation.experiment.layout import RECORDS
 from veltair.evaluation.experiment.reads import validation_keys
 from veltair.evaluation.experiment.scenario import policy_maker, scenario_of
-from veltair.evaluation.experiment.tables_io import write_csv
+from veltair.evaluation.experiment.tables_io import read_csv, write_csv
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.evaluation.simulation.run import make_simulator, scenario_arrivals
 from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.evaluation.validation import steps as validation_steps
 from veltair.evaluation.validation.co_run_errors import predict_pairs
 from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, draw_pairs, tenants
-from veltair.evaluation.validation.compared_traces import RUNS
+from veltair.evaluation.validation.compared_traces import RUNS, with_load
 from veltair.evaluation.validation.steps import ValidationFiles, ValidationResults, write_validation
 from veltair.evaluation.validation.trace_errors import TraceError
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
@@ -227,6 +228,34 @@ def test_a_policy_that_the_configuration_lacks_is_refused(folder: Folder) -> Non
         TraceError, match="Unknown on mix was measured, but the configuration has no such policy"
     ):
         folder.validate(folder.files(rename))
+
+
+@pytest.mark.parametrize(
+    ("asked", "load", "expected"),
+    [
+        ({}, {"decision_s": 2e-4, "loadgen_cores": 0.1}, (2e-4, 0.1)),
+        ({}, {"decision_s": nan, "loadgen_cores": nan}, (0.0, 0.0)),
+        ({}, {}, (0.0, 0.0)),
+        ({"decision_us": 0, "loadgen_cores": 0}, {"decision_s": 2e-4, "loadgen_cores": 0.1}, (0.0, 0.0)),
+        ({"decision_us": 50, "loadgen_cores": 0.2}, {}, (5e-5, 0.2)),
+    ],
+)
+def test_a_run_is_replayed_with_the_load_that_was_measured_with_it_or_that_is_given(
+    asked, load, expected
+) -> None:
+    simulated = {"machines": ["host"], "workloads": ["mix"], **asked}
+    config = make_config(simulated=simulated)
+    found = with_load(config, simulation_settings(config, pressing_tables()), load)
+    assert (found.costs.decision_s, found.loadgen_cores) == pytest.approx(expected)
+
+
+def test_the_load_of_each_recorded_run_is_read_beside_it(folder: Folder) -> None:
+    files = folder.files(policies=("FcfsMin",))
+    path = files.records[0].parent / RUNS
+    runs = read_csv(path).assign(decision_s=0.01, loadgen_cores=0.0)
+    write_csv(path, runs, collect({}))
+    # What was "measured" is the simulator without this term.
+    assert folder.validate(files)[1]["p50_error"]["value"] > 0.1
 
 
 def test_the_simulator_charges_what_blocks_cost_on_the_machine_of_the_trace(folder: Folder) -> None:

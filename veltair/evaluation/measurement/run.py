@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, Ser
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.loadgen.per_model import LoadGenPerModel, PerModelSummary, verdict_rows
 from veltair.evaluation.measurement.core_use import CoreUse, core_times
+from veltair.evaluation.measurement.engine_load import NOT_MEASURED, EngineLoad, ProcessClock, TimedDispatcher
 from veltair.evaluation.measurement.rounds import ServedSlot
 from veltair.evaluation.measurement.run_quality import RunQuality, run_quality
 from veltair.evaluation.measurement.slots import Slot
@@ -94,6 +95,7 @@ class MeasuredRun:
     summary: LoadGenSummary | PerModelSummary
     wrong_answers: int
     use: CoreUse
+    load: EngineLoad = NOT_MEASURED
 
     @property
     def quality(self) -> RunQuality:
@@ -185,7 +187,7 @@ def _measure_on(engine: Engine, study: Measurement, qps: float, folder: Path) ->
     recorder = _recorder(study, engine) if study.settings.timeline else None
     cores = study.scenario.context.machine.core_ids
     begin = core_times(cores)
-    records, summary = _ask(study, _server_run(study, qps, folder), engine, recorder)
+    records, summary, load = _ask(study, _server_run(study, qps, folder), engine, recorder)
     use = begin.until(core_times(cores), len(cores))
     joined = summary.join(records, engine.zero_s)
     first_s, last_s = joined[0].query.arrival_s, joined[-1].query.arrival_s
@@ -195,26 +197,28 @@ def _measure_on(engine: Engine, study: Measurement, qps: float, folder: Path) ->
     if recorder is not None:
         write_recorded(recorder.timeline(), named, folder)
     by_issue = tuple(sorted(records, key=lambda record: record.query.id))
-    return MeasuredRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers, use)
+    return MeasuredRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers, use, load)
 
 
 def _ask(
     study: Measurement, server: ServerRun, engine: Engine, recorder: Recorder | None
-) -> tuple[list[QueryRecord], LoadGenSummary | PerModelSummary]:
-    """Let LoadGen ask until all queries have ended; return their records and LoadGen's account."""
-    records = []
+) -> tuple[list[QueryRecord], LoadGenSummary | PerModelSummary, EngineLoad]:
+    """Let LoadGen ask until all queries have ended; return their records, its account, and what both took."""
+    records, clock, context = [], ProcessClock(), study.scenario.context
+    dispatcher = TimedDispatcher(study.make(context), context)
     per_model = study.settings.loadgen_per_model
     with LoadGenPerModel(server, study.scenario.qos_s) if per_model else LoadGenProcess(server) as loadgen:
         loadgen.start(
-            on_ready=_nothing,
+            on_ready=lambda: clock.start(loadgen.pids),
             on_arrival=engine.arrive,
             on_flush=engine.flush,
             on_failure=engine.fail,
         )
-        for record in _serve(study, engine, recorder):
+        for record in _serve(study, engine, recorder, dispatcher):
             loadgen.complete(record.query.id)
             records.append(record)
-        return records, loadgen.wait(END_TIMEOUT_S)
+        load = EngineLoad(dispatcher.decision_s, clock.cores(loadgen.pids))
+        return records, loadgen.wait(END_TIMEOUT_S), load
 
 
 def _server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:
@@ -258,20 +262,18 @@ def _warm_up(study: Measurement, engine: Engine) -> None:
             engine.warm_up([name])
 
 
-def _nothing() -> None:
-    """Do nothing: the engine was warmed up before."""
-
-
 def _in_memory(memory: ModelMemory | None, name: str) -> AbstractContextManager[None]:
     return nullcontext() if memory is None else memory.using(name)
 
 
-def _serve(study: Measurement, engine: Engine, recorder: Recorder | None) -> Iterator[QueryRecord]:
+def _serve(
+    study: Measurement, engine: Engine, recorder: Recorder | None, dispatcher: Dispatcher
+) -> Iterator[QueryRecord]:
     """Yield the records; a block is on the timeline from when it starts, with its model in memory."""
     backend: Backend = engine if recorder is None else recorder
     if study.memory is not None:
         backend = OnDemand(backend, study.memory, tuple(study.models), engine.in_background)
-    for record in serve(Dispatcher(study.make(study.scenario.context), study.scenario.context), backend):
+    for record in serve(dispatcher, backend):
         if recorder is not None:
             recorder.end(record)
         yield record
@@ -291,6 +293,7 @@ def run_rows(policy: str, runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
             "qps": run.qps,
             "queries": len(run.records),
             **run.quality.columns(),
+            **asdict(run.load),
         }
         for run in runs
     ]

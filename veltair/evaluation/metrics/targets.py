@@ -149,12 +149,11 @@ def _convex(first: tuple[float, float], middle: tuple[float, float], last: tuple
 def fluid_capacity(machine: Machine) -> float:
     """Return the most work that a machine does in a second, in core-seconds at the clock of all its cores.
 
-    b cores at work do b x their clock. A layer gains no more from a higher clock than that, as moving data
-    gains nothing, and loses at most nothing from a lower one: so this bounds what any policy gets done, with
+    b cores at work do b x their clock, as a layer gains no more from a higher clock than that, and b at most
+    where their clock is lower, as moving data loses nothing. So this bounds what any policy gets done, with
     work counted by the times that layers take at the clock of all cores.
     """
-    counts = range(1, machine.cores + 1)
-    return max(active * max(1.0, machine.clock(active)) for active in counts)
+    return max(active * machine.clock(active) for active in range(1, machine.cores + 1))
 
 
 def fluid_bound(

@@ -1,6 +1,7 @@
 """The steps in virtual time, one a rule; and what a configuration says of a run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +29,9 @@ from veltair.evaluation.simulation.run import (
     policy_records,
 )
 from veltair.evaluation.simulation.validated import simulated_scenario
-from veltair.machine.costs.block_costs import BlockCosts, recorded_block_costs
+from veltair.machine.costs.block_costs import RECORDED, BlockCosts, recorded_block_costs
 from veltair.machine.costs.described_versions import own_versions
-from veltair.machine.costs.folder import Tables, read_tables, table_files
+from veltair.machine.costs.folder import BLOCKS, Tables, read_tables, table_files
 from veltair.machine.topology.described import described
 from veltair.provenance import write_parquet
 
@@ -49,14 +50,18 @@ def simulation_settings(config: Config, tables: Tables | None = None) -> Simulat
     Costs of blocks that are to be the measured ones are those of the machine of the tables, and where nobody
     measured them, as on described machines, those recorded of the engine whose loop is in C.
     """
-    simulated = config.simulated
+    simulated, is_measured = config.simulated, tables is not None and tables.cost_model is None
+    costs = _charged_costs(simulated, None if tables is None else tables.block_costs)
+    if is_measured:
+        costs = replace(costs, decision_s=1e-6 * _given(simulated.decision_us))
     return SimulationSettings(
         queries=simulated.queries,
         drain_qos=simulated.drain_qos,
-        costs=_charged_costs(simulated, None if tables is None else tables.block_costs),
+        costs=costs,
         placement=simulated.placement,
         contention=simulated.contention,
         sensor_levels=simulated.proxy_error,
+        loadgen_cores=_given(simulated.loadgen_cores) if is_measured else 0.0,
     )
 
 
@@ -70,6 +75,17 @@ def _charged_costs(simulated: Simulated, measured: BlockCosts | None) -> BlockCo
     values = {f"{name}_s": getattr(known, f"{name}_s") for name in BLOCK_COSTS}
     starts_s = {} if "start_s" in given_s else known.starts_s
     return BlockCosts(**values | given_s, starts_s=starts_s)
+
+
+def charged_files(folder: Path) -> list[Path]:
+    """Return the files that what the simulator charges comes from: tables, and what blocks cost."""
+    files = table_files(folder)
+    return files if folder / BLOCKS in files else [*files, RECORDED]
+
+
+def _given(value: str | float) -> float:
+    """Return what the configuration gives; of what is measured with each run, nothing."""
+    return 0.0 if value == MEASURED else float(value)
 
 
 def simulated_search(config: Config) -> CapacitySearch:
@@ -107,7 +123,7 @@ def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, 
             f"{scenario.context.machine.name}, {workload}, {policy}, seed {seed}: {pooled.describe()}",
             flush=True,
         )
-    write_csv(output, pd.DataFrame(rows), provenance_of(config, table_files(tables)))
+    write_csv(output, pd.DataFrame(rows), provenance_of(config, charged_files(tables)))
 
 
 def simulate_loads(

@@ -1,14 +1,17 @@
 """Traces that were recorded, replayed by the simulator and compared with what was measured."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
 
 from veltair.config import Config
+from veltair.config.study_keys import MEASURED
 from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
 from veltair.evaluation.experiment.tables_io import read_csv
+from veltair.evaluation.measurement.engine_load import EngineLoad
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.simulation.run import SimulationSettings
 from veltair.evaluation.simulation.steps import simulation_settings
@@ -23,6 +26,7 @@ from veltair.evaluation.validation.trace_errors import (
 from veltair.machine.costs.folder import COSTS, Tables, read_tables
 from veltair.provenance import file_digest, read_provenance
 
+LOAD = tuple(field.name for field in fields(EngineLoad))
 RUNS = "runs.csv"  # how well each run could be measured, beside the records
 
 
@@ -44,7 +48,7 @@ def compare_traces(
     metrics: list[pd.DataFrame] = []
     frames: list[pd.DataFrame] = []
     simulated, flat = _Replays(), _Replays()
-    for records in _valid_records(folder, paths):
+    for records, loads in _valid_records(folder, paths):
         workload, policy = str(records["workload"].iloc[0]), str(records["policy"].iloc[0])
         if policy not in config.policies or workload not in config.workloads:
             raise TraceError(
@@ -55,12 +59,28 @@ def compare_traces(
         frames.append(records)
         metrics.append(run_metrics(records, scenario.targets, scenario.context.machine.cores))
         for run in runs_of(records):
-            again, null = replays(run, scenario, policy_maker(config, policy), settings)
+            own = with_load(config, settings, loads.get(float(run["qps"].iloc[0]), {}))
+            again, null = replays(run, scenario, policy_maker(config, policy), own)
             simulated.add(again, scenario)
             flat.add(null, scenario)
     measured = pd.concat(frames, ignore_index=True)
     errors = trace_errors(pd.concat(metrics, ignore_index=True), simulated.metrics(), flat.metrics())
     return errors, pair_orders(measured, simulated.records(), flat.records())
+
+
+def with_load(config: Config, settings: SimulationSettings, load: Mapping[str, float]) -> SimulationSettings:
+    """Return how one run is replayed: with the time of decisions and of LoadGen that were measured with it.
+
+    `load` has the columns of `EngineLoad`; what it lacks or does not know, as of earlier recordings, is 0.
+    """
+    simulated = config.simulated
+    known = {name: value for name, value in load.items() if not isnan(value)}
+    if simulated.decision_us == MEASURED:
+        costs = replace(settings.costs, decision_s=known.get("decision_s", 0.0))
+        settings = replace(settings, costs=costs)
+    if simulated.loadgen_cores == MEASURED:
+        settings = replace(settings, loadgen_cores=known.get("loadgen_cores", 0.0))
+    return settings
 
 
 class _Replays:
@@ -86,8 +106,10 @@ class _Replays:
         return [pd.concat(rows, ignore_index=True) for rows in self._metrics.values()]
 
 
-def _valid_records(folder: Path, paths: Sequence[Path]) -> list[pd.DataFrame]:
-    """Return the records of each file without the runs that a wrong answer spoilt."""
+def _valid_records(
+    folder: Path, paths: Sequence[Path]
+) -> Sequence[tuple[pd.DataFrame, Mapping[float, Mapping[str, float]]]]:
+    """Return the records of each file without the runs that a wrong answer spoilt, and the loads by rate."""
     tables, kept = file_digest(folder / COSTS), []
     for path in paths:
         if tables not in read_provenance(path).inputs.values():
@@ -95,12 +117,17 @@ def _valid_records(folder: Path, paths: Sequence[Path]) -> list[pd.DataFrame]:
                 f"{path} was measured with other cost tables than those in {folder}; measure it again"
             )
         records = read_records(path)
-        wrong = read_csv(path.parent / RUNS).set_index("qps")["wrong_answers"]
+        runs = read_csv(path.parent / RUNS).set_index("qps")
+        wrong = runs["wrong_answers"]
         spoilt = records["qps"].map(wrong).fillna(0) > 0
         for qps in sorted(records.loc[spoilt, "qps"].unique()):
             print(f"{path}: the run at {qps:.4g} QPS is left out: {wrong[qps]} wrong answers", flush=True)
         if not spoilt.all():
-            kept.append(records[~spoilt].reset_index(drop=True))
+            loads = {
+                float(str(qps)): {name: float(row[name]) for name in LOAD if name in row}
+                for qps, row in runs.iterrows()
+            }
+            kept.append((records[~spoilt].reset_index(drop=True), loads))
     if not kept:
         raise TraceError("no measured run gave right answers; build the models anew (rule `build`)")
     return kept

@@ -200,7 +200,8 @@ def figures_of(found: Evidence, command: str) -> dict[str, BenchmarkResult]:
 def charged_figures(settings: SimulationSettings, command: str) -> dict[str, BenchmarkResult]:
     """Return what the simulator of the traces charged for a block beside its kernels."""
     costs = settings.costs
-    charged = {name: 1e6 * getattr(costs, f"{name}_s") for name in ("start", "resize", "grant", "join")}
+    names = ("start", "resize", "grant", "join", "yield")
+    charged = {name: 1e6 * getattr(costs, f"{name}_s") for name in names}
     charged |= {f"start_{model}": 1e6 * start_s for model, start_s in costs.starts_s.items()}
     return {
         f"charged_{name}_us": BenchmarkResult(value, "µs, see `simulated.*_cost_us`", (value,), command)

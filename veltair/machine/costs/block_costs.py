@@ -26,6 +26,9 @@ class BlockCosts:
     for it. `grant_s` is from the event that a decision follows to a running block's knowing of its new cores,
     `resize_s` what their adoption adds to the next layer, `join_s` what it adds on top if cores join. Of a
     yield a block knows after `grant_s`, too; `yield_s` is how much longer than its layer it holds its cores.
+
+    `decision_s` is how long a decision about an event takes, during which the next one waits: what follows
+    from it begins after that.
     """
 
     start_s: float = 0.0
@@ -34,10 +37,12 @@ class BlockCosts:
     join_s: float = 0.0
     yield_s: float = 0.0
     starts_s: Mapping[str, float] = field(default_factory=dict)
+    decision_s: float = 0.0
 
     def __post_init__(self) -> None:
         costs = {
-            name: getattr(self, name) for name in ("start_s", "resize_s", "grant_s", "join_s", "yield_s")
+            name: getattr(self, name)
+            for name in ("start_s", "resize_s", "grant_s", "join_s", "yield_s", "decision_s")
         }
         costs |= {f"starts_s of {model}": start_s for model, start_s in self.starts_s.items()}
         for name, value in costs.items():

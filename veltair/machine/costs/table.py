@@ -164,6 +164,17 @@ class CostTable:
         }
         return table
 
+    def stretched(self, factors: Sequence[float]) -> "CostTable":
+        """Return the table with all times on each of the core counts multiplied by its factor."""
+        table, by_cores = copy(self), np.asarray(factors, dtype=np.float64)
+        column = by_cores[np.searchsorted(self.cores, self.repeats["cores"].to_numpy())]
+        table.repeats = self.repeats.assign(seconds=self.repeats["seconds"] * column)
+        table._models = {
+            name: replace(costs, seconds=costs.seconds * by_cores[:, None])
+            for name, costs in self._models.items()
+        }
+        return table
+
     def select(self, models: Sequence[str]) -> "CostTable":
         """Return the table of some of the models only."""
         for name in models:
