@@ -29,6 +29,9 @@ from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.simulator.noise import NoiseBatch
 
+# The least core-seconds of a query: by its own times, and as the fluid bound counts.
+_Needs = tuple[float, float]
+
 
 class InvariantError(RuntimeError):
     """A run did what cannot be done; the message says what, with both numbers."""
@@ -93,39 +96,46 @@ def checked(
     the least that it needs, if those on time together needed more than there were, or if more were held than
     there were. A consumer may stop early: what it has seen is checked.
     """
-    cores, longest_s = context.machine.cores, max(model.qos_s for model in context.models.values())
-    first_s, last_s = (arrivals[0].arrival_s, arrivals[-1].arrival_s) if arrivals else (0.0, 0.0)
+    cores = context.machine.cores
     least_core_s, counted = tee(least_core_s)
     fluid_core_s, fluid_cores = fluid or (counted, float(cores))
-    window_s = last_s - first_s + longest_s
     coming = zip(arrivals, zip(least_core_s, fluid_core_s, strict=True), strict=True)
-    open_core_s: dict[int, tuple[float, float]] = {}
-    needed = needed_fluid = held = 0.0
+    open_core_s: dict[int, _Needs] = {}
+    totals = _Totals(context, arrivals, fluid_cores)
     for record in records:
-        least, least_fluid = _take(record.query, open_core_s, coming)
-        held += record.core_s
-        if record.on_time:
-            needed, needed_fluid = needed + least, needed_fluid + least_fluid
-            _check_query(record, least)
-            _check_total("the queries on time need", needed, cores * window_s, last_s + longest_s)
-            _check_total(
-                "at the clock of all cores the queries on time need",
-                needed_fluid,
-                fluid_cores * window_s,
-                last_s + longest_s,
-            )
-        _check_total("queries held", held, cores * (record.end_s - first_s), record.end_s)
+        totals.add(record, *_take(record.query, open_core_s, coming))
         yield record
     never = len(open_core_s) + sum(1 for _ in coming)
     if never:
         raise InvariantError(f"the run ended, but {never} of its queries did not; each ends exactly once")
 
 
-def _take(
-    query: Query,
-    open_core_s: dict[int, tuple[float, float]],
-    coming: Iterator[tuple[Query, tuple[float, float]]],
-) -> tuple[float, float]:
+class _Totals:
+    """What the records of a run so far held, and what those on time needed, counted in both ways."""
+
+    def __init__(self, context: Context, arrivals: Sequence[Query], fluid_cores: float) -> None:
+        self._cores, self._fluid_cores = context.machine.cores, fluid_cores
+        self._first_s, last_s = (arrivals[0].arrival_s, arrivals[-1].arrival_s) if arrivals else (0.0, 0.0)
+        self._until_s = last_s + max(model.qos_s for model in context.models.values())
+        self._held = self._needed = self._needed_fluid = 0.0
+
+    def add(self, record: QueryRecord, least: float, least_fluid: float) -> None:
+        """Take a record into account. Raises InvariantError as `checked` does."""
+        self._held += record.core_s
+        if record.on_time:
+            _check_query(record, least)
+            self._needed += least
+            self._needed_fluid += least_fluid
+            window_s = self._until_s - self._first_s
+            needs = "the queries on time need"
+            _check_total(needs, self._needed, self._cores * window_s, self._until_s)
+            at_full = f"at the clock of all cores {needs}"
+            _check_total(at_full, self._needed_fluid, self._fluid_cores * window_s, self._until_s)
+        held_s = record.end_s - self._first_s
+        _check_total("queries held", self._held, self._cores * held_s, record.end_s)
+
+
+def _take(query: Query, open_core_s: dict[int, _Needs], coming: Iterator[tuple[Query, _Needs]]) -> _Needs:
     """Return the least core-seconds of a query that ended, once; those passed on the way are open."""
     while query.id not in open_core_s:
         following = next(coming, None)

@@ -18,6 +18,7 @@ from veltair.machine.topology.topology import Machine
 
 # Every machine described here has AVX2; whether it has AVX-512 its description does not tell.
 STORE = SHIPPED / AVX2
+_SIZES = ("parallelism", "blocking_bytes", "compulsory_bytes")
 _SOURCE = ["model", "layer", "source"]
 
 Candidates = Mapping[str, Sequence[Candidate]]
@@ -59,7 +60,8 @@ def with_versions(host: Tables, chosen: Candidates, candidates: Candidates) -> T
 
     A version that the host profiled has its times. Another has those of the profiled version whose time in
     the search is nearest, x the ratio of both times in the search: so it is timed inside the network as
-    that one was, and repeats spread alike. It has no times on several cores.
+    that one was, and repeats spread alike. It has no times on several cores, and what a tiling tells beside
+    sizes and curve is that version's.
     """
     picked = {
         model: tuple(
@@ -92,10 +94,16 @@ def _versions(
         if same:
             yield _Chosen(tilings[same[0]], same[0])
         else:
-            # Layers that look rows up have no curve, whatever the version.
-            fetched = candidate.traffic_bytes if tilings[source].fetched_bytes else ()
-            tiling = replace(candidate.tiling, fetched_bytes=fetched)
-            yield _Chosen(tiling, source, ratios[source], exact=False)
+            yield _Chosen(_like(tilings[source], candidate), source, ratios[source], exact=False)
+
+
+def _like(tiling: Tiling, candidate: Candidate) -> Tiling:
+    """Return the tiling of a candidate; what is not its own is that of a version of the same layer."""
+    # Layers that look rows up have no curve, whatever the version.
+    fetched = candidate.traffic_bytes if tiling.fetched_bytes else ()
+    return replace(
+        tiling, fetched_bytes=fetched, **{name: getattr(candidate.tiling, name) for name in _SIZES}
+    )
 
 
 def _searched_s(tiling: Tiling, candidates: Sequence[Candidate]) -> float | None:
@@ -106,8 +114,7 @@ def _searched_s(tiling: Tiling, candidates: Sequence[Candidate]) -> float | None
 
 def _is_of(candidate: Candidate, tiling: Tiling) -> bool:
     """Return whether a candidate has the sizes of a version."""
-    sizes = ("parallelism", "blocking_bytes", "compulsory_bytes")
-    return all(getattr(candidate.tiling, name) == getattr(tiling, name) for name in sizes)
+    return all(getattr(candidate.tiling, name) == getattr(tiling, name) for name in _SIZES)
 
 
 def _costs(host: Tables, picked: Mapping[str, Sequence[Sequence[_Chosen]]]) -> CostTable:

@@ -109,8 +109,9 @@ def read_tables(folder: Path) -> Tables:
         layers = pd.read_parquet(folder / LAYERS)
         versions = pd.read_parquet(folder / VERSIONS)
         repeats = pd.read_parquet(folder / COSTS)
-        blocks = pd.read_parquet(folder / BLOCKS) if (folder / BLOCKS).exists() else None
-        busy = pd.read_parquet(folder / BUSY) if (folder / BUSY).exists() else None
+        blocks, busy = (
+            pd.read_parquet(folder / name) if (folder / name).exists() else None for name in (BLOCKS, BUSY)
+        )
     except (OSError, ValueError, KeyError) as error:
         raise LookupError(
             f"the cost tables in {folder} cannot be read: {error}; rerun rule `profile`"
@@ -121,12 +122,7 @@ def read_tables(folder: Path) -> Tables:
     }
     return Tables(
         machine,
-        {
-            str(model): tuple(
-                Layer(row["name"], row["structure"], row["macs"]) for row in rows.to_dict("records")
-            )
-            for model, rows in layers.groupby("model", sort=False)
-        },
+        _read_layers(layers),
         tilings,
         CostTable(repeats, machine.name),
         _read_cost_model(versions, tilings),
@@ -324,6 +320,15 @@ def _versions(cost_model: MachineCostModel) -> Iterator[tuple[tuple[str, int, in
         for layer, versions in enumerate(layers):
             for version, one in enumerate(versions):
                 yield (model, layer, version), one
+
+
+def _read_layers(rows: pd.DataFrame) -> Mapping[str, tuple[Layer, ...]]:
+    return {
+        str(model): tuple(
+            Layer(row["name"], row["structure"], row["macs"]) for row in group.to_dict("records")
+        )
+        for model, group in rows.groupby("model", sort=False)
+    }
 
 
 def _read_tilings(rows: pd.DataFrame) -> tuple[Tiling, ...]:
