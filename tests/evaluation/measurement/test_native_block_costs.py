@@ -1,3 +1,4 @@
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -5,13 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.evaluation.measurement.test_block_costs import CORES, tiny_tables
+from tests.support.tiny_tables import tiny_tables
 from veltair.evaluation.measurement import native_block_costs
 from veltair.evaluation.measurement.native_block_costs import sample_native_blocks, waits_between
 from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, START, YIELD, block_costs
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.workers.native_pool import NativePool
 from veltair.serving.engine.log_entries import Entry, EntryKind
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 
 
 def ended(time_s: float, seconds: float) -> Entry:

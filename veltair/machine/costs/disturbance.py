@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# Share of a repeat for which its core was taken away, by other programs or by other guests of the hypervisor;
-# NaN, or no such column, where nobody noted it.
+# Share of a repeat for which the core of its leading worker was taken away, by other programs or by other
+# guests of the hypervisor; NaN, or no such column, where nobody noted it.
 AWAY = "away_share"
 # A repeat that lost more of its core than this is disturbed: as much as a whole run may share (core_use.py).
 AWAY_LIMIT = 0.05
