@@ -14,6 +14,7 @@ from tests.support.builders import make_machine
 from tests.support.table_builders import write_made_up_tables
 from tests.support.tiny import tiny
 from veltair.compiler.oracle.oracle import OracleError
+from veltair.compiler.select.select import Selection
 from veltair.machine import steps
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
 from veltair.machine.costs.block_costs import BlockCosts
@@ -136,7 +137,7 @@ def test_a_profile_of_all_counts_has_those_that_can_be_granted_and_one(
 def test_tables_of_a_described_machine_are_derived_and_say_that_they_are_modelled(tmp_path: Path) -> None:
     source = write_made_up_tables(tmp_path / "host")
     (tmp_path / "derived").mkdir()
-    derive_tables(source, "threadripper-3990x", {}, tmp_path / "derived")
+    derive_tables(source, "threadripper-3990x", Selection(1.5, 5), {}, tmp_path / "derived")
     tables = read_tables(tmp_path / "derived")
     assert tables.machine == described("threadripper-3990x")
     assert tables.costs.cores == tables.machine.core_counts

@@ -28,6 +28,7 @@ ALONE = {
     ),
     "they measure this machine": (
         "evaluation/measurement/test_block_costs.py",
+        "evaluation/measurement/test_native_block_costs.py",
         "evaluation/measurement/test_resize_costs.py",
         "evaluation/runtimes/test_timed_process.py",
         "machine/probes/test_fork_probe.py",

@@ -20,14 +20,16 @@ WORK = {"small": (0.001, 0.002), "large": (0.002, 0.004, 0.006)}
 LEVELS = (0.0, 0.5, 1.0)
 
 
-def make_tables(cores: int = 4, slowdown: float = 0.0, noise: Sequence[float] = (1.0,)) -> Tables:
+def make_tables(
+    cores: int = 4, slowdown: float = 0.0, noise: Sequence[float] = (1.0,), traffic: float = 0.0
+) -> Tables:
     """Return tables of layers that speed up linearly and take `1 + slowdown` times as long at pressure 1.
 
-    `noise` are the factors of the repeats. A second version is a fifth slower, and no pressure slows it. No
-    version moves any bytes, so none meets pressure in the simulator.
+    `noise` are the factors of the repeats. A second version is a fifth slower, and no pressure slows it.
+    Every version moves `traffic` bytes: with 0 none meets pressure in the simulator.
     """
     rows = [
-        (model, layer, version, count, level, repeat, work / count * slower * factor, 0.0, 0.0)
+        (model, layer, version, count, level, repeat, work / count * slower * factor, traffic, 0.0)
         for model, group in WORK.items()
         for layer, work in enumerate(group)
         for count in range(1, cores + 1)
@@ -71,7 +73,13 @@ def config_values(**changes: Any) -> dict[str, Any]:
         "policies": {name: {"path": path} for name, path in policies.items()},
         "profile": {"costs": "shipped"},
         "measured": {"enabled": False},
-        "simulated": {"machines": ["host"], "workloads": ["mix"], "queries": 100, "resolution": 0.2},
+        "simulated": {
+            "machines": ["host"],
+            "workloads": ["mix"],
+            "queries": 100,
+            "resolution": 0.2,
+            "start_cost_us": 55,
+        },
         "figures": {"formats": ["svg"]},
         **changes,
     }

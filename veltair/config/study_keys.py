@@ -36,19 +36,17 @@ class Simulated(Section):
             "which cores a simulated block gets: `spread` over all caches, or `pinned` to as few as possible"
         ),
     ] = "spread"
-    # The defaults are assumed where nobody measured. A start: on Zen 4 MobileNet-V2 took 13.7 to 14.3 ms in
-    # 56 blocks and 10.8 ms in one, 52 to 62 µs each.
     start_cost_us: Annotated[
         BlockCost,
         key(
-            "time charged for each start of a layer block; `measured`: that of the machine's profile, or the "
-            "default where it has none, as of described machines",
+            "time charged for each start of a layer block; `measured`: that of the machine's profile, or, of "
+            "machines without one, as described ones are, that recorded of the engine whose loop is in C",
             "µs",
         ),
-    ] = 55.0
+    ] = MEASURED
     resize_cost_us: Annotated[
         BlockCost, key("time charged for each change of a running block's cores; `measured`: as above", "µs")
-    ] = 5.0
+    ] = MEASURED
     grant_cost_us: Annotated[
         BlockCost,
         key(
@@ -56,19 +54,34 @@ class Simulated(Section):
             "as above",
             "µs",
         ),
-    ] = 0.0
+    ] = MEASURED
     join_cost_us: Annotated[
         BlockCost,
         key("time charged to a block that grows, on top of the change; `measured`: as above", "µs"),
-    ] = 0.0
-    # Of two pinned cores 0.2 µs were measured; more workers take longer to let go.
+    ] = MEASURED
     yield_cost_us: Annotated[
         BlockCost,
         key(
             "time for which a block that yields holds its cores longer than its layer; `measured`: as above",
             "µs",
         ),
-    ] = 1.0
+    ] = MEASURED
+    decision_us: Annotated[
+        BlockCost,
+        key(
+            "time of a decision on the machine of measured tables, for which the next one waits; `measured`: "
+            "of recorded runs that are replayed as each was measured, and of others 0",
+            "µs",
+        ),
+    ] = MEASURED
+    loadgen_cores: Annotated[
+        BlockCost,
+        key(
+            "cores that LoadGen keeps busy on the machine of measured tables, on which blocks wait; "
+            "`measured`: as above",
+            "cores",
+        ),
+    ] = MEASURED
     drain_qos: Annotated[
         float,
         key(
@@ -113,6 +126,24 @@ class Simulated(Section):
     clock: Annotated[
         bool, key("whether the clock of described machines depends on how many cores are at work")
     ] = True
+    table_clock: Annotated[
+        Literal["busy", "alone"],
+        key(
+            "the clock at which policies read times of described machines: that of all cores at work, which "
+            "they will meet, or that of as many as a layer is alone with"
+        ),
+    ] = "busy"
+    noise: Annotated[
+        Literal["undisturbed", "all", "none"],
+        key(
+            "measured repeats that service times of described machines spread by: those whose core was not "
+            "taken away, all of them, or none; where nobody noted that, those over 1.5 x their median count "
+            "as disturbed"
+        ),
+    ] = "undisturbed"
+    link_bandwidth: Annotated[
+        float, key("bandwidth of the links of described machines", "times the described", gt=0)
+    ] = 1.0
     links: Annotated[
         bool, key("whether cache groups of described machines share links of limited bandwidth")
     ] = True
@@ -227,7 +258,10 @@ class Variation(Section):
     @property
     def is_numeric(self) -> bool:
         """Whether the values are positions on an axis; else they are categories."""
-        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+        return all(
+            value == MEASURED or (isinstance(value, int | float) and not isinstance(value, bool))
+            for value in self.values
+        )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -1,4 +1,4 @@
-"""What is shipped with the package, not generated: machines, candidates, cost tables, claims, the study."""
+"""What is shipped, not generated: machines, candidates, cost tables, costs of blocks, claims, the study."""
 
 from importlib.resources import files
 from pathlib import Path

@@ -16,15 +16,17 @@ from veltair.compiler.frontend.model import Layer
 from veltair.compiler.frontend.samples import Samples
 from veltair.compiler.oracle.oracle import ask, compare
 from veltair.compiler.search.schedules import own_schedules
+from veltair.compiler.select.select import Selection
 from veltair.compiler.select.shipped import shipped_records, shipped_stores
 from veltair.compiler.steps import SearchOrder, search_models, search_settings
 from veltair.machine.costs.cost_model_fit import fits_by_exponent
+from veltair.machine.costs.described_versions import derive_described
+from veltair.machine.costs.disturbance import disturbance_note
 from veltair.machine.costs.folder import (
     COSTS,
     Tables,
     cells,
     derivation_notes,
-    derive,
     peak_ratio,
     read_tables,
     write_tables,
@@ -152,10 +154,15 @@ def profile_models(
     print(f"blocks: {tables.block_costs}", flush=True)
 
 
-def derive_tables(source: Path, machine: str, config: Mapping[str, Any], folder: Path) -> None:
-    """Write modelled tables of a described machine, and what they are modelled from beside them."""
+def derive_tables(
+    source: Path, machine: str, selection: Selection, config: Mapping[str, Any], folder: Path
+) -> None:
+    """Write modelled tables of a described machine, and what they are modelled from beside them.
+
+    `selection` is how its versions are chosen.
+    """
     here = read_tables(source)
-    tables = derive(here, described(machine))
+    tables = derive_described(here, described(machine), selection)
     assert tables.cost_model is not None
     cost_model = {
         "combine": f"{tables.cost_model.combine:g}",
@@ -166,7 +173,7 @@ def derive_tables(source: Path, machine: str, config: Mapping[str, Any], folder:
         },
         "peak_ratio": peak_ratio(here.machine, tables.machine),
     }
-    notes = derivation_notes(here.machine, tables.machine)
+    notes = [*derivation_notes(here.machine, tables.machine), disturbance_note(here.costs.repeats)]
     for note in notes:
         print(note, flush=True)
     provenance = collect(config, inputs=[source / COSTS], modelled=True, cost_model=cost_model, notes=notes)

@@ -94,6 +94,33 @@ rule layer_times:
         SCRIPT
 
 
+# Of ResNet-50 and MobileNet-V2 on 2 cores: about half a minute.
+rule native_block_costs:
+    input:
+        costs=LAYOUT.costs(HOST),
+        plans=PLANS,
+        libraries=LIBRARIES,
+    output:
+        R / "benchmarks" / "native_block_costs" / "block_costs.parquet",
+    params:
+        **STEP.of("evaluation.measurement.native_block_costs:write_native_block_costs"),
+        builds=BUILDS,
+        tables=subpath(input.costs, parent=True),
+        build_dir=str(LAYOUT.native),
+        output=subpath(output[0]),
+    log:
+        LOGS / "native_block_costs.log",
+    conda:
+        ENVIRONMENT
+    threads: ALL_THREADS
+    resources:
+        cpu_lock=1,
+    message:
+        "Sampling what the loop in C adds to blocks (progress: {log})"
+    script:
+        SCRIPT
+
+
 rule benchmarks_engine:
     input:
         models=MODELS,

@@ -14,6 +14,7 @@ from veltair.evaluation.experiment.layout import (
     check_shipped,
 )
 from veltair.evaluation.experiment.rule_params import RuleParams
+from veltair.machine.costs.block_costs import RECORDED
 from veltair.machine.topology.described import description_files
 from veltair.provenance import fingerprint
 from veltair.serving.policies.presets import check_policy
@@ -36,8 +37,9 @@ STEP = RuleParams(SETTINGS, Path.cwd())
 # Fits of the sources of interference, which no run asks for but runs use once they are there.
 FITS = fingerprint(LAYOUT.interference.read_text()) if LAYOUT.interference.exists() else "none"
 FIGURES = {"figures": Path(SETTINGS.figures.folder), "formats": list(SETTINGS.figures.formats)}
-# Records that the label UNVALIDATED follows: every simulated result is made anew once one is added.
-VALIDATIONS = sorted(map(str, shipped("validation").glob("*.json")))
+# What the label UNVALIDATED follows, and what blocks cost on machines on which nobody measured it: every simulated
+# result is made anew once one of these records is added or changes.
+RECORDED_ONCE = [*sorted(map(str, shipped("validation").glob("*.json"))), str(RECORDED)]
 BUILDS = {model: str(folder) for model, folder in LAYOUT.builds().items()}
 try:
     STORES = [str(folder) for folder in LAYOUT.stores()]

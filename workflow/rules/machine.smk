@@ -62,6 +62,7 @@ rule derive:
         R / "costs" / "{machine}" / "costs.parquet",
     params:
         **STEP.of("machine.steps:derive_tables"),
+        selection=SETTINGS.select.model_dump(mode="json"),
         source=subpath(input.costs, parent=True),
         folder=subpath(output[0], parent=True),
     log:

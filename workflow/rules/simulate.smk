@@ -4,7 +4,7 @@ cell_keys = lambda cell: reads.simulation_keys(SETTINGS, cell.machine, [cell.wor
 
 rule simulate_capacity:
     input:
-        validations=VALIDATIONS,
+        recorded=RECORDED_ONCE,
         costs=lambda wildcards: LAYOUT.costs(wildcards.machine),
     output:
         R / "simulated" / "{machine}" / "{workload}" / "{policy}" / CAPACITY,
@@ -27,7 +27,7 @@ rule simulate_capacity:
 
 use rule simulate_capacity as simulate_loads with:
     input:
-        validations=VALIDATIONS,
+        recorded=RECORDED_ONCE,
         costs=lambda wildcards: LAYOUT.costs(wildcards.machine),
         capacities=lambda cell: [
             LAYOUT.simulated(cell.machine, cell.workload, policy) / CAPACITY

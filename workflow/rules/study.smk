@@ -25,7 +25,7 @@ STUDY_CAPACITIES = [
 
 rule granularity:
     input:
-        validations=VALIDATIONS,
+        recorded=RECORDED_ONCE,
         costs=LAYOUT.costs(STUDY.machine),
         capacities=STUDY_CAPACITIES,
     output:
@@ -48,7 +48,7 @@ rule granularity:
 
 rule conflicts:
     input:
-        validations=VALIDATIONS,
+        recorded=RECORDED_ONCE,
         costs=LAYOUT.costs(STUDY.machine),
         capacities=STUDY_CAPACITIES,
     output:
@@ -93,7 +93,7 @@ rule layer_tables:
 
 rule sensitivity:
     input:
-        validations=VALIDATIONS,
+        recorded=RECORDED_ONCE,
         # A described machine is derived anew where an assumption is about it.
         costs=[LAYOUT.costs(machine) for machine in (STUDY.machine, HOST)],
     output:
@@ -120,7 +120,7 @@ rule sensitivity:
 
 rule scale:
     input:
-        validations=VALIDATIONS,
+        recorded=RECORDED_ONCE,
         costs=lambda wildcards: LAYOUT.costs(wildcards.machine),
     output:
         R / "study" / "scale" / "{machine}.csv",

@@ -25,7 +25,7 @@ rule co_runs:
         VALIDATION / "co_runs.parquet",
     params:
         **STEP.of(
-            "evaluation.validation.steps:measure_co_runs",
+            "evaluation.validation.recorded_runs:measure_co_runs",
             lambda wildcards: [("results",), ("engine",), ("measured", "seed")],
         ),
         tables=subpath(input.costs, parent=True),
@@ -94,7 +94,7 @@ rule validation_trace:
         runs=VALIDATION / "traces" / "{workload}" / "{policy}" / "runs.csv",
     params:
         **STEP.of(
-            "evaluation.validation.steps:measure_trace",
+            "evaluation.validation.recorded_runs:measure_trace",
             lambda cell: reads.trace_keys(SETTINGS, cell.workload, cell.policy),
             policies=lambda cell: [cell.policy],
         ),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.builders import make_context, make_machine, make_model, random_queries
+from tests.support.builders import make_context, make_costs, make_machine, make_model, random_queries
 from tests.support.policy_cases import POLICIES, traffic_context
 from veltair.evaluation.experiment.invariants import InvariantError, LeastWork, checked
 from veltair.evaluation.metrics.targets import least_plan, work_optimal_core_s
@@ -148,6 +148,31 @@ def test_more_work_on_time_than_the_cores_can_do_is_an_error():
     records = [ended(query, 0.4) for query in arrivals]
     with pytest.raises(InvariantError, match=r"the queries on time need 2 core-s, .* have 1.6 core-s"):
         check(records, arrivals)
+
+
+def test_more_work_on_time_than_all_cores_do_at_their_common_clock_is_an_error():
+    # The three queries need 0.6 core-s each, so counted; a machine that does 2.5 a second does 1.5 in 0.6 s.
+    records = [ended(query, latency_s=0.3) for query in QUERIES]
+    fluid = [0.6] * 3, 2.5
+    with pytest.raises(InvariantError, match=r"clock of all cores .* need 1.8 core-s, .* have 1.5 core-s"):
+        list(checked(records, QUERIES, SITE, [0.4] * 3, fluid))
+    assert list(checked(records, QUERIES, SITE, [0.4] * 3, ([0.5] * 3, 2.5))) == records
+
+
+def test_work_is_counted_by_the_table_that_is_given():
+    busy = make_costs({"net": np.array([0.4, 0.3, 0.2]).reshape(1, 1, 3, 1)}, (1, 2, 4))
+    batches = lambda: noise_batches(QUERIES, SITE, np.random.default_rng(0))  # noqa: E731 - read twice
+    assert list(LeastWork(SITE).of_each(batches())) == pytest.approx([0.4] * 3)
+    fast = make_context(
+        {"net": np.array([0.4, 0.2, 0.1]).reshape(1, 1, 3, 1)},
+        [make_model(macs=(1,), qos_s=0.1)],
+        cores=(1, 2, 4),
+        machine=make_machine(4),
+    )
+    tight = [query._replace(qos_s=0.1) for query in QUERIES]
+    drawn = noise_batches(tight, fast, np.random.default_rng(0))
+    # 0.1 s pass on 4 cores only, whose work is counted as 4 x 0.2 s.
+    assert list(LeastWork(fast, busy).of_each(drawn)) == pytest.approx([0.8] * 3)
 
 
 def test_more_cores_held_than_there_are_is_an_error():

@@ -124,7 +124,7 @@ def test_a_killed_loadgen_is_one_error_for_the_engine_and_for_the_one_who_waits(
     with LoadGenProcess(server_run(tmp_path, min_duration_ms=60_000)) as loadgen:
         engine.start(loadgen)
         engine.events.get(timeout=60)
-        os.kill(loadgen.pid, signal.SIGKILL)
+        os.kill(loadgen.pids[0], signal.SIGKILL)
         assert isinstance(engine.last_event(), LoadGenError)
         with pytest.raises(LoadGenError, match="killed by signal 9"):
             loadgen.wait(60)
@@ -160,7 +160,7 @@ def test_a_query_that_is_never_completed_is_a_timeout_that_says_so(tmp_path):
         assert engine.last_event() == "flush"
         with pytest.raises(LoadGenError, match="2 arrivals, 2 of them not completed"):
             loadgen.wait(0.1)
-        assert is_gone(loadgen.pid)
+        assert is_gone(loadgen.pids[0])
 
 
 def test_an_engine_that_fails_leaves_no_process_behind(tmp_path):
@@ -172,7 +172,7 @@ def test_an_engine_that_fails_leaves_no_process_behind(tmp_path):
         engine.start(loadgen)
         raise ZeroDivisionError
     with pytest.raises(ProcessLookupError):
-        os.kill(loadgen.pid, 0)
+        os.kill(loadgen.pids[0], 0)
 
 
 def test_a_callback_that_fails_ends_the_run(tmp_path):
@@ -202,7 +202,7 @@ loadgen.start(
     on_ready=lambda: None, on_arrival=lambda *_: None, on_flush=flushed.set, on_failure=lambda error: None
 )
 flushed.wait()
-print(loadgen.pid, flush=True)
+print(loadgen.pids[0], flush=True)
 loadgen.wait(60)
 """
     parent = subprocess.Popen(
@@ -233,7 +233,7 @@ def test_a_process_that_was_not_started_cannot_be_waited_for_and_one_runs_once(t
     with pytest.raises(RuntimeError, match="call start first"):
         loadgen.wait(1)
     with pytest.raises(RuntimeError, match="call start first"):
-        _ = loadgen.pid
+        _ = loadgen.pids[0]
     with loadgen:
         FakeEngine(MIXED).start(loadgen)
         with pytest.raises(RuntimeError, match="make a new one"):

@@ -58,7 +58,7 @@ def failure_of(run: ServerRun, answer_s: float = 0.002, **changes: float) -> tup
         if isinstance(event, LoadGenError):
             raise event
         loadgen.wait(60)
-    assert is_gone(loadgen.pid)
+    assert is_gone(loadgen.pids[0])
     return caught.value, engine
 
 
@@ -165,7 +165,7 @@ def test_our_end_of_the_socket_closed_ends_loadgen_with_one_error(tmp_path: Path
         assert "the parent left during the run" in str(error)
         with pytest.raises(LoadGenError, match="exited with status 1"):
             loadgen.wait(60)
-    assert is_gone(loadgen.pid)
+    assert is_gone(loadgen.pids[0])
     assert engine.failures() == []
 
 
@@ -174,7 +174,7 @@ def test_a_loadgen_killed_in_the_middle_leaves_no_log_that_passes_as_whole(tmp_p
     with LoadGenProcess(server_run(tmp_path, min_duration_ms=60_000)) as loadgen:
         engine.start(loadgen)
         engine.events.get(timeout=60)
-        os.kill(loadgen.pid, signal.SIGKILL)
+        os.kill(loadgen.pids[0], signal.SIGKILL)
         assert isinstance(engine.last_event(), LoadGenError)
     with pytest.raises(LoadGenError, match=r"cut off after|cannot be read"):
         read_query_log(tmp_path / TRACE_FILE)
@@ -206,7 +206,7 @@ def test_a_system_clock_that_is_set_during_a_run_fails_it(
         assert engine.serve(loadgen)[1] == "flush"
         with pytest.raises(LoadGenError, match=r"system's clock.* was set by (1|0\.\d+) s or more"):
             loadgen.wait(60)
-    assert is_gone(loadgen.pid)
+    assert is_gone(loadgen.pids[0])
 
 
 def clocks_of(source: str) -> set[str]:

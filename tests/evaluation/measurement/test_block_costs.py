@@ -3,10 +3,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from veltair.compiler.frontend.model import Layer
+from tests.support.tiny_tables import tiny_tables
 from veltair.evaluation.measurement.block_costs import Starts, add_starts, sample_blocks
 from veltair.machine.costs.block_costs import (
     COLUMNS,
@@ -18,11 +17,7 @@ from veltair.machine.costs.block_costs import (
     YIELD,
     block_costs,
 )
-from veltair.machine.costs.folder import Tables
-from veltair.machine.costs.table import COLUMNS as COST_COLUMNS
-from veltair.machine.costs.table import CostTable
 from veltair.machine.models.library import LoadedModel
-from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Launch
 from veltair.serving.engine.log_entries import Entry, EntryKind
@@ -33,21 +28,6 @@ CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 @pytest.fixture
 def launch(c_build: Path) -> Launch:
     return partial(NativePool, build_dir=c_build)
-
-
-def tiny_tables(model: LoadedModel, cores: tuple[int, ...]) -> Tables:
-    """Return the tiny network's tables on some cores, made up."""
-    rows = [
-        ("tiny", layer, version, count, 0.0, 0, 1e-4 * (1 + version) / count, 1.0, 1.0)
-        for layer in range(len(model.plan.layers))
-        for version in range(len(model.plan.of(layer)))
-        for count in range(1, len(cores) + 1)
-    ]
-    layers = tuple(Layer(layer.name, layer.structure, layer.macs) for layer in model.plan.layers)
-    machine = Machine("toy", 1, (cores,), 2**19, 2**24, 1e11, 1e11, validated=True)
-    return Tables(
-        machine, {"tiny": layers}, {}, CostTable(pd.DataFrame(rows, columns=list(COST_COLUMNS)), "toy")
-    )
 
 
 def ended(end_s: float, busy_s: float) -> Entry:

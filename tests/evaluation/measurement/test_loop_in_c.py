@@ -1,6 +1,8 @@
+from math import isnan
+
 import numpy as np
 
-from veltair.evaluation.measurement.loop_in_c import stamps_of
+from veltair.evaluation.measurement.loop_in_c import decision_s, stamps_of
 from veltair.serving.engine.log_entries import Entry, EntryKind
 
 BLANK = Entry(EntryKind.OVER, *(0.0,) * 6, *(0,) * 9, b"")
@@ -22,4 +24,6 @@ def test_stamps_are_by_query_on_the_monotonic_clock() -> None:
     assert stamps.sent_ns.tolist() == [100_250_000_000, 101_000_000_000]
     assert stamps.received_s.tolist() == [100.5, 101.5]
     assert stamps.completed_ns.tolist() == [103_000_000_000, 102_000_000_000]
+    assert decision_s(entries) == 0.0
+    assert isnan(decision_s(entries[:2]))
     assert stamps.sent_ns.dtype == stamps.completed_ns.dtype == np.int64

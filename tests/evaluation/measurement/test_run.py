@@ -340,6 +340,7 @@ def test_runs_are_told_with_what_loadgen_said(measured: Measured) -> None:
     run = measured(fcfs)
     (row,) = run_rows("Fcfs", [run])
     assert (row["policy"], row["qps"], row["queries"]) == ("Fcfs", QPS, len(run.records))
+    assert row["decision_s"] > 0 and 0 < row["loadgen_cores"] < 1
     (row,) = policy_verdicts("Fcfs", [run])
     assert (row["tenant"], row["loadgen_valid"]) == ("tiny", run.summary.verdict.valid)
 
@@ -363,7 +364,7 @@ class Stopped(LoadGenProcess):
 
     def go(self) -> None:
         super().go()
-        os.kill(self.pid, signal.SIGSTOP)
+        os.kill(self.pids[0], signal.SIGSTOP)
 
 
 def test_a_loadgen_that_hangs_is_a_loadgen_error(
@@ -394,7 +395,7 @@ class Killed(LoadGenProcess):
 
     def go(self) -> None:
         super().go()
-        os.kill(self.pid, signal.SIGKILL)
+        os.kill(self.pids[0], signal.SIGKILL)
 
 
 def test_a_loadgen_that_dies_is_a_loadgen_error(

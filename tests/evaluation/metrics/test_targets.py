@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from tests.support.builders import make_machine
 from veltair.compiler.frontend.model import Layer, Model
-from veltair.evaluation.metrics.targets import TARGET_COLUMNS, fluid_bound, targets, work_optimal_core_s
+from veltair.evaluation.metrics.targets import (
+    TARGET_COLUMNS,
+    fluid_bound,
+    fluid_capacity,
+    targets,
+    work_optimal_core_s,
+)
 from veltair.machine.costs.table import COLUMNS, CostTable
 
 CORES = (1, 2, 4)
@@ -96,6 +104,28 @@ def test_the_versions_of_a_model_may_be_mixed_by_layer() -> None:
 def test_a_version_that_a_layer_lacks_is_not_used() -> None:
     seconds = np.array([[[0.4, 0.2, 0.1], [0.3, 0.2, 0.1]], [[0.1, 0.1, 0.1], [np.inf, np.inf, np.inf]]])
     assert work_optimal_core_s(table(seconds), "net", 10.0) == pytest.approx(0.3 + 0.1)
+
+
+def test_work_may_be_counted_by_other_times_than_those_that_pass() -> None:
+    # Time passes by 0.4 and 0.2 s on 1 and 2 cores; counted are 0.5 and 0.3 s, so 0.5 and 0.6 core-s.
+    passing, counted = (table(np.array([[[one, two, 9.0]]])) for one, two in ((0.4, 0.2), (0.5, 0.3)))
+    assert work_optimal_core_s(passing, "net", 0.4, counted) == pytest.approx(0.5)
+    assert work_optimal_core_s(passing, "net", 0.2, counted) == pytest.approx(0.6)
+    assert work_optimal_core_s(passing, "net", 0.3, counted) == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize(
+    ("factors", "capacity"),
+    [
+        (((1, 1.0),), 8.0),
+        (((2, 1.5), (8, 1.0)), 8.0),
+        # 4 cores at 2.5 x the clock do more than all 8; a clock below that of all adds nothing.
+        (((4, 2.5), (5, 1.0)), 10.0),
+        (((7, 0.5), (8, 1.0)), 8.0),
+    ],
+)
+def test_a_machine_does_as_much_as_the_best_number_of_busy_cores(factors, capacity) -> None:
+    assert fluid_capacity(replace(make_machine(8), clock_factors=factors)) == pytest.approx(capacity)
 
 
 def test_a_target_below_the_fastest_plan_costs_infinite_work() -> None:

@@ -1,6 +1,7 @@
 """Tables under other assumptions."""
 
 from dataclasses import replace
+from math import inf
 
 import pandas as pd
 import pytest
@@ -13,6 +14,8 @@ from veltair.evaluation.simulation.assumptions import (
     derive_assumed,
     equal_headroom_alpha,
     fewer_versions,
+    with_assumed_noise,
+    with_fewer_versions,
 )
 from veltair.evaluation.simulation.steps import simulated_policy_maker
 from veltair.machine.costs.folder import Tables, derive
@@ -61,7 +64,8 @@ def test_without_any_assumption_a_machine_is_derived_as_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"core_unit": 4}, {"clock": False}, {"links": False}, {"steepness": 0.5}]
+    "changes",
+    [{"core_unit": 4}, {"clock": False}, {"links": False}, {"link_bandwidth": 0.5}, {"steepness": 0.5}],
 )
 def test_each_assumption_about_a_machine_asks_for_new_tables(changes: dict[str, object]) -> None:
     assert changes_machine(Simulated(**changes))
@@ -72,6 +76,30 @@ def test_without_a_clock_by_active_cores_one_core_is_no_faster_than_beside_all_o
     assumed = derive_assumed(make_tables(), machine, Simulated(clock=False)).machine
     assert machine.clock(1) > 1
     assert [assumed.clock(cores) for cores in (1, 32, 64)] == [1, 1, 1]
+
+
+def test_links_are_as_fast_as_is_assumed() -> None:
+    machine = described("threadripper-3990x")
+    slow = derive_assumed(make_tables(), machine, Simulated(link_bandwidth=0.5)).machine
+    assert slow.link_bytes_per_s == 0.5 * machine.link_bytes_per_s
+    unlinked = derive_assumed(make_tables(), machine, Simulated(link_bandwidth=0.5, links=False)).machine
+    assert unlinked.link_bytes_per_s == inf
+
+
+def test_noise_is_assumed_of_described_machines_only() -> None:
+    host = make_tables(noise=(1.0, 1.0, 1.0, 9.0))
+    there = derive(host, described("threadripper-3990x"))
+    assert set(with_assumed_noise(host, Simulated()).costs.model("small").noise) == {1.0, 9.0}
+    assert set(with_assumed_noise(there, Simulated()).costs.model("small").noise.round(9)) == {1.0}
+    assert there.costs.model("small").noise.max() == pytest.approx(9.0)
+    assert with_assumed_noise(there, Simulated(noise="none")).costs.model("small").noise.tolist() == [1.0]
+
+
+def test_fewer_versions_are_fewer_at_either_clock() -> None:
+    there = derive(make_tables(), described("threadripper-3990x"))
+    one = with_fewer_versions(there, 1)
+    assert one.busy_costs is not None
+    assert set(one.busy_costs.repeats["version"]) == set(one.costs.repeats["version"]) == {0}
 
 
 def test_another_core_unit_gives_other_counts() -> None:

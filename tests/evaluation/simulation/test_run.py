@@ -1,5 +1,7 @@
 import functools
 import sys
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +23,8 @@ from veltair.evaluation.simulation.run import (
     simulate,
 )
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.machine.costs.folder import Tables
+from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.topology.topology import Machine
 from veltair.serving.policies.presets import make_policy
 
 ROOT = Path(__file__).parents[3]
@@ -131,6 +134,42 @@ def test_no_run_is_better_than_the_fluid_bound_of_its_own_queries(path: str, loa
     needed = sum(least[record.query.model] for record in records if record.on_time)
     available = scenario.context.machine.cores * (arrivals[-1].arrival_s + max(scenario.qos_s.values()))
     assert needed <= available * (1 + 1e-9)
+
+
+@functools.cache
+def boosted_scenario(links: float, placement_l3: int) -> Scenario:
+    """Return a described machine whose few busy cores are faster, and whose memory is shared."""
+    host = make_tables(noise=noisy(), traffic=50_000.0)
+    machine = Machine(
+        "boosted", 1, ((0, 1), (2, 3)), 2**14, placement_l3, host.machine.core_peak_flops, 1e8, False,
+        clock_factors=((1, 1.8), (2, 1.5), (4, 1.0)),
+        link_groups=1,
+        link_bytes_per_s=links,
+        core_dram_bytes_per_s=8e7,
+        launch_s=1e-5,
+    )  # fmt: skip
+    tables = derive(host, machine)
+    return replace(scenario_of(tables), policies_read="busy")
+
+
+@pytest.mark.parametrize("path", POLICIES.values(), ids=POLICIES)
+@settings(max_examples=10)
+@given(
+    load=st.floats(0.05, 3.0),
+    seed=st.integers(0, 2**32 - 1),
+    links=st.sampled_from((6e7, inf)),
+    l3_bytes=st.sampled_from((2**14, 2**18)),
+    placement=st.sampled_from(("spread", "pinned")),
+    contention=st.sampled_from((0.0, 1.0)),
+)
+def test_no_run_beats_the_fluid_bound_at_the_clock_of_all_cores(
+    path: str, load: float, seed: int, links: float, l3_bytes: int, placement: str, contention: float
+) -> None:
+    scenario = boosted_scenario(links, l3_bytes)
+    asked = SimulationSettings(150, 10.0, placement=placement, contention=contention)
+    arrivals, records, _ = simulate(scenario, maker(path), asked, load * scenario.fluid_qps, seed)
+    # `simulate` raises InvariantError otherwise.
+    assert len(list(records)) == len(arrivals)
 
 
 @pytest.mark.parametrize("path", POLICIES.values(), ids=POLICIES)

@@ -4,7 +4,8 @@ import pytest
 
 from tests.support.table_builders import make_config
 from veltair.config import Config, ConfigError
-from veltair.evaluation.simulation.sensitivity_cells import at_workload, sensitivity_cells
+from veltair.evaluation.simulation.sensitivity_cells import at_workload, cell_columns, sensitivity_cells
+from veltair.machine.costs.block_costs import recorded_block_costs
 
 START = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 55]}
 PLACEMENT = {"title": "placement", "key": "simulated.placement", "values": ["spread"]}
@@ -38,6 +39,14 @@ def test_a_folder_tells_the_assumption_and_the_workload() -> None:
     name, other = at_workload(config, "start@small")
     assert (name, other.study.workload) == ("start", "small")
     assert config.study.workload == "mix"
+
+
+def test_a_measured_cost_stands_on_the_axis_of_numbers_where_it_was_measured() -> None:
+    config = config_of(values=[0, "measured", 55], labels=None)
+    start = [one["columns"] for one in cell_columns(config) if "start" in one["columns"]["assumption"]]
+    assert [one["kind"] for one in start] == ["number"] * 3
+    assert [one["value"] for one in start] == [0.0, 1e6 * recorded_block_costs().start_s, 55.0]
+    assert [one["is_default"] for one in start] == [False, False, True]
 
 
 def test_an_unknown_workload_is_refused_with_those_that_there_are() -> None:

@@ -10,7 +10,7 @@ from veltair.config import Config
 from veltair.evaluation.experiment.layout import CAPACITY, RECORDS
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.simulation.steps import simulate_capacity, simulation_settings
-from veltair.machine.costs.block_costs import COLUMNS
+from veltair.machine.costs.block_costs import COLUMNS, recorded_block_costs
 from veltair.machine.costs.folder import BLOCKS, read_tables, write_tables
 from veltair.provenance import collect, read_provenance
 
@@ -85,11 +85,10 @@ def test_costs_of_blocks_are_those_of_the_tables_where_the_configuration_asks_fo
     assert settings.costs.yield_s == 0.1
 
 
-def test_costs_of_blocks_that_nobody_measured_are_the_defaults_of_their_keys() -> None:
-    measured = make_config(simulated=SIMULATED | MEASURED)
-    assert simulation_settings(measured, make_tables()) == simulation_settings(
-        make_config(simulated=SIMULATED)
-    )
+def test_costs_of_blocks_that_nobody_measured_are_those_recorded_of_the_loop_in_c_by_default() -> None:
+    recorded = recorded_block_costs()
+    assert simulation_settings(make_config(simulated=SIMULATED), make_tables()).costs == recorded
+    assert simulation_settings(make_config(simulated=SIMULATED | MEASURED)).costs == recorded
 
 
 def test_a_number_goes_over_what_was_measured() -> None:

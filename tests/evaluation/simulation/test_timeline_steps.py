@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tests.support.table_builders import config_values, make_config, make_tables, write_made_up_tables
+from veltair.compiler.select.select import Selection
 from veltair.evaluation.__main__ import main
 from veltair.evaluation.experiment.layout import CAPACITY, Layout
 from veltair.evaluation.experiment.scenario import policy_maker, scenario_of
@@ -78,7 +79,7 @@ def test_without_a_rate_and_without_a_search_half_of_the_bound_is_taken_and_said
 
 
 def test_tables_of_a_described_machine_are_derived_where_no_run_wrote_them(values: dict[str, object]) -> None:
-    tables, source = find_tables(Layout(make_config(**values)), "threadripper-3990x")
+    tables, source = find_tables(Layout(make_config(**values)), "threadripper-3990x", Selection(1.5, 5))
     assert tables.machine.cores == 64
     assert source.parts[-2:] == ("host", "costs.parquet")
 

@@ -6,9 +6,11 @@ import pytest
 from tests.support.table_builders import make_config
 from tests.support.validation_builders import make_run, pressing_tables
 from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
-from veltair.evaluation.simulation.run import SimulationSettings
+from veltair.evaluation.simulation.run import SimulationSettings, beside_loadgen
 from veltair.evaluation.validation.replay import replayed, replays, runs_of
 from veltair.evaluation.validation.trace_errors import TraceError
+from veltair.machine.costs.block_costs import BlockCosts
+from veltair.serving.policies.presets import make_policy
 
 SETTINGS = SimulationSettings(queries=1, drain_qos=10.0)
 CONFIG = make_config()
@@ -65,6 +67,39 @@ def test_runs_of_another_machine_workload_or_backend_are_refused(
 ) -> None:
     with pytest.raises(TraceError, match=text):
         replayed(recorded(**changes), scenario, policy_maker(CONFIG, "FcfsMin"), SETTINGS, seed=1)
+
+
+def test_a_replay_waits_for_decisions_and_for_loadgen(scenario: Scenario) -> None:
+    def latency_s(**terms: float) -> float:
+        costs = BlockCosts(decision_s=terms.get("decision_s", 0.0))
+        asked = replace(SETTINGS, costs=costs, loadgen_cores=terms.get("loadgen_cores", 0.0), contention=0.0)
+        alone = recorded(1)
+        again = replayed(
+            alone,
+            scenario,
+            lambda context: make_policy("baselines.fcfs_all:FcfsAll", context, "paper", {}),
+            asked,
+            seed=1,
+        )
+        return float(again["latency_s"].iloc[0])
+
+    plain_s = latency_s()
+    assert latency_s(decision_s=0.001) == pytest.approx(plain_s + 0.001)
+    # A block on all 4 cores stands still whenever LoadGen runs: half of the time.
+    assert latency_s(loadgen_cores=0.5) == pytest.approx(2 * plain_s)
+
+
+def test_loadgen_takes_less_of_a_block_on_fewer_cores(scenario: Scenario) -> None:
+    costs, context = beside_loadgen(scenario.context, 0.5), scenario.context
+    slower = costs.model("small").seconds / context.costs.model("small").seconds
+    assert slower[0, 0, :, 0] == pytest.approx([1 / (1 - 0.5 * cores / 4) for cores in context.costs.cores])
+    assert costs.repeats["seconds"].sum() > context.costs.repeats["seconds"].sum()
+    assert costs.model("small").noise.tolist() == context.costs.model("small").noise.tolist()
+
+
+def test_a_loadgen_that_leaves_no_time_is_refused(scenario: Scenario) -> None:
+    with pytest.raises(ValueError, match="LoadGen keeps 1 cores busy"):
+        beside_loadgen(scenario.context, 1.0)
 
 
 def test_a_settings_placement_is_the_simulators(scenario: Scenario) -> None:

@@ -1,8 +1,8 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -16,23 +16,15 @@ from veltair.config.part import parse_part, part_of
 from veltair.evaluation.experiment.layout import RECORDS
 from veltair.evaluation.experiment.reads import validation_keys
 from veltair.evaluation.experiment.scenario import policy_maker, scenario_of
-from veltair.evaluation.experiment.tables_io import write_csv
-from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.evaluation.measurement.core_use import UNKNOWN, CoreUse
-from veltair.evaluation.measurement.run_quality import RunQuality
+from veltair.evaluation.experiment.tables_io import read_csv, write_csv
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.evaluation.simulation.run import make_simulator, scenario_arrivals
 from veltair.evaluation.simulation.steps import simulation_settings
 from veltair.evaluation.validation import steps as validation_steps
 from veltair.evaluation.validation.co_run_errors import predict_pairs
 from veltair.evaluation.validation.co_runs import ALONE, BESIDE, COLUMNS, draw_pairs, tenants
-from veltair.evaluation.validation.steps import (
-    RUNS,
-    ValidationFiles,
-    ValidationResults,
-    recorded_run,
-    write_validation,
-)
+from veltair.evaluation.validation.compared_traces import RUNS, with_load
+from veltair.evaluation.validation.steps import ValidationFiles, ValidationResults, write_validation
 from veltair.evaluation.validation.trace_errors import TraceError
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
 from veltair.machine.costs.folder import BLOCKS, COSTS, Tables, write_tables
@@ -238,65 +230,32 @@ def test_a_policy_that_the_configuration_lacks_is_refused(folder: Folder) -> Non
         folder.validate(folder.files(rename))
 
 
-LATE = RunQuality("LoadGen was late")
-
-
-@dataclass(frozen=True)
-class FakeRun:
-    """As much of a run as is looked at; the records are its number."""
-
-    records: tuple[int, ...]
-    wrong_answers: int
-    use: CoreUse = UNKNOWN
-    quality: RunQuality = LATE
-
-
-DISTURBED = CoreUse(0.3, 0.0)
-
-
-def record(monkeypatch: pytest.MonkeyPatch, *outcomes: int | CoreUse | LoadGenError) -> tuple[Any, list[str]]:
-    """Record at 50 queries/s; return run and folders.
-
-    Each try has so many wrong answers, or shares its cores, or fails.
-    """
-    folders: list[str] = []
-
-    def measure(_: object, qps: float, folder: Path) -> FakeRun:
-        folders.append(folder.name)
-        outcome = outcomes[len(folders) - 1]
-        if isinstance(outcome, LoadGenError):
-            raise outcome
-        if isinstance(outcome, CoreUse):
-            return FakeRun((len(folders),), 0, outcome)
-        return FakeRun((len(folders),), outcome)
-
-    monkeypatch.setattr(validation_steps, "measure", measure)
-    study: Any = SimpleNamespace(policy="Ours")
-    return recorded_run(study, 50.0, Path("loadgen")), folders
-
-
-def test_a_run_with_right_answers_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert record(monkeypatch, 0) == (FakeRun((1,), 0), ["50qps-1"])
-
-
-def test_a_run_with_wrong_answers_or_with_others_on_its_cores_is_repeated_twice_at_most(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("asked", "load", "expected"),
+    [
+        ({}, {"decision_s": 2e-4, "loadgen_cores": 0.1}, (2e-4, 0.1)),
+        ({}, {"decision_s": nan, "loadgen_cores": nan}, (0.0, 0.0)),
+        ({}, {}, (0.0, 0.0)),
+        ({"decision_us": 0, "loadgen_cores": 0}, {"decision_s": 2e-4, "loadgen_cores": 0.1}, (0.0, 0.0)),
+        ({"decision_us": 50, "loadgen_cores": 0.2}, {}, (5e-5, 0.2)),
+    ],
+)
+def test_a_run_is_replayed_with_the_load_that_was_measured_with_it_or_that_is_given(
+    asked, load, expected
 ) -> None:
-    assert record(monkeypatch, 3, 0) == (FakeRun((2,), 0), ["50qps-1", "50qps-2"])
-    assert record(monkeypatch, DISTURBED, 3, 0)[0] == FakeRun((3,), 0)
+    simulated = {"machines": ["host"], "workloads": ["mix"], **asked}
+    config = make_config(simulated=simulated)
+    found = with_load(config, simulation_settings(config, pressing_tables()), load)
+    assert (found.costs.decision_s, found.loadgen_cores) == pytest.approx(expected)
 
 
-def test_of_runs_that_are_all_wrong_or_disturbed_the_last_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert record(monkeypatch, 3, 4, DISTURBED)[0] == FakeRun((3,), 0, DISTURBED)
-
-
-def test_a_wrong_run_is_kept_where_the_others_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    hangs = LoadGenError("it hangs")
-    assert record(monkeypatch, 3, hangs, hangs)[0] == FakeRun((1,), 3)
-
-
-def test_no_run_is_left_where_all_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert record(monkeypatch, *[LoadGenError("it hangs")] * 3)[0] is None
+def test_the_load_of_each_recorded_run_is_read_beside_it(folder: Folder) -> None:
+    files = folder.files(policies=("FcfsMin",))
+    path = files.records[0].parent / RUNS
+    runs = read_csv(path).assign(decision_s=0.01, loadgen_cores=0.0)
+    write_csv(path, runs, collect({}))
+    # What was "measured" is the simulator without this term.
+    assert folder.validate(files)[1]["p50_error"]["value"] > 0.1
 
 
 def test_the_simulator_charges_what_blocks_cost_on_the_machine_of_the_trace(folder: Folder) -> None:

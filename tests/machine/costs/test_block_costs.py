@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -6,12 +8,15 @@ from veltair.machine.costs.block_costs import (
     FIRST_LAYER,
     GRANT,
     GROW,
+    RECORDED,
     SHRINK,
     START,
     YIELD,
     BlockCosts,
     block_costs,
+    recorded_block_costs,
 )
+from veltair.provenance import read_provenance
 
 
 def samples(**seconds: tuple[float, ...]) -> pd.DataFrame:
@@ -74,3 +79,16 @@ def test_costs_are_finite_and_not_negative(value: float) -> None:
         BlockCosts(starts_s={"net": value})
     with pytest.raises(ValueError, match="yield_s is"):
         BlockCosts(yield_s=value)
+
+
+def test_the_recorded_costs_are_those_of_a_shipped_measurement_that_names_its_command() -> None:
+    recorded = recorded_block_costs()
+    assert recorded == block_costs(pd.read_parquet(RECORDED))
+    assert recorded.start_s > 0
+    provenance = read_provenance(RECORDED)
+    assert provenance.commit and provenance.cpu
+
+
+def test_without_a_record_the_rule_that_makes_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match="run rule `native_block_costs`"):
+        recorded_block_costs(tmp_path / "none.parquet")

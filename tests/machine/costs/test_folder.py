@@ -8,8 +8,10 @@ from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.model import Layer
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
 from veltair.machine.costs.block_costs import BlockCosts
+from veltair.machine.costs.disturbance import AWAY
 from veltair.machine.costs.folder import (
     BLOCKS,
+    BUSY,
     COSTS,
     DERIVED_LEVELS,
     LAYERS,
@@ -24,7 +26,7 @@ from veltair.machine.costs.folder import (
     table_files,
     write_tables,
 )
-from veltair.machine.costs.table import COLUMNS, CostTable
+from veltair.machine.costs.table import COLUMNS, NO_REPEAT, CostTable
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import collect
 
@@ -82,6 +84,40 @@ def test_what_blocks_cost_here_says_nothing_of_a_described_machine() -> None:
     samples = pd.DataFrame([("start", "net", 2, 0, 0.5)], columns=list(BLOCK_COLUMNS))
     here = replace(make_tables((0, 1, 0.0, 0, 1.0)), block_samples=samples)
     assert derive(here, THERE).block_costs is None
+
+
+BOOSTED = replace(THERE, clock_factors=((1, 1.5), (4, 1.0)))
+
+
+def test_busy_costs_are_at_the_clock_of_all_cores_and_the_table_at_that_of_those_at_work() -> None:
+    tables = derive(make_tables((0, 1, 0.0, 0, 1.2)), BOOSTED)
+    assert tables.busy_costs is not None
+    # On one core alone 6 iterations at half the host's peak: 2.4 s, at 1.5 x the clock 1.6 s.
+    assert tables.costs.model("net").seconds[0, 0, 0, 0] == pytest.approx(1.6)
+    assert tables.busy_costs.model("net").seconds[0, 0, 0, 0] == pytest.approx(2.4)
+    # With all at work both are alike.
+    last = tables.costs.model("net").seconds[..., -1, :], tables.busy_costs.model("net").seconds[..., -1, :]
+    assert last[0].tolist() == last[1].tolist()
+
+
+def test_busy_costs_are_read_back_and_results_depend_on_them(tmp_path: Path) -> None:
+    tables = derive(make_tables((0, 1, 0.0, 0, 1.2), (0, 1, 0.0, 1, 1.3)), BOOSTED)
+    write_tables(tmp_path, tables, collect())
+    found = read_tables(tmp_path).busy_costs
+    assert found is not None and tables.busy_costs is not None
+    pd.testing.assert_frame_equal(found.repeats, tables.busy_costs.repeats)
+    assert len(found.repeats) == 4 * len(DERIVED_LEVELS) - (len(DERIVED_LEVELS) - 1)
+    assert table_files(tmp_path) == [tmp_path / COSTS, tmp_path / BUSY]
+
+
+def test_derived_repeats_lost_as_much_of_their_core_as_those_they_are_derived_from() -> None:
+    host = make_tables(*[(0, 1, 0.0, repeat, seconds) for repeat, seconds in enumerate((1.0, 1.2, 1.1))])
+    marked = host.costs.repeats.assign(**{AWAY: [0.0, 0.5, 0.0]})
+    derived = derive(replace(host, costs=CostTable(marked, "host")), THERE).costs
+    repeats = derived.repeats[derived.repeats["repeat"] != NO_REPEAT]
+    assert repeats[AWAY].tolist() == [0.0, 0.5, 0.0]
+    noise = derived.with_noise("undisturbed").model("net").noise
+    assert sorted(set(noise.round(6))) == pytest.approx([1.0 / 1.1, 1.0], abs=1e-6)
 
 
 def test_tables_are_read_back_as_they_were_written(tmp_path: Path) -> None:
@@ -254,6 +290,9 @@ def test_a_derived_table_is_made_of_the_times_on_one_core_alone() -> None:
     repeats = derive(make_tables(*rows), there).costs.repeats
     alone = repeats[(repeats["cores"] == 1) & (repeats["level"] == 0)]
     assert dict(zip(alone["repeat"], alone["seconds"], strict=True)) == pytest.approx({0: 2.0, 1: 4.0})
+    # What they spread around is each other cell's only time.
+    assert set(repeats.loc[repeats["repeat"] == NO_REPEAT, "cores"]) == {1, 2, 3, 4}
+    assert repeats.groupby(["cores", "level"]).size().tolist() == [2, *[1] * (len(repeats) - 2)]
     assert repeats["seconds"].max() == pytest.approx(4.0)
 
 

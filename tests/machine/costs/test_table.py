@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from tests.support.builders import make_costs
-from veltair.machine.costs.table import COLUMNS, CostTable
+from veltair.machine.costs.disturbance import AWAY
+from veltair.machine.costs.table import COLUMNS, NO_REPEAT, CostTable
 
 NAN = float("nan")
 
@@ -39,6 +40,28 @@ def test_noise_is_each_repeat_over_the_median_of_its_own_cell() -> None:
         row(1.0, repeat=0), row(2.0, repeat=1), row(4.0, repeat=2), row(8.0, layer=1), row(6.0, cores=2)
     )
     assert CostTable(repeats, "here").model("net").noise.tolist() == [0.5, 1.0, 2.0, 1.0, 1.0]
+
+
+def test_noise_can_be_that_of_undisturbed_repeats_and_a_part_of_the_table_keeps_to_it() -> None:
+    repeats = table(*[row(seconds, repeat=n) for n, seconds in enumerate((1.0, 1.2, 0.9))])
+    costs = CostTable(repeats.assign(**{AWAY: [0.0, 0.0, 0.5]}), "here")
+    assert costs.model("net").noise.tolist() == [1.0, 1.2, 0.9]
+    left = costs.with_noise("undisturbed")
+    assert left.model("net").noise.tolist() == left.select(["net"]).model("net").noise.tolist() == [1.0, 1.2]
+    assert left.model("net").seconds.tolist() == costs.model("net").seconds.tolist()
+    assert costs.model("net").noise.tolist() == [1.0, 1.2, 0.9]
+    assert left.with_noise("none").model("net").noise.tolist() == [1.0]
+
+
+def test_a_modelled_time_is_its_cell_s_and_no_noise() -> None:
+    repeats = table(row(1.0, repeat=0), row(3.0, repeat=1), row(5.0, cores=2, repeat=NO_REPEAT))
+    costs = CostTable(repeats, "here").model("net")
+    assert costs.seconds.tolist() == [[[[2.0], [5.0]]]]
+    assert costs.noise.tolist() == [0.5, 1.5]
+
+
+def test_of_modelled_times_alone_there_is_no_noise() -> None:
+    assert CostTable(table(row(5.0, repeat=NO_REPEAT)), "here").model("net").noise.tolist() == [1.0]
 
 
 def test_repeats_in_any_order_and_with_any_index_give_the_same_table() -> None:

@@ -9,6 +9,7 @@ from tests.support.pool_builders import python_room
 from veltair.compiler.build.build import VersionPlan
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
 from veltair.compiler.frontend.samples import random_samples
+from veltair.machine.costs.disturbance import AWAY
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.profile.profile import (
@@ -97,8 +98,11 @@ def test_all_cores_are_measured_alone_only(measured: Profile) -> None:
     assert set(table[table["cores"] == 2]["level"]) == {0.0}
 
 
-def test_its_columns_are_those_of_a_cost_table(measured: Profile) -> None:
-    assert set(measured.repeats.columns) == {*COLUMNS}
+def test_its_columns_are_those_of_a_cost_table_and_what_each_repeat_lost_of_its_core(
+    measured: Profile,
+) -> None:
+    assert set(measured.repeats.columns) == {*COLUMNS, AWAY}
+    assert measured.repeats[AWAY].between(0, 1).all()
     assert set(measured.repeats["model"]) == {"tiny"}
 
 

@@ -21,7 +21,7 @@ typedef struct {  // what a query has: written by tasks of its loops, read by th
     uint64_t token;
     int runs[MOST_TASKS + 1];
     uint64_t layers_run;
-    uint64_t layer_ns[LAYERS];
+    uint64_t layer_ns[LAYERS], away_ns[LAYERS];
     call_t calls[LAYERS][VERSIONS];
     array_t output;
     float answer[8], made[8];
@@ -97,7 +97,8 @@ static void make_query(query_t *query, uint32_t failing) {
     query->answers[0] = query->answer;
     query->output = (array_t){query->made, 8, 4, FLOAT32};
     query->table =
-        (call_table_t){query->calls[0], query->layer_ns, NULL, &query->output, LAYERS, VERSIONS, 0, 1, "stress"};
+        (call_table_t){query->calls[0], query->layer_ns, NULL, &query->output, LAYERS, VERSIONS, 0, 1, "stress", NULL};
+    if (chance(2)) query->table.away_ns = query->away_ns;
     query->is_idle = true;
 }
 

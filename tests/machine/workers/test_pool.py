@@ -138,6 +138,23 @@ def test_layers_run_in_order_and_their_times_add_up(pool: WorkerPool) -> None:
     assert end.ended_layers == 3 and end.busy_s > 0
 
 
+def test_of_a_layer_is_noted_how_long_its_core_was_away_once_somebody_watches(pool: WorkerPool) -> None:
+    def stay() -> None:
+        until_s = time.thread_time() + 0.01
+        while time.thread_time() < until_s:
+            pass
+
+    block = block_of(pool, python_room(partial(time.sleep, 0.02), stay), ONE)
+    end_of(pool, block)
+    assert list(block.buffers.away_seconds) == [0.0, 0.0]
+    block.buffers.watch()
+    end_of(pool, block)
+    slept, stayed = zip(block.buffers.away_seconds, block.buffers.layer_seconds, strict=True)
+    # A sleeping thread has no core. The other one had it for as long as it asked for.
+    assert slept[0] >= 0.9 * 0.02
+    assert stayed[0] <= stayed[1] - 0.9 * 0.01
+
+
 def test_a_block_runs_the_layers_and_versions_named_and_no_others(pool: WorkerPool) -> None:
     order: list[str] = []
     layers = [[(order.append, (f"{layer}{version}",)) for version in range(2)] for layer in "abcd"]

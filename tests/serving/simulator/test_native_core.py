@@ -127,6 +127,7 @@ def log_of(
                 grant_s=st.sampled_from([0.0, 0.2]),
                 join_s=st.sampled_from([0.0, 0.03]),
                 yield_s=st.sampled_from([0.0, 0.07]),
+                decision_s=st.sampled_from([0.0, 0.04]),
             ),
             "sensor_error": st.sampled_from([None, SensorError(sigma=0.1)]),
         }

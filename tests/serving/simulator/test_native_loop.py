@@ -105,6 +105,7 @@ def simulator_of(
                 resize_s=st.sampled_from([0.0, 0.05]),
                 grant_s=st.sampled_from([0.0, 0.2]),
                 join_s=st.sampled_from([0.0, 0.03]),
+                decision_s=st.sampled_from([0.0, 0.04]),
             ),
             "sensor_error": st.sampled_from([None, SensorError(0.2, seed=1), SensorError(0.9)]),
         }

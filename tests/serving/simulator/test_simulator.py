@@ -179,6 +179,41 @@ def test_models_may_start_at_costs_of_their_own():
     assert [backend.wait(), backend.wait()] == [BlockEnd(1.25, 0, 1), BlockEnd(1.75, 1, 1)]
 
 
+def test_what_a_decision_lets_start_begins_when_the_decision_ends():
+    backend = started(context({"m": [[Cost(1.0)]]}), "m", costs=BlockCosts(start_s=0.5, decision_s=0.25))
+    assert events(backend) == [BlockEnd(1.75, 0, 1)]
+
+
+def test_decisions_wait_for_one_another():
+    # Arrivals at 0 and 0.125 s are decided about until 0.25 and 0.5 s; one at 2 s until 2.25 s.
+    served = context({"m": [[Cost(1.0)]]})
+    queries = trace((0.0, "m"), (0.125, "m"), (2.0, "m"))
+    backend = simulator(served, queries, costs=BlockCosts(decision_s=0.25))
+    for query_id in range(2):
+        assert isinstance(backend.wait(), Arrival)
+        backend.do(allocation(query_id, "m", (0, 1), 1))
+    assert [backend.wait(), backend.wait()] == [BlockEnd(1.25, 0, 1), BlockEnd(1.5, 1, 1)]
+    assert isinstance(backend.wait(), Arrival)
+    backend.do(allocation(2, "m", (0, 1), 1))
+    assert events(backend) == [BlockEnd(3.25, 2, 1)]
+
+
+def test_decisions_about_ends_hold_the_lock_too():
+    # Decided about at 0 s until 0.25 and 0.5 s; at 1.25 s, when the first block ends, until 1.5 s; then at
+    # once, when the second one does, until 1.75 s.
+    served = context({"m": [[Cost(1.0)]] * 2})
+    backend = simulator(served, trace((0.0, "m"), (0.0, "m")), costs=BlockCosts(decision_s=0.25))
+    records = list(serve(Dispatcher(Greedy(served, block=1), served), backend))
+    assert [(record.query.id, record.end_s) for record in records] == [(0, 2.5), (1, 2.75)]
+
+
+def test_a_change_of_cores_counts_only_after_its_decision():
+    # Decided about at 0 s until 1.25 s, when the block begins: its first layer ends at 2.25 s.
+    backend = started(context({"m": [[Cost(1.0)]] * 3}), "m", costs=BlockCosts(decision_s=1.25))
+    backend.do(Resize(0, 2))
+    assert events(backend) == [Resized(2.25, 0, 2), BlockEnd(3.25, 0, 3)]
+
+
 def test_the_wait_for_a_start_is_not_stretched_by_pressure():
     # The victim meets pressure 1 for all of its 0.5 s wait and its layer of 1 s, which takes 2 s.
     served = context({"victim": [[Cost(1.0, slowdown=2.0)]], "aggressor": [[Cost(8.0, dram_share=1.0)]]})

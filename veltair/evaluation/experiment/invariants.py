@@ -9,19 +9,28 @@ That is stronger than to compare rates: the bound on QPS sheds the costliest 5 %
 the very queries that were served on time. With the smallest factor that can be drawn in place of those that
 were it would hold as well, but be looser by as much as that one outlier: over the layers of a query, factors
 nearly average out.
+
+On a described machine, whose clock depends on how many cores are at work, work is counted a second time: by
+times at the clock of all cores. So counted, all cores together get no more done than the work that they do at
+that clock, and a query in few fast cores needs no less: on a full machine this is the tighter bound.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import tee
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from veltair.evaluation.metrics.targets import ROUNDING, LeastPlan, least_plan
+from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.simulator.noise import NoiseBatch
+
+# The least core-seconds of a query: by its own times, and as the fluid bound counts.
+_Needs = tuple[float, float]
 
 
 class InvariantError(RuntimeError):
@@ -29,9 +38,13 @@ class InvariantError(RuntimeError):
 
 
 class LeastWork:
-    """The least core-seconds of a context's queries; what was worked out for one run is known for others."""
+    """The least core-seconds of a context's queries; what was worked out for one run is known for others.
 
-    def __init__(self, context: Context) -> None:
+    Work is counted by the times of `counted`, a table of the same cells; None: by the context's own.
+    """
+
+    def __init__(self, context: Context, counted: CostTable | None = None) -> None:
+        self._counted = None if counted is None else [counted.model(name) for name in context.models]
         self._costs = [context.costs.model(name) for name in context.models]
         self._cores = context.costs.cores
         self._plans: dict[int, LeastPlan] = {}
@@ -63,7 +76,8 @@ class LeastWork:
         if model not in self._plans:
             # Repeats scatter: a layer may have been profiled faster under pressure than without.
             seconds = cast(NDArray[np.float64], self._costs[model].seconds.min(axis=3))
-            self._plans[model] = least_plan(seconds, self._cores)
+            counted = None if self._counted is None else self._counted[model].seconds.min(axis=3)
+            self._plans[model] = least_plan(seconds, self._cores, counted)
         return self._plans[model]
 
 
@@ -72,35 +86,56 @@ def checked(
     arrivals: Sequence[Query],
     context: Context,
     least_core_s: Iterable[float],
+    fluid: tuple[Iterable[float], float] | None = None,
 ) -> Iterator[QueryRecord]:
     """Yield the records of a run without batching as they come, each checked before it is handed on.
 
-    `least_core_s` are the least core-seconds of each arrival, in order (`LeastWork`). Raises InvariantError
-    if a query ends twice or never, if one that is on time held fewer core-seconds than the least that it
-    needs, if those on time together needed more than there were, or if more were held than there were. A
-    consumer may stop early: what it has seen is checked.
+    `least_core_s` are the least core-seconds of each arrival, in order (`LeastWork`); `fluid` the same as the
+    fluid bound counts them, and how many the machine gets done in a second (None: counted alike, all cores).
+    Raises InvariantError if a query ends twice or never, if one that is on time held fewer core-seconds than
+    the least that it needs, if those on time together needed more than there were, or if more were held than
+    there were. A consumer may stop early: what it has seen is checked.
     """
-    cores, longest_s = context.machine.cores, max(model.qos_s for model in context.models.values())
-    first_s, last_s = (arrivals[0].arrival_s, arrivals[-1].arrival_s) if arrivals else (0.0, 0.0)
-    available = cores * (last_s - first_s + longest_s)
-    coming = zip(arrivals, least_core_s, strict=True)
-    open_core_s: dict[int, float] = {}
-    needed = held = 0.0
+    cores = context.machine.cores
+    least_core_s, counted = tee(least_core_s)
+    fluid_core_s, fluid_cores = fluid or (counted, float(cores))
+    coming = zip(arrivals, zip(least_core_s, fluid_core_s, strict=True), strict=True)
+    open_core_s: dict[int, _Needs] = {}
+    totals = _Totals(context, arrivals, fluid_cores)
     for record in records:
-        least = _take(record.query, open_core_s, coming)
-        held += record.core_s
-        if record.on_time:
-            needed += least
-            _check_query(record, least)
-            _check_total("the queries on time need", needed, available, last_s + longest_s)
-        _check_total("queries held", held, cores * (record.end_s - first_s), record.end_s)
+        totals.add(record, *_take(record.query, open_core_s, coming))
         yield record
     never = len(open_core_s) + sum(1 for _ in coming)
     if never:
         raise InvariantError(f"the run ended, but {never} of its queries did not; each ends exactly once")
 
 
-def _take(query: Query, open_core_s: dict[int, float], coming: Iterator[tuple[Query, float]]) -> float:
+class _Totals:
+    """What the records of a run so far held, and what those on time needed, counted in both ways."""
+
+    def __init__(self, context: Context, arrivals: Sequence[Query], fluid_cores: float) -> None:
+        self._cores, self._fluid_cores = context.machine.cores, fluid_cores
+        self._first_s, last_s = (arrivals[0].arrival_s, arrivals[-1].arrival_s) if arrivals else (0.0, 0.0)
+        self._until_s = last_s + max(model.qos_s for model in context.models.values())
+        self._held = self._needed = self._needed_fluid = 0.0
+
+    def add(self, record: QueryRecord, least: float, least_fluid: float) -> None:
+        """Take a record into account. Raises InvariantError as `checked` does."""
+        self._held += record.core_s
+        if record.on_time:
+            _check_query(record, least)
+            self._needed += least
+            self._needed_fluid += least_fluid
+            window_s = self._until_s - self._first_s
+            needs = "the queries on time need"
+            _check_total(needs, self._needed, self._cores * window_s, self._until_s)
+            at_full = f"at the clock of all cores {needs}"
+            _check_total(at_full, self._needed_fluid, self._fluid_cores * window_s, self._until_s)
+        held_s = record.end_s - self._first_s
+        _check_total("queries held", self._held, self._cores * held_s, record.end_s)
+
+
+def _take(query: Query, open_core_s: dict[int, _Needs], coming: Iterator[tuple[Query, _Needs]]) -> _Needs:
     """Return the least core-seconds of a query that ended, once; those passed on the way are open."""
     while query.id not in open_core_s:
         following = next(coming, None)

@@ -12,8 +12,8 @@ from veltair.evaluation.experiment.layout import HOST
 
 # Where cost tables lie.
 TABLES: tuple[Key, ...] = (("results",), ("profile", "costs"))
-# What a described machine is assumed to be.
-ASSUMED_MACHINE = ("core_unit", "steepness", "clock", "links")
+# What a described machine is assumed to be, and which noise it has.
+ASSUMED_MACHINE = ("core_unit", "steepness", "clock", "links", "link_bandwidth", "noise")
 # What runs there are, not what one of them is.
 RUNS = ("enabled", "machines", "workloads", "loads")
 # Of the search for the highest rate, and of the loads that are shares of it.
@@ -42,7 +42,8 @@ def assumption_keys(machines: Iterable[str]) -> list[Key]:
     """Return the keys that change the cost tables of machines before anything is simulated."""
     described = any(machine != HOST for machine in machines)
     names = ["versions", *(ASSUMED_MACHINE if described else ())]
-    return [*TABLES, *(("simulated", name) for name in names)]
+    chosen: list[Key] = [("select",)] if described else []
+    return [*TABLES, *(("simulated", name) for name in names), *chosen]
 
 
 def simulation_keys(
@@ -106,6 +107,7 @@ def validation_keys(config: Config) -> list[Key]:
     return [
         *(("models",), ("workloads",), ("policies",), ("qos",), ("preset",), ("engine", "placement"), SEARCH),
         *(key for key in simulated if key[0] == "simulated"),
+        *(("simulated", "noise"), ("select",)),
     ]
 
 

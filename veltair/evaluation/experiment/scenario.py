@@ -1,8 +1,8 @@
 """What simulated and measured runs share: models and targets on a machine, a workload, and a policy."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -10,14 +10,22 @@ from veltair.compiler.frontend.model import Model
 from veltair.config import Config
 from veltair.evaluation.experiment.invariants import LeastWork
 from veltair.evaluation.metrics.capacity import Capacity, Status
-from veltair.evaluation.metrics.targets import SATISFACTION, fluid_bound, targets
+from veltair.evaluation.metrics.targets import (
+    SATISFACTION,
+    fluid_bound,
+    fluid_capacity,
+    targets,
+    work_optimal_core_s,
+)
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.costs.folder import Tables
+from veltair.machine.costs.table import CostTable
 from veltair.serving.engine.run_log import PolicySource
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.policies.presets import make_policy
 
 MakePolicy = Callable[[Context], Policy]
+TableClock = Literal["busy", "alone"]
 OptionsOf = Callable[[Context], Mapping[str, object]]
 
 
@@ -25,9 +33,10 @@ OptionsOf = Callable[[Context], Mapping[str, object]]
 class Scenario:
     """What is compared on one machine: the models with their targets there, its tables, and a workload.
 
-    `cost_model` is that of a described machine, which policies do not see; None where costs were measured.
-    `satisfaction` is the share of queries that must be on time. `simulator_validated` is whether simulated
-    runs of it may be labelled validated.
+    `cost_model` is that of a described machine, which policies do not see, and `busy_costs` its table at the
+    clock of all cores at work; None where costs were measured. Policies read the latter if `policies_read` is
+    `busy`, and the context's own table if it is `alone`. `satisfaction` is the share of queries that must be
+    on time. `simulator_validated` is whether simulated runs of it may be labelled validated.
     """
 
     context: Context
@@ -37,10 +46,26 @@ class Scenario:
     cost_model: MachineCostModel | None = None
     satisfaction: float = SATISFACTION
     simulator_validated: bool = False
+    busy_costs: CostTable | None = None
+    policies_read: TableClock = "alone"
     least_work: LeastWork = field(init=False, compare=False, repr=False)
+    fluid_work: LeastWork = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "least_work", LeastWork(self.context))
+        object.__setattr__(self, "fluid_work", LeastWork(self.context, self.busy_costs))
+
+    @property
+    def policy_context(self) -> Context:
+        """The context as policies see it. Raises LookupError for tables without times at that clock."""
+        if self.policies_read == "alone" or self.cost_model is None:
+            return self.context
+        if self.busy_costs is None:
+            raise LookupError(
+                f"the tables of {self.context.machine.name} have no times at the clock of all cores, as an "
+                "earlier program made them; rerun rule `derive`, or set `simulated.table_clock: alone`"
+            )
+        return replace(self.context, costs=self.busy_costs)
 
     @property
     def qos_s(self) -> dict[str, float]:
@@ -49,16 +74,20 @@ class Scenario:
 
     @property
     def fluid_qps(self) -> float:
-        """A bound that no policy passes: the rate at which on-time queries alone fill all cores."""
-        total = sum(self.weights.values())
-        work = dict(zip(self.targets["model"], self.targets["work_optimal_core_s"], strict=True))
+        """A bound that no policy passes: the rate at which on-time queries alone fill all cores.
+
+        Where the clock depends on how many cores are at work, work is counted at that of all of them.
+        """
+        total, costs = sum(self.weights.values()), self.context.costs
         shares = {name: weight / total for name, weight in self.weights.items()}
-        return fluid_bound(
-            {name: work[name] for name in shares},
-            shares,
-            self.context.machine.cores,
-            satisfaction=self.satisfaction,
-        )
+        work = {name: work_optimal_core_s(costs, name, self.qos_s[name], self.busy_costs) for name in shares}
+        return fluid_bound(work, shares, self.fluid_cores, satisfaction=self.satisfaction)
+
+    @property
+    def fluid_cores(self) -> float:
+        """The core-seconds that the machine gets done in a second, counted as the fluid bound does."""
+        machine = self.context.machine
+        return float(machine.cores) if self.busy_costs is None else fluid_capacity(machine)
 
     @property
     def sequential_qps(self) -> float:
@@ -91,9 +120,14 @@ def make_scenario(
     given = dict(zip(table["model"], table["qos_s"], strict=True))
     models = {model.name: Model(model.name, model.layers, given[model.name]) for model in asked}
     # Indexing a table anew takes seconds, so it is done only where some models are left out.
-    costs = tables.costs if models.keys() == set(tables.costs.models) else tables.costs.select(list(models))
+    costs, busy = (
+        known if known is None or models.keys() == set(known.models) else known.select(list(models))
+        for known in (tables.costs, tables.busy_costs)
+    )
+    assert costs is not None
     context = Context(models, costs, tables.machine)
-    return Scenario(context, table, workload, dict(weights), tables.cost_model, satisfaction)
+    shares = dict(weights)
+    return Scenario(context, table, workload, shares, tables.cost_model, satisfaction, busy_costs=busy)
 
 
 def scenario_of(config: Config, tables: Tables, workload: str) -> Scenario:

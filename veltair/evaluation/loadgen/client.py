@@ -242,11 +242,11 @@ class LoadGenProcess:
         self._check_stall()
 
     @property
-    def pid(self) -> int:
-        """Id of LoadGen's process, once started: to pin it to a core that serves no query."""
+    def pids(self) -> tuple[int, ...]:
+        """Id of LoadGen's process, once started: to pin it to a core that serves no query, or to watch it."""
         if self._process is None:
             raise RuntimeError("this LoadGenProcess was not started; call start first")
-        return self._process.pid
+        return (self._process.pid,)
 
     def complete(self, *sequences: int) -> None:
         """Tell LoadGen that these queries have ended, served or rejected: each exactly once.

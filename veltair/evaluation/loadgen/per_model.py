@@ -169,6 +169,11 @@ class LoadGenPerModel:
             )
         self._each(LoadGenProcess.go)
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Ids of all processes, once started."""
+        return tuple(pid for process in self._processes.values() for pid in process.pids)
+
     def complete(self, *query_ids: int) -> None:
         """Tell the tenants' LoadGens that these queries have ended: each exactly once.
 

@@ -64,18 +64,19 @@ def sample_blocks(tables: Tables, models: Mapping[str, LoadedModel], launch: Lau
             # As few and as many cores as were profiled: the engine looks every block up.
             for cores in sorted({tables.costs.cores[0], tables.costs.cores[-1]}):
                 starts = sample_starts(engine, context, cores)
-                rows += _rows(START, name, cores, starts.waits_s)
-                rows += _rows(FIRST_LAYER, name, cores, starts.longer_s)
+                rows += rows_of(START, name, cores, starts.waits_s)
+                rows += rows_of(FIRST_LAYER, name, cores, starts.longer_s)
             if machine.cores > 1:
-                rows += _rows(GRANT, name, machine.cores, sample_grants(engine, context))
+                rows += rows_of(GRANT, name, machine.cores, sample_grants(engine, context))
         if machine.cores > 1:
             for kind, samples in sample_resizes(model, context, launch).items():
-                rows += _rows(kind, name, machine.cores, samples)
-        rows += _rows(YIELD, name, machine.cores, sample_yields(model, context, launch))
+                rows += rows_of(kind, name, machine.cores, samples)
+        rows += rows_of(YIELD, name, machine.cores, sample_yields(model, context, launch))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _rows(kind: str, model: str, cores: int, samples: list[float]) -> list[Row]:
+def rows_of(kind: str, model: str, cores: int, samples: list[float]) -> list[Row]:
+    """Return samples of one kind as rows of `COLUMNS`."""
     return [(kind, model, cores, number, seconds) for number, seconds in enumerate(samples)]
 
 
@@ -83,7 +84,7 @@ def _rows(kind: str, model: str, cores: int, samples: list[float]) -> list[Row]:
 def _engine(model: LoadedModel, context: Context, launch: Launch) -> Iterator[NativeEngine]:
     """Within the context, an engine serves one model, which is asked for one sample only."""
     (name,) = context.models
-    samples = [(name, _right_answer(model, context))]
+    samples = [(name, right_answer(model, context))]
     site = Site(context, "spread", ObservedSlowdown(), NEVER_S)
     engine = NativeEngine(site, {name: model}, samples, launch)
     try:
@@ -93,7 +94,8 @@ def _engine(model: LoadedModel, context: Context, launch: Launch) -> Iterator[Na
         engine.stop()
 
 
-def _right_answer(model: LoadedModel, context: Context) -> Sample:
+def right_answer(model: LoadedModel, context: Context) -> Sample:
+    """Return an input and the output of the solo versions, run alone."""
     instance, values = model.instance(), random_samples(model.plan.inputs, seed=0)
     instance.set_inputs(values)
     with on_cores(context.machine.core_ids):

@@ -6,6 +6,7 @@ from typing import Protocol
 from veltair.evaluation.loadgen.client import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.loadgen.per_model import PerModelSummary
+from veltair.evaluation.measurement.engine_load import NOT_MEASURED, EngineLoad
 from veltair.evaluation.measurement.study import Measurement
 from veltair.serving.loop.query import QueryRecord
 from veltair.serving.loop.timeline import Timeline
@@ -23,6 +24,7 @@ class AnsweredRun:
     summary: LoadGenSummary | PerModelSummary
     zero_s: float
     wrong_answers: int
+    load: EngineLoad = NOT_MEASURED
     timeline: Timeline | None = None
     log: bytes = b""
 

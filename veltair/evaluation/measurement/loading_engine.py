@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.per_model import LoadGenPerModel
+from veltair.evaluation.measurement.engine_load import EngineLoad, ProcessClock, TimedDispatcher
 from veltair.evaluation.measurement.live_engine import AnsweredRun
 from veltair.evaluation.measurement.study import Measurement
 from veltair.machine.models.model_memory import ModelMemory
@@ -50,6 +51,7 @@ class LoadingEngine:
         if settings.timeline:
             named = study.scenario.context, settings.placement
             recorder = Recorder(engine, *named, cores_of=engine.cores_of, now_s=engine.now_s)
+        dispatcher = TimedDispatcher(study.make(study.scenario.context), study.scenario.context)
         per_model = settings.loadgen_per_model
         with LoadGenPerModel(run, study.scenario.qos_s) if per_model else LoadGenProcess(run) as loadgen:
             loadgen.start(
@@ -58,24 +60,25 @@ class LoadingEngine:
                 on_flush=engine.flush,
                 on_failure=engine.fail,
             )
-            for record in self._serve(study, recorder):
+            clock = ProcessClock(loadgen.pids)
+            for record in self._serve(dispatcher, recorder):
                 loadgen.complete(record.query.id)
                 records.append(record)
+            load = EngineLoad(dispatcher.decision_s, clock.cores())
             summary = loadgen.wait(END_TIMEOUT_S)
         timeline = None if recorder is None else recorder.timeline()
-        return AnsweredRun(tuple(records), summary, engine.zero_s, engine.wrong_answers, timeline)
+        return AnsweredRun(tuple(records), summary, engine.zero_s, engine.wrong_answers, load, timeline)
 
     def stop(self) -> None:
         """Stop the workers. Raises EngineError if one does not end."""
         self._engine.stop()
         self._memory.settle()  # the last run may have been cut off
 
-    def _serve(self, study: Measurement, recorder: Recorder | None) -> Iterator[QueryRecord]:
+    def _serve(self, dispatcher: Dispatcher, recorder: Recorder | None) -> Iterator[QueryRecord]:
         """Yield the records; a block is on the timeline from when it starts, with its model in memory."""
         backend: Backend = self._engine if recorder is None else recorder
         backend = OnDemand(backend, self._memory, self._models, self._engine.in_background)
-        context = study.scenario.context
-        for record in serve(Dispatcher(study.make(context), context), backend):
+        for record in serve(dispatcher, backend):
             if recorder is not None:
                 recorder.end(record)
             yield record

@@ -1,7 +1,9 @@
 """Runs of the engine whose loop is in C: LoadGen's socket is its own, and its log tells what happened."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from math import nan
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import Stamps
 from veltair.evaluation.loadgen.per_model import LoadGenPerModel
+from veltair.evaluation.measurement.engine_load import EngineLoad, ProcessClock
 from veltair.evaluation.measurement.live_engine import AnsweredRun
 from veltair.evaluation.measurement.study import Measurement
 from veltair.serving.engine.log_entries import Entry, EntryKind
@@ -56,10 +59,13 @@ class LoopInC:
             loadgen.launch()
             loadgen.await_ready()
             engine.listen(loadgen.hand_over(engine), loadgen.check)
+            clock = ProcessClock(loadgen.pids)
             loadgen.go()
             records = tuple(engine.serve())
-            summary = loadgen.wait_after(stamps_of(list(engine.entries()), engine.zero_s), END_TIMEOUT_S)
-        return AnsweredRun(records, summary, engine.zero_s, engine.wrong_answers)
+            entries = list(engine.entries())
+            load = EngineLoad(decision_s(entries), clock.cores())
+            summary = loadgen.wait_after(stamps_of(entries, engine.zero_s), END_TIMEOUT_S)
+        return AnsweredRun(records, summary, engine.zero_s, engine.wrong_answers, load)
 
     def _ask_each(self, study: Measurement, run: ServerRun) -> AnsweredRun:
         """Let a LoadGen of each model ask: this process hands their queries and the answers on."""
@@ -71,11 +77,13 @@ class LoopInC:
                 on_flush=engine.flush,
                 on_failure=engine.fail,
             )
+            clock = ProcessClock(loadgens.pids)
             for record in engine.serve():
                 loadgens.complete(record.query.id)
                 records.append(record)
+            load = EngineLoad(decision_s(engine.entries()), clock.cores())
             summary = loadgens.wait(END_TIMEOUT_S)
-        return AnsweredRun(tuple(records), summary, engine.zero_s, engine.wrong_answers)
+        return AnsweredRun(tuple(records), summary, engine.zero_s, engine.wrong_answers, load)
 
 
 def stamps_of(entries: Sequence[Entry], zero_s: float) -> Stamps:
@@ -88,6 +96,12 @@ def stamps_of(entries: Sequence[Entry], zero_s: float) -> Stamps:
         received_s=np.array([entry.time_s for entry in arrived]) + zero_s,
         completed_ns=_ns([entry.time_s for entry in ended], zero_s),
     )
+
+
+def decision_s(entries: Iterable[Entry]) -> float:
+    """Return the mean seconds from an event until it was decided what follows from it; NaN without one."""
+    seconds = [entry.seconds for entry in entries if entry.kind is EntryKind.DECIDED]
+    return fmean(seconds) if seconds else nan
 
 
 def _ns(times_s: Sequence[float], zero_s: float) -> NDArray[np.int64]:

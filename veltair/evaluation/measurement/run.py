@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from veltair.evaluation.loadgen.client import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.loadgen.per_model import PerModelSummary, verdict_rows
 from veltair.evaluation.measurement.core_use import CoreUse, core_times
+from veltair.evaluation.measurement.engine_load import NOT_MEASURED, EngineLoad
 from veltair.evaluation.measurement.live_engine import LiveEngine
 from veltair.evaluation.measurement.loading_engine import LoadingEngine
 from veltair.evaluation.measurement.loop_in_c import LoopInC
@@ -51,6 +52,7 @@ class MeasuredRun:
     summary: LoadGenSummary | PerModelSummary
     wrong_answers: int
     use: CoreUse
+    load: EngineLoad = NOT_MEASURED
 
     @property
     def quality(self) -> RunQuality:
@@ -149,7 +151,7 @@ def _measure_on(engine: LiveEngine, study: Measurement, qps: float, folder: Path
     if answered.log and study.settings.timeline and study.source is not None:
         write_run_log(folder / RUN_LOG, study.source, study.scenario.context, answered.log)
     by_issue = tuple(sorted(answered.records, key=lambda record: record.query.id))
-    return MeasuredRun(qps, joined, by_issue, begin_s, summary, answered.wrong_answers, use)
+    return MeasuredRun(*(qps, joined, by_issue, begin_s, summary, answered.wrong_answers, use, answered.load))
 
 
 def server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:
@@ -183,6 +185,7 @@ def run_rows(policy: str, runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
             "qps": run.qps,
             "queries": len(run.records),
             **run.quality.columns(),
+            **asdict(run.load),
         }
         for run in runs
     ]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from veltair.compiler.frontend.model import Model
 from veltair.machine.costs.table import CostTable
+from veltair.machine.topology.topology import Machine
 
 RELAX = 2.3  # 15 ms of ResNet-50 / its 6.6 ms alone on the 64 cores of Liu et al., ASPLOS 2022
 SATISFACTION = 0.95  # the share of queries that must be on time
@@ -43,7 +44,9 @@ def targets(models: Sequence[Model], costs: CostTable, relax: float = RELAX) -> 
     return pd.DataFrame(rows, columns=list(TARGET_COLUMNS))
 
 
-def work_optimal_core_s(costs: CostTable, model: str, qos_s: float) -> float:
+def work_optimal_core_s(
+    costs: CostTable, model: str, qos_s: float, counted: CostTable | None = None
+) -> float:
     """Return a lower bound on the core-seconds of one query that meets `qos_s` alone; inf if none can.
 
     It is W* = max over prices mu >= 0 of [sum over layers of min over versions and cores of (c + mu) T(c),
@@ -52,8 +55,11 @@ def work_optimal_core_s(costs: CostTable, model: str, qos_s: float) -> float:
     with one version for the whole model it would bound such a policy too tightly. The maximum is exact, not
     scanned: it is the linear relaxation, which trades time for work along each layer's lower convex hull,
     cheapest trade first.
+
+    `counted` is a table of the same cells that work is counted by, while time still passes by `costs`.
     """
-    plan = least_plan(costs.model(model).seconds[..., 0], costs.cores)
+    work_s = None if counted is None else counted.model(model).seconds[..., 0]
+    plan = least_plan(costs.model(model).seconds[..., 0], costs.cores, work_s)
     surplus_s = sum(plan.base_s.tolist()) - qos_s
     total: float = sum(plan.base_core_s.tolist())
     for saved_s, spent_core_s in zip(plan.saved_s.tolist(), plan.spent_core_s.tolist(), strict=True):
@@ -97,12 +103,15 @@ class LeastPlan:
         return least
 
 
-def least_plan(seconds: NDArray[np.float64], cores: Sequence[int]) -> LeastPlan:
+def least_plan(
+    seconds: NDArray[np.float64], cores: Sequence[int], work_s: NDArray[np.float64] | None = None
+) -> LeastPlan:
     """Return the plan of least work of a model whose layers take `seconds`.
 
-    `seconds` has shape (layers, versions, core counts), infinite where there is no such version.
+    `seconds` has shape (layers, versions, core counts), infinite where there is no such version; so have the
+    seconds that work is counted by, where these are others.
     """
-    work = seconds * np.asarray(cores, dtype=np.float64)
+    work = (seconds if work_s is None else work_s) * np.asarray(cores, dtype=np.float64)
     hulls = [_hull(times.ravel(), works.ravel()) for times, works in zip(seconds, work, strict=True)]
     saved = np.concatenate([-np.diff(times) for times, _ in hulls])
     spent = np.concatenate([np.diff(works) for _, works in hulls])
@@ -137,10 +146,20 @@ def _convex(first: tuple[float, float], middle: tuple[float, float], last: tuple
     return before < after
 
 
+def fluid_capacity(machine: Machine) -> float:
+    """Return the most work that a machine does in a second, in core-seconds at the clock of all its cores.
+
+    b cores at work do b x their clock, as a layer gains no more from a higher clock than that, and b at most
+    where their clock is lower, as moving data loses nothing. So this bounds what any policy gets done, with
+    work counted by the times that layers take at the clock of all cores.
+    """
+    return max(active * machine.clock(active) for active in range(1, machine.cores + 1))
+
+
 def fluid_bound(
     work: Mapping[str, float],
     shares: Mapping[str, float],
-    cores: int,
+    cores: float,
     *,
     satisfaction: float = SATISFACTION,
 ) -> float:

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.select.select import Selection
 from veltair.config import Config
 from veltair.config.study_keys import Simulated
-from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.costs.folder import Tables, derive, with_clock_of_all
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.described import described, is_described
 from veltair.machine.topology.topology import Machine
@@ -22,12 +24,18 @@ from veltair.serving.policies.presets import check_policy, preset_options
 
 # Halvings of the search for a budget share: to a millionth.
 HALVINGS = 20
+_VERSION = ["model", "layer", "version"]
+
+
+def selection_of(config: Config) -> Selection:
+    """Return how versions are chosen."""
+    return Selection(**config.select.model_dump())
 
 
 def changes_machine(simulated: Simulated) -> bool:
     """Return whether the tables of a described machine have to be derived anew."""
     unlike = (simulated.core_unit is not None, not simulated.clock, not simulated.links)
-    return any(unlike) or simulated.steepness != 1.0
+    return any(unlike) or (simulated.steepness, simulated.link_bandwidth) != (1.0, 1.0)
 
 
 def derive_assumed(host: Tables, machine: Machine, simulated: Simulated) -> Tables:
@@ -38,7 +46,8 @@ def derive_assumed(host: Tables, machine: Machine, simulated: Simulated) -> Tabl
     if simulated.core_unit is not None:
         machine = replace(machine, core_unit=simulated.core_unit)
     if not simulated.clock:
-        machine = replace(machine, clock_factors=((1, 1.0),))
+        machine = with_clock_of_all(machine)
+    machine = replace(machine, link_bytes_per_s=simulated.link_bandwidth * machine.link_bytes_per_s)
     if not simulated.links:
         machine = replace(machine, link_groups=len(machine.cache_groups), link_bytes_per_s=float("inf"))
     return derive(replace(host, tilings=_steepened(host, simulated.steepness)), machine)
@@ -51,6 +60,23 @@ def _steepened(host: Tables, steepness: float) -> Mapping[str, tuple[tuple[Tilin
         )
         for model, layers in host.tilings.items()
     }
+
+
+def with_assumed_noise(tables: Tables, simulated: Simulated) -> Tables:
+    """Return tables with the noise that is assumed of a described machine; measured ones as they are."""
+    if tables.cost_model is None:
+        return tables
+    return replace(tables, costs=tables.costs.with_noise(simulated.noise))
+
+
+def with_fewer_versions(tables: Tables, count: int) -> Tables:
+    """Return the tables of at most `count` versions a layer, whichever clock they are at."""
+    costs, busy = fewer_versions(tables.costs, count), tables.busy_costs
+    if busy is not None:
+        kept = pd.MultiIndex.from_frame(costs.repeats[_VERSION].drop_duplicates())
+        rows = busy.repeats[pd.MultiIndex.from_frame(busy.repeats[_VERSION]).isin(kept)]
+        busy = CostTable(rows, busy.machine)
+    return replace(tables, costs=costs, busy_costs=busy)
 
 
 def fewer_versions(costs: CostTable, count: int) -> CostTable:
@@ -71,7 +97,7 @@ def fewer_versions(costs: CostTable, count: int) -> CostTable:
         )
     }
     keys = zip(rows["model"], rows["layer"], rows["version"], strict=True)
-    return CostTable(rows[[key in kept for key in keys]], costs.machine)
+    return CostTable(rows[[key in kept for key in keys]], costs.machine, costs.kept)
 
 
 def _kept(versions: list[int], solo: int, count: int) -> list[int]:

@@ -1,7 +1,7 @@
 """The simulated study: for each policy the QPS at 95 % QoS, then its records at loads that all share."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import tee
 from math import ceil, isfinite
 from typing import Any
@@ -29,6 +29,8 @@ from veltair.evaluation.metrics.capacity import (
 from veltair.evaluation.metrics.capacity_table import reference_rate
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.machine.costs.block_costs import FREE, BlockCosts
+from veltair.machine.costs.table import CostTable
+from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.simulator.native_loop import serve_simulated
 from veltair.serving.simulator.noise import NoiseBatch, noise_batches
@@ -46,7 +48,7 @@ class SimulationSettings:
     Queries are still served for `drain_qos` x the longest latency target after the last arrival. `costs` and
     `placement` are those of `Simulator`. `contention` scales what co-runners add to a layer's time (0: the
     null model). `sensor_levels` is the standard deviation of the pressure that policies read, in steps
-    between the profiled levels.
+    between the profiled levels. `loadgen_cores` is how many cores LoadGen keeps busy beside the kernels.
     """
 
     queries: int
@@ -55,6 +57,7 @@ class SimulationSettings:
     placement: str = "spread"
     contention: float = 1.0
     sensor_levels: float = 0.0
+    loadgen_cores: float = 0.0
 
 
 def simulate(
@@ -65,11 +68,13 @@ def simulate(
     Each record is checked against what cannot be done (`invariants.py`) before it is handed on.
     """
     arrivals = scenario_arrivals(scenario, settings, qps, seed)
-    noise, same_noise = tee(noise_of(scenario, arrivals, seed))
+    noise, *same = tee(noise_of(scenario, arrivals, seed), 3)
     simulator = make_simulator(scenario, settings, arrivals, seed, noise=noise)
-    records = serve_simulated(make(scenario.context), scenario.context, simulator)
-    least_core_s = scenario.least_work.of_each(same_noise)
-    return arrivals, checked(records, arrivals, scenario.context, least_core_s), simulator
+    seen = scenario.policy_context
+    records = serve_simulated(make(seen), seen, simulator)
+    least_core_s = scenario.least_work.of_each(same[0])
+    fluid = scenario.fluid_work.of_each(same[1]), scenario.fluid_cores
+    return arrivals, checked(records, arrivals, scenario.context, least_core_s, fluid), simulator
 
 
 def scenario_arrivals(
@@ -99,11 +104,14 @@ def make_simulator(
 
     `noise` is that of `noise_of`, where the caller needs it too; `core` is the inner loop, `c` or `python`.
     """
-    levels = scenario.context.costs.levels
+    context = scenario.context
+    levels = context.costs.levels
     sigma = settings.sensor_levels * (levels[-1] / max(1, len(levels) - 1))
+    if settings.loadgen_cores:
+        context = replace(context, costs=beside_loadgen(context, settings.loadgen_cores))
     return Simulator(
         arrivals,
-        scenario.context,
+        context,
         noise_of(scenario, arrivals, seed) if noise is None else noise,
         drain_s=settings.drain_qos * max(scenario.qos_s.values()),
         costs=settings.costs,
@@ -113,6 +121,23 @@ def make_simulator(
         sensor_error=SensorError(sigma=sigma, seed=seed) if sigma else None,
         core=core,
     )
+
+
+def beside_loadgen(context: Context, loadgen_cores: float) -> CostTable:
+    """Return the times of layers on cores that LoadGen takes so many of away.
+
+    Its threads run on any core and go before kernels. A layer ends with the last of its cores, so a block on
+    c of C cores stands still while one of them is taken: for the share `loadgen_cores` x c / C of its time.
+    Raises ValueError if nothing would be left.
+    """
+    cores = context.machine.cores
+    taken = [loadgen_cores * count / cores for count in context.costs.cores]
+    if max(taken) >= 1:
+        raise ValueError(
+            f"LoadGen keeps {loadgen_cores:.3g} cores busy, which leaves a block on all {cores} no time; "
+            "measure at a lower rate, or give `simulated.loadgen_cores` below 1"
+        )
+    return context.costs.stretched([1 / (1 - share) for share in taken])
 
 
 def noise_of(scenario: Scenario, arrivals: Sequence[Query], seed: int) -> Iterator[NoiseBatch]:

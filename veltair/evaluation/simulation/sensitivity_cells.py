@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from veltair.config import Config, ConfigError
+from veltair.config.study_keys import MEASURED, Variation
 from veltair.config.vary import assume, is_baseline
 from veltair.evaluation.experiment.layout import BASELINE, Layout
+from veltair.machine.costs.block_costs import recorded_block_costs
 
 # Between an assumption and a workload other than the study's; no name may hold it.
 AT = "@"
@@ -84,11 +86,19 @@ def _columns(config: Config, cell: Cell) -> dict[str, Any]:
         "assumption": variation.title,
         "unit": variation.unit,
         "kind": "number" if variation.is_numeric else "category",
-        "value": float(str(value)) if variation.is_numeric else float(index),
+        "value": _number(variation, value) if variation.is_numeric else float(index),
         "label": variation.labels[index] if variation.labels else str(value),
         "is_default": is_baseline(config, cell.assumption, index),
         "plausible": variation.plausible is None or value in variation.plausible,
     }
+
+
+def _number(variation: Variation, value: object) -> float:
+    """Return where a value is on its axis: a cost of blocks that was measured, at what was recorded of it."""
+    if value != MEASURED:
+        return float(str(value))
+    name = variation.key.rpartition(".")[2].removesuffix("_cost_us")
+    return 1e6 * float(getattr(recorded_block_costs(), f"{name}_s"))
 
 
 def at_workload(config: Config, folder: str) -> tuple[str, Config]:

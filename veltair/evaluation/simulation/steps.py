@@ -17,7 +17,9 @@ from veltair.evaluation.simulation.assumptions import (
     assumed_options,
     changes_machine,
     derive_assumed,
-    fewer_versions,
+    selection_of,
+    with_assumed_noise,
+    with_fewer_versions,
 )
 from veltair.evaluation.simulation.run import (
     SimulationSettings,
@@ -27,10 +29,14 @@ from veltair.evaluation.simulation.run import (
     policy_records,
 )
 from veltair.evaluation.simulation.validated import simulated_scenario
-from veltair.machine.costs.block_costs import BlockCosts
-from veltair.machine.costs.folder import Tables, read_tables, table_files
+from veltair.machine.costs.block_costs import RECORDED, BlockCosts, recorded_block_costs
+from veltair.machine.costs.described_versions import own_versions
+from veltair.machine.costs.folder import BLOCKS, Tables, read_tables, table_files
 from veltair.machine.topology.described import described
 from veltair.provenance import write_parquet
+
+# Of the keys `simulated.*_cost_us`.
+BLOCK_COSTS = ("start", "resize", "grant", "join", "yield")
 
 
 def simulated_policy_maker(config: Config, policy: str) -> MakePolicy:
@@ -41,38 +47,45 @@ def simulated_policy_maker(config: Config, policy: str) -> MakePolicy:
 def simulation_settings(config: Config, tables: Tables | None = None) -> SimulationSettings:
     """Return how one rate is simulated on the machine of some tables.
 
-    Costs of blocks that are to be the measured ones are the keys' defaults where the tables have none.
+    Costs of blocks that are to be the measured ones are those of the machine of the tables, and where nobody
+    measured them, as on described machines, those recorded of the engine whose loop is in C.
     """
-    simulated = config.simulated
+    simulated, is_measured = config.simulated, tables is not None and tables.cost_model is None
+    costs = _charged_costs(simulated, None if tables is None else tables.block_costs)
+    if is_measured:
+        costs = replace(costs, decision_s=1e-6 * _given(simulated.decision_us))
     return SimulationSettings(
         queries=simulated.queries,
         drain_qos=simulated.drain_qos,
-        costs=_charged_costs(simulated, None if tables is None else tables.block_costs),
+        costs=costs,
         placement=simulated.placement,
         contention=simulated.contention,
         sensor_levels=simulated.proxy_error,
+        loadgen_cores=_given(simulated.loadgen_cores) if is_measured else 0.0,
     )
 
 
 def _charged_costs(simulated: Simulated, measured: BlockCosts | None) -> BlockCosts:
     """Return what the simulator charges for blocks; `measured` is what the tables have of that."""
-    starts_s = measured.starts_s if measured is not None and simulated.start_cost_us == MEASURED else {}
-    return BlockCosts(
-        start_s=_cost_s(simulated, "start", measured),
-        resize_s=_cost_s(simulated, "resize", measured),
-        grant_s=_cost_s(simulated, "grant", measured),
-        join_s=_cost_s(simulated, "join", measured),
-        yield_s=_cost_s(simulated, "yield", measured),
-        starts_s=starts_s,
-    )
+    given_us = {name: getattr(simulated, f"{name}_cost_us") for name in BLOCK_COSTS}
+    given_s = {f"{name}_s": 1e-6 * value for name, value in given_us.items() if value != MEASURED}
+    if len(given_s) == len(BLOCK_COSTS):
+        return BlockCosts(**given_s)
+    known = recorded_block_costs() if measured is None else measured
+    values = {f"{name}_s": getattr(known, f"{name}_s") for name in BLOCK_COSTS}
+    starts_s = {} if "start_s" in given_s else known.starts_s
+    return BlockCosts(**values | given_s, starts_s=starts_s)
 
 
-def _cost_s(simulated: Simulated, name: str, measured: BlockCosts | None) -> float:
-    key = f"{name}_cost_us"
-    given_us = getattr(simulated, key)
-    if given_us == MEASURED and measured is not None:
-        return float(getattr(measured, f"{name}_s"))
-    return float(Simulated.model_fields[key].default if given_us == MEASURED else given_us) * 1e-6
+def charged_files(folder: Path) -> list[Path]:
+    """Return the files that what the simulator charges comes from: tables, and what blocks cost."""
+    files = table_files(folder)
+    return files if folder / BLOCKS in files else [*files, RECORDED]
+
+
+def _given(value: str | float) -> float:
+    """Return what the configuration gives; of what is measured with each run, nothing."""
+    return 0.0 if value == MEASURED else float(value)
 
 
 def simulated_search(config: Config) -> CapacitySearch:
@@ -88,11 +101,11 @@ def read_assumed(config: Config, folder: Path) -> Tables:
     """
     tables, simulated = read_tables(folder), config.simulated
     if tables.cost_model is not None and changes_machine(simulated):
-        host = read_tables(Layout(config).tables(HOST))
-        tables = derive_assumed(host, described(tables.machine.name), simulated)
-    if simulated.versions is None:
-        return tables
-    return replace(tables, costs=fewer_versions(tables.costs, simulated.versions))
+        machine = described(tables.machine.name)
+        host = own_versions(read_tables(Layout(config).tables(HOST)), machine, selection_of(config))
+        tables = derive_assumed(host, machine, simulated)
+    tables = with_assumed_noise(tables, simulated)
+    return tables if simulated.versions is None else with_fewer_versions(tables, simulated.versions)
 
 
 def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, output: Path) -> None:
@@ -110,7 +123,7 @@ def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, 
             f"{scenario.context.machine.name}, {workload}, {policy}, seed {seed}: {pooled.describe()}",
             flush=True,
         )
-    write_csv(output, pd.DataFrame(rows), provenance_of(config, table_files(tables)))
+    write_csv(output, pd.DataFrame(rows), provenance_of(config, charged_files(tables)))
 
 
 def simulate_loads(

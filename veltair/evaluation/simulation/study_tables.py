@@ -129,8 +129,9 @@ def conflict_table(
     for policy, make in makers.items():
         arrivals = scenario_arrivals(scenario, settings, qps, seed)
         simulator = make_simulator(scenario, settings, arrivals, seed)
-        recorder = Recorder(simulator, scenario.context, settings.placement, limit=ALL_BLOCKS)
-        for _ in serve_recorded(Dispatcher(make(scenario.context), scenario.context), recorder):
+        seen = scenario.policy_context
+        recorder = Recorder(simulator, seen, settings.placement, limit=ALL_BLOCKS)
+        for _ in serve_recorded(Dispatcher(make(seen), seen), recorder):
             pass
         table = binned(recorder.timeline().spans, arrivals[-1].arrival_s, bins)
         run = {

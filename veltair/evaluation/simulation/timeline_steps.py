@@ -3,16 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from veltair.compiler.select.select import Selection
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import CAPACITY, HOST, Layout
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.figures.timeline_files import busy_window, write_timeline
 from veltair.evaluation.metrics.records import Run
+from veltair.evaluation.simulation.assumptions import selection_of, with_assumed_noise
 from veltair.evaluation.simulation.run import SimulationSettings, simulate
 from veltair.evaluation.simulation.steps import simulated_policy_maker, simulation_settings
 from veltair.evaluation.simulation.validated import simulated_scenario
-from veltair.machine.costs.folder import COSTS, Tables, derive, read_tables
+from veltair.machine.costs.described_versions import derive_described
+from veltair.machine.costs.folder import COSTS, Tables, read_tables
 from veltair.machine.topology.described import described
 from veltair.provenance import collect
 from veltair.serving.loop.dispatcher import Dispatcher
@@ -51,7 +54,8 @@ def draw_timeline(config: Config, request: TimelineRequest, folder: Path) -> lis
     for name, known in ((request.policy, config.policies), (workload, config.workloads)):
         if name not in known:
             raise LookupError(f"the configuration has no {name!r}; choose from {', '.join(known)}")
-    tables, source = find_tables(Layout(config), machine)
+    tables, source = find_tables(Layout(config), machine, selection_of(config))
+    tables = with_assumed_noise(tables, config.simulated)
     settings = simulation_settings(config, tables)
     scenario = simulated_scenario(config, tables, workload, settings)
     qps = request.qps or _known_rate(config, scenario, (machine, workload, request.policy), seed)
@@ -82,13 +86,14 @@ def record_simulation(
 ) -> Timeline:
     """Return the timeline of one simulated run; core ids are assigned by the placement."""
     _, _, simulator = simulate(scenario, make, settings, qps, seed)
-    recorder = Recorder(simulator, scenario.context, placement, limit=limit)
-    for _ in serve_recorded(Dispatcher(make(scenario.context), scenario.context), recorder):
+    seen = scenario.policy_context
+    recorder = Recorder(simulator, seen, placement, limit=limit)
+    for _ in serve_recorded(Dispatcher(make(seen), seen), recorder):
         pass
     return recorder.timeline()
 
 
-def find_tables(layout: Layout, machine: str) -> tuple[Tables, Path]:
+def find_tables(layout: Layout, machine: str, selection: Selection) -> tuple[Tables, Path]:
     """Return a machine's cost tables and the file that they come from.
 
     Those of a described machine are derived here where no run wrote them yet. Raises LookupError if there are
@@ -98,7 +103,7 @@ def find_tables(layout: Layout, machine: str) -> tuple[Tables, Path]:
     if machine == HOST or (folder / COSTS).exists():
         return read_tables(folder), folder / COSTS
     source = layout.tables(HOST)
-    return derive(read_tables(source), described(machine)), source / COSTS
+    return derive_described(read_tables(source), described(machine), selection), source / COSTS
 
 
 def _known_rate(config: Config, scenario: Scenario, run: tuple[str, str, str], seed: int) -> float:

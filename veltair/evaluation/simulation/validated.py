@@ -85,7 +85,8 @@ def simulated_scenario(
 ) -> Scenario:
     """Return a workload on the machine of some tables, and whether simulated runs of it are validated."""
     validated = not unvalidated_because(tables, settings)
-    return replace(scenario_of(config, tables, workload), simulator_validated=validated)
+    scenario = scenario_of(config, tables, workload)
+    return replace(scenario, simulator_validated=validated, policies_read=config.simulated.table_clock)
 
 
 def _kind(machine: Machine) -> dict[str, Any]:

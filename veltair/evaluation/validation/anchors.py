@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from veltair.evaluation.experiment.scenario import MakePolicy, make_scenario
+from veltair.evaluation.experiment.scenario import MakePolicy, TableClock, make_scenario
 from veltair.evaluation.metrics.capacity import CapacitySearch
 from veltair.evaluation.simulation.run import SimulationSettings, find_pooled_capacity
 from veltair.evaluation.validation.co_run_errors import predicted_slowdowns
@@ -40,7 +40,10 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class AnchorStudy:
-    """How the third anchor is searched. `make` is the policy's, None where the configuration has none."""
+    """How the third anchor is searched. `make` is the policy's, None where the configuration has none.
+
+    `policies_read` is as of `Scenario`.
+    """
 
     make: MakePolicy | None
     settings: SimulationSettings
@@ -48,6 +51,7 @@ class AnchorStudy:
     relax: float
     resolution: float
     seeds: tuple[int, ...]
+    policies_read: TableClock = "busy"
 
 
 def anchors(tables: Tables, study: AnchorStudy, shipped: Tables | None = None) -> list[Anchor]:
@@ -109,7 +113,8 @@ def layer_wise(tables: Tables, study: AnchorStudy) -> Anchor:
 
 
 def _qps(tables: Tables, make: MakePolicy, study: AnchorStudy) -> float:
-    scenario = make_scenario(tables, {RESNET: study.qos_s}, study.relax, RESNET, {RESNET: 1}, STRICT)
+    given = make_scenario(tables, {RESNET: study.qos_s}, study.relax, RESNET, {RESNET: 1}, STRICT)
+    scenario = replace(given, policies_read=study.policies_read)
     search = CapacitySearch(study.resolution, target=STRICT)
     found = [find_pooled_capacity(scenario, make, study.settings, search, seed).qps for seed in study.seeds]
     return mean(found)

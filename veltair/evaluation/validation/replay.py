@@ -38,7 +38,8 @@ def replayed(
     _check_site(recorded, scenario)
     arrivals = replay(to_records(recorded))
     simulator = make_simulator(scenario, settings, arrivals, seed)
-    records = serve_simulated(make(scenario.context), scenario.context, simulator)
+    seen = scenario.policy_context
+    records = serve_simulated(make(seen), seen, simulator)
     first = recorded.iloc[0]
     run = Run(
         "simulator",

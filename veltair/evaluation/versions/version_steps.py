@@ -12,7 +12,6 @@ from veltair.compiler.select.shipped import AVX2, SHIPPED, serve
 from veltair.compiler.select.store import FILES, StoreError, choose, read_info
 from veltair.evaluation.figures.save import save
 from veltair.evaluation.figures.version_plots import saturation_figure, scatter_figure, sets_figure
-from veltair.evaluation.versions.predicted_costs import modelled_costs
 from veltair.evaluation.versions.version_study import (
     CostedMachine,
     measured_saturation,
@@ -20,6 +19,7 @@ from veltair.evaluation.versions.version_study import (
     scatter,
     version_sets,
 )
+from veltair.machine.costs.candidate_costs import modelled_costs
 from veltair.machine.costs.folder import read_tables
 from veltair.machine.topology.described import described
 from veltair.provenance import write_atomically

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from math import isfinite
+from pathlib import Path
 from statistics import mean
 
 import pandas as pd
+
+from veltair.data import shipped
 
 # Kinds of samples; `first_layer` is what the first layer of a block takes longer than within one.
 START, FIRST_LAYER, GRANT, SHRINK, GROW, YIELD = "start", "first_layer", "grant", "shrink", "grow", "yield"
@@ -22,6 +26,9 @@ class BlockCosts:
     for it. `grant_s` is from the event that a decision follows to a running block's knowing of its new cores,
     `resize_s` what their adoption adds to the next layer, `join_s` what it adds on top if cores join. Of a
     yield a block knows after `grant_s`, too; `yield_s` is how much longer than its layer it holds its cores.
+
+    `decision_s` is how long a decision about an event takes, during which the next one waits: what follows
+    from it begins after that.
     """
 
     start_s: float = 0.0
@@ -30,10 +37,12 @@ class BlockCosts:
     join_s: float = 0.0
     yield_s: float = 0.0
     starts_s: Mapping[str, float] = field(default_factory=dict)
+    decision_s: float = 0.0
 
     def __post_init__(self) -> None:
         costs = {
-            name: getattr(self, name) for name in ("start_s", "resize_s", "grant_s", "join_s", "yield_s")
+            name: getattr(self, name)
+            for name in ("start_s", "resize_s", "grant_s", "join_s", "yield_s", "decision_s")
         }
         costs |= {f"starts_s of {model}": start_s for model, start_s in self.starts_s.items()}
         for name, value in costs.items():
@@ -47,6 +56,24 @@ class BlockCosts:
 
 FREE = BlockCosts()
 """A block costs nothing but its kernels."""
+
+# Of the engine whose loop is in C, on the machine that its provenance names: rule `native_block_costs`.
+RECORDED = shipped("engine") / "block_costs.parquet"
+
+
+@cache
+def recorded_block_costs(path: Path = RECORDED) -> BlockCosts:
+    """Return what blocks were measured to cost where nobody measured them: of described machines.
+
+    Raises LookupError if there is no such record.
+    """
+    try:
+        return block_costs(pd.read_parquet(path))
+    except OSError as error:
+        raise LookupError(
+            f"what blocks cost was not recorded in {path} ({error}); run rule `native_block_costs` and copy "
+            "its result there, or give numbers for `simulated.*_cost_us`"
+        ) from error
 
 
 def block_costs(samples: pd.DataFrame) -> BlockCosts:

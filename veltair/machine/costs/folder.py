@@ -2,7 +2,8 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from veltair.machine.costs.cost_model import (
     predicted_seconds,
 )
 from veltair.machine.costs.cost_model_fit import ScaledLayer, compute_seconds, fit_cost_model
-from veltair.machine.costs.table import CostTable
+from veltair.machine.costs.disturbance import AWAY
+from veltair.machine.costs.table import NO_REPEAT, CostTable
 from veltair.machine.topology.described import format_machine, read_machine
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import Provenance, write_atomically, write_parquet
@@ -30,6 +32,7 @@ LAYERS = "layers.parquet"
 VERSIONS = "versions.parquet"
 MACHINE = "machine.yaml"
 BLOCKS = "block_costs.parquet"
+BUSY = "busy_costs.parquet"
 # Levels of a derived table; the formula is smooth in between.
 DERIVED_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -42,8 +45,9 @@ Tilings = Mapping[str, tuple[tuple[Tiling, ...], ...]]
 class Tables:
     """The layers and the tilings of their versions, by model, and what they cost on a machine.
 
-    `cost_model` is the formula behind modelled costs; None where they were measured. `block_samples` are
-    those of `block_costs.py`; None where blocks were not measured.
+    `cost_model` is the formula behind modelled costs, and `busy_costs` are these at the clock of all cores at
+    work, whoever is; None where they were measured. `block_samples` are those of `block_costs.py`; None where
+    blocks were not measured.
     """
 
     machine: Machine
@@ -52,6 +56,7 @@ class Tables:
     costs: CostTable
     cost_model: MachineCostModel | None = None
     block_samples: pd.DataFrame | None = None
+    busy_costs: CostTable | None = None
 
     @property
     def block_costs(self) -> BlockCosts | None:
@@ -61,7 +66,8 @@ class Tables:
 
 def table_files(folder: Path) -> list[Path]:
     """Return the files of a folder of tables that results depend on."""
-    return [folder / COSTS, *(path for path in (folder / BLOCKS,) if path.exists())]
+    others = (folder / name for name in (BLOCKS, BUSY))
+    return [folder / COSTS, *(path for path in others if path.exists())]
 
 
 def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
@@ -91,6 +97,8 @@ def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
     )
     if tables.block_samples is not None:
         write_parquet(folder / BLOCKS, tables.block_samples, provenance)
+    if tables.busy_costs is not None:
+        write_parquet(folder / BUSY, tables.busy_costs.repeats, provenance)
     write_parquet(folder / COSTS, tables.costs.repeats, provenance)
 
 
@@ -101,7 +109,9 @@ def read_tables(folder: Path) -> Tables:
         layers = pd.read_parquet(folder / LAYERS)
         versions = pd.read_parquet(folder / VERSIONS)
         repeats = pd.read_parquet(folder / COSTS)
-        blocks = pd.read_parquet(folder / BLOCKS) if (folder / BLOCKS).exists() else None
+        blocks, busy = (
+            pd.read_parquet(folder / name) if (folder / name).exists() else None for name in (BLOCKS, BUSY)
+        )
     except (OSError, ValueError, KeyError) as error:
         raise LookupError(
             f"the cost tables in {folder} cannot be read: {error}; rerun rule `profile`"
@@ -112,16 +122,12 @@ def read_tables(folder: Path) -> Tables:
     }
     return Tables(
         machine,
-        {
-            str(model): tuple(
-                Layer(row["name"], row["structure"], row["macs"]) for row in rows.to_dict("records")
-            )
-            for model, rows in layers.groupby("model", sort=False)
-        },
+        _read_layers(layers),
         tilings,
         CostTable(repeats, machine.name),
         _read_cost_model(versions, tilings),
         blocks,
+        None if busy is None else CostTable(busy, machine.name),
     )
 
 
@@ -155,8 +161,9 @@ def derive(host: Tables, machine: Machine) -> Tables:
     of its modelled memory time there, x (peak of a core there / peak of a core here, at the width of vectors
     that was run there). The exponent that combines both is fitted on the times measured on several cores. A
     block of c of C cores at pressure p gets the share max(1 - p, c / C) of the L3 and of the DRAM bandwidth,
-    and c + p (C - c) cores are at work. Repeats spread as they did there. Nothing measured on such a machine
-    stands behind this: it is unvalidated.
+    and c + p (C - c) cores are at work; in `busy_costs` all are, at any pressure. Repeats spread as they did
+    there, and are kept on the fewest cores at level 0. Nothing measured on such a machine stands behind this:
+    it is unvalidated.
 
     Raises LookupError for tables without times on one core.
     """
@@ -165,17 +172,20 @@ def derive(host: Tables, machine: Machine) -> Tables:
     cost_model = machine_cost_model(host, measured, exponent, peak_ratio(host.machine, machine))
     alone = _alone(host)
     alone = alone[alone["cores"] == 1]
-    spread = alone["seconds"] / alone.groupby(_VERSION)["seconds"].transform("median")
-    keys = [key for key, _ in _versions(cost_model)]
-    rows = pd.MultiIndex.from_tuples(keys).get_indexer(pd.MultiIndex.from_frame(alone[_VERSION]))
-    parts = [
-        _derived_part(alone, rows, spread.to_numpy(), cost_model, machine, cores, level)
-        for cores in machine.core_counts
-        for level in DERIVED_LEVELS
-        if level == 0 or cores < machine.cores
-    ]
-    costs = CostTable(pd.concat(parts, ignore_index=True), machine.name)
-    return Tables(machine, host.layers, host.tilings, costs, cost_model)
+    once = alone.drop_duplicates(_VERSION).assign(repeat=NO_REPEAT, **{AWAY: nan})
+    costs, busy_costs = (
+        CostTable(pd.concat(parts, ignore_index=True), machine.name)
+        for parts in (
+            [_derived_repeats(alone, cost_model, machine), *_derived_parts(once, cost_model, machine)[1:]],
+            _derived_parts(once, cost_model, with_clock_of_all(machine)),
+        )
+    )
+    return Tables(machine, host.layers, host.tilings, costs, cost_model, busy_costs=busy_costs)
+
+
+def with_clock_of_all(machine: Machine) -> Machine:
+    """Return the machine as if its cores had the clock of all at work, whoever is."""
+    return replace(machine, clock_factors=((1, 1.0),))
 
 
 def peak_ratio(host: Machine, machine: Machine) -> float:
@@ -251,19 +261,43 @@ def _median_alone(tables: Tables) -> pd.DataFrame:
     return _alone(tables).groupby([*_VERSION, "cores"], sort=False)["seconds"].median().reset_index()
 
 
+def _derived_parts(once: pd.DataFrame, cost_model: MachineCostModel, machine: Machine) -> list[pd.DataFrame]:
+    """Return the rows of all core counts and levels, fewest and lowest first; `once` has a row a version."""
+    rows = _indices(once, cost_model)
+    return [
+        _derived_part(once, rows, cost_model, machine, cores, level)
+        for cores in machine.core_counts
+        for level in DERIVED_LEVELS
+        if level == 0 or cores < machine.cores
+    ]
+
+
+def _derived_repeats(alone: pd.DataFrame, cost_model: MachineCostModel, machine: Machine) -> pd.DataFrame:
+    """Return the repeats, spread as they were around their median, on the fewest cores and alone.
+
+    They would spread alike in all cells, so the first one alone holds them.
+    """
+    spread = alone["seconds"] / alone.groupby(_VERSION)["seconds"].transform("median")
+    least = machine.core_counts[0]
+    modelled = _derived_part(alone, _indices(alone, cost_model), cost_model, machine, least, 0.0)
+    return modelled.assign(seconds=modelled["seconds"] * spread)
+
+
+def _indices(rows: pd.DataFrame, cost_model: MachineCostModel) -> NDArray[np.intp]:
+    """Return which of the cost model's versions each row is of."""
+    keys = [key for key, _ in _versions(cost_model)]
+    return pd.MultiIndex.from_tuples(keys).get_indexer(pd.MultiIndex.from_frame(rows[_VERSION]))
+
+
 def _derived_part(
     alone: pd.DataFrame,
     rows: NDArray[np.intp],
-    spread: NDArray[np.float64],
     cost_model: MachineCostModel,
     machine: Machine,
     cores: int,
     level: float,
 ) -> pd.DataFrame:
-    """Return the rows of a core count and a level.
-
-    `rows` are the indices of the repeats' versions in the cost model, `spread` is the repeats ÷ their median.
-    """
+    """Return the rows of a core count and a level; `rows` are as of `_indices`."""
     share = max(1.0 - level, cores / machine.cores)
     l3_bytes, bytes_per_s = block_l3_bytes(machine, cores, share), block_bytes_per_s(machine, cores, share)
     active = round(cores + level * (machine.cores - cores))
@@ -275,7 +309,7 @@ def _derived_part(
     return alone.assign(
         cores=cores,
         level=level,
-        seconds=np.array(seconds)[rows] * spread,
+        seconds=np.array(seconds)[rows],
         traffic_bytes=np.array(traffic)[rows],
     )
 
@@ -286,6 +320,15 @@ def _versions(cost_model: MachineCostModel) -> Iterator[tuple[tuple[str, int, in
         for layer, versions in enumerate(layers):
             for version, one in enumerate(versions):
                 yield (model, layer, version), one
+
+
+def _read_layers(rows: pd.DataFrame) -> Mapping[str, tuple[Layer, ...]]:
+    return {
+        str(model): tuple(
+            Layer(row["name"], row["structure"], row["macs"]) for row in group.to_dict("records")
+        )
+        for model, group in rows.groupby("model", sort=False)
+    }
 
 
 def _read_tilings(rows: pd.DataFrame) -> tuple[Tiling, ...]:

@@ -1,24 +1,19 @@
 """Cost tables: how long each version of each layer takes, by cores and pressure level."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-COLUMNS = (
-    "model",
-    "layer",
-    "version",
-    "cores",
-    "level",
-    "repeat",
-    "seconds",
-    "traffic_bytes",
-    "footprint_bytes",
-)
+from veltair.machine.costs.disturbance import KeptRepeats, away_shares, noise_factors
+
+KEY = ("model", "layer", "version", "cores", "level", "repeat")
+COLUMNS = (*KEY, "seconds", "traffic_bytes", "footprint_bytes")
+NO_REPEAT = -1  # in `repeat`, of a row that is a modelled time: it is its cell's, and no noise
 
 
 @dataclass(frozen=True)
@@ -26,9 +21,9 @@ class ModelCosts:
     """The costs of one model.
 
     `seconds` and `traffic_bytes` have shape (layers, versions, core counts, levels): the median over
-    repeats; a version that a layer does not have is infinite. `noise` holds each repeat divided by its
-    cell's median, flat: the spread of service times around the table. `footprint_bytes` has shape
-    (layers, versions). `solo` has shape (layers,): the version that is fastest alone, over all core counts.
+    repeats; a version that a layer does not have is infinite. `noise` holds repeats divided by their cell's
+    median, flat: the spread of service times around the table. `footprint_bytes` has shape (layers,
+    versions). `solo` has shape (layers,): the version that is fastest alone, over all core counts.
     """
 
     seconds: NDArray[np.float64]
@@ -42,15 +37,15 @@ class CostTable:
     """Seconds and traffic by layer, version, cores and pressure level, made from a table of repeats.
 
     `cores` are the profiled core counts and `levels` the profiled pressures, both ascending, levels[0] = 0.
-    `machine` names the machine the table belongs to.
+    `machine` names the machine the table belongs to. `kept` says which repeats count as noise.
     """
 
-    def __init__(self, repeats: pd.DataFrame, machine: str) -> None:
-        """Index the repeats: one row each, with the columns of `COLUMNS`.
+    def __init__(self, repeats: pd.DataFrame, machine: str, kept: KeptRepeats = "all") -> None:
+        """Index the repeats: one row each, with the columns of `COLUMNS`, and `AWAY` where it was noted.
 
         A row at level 0 is required wherever a version was profiled. A missing higher level reads as the
         nearest lower one (a block on all cores has no co-runner). Raises ValueError on missing columns, on
-        non-positive or NaN seconds, or on a hole at level 0.
+        non-positive or NaN seconds, a bad `AWAY`, or on a hole at level 0.
         """
         missing = [column for column in COLUMNS if column not in repeats.columns]
         if missing:
@@ -66,11 +61,14 @@ class CostTable:
             )
         self.machine = machine
         self.repeats = repeats
+        self.kept = kept
         self.cores: tuple[int, ...] = tuple(int(c) for c in sorted(repeats["cores"].unique()))
         self.levels: tuple[float, ...] = tuple(float(p) for p in sorted(repeats["level"].unique()))
         if self.levels[0] != 0.0:
             raise ValueError(f"cost table of {machine}: no level 0; profile each version alone first")
         self._core_index = {cores: index for index, cores in enumerate(self.cores)}
+        self._factors: dict[str, NDArray[np.float64]] = {}
+        self._away: dict[str, NDArray[np.float64]] = {}
         self._models = {
             str(name): self._index_model(str(name), rows)
             for name, rows in repeats.groupby("model", sort=False)
@@ -98,7 +96,11 @@ class CostTable:
                 f"cost table of {self.machine}: version {version} of layer {layer} of {name} on "
                 f"{self.cores[position]} cores has no row at level 0; rerun rule `profile`"
             )
-        noise = (rows["seconds"] / cell.map(medians["seconds"])).to_numpy(dtype=np.float64)
+        repeated = (rows["repeat"] != NO_REPEAT).to_numpy()
+        factors = (rows["seconds"] / cell.map(medians["seconds"])).to_numpy(dtype=np.float64)
+        # Where all is modelled and nothing repeated, there is no noise.
+        self._factors[name] = factors[repeated] if repeated.any() else np.ones(1)
+        self._away[name] = away_shares(rows)[repeated] if repeated.any() else np.zeros(1)
         for level in range(1, shape[3]):
             for values in (seconds, traffic):
                 hole = np.isnan(values[..., level])
@@ -114,7 +116,10 @@ class CostTable:
                 f"cost table of {self.machine}: layer {hole_at} of {name} has no row at level 0; "
                 "rerun rule `profile`"
             )
-        return ModelCosts(seconds, traffic, footprint, noise, alone.argmin(axis=1))
+        return ModelCosts(seconds, traffic, footprint, self._noise(name), alone.argmin(axis=1))
+
+    def _noise(self, name: str) -> NDArray[np.float64]:
+        return noise_factors(self._factors[name], self._away[name], self.kept)
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -150,8 +155,28 @@ class CostTable:
         """Return the least time of a query alone: the solo versions on the core count that suits best."""
         return float(self.solo_seconds(name).sum(axis=0).min())
 
+    def with_noise(self, kept: KeptRepeats) -> "CostTable":
+        """Return the same table with other repeats as noise."""
+        table = copy(self)
+        table.kept = kept
+        table._models = {
+            name: replace(costs, noise=table._noise(name)) for name, costs in self._models.items()
+        }
+        return table
+
+    def stretched(self, factors: Sequence[float]) -> "CostTable":
+        """Return the table with all times on each of the core counts multiplied by its factor."""
+        table, by_cores = copy(self), np.asarray(factors, dtype=np.float64)
+        column = by_cores[np.searchsorted(self.cores, self.repeats["cores"].to_numpy())]
+        table.repeats = self.repeats.assign(seconds=self.repeats["seconds"] * column)
+        table._models = {
+            name: replace(costs, seconds=costs.seconds * by_cores[:, None])
+            for name, costs in self._models.items()
+        }
+        return table
+
     def select(self, models: Sequence[str]) -> "CostTable":
         """Return the table of some of the models only."""
         for name in models:
             self.model(name)
-        return CostTable(self.repeats[self.repeats["model"].isin(models)], self.machine)
+        return CostTable(self.repeats[self.repeats["model"].isin(models)], self.machine, self.kept)

@@ -5,16 +5,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from veltair.compiler.build.build import VersionPlan
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
+from veltair.machine.costs.disturbance import AWAY
+from veltair.machine.costs.table import COLUMNS, KEY
 from veltair.machine.models.library import Instance, LoadedModel
 from veltair.machine.profile.corunner import AchievedPressure, CoRunner
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch, QueryBuffers, WorkerPool
 
 WARM_PASSES = 1
+
+# The columns of a CostTable, and `AWAY`.
+Row = tuple[str, int, int, int, float, int, float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class ProfileSettings:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The repeats, one row each with the columns of a CostTable, and what the co-runners really did."""
+    """The repeats, one row each with the columns of a CostTable and `AWAY`, and what the co-runners did."""
 
     repeats: pd.DataFrame
     achieved: Mapping[float, AchievedPressure]
@@ -75,7 +81,9 @@ def _measure(
     progress: Callable[[str], None],
 ) -> Profile:
     buffers = {name: pool.bind(model.filled_instance(), name) for name, model in models.items()}
-    rows: list[tuple[str, int, int, int, float, int, float, float, float]] = []
+    for own in buffers.values():
+        own.watch()
+    rows: list[Row] = []
     achieved: dict[float, AchievedPressure] = {}
     for level in sorted(settings.levels):
         counts = [cores for cores in settings.cores if level == 0 or cores < machine.cores]
@@ -86,9 +94,8 @@ def _measure(
         with corunner:
             rows.extend(_measure_level(pool, buffers, models, machine, settings, counts, level))
         achieved[level] = corunner.achieved
-    columns = ["model", "layer", "version", "cores", "level", "repeat"]
-    table = pd.DataFrame(rows, columns=[*columns, "seconds", "traffic_bytes", "footprint_bytes"])
-    return Profile(table.sort_values(columns, ignore_index=True), achieved)
+    table = pd.DataFrame(rows, columns=[*COLUMNS, AWAY])
+    return Profile(table.sort_values(list(KEY), ignore_index=True), achieved)
 
 
 def _measure_level(
@@ -99,7 +106,7 @@ def _measure_level(
     settings: ProfileSettings,
     counts: Sequence[int],
     level: float,
-) -> Iterator[tuple[str, int, int, int, float, int, float, float, float]]:
+) -> Iterator[Row]:
     # Repeats are outermost, so that a disturbance of seconds spreads over all cells instead of filling one.
     for repeat in range(-WARM_PASSES, settings.repeats):
         for name, own in buffers.items():
@@ -111,6 +118,7 @@ def _measure_level(
                     seconds = time_block(pool, own, Grant(machine.core_ids[:cores], versions))
                     if repeat < 0:
                         continue
+                    away = np.minimum(1.0, np.divide(own.away_seconds, seconds)).tolist()
                     for layer, plan in enumerate(plans):
                         if number < len(plan):
                             tiling = tiling_of(plan[number])
@@ -118,7 +126,7 @@ def _measure_level(
                             traffic = traffic_bytes(tiling, cores, share)
                             footprint = float(tiling.compulsory_bytes)
                             key = (name, layer, number, cores, level, repeat)
-                            yield (*key, seconds[layer], traffic, footprint)
+                            yield (*key, seconds[layer], traffic, footprint, away[layer])
 
 
 def time_block(pool: WorkerPool, buffers: QueryBuffers, grant: Grant) -> Sequence[float]:

@@ -36,7 +36,8 @@ class ActiveBlock:
 class CallTables:
     """A query's buffers as arguments of its kernels: one block of it runs at a time.
 
-    `layer_ns` holds the nanoseconds that each layer took when it ran last, shape (layers,).
+    `layer_ns` holds the nanoseconds that each layer took when it ran last, and `away_ns` for how many of them
+    its leader had no core, shape (layers,); the latter once `watch` was called.
     """
 
     def __init__(self, library: CLibrary, runnable: Runnable, name: str) -> None:
@@ -54,6 +55,7 @@ class CallTables:
         self._calls = np.zeros((len(self._known), most), library.dtype("call_t"))
         self._kept: dict[tuple[int, int], object] = {}  # what the calls point to
         self.layer_ns = np.zeros(len(self._known), np.uint64)
+        self.away_ns = np.zeros(len(self._known), np.uint64)
         inputs, outputs = (tuple(map(view, tensors)) for tensors in (runnable.inputs, runnable.outputs))
         self._arrays = _describe(library, inputs), _describe(library, outputs)
         self._views = inputs, outputs  # keep the memory alive
@@ -67,6 +69,16 @@ class CallTables:
         """The same in seconds."""
         seconds: list[float] = (1e-9 * self.layer_ns).tolist()
         return seconds
+
+    @property
+    def away_seconds(self) -> list[float]:
+        """For how long of that the core of its leader was taken away: by other programs, by other guests."""
+        seconds: list[float] = (1e-9 * self.away_ns).tolist()
+        return seconds
+
+    def watch(self) -> None:
+        """Have `away_seconds` noted from now on, which costs each layer a call of the system."""
+        self._table.away_ns = self._library.pointer(self.away_ns)
 
     def refresh(self, start: int, versions: Sequence[int]) -> None:
         """Bind those calls anew that are other ones by now: a model that was loaded again has new weights.

@@ -72,6 +72,13 @@ class QueryBuffers(Protocol):
     def layer_seconds(self) -> Sequence[float]:
         """What each layer took in the last block that ran all of them, shape (layers,)."""
 
+    @property
+    def away_seconds(self) -> Sequence[float]:
+        """For how long of that its leader had no core; 0 unless `watch` was called."""
+
+    def watch(self) -> None:
+        """Have `away_seconds` noted from now on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:

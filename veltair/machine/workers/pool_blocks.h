@@ -55,10 +55,20 @@ static const call_t *call_of(const block_t *block, const grant_t *grant, uint32_
     return &block->table->calls[(uint64_t)layer * block->table->versions + version];
 }
 
+// Note for how much of a layer the leader's thread was not on its core: others on the machine had it, or other guests.
+// Return when the next layer begins, for to ask takes a call of the system.
+static uint64_t note_away(const call_table_t *table, uint32_t layer, uint64_t *ran_ns) {
+    uint64_t before_ns = *ran_ns, took_ns = table->layer_ns[layer];
+    *ran_ns = thread_ns();
+    table->away_ns[layer] = took_ns > *ran_ns - before_ns ? took_ns - (*ran_ns - before_ns) : 0;
+    return now_ns();
+}
+
 static uint32_t run_layers(worker_t *leader, const block_t *block, notice_t *end) {
     state_t *state = &leader->pool->states[leader->index];
     crash_note_t *note = &leader->pool->notes[leader->index];
-    uint64_t began_ns = now_ns();
+    const call_table_t *table = block->table;
+    uint64_t ran_ns = table->away_ns ? thread_ns() : 0, began_ns = now_ns();
     for (uint32_t layer = block->start; layer < block->stop; ++layer) {
         if (end->ended_layers && atomic_load_explicit(&leader->yielding, memory_order_relaxed) == block->token) break;
         atomic_store_explicit(&state->layer_started_ns, began_ns, memory_order_relaxed);
@@ -72,9 +82,10 @@ static uint32_t run_layers(worker_t *leader, const block_t *block, notice_t *end
         int failed = call->function(call->self, call->arguments, (int32_t)call->count, &result);
         if (failed) return KERNEL_FAILED;
         uint64_t ended_ns = now_ns();
-        block->table->layer_ns[layer] = ended_ns - began_ns;
-        end->busy_ns += ended_ns - began_ns;
-        began_ns = ended_ns;
+        uint64_t took_ns = ended_ns - began_ns;
+        table->layer_ns[layer] = took_ns;
+        end->busy_ns += took_ns;
+        began_ns = table->away_ns ? note_away(table, layer, &ran_ns) : ended_ns;
         atomic_store_explicit(&state->ended_layers, ++end->ended_layers, memory_order_relaxed);
     }
     return NO_FAULT;

@@ -47,6 +47,7 @@ typedef struct {  // the buffers of one query, as arguments of its kernels
     const array_t *inputs, *outputs;
     uint32_t layers, versions, input_count, output_count;
     char name[NAME_BYTES];
+    uint64_t *away_ns;  // [layers], for how much of layer_ns the leader's thread had no core; NULL: nobody asks
 } call_table_t;
 
 typedef struct {

@@ -16,11 +16,16 @@ typedef struct {
     _Atomic(uint32_t) bell, asleep;
 } sleeper_t;
 
-static inline uint64_t now_ns(void) {
+static inline uint64_t read_ns(clockid_t clock) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+static inline uint64_t now_ns(void) { return read_ns(CLOCK_MONOTONIC); }
+
+// For how long this thread has run on a core: not while others had it, nor, where the kernel knows of it, other guests.
+static inline uint64_t thread_ns(void) { return read_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 static inline struct timespec span(uint64_t ns) {
     return (struct timespec){(time_t)(ns / 1000000000), (long)(ns % 1000000000)};

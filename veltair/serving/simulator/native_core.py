@@ -257,6 +257,7 @@ def _settings(
         "resize_cost_s": costs.resize_s,
         "join_cost_s": costs.join_s,
         "yield_cost_s": costs.yield_s,
+        "decision_s": costs.decision_s,
         "cache_bytes": list(map(float, CACHE_BYTES)),
         "by_cost_model": cost_model is not None,
         "pinned": contention.pinned,

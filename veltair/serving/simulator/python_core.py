@@ -131,6 +131,7 @@ class PythonCore:
         self._stale = False
         self._next_end_s = math.inf
         self._next_index = 0
+        self._decided_s = 0.0
 
     def start(
         self,
@@ -145,9 +146,8 @@ class PythonCore:
         picked = np.frombuffer(noise_index, dtype=np.uint32)[block.start : block.stop]
         demands = self._contention.demands(block, versions, cores)
         noise = self._noise[block.model][picked].tolist()
-        running = _Running(
-            query_id, block, versions, cores, demands, noise, now_s + self._costs.start_of(block.model)
-        )
+        begin_s = max(now_s, self._decided_s) + self._costs.start_of(block.model)
+        running = _Running(query_id, block, versions, cores, demands, noise, begin_s)
         self._now_s = now_s
         self._running.append(running)
         self._layers.append(demands[0], cores, ())
@@ -170,14 +170,25 @@ class PythonCore:
             running.next_demands = self._contention.demands(rest, versions[first:], cores)
         running.versions = versions
         running.next_cores = cores
-        running.next_due_s = now_s + self._costs.grant_s
+        running.next_due_s = max(now_s, self._decided_s) + self._costs.grant_s
 
     def yield_block(self, query_id: int, now_s: float) -> None:
         """End a running block at a later layer end."""
-        self._by_query[query_id].yield_due_s = now_s + self._costs.grant_s
+        self._by_query[query_id].yield_due_s = max(now_s, self._decided_s) + self._costs.grant_s
 
     def advance(self, limit_s: float) -> BlockEnd | Resized | None:
-        """Let layers end up to a time, and return the first event that leaves the simulator, if any does."""
+        """Let layers end up to a time, and return the first event that leaves the simulator, if any does.
+
+        Either way a decision follows: about that event, or about what is due at that time.
+        """
+        event = self._advance(limit_s)
+        event_s = limit_s if event is None else event.time_s
+        if event_s < math.inf:
+            # Decisions wait for one another; those that take no time have ended by the next event.
+            self._decided_s = max(self._decided_s, event_s) + self._costs.decision_s
+        return event
+
+    def _advance(self, limit_s: float) -> BlockEnd | Resized | None:
         while True:
             if self._stale:
                 self._retime()

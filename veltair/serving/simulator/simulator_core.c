@@ -49,6 +49,7 @@ struct simulator {
     settings_t settings;
     state_t state;
     double now_s, next_end_s;
+    double decided_s;  // when the decision about the last event ends, what follows from it begins
     int64_t next_index, busy_cores, offered_cores;  // offered_cores: how many were busy when layers last made offers
     int64_t ending;                                 // blocks that are
     bool stale, pins_changed;
@@ -189,6 +190,10 @@ void simulator_pin(simulator_t *sim, int32_t slot, int32_t group_count, const in
     sim->stale = sim->pins_changed = true;
 }
 
+static double after_decision(const simulator_t *sim, double now_s) {
+    return now_s >= sim->decided_s ? now_s : sim->decided_s;
+}
+
 // Start a block of layers [first, last) in a free slot. noise holds an index into the model's noise for each layer.
 int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t first, int32_t last, int32_t cores,
                     const uint8_t *versions, const char *noise, double now_s) {
@@ -213,7 +218,7 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t
     int64_t index = sim->state.running++;
     sim->lanes[index].slot = slot;
     sim->numbers[END_S][index] = INFINITY;
-    enter_layer(sim, index, now_s + model->start_cost_s);
+    enter_layer(sim, index, after_decision(sim, now_s) + model->start_cost_s);
     sim->now_s = now_s;
     sim->busy_cores += cores;
     sim->stale = true;
@@ -230,13 +235,13 @@ int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_
         return NOT_PROFILED;
     if (versions) memcpy(block->next_versions, versions, block->layers);
     block->next_cores = cores;
-    block->next_due_s = now_s + sim->settings.grant_s;
+    block->next_due_s = after_decision(sim, now_s) + sim->settings.grant_s;
     return OK;
 }
 
 // Let a running block end at its first layer end once it knows.
 void simulator_yield(simulator_t *sim, int32_t slot, double now_s) {
-    sim->blocks[slot].yield_due_s = now_s + sim->settings.grant_s;
+    sim->blocks[slot].yield_due_s = after_decision(sim, now_s) + sim->settings.grant_s;
 }
 
 static double seconds_at(const settings_t *of, const double *row, double pressure) {
@@ -615,8 +620,7 @@ static event_kind_t end_layer(simulator_t *sim) {
     return NOTHING;
 }
 
-// Let layers end up to limit_s, and return at the first event that leaves the simulator, which is in the state then.
-event_kind_t simulator_advance(simulator_t *sim, double limit_s) {
+static event_kind_t advance(simulator_t *sim, double limit_s) {
     for (;;) {
         if (sim->stale) retime(sim);
         if (!(sim->next_end_s <= limit_s) || !sim->state.running) return NOTHING;
@@ -626,6 +630,15 @@ event_kind_t simulator_advance(simulator_t *sim, double limit_s) {
             return kind;
         }
     }
+}
+
+// Let layers end up to limit_s, and return at the first event that leaves the simulator, which is in the state then.
+// Either way a decision follows: about that event, or about what is due at limit_s. Decisions wait for one another.
+event_kind_t simulator_advance(simulator_t *sim, double limit_s) {
+    event_kind_t kind = advance(sim, limit_s);
+    double event_s = kind == NOTHING ? limit_s : sim->now_s;
+    if (event_s < INFINITY) sim->decided_s = after_decision(sim, event_s) + sim->settings.decision_s;
+    return kind;
 }
 
 // Return the pressure that a block started now would meet; pinned, it would be on all cores that are free.

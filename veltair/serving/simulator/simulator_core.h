@@ -31,7 +31,7 @@ typedef struct {
     const int32_t *count_indices;                         // by number of cores; -1 if not profiled
     int64_t level_count, count_count, cores, cores_per_group, groups, resources, most_layers;
     double l3_bytes, total_l3_bytes, fork_s, combine, scale;
-    double grant_s, resize_cost_s, join_cost_s, yield_cost_s;
+    double grant_s, resize_cost_s, join_cost_s, yield_cost_s, decision_s;
     double cache_bytes[CACHE_SIZES];
     int32_t by_cost_model, pinned;
 } settings_t;

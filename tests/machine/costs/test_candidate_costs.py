@@ -1,7 +1,7 @@
 import pytest
 
 from tests.support.candidates import candidate
-from veltair.evaluation.versions.predicted_costs import modelled_costs
+from veltair.machine.costs.candidate_costs import modelled_costs
 from veltair.machine.topology.described import described
 from veltair.machine.topology.topology import Machine
 
@@ -14,13 +14,13 @@ def small_machine() -> Machine:
 def test_a_described_machine_computes_by_peak_and_rounds() -> None:
     # 64 iterations of 1 s together: 32 rounds on 2 cores, 16 on 4, here with half its peak. All data fits.
     one = candidate("conv", 0, 64, 100, 64.0)
-    assert modelled_costs(small_machine(), 5.0)(one) == pytest.approx([16.0, 8.0])
+    assert modelled_costs(small_machine(), 5.0)(one) == pytest.approx([16.0] * 3 + [8.0])
 
 
 def test_a_described_machine_waits_for_its_memory_where_that_takes_longer() -> None:
-    # A million bytes fit its L3: one second.
+    # A million bytes: one second with all of its bandwidth, two with the half that two cores are left.
     one = candidate("conv", 0, 64, 100, 0.64)
-    assert modelled_costs(small_machine(), 10.0)(one) == pytest.approx([1.0, 1.0])
+    assert modelled_costs(small_machine(), 10.0)(one) == pytest.approx([1.0, 2.0, 2.0, 1.0])
 
 
 def test_without_a_known_peak_the_cores_count_as_equally_fast() -> None:
@@ -30,4 +30,4 @@ def test_without_a_known_peak_the_cores_count_as_equally_fast() -> None:
 
 def test_the_paper_s_machine_is_judged_at_its_core_unit_and_its_doublings() -> None:
     one = candidate("conv", 0, 10**6, 100, 64.0)
-    assert len(modelled_costs(described("threadripper-3990x"), 1e11)(one)) == 4
+    assert len(modelled_costs(described("threadripper-3990x"), 1e11)(one)) == 3 * 3 + 1
