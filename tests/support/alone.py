@@ -14,13 +14,17 @@ TESTS = Path(__file__).parents[1]
 ALONE = {
     "their workers spin on every core that they hold": (
         "evaluation/benchmarks/test_engine.py",
+        "evaluation/benchmarks/test_native_engine.py",
         "evaluation/validation/test_co_runs.py",
         "machine/workers/test_native_pool.py",
         "machine/workers/test_pool.py",
         "serving/engine/test_engine.py",
         "serving/engine/test_engine_bits.py",
+        "serving/engine/test_native_engine.py",
+        "serving/engine/test_native_engine_called_back.py",
     ),
     "LoadGen issues queries in real time": (
+        "evaluation/benchmarks/test_neighbour.py",
         "evaluation/loadgen/test_client.py",
         "evaluation/measurement/test_run.py",
         "evaluation/measurement/test_steps.py",
@@ -28,7 +32,6 @@ ALONE = {
     ),
     "they measure this machine": (
         "evaluation/measurement/test_block_costs.py",
-        "evaluation/measurement/test_native_block_costs.py",
         "evaluation/measurement/test_resize_costs.py",
         "evaluation/runtimes/test_timed_process.py",
         "machine/probes/test_fork_probe.py",
@@ -37,6 +40,7 @@ ALONE = {
     ),
     "they take cores away from threads": (
         "machine/topology/test_cpu_limits.py",
+        "serving/engine/test_native_faults.py",
         "serving/engine/test_watchdog.py",
     ),
 }
