@@ -47,8 +47,8 @@ def engine_of(policy: Policy, kernels: Kernels, drain_s: float = 60.0) -> Native
     """Return an engine that has begun to serve "net"."""
     site = Site(context_of(len(kernels)), "spread", ObservedSlowdown(), drain_s)
     model = {"net": PythonModel(kernels)}
-    engine = NativeEngine(policy, site, model, [("net", ZERO)], launch_workers, rings_at_ends=True)
-    engine.begin()
+    engine = NativeEngine(site, model, [("net", ZERO)], launch_workers)
+    engine.begin(policy, rings_at_ends=True)
     return engine
 
 

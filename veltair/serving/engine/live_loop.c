@@ -136,6 +136,7 @@ static bool take(live_t *live, const notice_t *notice, event_t *event, live_quer
 static void log_decision(live_t *live, double time_s) {
     const view_t *view = loop_view(live->loop);
     entry_t entry = {.kind = DECIDED, .time_s = time_s, .pressure = NAN, .number = (int32_t)view->waiting};
+    entry.seconds = clock_s(live) - time_s;
     if (live->decided_by_pressure) entry.pressure = view->pressure(view->run);
     int64_t running = live->decided_by_progress ? view->running_count : 0;
     int32_t ended[running + 1];
@@ -166,12 +167,16 @@ static void log_record(live_t *live, const record_t *record) {
     live->completed[live->completed_count++] = (uint64_t)record->id;
 }
 
+static void tell_loadgen(live_t *live) {
+    if (!send_completions(live)) log_entry(live, (entry_t){.kind = LEFT, .time_s = clock_s(live), .code = errno});
+}
+
 static void take_records(live_t *live) {
     const loop_state_t *state = loop_state(live->loop);
     for (int64_t index = 0; index < state->record_count; ++index)
         log_record(live, &state->records[index]);
     loop_take_records(live->loop);
-    if (!send_completions(live)) log_entry(live, (entry_t){.kind = LEFT, .time_s = clock_s(live), .code = errno});
+    tell_loadgen(live);
 }
 
 static void step(live_t *live, const event_t *event) {
@@ -215,7 +220,9 @@ static void deal_with(live_t *live, const notice_t *notice) {
     event_t event;
     live_query_t query;
     if (notice->kind == ENDED) atomic_fetch_sub(&live->under_way, 1);
-    if (live->is_over || atomic_load(&live->is_stopped)) return;
+    if (atomic_load(&live->is_stopped)) return;
+    if (notice->kind == ROOM) return tell_loadgen(live);
+    if (live->is_over) return;
     live->dealt_with++;
     if (live->changes) tell_changes(live, seconds_at(live, notice->time_ns));
     if (!live->is_over && take(live, notice, &event, &query) && !live->is_over) step(live, &event);
@@ -251,10 +258,21 @@ void live_arrive(live_t *live, int64_t id, int32_t sample, uint64_t time_ns) {
 // No more queries will come.
 void live_flush(live_t *live) { post(live, NO_MORE, 0, 0, now_ns(), 0); }
 
-// Hear of arrivals through LoadGen's socket from now on, and tell it there of queries that have ended.
-void live_listen(live_t *live, int channel) {
-    atomic_store(&live->channel, channel);
+// Return the system's id of the thread at the door, which has just begun.
+int live_door_id(const live_t *live) {
+    while (!atomic_load(&live->door_id))
+        sched_yield();
+    return atomic_load(&live->door_id);
+}
+
+// Hear of arrivals through LoadGen's socket from now on, and tell it there of queries that have ended: once a run. The
+// caller may close its descriptor; or the thread at the door could read what has its number next. Returns an errno.
+int live_listen(live_t *live, int channel) {
+    int own = fcntl(channel, F_DUPFD_CLOEXEC, 0);
+    if (own < 0) return errno;
+    atomic_store(&live->channel, own);
     ring_door(live);
+    return 0;
 }
 
 // Give the queries of a model further buffers to run in.
@@ -338,6 +356,7 @@ void live_close(live_t *live) {
     close_log(&live->log);
     for (int64_t index = 0; live->idle && index < live->settings.model_count; ++index)
         free(live->idle[index].tables);
+    if (atomic_load(&live->channel) >= 0) close(atomic_load(&live->channel));
     if (live->timer >= 0) close(live->timer);
     if (live->bell >= 0) close(live->bell);
     void *parts[] = {live->blocks, live->block_cores, live->ended,     live->is_free,

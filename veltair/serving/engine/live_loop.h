@@ -48,8 +48,8 @@ typedef struct {
 //   BLOCK_ENDED   layer: the first that did not run; code: of the notice; number: wrong outputs; seconds: of its layers
 //   CORES_ADOPTED   cores; extra: those that it keeps (uint16)
 //   DUE       the run is cut off
-//   DECIDED   by what was decided after the event before: pressure (NAN: not read); number: how many wait then, and the
-//             extra bytes: of each running block, the oldest first, the ended layers (int32), if they were read
+//   DECIDED   by what was decided after the event before: pressure (NAN: not read); number: how many wait then; seconds:
+//             since the event; extra: of each running block, the oldest first, the ended layers (int32), if they were read
 //   BLOCK_STARTED   first, layer: its end, cores, wanted; extra: a byte a layer, its version; then its cores (uint16)
 //   BLOCK_RESIZED   cores; number: whether versions are new; extra: those, or none, then its cores
 //   BLOCK_YIELDS
@@ -93,7 +93,8 @@ typedef struct live live_t;
 
 live_t *live_open(pool_t *pool, const pool_functions_t *workers, const decider_t *decider,
                   const live_settings_t *settings, int *error);
-void live_listen(live_t *live, int channel);
+int live_door_id(const live_t *live);
+int live_listen(live_t *live, int channel);
 void live_arrive(live_t *live, int64_t id, int32_t sample, uint64_t time_ns);
 void live_flush(live_t *live);
 void live_add_buffers(live_t *live, int32_t model, const call_table_t *table);

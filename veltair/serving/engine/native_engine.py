@@ -6,13 +6,11 @@ comes through a log, from which `serve` makes the records.
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.machine.c_build import default_build_dir
 from veltair.machine.c_library import KeptArrays
 from veltair.machine.interference.source import InterferenceSource
 from veltair.machine.workers.call_tables import CallTables
@@ -26,11 +24,19 @@ from veltair.machine.workers.pool import (
     Sample,
     Servable,
 )
+from veltair.machine.workers.priorities import Promptness, run_promptly
 from veltair.serving.engine.live_tables import LiveTables, core_layout, load
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
 from veltair.serving.engine.running_blocks import RunningBlock, profiled_s
 from veltair.serving.engine.warm_up import warm_up_models
-from veltair.serving.engine.watchdog import DecisionWatch, EngineError, Watchdog, check_tables, left_error
+from veltair.serving.engine.watchdog import (
+    DecisionWatch,
+    EngineError,
+    Watchdog,
+    check_tables,
+    failed_error,
+    left_error,
+)
 from veltair.serving.loop.open_queries import stall
 from veltair.serving.loop.policy import Allocation, Context, Policy
 from veltair.serving.loop.query import Query, QueryRecord
@@ -41,6 +47,8 @@ HUNG_STOP_S = 0.1  # what ends by then is not what hangs
 READ_S = 0.02
 _IDLE_S = 0.001  # between looks whether the blocks of a run that was cut off have ended
 _RINGS = (EntryKind.BUFFERS_LACK, EntryKind.BROKEN, EntryKind.LEFT, EntryKind.OVER)
+CheckClient = Callable[[bool], None]
+"""Raises if LoadGen hangs; or, where it is given True, because it has left."""
 # Of engines whose kernels did not end: their workers may read all this until the process ends.
 _HUNG: "list[NativeEngine]" = []
 
@@ -59,40 +67,36 @@ class NativeEngine:
     """Serves queries on the cores of this machine, as a policy decides.
 
     Every answer is compared with the right one; `wrong_answers` counts those that differ by more than 1e-4
-    relative. Times are seconds since the engine was made, on the monotonic clock (`zero_s`). `log` is what
-    has been read of the log so far.
+    relative. Times are seconds since the run began, on the monotonic clock (`zero_s`). `log` is what has been
+    read of the log so far; `arrivals` and `is_flushed` tell which queries of the run had come by then.
     """
 
     def __init__(
         self,
-        policy: Policy,
         site: Site,
         models: Mapping[str, Servable],
         samples: Sequence[tuple[str, Sample]],
         launch: Launch,
-        *,
-        build_dir: Path | None = None,
-        rings_at_ends: bool = False,
     ) -> None:
         """Start the workers with `launch`. `samples` maps LoadGen's sample index to a model and its input.
 
-        `rings_at_ends` makes `serve` yield each record at once, not some milliseconds later. Raises
-        EngineError if the cost table is another machine's.
+        Raises EngineError if the cost table is another machine's.
         """
         context = site.context
         check_tables(context.costs, context.machine)
-        self.wrong_answers = 0
+        self.wrong_answers, self.arrivals, self.is_flushed = 0, 0, False
         self.log: list[bytes] = []
-        self._policy, self._site, self._samples, self._models = policy, site, samples, models
-        self._library = library = load(build_dir or default_build_dir())
+        self._site, self._samples, self._models = site, samples, models
         self._pool = _native(launch(context.machine.core_ids))
+        self._library = library = load(self._pool.build_dir)
         self._buffers = {name: [self._new_buffers(name) for _ in context.machine.core_ids] for name in models}
         self._arrays, self._reader = KeptArrays(library), LogReader(library)
-        self._rings = {*_RINGS, EntryKind.QUERY_ENDED} if rings_at_ends else set(_RINGS)
+        self._check_client: CheckClient = _nobody_asks
         self._watchdog = Watchdog(
             _States(self._pool, context.machine.core_ids), context.costs, context.machine.core_ids
         )
         self._tables: LiveTables | None = None
+        self._policy: Policy | None = None
         self._decider: Decider | None = None
         self._decisions: DecisionWatch | None = None
         self._blocks: dict[int, RunningBlock] = {}
@@ -100,7 +104,8 @@ class NativeEngine:
         self._queries: dict[int, Query] = {}
         self._names = list(context.models)
         self._error: Exception | None = None
-        self._is_over = False
+        self._is_over, self._ended_at = False, 0
+        self.promptness = Promptness.NORMAL  # of the thread that takes queries in, while a run goes on
         self._live: Any = None
         self.zero_s = time.monotonic()
 
@@ -115,16 +120,21 @@ class NativeEngine:
         watchdog = Watchdog(self._pool, costs, cores)  # the loop in C does not run these blocks
         warm_up_models(self._pool, watchdog, costs, cores, self._buffers, self._samples, names)
 
-    def begin(self) -> None:
-        """Let the loop in C have the workers for a run: queries may arrive.
+    def begin(self, policy: Policy, *, rings_at_ends: bool = False) -> None:
+        """Let the loop in C have the workers for a run in which a fresh policy decides: queries may arrive.
 
-        The blocks of a run before, which was cut off, end first; raises EngineError if one hangs.
+        `rings_at_ends` makes `serve` yield each record at once, not some milliseconds later. The blocks of a
+        run before, which was cut off, end first; raises EngineError if one hangs.
         """
         self._end_run()
-        self.zero_s, self.wrong_answers, self._is_over = time.monotonic(), 0, False
+        self._policy = policy
+        self.wrong_answers, self.arrivals, self.is_flushed = 0, 0, False
         self.log, self._blocks, self._changed, self._queries = [], {}, set(), {}
-        self._decider = decider_of(self._policy, self._site.context, self._library)
-        self._decisions = DecisionWatch(self._policy, self._decider)
+        self._is_over, self._error, self._check_client = False, None, _nobody_asks
+        rings = {*_RINGS, EntryKind.QUERY_ENDED} if rings_at_ends else set(_RINGS)
+        self._decider = decider_of(policy, self._site.context, self._library)
+        self._decisions = DecisionWatch(policy, self._decider)
+        self.zero_s = time.monotonic()
         self._tables = LiveTables(self._library, self._pool, self._site.context, self._buffers, self._samples)
         site, ffi = self._site, self._library.ffi
         settings = {
@@ -133,7 +143,7 @@ class NativeEngine:
             "zero_ns": round(1e9 * self.zero_s),
             "drain_s": site.drain_s,
             "cores": site.context.machine.cores,
-            "rings": sum(1 << kind for kind in self._rings),
+            "rings": sum(1 << kind for kind in rings),
         }
         pool, functions = (ffi.cast("void *", address) for address in self._pool.in_c)
         error, given = ffi.new("int *"), ffi.new("live_settings_t *", settings)
@@ -141,6 +151,7 @@ class NativeEngine:
         if not live:
             raise OSError(error[0], "cannot start the loop over the workers")
         self._live = live
+        self.promptness = run_promptly(self._library.functions.live_door_id(live))
 
     # What other threads call, once it has begun.
 
@@ -156,12 +167,18 @@ class NativeEngine:
         """End the run with an error, from any thread."""
         self._error = error
 
-    def listen(self, descriptor: int) -> None:
-        """Take queries in from LoadGen's socket, and tell it there of those that have ended."""
-        self._library.functions.live_listen(self._live, descriptor)
+    def listen(self, descriptor: int, check_client: "CheckClient | None" = None) -> None:
+        """Take queries in from LoadGen's socket, and tell it there of those that have ended.
+
+        Once a run. `serve` calls `check_client` now and then, and with True once the other end is closed: it
+        may raise. Raises OSError if the descriptor cannot be duplicated.
+        """
+        self._check_client = check_client or _nobody_asks
+        if error := self._library.functions.live_listen(self._live, descriptor):
+            raise OSError(error, "cannot listen to LoadGen's socket")
 
     def now_s(self) -> float:
-        """Return seconds since the engine was made."""
+        """Return seconds since the run began."""
         return time.monotonic() - self.zero_s
 
     # The run.
@@ -186,6 +203,10 @@ class NativeEngine:
     def entries(self) -> Iterator[Entry]:
         """Yield the entries of the log that have been read so far."""
         return self._reader.entries(b"".join(self.log))
+
+    def layer_seconds(self, model: str) -> Sequence[float]:
+        """Return what each layer took of the query of a model that ended last, if one ran at a time."""
+        return self._buffers[model][-1].layer_seconds  # idle buffers are a stack
 
     def stop(self) -> None:
         """Let running kernels end, and stop the threads.
@@ -222,6 +243,7 @@ class NativeEngine:
     def _wait(self) -> None:
         if self._error is not None:
             raise self._error
+        self._check_client(False)
         self._set_pressure()
         self._check_hangs()
         timeout_s = READ_S if self._blocks else self._watchdog.period_s
@@ -245,8 +267,13 @@ class NativeEngine:
     def _take(self, entry: Entry) -> QueryRecord | None:
         match entry.kind:
             case EntryKind.ARRIVED:
+                self.arrivals += 1
                 model = self._site.context.models[self._names[entry.model]]
                 self._queries[entry.id] = Query(entry.id, model.name, entry.time_s, model.qos_s)
+            case EntryKind.FLUSHED:
+                self.is_flushed = True
+            case EntryKind.LEFT:
+                self._check_client(True)
             case EntryKind.BLOCK_STARTED:
                 self._start(entry)
             case EntryKind.BLOCK_RESIZED:
@@ -274,7 +301,7 @@ class NativeEngine:
         self._changed.discard(entry.id)
 
     def _end(self, entry: Entry) -> None:
-        started = self._blocks.pop(entry.id)
+        started, self._ended_at = self._blocks.pop(entry.id), entry.layer
         self.wrong_answers += entry.number
         allocation = started.allocation
         if entry.id in self._changed or entry.layer != allocation.block.stop:
@@ -301,14 +328,13 @@ class NativeEngine:
         if isinstance(error, CoreLostError):
             raise EngineError(f"{name}: {error}") from error
         self._watchdog.check_allowance()  # where that is why, it must not be put on the kernel
-        raise EngineError(
-            f"a kernel of {name} failed: {error}; build the model anew (rule `build`)"
-        ) from error
+        raise failed_error(self._ended_at, name, error) from error
 
     def _finish(self, entry: Entry) -> None:
         self._is_over = True
         if entry.number:
             oldest = min(self._queries.values(), key=lambda query: (query.arrival_s, query.id))
+            assert self._policy is not None
             raise stall(self._policy, entry.number, oldest, self._site.context.machine.cores)
 
     def _new_buffers(self, model: str) -> CallTables:
@@ -335,6 +361,10 @@ class _States:
 
     def _state(self, block: BlockRun) -> Any:
         return self._states[self._indices[block.grant.cores[0]]]
+
+
+def _nobody_asks(has_left: bool) -> None:
+    """Do nothing: queries come from this process, which knows whether more will."""
 
 
 def _native(pool: Any) -> NativePool:

@@ -37,6 +37,11 @@ def check_tables(costs: CostTable, machine: Machine) -> None:
         )
 
 
+def failed_error(layer: int, model: str, error: Exception) -> EngineError:
+    """Return the error that a kernel raised."""
+    return EngineError(f"layer {layer} of {model} failed: {error}; build the model anew (rule `build`)")
+
+
 def left_error(workers: int) -> EngineError:
     """Return the error that so many workers do not end."""
     return EngineError(f"{workers} workers do not end: a kernel hangs; build the models anew (rule `build`)")
@@ -98,7 +103,7 @@ class Watchdog:
         if layer_s > HANG_FACTOR * profiled_s:
             self.found_hang = True
             raise EngineError(
-                f"layer {layer} of {block} has been running for {layer_s:.1f} s, but took "
+                f"layer {layer} of {block.model} has been running for {layer_s:.1f} s, but took "
                 f"{1e3 * profiled_s:.3g} ms at most when it was profiled: its kernel hangs; build the "
                 "model anew (rule `build`)"
             )
