@@ -207,3 +207,11 @@ def test_a_policy_hears_why_it_rejected_and_so_does_the_record() -> None:
     records = served_by(serve_simulated, policy, (0.0, "m"), (0.5, "m"))
     assert [record.reason for record in records] == ["größer als 1", ""]
     assert policy.ended == [[], [records[0]], [records[1]]]
+
+
+def test_a_policy_may_answer_for_many_queries_at_once() -> None:
+    rejections = [Rejection(number, f"number {number}") for number in range(99)]
+    policy = Scripted(*[[]] * 99, [*rejections, allocation(99, "m", (0, 3), 4)])
+    records = served_by(serve_simulated, policy, *[(0.0, "m")] * 100)
+    assert [record.reason for record in records] == [*(one.reason for one in rejections), ""]
+    assert policy.ended[-1] == records
