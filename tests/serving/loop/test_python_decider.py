@@ -11,10 +11,20 @@ from hypothesis import strategies as st
 from tests.support.contended_builders import VERSIONS, contended_context, random_cost_model
 from tests.support.random_policies import Capricious
 from tests.support.sim_builders import Cost, allocation, context, trace
+from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.open_queries import IDLE_WAKES, PolicyError
-from veltair.serving.loop.policy import Context, Policy, Rejection, Resize, Snapshot, Wake, Yield
+from veltair.serving.loop.policy import (
+    Allocation,
+    Context,
+    Policy,
+    Rejection,
+    Resize,
+    Snapshot,
+    Wake,
+    Yield,
+)
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.simulator.native_loop import serve_simulated
 from veltair.serving.simulator.noise import noise_batches
@@ -131,8 +141,24 @@ def test_a_policy_that_raises_ends_the_run_with_what_it_raised() -> None:
     assert served_by(serve_simulated, Raises(), (0.0, "m")) == ([], ZeroDivisionError, "by me")
 
 
-@pytest.mark.parametrize("versions", [(0, 0, 9), (0, 0, 300), (0, 0, -1)])
-def test_versions_that_were_not_profiled_are_refused(versions: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ([[allocation(0, "m", (0, 3), 3)]], "3 cores were not profiled"),
+        ([[Allocation(0, LayerBlock("m", 0, 2), (0, 1), 4)]], "version 1"),
+        ([[allocation(0, "m", (0, 3), 1), Resize(0, 2, (0, 2, 2))]], "version 2"),
+        ([[allocation(0, "m", (0, 3), 1), Resize(0, 3)]], "3 cores were not profiled"),
+    ],
+)
+def test_what_was_not_profiled_is_named_as_the_loop_in_python_names_it(script: Any, message: str) -> None:
+    python, c = (served_by(one, Scripted(*script), (0.0, "m")) for one in BOTH)
+    assert c[1] is LookupError
+    assert message in c[2]
+    assert c == python
+
+
+@pytest.mark.parametrize("versions", [(0, 0, 300), (0, 0, -1)])
+def test_versions_that_no_layer_has_are_refused(versions: tuple[int, ...]) -> None:
     start = allocation(0, "m", (0, 3), 4)
     object.__setattr__(start, "versions", versions)
     _, kind, message = served_by(serve_simulated, Scripted([start]), (0.0, "m"))
@@ -181,3 +207,11 @@ def test_a_policy_hears_why_it_rejected_and_so_does_the_record() -> None:
     records = served_by(serve_simulated, policy, (0.0, "m"), (0.5, "m"))
     assert [record.reason for record in records] == ["größer als 1", ""]
     assert policy.ended == [[], [records[0]], [records[1]]]
+
+
+def test_a_policy_may_answer_for_many_queries_at_once() -> None:
+    rejections = [Rejection(number, f"number {number}") for number in range(99)]
+    policy = Scripted(*[[]] * 99, [*rejections, allocation(99, "m", (0, 3), 4)])
+    records = served_by(serve_simulated, policy, *[(0.0, "m")] * 100)
+    assert [record.reason for record in records] == [*(one.reason for one in rejections), ""]
+    assert policy.ended[-1] == records

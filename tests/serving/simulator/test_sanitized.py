@@ -1,4 +1,4 @@
-"""The simulator and the core shares in C under the sanitizers, driven by their tests against Python."""
+"""The simulator and the decisions in C under the sanitizers, driven by their tests against Python."""
 
 import os
 import re
@@ -16,6 +16,8 @@ TESTS = (
     "tests/serving/simulator/test_native_core.py",
     "tests/serving/simulator/test_native_loop.py",
     "tests/serving/policies/test_native_shares.py",
+    "tests/serving/policies/test_native_policy.py",
+    "tests/serving/loop/test_python_decider.py",
 )
 # Compiles with the sanitizers what the tests load. The exact arithmetic stays, so results are still compared.
 DRIVER = """

@@ -1,9 +1,10 @@
 """Policies in Python under the loop in C, which calls them back: one decision, one call."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.c_library import CLibrary
 from veltair.serving.loop.open_queries import OpenQueries
 from veltair.serving.loop.policy import (
@@ -57,29 +58,28 @@ class PythonDecider:
         self._query_of = query_of or self._served
         self._open = OpenQueries(policy, context)
         self._known: dict[int, _Known] = {}
+        self._answers: Sequence[Answer] = ()
         self._reasons: dict[int, str] = {}  # of those rejected at the last decision
-        self._versions: dict[int, list[Any]] = {}  # that C reads while a block runs
-        self._said: list[Any] = []  # that C reads until the commands are done
-        self._packed = lru_cache(_VERSIONS_REMEMBERED)(self._pack)
+        self._commands = _Commands(policy, library, self._known)
         self._progress = _Progress(library, self._known, self._open.running)
         self._endings = {number: ending for ending, number in library.numbers(Ending, "ending_t").items()}
-        c = library.functions
-        self._failed: int = c.DECIDER_FAILED
-        self._arrival, self._block_end, self._resized, self._woken = (
-            c.ARRIVAL,
-            c.BLOCK_END,
-            c.RESIZED,
-            c.WOKEN,
-        )
-        self._start, self._resize, self._yield = c.START, c.RESIZE, c.YIELD
-        self._reject, self._wake = c.REJECT, c.WAKE
-        self._addresses: tuple[int, int] | None = None  # of the view and the commands, which a loop keeps
-        # Brief calls keep the interpreter's lock: whoever else waits for it would have it for milliseconds.
-        self._make, self._room = library.brief("commands_make"), c.ASKED_COMMANDS
+        self._view: int | None = None  # its address, which a loop keeps
+        c, ffi = library.functions, library.ffi
+        self._arrival, self._block_end, self._resized = c.ARRIVAL, c.BLOCK_END, c.RESIZED
+        self._woken, self._failed = c.WOKEN, int(c.DECIDER_FAILED)
         kind = "int(const view_t *, commands_t *)"
-        self._callback = library.ffi.callback(kind, self._decide, error=self._failed)
-        self._asked: Any = library.ffi.new("asked_t *", {"ask": self._callback})
-        self.decider = library.ffi.new("decider_t *", (c.decide_by_asking, self._asked))
+        self._callback = ffi.callback(kind, self._decide, error=self._failed)
+        self._asked: Any = ffi.new("asked_t *", {"ask": self._callback})
+        self.decider = ffi.new("decider_t *", (c.decide_by_asking, self._asked))
+
+    def asked(self) -> Iterator[tuple[LayerBlock, tuple[int, ...], int]]:
+        """Yield the blocks that the last decision started or changed, their versions and core counts."""
+        for answer in self._answers:
+            if isinstance(answer, Allocation):
+                yield answer.block, answer.versions, answer.cores
+            elif isinstance(answer, Resize):
+                running = self._open.running[answer.query_id]
+                yield running.block, running.versions, answer.cores
 
     def _decide(self, view: Any, commands: Any) -> int:
         self._decisions += 1
@@ -104,38 +104,74 @@ class PythonDecider:
         elif kind == self._block_end:
             query_id = account.id
             seen.end_block(query_id, account.next_layer)
-            del self._versions[query_id]
+            self._commands.forget(query_id)
             self._progress.forget(query_id)
         elif kind == self._resized:
             seen.adopt(account.id, account.cores)
 
     def _answer(self, view: Any, commands: Any) -> None:
         seen, time_s = self._open, view.now_s
-        if self._addresses is None:
-            self._addresses = self._library.address(view), self._library.address(commands)
-        progress, (at, to) = self._progress, self._addresses
-        progress.renew(at)
-        count, ended = view.record_count, list[QueryRecord]()
-        if count:
-            ended = [self._record(view.records[index]) for index in range(count)]
-            self._reasons.clear()
-        pressure, pending, running = self._asked.pressure, seen.pending, seen.running_view
-        snapshot = Snapshot(time_s, seen.free_cores, pressure, pending, running, progress, ended)
         # A copy: an answer made lazily would read the snapshot after earlier answers have changed the state.
-        answers = tuple(self._policy.allocate(snapshot))
+        self._answers = answers = tuple(self._policy.allocate(self._snapshot(view, time_s)))
         if answers:
-            count = len(answers)
-            if count > self._room and self._make(to, count):
-                raise MemoryError("no memory for the commands of a policy")
-            self._said.clear()
-            items, obey, write = commands.items, seen.obey, self._write
+            items, obey, write = self._commands.room(commands, len(answers)), seen.obey, self._commands.write
             for index, answer in enumerate(answers):
                 obey(answer, time_s)
                 write(items[index], answer)
-            commands.count = count
+                if isinstance(answer, Rejection):
+                    self._reasons[answer.query_id] = answer.reason
+            commands.count = len(answers)
         seen.check_idle(view.event == self._woken)
 
-    def _write(self, command: Any, answer: Answer) -> None:
+    def _snapshot(self, view: Any, time_s: float) -> Snapshot:
+        seen, count, ended = self._open, view.record_count, list[QueryRecord]()
+        if count:
+            ended = [self._record(view.records[index]) for index in range(count)]
+            self._reasons.clear()
+        if self._view is None:
+            self._view = self._library.address(view)
+        self._progress.renew(self._view)
+        pressure, pending, running = self._asked.pressure, seen.pending, seen.running_view
+        return Snapshot(time_s, seen.free_cores, pressure, pending, running, self._progress, ended)
+
+    def _record(self, record: Any) -> QueryRecord:
+        query, _ = self._known.pop(record.id)
+        times, used = (record.start_s, record.end_s), (record.blocks, record.conflicts, record.core_s)
+        reason = self._reasons.get(query.id, "")
+        return QueryRecord(query, self._endings[record.ending], *times, *used, reason)
+
+    def _served(self, account: Any) -> Query:
+        model = self._models[account.model]
+        return Query(account.id, model.name, account.arrival_s, model.qos_s)
+
+
+class _Commands:
+    """Answers as C reads them; what it reads of them is kept here as long as it may."""
+
+    def __init__(self, policy: Policy, library: CLibrary, known: Mapping[int, _Known]) -> None:
+        self._policy, self._library, self._known = policy, library, known
+        self._ffi, c = library.ffi, library.functions
+        self._start, self._resize, self._yield = c.START, c.RESIZE, c.YIELD
+        self._reject, self._wake = c.REJECT, c.WAKE
+        # A brief call keeps the interpreter's lock: whoever else waits for it would have it for milliseconds.
+        self._make, self._room = library.brief("commands_make"), c.ASKED_COMMANDS
+        self._versions: dict[int, list[Any]] = {}  # while a block runs
+        self._said: list[Any] = []  # until the commands are done
+        self._packed = lru_cache(_VERSIONS_REMEMBERED)(self._pack)
+
+    def room(self, commands: Any, count: int) -> Any:
+        """Return where so many commands, all zero, are to be written."""
+        self._said.clear()
+        if count > self._room and self._make(self._library.address(commands), count):
+            raise MemoryError("no memory for the commands of a policy")
+        return commands.items
+
+    def forget(self, query_id: int) -> None:
+        """Forget a block that ended."""
+        del self._versions[query_id]
+
+    def write(self, command: Any, answer: Answer) -> None:
+        """Write an answer, which has been checked."""
         if isinstance(answer, Wake):
             command.kind, command.wake_s = self._wake, answer.time_s
             return
@@ -153,30 +189,18 @@ class PythonDecider:
                 command.versions = versions = self._packed(answer.versions)
                 self._versions[query_id].append(versions)
         elif isinstance(answer, Rejection):
-            self._reasons[query_id] = answer.reason
-            self._said.append(self._library.ffi.new("char[]", answer.reason.encode()[:_REASON_BYTES]))
+            self._said.append(self._ffi.new("char[]", answer.reason.encode()[:_REASON_BYTES]))
             command.kind, command.reason = self._reject, self._said[-1]
         else:
             command.kind = self._yield
 
     def _pack(self, versions: tuple[int, ...]) -> Any:
         try:
-            return self._library.ffi.new("uint8_t[]", bytes(versions))
+            return self._ffi.new("uint8_t[]", bytes(versions))
         except ValueError:
             raise LookupError(
                 f"{type(self._policy).__name__} runs layers in versions {versions}, which were not profiled"
             ) from None
-
-    def _record(self, record: Any) -> QueryRecord:
-        query, _ = self._known.pop(record.id)
-        times, used = (record.start_s, record.end_s), (record.blocks, record.conflicts, record.core_s)
-        return QueryRecord(
-            query, self._endings[record.ending], *times, *used, self._reasons.get(query.id, "")
-        )
-
-    def _served(self, account: Any) -> Query:
-        model = self._models[account.model]
-        return Query(account.id, model.name, account.arrival_s, model.qos_s)
 
 
 class _Progress(Mapping[int, int]):

@@ -119,6 +119,10 @@ class NativeCore:
         self._blocks[slot] = _BlockInSlot(query_id, block, versions, noise_index)
         self._slots[query_id] = self._free.pop()
 
+    def check(self, block: LayerBlock, versions: tuple[int, ...], cores: int) -> None:
+        """Raise LookupError, which says what is missing, if a block was not profiled so."""
+        self._contention.demands(block, versions, cores)
+
     def pin(self, query_id: int, group_cores: CacheGroupShare) -> None:
         """Say on which cache groups a block's cores are."""
         self.pin_slot(self._slots[query_id], group_cores)

@@ -164,6 +164,9 @@ class _Loop:
     def _fail(self, what: int) -> NoReturn:
         if self._decider.error is not None:
             raise self._decider.error
+        if what == self._functions.NOT_PROFILED and isinstance(self._decider, PythonDecider):
+            for block in self._decider.asked():
+                self._core.check(*block)
         if what == self._functions.NOT_PROFILED:
             raise LookupError(
                 f"{type(self._policy).__name__} starts or resizes a block in versions or on cores "
