@@ -1,0 +1,120 @@
+"""AI-MT: two lanes of half the machine, a memory-bound unit always beside a compute-bound one.
+
+Faithful: what runs together differs in what it is bound by, so that one moves data while the other
+computes; first come, first served within a class. The port: the paper pairs the fetches and the products of
+an accelerator's sub-layers; here a unit is a run of consecutive layers of one class, and a lane half of the
+cores. A layer is memory-bound if, alone on a lane, it draws at least `memory_share` of the machine's
+bandwidth: a half is a lane's own part. With pairing `always` a lane stays idle rather than run what its
+neighbour is bound by; with `preferred` it then takes the first that waits. A query alone has one lane, so
+an idle system serves it slower than it could.
+
+Paper: AI-MT (Baek, Kwon and Kim, ISCA 2020).
+Unit: consecutive layers bound by the same.
+Preemption: none.
+Cores: two halves, one unit each.
+Memory: memory-bound beside compute-bound.
+Versions: solo.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from veltair.compiler.frontend.model import LayerBlock
+from veltair.serving.loop.policy import Allocation, Answer, Context, Pending, Snapshot
+from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions, admit, round_down
+from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
+from veltair.serving.policies.slices import SliceTimes
+
+LANES = 2
+
+
+class Pairing(StrEnum):
+    """What a lane does if nobody waits whose unit is bound by something else than its neighbour's."""
+
+    ALWAYS = "always"
+    """It stays idle."""
+    PREFERRED = "preferred"
+    """It runs what there is."""
+
+
+class AiMt:
+    """Runs two units at a time, bound by different things; late is who is late on a lane."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        order: Order,
+        drop_late: DropLate,
+        pairing: Pairing = Pairing.ALWAYS,
+        memory_share: Annotated[float, Field(gt=0)] = 0.5,
+    ) -> None:
+        tables = LatencyTables(context, VersionRule.SOLO_ALONE)
+        self._lane = round_down(context.machine.cores // LANES, tables.counts)
+        if not self._lane:
+            raise ValueError(
+                f"AiMt: two lanes on {context.machine.cores} cores of which at least {tables.counts[0]} are "
+                "given at a time; serve on a larger machine"
+            )
+        self._times = SliceTimes(tables)
+        self._options = QueueOptions(order, Conflict.WAIT, drop_late)
+        self._pairing = pairing
+        self.memory_bound: Mapping[str, tuple[bool, ...]] = {
+            name: memory_bound(context, name, self._lane, memory_share) for name in context.models
+        }
+
+    def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
+        """Return rejections of the late, and the units that start now."""
+        waiting, late = admit(snapshot, self._options, self._least_s)
+        beside = [self._bound(running.query.model, running.block.start) for running in snapshot.running]
+        chosen: list[Pending] = []
+        while len(beside) < LANES and (entry := self._next(waiting, chosen, beside)) is not None:
+            chosen.append(entry)
+            beside.append(self._bound(entry.query.model, entry.next_layer))
+        return [*late, *(self._start(entry) for entry in chosen)]
+
+    def _next(
+        self, waiting: Sequence[Pending], chosen: Sequence[Pending], beside: Sequence[bool]
+    ) -> Pending | None:
+        """Return who is next to run beside units of these classes, of those not chosen yet."""
+        for entry in waiting:
+            if entry not in chosen and self._bound(entry.query.model, entry.next_layer) not in beside:
+                return entry
+        if self._pairing is Pairing.ALWAYS:
+            return None
+        return next((entry for entry in waiting if entry not in chosen), None)
+
+    def _start(self, entry: Pending) -> Allocation:
+        block = self._unit(entry.query.model, entry.next_layer)
+        cores = self._times.best_cores(block, self._lane)
+        return Allocation(entry.query.id, block, self._times.versions(block, cores), cores)
+
+    def _bound(self, model: str, layer: int) -> bool:
+        return self.memory_bound[model][layer]
+
+    def _unit(self, model: str, first: int) -> LayerBlock:
+        bound = self.memory_bound[model]
+        stop = next((layer for layer in range(first, len(bound)) if bound[layer] != bound[first]), len(bound))
+        return LayerBlock(model, first, stop)
+
+    def _least_s(self, entry: Pending) -> float:
+        model, first, seconds = entry.query.model, entry.next_layer, 0.0
+        while first < len(self.memory_bound[model]):
+            unit = self._unit(model, first)
+            seconds += self._times.least_s(unit, self._lane)
+            first = unit.stop
+        return seconds
+
+
+def memory_bound(context: Context, model: str, cores: int, share: float) -> tuple[bool, ...]:
+    """Return of each layer whether its solo version draws at least a share of the bandwidth on some cores."""
+    costs = context.costs.model(model)
+    layers, column = np.arange(len(costs.solo)), context.costs.core_index(cores)
+    moved_bytes = costs.traffic_bytes[layers, costs.solo, column, 0]
+    seconds = costs.seconds[layers, costs.solo, column, 0]
+    bound: list[bool] = (moved_bytes / seconds >= share * context.machine.dram_bytes_per_s).tolist()
+    return tuple(bound)
