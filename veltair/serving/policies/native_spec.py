@@ -55,7 +55,7 @@ class NativePolicySpec:
 
 
 def spec_of(policy: Policy) -> NativePolicySpec | None:
-    """Return a policy's spec, or None if it has none.
+    """Return a policy's spec, or None if it has none, for good or under its options.
 
     A subclass inherits the spec of a class that says how it decides only if it adds nothing to that but a
     constructor and options: one with methods of its own may decide otherwise.
@@ -63,7 +63,7 @@ def spec_of(policy: Policy) -> NativePolicySpec | None:
     for ancestor in type(policy).__mro__:
         make = vars(ancestor).get("native_spec")
         if make is not None:
-            spec: NativePolicySpec = make(policy)
+            spec: NativePolicySpec | None = make(policy)
             return spec
         if any(not name.startswith("__") and name != "preset_exceptions" for name in vars(ancestor)):
             return None
