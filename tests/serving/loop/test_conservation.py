@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import random_queries
-from tests.support.policy_cases import POLICIES, audited, scaled_queries, traffic_context
+from tests.support.policy_cases import POLICIES, audited, scaled_options, scaled_queries, traffic_context
 from veltair.serving.loop.policy import Allocation, Answer, Policy, Resize, Snapshot
 from veltair.serving.loop.query import Ending
 from veltair.serving.policies.presets import PRESETS, make_policy
@@ -60,7 +60,8 @@ def test_decisions_do_not_depend_on_the_unit_of_time(path, preset, options, seed
     plain, scaled = traffic_context(seed), traffic_context(seed, time_scale=scale)
     queries = random_queries(plain, 40, seed, gap_s)
     before, _ = audited(make_policy(path, plain, preset, options), plain, queries)
-    after, _ = audited(make_policy(path, scaled, preset, options), scaled, scaled_queries(queries, scale))
+    policy = make_policy(path, scaled, preset, scaled_options(options, scale))
+    after, _ = audited(policy, scaled, scaled_queries(queries, scale))
     assert [(r.query.id, r.ending, r.blocks, r.conflicts, r.end_s, r.core_s) for r in after] == [
         (r.query.id, r.ending, r.blocks, r.conflicts, r.end_s * scale, r.core_s * scale) for r in before
     ]
