@@ -67,6 +67,7 @@ class Planaria(ElasticPolicy):
 class PlanariaAware(ElasticPolicy):
     """Planaria that knows the pressure but has one version: the ablation between Planaria and Veltair-AC.
 
+    Paper: an ablation of Planaria (Ghodrati et al., MICRO 2020).
     Versions: solo, its times at the current pressure.
     """
 

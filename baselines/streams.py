@@ -5,7 +5,7 @@ port: slices are numbers of cores, not fixed ones; what does not divide evenly s
 the count of its slice's cores that suits it best, as an instance's threads would be set. A query alone has
 one slice, so an idle system serves it slower than it could.
 
-Paper: none; what OpenVINO's streams and the workers of TorchServe do, read in 2026.
+Paper: none; what OpenVINO's streams and TorchServe's workers do.
 Unit: whole model.
 Preemption: none.
 Cores: k equal slices, one query each.

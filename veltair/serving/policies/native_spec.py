@@ -1,8 +1,8 @@
 """Policies as data: what the simulator's loop in C needs to decide as a policy's `allocate` would.
 
-A policy that has a spec is simulated many times as fast and with the same records, to the last bit. The
-policies here and in `baselines/` have one; a policy of your own needs none. `allocate` remains what decides
-on a real machine, and the oracle that tests compare the spec with.
+A policy that has a spec is simulated many times as fast and with the same records, to the last bit. Those of
+the paper that is evaluated here and of its comparison have one; a policy of your own needs none. `allocate`
+remains what decides where a run is not in C, and the oracle that tests compare the spec with.
 """
 
 from collections.abc import Callable
