@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.builders import random_queries
 from tests.support.policy_cases import POLICIES, audited, scaled_options, scaled_queries, traffic_context
 from veltair.serving.loop.policy import Allocation, Answer, Policy, Resize, Snapshot
-from veltair.serving.loop.query import Ending
+from veltair.serving.loop.query import Ending, Query
 from veltair.serving.policies.presets import PRESETS, make_policy
 
 EVERY = [
@@ -19,6 +19,17 @@ EVERY = [
 ]
 # Those that start any waiting block on what is free, as long as there is a core unit.
 CONSERVING = ("FixedBlocks", "LayerWise", "Fixed-v1", "Veltair-AS", "Veltair-FULL")
+# Those whose idea forbids it to serve a lone query as fast as the machine can, by what they do instead.
+SLOWER_ALONE = {
+    "the fewest cores within a budget": (
+        *("FcfsMin", "EdfMin", "FixedBlocks", "LayerWise", "Fixed-v1", "DREAM", "Veltair-AS", "Veltair-FULL"),
+    ),
+    "a part of the machine": (
+        *("Streams-2", "Static", "Static-MIG", "PARTIES", "AI-MT", "AI-MT, preferred", "DART", "DART-2"),
+    ),
+    "one version, whichever is the fastest": ("Fixed-v1 elastic",),
+}
+AS_FAST_ALONE = [name for name in POLICIES if not any(name in slower for slower in SLOWER_ALONE.values())]
 seeds = st.integers(0, 30)
 gaps = st.sampled_from((0.0005, 0.002, 0.01))
 machines = st.sampled_from(((2, 1), (8, 1), (64, 8)))
@@ -65,6 +76,18 @@ def test_decisions_do_not_depend_on_the_unit_of_time(path, preset, options, seed
     assert [(r.query.id, r.ending, r.blocks, r.conflicts, r.end_s, r.core_s) for r in after] == [
         (r.query.id, r.ending, r.blocks, r.conflicts, r.end_s * scale, r.core_s * scale) for r in before
     ]
+
+
+@pytest.mark.parametrize("name", AS_FAST_ALONE)
+@settings(max_examples=6)
+@given(seed=seeds, machine=machines)
+def test_an_idle_system_serves_a_query_as_fast_as_it_can_be_served(name, seed, machine):
+    path, options = POLICIES[name]
+    context = traffic_context(seed, cores=machine[0], core_unit=machine[1])
+    for model in context.models.values():
+        policy = make_policy(path, context, "paper", options)
+        (record,), _ = audited(policy, context, [Query(0, model.name, 0.5, model.qos_s)])
+        assert record.latency_s <= context.costs.isolated_latency_s(model.name) * (1 + 1e-9)
 
 
 class Watched:
