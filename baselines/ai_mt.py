@@ -4,9 +4,10 @@ Faithful: what runs together differs in what it is bound by, so that one moves d
 computes; first come, first served within a class. The port: the paper pairs the fetches and the products of
 an accelerator's sub-layers; here a unit is a run of consecutive layers of one class, and a lane half of the
 cores. A layer is memory-bound if, alone on a lane, it draws at least `memory_share` of the machine's
-bandwidth: a half is a lane's own part. With pairing `always` a lane stays idle rather than run what its
-neighbour is bound by; with `preferred` it then takes the first that waits. A query alone has one lane, so
-an idle system serves it slower than it could.
+bandwidth; unless it is given, the share that halves the work of a query of each model, so that neither lane
+is left without. With pairing `always` a lane stays idle rather than run what its neighbour is bound by;
+with `preferred` it then takes the first that waits. A query alone has one lane, so an idle system serves it
+slower than it could.
 
 Paper: AI-MT (Baek, Kwon and Kim, ISCA 2020).
 Unit: consecutive layers bound by the same.
@@ -16,8 +17,9 @@ Memory: memory-bound beside compute-bound.
 Versions: solo.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import chain
 from typing import Annotated
 
 import numpy as np
@@ -25,6 +27,7 @@ from pydantic import Field
 
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Allocation, Answer, Context, Pending, Snapshot
+from veltair.serving.policies.blocks import TOLERANCE
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions, admit, round_down
 from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
 from veltair.serving.policies.slices import SliceTimes
@@ -51,7 +54,7 @@ class AiMt:
         order: Order,
         drop_late: DropLate,
         pairing: Pairing = Pairing.ALWAYS,
-        memory_share: Annotated[float, Field(gt=0)] = 0.5,
+        memory_share: Annotated[float, Field(gt=0)] | None = None,
     ) -> None:
         tables = LatencyTables(context, VersionRule.SOLO_ALONE)
         self._lane = round_down(context.machine.cores // LANES, tables.counts)
@@ -63,8 +66,10 @@ class AiMt:
         self._times = SliceTimes(tables)
         self._options = QueueOptions(order, Conflict.WAIT, drop_late)
         self._pairing = pairing
+        demands = {name: demand(context, name, self._lane) for name in context.models}
+        bound = balance(demands.values()) if memory_share is None else memory_share
         self.memory_bound: Mapping[str, tuple[bool, ...]] = {
-            name: memory_bound(context, name, self._lane, memory_share) for name in context.models
+            name: tuple(share >= bound for share, _ in layers) for name, layers in demands.items()
         }
 
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
@@ -110,11 +115,26 @@ class AiMt:
         return seconds
 
 
-def memory_bound(context: Context, model: str, cores: int, share: float) -> tuple[bool, ...]:
-    """Return of each layer whether its solo version draws at least a share of the bandwidth on some cores."""
+def demand(context: Context, model: str, cores: int) -> list[tuple[float, float]]:
+    """Return of each layer, in its solo version on some cores, the share of the bandwidth and the seconds."""
     costs = context.costs.model(model)
     layers, column = np.arange(len(costs.solo)), context.costs.core_index(cores)
-    moved_bytes = costs.traffic_bytes[layers, costs.solo, column, 0]
     seconds = costs.seconds[layers, costs.solo, column, 0]
-    bound: list[bool] = (moved_bytes / seconds >= share * context.machine.dram_bytes_per_s).tolist()
-    return tuple(bound)
+    drawn = costs.traffic_bytes[layers, costs.solo, column, 0] / seconds
+    shares: list[float] = (drawn / context.machine.dram_bytes_per_s).tolist()
+    return list(zip(shares, seconds.tolist(), strict=True))
+
+
+def balance(models: Iterable[Iterable[tuple[float, float]]]) -> float:
+    """Return the share of the bandwidth that halves the work: layers that draw it or more take half the time.
+
+    `models` has share and seconds of each layer of each model. Of the layers in the order of what they draw,
+    it is what the one at half of the time draws.
+    """
+    layers = sorted(chain.from_iterable(models), reverse=True)
+    half_s, passed_s = sum(seconds for _, seconds in layers) / 2, 0.0
+    for share, seconds in layers:
+        passed_s += seconds
+        if passed_s >= half_s * (1 - TOLERANCE):
+            return share
+    raise ValueError("AiMt: no model has a layer; serve one")

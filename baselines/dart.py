@@ -5,9 +5,10 @@ nodes, so that the longest stage is as short as can be; a stage is not preempted
 the shortest relative deadline first (deadline-monotonic, the oldest of equals). The port: the paper's nodes
 are a CPU's and a GPU's parts; here they are equal slices of one machine, so every model's stage i runs on
 node i. Its cut is subject to the deadline; on equal nodes the sum of the stages does not depend on the cut,
-so what follows the targets is the number of nodes: the most on which each model alone meets its target,
-unless `nodes` says so. A model of fewer layers than nodes has that many stages. A query alone has one node
-at a time, so an idle system serves it slower than it could.
+so what follows the targets is the number of nodes: the most on which each model alone takes at most
+`service_share` of its target, as the rest is for waiting, unless `nodes` says so. A model of fewer layers
+than nodes has that many stages. A query alone has one node at a time, so an idle system serves it slower
+than it could.
 
 Paper: DART (Xiang and Kim, RTSS 2019).
 Unit: stage of a model.
@@ -36,7 +37,12 @@ class Dart:
     """Runs each query through its model's stages, one node after the other; late is who is late there."""
 
     def __init__(
-        self, context: Context, *, drop_late: DropLate, nodes: Annotated[int, Field(ge=1)] | None = None
+        self,
+        context: Context,
+        *,
+        drop_late: DropLate,
+        nodes: Annotated[int, Field(ge=1)] | None = None,
+        service_share: Annotated[float, Field(gt=0, le=1)] = 0.5,
     ) -> None:
         self._tables = LatencyTables(context, VersionRule.SOLO_ALONE)
         self._times = SliceTimes(self._tables)
@@ -48,9 +54,8 @@ class Dart:
                 f"Dart: nodes is {nodes}, on {context.machine.cores} cores of which at least "
                 f"{self._tables.counts[0]} are given at a time; give at most {most}"
             )
-        self.nodes = nodes or next(
-            (count for count in range(most, 1, -1) if self._all_in_time(context, count)), 1
-        )
+        able = (count for count in range(most, 1, -1) if self._all_in_time(context, count, service_share))
+        self.nodes = nodes or next(able, 1)
         size = self._size(context, self.nodes)
         self._sizes = (size,) * self.nodes
         self._stages = {name: self._cut(name, size) for name in context.models}
@@ -91,11 +96,11 @@ class Dart:
     def _size(self, context: Context, nodes: int) -> int:
         return round_down(context.machine.cores // nodes, self._tables.counts)
 
-    def _all_in_time(self, context: Context, nodes: int) -> bool:
+    def _all_in_time(self, context: Context, nodes: int, share: float) -> bool:
         size = self._size(context, nodes)
         return size > 0 and all(
             self._times.least_s(LayerBlock(name, 0, self._layers[name]), size)
-            <= model.qos_s * (1 + TOLERANCE)
+            <= share * model.qos_s * (1 + TOLERANCE)
             for name, model in context.models.items()
         )
 

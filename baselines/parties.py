@@ -9,11 +9,13 @@ an equal split, and changes nothing during `warm_up_s`. Only latencies of querie
 
 The port: the contract grants cores and neither caches nor bandwidth, so cores are the one resource, and
 where the paper tries the next one after an upsize without gain, it is cores again. Cores given back stay
-idle until somebody needs them: there is no best-effort work. A new size holds from a tenant's next query
-on, as queries are short beside windows. A rejected query is one of endless latency. A tenant of which
-nobody ended is judged by the age of its oldest query, one without queries has all slack. A query alone has
-one partition, so an idle system serves it slower than it could. A run must be much longer than `warm_up_s`
-and many windows to show anything but an equal split. Bounds and times are from memory of the paper.
+idle until somebody needs them: there is no best-effort work, for which the paper frees them; with
+`give_back: false` nobody gives any back, and only who needs more gets it. A new size holds from a tenant's
+next query on, as queries are short beside windows. A rejected query is one of endless latency. A tenant of
+which nobody ended is judged by the age of its oldest query, one without queries has all slack. A query
+alone has one partition, so an idle system serves it slower than it could. A run must be much longer than
+`warm_up_s` and many windows to show anything but an equal split. Bounds and times are from memory of the
+paper.
 
 Paper: PARTIES (Chen, Delimitrou and Martínez, ASPLOS 2019).
 Unit: whole model.
@@ -46,12 +48,12 @@ Seconds = Annotated[float, Field(gt=0)]
 class Partitions:
     """The units of each tenant, and what the slacks of one window make of them."""
 
-    def __init__(self, tenants: int, units: int, *, freeze_s: float) -> None:
+    def __init__(self, tenants: int, units: int, *, freeze_s: float, give_back: bool = True) -> None:
         if tenants > units:
             raise ValueError(f"Parties: {tenants} models on {units} units of cores; serve fewer models")
         self.units = [units // tenants] * tenants
         self.spare = units - sum(self.units)
-        self._freeze_s = freeze_s
+        self._freeze_s, self._gives_back = freeze_s, give_back
         self._frozen_until_s = -inf
         self._shrunk: int | None = None
 
@@ -68,7 +70,7 @@ class Partitions:
                 self._shrink(donor)
             if self.spare:
                 self._grow(worst)
-        elif min(slacks) > DOWNSIZE_ABOVE and time_s >= self._frozen_until_s:
+        elif self._gives_back and min(slacks) > DOWNSIZE_ABOVE and time_s >= self._frozen_until_s:
             self._shrunk = self._donor(slacks)
             if self._shrunk is not None:
                 self._shrink(self._shrunk)
@@ -101,6 +103,7 @@ class Parties:
         window_s: Seconds = 0.5,
         warm_up_s: Seconds = 30.0,
         freeze_s: Seconds = 30.0,
+        give_back: bool = True,
     ) -> None:
         tables = LatencyTables(context, VersionRule.SOLO_ALONE)
         self._counts, self._times = tables.counts, SliceTimes(tables)
@@ -109,7 +112,7 @@ class Parties:
         self._targets_s = [model.qos_s for model in context.models.values()]
         self._number = {name: number for number, name in enumerate(context.models)}
         units = context.machine.cores // self._counts[0]
-        self.partitions = Partitions(len(self._layers), units, freeze_s=freeze_s)
+        self.partitions = Partitions(len(self._layers), units, freeze_s=freeze_s, give_back=give_back)
         self._window_s, self._warm_up_s = window_s, warm_up_s
         self._window_ends_s = window_s
         self._woken_at_s = -inf

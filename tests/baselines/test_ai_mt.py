@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baselines.ai_mt import AiMt, memory_bound
+from baselines.ai_mt import AiMt, balance, demand
 from tests.support.builders import (
     make_costs,
     make_machine,
@@ -42,7 +42,7 @@ CONTEXT = lanes()
 
 
 def ai_mt(**options) -> AiMt:
-    policy = make_policy("baselines.ai_mt:AiMt", CONTEXT, "paper", options)
+    policy = make_policy("baselines.ai_mt:AiMt", CONTEXT, "paper", {"memory_share": 0.5, **options})
     assert isinstance(policy, AiMt)
     return policy
 
@@ -56,9 +56,26 @@ def started(answers: list[Answer]) -> list[tuple[int, int, int, int]]:
 
 
 def test_a_layer_is_memory_bound_if_it_draws_its_share_of_the_bandwidth_on_a_lane():
-    assert memory_bound(CONTEXT, "both", 4, 0.5) == (False, False, True, False)
-    assert memory_bound(CONTEXT, "move", 4, 0.5) == (True,)
-    assert memory_bound(CONTEXT, "move", 4, 0.6) == (False,)
+    # 2e8 bytes in 4 ms are half of the bandwidth, 3e8 are three quarters.
+    assert ai_mt(memory_share=0.5).memory_bound["both"] == (False, False, True, False)
+    assert ai_mt(memory_share=0.5).memory_bound["move"] == (True,)
+    assert ai_mt(memory_share=0.6).memory_bound["move"] == (False,)
+
+
+def test_a_layer_draws_its_bytes_over_its_seconds_on_a_lane():
+    assert demand(CONTEXT, "move", 4) == [(pytest.approx(0.5), 0.004)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "bound"),
+    [
+        ([(0.1, 1.0), (0.9, 1.0)], 0.9),
+        ([(0.1, 1.0), (0.9, 0.5), (0.5, 0.5)], 0.5),  # 0.9 and 0.5 take half of the time
+        ([(0.1, 3.0), (0.9, 0.5), (0.5, 0.5)], 0.1),  # half of the time is within the first
+    ],
+)
+def test_by_default_memory_bound_layers_take_half_of_the_time(layers, bound):
+    assert balance([layers[:1], layers[1:]]) == bound
 
 
 def test_a_unit_is_the_layers_that_follow_and_are_bound_by_the_same_on_half_of_the_cores():
@@ -104,7 +121,7 @@ class Paired:
     """AI-MT whose running units are looked at: no two of one class."""
 
     def __init__(self, context: Context) -> None:
-        policy = make_policy("baselines.ai_mt:AiMt", context, "paper", {"memory_share": 0.3})
+        policy = make_policy("baselines.ai_mt:AiMt", context, "paper", {})
         assert isinstance(policy, AiMt)
         self._policy = policy
 

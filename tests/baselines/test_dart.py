@@ -88,11 +88,14 @@ def test_a_stage_is_not_preempted():
     assert dart(nodes=2).allocate(snapshot(4, [pending(2, FAST)], [run])) == []
 
 
-def test_there_are_as_many_nodes_as_leave_every_model_its_target():
-    # 40 core-ms in 40 ms and 16 in 20 ms: one core each is enough, so 8 nodes. In 10 ms SLOW needs 4 cores.
-    assert dart().nodes == 8
+def test_there_are_as_many_nodes_as_leave_every_model_its_target_or_a_share_of_it():
+    # 40 core-ms in 40 ms and 16 in 20 ms: one core each is enough, so 8 nodes; in half of that 2, so 4. In
+    # 5 ms SLOW needs 8 cores, in 10 ms 4.
+    assert dart(service_share=1.0).nodes == 8
+    assert dart().nodes == 4
     tight = make_model("slow", (1,) * 4, qos_s=0.010)
-    assert dart(make_context(SECONDS, [tight, FAST])).nodes == 2
+    assert dart(make_context(SECONDS, [tight, FAST])).nodes == 1
+    assert dart(make_context(SECONDS, [tight, FAST]), service_share=1.0).nodes == 2
     lost = make_model("slow", (1,) * 4, qos_s=0.001)
     assert dart(make_context(SECONDS, [lost, FAST])).nodes == 1
 

@@ -28,9 +28,9 @@ def parties(**options) -> Parties:
     return policy
 
 
-def moved(*windows: tuple[float, ...], freeze_s: float = 10.0) -> list[list[int]]:
+def moved(*windows: tuple[float, ...], freeze_s: float = 10.0, give_back: bool = True) -> list[list[int]]:
     """Return the units after each window of two tenants on 8 units; windows are 1 s apart."""
-    partitions = Partitions(2, 8, freeze_s=freeze_s)
+    partitions = Partitions(2, 8, freeze_s=freeze_s, give_back=give_back)
     found = []
     for number, slacks in enumerate(windows):
         partitions.adjust(slacks, float(number))
@@ -59,6 +59,11 @@ def test_between_5_and_20_percent_nothing_moves():
 
 def test_if_all_have_more_than_20_percent_the_one_with_most_gives_a_unit_back():
     assert moved((0.3, 0.4), (0.45, 0.4)) == [[4, 3], [3, 3]]
+
+
+def test_nobody_gives_a_unit_back_if_the_option_says_so_but_who_needs_one_gets_it():
+    assert moved((0.3, 0.4), (0.04, 0.4), give_back=False) == [[4, 4], [5, 3]]
+    assert parties(give_back=False).partitions.units == [4, 4]
 
 
 def test_a_unit_that_was_given_back_goes_to_who_needs_one_before_any_donors():
