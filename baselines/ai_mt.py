@@ -87,7 +87,7 @@ class AiMt:
     ) -> Pending | None:
         """Return who is next to run beside units of these classes, of those not chosen yet."""
         for entry in waiting:
-            if entry not in chosen and self._bound(entry.query.model, entry.next_layer) not in beside:
+            if self._bound(entry.query.model, entry.next_layer) not in beside:
                 return entry
         if self._pairing is Pairing.ALWAYS:
             return None

@@ -45,7 +45,7 @@ def test_it_starts_from_an_equal_split():
 
 
 def test_who_has_less_than_5_percent_of_slack_gets_a_unit_of_who_has_most():
-    assert moved((0.04, 0.3), (-0.5, 0.3)) == [[5, 3], [6, 2]]
+    assert moved((0.049, 0.3), (-0.5, 0.3)) == [[5, 3], [6, 2]]
 
 
 def test_nobody_gives_who_has_no_more_than_20_percent_or_one_unit():

@@ -98,8 +98,19 @@ def test_who_runs_is_preempted_by_a_longer_query_once_that_has_the_token_and_he_
     # LONG earns 2 in 8 ms. SHORT came then, and runs; at the threshold 3 LONG alone is left.
     policy = at_work(period_s=0.5)
     policy.allocate(snapshot(8, [pending(1, LONG), pending(2, SHORT, 0.007)], time_s=0.007))
-    answers = policy.allocate(snapshot(0, [pending(1, LONG)], [running(2, SHORT, 8)], time_s=0.008))
-    assert answers == [Yield(2)]
+    waiting, runs = [pending(1, LONG)], [running(2, SHORT, 8)]
+    assert policy.allocate(snapshot(0, waiting, runs, time_s=0.008)) == [Yield(2)]
+    # In its last layer it need not be asked.
+    assert policy.allocate(snapshot(0, waiting, runs, time_s=0.009, progress={2: 1})) == []
+
+
+def test_a_query_earns_nothing_while_it_runs():
+    # LONG ran for 8 ms, in which it would have earned 2: with the threshold of 3 it would come before SHORT.
+    policy = prema()
+    policy.allocate(snapshot(8, [pending(1, LONG)]))
+    waiting = [pending(1, LONG, next_layer=1), pending(2, SHORT, 0.008)]
+    (start,) = policy.allocate(snapshot(8, waiting, time_s=0.008))
+    assert start.query_id == 2
 
 
 def test_nobody_is_preempted_in_his_last_layer_or_twice():

@@ -104,12 +104,19 @@ def test_queues_follow_the_order_of_the_options_and_who_is_late_on_his_partition
         ((8, 16), (1.0, 9.0), [24, 32]),  # loads 1/8, 9/16: 1 3; 1 4; 7 does not fit: 2 4; 3 4
         ((24, 24), (1.0, 1.0), [32, 24]),
         ((40, 8), (1.0, 1.0), [32, 24]),  # 7 and 1 sevenths do not fit: 4 and 1, and the second grows
+        ((8, 40), (1.0, 1.0), [24, 32]),
     ],
 )
 def test_mig_like_partitions_are_sevenths_of_the_machine(needs, rates, cores):
     counts = tuple(range(8, 57, 8))
     tenants = [tenant(need, rate, counts=counts) for need, rate in zip(needs, rates, strict=True)]
     assert mig_sizes(tenants, counts, 56) == cores
+
+
+def test_a_mig_like_partition_does_not_grow_if_its_tenant_gets_no_faster():
+    counts = tuple(range(8, 57, 8))
+    idle = Tenant(9.0, 8, dict.fromkeys(counts, 1.0))
+    assert mig_sizes([idle, tenant(8, counts=counts)], counts, 56) == [8, 32]
 
 
 def test_a_lone_tenant_has_the_whole_machine():
@@ -131,6 +138,10 @@ def test_more_models_than_partitions_are_refused():
         ValueError, match="8 partitions of 1 cores or more do not fit into sevenths of 8 cores"
     ):
         mig_sizes([tenant(1)] * 8, COUNTS, 8)
+    with pytest.raises(
+        ValueError, match="3 partitions of 1 cores or more do not fit into sevenths of 2 cores"
+    ):
+        mig_sizes([tenant(1)] * 3, (1, 2), 2)
 
 
 @pytest.mark.parametrize("sizes", ["free", "mig"])
