@@ -1,5 +1,6 @@
 """What holds of every policy under every preset, over random tables and traces."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,8 @@ from tests.support.builders import random_queries
 from tests.support.policy_cases import POLICIES, audited, scaled_options, scaled_queries, traffic_context
 from veltair.serving.loop.policy import Allocation, Answer, Policy, Resize, Snapshot
 from veltair.serving.loop.query import Ending, Query
-from veltair.serving.policies.presets import PRESETS, make_policy
+from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.presets import PRESETS, check_policy, make_policy
 
 EVERY = [
     pytest.param(path, preset, options, id=f"{name}, {preset}")
@@ -49,6 +51,47 @@ def test_every_query_ends_once_and_all_cores_held_are_booked(path, preset, optio
     first_s = min(record.query.arrival_s for record in records)
     last_s = max(record.end_s for record in records)
     assert booked <= context.machine.cores * (last_s - first_s) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_can_be_told_when_to_give_late_queries_up(name):
+    path, options = POLICIES[name]
+    for rule in DropLate:
+        check_policy(path, {**options, "drop_late": rule.value})
+
+
+def takes(path: str, options: Mapping[str, object], name: str, value: str) -> bool:
+    try:
+        check_policy(path, {**options, name: value})
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@settings(max_examples=6)
+@given(
+    seed=seeds,
+    gap_s=gaps,
+    shared=st.fixed_dictionaries(
+        {
+            "drop_late": st.sampled_from(DropLate),
+            "order": st.sampled_from(Order),
+            "conflict": st.sampled_from(Conflict),
+        }
+    ),
+)
+def test_every_query_ends_once_whatever_the_options_that_policies_share(name, seed, gap_s, shared):
+    path, options = POLICIES[name]
+    options = {**options, **{key: value for key, value in shared.items() if takes(path, options, key, value)}}
+    context = traffic_context(seed)
+    records, _ = audited(
+        make_policy(path, context, "paper", options), context, random_queries(context, 40, seed, gap_s)
+    )
+    assert sorted(record.query.id for record in records) == list(range(40))
+    assert shared["drop_late"] is not DropLate.NEVER or all(
+        record.ending is Ending.SERVED for record in records
+    )
 
 
 @pytest.mark.parametrize(("path", "preset", "options"), EVERY)
