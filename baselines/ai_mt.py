@@ -71,10 +71,15 @@ class AiMt:
         self.memory_bound: Mapping[str, tuple[bool, ...]] = {
             name: tuple(share >= bound for share, _ in layers) for name, layers in demands.items()
         }
+        # By model, from each layer on: the unit that begins there, and the seconds to the model's end.
+        self._units = {name: units_of(name, layers) for name, layers in self.memory_bound.items()}
+        self._left_s = {name: self._seconds_left(units) for name, units in self._units.items()}
 
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
         """Return rejections of the late, and the units that start now."""
-        waiting, late = admit(snapshot, self._options, self._least_s)
+        waiting, late = admit(
+            snapshot, self._options, lambda entry: self._left_s[entry.query.model][entry.next_layer]
+        )
         beside = [self._bound(running.query.model, running.block.start) for running in snapshot.running]
         chosen: list[Pending] = []
         while len(beside) < LANES and (entry := self._next(waiting, chosen, beside)) is not None:
@@ -94,25 +99,27 @@ class AiMt:
         return next((entry for entry in waiting if entry not in chosen), None)
 
     def _start(self, entry: Pending) -> Allocation:
-        block = self._unit(entry.query.model, entry.next_layer)
+        block = self._units[entry.query.model][entry.next_layer]
         cores = self._times.best_cores(block, self._lane)
         return Allocation(entry.query.id, block, self._times.versions(block, cores), cores)
 
     def _bound(self, model: str, layer: int) -> bool:
         return self.memory_bound[model][layer]
 
-    def _unit(self, model: str, first: int) -> LayerBlock:
-        bound = self.memory_bound[model]
-        stop = next((layer for layer in range(first, len(bound)) if bound[layer] != bound[first]), len(bound))
-        return LayerBlock(model, first, stop)
+    def _seconds_left(self, units: Sequence[LayerBlock]) -> list[float]:
+        left_s = [0.0] * (len(units) + 1)
+        for first in reversed(range(len(units))):
+            unit = units[first]
+            left_s[first] = self._times.least_s(unit, self._lane) + left_s[unit.stop]
+        return left_s
 
-    def _least_s(self, entry: Pending) -> float:
-        model, first, seconds = entry.query.model, entry.next_layer, 0.0
-        while first < len(self.memory_bound[model]):
-            unit = self._unit(model, first)
-            seconds += self._times.least_s(unit, self._lane)
-            first = unit.stop
-        return seconds
+
+def units_of(model: str, bound: Sequence[bool]) -> list[LayerBlock]:
+    """Return for each layer the run of layers from it on that are bound by the same."""
+    stops = [len(bound)] * len(bound)
+    for layer in reversed(range(len(bound) - 1)):
+        stops[layer] = stops[layer + 1] if bound[layer] == bound[layer + 1] else layer + 1
+    return [LayerBlock(model, layer, stop) for layer, stop in enumerate(stops)]
 
 
 def demand(context: Context, model: str, cores: int) -> list[tuple[float, float]]:
