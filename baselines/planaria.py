@@ -60,7 +60,7 @@ class Planaria(ElasticPolicy):
         return [*answers, Wake(self._next_s)]
 
     def native_spec(self) -> NativePolicySpec | None:
-        """Return how it decides, as data; None if it has to be woken, which the loop in C cannot."""
+        """Return how it decides, as data; None if shares are made anew, which C does not know."""
         return super().native_spec() if self._reshare_s is None else None
 
 

@@ -24,6 +24,7 @@ from veltair.serving.policies.blocks import BudgetShare
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions, admit, round_down
 from veltair.serving.policies.growth import grow
 from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
+from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +79,12 @@ class PreemptiveEdf:
                 answers.append(Yield(source.query_id))
             answers += self._take(entry, budget_s, sources)
         return answers
+
+    def native_spec(self) -> NativePolicySpec:
+        """Return how it decides, as data."""
+        return NativePolicySpec(
+            DecisionKind.PREEMPTIVE, self._tables, self._options, grows=self._growth, alpha=self._alpha
+        )
 
     def _who_yields(self, entry: Pending, budget_s: float, sources: Sequence[Source]) -> Collection[Source]:
         """Return who has to give way to a query: nobody if it needs nobody to, or if nobody's yield helps."""

@@ -254,6 +254,13 @@ class Engine(Section):
             "longer blocks took than profiled (`slowdown`), or `auto`: the first of these that works here"
         ),
     ] = "slowdown"
+    spin: Annotated[
+        bool,
+        key(
+            "workers that have nothing to do look for work all the time, instead of sleeping after 2 ms: "
+            "blocks start sooner on idle cores, which are never free for others"
+        ),
+    ] = False
     memory_mb: Annotated[
         float | None,
         key(

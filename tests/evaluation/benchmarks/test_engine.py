@@ -2,95 +2,21 @@ import os
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from tests.support.engine_builders import FakeBuffers
-from tests.support.pool_builders import python_room
 from tests.support.table_builders import make_config, write_made_up_tables
-from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.benchmarks.decisions import decision_figures, decisions_us
-from veltair.evaluation.benchmarks.engine import (
-    block_figures,
-    busy_figures,
-    dispatch_figures,
-    gaps_us,
-    idle_figure,
-    native_figures,
-)
+from veltair.evaluation.benchmarks.engine import block_figures, busy_figures
 from veltair.evaluation.benchmarks.workers import ratio_figures, worker_figures
-from veltair.evaluation.experiment.scenario import Scenario, make_scenario, policy_maker, scenario_of
+from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
 from veltair.evaluation.measurement.run import make_samples
-from veltair.machine.costs.folder import Tables, read_tables
-from veltair.machine.costs.table import COLUMNS, CostTable
+from veltair.machine.costs.folder import read_tables
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.native_pool import NativePool
-from veltair.machine.workers.pool import BlockRun, Ended, Grant, Launch, Sample
+from veltair.machine.workers.pool import Launch
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
-
-
-@pytest.fixture
-def launch(c_build: Path) -> Launch:
-    return partial(NativePool, build_dir=c_build)
-
-
-@pytest.fixture(scope="module")
-def machine() -> Machine:
-    return Machine("toy", 1, (CORES,), 2**19, 2**24, 1e11, 1e11, validated=True)
-
-
-@pytest.fixture(scope="module")
-def scenario(tiny_loaded: LoadedModel, machine: Machine) -> Scenario:
-    """The tiny network on the cores there are, with a table made up."""
-    rows = [
-        ("tiny", layer, version, cores, 0.0, 0, 1e-4 * (1 + version) / cores, 1.0, 1.0)
-        for layer in range(len(tiny_loaded.plan.layers))
-        for version in range(len(tiny_loaded.plan.of(layer)))
-        for cores in range(1, len(CORES) + 1)
-    ]
-    layers = tuple(Layer(layer.name, layer.structure, layer.macs) for layer in tiny_loaded.plan.layers)
-    costs = CostTable(pd.DataFrame(rows, columns=list(COLUMNS)), "toy")
-    return make_scenario(
-        Tables(machine, {"tiny": layers}, {}, costs), {"tiny": 10.0}, 1.0, "mix", {"tiny": 1}
-    )
-
-
-def end_of(core: int, end_s: float, busy_s: float, put_in: Sample | None = None) -> Ended:
-    block = BlockRun(0, FakeBuffers(python_room(print)), 0, 1, Grant((core,), (0,)), put_in=put_in)
-    return Ended(block, None, 1, end_s, busy_s, 0)
-
-
-def test_a_gap_lies_between_an_end_and_the_next_start_on_the_same_core() -> None:
-    ends = [end_of(0, 1.0, 0.5), end_of(1, 1.1, 0.1), end_of(0, 1.5, 0.4), end_of(1, 2.0, 0.7)]
-    assert gaps_us(ends) == [pytest.approx(0.1e6), pytest.approx(0.2e6)]
-
-
-def test_a_block_that_begins_with_its_sample_gives_no_gap() -> None:
-    sample = Sample((np.zeros(1),), ())
-    assert gaps_us([end_of(0, 1.0, 0.5), end_of(0, 1.5, 0.4, sample), end_of(0, 2.0, 0.4)]) == [
-        pytest.approx(0.1e6)
-    ]
-
-
-def test_the_next_block_starts_after_the_end_of_the_one_before(
-    launch: Launch, machine: Machine, c_build: Path
-) -> None:
-    figures = dispatch_figures(launch, machine, c_build, queries=50)
-    assert set(figures) == {"dispatch_python_p50_us", "dispatch_python_p99_us"}
-    assert 0 < figures["dispatch_python_p50_us"].value <= figures["dispatch_python_p99_us"].value
-    assert "49 blocks" in figures["dispatch_python_p50_us"].unit
-
-
-def test_the_loop_in_c_has_all_of_its_figures(launch: Launch, machine: Machine, c_build: Path) -> None:
-    figures = native_figures(launch, machine, c_build, queries=50, arrivals=8)
-    assert set(figures) == {"dispatch_p50_us", "dispatch_p99_us", "arrival_ratio"}
-    assert 0 < figures["dispatch_p50_us"].value <= figures["dispatch_p99_us"].value
-    assert "49 blocks" in figures["dispatch_p50_us"].unit
-    assert figures["arrival_ratio"].value > 0
-    assert len(figures["arrival_ratio"].samples) == 4
 
 
 def test_gaps_are_found_while_loadgen_keeps_every_core_busy(
@@ -126,7 +52,7 @@ def test_a_query_through_the_engine_is_compared_with_bare_kernels(
     figures = block_figures(
         models, make_samples(models, scenario, seed=1), scenario.context, launch, rounds=2
     )
-    assert len(figures["block_ratio_tiny"].samples) == 2
+    assert len(figures["block_ratio_tiny"].samples) == len(figures["layerwise_ratio_tiny"].samples) == 2
     assert figures["block_ratio"].value == pytest.approx(figures["block_ratio_tiny"].value)
 
 
@@ -154,9 +80,3 @@ def test_the_slowest_policy_gives_the_figure_of_a_decision(made_up: Scenario) ->
     for waiting in (10, 200):
         by_policy = [figures[f"decision_us_{waiting}_{name}"].value for name in ("FcfsMin", "Planaria")]
         assert figures[f"decision_us_{waiting}"].value == max(by_policy)
-
-
-def test_an_engine_that_waits_uses_less_than_all_of_a_core(
-    launch: Launch, machine: Machine, c_build: Path
-) -> None:
-    assert 0 <= idle_figure(launch, machine, c_build, seconds=0.05).value < len(CORES) + 1

@@ -23,15 +23,14 @@ from veltair.compiler.search.target import cpu_target
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario
 from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
 from veltair.evaluation.loadgen.arrivals import server_queries
-from veltair.evaluation.loadgen.client import LoadGenProcess
+from veltair.evaluation.loadgen.client import Limits, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, LoadGenSummary
-from veltair.evaluation.measurement import run as live
+from veltair.evaluation.measurement import loop_in_c
 from veltair.evaluation.measurement.core_use import CoreUse
 from veltair.evaluation.measurement.run import (
+    RUN_LOG,
     SAMPLES_PER_MODEL,
     MeasuredRun,
-    Measurement,
-    MeasurementSettings,
     PolicyServer,
     live_frame,
     load_models,
@@ -42,18 +41,21 @@ from veltair.evaluation.measurement.run import (
     run_rows,
 )
 from veltair.evaluation.measurement.slots import Slot
+from veltair.evaluation.measurement.study import Measurement, MeasurementSettings
 from veltair.evaluation.measurement.write_run import QUERIES
 from veltair.evaluation.metrics.records import read_records, to_records
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
-from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.native_pool import NativePool
+from veltair.serving.engine import native_engine
+from veltair.serving.engine.run_log import PolicySource, replay_run_log
 from veltair.serving.loop.policy import Answer, Context, Rejection, Snapshot
 from veltair.serving.loop.query import Ending
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
+from veltair.serving.policies.presets import make_policy
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 QOS_S = 10.0  # so wide that no machine misses it
@@ -248,24 +250,18 @@ def test_no_run_leaves_a_model_in_use_for_the_next(
         memory.release("tiny")
 
 
-class Placed:
-    """A placement that is written down."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def __call__(self, cores: int, free: Any, machine: Machine, held: Any) -> tuple[int, ...]:
-        self.asked += 1
-        return spread(cores, free, machine, held)
-
-
 def test_cores_are_placed_as_the_configuration_says(
     scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    placed = Placed()
-    monkeypatch.setattr(live, "PLACEMENTS", {"mine": placed})
-    run = measure(study_of(scenario, models, seconds=0.1, placement="mine"), QPS, tmp_path)
-    assert 0 < placed.asked <= sum(record.blocks for record in run.records)
+    placements, layout = [], native_engine.core_layout
+
+    def written_down(machine: Machine, placement: str, arrays: Any) -> Any:
+        placements.append(placement)
+        return layout(machine, placement, arrays)
+
+    monkeypatch.setattr(native_engine, "core_layout", written_down)
+    measure(study_of(scenario, models, seconds=0.1, placement="pinned"), QPS, tmp_path)
+    assert placements == ["pinned"]
 
 
 def test_what_one_run_taught_of_the_pressure_is_forgotten_before_the_next(
@@ -359,18 +355,52 @@ def test_records_of_several_runs_make_one_table(
     assert frame["counted"].sum() == 2 * counted < 2 * len(run.records)
 
 
+class Stopped(LoadGenProcess):
+    """A LoadGen that is suspended as soon as its clock runs."""
+
+    def __init__(self, run: ServerRun) -> None:
+        super().__init__(run, Limits(stall_s=0.2))
+
+    def go(self) -> None:
+        super().go()
+        os.kill(self.pid, signal.SIGSTOP)
+
+
+def test_a_loadgen_that_hangs_is_a_loadgen_error(
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_in_c, "LoadGenProcess", Stopped)
+    with pytest.raises(LoadGenError, match="LoadGen hangs: query"):
+        measure(study_of(scenario, models), QPS, tmp_path)
+
+
+def test_the_log_of_a_run_can_be_decided_again(
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path
+) -> None:
+    source = PolicySource("baselines.fcfs_min:FcfsMin", "paper", {"drop_late": "never"})
+    study = replace(
+        study_of(
+            scenario, models, lambda context: make_policy(source.path, context, "paper", source.options)
+        ),
+        source=source,
+        settings=replace(SETTINGS, seconds=0.2, timeline=True),
+    )
+    measure(study, QPS, tmp_path)
+    assert replay_run_log(tmp_path / RUN_LOG) == ""
+
+
 class Killed(LoadGenProcess):
     """A LoadGen that dies as soon as its clock runs."""
 
-    def start(self, **callbacks: Any) -> None:
-        super().start(**callbacks)
+    def go(self) -> None:
+        super().go()
         os.kill(self.pid, signal.SIGKILL)
 
 
 def test_a_loadgen_that_dies_is_a_loadgen_error(
     scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "LoadGenProcess", Killed)
+    monkeypatch.setattr(loop_in_c, "LoadGenProcess", Killed)
     with pytest.raises(LoadGenError, match="killed by signal 9"):
         measure(study_of(scenario, models), QPS, tmp_path)
 
@@ -419,7 +449,7 @@ def test_an_engine_goes_on_after_a_loadgen_that_died(
     study = study_of(scenario, models, seconds=0.2)
     with open_engine(study) as engine:
         with monkeypatch.context() as patch:
-            patch.setattr(live, "LoadGenProcess", Killed)
+            patch.setattr(loop_in_c, "LoadGenProcess", Killed)
             with pytest.raises(LoadGenError):
                 measure(study, QPS, tmp_path / "dead", engine)
         run = measure(study, QPS, tmp_path / "alive", engine)

@@ -61,14 +61,6 @@ def test_each_query_ends_once(server: OnnxServer, ends: Ends) -> None:
     assert ends.empty()
 
 
-def test_queries_are_run_in_threads_that_yield_to_loadgen(paths: dict[str, Path]) -> None:
-    classes: queue.SimpleQueue[int] = queue.SimpleQueue()
-    server = OnnxServer(paths, SAMPLES, CORES, lambda *end: classes.put(os.sched_getscheduler(0)))
-    server.submit(0, 0)
-    assert classes.get(timeout=10) == os.SCHED_IDLE
-    server.stop()
-
-
 def test_a_query_that_fails_ends_with_its_error(paths: dict[str, Path], ends: Ends) -> None:
     wrong = [("tiny", (np.zeros((1, 3, 4, 4), np.float32),))]
     server = OnnxServer(paths, wrong, CORES, lambda *end: ends.put(end))

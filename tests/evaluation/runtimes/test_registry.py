@@ -1,10 +1,7 @@
-import os
-import threading
-
 import pytest
 
 from veltair.evaluation.runtimes import registry
-from veltair.evaluation.runtimes.registry import BACKENDS, Runtime, at_idle_priority, open_backend, runtimes
+from veltair.evaluation.runtimes.registry import BACKENDS, Runtime, open_backend, runtimes
 
 
 def test_each_ratio_of_the_comparison_has_a_runtime() -> None:
@@ -41,15 +38,3 @@ def test_a_backend_added_to_the_registry_is_opened_with_its_options(
     monkeypatch.setitem(BACKENDS, "mine", "veltair.evaluation.runtimes.registry:Recorder")
     opened = open_backend("mine", {"streams": 3}, {}, [], (0, 1), print)
     assert opened == (({}, [], (0, 1), print), {"streams": 3})
-
-
-def test_threads_started_by_one_that_stepped_back_yield_to_all_others() -> None:
-    def start() -> int:
-        seen: list[int] = []
-        thread = threading.Thread(target=lambda: seen.append(os.sched_getscheduler(0)))
-        thread.start()
-        thread.join()
-        return seen[0]
-
-    assert at_idle_priority(start) == os.SCHED_IDLE
-    assert os.sched_getscheduler(0) != os.SCHED_IDLE

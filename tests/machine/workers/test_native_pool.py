@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,23 @@ def test_what_crashed_is_known_though_the_process_is_gone(
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGSEGV
     assert read_notes(tmp_path / "notes") == ["worker 0: layer 1 of net, query 1"]
+
+
+def state_of(task: int) -> str:
+    """Return the letter by which Linux tells whether a thread runs or sleeps."""
+    return Path(f"/proc/self/task/{task}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("spins", [False, True])
+def test_idle_workers_look_for_work_all_the_time_only_if_told(open_native: Open, spins: bool) -> None:
+    pool = open_native(ONE, spins=spins)
+    end_of(pool, block_of(pool, python_room(lambda: None), ONE))
+    (worker,) = (task for task in threads_named("pool") if os.sched_getaffinity(task) == set(ONE))
+    end_s = time.monotonic() + TIMEOUT_S
+    while not spins and state_of(worker) != "S" and time.monotonic() < end_s:
+        time.sleep(0.01)
+    states = {state_of(worker) for _ in range(50)}
+    assert states == ({"R"} if spins else {"S"})
 
 
 def test_nothing_is_noted_after_a_block_has_ended(open_native: Open, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-// Random decisions, arrivals, resizes, yields and loads of buffers on the live loop, checked from outside: every layer of
-// every query that is served runs once and in order, no core is given twice, and every query ends once and is told of.
+// Random decisions, arrivals, resizes, yields, wakes and loads of buffers on the live loop, checked from outside: every layer of
+// every query that is served runs once and in order, no core is given twice, and every query ends once and is told of, and every wake comes in its time.
 // Usage: live_stress QUERIES WORKERS SEED
 
 #define _GNU_SOURCE
@@ -136,7 +136,9 @@ static int decide(void *self, const view_t *view, commands_t *commands) {
     for (account_t *account = view->oldest; account && free_cores; account = account->newer) {
         if (!idle && chance(&policy->randomness, 4) == 0) continue;
         if (!idle && chance(&policy->randomness, 30) == 0) {
-            if (add(commands, (command_t){.account = account, .kind = REJECT}) != OK) return NO_MEMORY;
+            command_t reject = {.account = account, .kind = REJECT};
+            reject.reason = chance(&policy->randomness, 2) ? "drawn" : NULL;
+            if (add(commands, reject) != OK) return NO_MEMORY;
             continue;
         }
         int32_t left = LAYERS[account->model] - account->next_layer;
@@ -146,6 +148,10 @@ static int decide(void *self, const view_t *view, commands_t *commands) {
         free_cores -= start.cores;
         idle = false;
         if (add(commands, start) != OK) return NO_MEMORY;
+    }
+    if (chance(&policy->randomness, 6) == 0) {
+        command_t wake = {.kind = WAKE, .wake_s = view->now_s + 1e-6 * (1 + chance(&policy->randomness, 2000))};
+        if (add(commands, wake) != OK) return NO_MEMORY;
     }
     return change_running(policy, view, commands, &free_cores);
 }
@@ -200,7 +206,8 @@ static void *count_completions(void *argument) {
 // The log, checked.
 
 typedef struct {
-    int64_t arrived, ended, blocks, resizes, yields, rejected;
+    int64_t arrived, ended, blocks, resizes, yields, rejected, wakes;
+    double last_wake_s;
     int64_t holder[MOST_WORKERS];
     int64_t made[MODELS], at_work[MODELS], most_at_work[MODELS];  // buffers, and queries that have begun
     int32_t *next_layer, *model;
@@ -267,6 +274,13 @@ static void check_entry(seen_t *seen, live_t *live, const entry_t *entry) {
         seen->ended++;
         seen->at_work[seen->model[entry->id]] -= entry->number > 0;
         seen->rejected += entry->code == REJECTED;
+        EXPECT(!entry->first || (entry->extra_bytes == 5 && !memcmp(entry + 1, "drawn", 5)));
+        break;
+    case WAKE_SET:
+        seen->last_wake_s = entry->seconds > seen->last_wake_s ? entry->seconds : seen->last_wake_s;
+        break;
+    case WAKE_CAME:
+        seen->wakes++;
         break;
     case BUFFERS_LACK:
         usleep(chance(&seen->randomness, 500));
@@ -274,7 +288,7 @@ static void check_entry(seen_t *seen, live_t *live, const entry_t *entry) {
         live_add_buffers(live, entry->model, make_buffers(entry->model));
         break;
     case OVER:
-        EXPECT(entry->number == 0);
+        EXPECT(entry->number == 0 && entry->time_s >= seen->last_wake_s);
         seen->is_over = true;
         break;
     case BROKEN:
@@ -374,8 +388,10 @@ int main(int count, char **words) {
     EXPECT(seen.ended == queries && completions.count == queries);
     for (int core = 0; core < MOST_WORKERS; ++core)
         EXPECT(seen.holder[core] == -1);
-    printf("%lld queries, %lld blocks, %lld resizes, %lld yields, %lld rejections\n", (long long)seen.ended,
-           (long long)seen.blocks, (long long)seen.resizes, (long long)seen.yields, (long long)seen.rejected);
+    EXPECT(seen.wakes > 0);
+    printf("%lld queries, %lld blocks, %lld resizes, %lld yields, %lld rejections, %lld wakes\n", (long long)seen.ended,
+           (long long)seen.blocks, (long long)seen.resizes, (long long)seen.yields, (long long)seen.rejected,
+           (long long)seen.wakes);
     for (buffers_t *buffers = all_buffers, *before; buffers; buffers = before) {
         before = buffers->before;
         free(buffers);

@@ -19,9 +19,11 @@ from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.placement import spread
 from veltair.machine.topology.topology import Machine
+from veltair.machine.workers import native_pool
 from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Ended, Launch, Notice, WorkerPool, on_cores
 from veltair.serving.engine.engine import Engine, Sample
+from veltair.serving.engine.native_engine import NativeEngine, Site
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Snapshot, Yield
 from veltair.serving.loop.query import Ending
@@ -151,8 +153,69 @@ def serve_by_chance(model: LoadedModel, launch: Launch, queries: int, seed: int)
     assert len(found) == queries
 
 
+def serve_natively_by_chance(model: LoadedModel, launch: Launch, queries: int, seed: int) -> None:
+    """Serve queries by the loop in C, which compares the outputs of each with those of a query alone."""
+    plans, context = plans_of(model, seed), context_of(model)
+    inputs = [
+        np.random.default_rng([seed, n]).standard_normal((1, 3, 16, 16), dtype=np.float32)
+        for n in range(SAMPLES)
+    ]
+    right = alone(model, plans, inputs)
+    samples = [
+        ("tiny", Sample((inputs[n],), tuple(right[plan, n]))) for plan in range(PLANS) for n in range(SAMPLES)
+    ]
+    site = Site(context, "spread", ObservedSlowdown(), NEVER_S)
+    engine = NativeEngine(site, {"tiny": model}, samples, launch)
+    ended = []
+    try:
+        engine.begin(Chance(seed, plans), rings_at_ends=True)
+        for number in range(queries):
+            engine.arrive(number, number % PLANS * SAMPLES + number // PLANS % SAMPLES, time.monotonic())
+        engine.flush()
+        ended = [(record.query.id, record.ending) for record in engine.serve()]
+    finally:
+        engine.stop()
+    assert sorted(ended) == [(number, Ending.SERVED) for number in range(queries)]
+    assert engine.wrong_answers == 0
+
+
+@pytest.fixture
+def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an answer be right only if every bit is."""
+    monkeypatch.setattr(native_pool, "OUTPUT_TOLERANCE", 0.0)
+
+
+def test_outputs_of_the_loop_in_c_are_those_of_a_query_alone(
+    tiny_loaded: LoadedModel, c_build: Path, exactly: None
+) -> None:
+    serve_natively_by_chance(tiny_loaded, partial(NativePool, build_dir=c_build), 200, seed=1)
+
+
+def test_an_answer_that_is_off_by_a_bit_is_found(
+    tiny_loaded: LoadedModel, c_build: Path, exactly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = alone
+
+    def off(*arguments: Any) -> dict[tuple[int, int], list[NDArray[Any]]]:
+        found = right(*arguments)
+        first = found[0, 0][0]
+        first.flat[0] = np.nextafter(first.flat[0], np.float32(np.inf))
+        return found
+
+    monkeypatch.setitem(globals(), "alone", off)
+    with pytest.raises(AssertionError):
+        serve_natively_by_chance(tiny_loaded, partial(NativePool, build_dir=c_build), 20, seed=1)
+
+
 def test_outputs_are_those_of_a_query_alone(tiny_loaded: LoadedModel, c_build: Path) -> None:
     serve_by_chance(tiny_loaded, partial(NativePool, build_dir=c_build), 200, seed=1)
+
+
+@pytest.mark.long
+def test_ten_thousand_outputs_of_the_loop_in_c_are_those_of_a_query_alone(
+    tiny_loaded: LoadedModel, c_build: Path, exactly: None
+) -> None:
+    serve_natively_by_chance(tiny_loaded, partial(NativePool, build_dir=c_build), 10_000, seed=2)
 
 
 @pytest.mark.long

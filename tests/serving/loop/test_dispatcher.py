@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.support.builders import FakeBackend, linear_context, random_context, random_queries, run_to_end
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Resized, Woken
-from veltair.serving.loop.dispatcher import IDLE_WAKES, Dispatcher, PolicyError, serve
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.open_queries import IDLE_WAKES, PolicyError
 from veltair.serving.loop.policy import Allocation, Rejection, Resize, Running, Snapshot, Wake, Yield
 from veltair.serving.loop.query import Ending, Query
 
@@ -160,7 +161,7 @@ def test_nothing_is_kept_of_queries_that_ended():
     )
     for _ in records:
         assert len(dispatcher._accounts) <= 1
-    assert not dispatcher._accounts and not dispatcher._pending and not dispatcher._running
+    assert not dispatcher._accounts and not dispatcher._open.pending and not dispatcher._open.running
 
 
 def test_books_are_handed_out_as_live_views_of_themselves():

@@ -1,6 +1,6 @@
 """The loop in C against its oracle, dispatcher and policies in Python: the same records, bit for bit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
+from tests.support.builders import make_context, make_model
 from tests.support.contended_builders import contended_context, random_cost_model
 from tests.support.sim_builders import Cost, Greedy, context, trace
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.serving.loop.dispatcher import Dispatcher, PolicyError, serve
-from veltair.serving.loop.policy import Context, Policy
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.open_queries import PolicyError
+from veltair.serving.loop.policy import Answer, Context, Policy, Snapshot, Yield
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.policies.adaptive import VeltairFULL
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
@@ -47,6 +49,11 @@ POLICIES: Mapping[str, Mapping[str, list[Any]]] = {
     "baselines.layer_wise:LayerWise": {**FIXED, "budgets": ADAPTIVE["budgets"]},
     "baselines.fixed_blocks:FixedBlocks": {**FIXED, "budgets": ADAPTIVE["budgets"], "layers": [2]},
     "baselines.planaria:Planaria": BY_BLOCKS,
+    "baselines.preemptive_edf:PreemptiveEdf": {
+        **ALPHA,
+        "drop_late": BY_BLOCKS["drop_late"],
+        "growth": [False, True],
+    },
     "baselines.planaria:PlanariaAware": BY_BLOCKS,
     "baselines.fixed_version:FixedVersionElastic": {**BY_BLOCKS, "version": [1]},
     "baselines.fixed_version:FixedVersionBlocks": {**ADAPTIVE, "version": [1]},
@@ -113,6 +120,67 @@ def test_the_loop_gives_the_records_of_dispatcher_and_policy(
         policy = make_policy(path, served, "paper", options)
         found.append((outcome(serve_one, policy, served, simulator), simulator.events))
     assert found[0] == found[1]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    seed=st.integers(0, 10_000),
+    gap_s=st.sampled_from([0.3, 0.6, 1.5]),
+    options=choices("baselines.preemptive_edf:PreemptiveEdf"),
+    inputs=st.fixed_dictionaries(
+        {
+            "drain_s": st.just(1000.0),
+            "placement": st.sampled_from(["spread", "pinned"]),
+            "costs": st.builds(BlockCosts, yield_s=st.sampled_from([0.0, 0.07])),
+        }
+    ),
+)
+def test_the_loop_lets_the_same_blocks_yield(seed, gap_s, options, inputs):
+    path, chosen = options
+    found = []
+    for serve_one in (in_python, serve_simulated):
+        served, simulator = urgent(seed, gap_s, inputs)
+        policy = make_policy(path, served, "paper", chosen)
+        found.append((outcome(serve_one, policy, served, simulator), simulator.events))
+    assert found[0] == found[1]
+
+
+def urgent(seed: int, gap_s: float, inputs: Mapping[str, Any]) -> tuple[Context, Simulator]:
+    """Return queries of near and of late deadlines, each of which suits a few of 8 cores."""
+    rng, counts = np.random.default_rng(seed), np.arange(1, 9)
+    models = [make_model("long", [1] * 6), make_model("short", [1] * 2)]
+    seconds = {}
+    for model in models:
+        work = rng.uniform(0.5, 2.0, len(model.layers))
+        seconds[model.name] = (work[:, None] / np.minimum(counts, rng.integers(1, 5)))[:, None, :, None]
+    served = make_context(seconds, models)
+    arrivals = []
+    for index, at in enumerate(rng.exponential(gap_s, 40).cumsum().tolist()):
+        name, targets_s = ("short", [1.0, 2.0, 3.0]) if rng.random() < 0.4 else ("long", [10.0, 20.0, 40.0])
+        arrivals.append(Query(index, name, at, float(rng.choice(targets_s))))
+    return served, Simulator(arrivals, served, noise_batches(arrivals, served, rng), **inputs)
+
+
+class Counting:
+    """A policy whose yields are counted."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.yields = policy, 0
+
+    def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
+        answers = self.policy.allocate(snapshot)
+        self.yields += sum(isinstance(answer, Yield) for answer in answers)
+        return answers
+
+
+def test_urgent_queries_make_others_yield():
+    yields = 0
+    for seed in range(10):
+        served, simulator = urgent(seed, 0.6, COSTS)
+        counting = Counting(make_policy("baselines.preemptive_edf:PreemptiveEdf", served, "paper", {}))
+        outcome(in_python, counting, served, simulator)
+        yields += counting.yields
+    assert yields > 20
 
 
 @pytest.mark.parametrize("gap_s", [0.5, 2.0])

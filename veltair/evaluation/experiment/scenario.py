@@ -13,6 +13,7 @@ from veltair.evaluation.metrics.capacity import Capacity, Status
 from veltair.evaluation.metrics.targets import SATISFACTION, fluid_bound, targets
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.costs.folder import Tables
+from veltair.serving.engine.run_log import PolicySource
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.policies.presets import make_policy
 
@@ -115,6 +116,12 @@ def policy_maker(config: Config, policy: str, options_of: OptionsOf | None = Non
         return make_policy(served.path, context, preset, options)
 
     return make
+
+
+def policy_source(config: Config, policy: str) -> PolicySource:
+    """Return how `policy_maker` makes a policy, for the log of a run."""
+    served = config.policies[policy]
+    return PolicySource(served.path, served.preset or config.preset, dict(served.options))
 
 
 def scenario_columns(scenario: Scenario, backend: str, validated: bool) -> dict[str, Any]:

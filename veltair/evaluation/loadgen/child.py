@@ -1,6 +1,7 @@
 """LoadGen's side of the socket: the process that issues queries, and the packets that both sides speak.
 
-It imports nothing of ours and no numpy, so that it is up soon; `loadgen.py` starts it and is the other side.
+It imports next to nothing of ours and no numpy, so that it is up soon; `client.py` starts it and is the other
+side.
 """
 
 import gc
@@ -16,11 +17,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from veltair.machine.workers.priorities import Promptness, run_promptly
+
 TARGET_PERCENTILE = 0.95
 READY, ARRIVAL, FLUSH = range(3)
 MESSAGE = struct.Struct("<IIQq")  # kind, sample index, sequence, sent (ns of the monotonic clock)
 SEQUENCE = struct.Struct("<Q")
 GO = b"go"
+PROMPTNESS = tuple(Promptness)  # what READY says in place of a sample index: how LoadGen is put before others
 BATCH = 4096
 PACKET_BYTES = BATCH * SEQUENCE.size
 
@@ -53,8 +57,10 @@ class _Child:
         self._response_ids: dict[int, int] = {}
         self._issued = 0
         self._done = False
+        self._promptness = Promptness.NORMAL
 
     def run(self) -> None:
+        self._promptness = run_promptly()
         loadgen, count = self._loadgen, self._settings.samples
         sut = loadgen.ConstructSUT(_or_exit(self._issue), _or_exit(self._flush))
         qsl = loadgen.ConstructQSL(count, count, _or_exit(self._load), _or_exit(lambda samples: None))
@@ -87,7 +93,7 @@ class _Child:
         return settings
 
     def _load(self, samples: Sequence[int]) -> None:
-        self._tell(READY)
+        self._tell(READY, PROMPTNESS.index(self._promptness))
         if self._channel.recv(PACKET_BYTES) != GO:
             raise ConnectionError("the parent left before the run")
         threading.Thread(target=_or_exit(self._complete), name="completions", daemon=True).start()

@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ from veltair.evaluation.loadgen.child import (
     GO,
     MESSAGE,
     PACKET_BYTES,
+    PROMPTNESS,
     SEQUENCE,
     ChildSettings,
 )
@@ -56,6 +57,7 @@ from veltair.evaluation.loadgen.logs import (
     read_verdict,
     summarize,
 )
+from veltair.machine.workers.priorities import Promptness, run_promptly
 
 OUTPUT_FILE = "loadgen_output.txt"
 
@@ -67,6 +69,18 @@ _TIMEVAL = struct.Struct("@ll")  # seconds, microseconds
 OnArrival = Callable[[int, int, float], None]
 OnFlush = Callable[[], None]
 OnFailure = Callable[[LoadGenError], None]
+
+
+class SocketReader(Protocol):
+    """Whoever reads LoadGen's packets in place of this module's reader: `arrivals` so far, and the flush."""
+
+    @property
+    def arrivals(self) -> int:
+        """How many queries have come."""
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether no more will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +136,14 @@ class LoadGenProcess:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._limits.tick_s))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._limits.send_s))
         self._reader: threading.Thread | None = None
+        self._other_reader: SocketReader | None = None
         self._schedule_ns: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._began_s = 0.0
         self._open: set[int] = set()
         self._sent_ns: list[int] = []
         self._received_s: list[float] = []
         self._completed_ns: dict[int, int] = {}
+        self.promptness = Promptness.NORMAL  # of LoadGen's threads, once it is ready
         self._flushed = False
         self._closing = False
         self._failure: LoadGenError | None = None
@@ -163,7 +179,7 @@ class LoadGenProcess:
         once, instead of `on_flush` or after it. Raises LoadGenError if LoadGen does not come up.
         """
         self.launch()
-        self.await_ready(self._limits.start_s)
+        self.await_ready()
         on_ready()
         self.listen(on_arrival, on_flush, on_failure)
         self.go()
@@ -178,8 +194,9 @@ class LoadGenProcess:
             run.qps, run.min_duration_ms, run.min_query_count, Seeds.derive(run.seed).schedule
         )
 
-    def await_ready(self, timeout_s: float) -> None:
+    def await_ready(self, timeout_s: float | None = None) -> None:
         """Return once the samples are loaded and LoadGen waits for `go`: the second step."""
+        timeout_s = self._limits.start_s if timeout_s is None else timeout_s
         self._socket.settimeout(max(timeout_s, 1e-3))
         try:
             packet = self._socket.recv(PACKET_BYTES)
@@ -194,6 +211,8 @@ class LoadGenProcess:
         if not packet:
             raise self._ended()
         self._socket.settimeout(None)
+        _, promptness, _, _ = MESSAGE.unpack(packet)
+        self.promptness = PROMPTNESS[promptness]
 
     def listen(self, on_arrival: OnArrival, on_flush: OnFlush, on_failure: OnFailure) -> None:
         """Hand what LoadGen sends from now on to the callbacks: the third step."""
@@ -206,6 +225,21 @@ class LoadGenProcess:
     def go(self) -> None:
         """Let LoadGen's clock run: the last step."""
         self._send(GO)
+
+    def hand_over(self, reader: SocketReader) -> int:
+        """Return the descriptor of the socket, which another reads and answers: in place of `listen`.
+
+        It takes packets of MESSAGE in, sends sequences back, calls `check` now and then, and gives `wait` its
+        stamps.
+        """
+        self._began_s, self._other_reader = time.monotonic(), reader
+        return self._socket.fileno()
+
+    def check(self, has_left: bool) -> None:
+        """Raise LoadGenError if LoadGen, whose socket was handed over, hangs, or has left before its time."""
+        if has_left:
+            raise self._ended()
+        self._check_stall()
 
     @property
     def pid(self) -> int:
@@ -238,25 +272,54 @@ class LoadGenProcess:
             raise RuntimeError("this LoadGenProcess was not started; call start first")
         self._reader.join(timeout_s)
         if self._reader.is_alive():
-            state = f"{len(self._sent_ns)} arrivals, {len(self._open)} of them not completed"
-            self._closing = True
-            self._kill()
-            raise LoadGenError(
-                f"LoadGen did not end within {timeout_s:g} s ({state}); complete every query or wait longer"
-            )
+            raise self._not_ended(timeout_s, f", {len(self._open)} of them not completed")
         if self._failure is not None:
             raise self._failure
+        completed_ns = [self._completed_ns[number] for number in sorted(self._completed_ns)]
+        return self._summary(
+            Stamps(
+                np.array(self._sent_ns, dtype=np.int64),
+                np.array(self._received_s, dtype=np.float64),
+                np.array(completed_ns, dtype=np.int64),
+            )
+        )
+
+    def wait_after(self, stamps: Stamps, timeout_s: float) -> LoadGenSummary:
+        """Return what `wait` does, where the socket was handed over: `stamps` are its reader's."""
+        assert self._process is not None
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise self._not_ended(timeout_s, "") from None
+        if self._process.returncode != 0:
+            raise self._ended()
+        return self._summary(stamps)
+
+    def _not_ended(self, timeout_s: float, state: str) -> LoadGenError:
+        self._closing = True
+        self._kill()
+        return LoadGenError(
+            f"LoadGen did not end within {timeout_s:g} s ({self._arrivals} arrivals{state}); complete every "
+            "query or wait longer"
+        )
+
+    def _summary(self, stamps: Stamps) -> LoadGenSummary:
         return summarize(
             read_query_log(self._run.outdir / TRACE_FILE),
             read_verdict(self._run.outdir / DETAIL_FILE, self._run.sample_models),
             self._run.sample_models,
             self._run.target_latency_s,
-            Stamps(
-                np.array(self._sent_ns, dtype=np.int64),
-                np.array(self._received_s, dtype=np.float64),
-                np.array([self._completed_ns[number] for number in sorted(self._completed_ns)]),
-            ),
+            stamps,
+            self.promptness,
         )
+
+    @property
+    def _arrivals(self) -> int:
+        return len(self._sent_ns) if self._other_reader is None else self._other_reader.arrivals
+
+    @property
+    def _has_flushed(self) -> bool:
+        return self._flushed if self._other_reader is None else self._other_reader.is_flushed
 
     def _spawn(self) -> None:
         outdir = self._run.outdir
@@ -285,6 +348,7 @@ class LoadGenProcess:
 
     def _read(self, on_arrival: OnArrival, on_flush: OnFlush, on_failure: OnFailure) -> None:
         """Hand packets on until LoadGen's end of the socket closes."""
+        run_promptly()
         try:
             while packet := self._receive():
                 received_s = time.monotonic()
@@ -321,10 +385,10 @@ class LoadGenProcess:
 
     def _check_stall(self) -> None:
         """Stop a LoadGen whose next query, or whose flush after the last one, is long overdue."""
-        arrived = len(self._sent_ns)
+        arrived = self._arrivals
         due_ns = self._schedule_ns[min(arrived, len(self._schedule_ns) - 1)]
         overdue_s = time.monotonic() - self._began_s - due_ns / 1e9
-        if self._flushed or overdue_s <= self._limits.stall_s:
+        if self._has_flushed or overdue_s <= self._limits.stall_s:
             return
         self._kill()
         what = f"query {arrived} of" if arrived < len(self._schedule_ns) else "the end after"
@@ -370,7 +434,7 @@ class LoadGenProcess:
         if code is not None and code < 0:
             how = f"was killed by signal {-code}"
         return LoadGenError(
-            f"LoadGen's process {how} after {len(self._sent_ns)} arrivals, before the run's end; "
+            f"LoadGen's process {how} after {self._arrivals} arrivals, before the run's end; "
             f"{self._output_tail()}"
         )
 

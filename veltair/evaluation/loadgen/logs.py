@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from veltair.machine.workers.priorities import Promptness
 from veltair.serving.loop.query import QueryRecord
 
 TRACE_FILE = "mlperf_log_trace.json"
@@ -109,7 +110,8 @@ class LoadGenSummary:
 
     `origin_s` is when its first query was scheduled, on the clock of time.monotonic(); `delivery_p50_s` and
     `delivery_p99_s` are how long arrivals took from LoadGen's callback to ours. `problem` says why LoadGen's
-    own delay spoils the run and what to do, "" if it does not. `sample_models` is that of the `ServerRun`.
+    own delay spoils the run and what to do, "" if it does not; `promptness` how its threads were put before
+    others. `sample_models` is that of the `ServerRun`.
     """
 
     log: QueryLog
@@ -121,6 +123,7 @@ class LoadGenSummary:
     delivery_p50_s: float
     delivery_p99_s: float
     problem: str
+    promptness: Promptness = Promptness.NORMAL
 
     @property
     def verdicts(self) -> dict[str, LoadGenResult]:
@@ -177,7 +180,12 @@ def read_verdict(path: Path, sample_models: Sequence[str]) -> LoadGenResult:
 
 
 def summarize(
-    log: QueryLog, verdict: LoadGenResult, sample_models: Sequence[str], tightest_qos_s: float, stamps: Stamps
+    log: QueryLog,
+    verdict: LoadGenResult,
+    sample_models: Sequence[str],
+    tightest_qos_s: float,
+    stamps: Stamps,
+    promptness: Promptness = Promptness.NORMAL,
 ) -> LoadGenSummary:
     """Return what LoadGen says about a run, once it agrees with what was seen of it here.
 
@@ -202,6 +210,7 @@ def summarize(
         delivery_p50_s=delivery_p50_s,
         delivery_p99_s=delivery_p99_s,
         problem=delay_problem(log, tightest_qos_s),
+        promptness=promptness,
     )
 
 

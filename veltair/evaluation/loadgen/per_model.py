@@ -28,6 +28,7 @@ from veltair.evaluation.loadgen.client import (
     ServerRun,
 )
 from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, LoadGenResult, LoadGenSummary, delay_problem
+from veltair.machine.workers.priorities import Promptness
 from veltair.serving.loop.query import Ending, QueryRecord
 
 _Result = TypeVar("_Result")
@@ -67,6 +68,11 @@ class PerModelSummary:
     def delivery_p99_s(self) -> float:
         """99th percentile of the time from LoadGen's callback to ours, of the tenant that had the longest."""
         return max(summary.delivery_p99_s for summary in self.by_model.values())
+
+    @property
+    def promptness(self) -> Promptness:
+        """How LoadGen's threads were put before others: alike for all tenants."""
+        return next(iter(self.by_model.values())).promptness
 
     @property
     def problem(self) -> str:

@@ -3,19 +3,17 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count
-from math import ceil, nan
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import ceil
 from pathlib import Path
-from threading import Event as Flag
-from threading import Thread
 
 import pandas as pd
 
-from veltair.compiler.frontend.model import LayerBlock, Model
+from veltair.compiler.frontend.model import Model
 from veltair.compiler.frontend.samples import random_samples
 from veltair.config import Config
-from veltair.evaluation.measurement.pool_recorder import recording
+from veltair.evaluation.measurement.equal_blocks import EqualBlocks
 from veltair.evaluation.measurement.resize_costs import layer_resizes
 from veltair.evaluation.measurement.yield_costs import layer_yields
 from veltair.machine.costs.block_costs import COLUMNS, FIRST_LAYER, GRANT, START, YIELD
@@ -23,17 +21,17 @@ from veltair.machine.costs.folder import Tables
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.steps import profile_models
-from veltair.machine.topology.placement import spread
-from veltair.machine.workers.pool import Ended, Launch, QueryBuffers, Sample, WorkerPool, on_cores
-from veltair.serving.engine.engine import Engine
-from veltair.serving.loop.backend import BackendWrapper, Command, Event
-from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, Resize, Snapshot
+from veltair.machine.workers.pool import Launch, QueryBuffers, Sample, WorkerPool, on_cores
+from veltair.serving.engine.log_entries import Entry, EntryKind
+from veltair.serving.engine.native_engine import NativeEngine, Site
+from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import NEVER_S
+from veltair.serving.policies.presets import make_policy
 
-# Of each model: starts on each count of cores, grants, changes of cores each way, and yields, at least.
-STARTS, GRANTS, RESIZES, YIELDS = 200, 100, 100, 100
-GRANT_GAP_S = 0.002  # longer than a layer: most changes are adopted before the next one is asked for
+# Of each model: starts on each count of cores, pairs of queries that share the cores, changes of cores
+# each way, and yields, at least.
+STARTS, PAIRS, RESIZES, YIELDS = 200, 20, 100, 100
+PLANARIA, TIGHT = "baselines.planaria:Planaria", 3.0  # the target: times of a query alone
 
 Row = tuple[str, str, int, int, float]
 
@@ -56,22 +54,21 @@ def profile_host(
 def sample_blocks(tables: Tables, models: Mapping[str, LoadedModel], launch: Launch) -> pd.DataFrame:
     """Return samples of what blocks cost beside their kernels: a row each, with `block_costs.COLUMNS`.
 
-    All go through `serve()` with a policy that hardly computes, but for changes of cores and yields at a
-    layer's end, which no decision is part of. Raises EngineError or a kernel's error if one fails.
+    All go through the loop in C, but for changes of cores and yields at a layer's end, which no decision is
+    part of. Raises EngineError or a kernel's error if one fails.
     """
     machine, rows = tables.machine, list[Row]()
     for name, model in models.items():
         context = Context({name: Model(name, tables.layers[name], NEVER_S)}, tables.costs, machine)
-        ends: list[Ended] = []
-        with _engine(model, context, recording(launch, ends)) as engine:
+        with _engine(model, context, launch) as engine:
             # As few and as many cores as were profiled: the engine looks every block up.
             for cores in sorted({tables.costs.cores[0], tables.costs.cores[-1]}):
-                starts = sample_starts(engine, context, cores, ends)
+                starts = sample_starts(engine, context, cores)
                 rows += _rows(START, name, cores, starts.waits_s)
                 rows += _rows(FIRST_LAYER, name, cores, starts.longer_s)
-        if machine.cores > 1:
-            with _engine(model, context, launch) as engine:
+            if machine.cores > 1:
                 rows += _rows(GRANT, name, machine.cores, sample_grants(engine, context))
+        if machine.cores > 1:
             for kind, samples in sample_resizes(model, context, launch).items():
                 rows += _rows(kind, name, machine.cores, samples)
         rows += _rows(YIELD, name, machine.cores, sample_yields(model, context, launch))
@@ -83,12 +80,12 @@ def _rows(kind: str, model: str, cores: int, samples: list[float]) -> list[Row]:
 
 
 @contextmanager
-def _engine(model: LoadedModel, context: Context, launch: Launch) -> Iterator[Engine]:
+def _engine(model: LoadedModel, context: Context, launch: Launch) -> Iterator[NativeEngine]:
     """Within the context, an engine serves one model, which is asked for one sample only."""
     (name,) = context.models
     samples = [(name, _right_answer(model, context))]
-    site = (context.costs, context.machine, spread, ObservedSlowdown())
-    engine = Engine({name: model}, samples, {name: NEVER_S}, *site, NEVER_S, launch)
+    site = Site(context, "spread", ObservedSlowdown(), NEVER_S)
+    engine = NativeEngine(site, {name: model}, samples, launch)
     try:
         engine.warm_up()
         yield engine
@@ -112,23 +109,6 @@ def _solo(context: Context) -> tuple[int, ...]:
 # Starts.
 
 
-class EqualBlocks:
-    """Gives the oldest query some cores for its next layers, as soon as nothing runs."""
-
-    def __init__(self, context: Context, layers: int, cores: int) -> None:
-        """Take the size of a block, and its cores."""
-        self._versions, self._layers, self._cores = _solo(context), layers, cores
-
-    def allocate(self, snapshot: Snapshot) -> list[Answer]:
-        """Return one allocation, or nothing."""
-        if not snapshot.pending or snapshot.running:
-            return []
-        query, start = snapshot.pending[0]
-        stop = min(start + self._layers, len(self._versions))
-        block = LayerBlock(query.model, start, stop)
-        return [Allocation(query.id, block, self._versions[start:stop], self._cores)]
-
-
 @dataclass(frozen=True, slots=True)
 class Starts:
     """Seconds of each start: from the end before it to its first layer, and what that one takes longer."""
@@ -137,104 +117,69 @@ class Starts:
     longer_s: list[float]
 
 
-def sample_starts(engine: Engine, context: Context, cores: int, ends: list[Ended]) -> Starts:
+def sample_starts(engine: NativeEngine, context: Context, cores: int) -> Starts:
     """Return the starts of blocks of one layer, of queries that are alone; none of a model of one layer.
 
-    Each query is followed by one in a single block, whose layers theirs are compared with. `ends` is where
-    all ends of blocks are noted.
+    Each query is followed by one in a single block, whose layers theirs are compared with.
     """
+    (name,) = context.models
     layers, starts = len(_solo(context)), Starts([], [])
-    singly, whole = (
-        serve(Dispatcher(EqualBlocks(context, size, cores), context), engine) for size in (1, layers)
-    )
     for number in range(1 + ceil(STARTS / max(1, layers - 2))):
-        for records in (singly, whole):
-            engine.arrive(number, 0, time.monotonic())
-            next(records)
-        *single, together = ends
-        ends.clear()
+        single = _ends_of_a_query(engine, EqualBlocks(context, 1, cores))
+        _ends_of_a_query(engine, EqualBlocks(context, layers, cores))
         if number:  # the first round warms up
-            add_starts(starts, single, together.block.buffers.layer_seconds)
+            add_starts(starts, single, engine.layer_seconds(name))
     return starts
 
 
-def add_starts(starts: Starts, ends: Sequence[Ended], together_s: Sequence[float]) -> None:
+def _ends_of_a_query(engine: NativeEngine, policy: EqualBlocks) -> list[Entry]:
+    engine.begin(policy, rings_at_ends=True)
+    engine.arrive(0, 0, time.monotonic())
+    engine.flush()
+    for _ in engine.serve():
+        pass
+    return [entry for entry in engine.entries() if entry.kind is EntryKind.BLOCK_ENDED]
+
+
+def add_starts(starts: Starts, ends: Sequence[Entry], together_s: Sequence[float]) -> None:
     """Add the blocks of a query, but the first, which copies the sample in, and the last, which compares."""
     for before, end, layer_s in zip(ends[:-2], ends[1:-1], together_s[1:-1], strict=True):
-        starts.waits_s.append(end.monotonic_s - end.busy_s - before.monotonic_s)
-        starts.longer_s.append(end.busy_s - layer_s)
+        starts.waits_s.append(end.time_s - end.seconds - before.time_s)
+        starts.longer_s.append(end.seconds - layer_s)
 
 
 # Grants.
 
 
-class OneOrAll:
-    """Lets one query run on all cores; one that arrives meanwhile only changes it to 1 core, or back."""
+def sample_grants(engine: NativeEngine, context: Context) -> list[float]:
+    """Return the seconds from an arrival or an end to a grant of other cores that follows from it.
 
-    def __init__(self, context: Context) -> None:
-        """Take the most cores that were profiled."""
-        self._versions, self._cores = _solo(context), context.costs.cores[-1]
-
-    def allocate(self, snapshot: Snapshot) -> list[Answer]:
-        """Return the first query's start, or the others' rejection and a change."""
-        if not snapshot.pending:
-            return []
-        if not snapshot.running:
-            query = snapshot.pending[0].query
-            block = LayerBlock(query.model, 0, len(self._versions))
-            return [Allocation(query.id, block, self._versions, self._cores)]
-        run = snapshot.running[0]
-        answers: list[Answer] = [
-            Rejection(entry.query.id, "it only asks for a change") for entry in snapshot.pending
-        ]
-        if run.cores == run.target_cores:
-            answers.append(Resize(run.query.id, 1 if run.cores > 1 else self._cores))
-        return answers
-
-
-class GrantTimes(BackendWrapper):
-    """A backend that notes how long after an event a running block has been granted other cores."""
-
-    def __init__(self, engine: Engine) -> None:
-        """Stand before an engine."""
-        super().__init__(engine)
-        self.grants_s: list[float] = []
-        self._engine, self._event_s = engine, nan
-
-    def wait(self) -> Event | None:
-        """Return the next event."""
-        event = self._engine.wait()
-        if event is not None:
-            self._event_s = event.time_s
-        return event
-
-    def do(self, command: Command) -> None:
-        """Pass a command on; of a change of cores, note the time."""
-        self._engine.do(command)
-        if isinstance(command, Resize):
-            self.grants_s.append(self._engine.now_s() - self._event_s)
+    Planaria decides. Each query is joined by another one, so that it loses cores, and alone again after.
+    """
+    alone_s = _alone_s(context)
+    tight = {name: replace(model, qos_s=TIGHT * alone_s) for name, model in context.models.items()}
+    engine.begin(make_policy(PLANARIA, replace(context, models=tight), "paper", {}), rings_at_ends=True)
+    records = engine.serve()
+    for pair in range(PAIRS):
+        engine.arrive(2 * pair, 0, time.monotonic())
+        time.sleep(0.3 * alone_s)
+        engine.arrive(2 * pair + 1, 0, time.monotonic())
+        for _ in range(2):
+            next(records)
+    engine.flush()
+    assert not list(records)
+    turns = pairwise(engine.entries())
+    return [
+        decided.seconds
+        for decided, command in turns
+        if (decided.kind, command.kind) == (EntryKind.DECIDED, EntryKind.BLOCK_RESIZED)
+    ]
 
 
-def sample_grants(engine: Engine, context: Context) -> list[float]:
-    """Return the seconds from an arrival to a grant of other cores that follows from it."""
-    backend, is_over = GrantTimes(engine), Flag()
-
-    def ask() -> None:
-        for number in count():
-            if is_over.wait(GRANT_GAP_S):
-                return
-            engine.arrive(number, 0, time.monotonic())
-
-    asking = Thread(target=ask)
-    asking.start()
-    try:
-        for _ in serve(Dispatcher(OneOrAll(context), context), backend):
-            if len(backend.grants_s) >= GRANTS:
-                return backend.grants_s
-        raise AssertionError("an engine whose arrivals go on ends no run")
-    finally:
-        is_over.set()
-        asking.join()
+def _alone_s(context: Context) -> float:
+    (name,) = context.models
+    costs = context.costs.model(name)
+    return float(costs.seconds[range(len(costs.solo)), costs.solo, -1, 0].sum())
 
 
 # Changes of cores, and yields.

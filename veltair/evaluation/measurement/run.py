@@ -10,74 +10,31 @@ from typing import Any
 import pandas as pd
 
 from veltair.compiler.frontend.samples import random_samples
-from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, scenario_columns
+from veltair.evaluation.experiment.scenario import Scenario
 from veltair.evaluation.experiment.timeline_data import write_recorded
 from veltair.evaluation.loadgen.arrivals import share_samples
-from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
-from veltair.evaluation.loadgen.per_model import LoadGenPerModel, PerModelSummary, verdict_rows
+from veltair.evaluation.loadgen.per_model import PerModelSummary, verdict_rows
 from veltair.evaluation.measurement.core_use import CoreUse, core_times
+from veltair.evaluation.measurement.live_engine import LiveEngine
+from veltair.evaluation.measurement.loading_engine import LoadingEngine
+from veltair.evaluation.measurement.loop_in_c import LoopInC
 from veltair.evaluation.measurement.rounds import ServedSlot
 from veltair.evaluation.measurement.run_quality import RunQuality, run_quality
 from veltair.evaluation.measurement.slots import Slot
+from veltair.evaluation.measurement.study import Measurement
 from veltair.evaluation.measurement.write_run import QUERIES, write_run
 from veltair.evaluation.metrics.capacity import warmup_s
-from veltair.evaluation.metrics.records import Run, to_frame
-from veltair.machine.interference.source import InterferenceSource
+from veltair.evaluation.metrics.records import to_frame
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.models.model_memory import ModelMemory
-from veltair.machine.topology.placement import PLACEMENTS
-from veltair.machine.workers.pool import Launch, on_cores
-from veltair.serving.engine.engine import Engine, Sample
-from veltair.serving.engine.on_demand import OnDemand
-from veltair.serving.loop.backend import Backend
-from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.machine.workers.pool import Sample, on_cores
+from veltair.serving.engine.run_log import write_run_log
 from veltair.serving.loop.query import QueryRecord
-from veltair.serving.loop.timeline import Recorder
 
 SAMPLES_PER_MODEL = 4
-
-
-@dataclass(frozen=True, slots=True)
-class MeasurementSettings:
-    """How one rate is measured: for `seconds` and as many queries, both at least.
-
-    `drain_qos` is how long unfinished queries may still run after it. `loadgen_per_model` asks with one for
-    each model; `timeline` records which block ran where; `placement` is a name of PLACEMENTS.
-    """
-
-    seconds: float
-    seed: int
-    drain_qos: float
-    queries: int = 1
-    loadgen_per_model: bool = False
-    timeline: bool = False
-    placement: str = "spread"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measurement:
-    """One policy on this machine: what all of its runs share.
-
-    `samples` are a model and its input by LoadGen's sample index. `launch` starts the workers.
-    `interference` has been started; what it learnt from the blocks of one run it forgets before the next.
-    Without a `memory` all models are loaded.
-    """
-
-    scenario: Scenario
-    policy: str
-    make: MakePolicy
-    models: Mapping[str, LoadedModel]
-    samples: Sequence[tuple[str, Sample]]
-    settings: MeasurementSettings
-    launch: Launch
-    interference: InterferenceSource
-    memory: ModelMemory | None = None
-
-    def run_at(self, qps: float) -> Run:
-        """Return what the run at a rate is called."""
-        columns = scenario_columns(self.scenario, "engine", True)
-        return Run(**columns, policy=self.policy, qps=qps, seed=self.settings.seed)
+RUN_LOG = "run.log"  # in the folder of each run that records its timeline: `python -m veltair.serving replay`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +94,7 @@ class PolicyServer:
     """
 
     study: Measurement
-    engine: Engine
+    engine: LiveEngine
 
     def serve(self, slot: Slot, folder: Path) -> ServedSlot:
         """Return what became of a slot. Raises as `measure`."""
@@ -151,22 +108,20 @@ class PolicyServer:
 
 
 @contextmanager
-def open_engine(study: Measurement) -> Iterator[Engine]:
+def open_engine(study: Measurement) -> Iterator[LiveEngine]:
     """Give an engine of the models, samples and cores of a study, warmed up for many runs.
 
     Raises EngineError or ModelMemoryError if a model fails to run, or has no room.
     """
-    engine = _engine(study)
+    engine = LoopInC(study) if study.memory is None else LoadingEngine(study, study.memory)
     try:
-        _warm_up(study, engine)
+        engine.warm_up()
         yield engine
     finally:
         engine.stop()
-        if study.memory is not None:  # the last run may have been cut off
-            study.memory.settle()
 
 
-def measure(study: Measurement, qps: float, folder: Path, engine: Engine | None = None) -> MeasuredRun:
+def measure(study: Measurement, qps: float, folder: Path, engine: LiveEngine | None = None) -> MeasuredRun:
     """Serve one rate and return what became of its queries, whose records and logs are in the folder.
 
     Without an `engine` of `open_engine` it opens one for this run. Raises LoadGenError, EngineError or
@@ -176,48 +131,29 @@ def measure(study: Measurement, qps: float, folder: Path, engine: Engine | None 
         return _measure_on(used, study, qps, folder)
 
 
-def _measure_on(engine: Engine, study: Measurement, qps: float, folder: Path) -> MeasuredRun:
+def _measure_on(engine: LiveEngine, study: Measurement, qps: float, folder: Path) -> MeasuredRun:
     gc.collect()  # what earlier runs left would be collected during this one
-    engine.renew()
-    if study.memory is not None:
-        study.memory.settle()
     study.interference.forget()
-    recorder = _recorder(study, engine) if study.settings.timeline else None
     cores = study.scenario.context.machine.core_ids
     begin = core_times(cores)
-    records, summary = _ask(study, _server_run(study, qps, folder), engine, recorder)
+    answered = engine.serve(study, server_run(study, qps, folder))
     use = begin.until(core_times(cores), len(cores))
-    joined = summary.join(records, engine.zero_s)
+    summary = answered.summary
+    joined = summary.join(answered.records, answered.zero_s)
     first_s, last_s = joined[0].query.arrival_s, joined[-1].query.arrival_s
     begin_s = first_s + warmup_s(last_s - first_s, max(study.scenario.qos_s.values()))
     named = study.run_at(qps)
     write_run(to_frame(joined, named, begin_s), summary.verdicts, folder / QUERIES)
-    if recorder is not None:
-        write_recorded(recorder.timeline(), named, folder)
-    by_issue = tuple(sorted(records, key=lambda record: record.query.id))
-    return MeasuredRun(qps, joined, by_issue, begin_s, summary, engine.wrong_answers, use)
+    if answered.timeline is not None:
+        write_recorded(answered.timeline, named, folder)
+    if answered.log and study.settings.timeline and study.source is not None:
+        write_run_log(folder / RUN_LOG, study.source, study.scenario.context, answered.log)
+    by_issue = tuple(sorted(answered.records, key=lambda record: record.query.id))
+    return MeasuredRun(qps, joined, by_issue, begin_s, summary, answered.wrong_answers, use)
 
 
-def _ask(
-    study: Measurement, server: ServerRun, engine: Engine, recorder: Recorder | None
-) -> tuple[list[QueryRecord], LoadGenSummary | PerModelSummary]:
-    """Let LoadGen ask until all queries have ended; return their records and LoadGen's account."""
-    records = []
-    per_model = study.settings.loadgen_per_model
-    with LoadGenPerModel(server, study.scenario.qos_s) if per_model else LoadGenProcess(server) as loadgen:
-        loadgen.start(
-            on_ready=_nothing,
-            on_arrival=engine.arrive,
-            on_flush=engine.flush,
-            on_failure=engine.fail,
-        )
-        for record in _serve(study, engine, recorder):
-            loadgen.complete(record.query.id)
-            records.append(record)
-        return records, loadgen.wait(END_TIMEOUT_S)
-
-
-def _server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:
+def server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:
+    """Return what LoadGen is asked for, whose logs go into the folder."""
     return ServerRun(
         qps=qps,
         min_duration_ms=round(1000 * study.settings.seconds),
@@ -229,52 +165,8 @@ def _server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:
     )
 
 
-def _engine(study: Measurement) -> Engine:
-    context, settings = study.scenario.context, study.settings
-    return Engine(
-        study.models,
-        study.samples,
-        study.scenario.qos_s,
-        context.costs,
-        context.machine,
-        PLACEMENTS[settings.placement],
-        study.interference,
-        drain_s=settings.drain_qos * max(study.scenario.qos_s.values()),
-        launch=study.launch,
-    )
-
-
-def _recorder(study: Measurement, engine: Engine) -> Recorder:
-    placement = study.settings.placement
-    return Recorder(engine, study.scenario.context, placement, cores_of=engine.cores_of, now_s=engine.now_s)
-
-
-def _warm_up(study: Measurement, engine: Engine) -> None:
-    if study.memory is None:
-        engine.warm_up()
-        return
-    for name in study.models:
-        with study.memory.using(name):
-            engine.warm_up([name])
-
-
-def _nothing() -> None:
-    """Do nothing: the engine was warmed up before."""
-
-
 def _in_memory(memory: ModelMemory | None, name: str) -> AbstractContextManager[None]:
     return nullcontext() if memory is None else memory.using(name)
-
-
-def _serve(study: Measurement, engine: Engine, recorder: Recorder | None) -> Iterator[QueryRecord]:
-    """Yield the records; a block is on the timeline from when it starts, with its model in memory."""
-    backend: Backend = engine if recorder is None else recorder
-    if study.memory is not None:
-        backend = OnDemand(backend, study.memory, tuple(study.models), engine.in_background)
-    for record in serve(Dispatcher(study.make(study.scenario.context), study.scenario.context), backend):
-        if recorder is not None:
-            recorder.end(record)
-        yield record
 
 
 def live_frame(study: Measurement, runs: Sequence[MeasuredRun]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from veltair.evaluation.measurement.core_use import UNKNOWN, CoreUse
 class RunQuality:
     """What tells whether a run says anything, and why it does not: `problem`, "" if it does.
 
-    Delays are those of `LoadGenSummary`.
+    Delays are those of `LoadGenSummary`; `loadgen_runs` is its `promptness`.
     """
 
     problem: str = ""
@@ -21,6 +21,7 @@ class RunQuality:
     issue_delay_p99_s: float = 0.0
     delivery_p99_s: float = 0.0
     use: CoreUse = UNKNOWN
+    loadgen_runs: str = ""
 
     def columns(self) -> dict[str, Any]:
         """Return it as columns of a table."""
@@ -32,6 +33,7 @@ class RunQuality:
             "delivery_p99_s": self.delivery_p99_s,
             "others_share": self.use.others,
             "steal_share": self.use.steal,
+            "loadgen_runs": self.loadgen_runs,
         }
 
 
@@ -47,4 +49,5 @@ def run_quality(
         summary.issue_delay_p99_s,
         summary.delivery_p99_s,
         use,
+        summary.promptness.value,
     )

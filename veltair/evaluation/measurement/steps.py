@@ -10,19 +10,18 @@ import pandas as pd
 
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import RECORDS, SLOTS, Layout
-from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
+from veltair.evaluation.experiment.scenario import Scenario, policy_maker, policy_source, scenario_of
 from veltair.evaluation.experiment.tables_io import provenance_of, write_csv
 from veltair.evaluation.measurement.interference_steps import started_source
 from veltair.evaluation.measurement.rounds import Attempt, Rounds, attempt_rows, kept_records
 from veltair.evaluation.measurement.run import (
-    Measurement,
-    MeasurementSettings,
     PolicyServer,
     load_models,
     make_samples,
     open_engine,
 )
 from veltair.evaluation.measurement.slots import Grid
+from veltair.evaluation.measurement.study import Measurement, MeasurementSettings
 from veltair.evaluation.metrics.measured_tables import measured_workloads, slot_counts
 from veltair.machine.costs.folder import COSTS, read_tables
 from veltair.machine.models.model_memory import ModelMemory
@@ -59,7 +58,7 @@ def measure_workload(
         studies = [
             Measurement(
                 *(scenario, policy, policy_maker(config, policy), models, samples),
-                *(settings, launch, source, memory),
+                *(settings, launch, source, memory, policy_source(config, policy)),
             )
             for policy in policies
         ]
@@ -82,7 +81,9 @@ def _write(
     ]
     fits = Layout(config).interference
     inputs = [tables / COSTS, *([fits] if fits.exists() else [])]
-    provenance = provenance_of(config, inputs, seed=config.measured.seed, interference=interference)
+    provenance = provenance_of(
+        config, inputs, seed=config.measured.seed, interference=interference, priorities=_priorities(slots)
+    )
     write_parquet(folder / RECORDS, records, provenance)
     write_csv(folder / SLOTS, slots, provenance)
     write_csv(folder / VERDICTS, pd.DataFrame(verdicts), provenance)
@@ -90,6 +91,12 @@ def _write(
     for found in measured_workloads(slot_counts(records, slots), config.qos.satisfaction, generator):
         for policy, number in found.crossings.items():
             print(f"measured here, {workload}, {policy}: {number.found} QPS", flush=True)
+
+
+def _priorities(slots: pd.DataFrame) -> str:
+    """Return who ran before whom in all slots."""
+    ways = sorted({way for way in slots["loadgen_runs"] if way})
+    return f"LoadGen, and the thread that reads its socket: {', '.join(ways)}; kernels: like any program"
 
 
 def _loads_text(memory: ModelMemory) -> str:
@@ -125,7 +132,7 @@ def live_settings(config: Config) -> MeasurementSettings:
 
 def launch_of(config: Config, notes: Path | None = None) -> Launch:
     """Return what starts the workers of an engine, which write what they are at to `notes`."""
-    return partial(NativePool, build_dir=Layout(config).native, notes=notes)
+    return partial(NativePool, build_dir=Layout(config).native, notes=notes, spins=config.engine.spin)
 
 
 def memory_bytes(config: Config) -> int | None:

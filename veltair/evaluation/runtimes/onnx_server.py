@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from veltair.compiler.frontend.samples import Samples
-from veltair.evaluation.runtimes.registry import Done, at_idle_priority, use_idle_priority
+from veltair.evaluation.runtimes.registry import Done
 
 Sessions = Mapping[str, Any]
 
@@ -66,7 +66,7 @@ class OnnxServer:
         if setup.shared_pool:
             onnxruntime.set_global_thread_pool_sizes(len(cores), 1)
         self._done = done
-        self._sessions = [at_idle_priority(lambda at=at: _load(models, at, setup)) for at in groups]  # type: ignore[misc]
+        self._sessions = [_load(models, at, setup) for at in groups]
         self._jobs: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
         self._inputs = [(name, _named(self._sessions[0][name], values)) for name, values in samples]
         self._stopped = False
@@ -81,9 +81,7 @@ class OnnxServer:
     def answers(self, sample: int) -> list[list[NDArray[Any]]]:
         """Return the answer to a sample of each session of its model, one after the other."""
         name, inputs = self._inputs[sample]
-        return at_idle_priority(
-            lambda: [list(sessions[name].run(None, inputs)) for sessions in self._sessions]
-        )
+        return [list(sessions[name].run(None, inputs)) for sessions in self._sessions]
 
     def submit(self, query: int, sample: int) -> None:
         """Put a query at the end of the line."""
@@ -98,7 +96,6 @@ class OnnxServer:
             caller.join()
 
     def _call(self, sessions: Sessions, cores: Sequence[int]) -> None:
-        use_idle_priority()
         os.sched_setaffinity(0, cores)
         while (job := self._jobs.get()) is not None and not self._stopped:
             query, sample = job

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.compiler.frontend.samples import Samples
-from veltair.evaluation.runtimes.registry import Done, at_idle_priority, use_idle_priority
+from veltair.evaluation.runtimes.registry import Done
 
 # Where a CPU has bfloat16 units it would compute in that, and answer something else than the others.
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -38,7 +38,7 @@ class OpenVinoServer:
         """
         self._done = done
         self._samples = [(name, dict(enumerate(values))) for name, values in samples]
-        self._requests: dict[str, Any] = at_idle_priority(lambda: _compile(models))
+        self._requests: dict[str, Any] = _compile(models)
         self._lines: dict[str, queue.SimpleQueue[tuple[int, int] | None]] = {
             name: queue.SimpleQueue() for name in models
         }
@@ -55,13 +55,10 @@ class OpenVinoServer:
         def keep(request: Any) -> None:
             found.append([np.array(tensor.data) for tensor in request.output_tensors])
 
-        def run() -> None:
-            requests = self._requests[name]
-            for _ in range(len(requests)):
-                requests.start_async(inputs, keep, share_inputs=True)
-            requests.wait_all()
-
-        at_idle_priority(run)
+        requests = self._requests[name]
+        for _ in range(len(requests)):
+            requests.start_async(inputs, keep, share_inputs=True)
+        requests.wait_all()
         return found
 
     def submit(self, query: int, sample: int) -> None:
@@ -79,7 +76,6 @@ class OpenVinoServer:
             requests.wait_all()
 
     def _feed(self, name: str) -> None:
-        use_idle_priority()
         line, requests = self._lines[name], self._requests[name]
         while (job := line.get()) is not None and not self._stopped:
             query, sample = job

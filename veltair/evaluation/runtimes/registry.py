@@ -4,14 +4,12 @@ A runtime is a line of `runtimes`; what runs it is a backend of `BACKENDS`. To a
 and name it in both.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -19,7 +17,6 @@ from veltair.compiler.frontend.samples import Samples
 
 # A query's number, when it was started (time.monotonic()), and why it failed, None if it did not.
 Done = Callable[[int, float, Exception | None], None]
-Made = TypeVar("Made")
 
 BACKENDS = {
     "onnxruntime": "veltair.evaluation.runtimes.onnx_server:OnnxServer",
@@ -97,17 +94,3 @@ def open_backend(
     module, name = BACKENDS[backend].split(":")
     make: Callable[..., RuntimeBackend] = getattr(import_module(module), name)
     return make(models, samples, cores, done, **options)
-
-
-def use_idle_priority() -> None:
-    """Give this thread, and those it will start, the scheduling class of our own kernels: SCHED_IDLE.
-
-    Whoever issues queries must get a core at once, also where kernels fill them all.
-    """
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-
-
-def at_idle_priority(make: Callable[[], Made]) -> Made:
-    """Return what `make` returns, called on a thread that stepped back, as the threads that it starts do."""
-    with ThreadPoolExecutor(1, initializer=use_idle_priority) as builder:
-        return builder.submit(make).result()

@@ -21,13 +21,13 @@ from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scena
 from veltair.evaluation.measurement.interference_steps import started_source
 from veltair.evaluation.measurement.rounds import Attempt, Server, attempt_rows, kept_records
 from veltair.evaluation.measurement.run import (
-    Measurement,
     PolicyServer,
     load_models,
     make_samples,
     open_engine,
 )
 from veltair.evaluation.measurement.steps import launch_of, live_settings, measured_rounds, memory_bytes
+from veltair.evaluation.measurement.study import Measurement
 from veltair.evaluation.metrics.bounds import Reach
 from veltair.evaluation.metrics.measured_tables import measured_workloads, slot_counts
 from veltair.evaluation.metrics.resampling import BoundedEstimate, Resampled, best
@@ -38,7 +38,7 @@ from veltair.machine.costs.folder import read_tables
 
 COMMAND = "snakemake --cores all benchmarks_engine"
 # Those of ours that are compared, as far as the configuration has them; ratios are of the best.
-OURS = ("Veltair-FULL-shipped", "Veltair-FULL", "PreemptiveEdf", "Planaria")
+OURS = ("Veltair-FULL-shipped", "Veltair-FULL", "Veltair-AC", "PreemptiveEdf", "Planaria")
 
 
 @dataclass(frozen=True, slots=True)

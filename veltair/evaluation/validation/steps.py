@@ -17,7 +17,6 @@ from veltair.evaluation.measurement.interference_steps import started_source
 from veltair.evaluation.measurement.rounds import REPEATS
 from veltair.evaluation.measurement.run import (
     MeasuredRun,
-    Measurement,
     live_frame,
     load_models,
     make_samples,
@@ -25,6 +24,7 @@ from veltair.evaluation.measurement.run import (
     run_rows,
 )
 from veltair.evaluation.measurement.steps import launch_of, live_settings, memory_bytes
+from veltair.evaluation.measurement.study import Measurement
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.simulation.run import SimulationSettings
 from veltair.evaluation.simulation.steps import simulation_settings

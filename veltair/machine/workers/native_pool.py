@@ -52,14 +52,17 @@ class NativePool:
         *,
         checked: bool = False,
         notes: Path | None = None,
+        spins: bool = False,
     ) -> None:
         """Start the workers. pool.c is compiled into `build_dir` if it is not there yet.
 
         `checked` ends the process when two blocks ever hold one core. `notes` is a file that says which layer
-        each worker runs, should the process crash: see `crash_notes.py`. Raises ValueError for cores that
+        each worker runs, should the process crash: see `crash_notes.py`. Workers that `spins` look for work
+        all the time. Raises ValueError for cores that
         this process may not use, NativeBuildError without gcc.
         """
         check_cores(core_ids)
+        self.build_dir = build_dir
         self._library = _load(build_dir, checked)
         self._functions = self._library.functions
         # Calls of a microsecond keep the interpreter's lock: to give it up and get it back takes longer.
@@ -76,6 +79,8 @@ class NativePool:
         self._pool = self._open(notes)
         self._address: int | None = self._library.address(self._pool)
         self._states = self._functions.pool_states(self._pool)
+        if spins:
+            self._functions.pool_let_spin(self._pool)
 
     def bind(self, runnable: Runnable, name: str) -> CallTables:
         """Return a query's buffers as blocks name them.

@@ -88,6 +88,13 @@ int pool_close(pool_t *pool, int64_t timeout_ns) {
     return 0;
 }
 
+// Let idle workers look for work all the time from now on. The cores are never idle then.
+void pool_let_spin(pool_t *pool) {
+    atomic_store(&pool->spins, 1);
+    for (uint32_t i = 0; i < pool->started; ++i)
+        wake(&pool->workers[i].sleeper);
+}
+
 // Start a worker on each core. Returns NULL and sets `error` (an errno) and `failed` (the index of the core
 // that is to blame, or -1).
 pool_t *pool_open(const uint32_t *cores, uint32_t count, double tolerance, const char *notes, int *error, int *failed) {

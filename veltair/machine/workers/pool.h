@@ -8,6 +8,7 @@
 pool_t *pool_open(const uint32_t *cores, uint32_t count, double tolerance, const char *notes, int *error, int *failed);
 int pool_close(pool_t *pool, int64_t timeout_ns);
 int pool_take_over(void);
+void pool_let_spin(pool_t *pool);
 int64_t pool_start(pool_t *pool, uint64_t token, uint64_t query, const call_table_t *table, uint32_t start,
                    uint32_t stop, const uint16_t *workers, uint32_t cores, const uint8_t *versions,
                    const void *const *inputs, const void *const *answers);

@@ -128,6 +128,7 @@ static bool can_claim(worker_t *worker, uint64_t assignment) {
 static bool has_work(void *owner) {
     worker_t *worker = owner;
     return atomic_load(&worker->is_called) || atomic_load(&worker->pool->is_stopping) ||
+           atomic_load_explicit(&worker->pool->spins, memory_order_relaxed) ||
            can_claim(worker, atomic_load(&worker->assignment));
 }
 
@@ -152,7 +153,9 @@ static bool rest(worker_t *worker, uint64_t idle_ns) {
             _mm_pause();
         return false;
     }
-    if (idle_ns < (atomic_load_explicit(&worker->assignment, memory_order_relaxed) ? ASSIGNED_NS : YIELD_NS)) {
+    bool is_assigned = atomic_load_explicit(&worker->assignment, memory_order_relaxed);
+    bool spins = atomic_load_explicit(&worker->pool->spins, memory_order_relaxed);
+    if (spins || idle_ns < (is_assigned ? ASSIGNED_NS : YIELD_NS)) {
         sched_yield();
         return false;
     }
@@ -166,11 +169,6 @@ static const int CRASHES[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP,
 
 static void *work(void *argument) {
     worker_t *worker = self = argument;
-    // Kernels fill every core, so whoever decides and whoever issues queries must get one at once when they
-    // wake. Some containers forbid it: then they wait for a time slice.
-#ifndef POOL_UNPINNED
-    sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0});
-#endif
     pthread_setname_np(pthread_self(), "pool");
     sigset_t signals;  // left to the threads of Python; but a crash is this thread's own
     sigfillset(&signals);

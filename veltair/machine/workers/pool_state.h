@@ -77,7 +77,7 @@ struct pool {
     _Alignas(64) sleeper_t decision_thread;
     void (*heed)(void *heeder);  // called by whoever posts a notice, where that decides; else the thread is woken
     void *heeder;
-    _Atomic(uint32_t) is_poked, is_stopping, gone;
+    _Atomic(uint32_t) is_poked, is_stopping, gone, spins;  // the last: workers never sleep
 };
 
 static _Thread_local worker_t *self;

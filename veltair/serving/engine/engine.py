@@ -31,7 +31,7 @@ from veltair.serving.engine.background import BackgroundWorker, Job
 from veltair.serving.engine.messages import Arrived, Done, EngineMessage, Failed, Flushed
 from veltair.serving.engine.running_blocks import Progress, RunningBlock, profiled_s
 from veltair.serving.engine.warm_up import warm_up_models
-from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, left_error
+from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, failed_error, left_error
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized, Woken
 from veltair.serving.loop.policy import Allocation, Resize, Wake, Yield
 from veltair.serving.loop.query import Query
@@ -322,13 +322,11 @@ class Engine:
 
     def _raise(self, ended: Ended, allocation: Allocation) -> None:
         if isinstance(ended.error, CoreLostError):
-            raise EngineError(f"{allocation.block}: {ended.error}") from ended.error
+            raise EngineError(f"{allocation.block.model}: {ended.error}") from ended.error
         if ended.error is not None:
             self._watchdog.check_allowance()  # where that is why, it must not be put on the kernel
-            raise EngineError(
-                f"a kernel of {allocation.block} failed after {ended.ended_layers} layers: {ended.error}; "
-                "build the model anew (rule `build`)"
-            ) from ended.error
+            block = allocation.block
+            raise failed_error(block.start + ended.ended_layers, block.model, ended.error) from ended.error
 
     def _observe(self, started: RunningBlock, next_layer: int, busy_s: float) -> None:
         run, allocation = started.run, started.allocation

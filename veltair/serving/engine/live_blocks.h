@@ -3,6 +3,7 @@
 #ifndef LIVE_BLOCKS_H
 #define LIVE_BLOCKS_H
 
+#include "live_door.h"
 #include "live_state.h"
 
 enum { FEW_CORES = -100 };  // the accounts of loop and placement differ
@@ -142,6 +143,12 @@ static int yield_block(live_t *live, const command_t *command) {
     return OK;
 }
 
+static int wake_at(live_t *live, const command_t *command) {
+    log_entry(live, (entry_t){.kind = WAKE_SET, .time_s = clock_s(live), .seconds = command->wake_s});
+    set_timer(live);
+    return OK;
+}
+
 static int act(void *self, const command_t *command, double now_s) {
     live_t *live = self;
     (void)now_s;
@@ -152,6 +159,8 @@ static int act(void *self, const command_t *command, double now_s) {
         return resize_block(live, command);
     case YIELD:
         return yield_block(live, command);
+    case WAKE:
+        return wake_at(live, command);
     default:
         return_buffers(live, command->account);
         return OK;

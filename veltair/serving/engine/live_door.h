@@ -1,8 +1,10 @@
-// The thread at the door: it reads LoadGen's socket, and ends the run when its time is up. Part of live_loop.c.
+// The thread at the door: it reads LoadGen's socket, and says when the time is up to wake the policy, or to end the run.
+// Part of live_loop.c.
 
 #ifndef LIVE_DOOR_H
 #define LIVE_DOOR_H
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -11,14 +13,19 @@
 
 #include "live_state.h"
 
+enum { COMPLETIONS = 4096 };  // of a packet: as many as LoadGen's process reads at once (BATCH of loadgen/child.py)
+
 static void post(live_t *live, uint32_t kind, uint64_t token, uint64_t number, uint64_t time_ns, uint64_t sent_ns) {
     notice_t notice = {.token = token, .number = number, .time_ns = time_ns, .busy_ns = sent_ns, .kind = kind};
     live->workers.post(live->pool, &notice);
 }
 
-// Let the door's thread bring TIME_IS_UP at a time of the run's clock.
-static void set_timer(const live_t *live, double time_s) {
-    uint64_t after_ns = time_s > 0.0 ? (uint64_t)(1e9 * time_s) : 0;
+// Let the door's thread bring TIME_IS_UP when the run is cut off, or the policy is to be woken.
+static void set_timer(live_t *live) {
+    double wake_s = loop_next_wake(live->loop), time_s = wake_s < live->close_s ? wake_s : live->close_s;
+    if (time_s == live->due_s || isinf(time_s)) return;
+    live->due_s = time_s;
+    uint64_t after_ns = time_s > 0.0 ? (uint64_t)ceil(1e9 * time_s) : 0;
     struct itimerspec due = {.it_value = span(live->settings.zero_ns + after_ns)};
     timerfd_settime(live->timer, TFD_TIMER_ABSTIME, &due, NULL);
 }
@@ -43,6 +50,7 @@ static bool read_packets(live_t *live, int channel) {
 static void *keep_door(void *argument) {
     live_t *live = argument;
     pthread_setname_np(pthread_self(), "door");
+    atomic_store(&live->door_id, gettid());
     sigset_t signals;
     sigfillset(&signals);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
@@ -50,12 +58,17 @@ static void *keep_door(void *argument) {
     uint64_t count;
     while (!atomic_load(&live->is_stopped)) {
         int channel = is_open ? atomic_load(&live->channel) : -1;  // poll() passes over what is negative
-        struct pollfd watched[] = {{live->bell, POLLIN, 0}, {live->timer, POLLIN, 0}, {channel, POLLIN, 0}};
+        short of_channel = atomic_load(&live->is_full) ? POLLIN | POLLOUT : POLLIN;
+        struct pollfd watched[] = {{live->bell, POLLIN, 0}, {live->timer, POLLIN, 0}, {channel, of_channel, 0}};
         if (poll(watched, 3, -1) < 0) continue;
         if (watched[0].revents && read(live->bell, &count, sizeof count) < 0) continue;
         if (watched[1].revents && read(live->timer, &count, sizeof count) > 0)
             post(live, TIME_IS_UP, 0, 0, now_ns(), 0);
-        if (watched[2].revents) is_open = read_packets(live, channel);
+        if (watched[2].revents & POLLOUT) {
+            atomic_store(&live->is_full, 0);
+            post(live, ROOM, 0, 0, now_ns(), 0);
+        }
+        if (watched[2].revents & ~POLLOUT) is_open = read_packets(live, channel);
     }
     return NULL;
 }
@@ -66,12 +79,25 @@ static void ring_door(const live_t *live) {
     }
 }
 
-// Tell LoadGen of the queries that have ended, if it asks through a socket. False: it takes nothing.
+// Tell LoadGen of the queries that have ended, if it asks through a socket; what it has no room for is told once it has.
+// False: it is gone.
 static bool send_completions(live_t *live) {
-    size_t bytes = (size_t)live->completed_count * sizeof *live->completed;
-    live->completed_count = 0;
     int channel = atomic_load(&live->channel);
-    return !bytes || channel < 0 || send(channel, live->completed, bytes, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+    int64_t sent = 0, count = channel < 0 ? 0 : live->completed_count;
+    while (sent < count) {
+        int64_t size = count - sent < COMPLETIONS ? count - sent : COMPLETIONS;
+        const uint64_t *some = live->completed + sent;
+        if (send(channel, some, (size_t)size * sizeof *some, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) break;
+        sent += size;
+    }
+    live->completed_count = 0;
+    if (sent == count) return true;
+    if (errno != EAGAIN && errno != ENOBUFS) return false;
+    live->completed_count = count - sent;
+    memmove(live->completed, live->completed + sent, (size_t)(count - sent) * sizeof *live->completed);
+    atomic_store(&live->is_full, 1);
+    ring_door(live);
+    return true;
 }
 
 static int open_door(live_t *live) {

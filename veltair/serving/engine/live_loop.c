@@ -1,7 +1,7 @@
 // The loop over the workers, in real time: whoever brings an event decides what follows from it.
 //
-// Workers end blocks and adopt cores; the thread at the door brings arrivals and the end of time; Python may bring
-// either. Each posts a notice and then counts it in `unread`. Who raised `unread` from 0 deals with that notice and with
+// Workers end blocks and adopt cores; the thread at the door brings arrivals, wakes and the end of time; Python may bring
+// arrivals. Each posts a notice and then counts it in `unread`. Who raised `unread` from 0 deals with that notice and with
 // all that are posted meanwhile, until it is back at 0 (flat combining); the others leave theirs and go on with their
 // work. So `unread` is the lock: everything that is not atomic belongs to whoever deals with notices, and no thread
 // ever waits for it. A worker that ends a block starts the next one by setting its own call: it finds it when it returns
@@ -83,13 +83,21 @@ static bool take_flush(live_t *live, const notice_t *notice) {
     if (notice->token || live->is_flushed) return false;
     live->is_flushed = true;
     live->close_s = time_s + live->settings.drain_s;
-    set_timer(live, live->close_s);
+    set_timer(live);
     return false;
 }
 
-static bool take_end_of_time(live_t *live, const notice_t *notice, event_t *event) {
-    *event = (event_t){.kind = CLOSED, .time_s = seconds_at(live, notice->time_ns)};
-    log_entry(live, (entry_t){.kind = DUE, .time_s = event->time_s});
+// A timer that was set anew may have rung for a time that is not due any more.
+static bool take_due(live_t *live, const notice_t *notice, event_t *event) {
+    double time_s = seconds_at(live, notice->time_ns), wake_s = loop_next_wake(live->loop);
+    bool wakes = wake_s <= time_s && wake_s <= live->close_s;
+    live->due_s = INFINITY;
+    if (!wakes && !(live->close_s <= time_s)) {
+        set_timer(live);
+        return false;
+    }
+    *event = (event_t){.kind = wakes ? WOKEN : CLOSED, .time_s = time_s};
+    log_entry(live, (entry_t){.kind = wakes ? WAKE_CAME : DUE, .time_s = time_s});
     return true;
 }
 
@@ -115,7 +123,7 @@ static bool take(live_t *live, const notice_t *notice, event_t *event, live_quer
     case NEW_QUERY:
         return take_arrival(live, notice, event, query);
     case TIME_IS_UP:
-        return take_end_of_time(live, notice, event);
+        return take_due(live, notice, event);
     case NEW_BUFFERS:
         return take_buffers_in(live, notice);
     default:
@@ -128,6 +136,7 @@ static bool take(live_t *live, const notice_t *notice, event_t *event, live_quer
 static void log_decision(live_t *live, double time_s) {
     const view_t *view = loop_view(live->loop);
     entry_t entry = {.kind = DECIDED, .time_s = time_s, .pressure = NAN, .number = (int32_t)view->waiting};
+    entry.seconds = clock_s(live) - time_s;
     if (live->decided_by_pressure) entry.pressure = view->pressure(view->run);
     int64_t running = live->decided_by_progress ? view->running_count : 0;
     int32_t ended[running + 1];
@@ -150,11 +159,16 @@ static void log_record(live_t *live, const record_t *record) {
         .number = record->blocks,
         .code = (int32_t)record->ending,
     };
-    log_entry(live, entry);
+    entry.first = record->reason != NULL;
+    log_arrays(live, &entry, record->reason, record->reason ? strlen(record->reason) : 0, NULL, 0);
     int64_t count = live->completed_count;
     if (!reserve((void **)&live->completed, &live->completed_capacity, count + 1, sizeof *live->completed))
         return break_off(live, record->id, NO_MEMORY, -1);
     live->completed[live->completed_count++] = (uint64_t)record->id;
+}
+
+static void tell_loadgen(live_t *live) {
+    if (!send_completions(live)) log_entry(live, (entry_t){.kind = LEFT, .time_s = clock_s(live), .code = errno});
 }
 
 static void take_records(live_t *live) {
@@ -162,7 +176,7 @@ static void take_records(live_t *live) {
     for (int64_t index = 0; index < state->record_count; ++index)
         log_record(live, &state->records[index]);
     loop_take_records(live->loop);
-    if (!send_completions(live)) log_entry(live, (entry_t){.kind = LEFT, .time_s = clock_s(live), .code = errno});
+    tell_loadgen(live);
 }
 
 static void step(live_t *live, const event_t *event) {
@@ -197,7 +211,8 @@ static void tell_changes(live_t *live, double time_s) {
 
 static void end_if_over(live_t *live) {
     const view_t *view = loop_view(live->loop);
-    if (live->is_over || !live->is_flushed || view->running_count) return;
+    bool is_idle = !view->running_count && isinf(loop_next_wake(live->loop));
+    if (live->is_over || !live->is_flushed || !is_idle) return;
     end_run(live, (entry_t){.kind = OVER, .time_s = clock_s(live), .number = (int32_t)view->waiting});
 }
 
@@ -205,10 +220,13 @@ static void deal_with(live_t *live, const notice_t *notice) {
     event_t event;
     live_query_t query;
     if (notice->kind == ENDED) atomic_fetch_sub(&live->under_way, 1);
-    if (live->is_over || atomic_load(&live->is_stopped)) return;
+    if (atomic_load(&live->is_stopped)) return;
+    if (notice->kind == ROOM) return tell_loadgen(live);
+    if (live->is_over) return;
     live->dealt_with++;
     if (live->changes) tell_changes(live, seconds_at(live, notice->time_ns));
     if (!live->is_over && take(live, notice, &event, &query) && !live->is_over) step(live, &event);
+    if (notice->kind == TIME_IS_UP && !live->is_over) set_timer(live);
     end_if_over(live);
     if (live->rings) {
         live->rings = false;
@@ -240,10 +258,21 @@ void live_arrive(live_t *live, int64_t id, int32_t sample, uint64_t time_ns) {
 // No more queries will come.
 void live_flush(live_t *live) { post(live, NO_MORE, 0, 0, now_ns(), 0); }
 
-// Hear of arrivals through LoadGen's socket from now on, and tell it there of queries that have ended.
-void live_listen(live_t *live, int channel) {
-    atomic_store(&live->channel, channel);
+// Return the system's id of the thread at the door, which has just begun.
+int live_door_id(const live_t *live) {
+    while (!atomic_load(&live->door_id))
+        sched_yield();
+    return atomic_load(&live->door_id);
+}
+
+// Hear of arrivals through LoadGen's socket from now on, and tell it there of queries that have ended: once a run. The
+// caller may close its descriptor; or the thread at the door could read what has its number next. Returns an errno.
+int live_listen(live_t *live, int channel) {
+    int own = fcntl(channel, F_DUPFD_CLOEXEC, 0);
+    if (own < 0) return errno;
+    atomic_store(&live->channel, own);
     ring_door(live);
+    return 0;
 }
 
 // Give the queries of a model further buffers to run in.
@@ -327,6 +356,7 @@ void live_close(live_t *live) {
     close_log(&live->log);
     for (int64_t index = 0; live->idle && index < live->settings.model_count; ++index)
         free(live->idle[index].tables);
+    if (atomic_load(&live->channel) >= 0) close(atomic_load(&live->channel));
     if (live->timer >= 0) close(live->timer);
     if (live->bell >= 0) close(live->bell);
     void *parts[] = {live->blocks, live->block_cores, live->ended,     live->is_free,
@@ -347,6 +377,7 @@ live_t *live_open(pool_t *pool, const pool_functions_t *workers, const decider_t
     live->workers = *workers;
     live->states = workers->states(pool);
     live->timer = live->bell = -1;
+    live->close_s = live->due_s = INFINITY;
     atomic_store(&live->channel, -1);
     backend_t backend = {live, NULL, act, read_pressure, read_progress, forget_blocks};
     if (allocate(live)) {

@@ -48,17 +48,19 @@ typedef struct {
 //   BLOCK_ENDED   layer: the first that did not run; code: of the notice; number: wrong outputs; seconds: of its layers
 //   CORES_ADOPTED   cores; extra: those that it keeps (uint16)
 //   DUE       the run is cut off
-//   DECIDED   by what was decided after the event before: pressure (NAN: not read); number: how many wait then, and the
-//             extra bytes: of each running block, the oldest first, the ended layers (int32), if they were read
+//   DECIDED   by what was decided after the event before: pressure (NAN: not read); number: how many wait then; seconds:
+//             since the event; extra: of each running block, the oldest first, the ended layers (int32), if they were read
 //   BLOCK_STARTED   first, layer: its end, cores, wanted; extra: a byte a layer, its version; then its cores (uint16)
 //   BLOCK_RESIZED   cores; number: whether versions are new; extra: those, or none, then its cores
 //   BLOCK_YIELDS
 //   QUERY_ENDED   code: ending_t, number: blocks, wanted: conflicts; seconds: core_s, since_s: its first start; slack_s
-//             and least_s, where it was rejected
+//             and least_s, where it was rejected; first: whether the policy said why, in the extra bytes
 //   BUFFERS_LACK  model: of a block that waits for buffers
 //   BROKEN    code: of the notice, or what the loop returned, cores: the index of the worker
 //   LEFT      LoadGen's end of the socket is closed
 //   OVER      nothing runs and nothing is due; number: how many wait, for ever
+//   WAKE_CAME  a time has come at which the policy is to be woken
+//   WAKE_SET  the policy is to be woken; seconds: when
 typedef enum {
     ARRIVED,
     FLUSHED,
@@ -73,7 +75,9 @@ typedef enum {
     BUFFERS_LACK,
     BROKEN,
     LEFT,
-    OVER
+    OVER,
+    WAKE_CAME,
+    WAKE_SET
 } entry_kind_t;
 
 // extra_bytes follow an entry, and as many more as make the next one begin at a multiple of 8.
@@ -89,7 +93,8 @@ typedef struct live live_t;
 
 live_t *live_open(pool_t *pool, const pool_functions_t *workers, const decider_t *decider,
                   const live_settings_t *settings, int *error);
-void live_listen(live_t *live, int channel);
+int live_door_id(const live_t *live);
+int live_listen(live_t *live, int channel);
 void live_arrive(live_t *live, int64_t id, int32_t sample, uint64_t time_ns);
 void live_flush(live_t *live);
 void live_add_buffers(live_t *live, int32_t model, const call_table_t *table);

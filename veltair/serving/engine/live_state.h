@@ -12,7 +12,8 @@
 
 enum { SLOT_BITS = 16 };
 // Kinds of notices beside those of workers. Of NEW_QUERY: token is the query, number the sample, busy_ns when it was sent.
-enum { NEW_QUERY = OTHERS, NO_MORE, TIME_IS_UP, NEW_BUFFERS };
+// ROOM: LoadGen's socket takes more.
+enum { NEW_QUERY = OTHERS, NO_MORE, TIME_IS_UP, NEW_BUFFERS, ROOM };
 
 typedef struct {  // what the loop keeps of a query for this backend
     const call_table_t *table;  // from its first block on
@@ -51,7 +52,7 @@ struct live {
     int32_t *ended, *layers;
     uint8_t *is_free;
     uint64_t serial;
-    double close_s;
+    double close_s, due_s;  // when the run is cut off; when the door's timer rings
     uint64_t dealt_with;  // notices
     int64_t changes;  // of blocks that wait, of which the loop is to hear
     bool is_flushed, is_over, rings, decided_by_pressure, decided_by_progress;
@@ -61,7 +62,9 @@ struct live {
     pthread_t door;
     int timer, bell;
     _Atomic(int) channel;
+    _Atomic(uint32_t) is_full;  // LoadGen's socket took less than there was to say
     bool has_door;
+    _Atomic(int) door_id;  // as the system counts threads; 0 before it runs
 };
 
 static double seconds_at(const live_t *live, uint64_t time_ns) {

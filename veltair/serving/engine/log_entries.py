@@ -32,6 +32,8 @@ class EntryKind(IntEnum):
     BROKEN = 11
     LEFT = 12
     OVER = 13
+    WAKE_CAME = 14
+    WAKE_SET = 15
 
 
 class Entry(NamedTuple):
@@ -70,13 +72,20 @@ class Entry(NamedTuple):
         """The ended layers of running blocks, oldest first, as a decision read them; none if it did not."""
         return tuple(np.frombuffer(self.extra, np.int32).tolist())
 
+    @property
+    def reason(self) -> str:
+        """Why a query was rejected."""
+        if self.first:
+            return self.extra.decode(errors="replace")
+        return late_reason(self.slack_s, self.least_s)
+
 
 def record_of(entry: Entry, query: Query) -> QueryRecord:
     """Return what an entry says of the end of a query."""
     ending = _ENDINGS[entry.code]
     reasons = {
         Ending.SERVED: "",
-        Ending.REJECTED: late_reason(entry.slack_s, entry.least_s),
+        Ending.REJECTED: entry.reason,
         Ending.UNFINISHED: UNFINISHED_REASON,
     }
     times = entry.since_s, entry.time_s

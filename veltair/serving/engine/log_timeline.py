@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.engine.log_entries import Entry, EntryKind, record_of
-from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized
-from veltair.serving.loop.policy import Allocation, Context, Resize, Yield
+from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized, Woken
+from veltair.serving.loop.policy import Allocation, Context, Resize, Wake, Yield
 from veltair.serving.loop.query import Query
 from veltair.serving.loop.timeline import LIMIT, Recorder, Timeline
 
@@ -53,6 +53,8 @@ class _Told:
             case EntryKind.CORES_ADOPTED:
                 self._hold(entry)
                 return Resized(entry.time_s, entry.id, entry.cores)
+            case EntryKind.WAKE_CAME:
+                return Woken(entry.time_s)
             case EntryKind.DUE:
                 return Closed(entry.time_s)
             case EntryKind.DECIDED if not math.isnan(entry.pressure):
@@ -71,6 +73,8 @@ class _Told:
                 return Resize(entry.id, entry.cores, entry.versions)
             case EntryKind.BLOCK_YIELDS:
                 return Yield(entry.id)
+            case EntryKind.WAKE_SET:
+                return Wake(entry.seconds)
         return None
 
     def cores_of(self, query_id: int) -> tuple[int, ...]:

@@ -1,17 +1,16 @@
 """The engine whose loop is in C: workers, and the thread at the door, decide; Python sets up and watches.
 
-For policies with a native spec, all of whose models are in memory; `engine.py` is for all others. See
-docs/engine.md for the threads. What happens comes through a log, from which `serve` makes the records.
+For any policy, all of whose models are in memory: one with a native spec decides in C, others are called
+back. `engine.py` is for models that are loaded under way. See docs/engine.md for the threads. What happens
+comes through a log, from which `serve` makes the records.
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.machine.c_build import default_build_dir
 from veltair.machine.c_library import KeptArrays
 from veltair.machine.interference.source import InterferenceSource
 from veltair.machine.workers.call_tables import CallTables
@@ -25,22 +24,31 @@ from veltair.machine.workers.pool import (
     Sample,
     Servable,
 )
+from veltair.machine.workers.priorities import Promptness, run_promptly
 from veltair.serving.engine.live_tables import LiveTables, core_layout, load
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
 from veltair.serving.engine.running_blocks import RunningBlock, profiled_s
 from veltair.serving.engine.warm_up import warm_up_models
-from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, left_error
-from veltair.serving.loop.dispatcher import stall
+from veltair.serving.engine.watchdog import (
+    DecisionWatch,
+    EngineError,
+    Watchdog,
+    check_tables,
+    failed_error,
+    left_error,
+)
+from veltair.serving.loop.open_queries import stall
 from veltair.serving.loop.policy import Allocation, Context, Policy
 from veltair.serving.loop.query import Query, QueryRecord
-from veltair.serving.policies.native_policy import NativePolicy
-from veltair.serving.policies.native_spec import spec_of
+from veltair.serving.policies.deciders import Decider, decider_of
 
 HUNG_STOP_S = 0.1  # what ends by then is not what hangs
 # How long the log is left alone while blocks run: so old may the pressure be that blocks tell.
 READ_S = 0.02
 _IDLE_S = 0.001  # between looks whether the blocks of a run that was cut off have ended
 _RINGS = (EntryKind.BUFFERS_LACK, EntryKind.BROKEN, EntryKind.LEFT, EntryKind.OVER)
+CheckClient = Callable[[bool], None]
+"""Raises if LoadGen hangs; or, where it is given True, because it has left."""
 # Of engines whose kernels did not end: their workers may read all this until the process ends.
 _HUNG: "list[NativeEngine]" = []
 
@@ -56,54 +64,48 @@ class Site:
 
 
 class NativeEngine:
-    """Serves queries on the cores of this machine, as a policy with a native spec decides.
+    """Serves queries on the cores of this machine, as a policy decides.
 
     Every answer is compared with the right one; `wrong_answers` counts those that differ by more than 1e-4
-    relative. Times are seconds since the engine was made, on the monotonic clock (`zero_s`). `log` is what
-    has been read of the log so far.
+    relative. Times are seconds since the run began, on the monotonic clock (`zero_s`). `log` is what has been
+    read of the log so far; `arrivals` and `is_flushed` tell which queries of the run had come by then.
     """
 
     def __init__(
         self,
-        policy: Policy,
         site: Site,
         models: Mapping[str, Servable],
         samples: Sequence[tuple[str, Sample]],
         launch: Launch,
-        *,
-        build_dir: Path | None = None,
-        rings_at_ends: bool = False,
     ) -> None:
         """Start the workers with `launch`. `samples` maps LoadGen's sample index to a model and its input.
 
-        `rings_at_ends` makes `serve` yield each record at once, not some milliseconds later. Raises
-        EngineError if the cost table is another machine's, ValueError if the policy has no native spec.
+        Raises EngineError if the cost table is another machine's.
         """
         context = site.context
         check_tables(context.costs, context.machine)
-        spec = spec_of(policy)
-        if spec is None:
-            raise ValueError(f"{type(policy).__name__} has no native spec; serve it with Engine")
-        self.wrong_answers = 0
+        self.wrong_answers, self.arrivals, self.is_flushed = 0, 0, False
         self.log: list[bytes] = []
-        self._policy, self._site, self._samples, self._models = policy, site, samples, models
-        self._library = library = load(build_dir or default_build_dir())
-        self._native_policy = NativePolicy(spec, context, library)
-        self._native_policy.form_all()
+        self._site, self._samples, self._models = site, samples, models
         self._pool = _native(launch(context.machine.core_ids))
+        self._library = library = load(self._pool.build_dir)
         self._buffers = {name: [self._new_buffers(name) for _ in context.machine.core_ids] for name in models}
         self._arrays, self._reader = KeptArrays(library), LogReader(library)
-        self._rings = {*_RINGS, EntryKind.QUERY_ENDED} if rings_at_ends else set(_RINGS)
+        self._check_client: CheckClient = _nobody_asks
         self._watchdog = Watchdog(
             _States(self._pool, context.machine.core_ids), context.costs, context.machine.core_ids
         )
         self._tables: LiveTables | None = None
+        self._policy: Policy | None = None
+        self._decider: Decider | None = None
+        self._decisions: DecisionWatch | None = None
         self._blocks: dict[int, RunningBlock] = {}
         self._changed: set[int] = set()
         self._queries: dict[int, Query] = {}
         self._names = list(context.models)
         self._error: Exception | None = None
-        self._is_over = False
+        self._is_over, self._ended_at = False, 0
+        self.promptness = Promptness.NORMAL  # of the thread that takes queries in, while a run goes on
         self._live: Any = None
         self.zero_s = time.monotonic()
 
@@ -118,14 +120,21 @@ class NativeEngine:
         watchdog = Watchdog(self._pool, costs, cores)  # the loop in C does not run these blocks
         warm_up_models(self._pool, watchdog, costs, cores, self._buffers, self._samples, names)
 
-    def begin(self) -> None:
-        """Let the loop in C have the workers for a run: queries may arrive.
+    def begin(self, policy: Policy, *, rings_at_ends: bool = False) -> None:
+        """Let the loop in C have the workers for a run in which a fresh policy decides: queries may arrive.
 
-        The blocks of a run before, which was cut off, end first; raises EngineError if one hangs.
+        `rings_at_ends` makes `serve` yield each record at once, not some milliseconds later. The blocks of a
+        run before, which was cut off, end first; raises EngineError if one hangs.
         """
         self._end_run()
-        self.zero_s, self.wrong_answers, self._is_over = time.monotonic(), 0, False
+        self._policy = policy
+        self.wrong_answers, self.arrivals, self.is_flushed = 0, 0, False
         self.log, self._blocks, self._changed, self._queries = [], {}, set(), {}
+        self._is_over, self._error, self._check_client = False, None, _nobody_asks
+        rings = {*_RINGS, EntryKind.QUERY_ENDED} if rings_at_ends else set(_RINGS)
+        self._decider = decider_of(policy, self._site.context, self._library)
+        self._decisions = DecisionWatch(policy, self._decider)
+        self.zero_s = time.monotonic()
         self._tables = LiveTables(self._library, self._pool, self._site.context, self._buffers, self._samples)
         site, ffi = self._site, self._library.ffi
         settings = {
@@ -134,14 +143,15 @@ class NativeEngine:
             "zero_ns": round(1e9 * self.zero_s),
             "drain_s": site.drain_s,
             "cores": site.context.machine.cores,
-            "rings": sum(1 << kind for kind in self._rings),
+            "rings": sum(1 << kind for kind in rings),
         }
         pool, functions = (ffi.cast("void *", address) for address in self._pool.in_c)
         error, given = ffi.new("int *"), ffi.new("live_settings_t *", settings)
-        live = self._library.functions.live_open(pool, functions, self._native_policy.decider, given, error)
+        live = self._library.functions.live_open(pool, functions, self._decider.decider, given, error)
         if not live:
             raise OSError(error[0], "cannot start the loop over the workers")
         self._live = live
+        self.promptness = run_promptly(self._library.functions.live_door_id(live))
 
     # What other threads call, once it has begun.
 
@@ -157,12 +167,18 @@ class NativeEngine:
         """End the run with an error, from any thread."""
         self._error = error
 
-    def listen(self, descriptor: int) -> None:
-        """Take queries in from LoadGen's socket, and tell it there of those that have ended."""
-        self._library.functions.live_listen(self._live, descriptor)
+    def listen(self, descriptor: int, check_client: "CheckClient | None" = None) -> None:
+        """Take queries in from LoadGen's socket, and tell it there of those that have ended.
+
+        Once a run. `serve` calls `check_client` now and then, and with True once the other end is closed: it
+        may raise. Raises OSError if the descriptor cannot be duplicated.
+        """
+        self._check_client = check_client or _nobody_asks
+        if error := self._library.functions.live_listen(self._live, descriptor):
+            raise OSError(error, "cannot listen to LoadGen's socket")
 
     def now_s(self) -> float:
-        """Return seconds since the engine was made."""
+        """Return seconds since the run began."""
         return time.monotonic() - self.zero_s
 
     # The run.
@@ -171,7 +187,8 @@ class NativeEngine:
         """Run to the end and yield each query's record once.
 
         Raises EngineError if a kernel failed or hangs, or a core was taken away, PolicyError if the policy
-        leaves queries waiting for good, and the error that `fail` was given.
+        breaks its contract, hangs, or leaves queries waiting for good, what else it raises, and the error
+        that `fail` was given.
         """
         while not self._is_over:
             read = self._reader.read(self._live)
@@ -187,12 +204,19 @@ class NativeEngine:
         """Yield the entries of the log that have been read so far."""
         return self._reader.entries(b"".join(self.log))
 
+    def layer_seconds(self, model: str) -> Sequence[float]:
+        """Return what each layer took of the query of a model that ended last, if one ran at a time."""
+        return self._buffers[model][-1].layer_seconds  # idle buffers are a stack
+
     def stop(self) -> None:
         """Let running kernels end, and stop the threads.
 
         Raises EngineError if one does not end: only the end of the process will.
         """
         functions, live = self._library.functions, self._live
+        if self._decisions is not None and not self._decisions.outlasts():
+            _HUNG.append(self)  # the thread that decides may be any of them
+            return
         if live is not None:
             functions.live_stop(live)
         left = self._pool.stop(HUNG_STOP_S if self._watchdog.found_hang else STOP_S)
@@ -210,7 +234,7 @@ class NativeEngine:
             return
         functions.live_stop(live)
         while not functions.live_is_idle(live):
-            self._watchdog.check(self._blocks.values())
+            self._check_hangs()
             time.sleep(_IDLE_S)
         functions.live_hand_back(live)
         self._live = None
@@ -219,15 +243,21 @@ class NativeEngine:
     def _wait(self) -> None:
         if self._error is not None:
             raise self._error
+        self._check_client(False)
         self._set_pressure()
-        if self._blocks:
-            self._watchdog.check(self._blocks.values())
+        self._check_hangs()
         timeout_s = READ_S if self._blocks else self._watchdog.period_s
         if (
             self._library.functions.live_wait(self._live, round(1e9 * timeout_s))
             != self._library.functions.OK
         ):
             raise MemoryError("no memory for the log of the run")
+
+    def _check_hangs(self) -> None:
+        assert self._decisions is not None
+        self._decisions.check()
+        if self._blocks and not self._decisions.is_deciding:  # a worker that decides is not in a layer
+            self._watchdog.check(self._blocks.values())
 
     def _set_pressure(self) -> None:
         self._library.functions.live_set_pressure(self._live, self._site.interference.pressure())
@@ -237,8 +267,13 @@ class NativeEngine:
     def _take(self, entry: Entry) -> QueryRecord | None:
         match entry.kind:
             case EntryKind.ARRIVED:
+                self.arrivals += 1
                 model = self._site.context.models[self._names[entry.model]]
                 self._queries[entry.id] = Query(entry.id, model.name, entry.time_s, model.qos_s)
+            case EntryKind.FLUSHED:
+                self.is_flushed = True
+            case EntryKind.LEFT:
+                self._check_client(True)
             case EntryKind.BLOCK_STARTED:
                 self._start(entry)
             case EntryKind.BLOCK_RESIZED:
@@ -266,7 +301,7 @@ class NativeEngine:
         self._changed.discard(entry.id)
 
     def _end(self, entry: Entry) -> None:
-        started = self._blocks.pop(entry.id)
+        started, self._ended_at = self._blocks.pop(entry.id), entry.layer
         self.wrong_answers += entry.number
         allocation = started.allocation
         if entry.id in self._changed or entry.layer != allocation.block.stop:
@@ -282,6 +317,8 @@ class NativeEngine:
 
     def _break(self, entry: Entry) -> None:
         """Raise what broke the run off."""
+        if self._decider is not None and self._decider.error is not None:
+            raise self._decider.error
         if entry.code < 0 or entry.id not in self._queries:
             raise EngineError(f"the loop over the workers broke off: query {entry.id}, code {entry.code}")
         name = self._queries[entry.id].model
@@ -291,14 +328,13 @@ class NativeEngine:
         if isinstance(error, CoreLostError):
             raise EngineError(f"{name}: {error}") from error
         self._watchdog.check_allowance()  # where that is why, it must not be put on the kernel
-        raise EngineError(
-            f"a kernel of {name} failed: {error}; build the model anew (rule `build`)"
-        ) from error
+        raise failed_error(self._ended_at, name, error) from error
 
     def _finish(self, entry: Entry) -> None:
         self._is_over = True
         if entry.number:
             oldest = min(self._queries.values(), key=lambda query: (query.arrival_s, query.id))
+            assert self._policy is not None
             raise stall(self._policy, entry.number, oldest, self._site.context.machine.cores)
 
     def _new_buffers(self, model: str) -> CallTables:
@@ -325,6 +361,10 @@ class _States:
 
     def _state(self, block: BlockRun) -> Any:
         return self._states[self._indices[block.grant.cores[0]]]
+
+
+def _nobody_asks(has_left: bool) -> None:
+    """Do nothing: queries come from this process, which knows whether more will."""
 
 
 def _native(pool: Any) -> NativePool:

@@ -1,4 +1,4 @@
-"""Replaying the log of a live run: the same loop and the same decisions in C, fed with what happened then."""
+"""Replaying the log of a live run: the same loop in C and the same policy, fed with what happened then."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,8 +8,7 @@ import numpy as np
 from veltair.machine.c_library import CLibrary
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader
 from veltair.serving.loop.policy import Context, Policy
-from veltair.serving.policies.native_policy import NativePolicy
-from veltair.serving.policies.native_spec import spec_of
+from veltair.serving.policies.deciders import decider_of
 
 Decision = tuple[object, ...]
 """What was decided, in words, then its numbers: so that two of them can be compared and printed."""
@@ -18,15 +17,21 @@ _EVENTS = {
     EntryKind.ARRIVED: "ARRIVAL",
     EntryKind.BLOCK_ENDED: "BLOCK_END",
     EntryKind.CORES_ADOPTED: "RESIZED",
+    EntryKind.WAKE_CAME: "WOKEN",
     EntryKind.DUE: "CLOSED",
 }
-_DECISIONS = (EntryKind.BLOCK_STARTED, EntryKind.BLOCK_RESIZED, EntryKind.BLOCK_YIELDS)
+_DECISIONS = (
+    EntryKind.BLOCK_STARTED,
+    EntryKind.BLOCK_RESIZED,
+    EntryKind.BLOCK_YIELDS,
+    EntryKind.WAKE_SET,
+)
 
 
 def first_difference(log: bytes, policy: Policy, context: Context, library: CLibrary) -> str:
     """Return where the policy, asked again, first decides otherwise than the log says; "" if nowhere.
 
-    Raises ValueError for a policy without a native spec, or a log that is cut short.
+    Raises ValueError for a log that is cut short, and what the policy raises.
     """
     replay = _Replay(policy, context, library)
     for event, decided, logged in _turns(LogReader(library).entries(log)):
@@ -65,18 +70,14 @@ def _logged(entry: Entry) -> Decision:
         return "start", entry.id, entry.first, entry.layer, entry.cores, entry.wanted, entry.versions
     if entry.kind is EntryKind.BLOCK_RESIZED:
         return "resize", entry.id, entry.cores, entry.versions
-    return "yield", entry.id
+    return ("yield", entry.id) if entry.kind is EntryKind.BLOCK_YIELDS else ("wake", entry.seconds)
 
 
 class _Replay:
     """The loop in C over a backend that does nothing and says what the log says."""
 
     def __init__(self, policy: Policy, context: Context, library: CLibrary) -> None:
-        spec = spec_of(policy)
-        if spec is None:
-            raise ValueError(f"{type(policy).__name__} has no native spec: it was not decided in C")
-        self._policy = NativePolicy(spec, context, library)
-        self._policy.form_all()
+        self._decider = decider_of(policy, context, library)
         self._models = list(context.models.values())
         self._library, self._ffi, self._functions = library, library.ffi, library.functions
         self._pressure, self._ended = 0.0, np.zeros(context.machine.cores, np.int32)
@@ -85,7 +86,7 @@ class _Replay:
         layers = np.array([len(model.layers) for model in self._models], np.int32)
         run = {"layers": library.pointer(layers), "cores": context.machine.cores}
         self._kept = layers, self._ffi.new("char[]", 1)
-        loop = self._functions.loop_new(self._backend, self._policy.decider, self._ffi.new("run_t *", run))
+        loop = self._functions.loop_new(self._backend, self._decider.decider, self._ffi.new("run_t *", run))
         self._loop = self._ffi.gc(loop, self._functions.loop_free)
 
     def decide(self, entry: Entry, decided: Entry | None) -> list[Decision]:
@@ -97,6 +98,8 @@ class _Replay:
             return []
         self._take_readings(decided)
         what = functions.loop_decide(self._loop)
+        if self._decider.error is not None:
+            raise self._decider.error
         if what != functions.OK:
             raise RuntimeError(f"the decision at {entry.time_s} s cannot be made again: code {what}")
         commands = functions.loop_commands(self._loop)
@@ -130,6 +133,8 @@ class _Replay:
 
     def _decision(self, command: Any) -> Decision | None:
         functions, account = self._functions, command.account
+        if command.kind == functions.WAKE:
+            return "wake", command.wake_s
         if command.kind == functions.START:
             first, stop = account.next_layer, command.stop
             versions = self._versions(command, stop - first)

@@ -1,4 +1,4 @@
-"""Finds layers that hang and cores that are taken away while blocks run."""
+"""Finds layers and policies that hang, and cores that are taken away while blocks run."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -11,11 +11,17 @@ from veltair.machine.topology.cpu_limits import allowance
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.pool import BlockRun
 from veltair.serving.engine.running_blocks import RunningBlock
+from veltair.serving.loop.open_queries import PolicyError
+from veltair.serving.loop.policy import Policy
+from veltair.serving.policies.deciders import Decider
 
 PERIOD_S = 0.25  # between checks
 HANG_FACTOR = 10.0
 # Workers give way to everything else on the machine: a layer may wait for its core longer than it takes.
 HANG_S = 1.0
+# Far more than a decision takes, though Python may wait for a core, and the first one may make tables.
+DECISION_HANG_S = 10.0
+_LOOK_S = 0.001
 
 
 class EngineError(RuntimeError):
@@ -29,6 +35,11 @@ def check_tables(costs: CostTable, machine: Machine) -> None:
             f"the cost table is of {costs.machine}, this machine is {machine.name}; measure it here "
             "(`profile.costs: measured`) or only simulate (`measured.enabled: false`)"
         )
+
+
+def failed_error(layer: int, model: str, error: Exception) -> EngineError:
+    """Return the error that a kernel raised."""
+    return EngineError(f"layer {layer} of {model} failed: {error}; build the model anew (rule `build`)")
 
 
 def left_error(workers: int) -> EngineError:
@@ -92,7 +103,43 @@ class Watchdog:
         if layer_s > HANG_FACTOR * profiled_s:
             self.found_hang = True
             raise EngineError(
-                f"layer {layer} of {block} has been running for {layer_s:.1f} s, but took "
+                f"layer {layer} of {block.model} has been running for {layer_s:.1f} s, but took "
                 f"{1e3 * profiled_s:.3g} ms at most when it was profiled: its kernel hangs; build the "
                 "model anew (rule `build`)"
+            )
+
+
+class DecisionWatch:
+    """Looks now and then whether a policy still decides what it decided when looked at last."""
+
+    def __init__(self, policy: Policy, decider: Decider) -> None:
+        """Watch a policy that is called back by its decider."""
+        self._policy, self._decider = policy, decider
+        self._decision, self._since_s = 0, 0.0
+
+    @property
+    def is_deciding(self) -> bool:
+        """Whether the decision that was under way at the last check still is."""
+        return self._decision != 0 and self._decider.decision == self._decision
+
+    def outlasts(self) -> bool:
+        """Wait until the decision under way has ended, and return True; False if it hangs."""
+        decision, began_s = self._decider.decision, time.monotonic()
+        if decision == self._decision:
+            began_s = self._since_s
+        while decision and self._decider.decision == decision:
+            if time.monotonic() - began_s > DECISION_HANG_S:
+                return False
+            time.sleep(_LOOK_S)
+        return True
+
+    def check(self) -> None:
+        """Raise PolicyError if a decision has been under way for long."""
+        if not self.is_deciding:
+            self._decision, self._since_s = self._decider.decision, time.monotonic()
+            return
+        if (seconds := time.monotonic() - self._since_s) > DECISION_HANG_S:
+            raise PolicyError(
+                f"{type(self._policy).__name__} has been deciding for {seconds:.1f} s and goes on: its "
+                "`allocate` hangs"
             )

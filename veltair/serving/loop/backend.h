@@ -5,8 +5,6 @@
 
 #include "view.h"
 
-typedef enum { NOTHING, ARRIVAL, BLOCK_END, RESIZED, WOKEN, CLOSED } event_kind_t;
-
 // Running blocks are named by their slots. next_layer: the first layer of a block that did not run, at its end; cores:
 // what a block runs on since it was resized. Of an arrival: id, model, target_s (from then on) and, in own, what the
 // backend keeps of the query, which is copied.
@@ -20,7 +18,8 @@ typedef struct {
 
 // advance: wait for the next end or change of a block up to limit_s, and return its kind; NULL where events are handed
 // to the loop. act: carry out a start, a resize or a yield, after it was entered into the account, and returns OK or
-// what is wrong; or hear that a query is rejected, before its account is closed. ended: layers that have ended, by slot. clear: end all blocks.
+// what is wrong; or hear that a query is rejected, before its account is closed, or of a wake, which the loop keeps.
+// ended: layers that have ended, by slot. clear: end all blocks.
 typedef struct {
     void *self;
     event_kind_t (*advance)(void *self, double limit_s, event_t *event);

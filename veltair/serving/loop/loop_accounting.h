@@ -43,23 +43,37 @@ static void set_cores(loop_t *loop, account_t *account, int32_t cores, int32_t t
     loop->view.free_cores -= reserved_cores(account) - before;
 }
 
-static int close_account(loop_t *loop, account_t *account, int32_t ending, double slack_s, double least_s) {
+// Return a copy of why a query was rejected, as long as its record is not taken; NULL where nothing is said, or without
+// memory.
+static char *copied_reason(const command_t *rejection) {
+    size_t bytes = rejection && rejection->reason ? strlen(rejection->reason) + 1 : 0;
+    char *copy = bytes ? malloc(bytes) : NULL;
+    return copy ? memcpy(copy, rejection->reason, bytes) : NULL;
+}
+
+// Write the record of a query that ended. rejection: what says so, or NULL.
+static int close_account(loop_t *loop, account_t *account, ending_t ending, const command_t *rejection) {
     loop_state_t *state = &loop->state;
-    if (!reserve((void **)&loop->records, &loop->record_capacity, state->record_count + 1, sizeof *loop->records))
+    view_t *view = &loop->view;
+    int64_t count = state->record_count, ended = view->record_count;
+    if (!reserve((void **)&loop->records, &loop->record_capacity, count + 1, sizeof *loop->records)) return NO_MEMORY;
+    if (!reserve((void **)&loop->ended_queries, &loop->ended_capacity, ended + 1, sizeof *loop->records))
         return NO_MEMORY;
     state->records = loop->records;
-    loop->records[state->record_count++] = (record_t){
-        .start_s = isnan(account->start_s) ? loop->view.now_s : account->start_s,
-        .end_s = loop->view.now_s,
+    view->records = loop->ended_queries;
+    loop->ended_queries[view->record_count++] = loop->records[state->record_count++] = (record_t){
+        .start_s = isnan(account->start_s) ? view->now_s : account->start_s,
+        .end_s = view->now_s,
         .core_s = account->core_s,
-        .slack_s = slack_s,
-        .least_s = least_s,
+        .slack_s = rejection ? rejection->slack_s : 0.0,
+        .least_s = rejection ? rejection->least_s : 0.0,
         .id = account->id,
         .index = account->index,
         .ending = ending,
         .blocks = account->blocks,
         .conflicts = account->conflicts,
     };
+    loop->records[count].reason = copied_reason(rejection);
     account->newer = loop->unused;
     loop->unused = account;
     return OK;
@@ -78,6 +92,7 @@ static int admit(loop_t *loop, const event_t *arrival) {
         .own = account->own,
     };
     memcpy(account->own, arrival->own, loop->run.own_bytes);
+    loop->view.changed = account;
     join_queue(loop, account);
     return OK;
 }
@@ -85,7 +100,7 @@ static int admit(loop_t *loop, const event_t *arrival) {
 // Free the cores of a block that ended; its query is served, or waits with the layers that are left.
 static int finish_block(loop_t *loop, const event_t *event) {
     view_t *view = &loop->view;
-    account_t *account = loop->by_slot[event->slot];
+    account_t *account = view->changed = loop->by_slot[event->slot];
     int32_t cores = reserved_cores(account);
     charge(account, cores, view->now_s);
     view->free_cores += cores;
@@ -97,7 +112,7 @@ static int finish_block(loop_t *loop, const event_t *event) {
     memmove(&view->running[index], &view->running[index + 1], after * sizeof *view->running);
     account->next_layer = event->next_layer;
     account->yields = false;
-    if (account->next_layer == loop->run.layers[account->model]) return close_account(loop, account, SERVED, 0.0, 0.0);
+    if (account->next_layer == loop->run.layers[account->model]) return close_account(loop, account, SERVED, NULL);
     join_queue(loop, account);
     return OK;
 }
@@ -106,12 +121,12 @@ static int abandon(loop_t *loop) {
     while (loop->view.oldest) {
         account_t *account = loop->view.oldest;
         leave_queue(loop, account);
-        if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK) return NO_MEMORY;
+        if (close_account(loop, account, UNFINISHED, NULL) != OK) return NO_MEMORY;
     }
     for (int64_t index = 0; index < loop->view.running_count; index++) {
         account_t *account = loop->view.running[index];
         charge(account, reserved_cores(account), loop->view.now_s);
-        if (close_account(loop, account, UNFINISHED, 0.0, 0.0) != OK) return NO_MEMORY;
+        if (close_account(loop, account, UNFINISHED, NULL) != OK) return NO_MEMORY;
     }
     loop->view.running_count = 0;
     loop->closed = true;

@@ -9,6 +9,7 @@
 
 #include "growing.h"
 #include "serving_loop.h"
+#include "wakes.h"
 
 enum { WAITING_FOR_EVENT, DECIDING, APPLYING };
 
@@ -36,8 +37,9 @@ struct loop {
     int64_t free_slot_count;
     commands_t commands;
     int64_t applied;
-    record_t *records;
-    int64_t record_capacity;
+    wakes_t wakes;
+    record_t *records, *ended_queries;  // those to be taken; those since the last decision, view.record_count of them
+    int64_t record_capacity, ended_capacity;
     void **slabs;
     int64_t slab_count, slab_capacity;
 };

@@ -11,10 +11,11 @@
 
 void loop_free(loop_t *loop) {
     if (!loop) return;
+    loop_take_records(loop);
     for (int64_t slab = 0; slab < loop->slab_count; slab++)
         free(loop->slabs[slab]);
-    void *parts[] = {
-        loop->by_slot, loop->view.running, loop->free_slots, loop->slabs, loop->commands.items, loop->records, loop};
+    void *parts[] = {loop->by_slot, loop->view.running,  loop->free_slots,    loop->slabs, loop->commands.items,
+                     loop->records, loop->ended_queries, loop->wakes.times_s, loop};
     for (size_t part = 0; part < sizeof parts / sizeof *parts; part++)
         free(parts[part]);
 }
@@ -79,11 +80,36 @@ void loop_add_errors(loop_t *loop, const double *errors, int64_t count) {
     loop->error_count = count;
 }
 
-void loop_take_records(loop_t *loop) { loop->state.record_count = 0; }
+// Forget the records, which were read.
+void loop_take_records(loop_t *loop) {
+    for (int64_t index = 0; index < loop->state.record_count; index++)
+        free((char *)loop->records[index].reason);
+    loop->state.record_count = 0;
+}
 
 const view_t *loop_view(const loop_t *loop) { return &loop->view; }
 
 const commands_t *loop_commands(const loop_t *loop) { return &loop->commands; }
+
+// Return when the policy is to be woken next: infinity, if it is not.
+double loop_next_wake(const loop_t *loop) { return next_wake(&loop->wakes); }
+
+// Have so many commands to be written, all of them zero. OK or NO_MEMORY.
+int commands_make(commands_t *commands, int64_t count) {
+    if (!reserve((void **)&commands->items, &commands->capacity, count, sizeof *commands->items)) return NO_MEMORY;
+    memset(commands->items, 0, count * sizeof *commands->items);
+    return OK;
+}
+
+// The `decide` of whoever is asked.
+int decide_by_asking(void *asked, const view_t *view, commands_t *commands) {
+    asked_t *asks = asked;
+    asks->pressure = view->pressure(view->run);
+    int what = commands_make(commands, ASKED_COMMANDS);
+    return what == OK ? asks->ask(view, commands) : what;
+}
+
+const int32_t *view_ended(const view_t *view) { return view->ended(view->run); }
 
 static int need_pinning(loop_t *loop, const account_t *account, int32_t cores, int32_t change) {
     if (!loop->run.pinned) return OK;
@@ -123,13 +149,14 @@ static int apply(loop_t *loop, const command_t *command) {
     if (command->kind == REJECT) {
         loop->backend.act(loop->backend.self, command, loop->view.now_s);
         leave_queue(loop, account);
-        return close_account(loop, account, REJECTED, command->slack_s, command->least_s);
+        return close_account(loop, account, REJECTED, command);
     }
+    if (command->kind == WAKE && !add_wake(&loop->wakes, command->wake_s)) return NO_MEMORY;
     if (command->kind == START) start(loop, command);
     if (command->kind == RESIZE) resize(loop, command);
     if (command->kind == YIELD) account->yields = true;
     int what = loop->backend.act(loop->backend.self, command, loop->view.now_s);
-    if (what != OK || command->kind == YIELD) return what;
+    if (what != OK || command->kind == YIELD || command->kind == WAKE) return what;
     return need_pinning(loop, account, command->cores, command->kind == START ? HOLD : RESERVE);
 }
 
@@ -140,7 +167,7 @@ static int end_block(loop_t *loop, const event_t *event) {
 }
 
 static int adopt(loop_t *loop, const event_t *event) {
-    account_t *account = loop->by_slot[event->slot];
+    account_t *account = loop->view.changed = loop->by_slot[event->slot];
     set_cores(loop, account, event->cores, account->target_cores);
     return need_pinning(loop, account, event->cores, ADOPT);
 }
@@ -148,6 +175,8 @@ static int adopt(loop_t *loop, const event_t *event) {
 // Take an event into account. OK or NEED_PINNING: the policy is to decide; DONE: there is nothing left to decide.
 int loop_enter(loop_t *loop, const event_t *event) {
     loop->view.now_s = event->time_s;
+    loop->view.event = event->kind;
+    loop->view.changed = NULL;
     switch (event->kind) {
     case ARRIVAL:
         return admit(loop, event);
@@ -155,6 +184,9 @@ int loop_enter(loop_t *loop, const event_t *event) {
         return end_block(loop, event);
     case RESIZED:
         return adopt(loop, event);
+    case WOKEN:
+        take_wake(&loop->wakes);
+        return OK;
     case CLOSED:
         return abandon(loop) == OK ? DONE : NO_MEMORY;
     default:
@@ -167,7 +199,9 @@ int loop_decide(loop_t *loop) {
     loop->commands.count = loop->applied = 0;
     loop->pressure_known = false;
     loop->ended = NULL;
-    return loop->decider.decide(loop->decider.self, &loop->view, &loop->commands);
+    int what = loop->decider.decide(loop->decider.self, &loop->view, &loop->commands);
+    if (what == OK) loop->view.record_count = 0;
+    return what;
 }
 
 // Do what was decided. A request is answered by calling it again.
@@ -204,14 +238,16 @@ static int wait_for_event(loop_t *loop) {
         loop->error_count--;
     }
     event_t arrival = next_arrival(loop), event;
-    double due_s = arrival.time_s, close_s = loop->run.close_s;
+    double wake_s = next_wake(&loop->wakes), close_s = loop->run.close_s;
+    double due_s = wake_s < arrival.time_s ? wake_s : arrival.time_s;
     if (loop->backend.advance(loop->backend.self, due_s < close_s ? due_s : close_s, &event) != NOTHING)
         return loop_enter(loop, &event);
-    if (due_s <= close_s) {
+    if (due_s <= close_s && due_s == arrival.time_s) {
         loop->arrived_of_batch++;
         return loop_enter(loop, &arrival);
     }
-    if (!loop->view.running_count) return DONE;
+    if (due_s <= close_s) return loop_enter(loop, &(event_t){.time_s = due_s, .kind = WOKEN});
+    if (isinf(due_s) && !loop->view.running_count) return DONE;
     return loop_enter(loop, &(event_t){.time_s = close_s, .kind = CLOSED});
 }
 

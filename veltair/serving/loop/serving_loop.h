@@ -5,8 +5,7 @@
 
 #include "backend.h"
 
-// Of the Python enums of the same names: Ending, CoreChange.
-typedef enum { SERVED, REJECTED, UNFINISHED } ending_t;
+// Of the Python enum of the same name: CoreChange.
 typedef enum { HOLD, RESERVE, ADOPT, RELEASE } core_change_t;
 
 // layers: how many each model has. own_bytes: what a backend keeps of a query. The second line is for loop_run():
@@ -27,14 +26,6 @@ typedef struct {
     int64_t count;
 } arrivals_t;
 
-// slack_s and least_s say why a query was rejected; index counts arrivals.
-typedef struct {
-    double start_s, end_s, core_s, slack_s, least_s;
-    int64_t id, index;
-    ending_t ending;
-    int32_t blocks, conflicts;
-} record_t;
-
 // oldest: the index in the trace of the query that waits longest. slot, cores, change: the block whose cores change.
 typedef struct {
     const record_t *records;
@@ -54,8 +45,21 @@ int loop_enter(loop_t *loop, const event_t *event);
 int loop_decide(loop_t *loop);
 int loop_apply(loop_t *loop);
 const commands_t *loop_commands(const loop_t *loop);
+double loop_next_wake(const loop_t *loop);
 void loop_add_arrivals(loop_t *loop, const arrivals_t *arrivals);
 void loop_add_errors(loop_t *loop, const double *errors, int64_t count);
 void loop_take_records(loop_t *loop);
+
+// A decider in Python, to which each call back and forth is long: it is asked once the pressure is read and there are
+// ASKED_COMMANDS commands to be written, all zero; what it makes of them it counts.
+enum { ASKED_COMMANDS = 8 };
+typedef struct {
+    int (*ask)(const view_t *view, commands_t *commands);
+    double pressure;
+} asked_t;
+
+int decide_by_asking(void *asked, const view_t *view, commands_t *commands);
+int commands_make(commands_t *commands, int64_t count);
+const int32_t *view_ended(const view_t *view);
 
 #endif

@@ -6,10 +6,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { OK = 0, NOT_PROFILED = -1, NO_MEMORY = -2 };  // how a step ends; above 0: a request
+// How a step ends; above 0: a request. DECIDER_FAILED: who decides says why.
+enum { OK = 0, NOT_PROFILED = -1, NO_MEMORY = -2, DECIDER_FAILED = -90 };
 // What only the caller of a loop has; called again, the loop goes on where it was.
 typedef enum { NEED_ARRIVALS = 1, NEED_BLOCK, NEED_PINNING, NEED_ERRORS, RECORDS, DONE } request_t;
-typedef enum { START, RESIZE, YIELD, REJECT } command_kind_t;
+typedef enum { NOTHING, ARRIVAL, BLOCK_END, RESIZED, WOKEN, CLOSED } event_kind_t;
+typedef enum { START, RESIZE, YIELD, REJECT, WAKE } command_kind_t;
+typedef enum { SERVED, REJECTED, UNFINISHED } ending_t;  // of the Python enum of the same name: Ending
 
 // A query in the system. Decisions read all of it, and remember in share, need and shared what they gave it last.
 typedef struct account {
@@ -31,25 +34,41 @@ static inline int32_t reserved_cores(const account_t *account) {
 }
 #endif
 
+// How a query ended. Why it was rejected say slack_s and least_s, or reason, where that is not NULL. index counts
+// arrivals.
+typedef struct {
+    double start_s, end_s, core_s, slack_s, least_s;
+    const char *reason;
+    int64_t id, index;
+    ending_t ending;
+    int32_t blocks, conflicts;
+} record_t;
+
 // All that a policy may know. waiting: how many wait, the oldest first, each before its `newer`. running: the oldest
-// block first. Of the run, and not read before they are asked for: pressure, what a block started now would meet, in
-// [0, 1]; ended, how many layers of a running block have ended, by slot. Both are the same all through a decision.
+// block first. event: what is to be decided after, and the account that it is about, or was. records: of the queries
+// that ended since the last decision, but for their reasons. Of the run, and not read before they are asked for:
+// pressure, what a block started now would meet, in [0, 1]; ended, how many layers of a running block have ended, by
+// slot. Both are the same all through a decision.
 typedef struct {
     double now_s;
-    int64_t waiting, running_count;
-    account_t *oldest, **running;
+    int64_t waiting, running_count, record_count;
+    account_t *oldest, **running, *changed;
+    const record_t *records;
     double (*pressure)(void *run);
     const int32_t *(*ended)(void *run);
     void *run;
     int32_t free_cores;
+    event_kind_t event;
 } view_t;
 
-// What to do. versions (by layer, from the first of the block on) may be NULL in a resize: they stay. slack_s and
-// least_s say why a query is rejected.
+// What to do. versions (by layer, from the first of the block on) may be NULL in a resize: they stay; they are kept by
+// who decides as long as the block runs. slack_s and least_s, or reason, say why a query is rejected. A WAKE is of no
+// account: wake_s is when to decide again, though nothing happens.
 typedef struct {
     account_t *account;
     const uint8_t *versions;
-    double slack_s, least_s;
+    const char *reason;
+    double slack_s, least_s, wake_s;
     command_kind_t kind;
     int32_t stop, cores, wanted;
 } command_t;

@@ -151,7 +151,7 @@ static int grow(policy_t *policy, int64_t starting_level, int32_t free_cores) {
     for (int64_t index = 0; index < policy->view->running_count && free_cores >= plan->counts[0]; index++) {
         account_t *account = policy->view->running[index];
         int64_t next_layer = account->first + ended[account->slot] + 1;
-        if (next_layer >= account->stop) continue;
+        if (next_layer >= account->stop || account->yields) continue;
         int64_t level = level_met(policy, account, busy);
         int32_t best = best_cores(policy, plan_of(policy, account), level, next_layer, account->stop);
         int32_t reserved = reserved_cores(account), most = reserved + free_cores;

@@ -5,6 +5,7 @@
 // tables. A decision that lacks a block which was never formed before says so, and is made again from the start.
 
 #include "decide_blocks.h"
+#include "decide_preemptive.h"
 #include "decide_shares.h"
 #include "decide_turns.h"
 #include "policy_memory.h"
@@ -18,6 +19,8 @@ static int decide(void *self, const view_t *view, commands_t *commands) {
         return decide_all_cores(policy);
     case SHARES:
         return decide_shares(policy);
+    case PREEMPTIVE:
+        return decide_preemptive(policy);
     default:
         return decide_blocks(policy);
     }
@@ -25,23 +28,11 @@ static int decide(void *self, const view_t *view, commands_t *commands) {
 
 void policy_free(policy_t *policy) {
     if (!policy) return;
-    void *parts[] = {policy->count_indices,
-                     policy->waiting,
-                     policy->merged,
-                     policy->keys,
-                     policy->formed.rows,
-                     policy->formed.budgets_s,
-                     policy->formed.needs,
-                     policy->formed.lengths,
-                     policy->formed.before,
-                     policy->present,
-                     policy->slacks_s,
-                     policy->rows,
-                     policy->bests,
-                     policy->shares,
-                     policy->needs,
-                     policy->claims,
-                     policy};
+    void *parts[] = {policy->count_indices, policy->waiting,          policy->merged,       policy->keys,
+                     policy->formed.rows,   policy->formed.budgets_s, policy->formed.needs, policy->formed.lengths,
+                     policy->formed.before, policy->present,          policy->slacks_s,     policy->rows,
+                     policy->bests,         policy->shares,           policy->needs,        policy->claims,
+                     policy->sources,       policy->by_time,          policy->chosen,       policy};
     for (size_t part = 0; part < sizeof parts / sizeof *parts; part++)
         free(parts[part]);
 }

@@ -9,7 +9,7 @@
 typedef enum { FCFS, EDF, LLF } order_t;
 typedef enum { WAIT, BACKFILL, SHRINK, SHRINK_ONE_LAYER } conflict_t;
 typedef enum { NEVER, AT_DEADLINE, WHEN_DOOMED } drop_late_t;
-typedef enum { BLOCKS, ALL_CORES, SHARES } decision_kind_t;
+typedef enum { BLOCKS, ALL_CORES, SHARES, PREEMPTIVE } decision_kind_t;
 
 // layers 0: not formed yet.
 typedef struct {

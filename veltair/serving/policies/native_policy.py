@@ -16,6 +16,9 @@ from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec
 class NativePolicy:
     """A policy in C, made of its spec: as long as this object lives, `decider` is what a loop asks."""
 
+    error: BaseException | None = None  # it raises none
+    decision = 0  # it is over at once
+
     def __init__(self, spec: NativePolicySpec, context: Context, library: CLibrary) -> None:
         """Lay its tables out. `library` has been compiled with decisions.c. Raises MemoryError."""
         self._spec = spec
@@ -74,7 +77,7 @@ class NativePolicy:
             "scale_count": len(SCALES) if follows_slack else 1,
             "limit_count": limits,
             "most_layers": self._most_layers,
-            "alpha": spec.budgets.alpha if spec.budgets else 1.0,
+            "alpha": spec.budgets.alpha if spec.budgets else spec.alpha,
             "tolerance": TOLERANCE,
             "slightly_more": 1 + TOLERANCE,
             "cores": context.machine.cores,

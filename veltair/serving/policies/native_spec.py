@@ -1,8 +1,9 @@
-"""Policies as data: what the simulator's loop in C needs to decide as a policy's `allocate` would.
+"""Policies as data: what a loop in C needs to decide as a policy's `allocate` would.
 
-A policy that has a spec is simulated many times as fast and with the same records, to the last bit. Those of
-the paper that is evaluated here and of its comparison have one; a policy of your own needs none. `allocate`
-remains what decides where a run is not in C, and the oracle that tests compare the spec with.
+A policy that has a spec is simulated many times as fast and with the same records, to the last bit, and
+decides without the interpreter on a real machine. Those of the paper that is evaluated here and of its
+comparison have one; a policy of your own needs none. `allocate` remains the specification, which tests
+compare the decisions in C with.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,8 @@ class DecisionKind(Enum):
     """One whole model at a time."""
     SHARES = "shares"
     """Whole models that share the cores out by slack."""
+    PREEMPTIVE = "preemptive"
+    """Whole models, the earliest deadline first, for which later ones yield."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class NativePolicySpec:
     """How a policy decides.
 
     Blocks come from `form`, or from `former` under limits that may follow the load. `budgets` are given where
-    they are used.
+    they are used; `alpha`, where there are none, is the share of the time to the deadline that is.
     """
 
     kind: DecisionKind
@@ -44,6 +47,7 @@ class NativePolicySpec:
     former: BlockFormer | None = None
     budgets: Budgets | None = None
     grows: bool = False
+    alpha: float = 1.0
 
     def __post_init__(self) -> None:
         makers = (self.form is not None) + (self.former is not None)

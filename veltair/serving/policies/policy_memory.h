@@ -3,6 +3,7 @@
 #ifndef POLICY_MEMORY_H
 #define POLICY_MEMORY_H
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,15 @@
 #include "block_forming.h"
 #include "core_shares.h"
 #include "decisions.h"
+
+// Cores that come free in `seconds`, less those that are promised. Where they are a running query's that can give way,
+// layer_s is when they would come free then, and deadline_s its deadline: infinite if it will miss that anyhow.
+typedef struct {
+    double seconds, layer_s, deadline_s;
+    account_t *account;
+    int32_t cores;
+    bool may_yield;  // in the fit that is tried
+} core_source_t;
 
 struct policy {
     plan_t plan;
@@ -28,6 +38,8 @@ struct policy {
     int32_t *bests, *shares, *needs;
     core_claim_t *claims;
     int64_t present_capacity, shared_count;
+    core_source_t *sources, **by_time, **chosen;
+    int64_t source_count;
 };
 
 #endif

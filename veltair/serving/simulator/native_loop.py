@@ -1,6 +1,7 @@
-"""A whole simulated run in C for policies with a spec: the same records, bit for bit.
+"""A whole simulated run in C: the same records as of the loop in Python, bit for bit.
 
-The loop (`serving_loop.c`) runs over the simulator; `decisions.c` decides.
+The loop (`serving_loop.c`) runs over the simulator; `decisions.c` decides for policies with a spec, others
+are called back.
 """
 
 import weakref
@@ -11,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.machine.c_library import KeptArrays
-from veltair.serving.loop.dispatcher import UNFINISHED_REASON, Dispatcher, serve, stall
+from veltair.serving.loop.dispatcher import UNFINISHED_REASON, Dispatcher, serve
+from veltair.serving.loop.open_queries import stall
 from veltair.serving.loop.policy import Context, Policy
+from veltair.serving.loop.python_decider import PythonDecider
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.loop.queues import SeenIds
 from veltair.serving.policies.discipline import late_reason
 from veltair.serving.policies.native_policy import NativePolicy
-from veltair.serving.policies.native_spec import NativePolicySpec, spec_of
+from veltair.serving.policies.native_spec import spec_of
 from veltair.serving.simulator.native_core import NativeCore
 from veltair.serving.simulator.simulator import CoreChange, Simulator
 
@@ -25,21 +28,19 @@ from veltair.serving.simulator.simulator import CoreChange, Simulator
 def serve_simulated(policy: Policy, context: Context, simulator: Simulator) -> Iterator[QueryRecord]:
     """Yield each query's record once, as `serve` does with a dispatcher of the policy and the simulator.
 
-    In C where that is possible: the simulator's core is, and the policy has a spec. The records are the same.
+    In C where the simulator's core is. The records are the same.
     """
-    spec, core = spec_of(policy), simulator.core
-    if spec is None or not isinstance(core, NativeCore):
-        yield from serve(Dispatcher(policy, context), simulator)
+    core = simulator.core
+    if isinstance(core, NativeCore):
+        yield from _Loop(policy, context, simulator, core).records()
     else:
-        yield from _Loop(policy, spec, context, simulator, core).records()
+        yield from serve(Dispatcher(policy, context), simulator)
 
 
 class _Loop:
     """One run: what C asks for is looked up here."""
 
-    def __init__(
-        self, policy: Policy, spec: NativePolicySpec, context: Context, simulator: Simulator, core: NativeCore
-    ) -> None:
+    def __init__(self, policy: Policy, context: Context, simulator: Simulator, core: NativeCore) -> None:
         self._policy = policy
         self._simulator, self._core = simulator, core
         self._queries = simulator.arrivals
@@ -54,10 +55,15 @@ class _Loop:
         self._endings = {number: ending for ending, number in library.numbers(Ending, "ending_t").items()}
         changes = library.numbers(CoreChange, "core_change_t")
         self._changes = {number: change for change, number in changes.items()}
-        self._native_policy = NativePolicy(spec, context, library)
+        spec = spec_of(policy)
+        self._native = None if spec is None else NativePolicy(spec, context, library)
+        queries = simulator.arrivals  # not of self: what C calls would keep this object, as it is kept by it
+        self._decider = self._native or PythonDecider(
+            policy, context, library, lambda account: queries[account.index]
+        )
         self._backend = core.backend()  # which reads the core's memory, so both are kept
         run = library.ffi.new("run_t *", self._run(context))
-        self._handle = functions.loop_new(self._backend, self._native_policy.decider, run)
+        self._handle = functions.loop_new(self._backend, self._decider.decider, run)
         if not self._handle:
             raise MemoryError("no memory for the simulated run")
         weakref.finalize(self, functions.loop_free, self._handle)
@@ -67,7 +73,7 @@ class _Loop:
         """Run to the end and yield the records in the order in which queries end."""
         functions, handle, state = self._functions, self._handle, self._state
         answers = {
-            functions.NEED_BLOCK: self._native_policy.form_block,
+            functions.NEED_BLOCK: self._form_block,
             functions.NEED_PINNING: self._pin,
             functions.NEED_ARRIVALS: self._add_arrivals,
             functions.NEED_ERRORS: self._add_errors,
@@ -82,6 +88,10 @@ class _Loop:
         yield from self._take_records()
         if state.waiting:
             raise stall(self._policy, state.waiting, self._queries[state.oldest], state.free_cores)
+
+    def _form_block(self) -> None:
+        assert self._native is not None
+        self._native.form_block()
 
     def _run(self, context: Context) -> dict[str, Any]:
         simulator = self._simulator
@@ -105,15 +115,22 @@ class _Loop:
         nbytes = state.record_count * self._records.itemsize
         read = bytes(self._library.ffi.buffer(state.records, nbytes))
         rows = np.frombuffer(read, self._records).tolist()
+        # The reasons are in memory of C, until the records are taken.
+        said = {row[7]: self._text(row[5]) for row in rows if row[5]}
         self._functions.loop_take_records(self._handle)
-        for start_s, end_s, core_s, slack_s, least_s, _, index, number, blocks, conflicts in rows:
+        for start_s, end_s, core_s, slack_s, least_s, _, _, index, number, blocks, conflicts in rows:
             ending = self._endings[number]
             reason = ""
             if ending is Ending.REJECTED:
-                reason = late_reason(slack_s, least_s)
+                reason = said[index] if index in said else late_reason(slack_s, least_s)
             elif ending is Ending.UNFINISHED:
                 reason = UNFINISHED_REASON
             yield QueryRecord(queries[index], ending, start_s, end_s, blocks, conflicts, core_s, reason)
+
+    def _text(self, address: int) -> str:
+        ffi = self._library.ffi
+        text: Any = ffi.string(ffi.cast("char *", address))
+        return str(text, errors="replace")
 
     def _add_arrivals(self) -> None:
         batch = next(self._simulator.batches)
@@ -145,6 +162,8 @@ class _Loop:
             self._core.pin_slot(state.slot, group_cores)
 
     def _fail(self, what: int) -> NoReturn:
+        if self._decider.error is not None:
+            raise self._decider.error
         if what == self._functions.NOT_PROFILED:
             raise LookupError(
                 f"{type(self._policy).__name__} starts or resizes a block in versions or on cores "

@@ -1,0 +1,85 @@
+"""Runs of the engine in Python, for models that are loaded on demand within a budget of memory."""
+
+from collections.abc import Iterator
+
+from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.per_model import LoadGenPerModel
+from veltair.evaluation.measurement.live_engine import AnsweredRun
+from veltair.evaluation.measurement.study import Measurement
+from veltair.machine.models.model_memory import ModelMemory
+from veltair.machine.topology.placement import PLACEMENTS
+from veltair.serving.engine.engine import Engine
+from veltair.serving.engine.on_demand import OnDemand
+from veltair.serving.loop.backend import Backend
+from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.query import QueryRecord
+from veltair.serving.loop.timeline import Recorder
+
+
+class LoadingEngine:
+    """Serves runs of studies with the models, samples, memory and cores of one."""
+
+    def __init__(self, study: Measurement, memory: ModelMemory) -> None:
+        """Start the workers. Raises EngineError if the cost table is another machine's."""
+        context, settings = study.scenario.context, study.settings
+        self._memory, self._models = memory, tuple(study.models)
+        self._engine = Engine(
+            study.models,
+            study.samples,
+            study.scenario.qos_s,
+            context.costs,
+            context.machine,
+            PLACEMENTS[settings.placement],
+            study.interference,
+            drain_s=settings.drain_qos * max(study.scenario.qos_s.values()),
+            launch=study.launch,
+        )
+
+    def warm_up(self) -> None:
+        """Run all buffers once, a model after the other. Raises EngineError, or ModelMemoryError."""
+        for name in self._models:
+            with self._memory.using(name):
+                self._engine.warm_up([name])
+
+    def serve(self, study: Measurement, run: ServerRun) -> AnsweredRun:
+        """Let LoadGen ask, and return once all queries have ended. Raises as `LiveEngine.serve`."""
+        engine, records, settings = self._engine, list[QueryRecord](), study.settings
+        engine.renew()
+        self._memory.settle()
+        recorder = None
+        if settings.timeline:
+            named = study.scenario.context, settings.placement
+            recorder = Recorder(engine, *named, cores_of=engine.cores_of, now_s=engine.now_s)
+        per_model = settings.loadgen_per_model
+        with LoadGenPerModel(run, study.scenario.qos_s) if per_model else LoadGenProcess(run) as loadgen:
+            loadgen.start(
+                on_ready=_nothing,
+                on_arrival=engine.arrive,
+                on_flush=engine.flush,
+                on_failure=engine.fail,
+            )
+            for record in self._serve(study, recorder):
+                loadgen.complete(record.query.id)
+                records.append(record)
+            summary = loadgen.wait(END_TIMEOUT_S)
+        timeline = None if recorder is None else recorder.timeline()
+        return AnsweredRun(tuple(records), summary, engine.zero_s, engine.wrong_answers, timeline)
+
+    def stop(self) -> None:
+        """Stop the workers. Raises EngineError if one does not end."""
+        self._engine.stop()
+        self._memory.settle()  # the last run may have been cut off
+
+    def _serve(self, study: Measurement, recorder: Recorder | None) -> Iterator[QueryRecord]:
+        """Yield the records; a block is on the timeline from when it starts, with its model in memory."""
+        backend: Backend = self._engine if recorder is None else recorder
+        backend = OnDemand(backend, self._memory, self._models, self._engine.in_background)
+        context = study.scenario.context
+        for record in serve(Dispatcher(study.make(context), context), backend):
+            if recorder is not None:
+                recorder.end(record)
+            yield record
+
+
+def _nothing() -> None:
+    """Do nothing: the engine was warmed up before."""

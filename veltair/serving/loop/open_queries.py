@@ -1,0 +1,220 @@
+"""The queries that wait and run, as a policy sees them; and what it may answer."""
+
+from collections.abc import Sequence
+
+from veltair.serving.loop.policy import (
+    Allocation,
+    Answer,
+    Context,
+    Pending,
+    Policy,
+    Rejection,
+    Resize,
+    Running,
+    Wake,
+    Yield,
+)
+from veltair.serving.loop.query import Query
+from veltair.serving.loop.queues import PendingQueue, SeenIds, ValuesView
+
+IDLE_WAKES = 10_000  # in a row: no policy has a reason to let queries wait for so many while nothing runs
+
+
+class PolicyError(RuntimeError):
+    """A policy broke its contract; the message names it."""
+
+
+class OpenQueries:
+    """The state that a policy decides on: kept by events and by its answers, which are checked here.
+
+    Raises PolicyError, naming the policy, when it gives cores that are not free, names an unknown query,
+    starts layers out of order, yields a query that does not run or yields already, or is woken again and
+    again while queries wait and nothing runs. No policy can yield for ever: a block ends at least one layer,
+    and each layer of a query ends once.
+    """
+
+    __slots__ = (
+        "_cores", "_idle_wakes", "_models", "_policy", "_seen", "_waiting",
+        "free_cores", "pending", "running", "running_view",
+    )  # fmt: skip
+
+    def __init__(self, policy: Policy, context: Context) -> None:
+        """Begin with free cores and without queries."""
+        self._policy, self._models, self._cores = policy, context.models, context.machine.cores
+        self._seen, self._idle_wakes = SeenIds(), 0
+        self._waiting: dict[int, Pending] = {}
+        self.free_cores = self._cores
+        self.pending = PendingQueue()
+        self.running: dict[int, Running] = {}
+        self.running_view: Sequence[Running] = ValuesView(self.running)
+
+    # What happened.
+
+    def admit(self, query: Query) -> None:
+        """Let a query wait. Raises ValueError if it came before, LookupError if its model is not served."""
+        if not self._seen.add(query.id):
+            raise ValueError(f"query {query.id} arrived twice")
+        if query.model not in self._models:
+            raise LookupError(f"query {query.id} asks for {query.model}, which this run does not serve")
+        self._enqueue(Pending(query, 0))
+
+    def end_block(self, query_id: int, next_layer: int) -> bool:
+        """End a block before a layer of its model; return whether that was the query's last one.
+
+        Raises RuntimeError if the block was not to end there.
+        """
+        running = self.running.pop(query_id)
+        query, block = running.query, running.block
+        self.free_cores += running.reserved_cores
+        if not block.start < next_layer <= block.stop:
+            raise RuntimeError(
+                f"the backend ended {block} of query {query_id} before layer {next_layer}; a block ends "
+                f"after one of its layers, so from {block.start + 1} to {block.stop}"
+            )
+        if next_layer == len(self._models[query.model].layers):
+            return True
+        self._enqueue(Pending(query, next_layer))
+        return False
+
+    def adopt(self, query_id: int, cores: int) -> None:
+        """Let a running block have the cores that it has adopted."""
+        running = self.running[query_id]
+        self._update(running, cores, running.target_cores, running.versions)
+
+    def clear(self) -> None:
+        """Forget all queries."""
+        self.pending.clear()
+        self.running.clear()
+        self._waiting.clear()
+
+    # What the policy answers.
+
+    def obey(self, answer: Answer, time_s: float) -> None:
+        """Check an answer, and take it into account."""
+        match answer:
+            case Allocation():
+                self._start(answer, time_s)
+            case Resize():
+                self._resize(answer)
+            case Yield():
+                self._yield(answer)
+            case Rejection():
+                self._dequeue(answer.query_id)
+            case Wake():
+                self._check_wake(answer, time_s)
+            case _:
+                raise PolicyError(
+                    f"{self._name} answered {answer!r}; return Allocation, Resize, Yield, Rejection or Wake"
+                )
+
+    def check_idle(self, was_woken: bool) -> None:
+        """Check after a decision that the policy does not let queries wait from one wake to the next."""
+        is_idle = was_woken and self.pending and not self.running
+        self._idle_wakes = self._idle_wakes + 1 if is_idle else 0
+        if self._idle_wakes == IDLE_WAKES:
+            oldest = self.pending[0].query
+            raise PolicyError(
+                f"{self._name} waits for ever: {len(self.pending)} queries wait (the oldest is {oldest.id}, "
+                f"a {oldest.model}), nothing runs, and woken {IDLE_WAKES} times in a row it started none; "
+                "allocate cores or reject the query"
+            )
+
+    @property
+    def _name(self) -> str:
+        return type(self._policy).__name__
+
+    def _start(self, allocation: Allocation, time_s: float) -> None:
+        block, cores = allocation.block, allocation.cores
+        query, next_layer = self._dequeue(allocation.query_id)
+        layers = len(self._models[query.model].layers)
+        if block.model != query.model or block.start != next_layer or block.stop > layers:
+            raise PolicyError(
+                f"{self._name} starts {block} for query {query.id}, whose next layer is "
+                f"{next_layer} of "
+                f"{layers} of {query.model}"
+            )
+        self._take(cores, query.id)
+        wanted = allocation.wanted_cores or cores
+        self.running[query.id] = Running(query, block, allocation.versions, cores, cores, wanted, time_s)
+
+    def _resize(self, resize: Resize) -> None:
+        running = self.running.get(resize.query_id)
+        if running is None:
+            raise PolicyError(f"{self._name} resizes query {resize.query_id}, which is not running")
+        if running.yields:
+            raise PolicyError(
+                f"{self._name} resizes query {resize.query_id}, which yields; wait for the end of its block"
+            )
+        if resize.cores < running.target_cores and running.target_cores > running.cores:
+            # The block may have grown already, with its Resized still on the way.
+            raise PolicyError(
+                f"{self._name} takes back cores from query {resize.query_id}, which is growing from "
+                f"{running.cores} to {running.target_cores}; wait for its Resized event"
+            )
+        versions = running.versions if resize.versions is None else resize.versions
+        if len(versions) != len(running.block):
+            raise PolicyError(
+                f"{self._name} resizes query {resize.query_id} with {len(versions)} versions for "
+                f"{len(running.block)} layers"
+            )
+        self._update(running, running.cores, resize.cores, versions)
+
+    def _yield(self, answer: Yield) -> None:
+        running = self.running.get(answer.query_id)
+        if running is None:
+            raise PolicyError(f"{self._name} yields query {answer.query_id}, which is not running")
+        if running.yields:
+            raise PolicyError(
+                f"{self._name} yields query {answer.query_id} twice; a yield cannot be taken back: wait for "
+                "the end of its block"
+            )
+        self.running[answer.query_id] = running._replace(yields=True)
+
+    def _check_wake(self, wake: Wake, time_s: float) -> None:
+        if not wake.time_s > time_s:
+            raise PolicyError(
+                f"{self._name} asks at {time_s} s to be woken at {wake.time_s} s; name a later time"
+            )
+
+    def _update(self, before: Running, cores: int, target_cores: int, versions: tuple[int, ...]) -> None:
+        query, wanted_cores, start_s, yields = (
+            before.query,
+            before.wanted_cores,
+            before.start_s,
+            before.yields,
+        )
+        after = Running(query, before.block, versions, cores, target_cores, wanted_cores, start_s, yields)
+        gained = after.reserved_cores - before.reserved_cores
+        if gained > 0:
+            self._take(gained, query.id)
+        else:
+            self.free_cores -= gained
+        self.running[query.id] = after
+
+    def _take(self, cores: int, query_id: int) -> None:
+        if cores > self.free_cores:
+            raise PolicyError(
+                f"{self._name} gives {cores} cores to query {query_id}, but {self.free_cores} of "
+                f"{self._cores} are free"
+            )
+        self.free_cores -= cores
+
+    def _enqueue(self, entry: Pending) -> None:
+        self._waiting[entry.query.id] = entry
+        self.pending.add(entry)
+
+    def _dequeue(self, query_id: int) -> Pending:
+        entry = self._waiting.pop(query_id, None)
+        if entry is None:
+            raise PolicyError(f"{self._name} answers for query {query_id}, which is not waiting")
+        self.pending.remove(entry)
+        return entry
+
+
+def stall(policy: Policy, waiting: int, oldest: Query, free_cores: int) -> PolicyError:
+    """Return the error of a policy that leaves queries waiting for good."""
+    return PolicyError(
+        f"{type(policy).__name__} stalls: {waiting} queries wait (the oldest is {oldest.id}, a "
+        f"{oldest.model}), {free_cores} cores are free, and nothing is due; "
+        "allocate cores, reject the query or return a Wake"
+    )

@@ -1,0 +1,217 @@
+"""Policies in Python under the loop in C, which calls them back: one decision, one call."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from veltair.machine.c_library import CLibrary
+from veltair.serving.loop.open_queries import OpenQueries
+from veltair.serving.loop.policy import (
+    Allocation,
+    Answer,
+    Context,
+    Policy,
+    Rejection,
+    Resize,
+    Running,
+    Snapshot,
+    Wake,
+)
+from veltair.serving.loop.query import Ending, Query, QueryRecord
+
+_VERSIONS_REMEMBERED = 4096
+_REASON_BYTES = 1000  # an entry of a log has to fit into what is written at once
+
+QueryOf = Callable[[Any], Query]
+"""Returns the query of an `account_t`, which has just arrived."""
+
+
+class _Known(NamedTuple):
+    """A query in the system, and its account in C."""
+
+    query: Query
+    account: Any
+
+
+class PythonDecider:
+    """Lets a policy decide for a loop in C as it would for a dispatcher: equal snapshots, checks and errors.
+
+    As long as this object lives, `decider` is what one loop asks in one run, from any thread, one at a time.
+    What the policy sees is kept from call to call, by the event that each is about, so that a decision does
+    not get slower with the length of the queue. Once the policy or a check has raised `error`, decisions
+    return DECIDER_FAILED. `decision` is the number of the decision under way, 0 while there is none.
+    """
+
+    def __init__(
+        self, policy: Policy, context: Context, library: CLibrary, query_of: QueryOf | None = None
+    ) -> None:
+        """Take a library that has been compiled with serving_loop.c.
+
+        `query_of` is for queries whose target is not their model's.
+        """
+        self.error: BaseException | None = None
+        self.decision = 0
+        self._decisions = 0
+        self._policy, self._library = policy, library
+        self._models = list(context.models.values())
+        self._query_of = query_of or self._served
+        self._open = OpenQueries(policy, context)
+        self._known: dict[int, _Known] = {}
+        self._reasons: dict[int, str] = {}  # of those rejected at the last decision
+        self._versions: dict[int, list[Any]] = {}  # that C reads while a block runs
+        self._said: list[Any] = []  # that C reads until the commands are done
+        self._packed = lru_cache(_VERSIONS_REMEMBERED)(self._pack)
+        self._progress = _Progress(library, self._known, self._open.running)
+        self._endings = {number: ending for ending, number in library.numbers(Ending, "ending_t").items()}
+        c = library.functions
+        self._failed: int = c.DECIDER_FAILED
+        self._arrival, self._block_end, self._resized, self._woken = (
+            c.ARRIVAL,
+            c.BLOCK_END,
+            c.RESIZED,
+            c.WOKEN,
+        )
+        self._start, self._resize, self._yield = c.START, c.RESIZE, c.YIELD
+        self._reject, self._wake = c.REJECT, c.WAKE
+        self._addresses: tuple[int, int] | None = None  # of the view and the commands, which a loop keeps
+        # Brief calls keep the interpreter's lock: whoever else waits for it would have it for milliseconds.
+        self._make, self._room = library.brief("commands_make"), c.ASKED_COMMANDS
+        kind = "int(const view_t *, commands_t *)"
+        self._callback = library.ffi.callback(kind, self._decide, error=self._failed)
+        self._asked: Any = library.ffi.new("asked_t *", {"ask": self._callback})
+        self.decider = library.ffi.new("decider_t *", (c.decide_by_asking, self._asked))
+
+    def _decide(self, view: Any, commands: Any) -> int:
+        self._decisions += 1
+        self.decision = self._decisions
+        try:
+            self._take(view)
+            self._answer(view, commands)
+        except BaseException as error:
+            self.error = error
+            return self._failed
+        finally:
+            self.decision = 0
+        return 0
+
+    def _take(self, view: Any) -> None:
+        """Take the event into account that the decision is about."""
+        kind, account, seen = view.event, view.changed, self._open
+        if kind == self._arrival:
+            query = self._query_of(account)
+            seen.admit(query)
+            self._known[query.id] = _Known(query, account)
+        elif kind == self._block_end:
+            query_id = account.id
+            seen.end_block(query_id, account.next_layer)
+            del self._versions[query_id]
+            self._progress.forget(query_id)
+        elif kind == self._resized:
+            seen.adopt(account.id, account.cores)
+
+    def _answer(self, view: Any, commands: Any) -> None:
+        seen, time_s = self._open, view.now_s
+        if self._addresses is None:
+            self._addresses = self._library.address(view), self._library.address(commands)
+        progress, (at, to) = self._progress, self._addresses
+        progress.renew(at)
+        count, ended = view.record_count, list[QueryRecord]()
+        if count:
+            ended = [self._record(view.records[index]) for index in range(count)]
+            self._reasons.clear()
+        pressure, pending, running = self._asked.pressure, seen.pending, seen.running_view
+        snapshot = Snapshot(time_s, seen.free_cores, pressure, pending, running, progress, ended)
+        # A copy: an answer made lazily would read the snapshot after earlier answers have changed the state.
+        answers = tuple(self._policy.allocate(snapshot))
+        if answers:
+            count = len(answers)
+            if count > self._room and self._make(to, count):
+                raise MemoryError("no memory for the commands of a policy")
+            self._said.clear()
+            items, obey, write = commands.items, seen.obey, self._write
+            for index, answer in enumerate(answers):
+                obey(answer, time_s)
+                write(items[index], answer)
+            commands.count = count
+        seen.check_idle(view.event == self._woken)
+
+    def _write(self, command: Any, answer: Answer) -> None:
+        if isinstance(answer, Wake):
+            command.kind, command.wake_s = self._wake, answer.time_s
+            return
+        query_id = answer.query_id
+        command.account = self._known[query_id].account
+        if isinstance(answer, Allocation):
+            cores = answer.cores
+            versions = self._packed(answer.versions)
+            self._versions[query_id] = [versions]
+            command.kind, command.stop, command.cores = self._start, answer.block.stop, cores
+            command.versions, command.wanted = versions, answer.wanted_cores or cores
+        elif isinstance(answer, Resize):
+            command.kind, command.cores = self._resize, answer.cores
+            if answer.versions is not None:
+                command.versions = versions = self._packed(answer.versions)
+                self._versions[query_id].append(versions)
+        elif isinstance(answer, Rejection):
+            self._reasons[query_id] = answer.reason
+            self._said.append(self._library.ffi.new("char[]", answer.reason.encode()[:_REASON_BYTES]))
+            command.kind, command.reason = self._reject, self._said[-1]
+        else:
+            command.kind = self._yield
+
+    def _pack(self, versions: tuple[int, ...]) -> Any:
+        try:
+            return self._library.ffi.new("uint8_t[]", bytes(versions))
+        except ValueError:
+            raise LookupError(
+                f"{type(self._policy).__name__} runs layers in versions {versions}, which were not profiled"
+            ) from None
+
+    def _record(self, record: Any) -> QueryRecord:
+        query, _ = self._known.pop(record.id)
+        times, used = (record.start_s, record.end_s), (record.blocks, record.conflicts, record.core_s)
+        return QueryRecord(
+            query, self._endings[record.ending], *times, *used, self._reasons.get(query.id, "")
+        )
+
+    def _served(self, account: Any) -> Query:
+        model = self._models[account.model]
+        return Query(account.id, model.name, account.arrival_s, model.qos_s)
+
+
+class _Progress(Mapping[int, int]):
+    """The ended layers of running blocks by query, read when asked for: most decisions do not ask."""
+
+    def __init__(
+        self, library: CLibrary, known: Mapping[int, _Known], running: Mapping[int, Running]
+    ) -> None:
+        self._known, self._running, self._ffi = known, running, library.ffi
+        self._read = library.brief("view_ended")
+        self._ended: Any = None
+        self._view = 0
+        self._slots: dict[int, int] = {}
+
+    def renew(self, view: int) -> None:
+        """Be those of the decision under way, whose view is at that address."""
+        self._view, self._ended = view, None
+
+    def forget(self, query_id: int) -> None:
+        """Forget where a block was that ended."""
+        self._slots.pop(query_id, None)
+
+    def __getitem__(self, query_id: int) -> int:
+        slot = self._slots.get(query_id)
+        if slot is None:
+            if query_id not in self._running:
+                raise KeyError(query_id)
+            slot = self._slots[query_id] = self._known[query_id].account.slot
+        if self._ended is None:
+            self._ended = self._ffi.cast("int32_t *", self._read(self._view))
+        ended: int = self._ended[slot]
+        return ended
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._running)
+
+    def __len__(self) -> int:
+        return len(self._running)
