@@ -2,6 +2,13 @@
 
 Source: earliest deadline first of Liu and Layland, Journal of the ACM 1973, on the whole-model blocks of
 `FcfsMin`. It uses none of VELTAIR's ideas: a simple baseline for them.
+
+Paper: earliest deadline first (Liu and Layland, JACM 1973).
+Unit: whole model.
+Preemption: none.
+Cores: fewest that meet the target alone.
+Memory: not managed.
+Versions: solo.
 """
 
 from collections.abc import Mapping

@@ -2,6 +2,13 @@
 
 Source: the model-wise baseline of the published artifact of Liu et al., VELTAIR, ASPLOS 2022, without
 co-location. "All" cores are those on which the model is fastest: tables are not monotone.
+
+Paper: VELTAIR's artifact (Liu et al., ASPLOS 2022).
+Unit: whole model.
+Preemption: none.
+Cores: one query at a time on those that suit it best.
+Memory: not managed.
+Versions: solo.
 """
 
 from collections.abc import Sequence

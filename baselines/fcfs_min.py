@@ -1,6 +1,13 @@
 """First come, first served, whole models, each on the fewest cores that meet its QoS target alone.
 
 Source: model-wise scheduling in the published artifact of Liu et al., VELTAIR, ASPLOS 2022.
+
+Paper: VELTAIR's artifact (Liu et al., ASPLOS 2022).
+Unit: whole model.
+Preemption: none.
+Cores: fewest that meet the target alone.
+Memory: not managed.
+Versions: solo.
 """
 
 from collections.abc import Mapping

@@ -2,6 +2,13 @@
 
 Source: the published artifact of Liu et al., VELTAIR, ASPLOS 2022, whose code has blocks of 20 layers.
 The policy is blind to interference: it reads the times of the solo versions alone.
+
+Paper: VELTAIR's artifact (Liu et al., ASPLOS 2022).
+Unit: block of a fixed number of layers.
+Preemption: between blocks.
+Cores: fewest within the block's budget.
+Memory: not managed.
+Versions: solo.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,10 @@
 
 Source: the ablation that the argument of Liu et al., VELTAIR, ASPLOS 2022, calls for: were one tolerant
 version as good at every pressure, nothing would have to adapt.
+
+Paper: an ablation of VELTAIR (Liu et al., ASPLOS 2022).
+Memory: not managed.
+Versions: one number for all layers, its times at the current pressure.
 """
 
 from typing import Annotated
@@ -20,14 +24,24 @@ VersionNumber = Annotated[int, Field(ge=0)]
 
 
 class FixedVersionBlocks(AdaptiveBlocks):
-    """Veltair-AS with version `version` in place of the solo one."""
+    """Veltair-AS with version `version` in place of the solo one.
+
+    Unit: block whose size follows the load.
+    Preemption: between blocks.
+    Cores: fewest within the block's budget.
+    """
 
     def __init__(self, context: Context, options: BlockOptions, *, version: VersionNumber) -> None:
         super().__init__(context, options, FixedVersion(version))
 
 
 class FixedVersionElastic(ElasticPolicy):
-    """Planaria-aware with version `version` in place of the solo one."""
+    """Planaria-aware with version `version` in place of the solo one.
+
+    Unit: whole model, resized at layer ends.
+    Preemption: shrinks at layer ends, to one core unit at least.
+    Cores: shares by slack and time left.
+    """
 
     def __init__(self, context: Context, options: QueueOptions, *, version: VersionNumber) -> None:
         super().__init__(context, options, FixedVersion(version))

@@ -2,6 +2,13 @@
 
 Source: the layer-wise scheduling that Liu et al., VELTAIR, ASPLOS 2022, compare with; also the other
 reading of what Planaria (Ghodrati et al., MICRO 2020) is on a CPU.
+
+Paper: layer-wise scheduling, as VELTAIR (Liu et al., ASPLOS 2022) compares with.
+Unit: layer.
+Preemption: between layers.
+Cores: fewest within the layer's budget.
+Memory: not managed.
+Versions: solo.
 """
 
 from baselines.fixed_blocks import FixedBlocks

@@ -3,6 +3,13 @@
 Source: preemptive earliest deadline first of Liu and Layland, Journal of the ACM 1973, which is optimal on
 one processor. Here queries may share the cores, and one gives way at the end of a layer. It uses none of
 VELTAIR's ideas: it is what a thoughtful engineer would write in a day, and what these ideas have to beat.
+
+Paper: preemptive earliest deadline first (Liu and Layland, JACM 1973).
+Unit: whole model, until it is preempted.
+Preemption: yields at layer ends.
+Cores: those that suit it best, or fewer where these are in time.
+Memory: not managed.
+Versions: solo.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from veltair.config.__main__ import PAGE, SCHEMA, main
 from veltair.config.document import page_text, schema_text
 from veltair.config.load import key_paths
 from veltair.config.replaced import REPLACED_KEYS
+from veltair.serving.policies.presets import check_policy
 
 ROOT = Path(__file__).parents[1]
 FILES = ("config", "smoke", "paper", "many_core")
@@ -378,3 +380,28 @@ def test_a_batch_larger_than_the_population_is_refused() -> None:
 
 def test_colours_go_to_policies_that_there_are() -> None:
     assert "figures.styles: 'Other' is not in `policies`" in _refusal(_set("figures.styles", ["Other"]))
+
+
+def test_a_family_is_of_policies_that_there_are_and_each_is_in_one() -> None:
+    refused = _refusal(_set("figures.families", {"mine": ["Other"]}))
+    assert "figures.families.mine: 'Other' is not in `policies`" in refused
+    known = next(iter(_parsed().policies))
+    refused = _refusal(_set("figures.families", {"mine": [known], "yours": [known]}))
+    assert f"figures.families: '{known}' is listed 2 times; list it once" in refused
+
+
+def test_every_policy_of_the_comparison_of_schedulers_takes_its_options_and_belongs_to_a_family() -> None:
+    config = load([ROOT / f"workflow/config/{name}.yaml" for name in ("many_core", "schedulers")])
+    for policy in config.policies.values():
+        check_policy(policy.path, policy.options, policy.preset or config.preset)
+    families = [name for members in config.figures.families.values() for name in members]
+    assert sorted(families) == sorted(config.policies)
+    assert set(config.compared or ()) <= set(config.policies)
+
+
+def test_the_comparison_of_schedulers_has_every_policy_of_the_repository() -> None:
+    config = load([ROOT / f"workflow/config/{name}.yaml" for name in ("many_core", "schedulers")])
+    listed = {policy.path for policy in config.policies.values()}
+    ablations = {"baselines.fixed_version:FixedVersionBlocks", "baselines.fixed_version:FixedVersionElastic"}
+    page = (ROOT / "docs/policies.md").read_text()
+    assert set(re.findall(r"^\| `([\w.]+:\w+)`", page, re.MULTILINE)) - ablations <= listed

@@ -51,6 +51,18 @@ def test_the_head_waits_and_holds_back_those_that_would_fit():
     assert (behind.query_id, behind.cores) == (3, 1)
 
 
+@pytest.mark.parametrize(
+    ("conflict", "layers"), [(Conflict.WAIT, []), (Conflict.SHRINK, [2]), (Conflict.SHRINK_ONE_LAYER, [1])]
+)
+def test_the_head_runs_on_what_is_free_only_if_a_conflict_is_to_lead_to_that(conflict, layers):
+    # 60 core-ms in 10 ms need 6 cores; 2 are free.
+    context = linear_context([0.030, 0.030])
+    net = context.models["net"]
+    starts = fcfs_min(context, conflict).allocate(snapshot(2, [pending(2, net)], [running(1, net, 6)]))
+    assert [len(start.block) for start in starts] == layers
+    assert all((start.cores, start.wanted_cores) == (2, 6) for start in starts)
+
+
 @pytest.mark.parametrize("conflict", Conflict)
 @pytest.mark.parametrize(("cores", "core_unit"), [(2, 1), (64, 8)])
 def test_fcfs_serves_all_queries_whatever_a_conflict_leads_to(conflict, cores, core_unit):

@@ -55,6 +55,27 @@ def test_blocks_have_a_fixed_length_and_the_sum_of_their_layers_budgets(layers, 
     assert blocks(policy, context) == expected
 
 
+@pytest.mark.parametrize(
+    ("layers", "stops"),
+    [(6, [6, 12, 18, 24, 25]), (11, [11, 22, 25]), (20, [20, 25]), (1000, [25])],
+)
+def test_models_are_cut_every_so_many_layers_and_end_in_what_is_left(layers, stops):
+    context = linear_context([0.001] * 25)
+    assert [
+        stop for _, stop, _ in blocks(FixedBlocks(context, queue(), layers=layers, **COMMON), context)
+    ] == stops
+
+
+def test_a_block_that_no_count_serves_in_its_budget_gets_the_count_on_which_it_is_fastest():
+    # Budget 5 ms a layer; on 1, 2, 4 cores the first takes 9, 6 and 7 ms, the second 9, 8 and 4.
+    seconds = np.array([[0.009, 0.006, 0.007], [0.009, 0.008, 0.004]])[:, None, :, None]
+    net = make_model(macs=(1, 1))
+    context = make_context({"net": seconds}, [net], cores=(1, 2, 4), machine=make_machine(4))
+    policy = FixedBlocks(context, queue(), layers=1, **COMMON)
+    starts = [policy.allocate(snapshot(4, [pending(1, net, next_layer=layer)]))[0] for layer in (0, 1)]
+    assert [start.cores for start in starts] == [2, 4]
+
+
 def test_layer_wise_is_blocks_of_one_layer():
     context = linear_context(WORK_CORE_S)
     policy = LayerWise(context, queue(), **COMMON)

@@ -13,13 +13,17 @@ from tests.support.builders import (
     random_context,
     random_queries,
     run_to_end,
+    running,
     snapshot,
 )
-from veltair.serving.loop.policy import Allocation
+from veltair.serving.loop.policy import Allocation, Resize, Wake
 from veltair.serving.loop.query import Ending
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
+from veltair.serving.policies.native_spec import spec_of
+from veltair.serving.policies.presets import make_policy
 
 COUNTS = tuple(range(1, 17))
+NET = make_model("net0", (1, 1, 1), qos_s=0.1)
 OPTIONS = QueueOptions(Order.FCFS, Conflict.SHRINK, DropLate.NEVER)
 
 
@@ -40,6 +44,41 @@ def test_waiting_queries_start_on_their_shares(tasks, cores):
     waiting = [pending(number, model) for number, model in enumerate(models)]
     answers = Planaria(context, OPTIONS).allocate(snapshot(16, waiting))
     assert [answer.cores for answer in answers if isinstance(answer, Allocation)] == cores
+
+
+def test_shares_that_are_made_anew_follow_the_slack_while_queries_run():
+    # 40 and 160 core-ms in 20 ms need 2 and 8 of 16 cores; both have 20 ms left, so the spare 6 go 3 and 3.
+    steady, late = (make_model(name, (1,) * 4, qos_s=0.020) for name in ("steady", "late"))
+    context = make_context(
+        {"steady": linear_seconds([0.010] * 4, COUNTS), "late": linear_seconds([0.040] * 4, COUNTS)},
+        [steady, late],
+        cores=COUNTS,
+    )
+    runs = [running(1, steady, 5), running(2, late, 11)]
+    first, later = snapshot(0, [], runs), snapshot(0, [], runs, time_s=0.010, progress={1: 2, 2: 0})
+    plain = make_policy("baselines.planaria:Planaria", context, "paper", {})
+    assert [list(plain.allocate(seen)) for seen in (first, later)] == [[], []]
+    # After 10 ms 20 and 160 core-ms need 2 and 16: not both, and 1 / (10 x 2) comes before 1 / (10 x 16). So
+    # the shares are 2 and 14; the second grows when the first has given its cores up.
+    aurora = make_policy("baselines.planaria:Planaria", context, "paper", {"reshare_s": 0.010})
+    assert list(aurora.allocate(first)) == [Wake(0.010)]
+    assert list(aurora.allocate(later)) == [Resize(1, 2), Wake(0.020)]
+
+
+def test_shares_are_made_anew_once_a_period_and_only_while_somebody_runs():
+    context = make_context({"net0": linear_seconds([0.01] * 3, COUNTS)}, [NET], cores=COUNTS)
+    policy = make_policy("baselines.planaria:Planaria", context, "paper", {"reshare_s": 0.001})
+    assert list(policy.allocate(snapshot(16))) == []
+    runs = [running(1, NET, 16)]
+    assert list(policy.allocate(snapshot(0, [], runs, time_s=0.001))) == [Wake(0.002)]
+    assert list(policy.allocate(snapshot(0, [], runs, time_s=0.0015))) == []
+    assert list(policy.allocate(snapshot(0, [], runs, time_s=0.002))) == [Wake(0.003)]
+
+
+def test_who_shares_anew_is_not_decided_for_in_c_and_who_does_not_is():
+    context = random_context(1)
+    assert spec_of(make_policy("baselines.planaria:Planaria", context, "paper", {})) is not None
+    assert spec_of(make_policy("baselines.planaria:Planaria", context, "paper", {"reshare_s": 1.0})) is None
 
 
 def starts_at(policy_class, pressure):

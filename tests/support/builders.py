@@ -23,7 +23,7 @@ from veltair.serving.loop.policy import (
     Wake,
     Yield,
 )
-from veltair.serving.loop.query import Query, QueryRecord
+from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 
 def make_model(name: str = "net", macs: Sequence[int] = (1, 1, 1), qos_s: float = 0.010) -> Model:
@@ -117,10 +117,20 @@ def snapshot(
     time_s: float = 0.0,
     pressure: float = 0.0,
     progress: Mapping[int, int] | None = None,
+    gone: Sequence[QueryRecord] = (),
 ) -> Snapshot:
-    """Return what a policy sees; no layer of a running block has ended unless `progress` says so."""
+    """Return what a policy sees; no layer of a running block has ended unless `progress` says so.
+
+    `gone` are the records of queries that ended since the last decision.
+    """
     ended = {run.query.id: 0 for run in runs} | dict(progress or {})
-    return Snapshot(time_s, free_cores, pressure, waiting, runs, ended)
+    return Snapshot(time_s, free_cores, pressure, waiting, runs, ended, gone)
+
+
+def served(query_id: int, model: Model, end_s: float, arrival_s: float = 0.0) -> QueryRecord:
+    """Return the record of a query that was served in one block without a conflict."""
+    query = Query(query_id, model.name, arrival_s, model.qos_s)
+    return QueryRecord(query, Ending.SERVED, arrival_s, end_s, 1, 0, end_s - arrival_s)
 
 
 class FakeBackend:

@@ -23,9 +23,25 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "FixedBlocks": ("baselines.fixed_blocks:FixedBlocks", {"layers": 3}),
     "LayerWise": ("baselines.layer_wise:LayerWise", {}),
     "Planaria": ("baselines.planaria:Planaria", {}),
+    "Planaria-AuRORA": ("baselines.planaria:Planaria", {"reshare_s": 0.001}),
     "Planaria-aware": ("baselines.planaria:PlanariaAware", {}),
     "Fixed-v1": ("baselines.fixed_version:FixedVersionBlocks", {"version": 1}),
     "Fixed-v1 elastic": ("baselines.fixed_version:FixedVersionElastic", {"version": 1}),
+    "Streams-2": ("baselines.streams:Streams", {"streams": 2}),
+    "PREMA": ("baselines.prema:Prema", {"period_s": 0.0005}),
+    "PREMA, two priorities": ("baselines.prema:Prema", {"period_s": 0.0005, "priorities": {"small": 9.0}}),
+    "Static": ("baselines.static:Static", {"shares": {"large": 2.0}}),
+    "Static-MIG": ("baselines.static:Static", {"sizes": "mig"}),
+    "PARTIES": (
+        "baselines.parties:Parties",
+        {"window_s": 0.01, "warm_up_s": 0.02, "freeze_s": 0.02},
+    ),
+    "AI-MT": ("baselines.ai_mt:AiMt", {}),
+    "AI-MT, preferred": ("baselines.ai_mt:AiMt", {"pairing": "preferred", "memory_share": 0.3}),
+    "DART": ("baselines.dart:Dart", {}),
+    "DART-2": ("baselines.dart:Dart", {"nodes": 2}),
+    "DREAM": ("baselines.dream:Dream", {}),
+    "ElasticRoom": ("baselines.elastic_room:ElasticRoom", {}),
     "Veltair-AS": ("veltair.serving.policies.adaptive:VeltairAS", {}),
     "Veltair-AC": ("veltair.serving.policies.adaptive:VeltairAC", {}),
     "Veltair-FULL": ("veltair.serving.policies.adaptive:VeltairFULL", {}),
@@ -58,6 +74,14 @@ def traffic_context(
     }
     costs = CostTable(pd.concat(repeats, ignore_index=True), plain.machine.name)
     return Context(models, costs, plain.machine)
+
+
+def scaled_options(options: Mapping[str, object], time_scale: float) -> dict[str, object]:
+    """Return the options with those that are seconds, by their names, scaled."""
+    return {
+        name: value * time_scale if name.endswith("_s") and isinstance(value, float) else value
+        for name, value in options.items()
+    }
 
 
 def scaled_queries(queries: Iterable[Query], time_scale: float) -> list[Query]:

@@ -17,7 +17,8 @@ INTRODUCTION = """\
 |---|---|
 | `config.yaml` | the default of `make`: two models, eight policies, measured here and simulated |
 | `many_core.yaml` | `make many-core`, also part of `make`: a many-core machine, reduced to minutes |
-| `paper_sim.yaml` | given after it, `make paper-sim`: the same study under the full protocol, hours |
+| `paper_sim.yaml` | given after that, `make paper-sim`: the same study under the full protocol, hours |
+| `schedulers.yaml` | given after `many_core.yaml` too: every policy of the repository beside the others |
 | `smoke.yaml` | `make smoke`: simulation only, from shipped cost tables, equal to the last bit |
 | `paper.yaml` | all seven models and full grids on a server; `make estimate CONFIG=…` tells the hours first |
 

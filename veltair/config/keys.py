@@ -1,6 +1,7 @@
 """The keys of the configuration: range, unit, default and meaning of each, and what contradicts what."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -291,6 +292,13 @@ class Figures(Section):
             "of `policies`"
         ),
     ] = ()
+    families: Annotated[
+        dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]],
+        key(
+            "policies that are shown together in shades of one colour, by the name of their family; others "
+            "have a colour of their own"
+        ),
+    ] = Field(default={})
 
 
 class Config(Section):
@@ -355,6 +363,9 @@ def _contradictions(config: Config) -> Iterator[str]:
     yield from _repeated("figures.formats", config.figures.formats)
     yield from _unknown("figures.styles", config.figures.styles, "policies", config.policies)
     yield from _repeated("figures.styles", config.figures.styles)
+    for family, members in config.figures.families.items():
+        yield from _unknown(f"figures.families.{family}", members, "policies", config.policies)
+    yield from _repeated("figures.families", tuple(chain(*config.figures.families.values())))
     yield from _study(config)
     if config.measured.enabled and config.profile.costs == "shipped":
         yield (

@@ -171,3 +171,19 @@ rule layer_times_page:
         "Writing docs/layer_times.md from the recorded results"
     script:
         SCRIPT
+
+
+# Of the policies' files: as above.
+rule policies_page:
+    params:
+        **STEP.of("evaluation.reports.policies_page:write_policies_page"),
+        folders=["baselines", "veltair/serving/policies"],
+        page="docs/policies.md",
+    log:
+        LOGS / "policies_page.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Writing docs/policies.md from the docstrings of the policies"
+    script:
+        SCRIPT

@@ -15,23 +15,28 @@ from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.policies.presets import PRESETS, make_policy
+from veltair.serving.simulator.native_loop import serve_simulated
 from veltair.serving.simulator.noise import noise_batches, service_factors
 from veltair.serving.simulator.simulator import Simulator
 
 FACTORS = (0.8, 1.0, 1.0, 1.3)
 
 
-def run(
-    site: Context, arrivals: list[Query], path: str, preset: str, options, seed: int
-) -> Iterator[QueryRecord]:
-    simulator = Simulator(
+def simulator_of(site: Context, arrivals: list[Query], seed: int) -> Simulator:
+    return Simulator(
         arrivals,
         site,
         noise_batches(arrivals, site, np.random.default_rng(seed)),
         drain_s=100.0,
         costs=BlockCosts(start_s=1e-5, resize_s=1e-6),
     )
-    return serve(Dispatcher(make_policy(path, site, preset, options), site), simulator)
+
+
+def run(
+    site: Context, arrivals: list[Query], path: str, preset: str, options, seed: int
+) -> Iterator[QueryRecord]:
+    policy = make_policy(path, site, preset, options)
+    return serve(Dispatcher(policy, site), simulator_of(site, arrivals, seed))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -44,6 +49,17 @@ def test_no_policy_breaks_an_invariant_under_contention_and_noise(name, preset, 
     records = run(site, arrivals, path, preset, options, seed)
     least = LeastWork(site).of_each(noise_batches(arrivals, site, np.random.default_rng(seed)))
     assert len(list(checked(records, arrivals, site, least))) == len(arrivals)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@settings(max_examples=4)
+@given(gap_s=st.sampled_from((0.0005, 0.003, 0.02)), seed=st.integers(0, 30))
+def test_every_policy_gives_the_same_records_under_the_loop_in_c(name, gap_s, seed):
+    site, (path, options) = traffic_context(seed, factors=FACTORS), POLICIES[name]
+    arrivals = random_queries(site, 60, seed, gap_s)
+    policy = make_policy(path, site, "paper", options)
+    in_c = list(serve_simulated(policy, site, simulator_of(site, arrivals, seed)))
+    assert in_c == list(run(site, arrivals, path, "paper", options, seed))
 
 
 def uneven_queries(site: Context, count: int, seed: int) -> list[Query]:

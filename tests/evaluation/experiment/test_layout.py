@@ -188,3 +188,12 @@ def test_policies_are_shown_as_the_configuration_lists_them_and_get_colours_by_a
         "rows": ["FcfsMin", "Planaria"],
         "styles": ["Planaria", "FcfsMin"],
     }
+
+
+def test_families_of_policies_are_shown_together_before_those_that_have_none() -> None:
+    order = layout(figures={"families": {"shares": ["Planaria"]}}).policy_order()
+    assert order == {
+        "rows": ["Planaria", "FcfsMin"],
+        "styles": ["Planaria", "FcfsMin"],
+        "families": [["Planaria"]],
+    }

@@ -1,3 +1,5 @@
+import colorsys
+
 import pytest
 
 from veltair.evaluation.figures.style import LABEL_WIDTH, PolicyStyle, fold
@@ -13,6 +15,18 @@ def test_a_policy_looks_the_same_whichever_others_are_shown() -> None:
     )
     for looks in ("colours", "markers", "dashes", "hatches"):
         assert getattr(alone, looks)["Veltair-AC"] == getattr(among, looks)["Veltair-AC"]
+
+
+def test_a_family_has_shades_of_one_colour_and_its_first_member_the_colour_itself() -> None:
+    families = [["FcfsMin", "FcfsAll"], ["Planaria", "Aurora", "Room"]]
+    style = PolicyStyle([*families[0], *families[1], "Mine"], PolicyOrder(families=families))
+    hues = {name: colorsys.rgb_to_hsv(*colour)[0] for name, colour in style.colours.items()}
+    assert hues["FcfsMin"] == pytest.approx(hues["FcfsAll"])
+    assert hues["Planaria"] == pytest.approx(hues["Aurora"]) == pytest.approx(hues["Room"])
+    assert hues["FcfsMin"] != pytest.approx(hues["Planaria"])
+    assert style.colours["FcfsMin"] == PolicyStyle(["FcfsMin"]).colours["FcfsMin"]
+    lightness = [sum(style.colours[name]) for name in families[1]]
+    assert lightness == sorted(lightness) and len(set(lightness)) == len(lightness)
 
 
 @pytest.mark.parametrize("name", ["Planaria", "Veltair-FULL", LONG, "x" * 90])

@@ -38,6 +38,7 @@ POLICIES = (
     "baselines.fcfs_min:FcfsMin",
     "baselines.layer_wise:LayerWise",
     "baselines.planaria:Planaria",
+    "baselines.prema:Prema",
     "veltair.serving.policies.adaptive:VeltairFULL",
 )
 TIMEOUT_S = 60.0

@@ -55,6 +55,22 @@ def test_the_fastest_reading_picks_another_version_at_high_pressure():
     assert [tables.versions(block, tables.level(pressure), 2) for pressure in (0.2, 0.9)] == [(0,), (1,)]
 
 
+def test_a_blind_reading_of_the_fastest_knows_the_version_of_each_count_and_no_pressure():
+    # Alone version 0 is fastest on 2 cores, version 1 on 4.
+    seconds = np.array([[[[1.0, 4.0], [0.6, 3.0]], [[2.0, 2.5], [0.5, 1.5]]]])
+    context = make_context(
+        {"net": seconds},
+        [make_model(macs=(1,))],
+        cores=(2, 4),
+        levels=(0.0, 1.0),
+        machine=make_machine(4, 2),
+    )
+    tables = LatencyTables(context, VersionRule.FASTEST_ALONE)
+    assert tables.level(1.0) == 0
+    assert tables.seconds("net", 0).tolist() == [[1.0, 0.5]]
+    assert [tables.versions(LayerBlock("net", 0, 1), 0, cores) for cores in (2, 4)] == [(0,), (1,)]
+
+
 def test_remaining_times_are_sums_over_the_layers_to_the_end():
     tables = LatencyTables(linear_context(WORK_CORE_S), VersionRule.SOLO_ALONE)
     on_one_core = [tables.remaining_s("net", first, 0)[0] for first in range(6)]

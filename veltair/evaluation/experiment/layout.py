@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -158,10 +159,17 @@ class Layout:
             machines += [name for name in self.config.simulated.machines if name not in machines]
         return machines
 
-    def policy_order(self) -> dict[str, list[str]]:
-        """Return the fields of `PolicyOrder`: rows as the configuration lists its policies, and styles."""
-        names = list(self.config.policies)
-        return {"rows": names, "styles": list(dict.fromkeys([*self.config.figures.styles, *names]))}
+    def policy_order(self) -> dict[str, list[Any]]:
+        """Return the fields of `PolicyOrder`: rows as the configuration lists its policies, and styles.
+
+        Families stand together, before the policies that have none.
+        """
+        figures = self.config.figures
+        families = [list(members) for members in figures.families.values()]
+        names = list(dict.fromkeys([*chain(*families), *self.config.policies]))
+        order = {"rows": names, "styles": list(dict.fromkeys([*figures.styles, *names]))}
+        # Named only where there are some, so that rules without them keep their parameters.
+        return {**order, "families": families} if families else order
 
     def compared_figures(self) -> list[str]:
         """Return the names of the figures that compare policies, those of measured runs first.

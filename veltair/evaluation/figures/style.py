@@ -34,6 +34,7 @@ LEGEND: dict[str, Any] = {
     "borderpad": 0.1,
 }
 DARKER = 0.6  # of a colour of the palette, for policies beyond its ten
+LIGHTEST = 0.65  # part of white in the last shade of a family's colour, if it has many
 LABEL_WIDTH = 24  # characters of a policy's name on one line
 
 
@@ -56,13 +57,17 @@ def style() -> AbstractContextManager[None]:
 
 
 class PolicyStyle:
-    """How policies look: each by its place in `order.styles`, whichever others are shown."""
+    """How policies look: each by its place in `order.styles`, whichever others are shown.
+
+    A policy of a family has a shade of the family's colour instead of a colour of its own.
+    """
 
     def __init__(self, policies: Iterable[str], order: PolicyOrder = AS_THEY_COME) -> None:
         self.policies = order.of(policies)
         ranks = list(dict.fromkeys([*order.styles, *self.policies]))
         self.rank = {policy: ranks.index(policy) for policy in self.policies}
-        self.colours = {policy: _colour(rank) for policy, rank in self.rank.items()}
+        shades = _shades(order.families)
+        self.colours = {policy: shades.get(policy, _colour(rank)) for policy, rank in self.rank.items()}
         self.hatches = {policy: HATCHES[rank % len(HATCHES)] for policy, rank in self.rank.items()}
         self.markers = {policy: MARKERS[rank % len(MARKERS)] for policy, rank in self.rank.items()}
         self.dashes = {policy: DASHES[rank % len(DASHES)] for policy, rank in self.rank.items()}
@@ -185,6 +190,20 @@ def wide(values: "pd.Series[float]") -> bool:
     """Return whether values are so far apart that their axis is to be logarithmic."""
     known = values[values > 0]
     return len(known) > 0 and bool(known.max() > LOG_FROM * known.min())
+
+
+def _shades(families: Sequence[Sequence[str]]) -> dict[str, tuple[float, float, float]]:
+    """Return the colours of families' members: the first has the family's own, the others are lighter."""
+    return {
+        name: _lighter(_colour(number), LIGHTEST * place / len(names))
+        for number, names in enumerate(families)
+        for place, name in enumerate(names)
+    }
+
+
+def _lighter(colour: tuple[float, float, float], white: float) -> tuple[float, float, float]:
+    red, green, blue = (part + (1 - part) * white for part in colour)
+    return red, green, blue
 
 
 def _colour(rank: int) -> tuple[float, float, float]:

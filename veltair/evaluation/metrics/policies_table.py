@@ -19,11 +19,13 @@ SourceKey = tuple[str, str]  # backend, machine
 class PolicyOrder:
     """The order in which policies are shown, and that in which they get colours and markers.
 
-    Policies that an order does not name follow as they come.
+    Policies that an order does not name follow as they come. Those of one of the `families` have shades of
+    one colour.
     """
 
     rows: Sequence[str] = ()
     styles: Sequence[str] = ()
+    families: Sequence[Sequence[str]] = ()
 
     def of(self, names: Iterable[str]) -> list[str]:
         """Return each name once, in the order in which they are shown."""

@@ -2,6 +2,9 @@
 
 Source: Liu et al., VELTAIR, ASPLOS 2022. Slack feedback, coalescing, growth and priced versions are options
 that go beyond it; preset `paper` has none of them.
+
+Paper: VELTAIR (Liu et al., ASPLOS 2022).
+Memory: pressure chooses times or versions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -84,21 +87,39 @@ class AdaptiveBlocks:
 
 
 class VeltairAS(AdaptiveBlocks):
-    """Adaptive blocks, each layer in its solo version."""
+    """Adaptive blocks, each layer in its solo version.
+
+    Unit: block whose size follows the load.
+    Preemption: between blocks.
+    Cores: fewest within the block's budget.
+    Versions: solo, its times at the current pressure.
+    """
 
     def __init__(self, context: Context, options: BlockOptions) -> None:
         super().__init__(context, options, VersionRule.SOLO_AT_LEVEL)
 
 
 class VeltairAC(ElasticPolicy):
-    """Elastic core shares on the tables of the current level, each layer in a version chosen for it."""
+    """Elastic core shares on the tables of the current level, each layer in a version chosen for it.
+
+    Unit: whole model, resized at layer ends.
+    Preemption: shrinks at layer ends, to one core unit at least.
+    Cores: shares by slack and time left.
+    Versions: chosen for the current pressure and the cores given.
+    """
 
     def __init__(self, context: Context, options: QueueOptions, *, versions: AdaptiveRule) -> None:
         super().__init__(context, options, versions)
 
 
 class VeltairFULL(AdaptiveBlocks):
-    """Adaptive blocks, each layer in a version chosen for the current level and the cores it gets."""
+    """Adaptive blocks, each layer in a version chosen for the current level and the cores it gets.
+
+    Unit: block whose size follows the load.
+    Preemption: between blocks.
+    Cores: fewest within the block's budget.
+    Versions: chosen for the current pressure and the cores given.
+    """
 
     def __init__(self, context: Context, options: BlockOptions, *, versions: AdaptiveRule) -> None:
         super().__init__(context, options, versions)

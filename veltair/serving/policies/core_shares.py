@@ -105,7 +105,7 @@ def core_shares(
         of_all = [dict(zip(at_work, values, strict=True)) for values in rest]
         shares, needs = ([values.get(index, 0) for index in range(len(remaining_s))] for values in of_all)
         return shares, needs
-    needs = [_fewest(row, slack, counts) for row, slack in zip(remaining_s, slack_s, strict=True)]
+    needs = [fewest_cores(row, slack, counts) for row, slack in zip(remaining_s, slack_s, strict=True)]
     step, units = counts[0], cores // counts[0]
     need_units = [-(-need // step) for need in needs]
     room = [max(best // step, need) for best, need in zip(best_cores, need_units, strict=True)]
@@ -147,7 +147,7 @@ def apportion(units: int, weights: Sequence[float], room: Sequence[int]) -> list
     return given
 
 
-def _fewest(remaining_s: Row, slack_s: float, counts: Sequence[int]) -> int:
+def fewest_cores(remaining_s: Row, slack_s: float, counts: Sequence[int]) -> int:
     """Return the fewest cores whose time is within the slack, 0 if there are none."""
     bound_s = slack_s * (1 + TOLERANCE)
     for count, time_s in zip(counts, remaining_s, strict=True):

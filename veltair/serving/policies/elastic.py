@@ -7,12 +7,12 @@ fastest; shares are rounded to core units by largest remainder.
 """
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import compress
 
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Allocation, Answer, Context, Resize, Running, Snapshot
-from veltair.serving.policies.core_shares import share_tables
+from veltair.serving.policies.core_shares import Shares, ShareTables, share_tables
 from veltair.serving.policies.discipline import Conflict, QueueOptions, admit, round_down
 from veltair.serving.policies.growth import busy, pressure_on
 from veltair.serving.policies.latency_tables import FixedVersion, LatencyTables, VersionRule
@@ -27,16 +27,23 @@ class ElasticPolicy:
     A waiting query starts as soon as min(share, need) cores are free (`wait`, `backfill`: shares fit
     together, so nobody has to hold others back), or on any free core unit (`shrink`, `shrink_one_layer`: it
     grows at layer ends). A query with a share of 0 waits. Growth takes free cores only, so it may come in
-    steps.
+    steps. `share` makes what shares the cores out, of the tables: Planaria's rule, in C, unless it is given.
     """
 
-    def __init__(self, context: Context, options: QueueOptions, rule: VersionRule | FixedVersion) -> None:
+    def __init__(
+        self,
+        context: Context,
+        options: QueueOptions,
+        rule: VersionRule | FixedVersion,
+        share: Callable[[ShareTables], Shares] | None = None,
+    ) -> None:
         self._models = context.models
         self._tables = LatencyTables(context, rule)
         self._options = options
         self._shrinks = options.conflict in (Conflict.SHRINK, Conflict.SHRINK_ONE_LAYER)
         tables = share_tables(self._tables, context.models, context.machine.cores)
-        self._first_rows, self._core_shares = tables.first_rows, make_shares(tables)
+        self._first_rows, self._core_shares = tables.first_rows, (share or make_shares)(tables)
+        self._is_native = share is None
         self._waiting_columns = WaitingColumns(tables.first_rows)
         self._known: set[int] = set()
         self._shares: dict[int, tuple[int, int]] = {}
@@ -55,9 +62,15 @@ class ElasticPolicy:
         free_cores = snapshot.free_cores - sum(start.cores for start in starts)
         return [*late, *starts, *self._resizes(snapshot, free_cores)]
 
-    def native_spec(self) -> NativePolicySpec:
-        """Return how it decides, as data."""
+    def native_spec(self) -> NativePolicySpec | None:
+        """Return how it decides, as data; None where it shares cores out by another rule than C knows."""
+        if not self._is_native:
+            return None
         return NativePolicySpec(DecisionKind.SHARES, self._tables, self._options)
+
+    def renew(self) -> None:
+        """Make the shares anew at the next decision, though nobody comes or goes."""
+        self._known = set()
 
     def _share_out(self, snapshot: Snapshot, level: int) -> None:
         """Renew the shares and needs of all queries if one came or went since they were made."""

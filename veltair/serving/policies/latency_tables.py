@@ -22,6 +22,8 @@ class VersionRule(StrEnum):
 
     SOLO_ALONE = "solo_alone"
     """The solo version without interference: blind to pressure."""
+    FASTEST_ALONE = "fastest_alone"
+    """The version that is fastest on each core count without interference: blind to pressure too."""
     SOLO_AT_LEVEL = "solo_at_level"
     """The solo version at the current pressure level."""
     FASTEST_AT_LEVEL = "fastest"
@@ -29,6 +31,8 @@ class VersionRule(StrEnum):
     PRICED_AT_LEVEL = "priced"
     """The version that costs all blocks together least: its time, and the price of its traffic there."""
 
+
+_BLIND = (VersionRule.SOLO_ALONE, VersionRule.FASTEST_ALONE)
 
 AdaptiveRule = Literal[VersionRule.FASTEST_AT_LEVEL, VersionRule.PRICED_AT_LEVEL]
 """How policies with adaptive compilation choose the version of a layer; an option."""
@@ -56,7 +60,7 @@ class LatencyTables:
     """
 
     def __init__(self, context: Context, rule: VersionRule | FixedVersion) -> None:
-        levels = (0.0,) if rule is VersionRule.SOLO_ALONE else context.costs.levels
+        levels = (0.0,) if rule in _BLIND else context.costs.levels
         tables = {name: _read(context, name, rule) for name in context.models}
         grantable = _grantable(context, [seconds for seconds, _ in tables.values()])
         self._levels = levels
@@ -155,9 +159,9 @@ def _read(
     """Return seconds and versions, both of shape (levels, layers, profiled core counts)."""
     costs = context.costs.model(model)
     by_level = costs.seconds.transpose(3, 0, 1, 2)
-    if rule is VersionRule.SOLO_ALONE:
+    if rule in _BLIND:
         by_level = by_level[:1]
-    if rule is VersionRule.FASTEST_AT_LEVEL:
+    if rule in (VersionRule.FASTEST_ALONE, VersionRule.FASTEST_AT_LEVEL):
         versions = by_level.argmin(axis=2)
     elif rule is VersionRule.PRICED_AT_LEVEL:
         versions = priced_versions(context.costs, model, context.machine)

@@ -1,8 +1,9 @@
 """Policies as data: what a loop in C needs to decide as a policy's `allocate` would.
 
 A policy that has a spec is simulated many times as fast and with the same records, to the last bit, and
-decides without the interpreter on a real machine. The policies here and in `baselines/` have one; a policy of
-your own needs none. `allocate` remains the specification, which tests compare the decisions in C with.
+decides without the interpreter on a real machine. Those of the paper that is evaluated here and of its
+comparison have one; a policy of your own needs none. `allocate` remains the specification, which tests
+compare the decisions in C with.
 """
 
 from collections.abc import Callable
@@ -58,7 +59,7 @@ class NativePolicySpec:
 
 
 def spec_of(policy: Policy) -> NativePolicySpec | None:
-    """Return a policy's spec, or None if it has none.
+    """Return a policy's spec, or None if it has none, for good or under its options.
 
     A subclass inherits the spec of a class that says how it decides only if it adds nothing to that but a
     constructor and options: one with methods of its own may decide otherwise.
@@ -66,7 +67,7 @@ def spec_of(policy: Policy) -> NativePolicySpec | None:
     for ancestor in type(policy).__mro__:
         make = vars(ancestor).get("native_spec")
         if make is not None:
-            spec: NativePolicySpec = make(policy)
+            spec: NativePolicySpec | None = make(policy)
             return spec
         if any(not name.startswith("__") and name != "preset_exceptions" for name in vars(ancestor)):
             return None
