@@ -134,7 +134,7 @@ rule benchmarks_engine:
         **STEP.of(
             "evaluation.benchmarks.engine:write_engine",
             lambda wildcards: [
-                *(COMPARED + [("results",), ("profile", "costs"), ("oracle",)]),
+                *(COMPARED + [("compared",), ("results",), ("profile", "costs"), ("oracle",)]),
                 *(("measured",), ("engine",), ("simulated", "drain_qos")),
             ],
             policies=lambda wildcards: SETTINGS.policies,
