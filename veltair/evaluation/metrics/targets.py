@@ -97,12 +97,15 @@ class LeastPlan:
         return least
 
 
-def least_plan(seconds: NDArray[np.float64], cores: Sequence[int]) -> LeastPlan:
+def least_plan(
+    seconds: NDArray[np.float64], cores: Sequence[int], core_s: NDArray[np.float64] | None = None
+) -> LeastPlan:
     """Return the plan of least work of a model whose layers take `seconds`.
 
-    `seconds` has shape (layers, versions, core counts), infinite where there is no such version.
+    `seconds` has shape (layers, versions, core counts), infinite where there is no such version; so has
+    `core_s`, the work, where that is not cores x seconds.
     """
-    work = seconds * np.asarray(cores, dtype=np.float64)
+    work = seconds * np.asarray(cores, dtype=np.float64) if core_s is None else core_s
     hulls = [_hull(times.ravel(), works.ravel()) for times, works in zip(seconds, work, strict=True)]
     saved = np.concatenate([-np.diff(times) for times, _ in hulls])
     spent = np.concatenate([np.diff(works) for _, works in hulls])
