@@ -60,7 +60,9 @@ def _most(
     rows: NDArray[np.int64], values: NDArray[np.float64], limits: NDArray[np.float64], variables: int
 ) -> float:
     """Return the largest sum of variables, 0 or more, whose weighted sums by row are within limits."""
-    columns = np.tile(np.arange(variables), len(rows) // variables) if variables else np.array([], np.int64)
+    if not variables:
+        return 0.0
+    columns = np.tile(np.arange(variables), len(rows) // variables)
     # Rows of like size are easier on the solver, and 1 is what the first ones have.
     scale = np.maximum(limits, np.finfo(np.float64).tiny)
     matrix = coo_array((values / scale[rows], (rows, columns)), shape=(len(limits), variables)).tocsr()

@@ -87,8 +87,8 @@ class CrowdedTimes:
             self._quiet[name] = quiet
             self._added[name] = [_excess(more, less) for more, less in zip(crowded, quiet, strict=True)]
         self._index = {count: index for index, count in enumerate(counts)}
-        # As if one query of a mean model had met the most pressure, on the cores where that adds most.
-        self.crowding = Crowding(mean(max(added[0]) for added in self._added.values()))
+        # As if one query of a mean model had met the most pressure.
+        self.crowding = Crowding(mean(max(rows[0]) for rows in self._quiet.values()))
         self._known: dict[tuple[str, int], Prediction] = {}
         self._known_at = self.crowding.value
 
@@ -111,8 +111,11 @@ class CrowdedTimes:
         if not self._learns or stop <= first:
             return
         index, quiet, added = self._index[cores], self._quiet[model], self._added[model]
-        added_s = seconds - (quiet[first][index] - quiet[stop][index])
-        self.crowding.learn(added_s, added[first][index] - added[stop][index])
+        quiet_s = quiet[first][index] - quiet[stop][index]
+        most_s = added[first][index] - added[stop][index]
+        # Where the most pressure adds many times a layer's time, one block would else outweigh all others.
+        weight = quiet_s / (quiet_s + most_s) if quiet_s > 0 else 0.0
+        self.crowding.learn(weight * (seconds - quiet_s), weight * most_s)
 
 
 def _product(row: Row, factors: Sequence[float]) -> Row:

@@ -125,6 +125,6 @@ def _next_worthwhile(seconds: Row, index: int) -> int:
     """Return the next count that saves enough of the time; -1 if there is none."""
     limit_s = seconds[index] * (1 - WORTHWHILE)
     for wider in range(index + 1, len(seconds)):
-        if seconds[wider] <= limit_s:
+        if seconds[wider] < limit_s:
             return wider
     return -1
