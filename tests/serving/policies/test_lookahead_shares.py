@@ -15,7 +15,7 @@ works = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 30)), max_size=7)
 
 
 def claim(wanted: int, prediction=PREDICTION, *, floor: int = -1, given: int = -1) -> Claim:
-    return Claim(Query(0, "net", 0.0, 9.0), 0, None, 9.0, prediction, wanted, floor, given)
+    return Claim(Query(0, "net", 0.0, 9.0), 0, 9.0, prediction, 9.0, wanted, None, floor, given)
 
 
 def shares(*claims: Claim) -> list[int]:

@@ -23,7 +23,6 @@ from veltair.serving.loop.policy import (
     Snapshot,
     Yield,
 )
-from veltair.serving.loop.query import Query
 from veltair.serving.policies.block_watch import BlockWatch
 from veltair.serving.policies.crowded_times import CrowdedTimes
 from veltair.serving.policies.discipline import DropLate, late_reason, round_down
@@ -67,6 +66,7 @@ class Lookahead:
         self._times = CrowdedTimes(context, tables, tolerance=tolerance, clock=clock, learns=learns)
         self._layers = {name: len(model.layers) for name, model in context.models.items()}
         self._watch = BlockWatch(self._layers)
+        self._waiting: dict[int, Claim] = {}
         self._index = {count: index for index, count in enumerate(tables.counts)}
         self._cores = context.machine.cores
         self._drop_late, self._margin = drop_late, margin
@@ -74,8 +74,11 @@ class Lookahead:
 
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
         """Return rejections, pauses, shrinks, starts and growth, in this order."""
+        crowding = self._times.crowding.value
         for stretch in self._watch.see(snapshot):
             self._times.learn(*stretch)
+        if self._times.crowding.value != crowding:
+            self._waiting.clear()
         answers: list[Answer] = []
         claims, lost, held = self._running_claims(snapshot, answers)
         claims += self._waiting_claims(snapshot, lost, answers)
@@ -98,7 +101,10 @@ class Lookahead:
             if running.yields or first >= block.stop - 1:
                 held += running.reserved_cores
                 continue
-            claim = self._claim(query, first, snapshot.time_s, running)
+            claim = Claim(query, first, query.deadline_s, self._times(query.model, first), running=running)
+            claim.left_s = claim.deadline_s - snapshot.time_s
+            claim.wanted = wanted_index(claim.prediction, claim.left_s, self._margin)
+            claim.floor = -1 if self._pauses else 0
             if claim.prediction.least_s <= claim.left_s:
                 claims.append(claim)
             elif self._pauses and self._drop_late is DropLate.WHEN_DOOMED:
@@ -112,25 +118,35 @@ class Lookahead:
         self, snapshot: Snapshot, lost: list[Claim], answers: list[Answer]
     ) -> Iterator[Claim]:
         """Yield the claims of those who wait; the lost ones are rejected, or added to those."""
+        time_s, margin = snapshot.time_s, self._margin
+        # Most who wait did so before, and their claims are kept: only the time that they have left changes.
+        known, self._waiting = self._waiting, {}
         for entry in snapshot.pending:
-            claim = self._claim(entry.query, entry.next_layer, snapshot.time_s)
-            least_s, left_s = claim.prediction.least_s, claim.left_s
-            if least_s <= left_s:
-                yield claim
-            elif self._drop_late is DropLate.WHEN_DOOMED or (
-                self._drop_late is DropLate.AT_DEADLINE and left_s < 0
-            ):
-                answers.append(Rejection(entry.query.id, late_reason(left_s, least_s)))
-            else:
-                lost.append(claim)
+            query = entry.query
+            claim = known.get(query.id)
+            if claim is None or claim.first != entry.next_layer:
+                claim = Claim(
+                    query, entry.next_layer, query.deadline_s, self._times(query.model, entry.next_layer)
+                )
+            self._waiting[query.id] = claim
+            prediction = claim.prediction
+            claim.left_s = left_s = claim.deadline_s - time_s
+            claim.wanted, claim.given = prediction.efficient, -1
+            if prediction.seconds[claim.wanted] > margin * left_s:
+                claim.wanted = wanted_index(prediction, left_s, margin)
+                if prediction.least_s > left_s:
+                    self._lose(claim, lost, answers)
+                    continue
+            yield claim
 
-    def _claim(self, query: Query, first: int, time_s: float, running: Running | None = None) -> Claim:
-        prediction, left_s = self._times(query.model, first), query.deadline_s - time_s
-        wanted = prediction.efficient
-        if prediction.seconds[wanted] > self._margin * left_s:
-            wanted = wanted_index(prediction, left_s, self._margin)
-        floor = -1 if running is None or self._pauses else 0
-        return Claim(query, first, running, left_s, prediction, wanted, floor)
+    def _lose(self, claim: Claim, lost: list[Claim], answers: list[Answer]) -> None:
+        """Reject a waiting query that cannot be on time, or keep it for the end."""
+        is_late = self._drop_late is DropLate.AT_DEADLINE and claim.left_s < 0
+        if is_late or self._drop_late is DropLate.WHEN_DOOMED:
+            reason = late_reason(claim.left_s, claim.prediction.least_s)
+            answers.append(Rejection(claim.query.id, reason))
+        else:
+            lost.append(claim)
 
     def _give(self, claims: list[Claim], lost: list[Claim], held: int) -> None:
         """Say who is to have how many cores; `claims` are put in their turn."""
@@ -139,7 +155,7 @@ class Lookahead:
             only = (claims or lost)[0]
             only.given = only.wanted = self._index[self._tables.best_cores(only.query.model, 0, only.first)]
             return
-        claims.sort(key=attrgetter("left_s"))
+        claims.sort(key=attrgetter("deadline_s"))
         if self._sheds:
             works = [claim.prediction.work[claim.wanted] for claim in claims]
             last = shed([claim.left_s for claim in claims], works, self._cores)

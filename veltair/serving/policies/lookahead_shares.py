@@ -29,10 +29,11 @@ class Claim:
 
     query: Query
     first: int
-    running: Running | None
-    left_s: float
+    deadline_s: float
     prediction: Prediction
-    wanted: int
+    left_s: float = 0.0
+    wanted: int = -1
+    running: Running | None = None
     floor: int = -1
     given: int = -1
 
@@ -57,17 +58,22 @@ def shed(left_s: Sequence[float], works: Sequence[float], cores: int) -> set[int
     of most work is shed; of equal ones the latest. Source: Moore, Management Science 1968 (algorithm of
     Hodgson), which is optimal for one machine; here all cores together are that machine.
     """
-    largest: list[tuple[float, int]] = []
+    # By work, of equal ones by deadline: whole numbers are soon compared.
+    ascending = sorted(range(len(works)), key=works.__getitem__)
+    ranks = [0] * len(works)
+    for rank, index in enumerate(ascending):
+        ranks[index] = -rank
+    largest: list[int] = []
     given_up: set[int] = set()
     total = 0.0
-    for index, (time_s, work) in enumerate(zip(left_s, works, strict=True)):
-        heappush(largest, (-work, -index))
+    for time_s, work, rank in zip(left_s, works, ranks, strict=True):
+        heappush(largest, rank)
         total += work
         limit = cores * time_s
         while total > limit and largest:
-            negative, at = heappop(largest)
-            total += negative
-            given_up.add(-at)
+            index = ascending[-heappop(largest)]
+            total -= works[index]
+            given_up.add(index)
     return given_up
 
 
