@@ -121,3 +121,11 @@ def test_a_step_that_saves_too_little_is_passed_over_for_one_that_saves_enough()
     one = claim(0, uneven, given=0)
     assert grow([one], 5, COUNTS) == 2
     assert one.given == 2
+
+
+def test_a_small_step_comes_before_a_large_one_that_gains_more_but_less_for_a_core() -> None:
+    # 8 (1 / 1 - 1 / 2.5) = 4.8 for 4 cores, and 8 (1 / 3.5 - 1 / 8) = 1.3 for one.
+    large, small = predict((8.0, 4.0, 2.5, 1.0), COUNTS, 0.0), predict((8.0, 3.5, 3.5, 3.5), COUNTS, 0.0)
+    claims = [claim(2, large, given=2), claim(0, small, given=0)]
+    assert grow(claims, 4, COUNTS) == 3
+    assert shares(*claims) == [2, 1]

@@ -26,7 +26,7 @@ from veltair.serving.loop.policy import (
 from veltair.serving.policies.block_watch import BlockWatch
 from veltair.serving.policies.crowded_times import CrowdedTimes
 from veltair.serving.policies.discipline import DropLate, late_reason, round_down
-from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
+from veltair.serving.policies.latency_tables import AdaptiveRule, LatencyTables
 from veltair.serving.policies.lookahead_shares import Claim, grow, share_out, shed, wanted_index
 
 Margin = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -53,7 +53,8 @@ class Lookahead:
         context: Context,
         *,
         drop_late: DropLate,
-        margin: Margin = 0.8,
+        versions: AdaptiveRule,
+        margin: Margin = 0.7,
         tolerance: Tolerance = 0.1,
         clock: bool = True,
         learns: bool = True,
@@ -62,7 +63,7 @@ class Lookahead:
         grows: bool = True,
         adapts: bool = True,
     ) -> None:
-        self._tables = tables = LatencyTables(context, VersionRule.FASTEST_AT_LEVEL)
+        self._tables = tables = LatencyTables(context, versions)
         self._times = CrowdedTimes(context, tables, tolerance=tolerance, clock=clock, learns=learns)
         self._layers = {name: len(model.layers) for name, model in context.models.items()}
         self._watch = BlockWatch(self._layers)
