@@ -55,7 +55,7 @@ class Lookahead:
         drop_late: DropLate,
         versions: AdaptiveRule,
         margin: Margin = 0.7,
-        tolerance: Tolerance = 0.1,
+        tolerance: Tolerance = 0.04,
         clock: bool = True,
         learns: bool = True,
         sheds: bool = True,
