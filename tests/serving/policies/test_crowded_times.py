@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -12,14 +10,12 @@ NET = make_model("net", (1, 1))
 QUIET, ADDED = np.array([8.0, 4.0, 1.0]), np.array([8.0, 4.0, 0.0])
 SECONDS = np.stack([np.stack([QUIET, QUIET + ADDED], axis=-1)] * 2)[:, None]
 COUNTS = (1, 2, 8)
-MACHINE = replace(make_machine(8), clock_factors=((1, 4.0), (8, 1.0)))
 CONTEXT = make_context({"net": SECONDS}, [NET], cores=COUNTS, levels=(0.0, 1.0), machine=make_machine(8))
-CLOCKED = make_context({"net": SECONDS}, [NET], cores=COUNTS, levels=(0.0, 1.0), machine=MACHINE)
 
 
 def times_of(context=CONTEXT, **options) -> CrowdedTimes:
     tables = LatencyTables(context, VersionRule.FASTEST_AT_LEVEL)
-    return CrowdedTimes(context, tables, **{"tolerance": 0.0, "clock": True, "learns": True} | options)
+    return CrowdedTimes(context, tables, **{"tolerance": 0.0, "learns": True} | options)
 
 
 def test_at_first_the_most_pressure_is_expected() -> None:
@@ -34,10 +30,12 @@ def test_from_a_later_layer_on_only_the_rest_counts() -> None:
     assert times_of()("net", 2).seconds == (0.0, 0.0, 0.0)
 
 
-def test_on_few_cores_a_layer_is_expected_to_run_at_the_clock_of_the_full_machine() -> None:
-    # On one core alone the clock is 4: at 1 a layer takes 32 s, more than what pressure makes of its 8 s.
-    assert times_of(CLOCKED)("net", 0).seconds[0] == 64.0
-    assert times_of(CLOCKED, clock=False)("net", 0).seconds[0] == 32.0
+def test_pressure_that_makes_a_layer_faster_adds_nothing() -> None:
+    # Repeats scatter: on one core the 8 s became 7 s.
+    seconds = SECONDS.copy()
+    seconds[:, :, 0, 1] = 7.0
+    context = make_context({"net": seconds}, [NET], cores=COUNTS, levels=(0.0, 1.0), machine=make_machine(8))
+    assert times_of(context)("net", 0).seconds == (16.0, 16.0, 2.0)
 
 
 def test_blocks_that_were_faster_make_for_shorter_predictions() -> None:

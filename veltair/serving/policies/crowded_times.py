@@ -1,9 +1,9 @@
 """What a query still takes on a crowded machine, and how crowded it has proved to be.
 
-A block that is timed alone runs at the clock of a quiet machine, in all of its cache, with all of its
-bandwidth. In company a layer takes its time at the clock of the full machine, and a part of what the most
-pressure adds to that: the *crowding*, one number from 0 to 1 for all models, learned from the blocks that
-were watched. It begins at 1, the cautious end. On all cores nobody else runs, so nothing is added there.
+A block that is timed alone has all of the cache and of the bandwidth, at the clock of a quiet machine. In
+company a layer takes longer by a part of what the most pressure adds: the *crowding*, one number from 0 to 1
+for all models, learned from the blocks that were watched. It begins at 1, the cautious end. On all cores
+nobody else runs, so nothing is added there.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def predict(seconds: Row, counts: Sequence[int], tolerance: float) -> Prediction
 class Crowding:
     """How much of what the most pressure adds to layers was really added, from 0 to 1.
 
-    The ratio of two sums over what was watched: seconds beyond those at the full clock, and seconds that the
+    The ratio of two sums over what was watched: seconds beyond those alone, and seconds that the
     most pressure adds to those. Both fade. They begin equal, at `prior_s`.
     """
 
@@ -67,26 +67,21 @@ class Crowding:
 class CrowdedTimes:
     """Predictions for all queries of a run.
 
-    `tolerance` is that of `predict`. Without `clock` all counts run at the clock at which they are timed
-    alone; without `learns` the crowding stays 1.
+    `tolerance` is that of `predict`. Without `learns` the crowding stays 1.
     """
 
-    def __init__(
-        self, context: Context, tables: LatencyTables, *, tolerance: float, clock: bool, learns: bool
-    ) -> None:
-        counts, machine = tables.counts, context.machine
-        clocks = [machine.clock(count) / machine.clock(machine.cores) if clock else 1.0 for count in counts]
-        top = tables.levels()[-1]
-        self._counts, self._tolerance, self._learns = counts, tolerance, learns
+    def __init__(self, context: Context, tables: LatencyTables, *, tolerance: float, learns: bool) -> None:
+        self._counts, self._tolerance, self._learns = tables.counts, tolerance, learns
         self._quiet: dict[str, list[Row]] = {}
         self._added: dict[str, list[Row]] = {}
+        top = tables.levels()[-1]
         for name, model in context.models.items():
             firsts = range(len(model.layers) + 1)
-            quiet = [_product(tables.remaining_s(name, first, 0), clocks) for first in firsts]
+            quiet = [tables.remaining_s(name, first, 0) for first in firsts]
             crowded = [tables.remaining_s(name, first, top) for first in firsts]
             self._quiet[name] = quiet
             self._added[name] = [_excess(more, less) for more, less in zip(crowded, quiet, strict=True)]
-        self._index = {count: index for index, count in enumerate(counts)}
+        self._index = {count: index for index, count in enumerate(tables.counts)}
         # As if one query of a mean model had met the most pressure.
         self.crowding = Crowding(mean(max(rows[0]) for rows in self._quiet.values()))
         self._known: dict[tuple[str, int], Prediction] = {}
@@ -116,10 +111,6 @@ class CrowdedTimes:
         # Where the most pressure adds many times a layer's time, one block would else outweigh all others.
         weight = quiet_s / (quiet_s + most_s) if quiet_s > 0 else 0.0
         self.crowding.learn(weight * (seconds - quiet_s), weight * most_s)
-
-
-def _product(row: Row, factors: Sequence[float]) -> Row:
-    return tuple(value * factor for value, factor in zip(row, factors, strict=True))
 
 
 def _excess(more: Row, less: Row) -> Row:

@@ -56,7 +56,6 @@ class Lookahead:
         versions: AdaptiveRule,
         margin: Margin = 0.7,
         tolerance: Tolerance = 0.04,
-        clock: bool = True,
         learns: bool = True,
         sheds: bool = True,
         pauses: bool = True,
@@ -64,7 +63,7 @@ class Lookahead:
         adapts: bool = True,
     ) -> None:
         self._tables = tables = LatencyTables(context, versions)
-        self._times = CrowdedTimes(context, tables, tolerance=tolerance, clock=clock, learns=learns)
+        self._times = CrowdedTimes(context, tables, tolerance=tolerance, learns=learns)
         self._layers = {name: len(model.layers) for name, model in context.models.items()}
         self._watch = BlockWatch(self._layers)
         self._waiting: dict[int, Claim] = {}
