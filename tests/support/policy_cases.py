@@ -45,6 +45,9 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "Veltair-AS": ("veltair.serving.policies.adaptive:VeltairAS", {}),
     "Veltair-AC": ("veltair.serving.policies.adaptive:VeltairAC", {}),
     "Veltair-FULL": ("veltair.serving.policies.adaptive:VeltairFULL", {}),
+    "Lookahead": ("veltair.serving.policies.lookahead:Lookahead", {}),
+    "Lookahead, no pauses": ("veltair.serving.policies.lookahead:Lookahead", {"pauses": False}),
+    "Lookahead, no drops": ("veltair.serving.policies.lookahead:Lookahead", {"drop_late": "never"}),
 }
 
 

@@ -108,8 +108,8 @@ def least_plan(
 ) -> LeastPlan:
     """Return the plan of least work of a model whose layers take `seconds`.
 
-    `seconds` has shape (layers, versions, core counts), infinite where there is no such version; so have the
-    seconds that work is counted by, where these are others.
+    `seconds` has shape (layers, versions, core counts), infinite where there is no such version; so have
+    `work_s`, the seconds that work is counted by, where these are others.
     """
     work = (seconds if work_s is None else work_s) * np.asarray(cores, dtype=np.float64)
     hulls = [_hull(times.ravel(), works.ravel()) for times, works in zip(seconds, work, strict=True)]
