@@ -16,7 +16,13 @@ from tests.support.nests import (
     touched_bytes,
     with_work_space,
 )
-from veltair.compiler.footprint.tiling import count_macs, count_outputs, looks_up, read_tiling
+from veltair.compiler.footprint.tiling import (
+    count_macs,
+    count_outputs,
+    looks_up,
+    read_tiling,
+    work_space_bytes,
+)
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
 from veltair.compiler.frontend.importer import ImportedModel
 
@@ -278,3 +284,14 @@ def test_outputs_are_the_arguments_that_are_written() -> None:
 def test_a_tiling_of_no_iterations_or_negative_bytes_is_refused(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="parallelism is at least 1"):
         Tiling(*numbers)
+
+
+def test_temporaries_that_one_loop_writes_and_another_reads_are_work_space() -> None:
+    # The padded input, 1026 numbers of 4 bytes, is made before it is read; in tiles it lives in an iteration.
+    assert work_space_bytes(blur(1024)) == 1026 * 4
+    assert work_space_bytes(blur_in_tiles(1024, 512)) == 0
+
+
+def test_temporaries_on_the_stack_are_no_work_space() -> None:
+    assert work_space_bytes(blur(64)) == 0
+    assert work_space_bytes(matmul(8, 8, 4)) == 0

@@ -11,7 +11,7 @@ from tvm.support import cc
 
 from veltair.compiler.build.constants import ConstantPlan, write_constants
 from veltair.compiler.build.objects import CompiledVersion, compile_version, find_version, version_key
-from veltair.compiler.footprint.tiling import looks_up
+from veltair.compiler.footprint.tiling import looks_up, work_space_bytes
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, Source
@@ -34,6 +34,8 @@ class VersionPlan:
 
     `symbol` is its kernel. `packer`, if any, is a kernel that packs the constants at `packed` (argument
     places) into arrays of `packed_shapes`, in this order. `fetched_bytes` is that of its `Tiling`.
+    `work_space_bytes` are the temporaries of a call that outlive an iteration of its parallel loops; None in
+    a plan of an earlier program.
     """
 
     symbol: str
@@ -44,6 +46,7 @@ class VersionPlan:
     packed: tuple[int, ...] = ()
     packed_shapes: tuple[tuple[int, ...], ...] = ()
     fetched_bytes: tuple[int, ...] = ()
+    work_space_bytes: int | None = None
 
     @property
     def tiling(self) -> Tiling:
@@ -205,7 +208,9 @@ def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, 
     """Return the kernel of a candidate and the one that packs its constants, if any, and how to call them."""
     split = split_prepacked(replay(function, candidate.trace)["main"], symbol)
     plan = VersionPlan(split.kernel, 1, 0, 0, split.packer, split.packed, split.packed_shapes)
-    return dict(split.functions), replace(plan, **_metrics(candidate, function))
+    used = work_space_bytes(split.functions[split.kernel])
+    known = {**_metrics(candidate, function), "work_space_bytes": used}
+    return dict(split.functions), replace(plan, **known)
 
 
 def _plan_layers(imported: ImportedModel) -> tuple[tuple[LayerPlan, ...], list[Any]]:

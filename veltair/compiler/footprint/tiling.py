@@ -56,6 +56,31 @@ def tiling_of(nest: Nest) -> Tiling:
     )
 
 
+def work_space_bytes(function: Any) -> int:
+    """Return the bytes of the temporaries of a scheduled function that its parallel loops share.
+
+    Those of one iteration are overwritten in place; these are written by one loop and read by another.
+    """
+    nest = read_nest(function)
+    users: dict[int, list[Leaf]] = {}
+    for leaf in nest.leaves:
+        for buffer in leaf.boxes[0].keys() - nest.arguments:
+            users.setdefault(buffer, []).append(leaf)
+    sizes = (_shared_bytes(nest, buffer, leaves) for buffer, leaves in users.items())
+    return sum(size for size in sizes if size >= STACK_BYTES)
+
+
+def _shared_bytes(nest: Nest, buffer: int, leaves: Sequence[Leaf]) -> int:
+    depth = 0
+    for loops in zip(*(leaf.path for leaf in leaves), strict=False):
+        if len(set(loops)) > 1:
+            break
+        if nest.loops[loops[0]].parallel:
+            return 0
+        depth += 1
+    return nest.bytes_of(merge({buffer: leaf.boxes[depth][buffer]} for leaf in leaves))
+
+
 def nest_traffic_bytes(nest: Nest, caches_bytes: Sequence[float]) -> tuple[int, ...]:
     """Return the bytes that one core fetches into caches of some sizes while it runs a loop nest.
 
