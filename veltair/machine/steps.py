@@ -27,9 +27,11 @@ from veltair.machine.costs.folder import (
     derive,
     peak_ratio,
     read_tables,
+    residency_notes,
     write_tables,
 )
 from veltair.machine.costs.table import CostTable
+from veltair.machine.models.buffers import resident
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.probes.fork_probe import measure_fork
 from veltair.machine.probes.host import host
@@ -143,6 +145,13 @@ def profile_models(
         },
         CostTable(result.repeats, here.name),
     )
+    tables = replace(
+        tables,
+        tilings={
+            name: resident(layers, models[name].plan, tables.costs.model(name).solo.tolist())
+            for name, layers in tables.tilings.items()
+        },
+    )
     _tell("starts of blocks and changes of their cores")
     tables = replace(tables, block_samples=sample_blocks(tables, models, launch))
     provenance = collect(config, inputs=[path / "plan.json" for path in builds.values()], achieved=achieved)
@@ -166,7 +175,7 @@ def derive_tables(source: Path, machine: str, config: Mapping[str, Any], folder:
         },
         "peak_ratio": peak_ratio(here.machine, tables.machine),
     }
-    notes = derivation_notes(here.machine, tables.machine)
+    notes = [*derivation_notes(here.machine, tables.machine), *residency_notes(here)]
     for note in notes:
         print(note, flush=True)
     provenance = collect(config, inputs=[source / COSTS], modelled=True, cost_model=cost_model, notes=notes)

@@ -6,11 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veltair.compiler.footprint.residency import (
+    RESIDENT_CACHE_BYTES,
     LayerBuffers,
     NetworkBuffers,
+    Residency,
     Reuse,
     Span,
     network_reuse,
+    sampled,
     version_reuse,
 )
 
@@ -104,6 +107,29 @@ def test_each_version_meets_the_others_in_the_versions_given() -> None:
     assert rows[1][0] == network_reuse(network, ONE_VERSION)[1]
     assert rows[1][1] == network_reuse(network, (0, 1, 0))[1]
     assert rows[0] == (network_reuse(network, ONE_VERSION)[0],)
+
+
+def test_residency_is_sampled_at_cache_sizes() -> None:
+    half = 2**18
+    network = NetworkBuffers(
+        (), (layer([], [(0, half)], constants=2 * half), layer([(0, half)], [(half, half)]))
+    )
+    first, second = map(sampled, network_reuse(network, (0, 0)))
+    # The second layer's input is found after 2 to 3 halves: by a cache of 2, softly, a sixth.
+    assert second.within_bytes == (round(half / 6), *(half,) * 9)
+    assert first.old_bytes == (round(half / 6), *(3 * half,) * 9)
+    assert first.written_bytes == (half - round(half / 6), *(0,) * 9)
+    assert len(RESIDENT_CACHE_BYTES) == 10
+
+
+@pytest.mark.parametrize(
+    "bad", [((1,) * 9, (0,) * 10), ((1,) * 9 + (0,), (0,) * 10), ((0,) * 10, (0,) * 9 + (1,))]
+)
+def test_a_larger_cache_finds_no_less_and_writes_no_more(
+    bad: tuple[tuple[int, ...], tuple[int, ...]],
+) -> None:
+    with pytest.raises(ValueError, match=r"bytes for 10 caches|finds no less"):
+        Residency(bad[0], (0,) * 10, bad[1])
 
 
 @pytest.mark.parametrize("bad", [((-1, 4),), ((0, -4),)])

@@ -16,6 +16,7 @@ from tests.support.nests import (
     touched_bytes,
     with_work_space,
 )
+from veltair.compiler.footprint.nest import read_nest
 from veltair.compiler.footprint.tiling import (
     count_macs,
     count_outputs,
@@ -288,10 +289,10 @@ def test_a_tiling_of_no_iterations_or_negative_bytes_is_refused(numbers: tuple[i
 
 def test_temporaries_that_one_loop_writes_and_another_reads_are_work_space() -> None:
     # The padded input, 1026 numbers of 4 bytes, is made before it is read; in tiles it lives in an iteration.
-    assert work_space_bytes(blur(1024)) == 1026 * 4
-    assert work_space_bytes(blur_in_tiles(1024, 512)) == 0
+    assert work_space_bytes(read_nest(blur(1024))) == 1026 * 4
+    assert work_space_bytes(read_nest(blur_in_tiles(1024, 512))) == 0
 
 
 def test_temporaries_on_the_stack_are_no_work_space() -> None:
-    assert work_space_bytes(blur(64)) == 0
-    assert work_space_bytes(matmul(8, 8, 4)) == 0
+    assert work_space_bytes(read_nest(blur(64))) == 0
+    assert work_space_bytes(read_nest(matmul(8, 8, 4))) == 0

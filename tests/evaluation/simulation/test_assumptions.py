@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from tests.support.table_builders import make_config, make_tables
+from veltair.compiler.footprint.residency import Residency
 from veltair.config.study_keys import Simulated
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario, policy_maker
 from veltair.evaluation.simulation.assumptions import (
@@ -61,7 +62,8 @@ def test_without_any_assumption_a_machine_is_derived_as_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"core_unit": 4}, {"clock": False}, {"links": False}, {"steepness": 0.5}]
+    "changes",
+    [{"core_unit": 4}, {"clock": False}, {"links": False}, {"steepness": 0.5}, {"residency": False}],
 )
 def test_each_assumption_about_a_machine_asks_for_new_tables(changes: dict[str, object]) -> None:
     assert changes_machine(Simulated(**changes))
@@ -72,6 +74,23 @@ def test_without_a_clock_by_active_cores_one_core_is_no_faster_than_beside_all_o
     assumed = derive_assumed(make_tables(), machine, Simulated(clock=False)).machine
     assert machine.clock(1) > 1
     assert [assumed.clock(cores) for cores in (1, 32, 64)] == [1, 1, 1]
+
+
+def test_without_residency_each_layer_is_charged_as_if_it_ran_alone() -> None:
+    alone, machine = make_tables(), described("threadripper-3990x")
+    found = Residency((64_000,) * 10, (0,) * 10, (0,) * 10)
+    resident = replace(
+        alone,
+        tilings={
+            model: tuple(tuple(replace(one, residency=found) for one in versions) for versions in layers)
+            for model, layers in alone.tilings.items()
+        },
+    )
+    charged = [
+        derive_assumed(host, machine, Simulated(residency=on)).costs.repeats["traffic_bytes"].max()
+        for host, on in ((resident, True), (resident, False), (alone, True))
+    ]
+    assert charged == [0, 64_000, 64_000]
 
 
 def test_another_core_unit_gives_other_counts() -> None:

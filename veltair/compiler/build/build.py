@@ -11,8 +11,9 @@ from tvm.support import cc
 
 from veltair.compiler.build.constants import ConstantPlan, write_constants
 from veltair.compiler.build.objects import CompiledVersion, compile_version, find_version, version_key
-from veltair.compiler.footprint.tiling import looks_up, work_space_bytes
-from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.footprint.nest import read_nest
+from veltair.compiler.footprint.tiling import looks_up, nest_traffic_bytes, work_space_bytes
+from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, Source
 from veltair.compiler.frontend.samples import Input
@@ -198,19 +199,24 @@ def _compile(function: Any, candidate: Candidate, target: Any, cache: Path) -> C
 
 
 def _metrics(candidate: Candidate, function: Any) -> dict[str, Any]:
-    """Return what a plan says of a version's loops."""
+    """Return what a plan says of a version's loops beside what is read off its kernel."""
     names = ("parallelism", "blocking_bytes", "compulsory_bytes")
     known = {name: getattr(candidate.tiling, name) for name in names}
-    return {**known, "fetched_bytes": () if looks_up(function) else candidate.traffic_bytes}
+    return {**known, "fetched_bytes": ()} if looks_up(function) else known
+
+
+def _read_kernel(kernel: Any) -> dict[str, Any]:
+    """Return what a plan says of a kernel's caches and memory."""
+    nest = read_nest(kernel)
+    fetched = nest_traffic_bytes(nest, CACHE_BYTES)
+    return {"fetched_bytes": fetched, "work_space_bytes": work_space_bytes(nest)}
 
 
 def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, Any], VersionPlan]:
     """Return the kernel of a candidate and the one that packs its constants, if any, and how to call them."""
     split = split_prepacked(replay(function, candidate.trace)["main"], symbol)
     plan = VersionPlan(split.kernel, 1, 0, 0, split.packer, split.packed, split.packed_shapes)
-    used = work_space_bytes(split.functions[split.kernel])
-    known = {**_metrics(candidate, function), "work_space_bytes": used}
-    return dict(split.functions), replace(plan, **known)
+    return dict(split.functions), replace(plan, **_read_kernel(split.functions[split.kernel]))
 
 
 def _plan_layers(imported: ImportedModel) -> tuple[tuple[LayerPlan, ...], list[Any]]:

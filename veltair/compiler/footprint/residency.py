@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+# Where residency is sampled: shares of an L3, up to all of a large server's.
+RESIDENT_CACHE_BYTES = tuple(2**power for power in range(19, 29))
+
 # A first byte and a number of bytes.
 Span = tuple[int, int]
 # How much of a cache is full of what was not to be kept, and the softness of its edge: chosen once, on caches
@@ -89,6 +92,34 @@ class LayerReuse:
             nbytes - min((reuse.found(cache_bytes) for reuse in later), default=0.0)
             for nbytes, later in self.written
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """What a layer finds in caches of `RESIDENT_CACHE_BYTES`, of its own query and of an older one.
+
+    `written_bytes` are those of its results that leave such a cache. A larger cache has no less of what is
+    sought, and loses no more.
+    """
+
+    within_bytes: tuple[int, ...]
+    old_bytes: tuple[int, ...]
+    written_bytes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        falling = (self.within_bytes[::-1], self.old_bytes[::-1], self.written_bytes)
+        if any(len(amounts) != len(RESIDENT_CACHE_BYTES) for amounts in falling):
+            raise ValueError(f"{self}: give bytes for {len(RESIDENT_CACHE_BYTES)} caches")
+        if any(more < less for amounts in falling for more, less in pairwise((*amounts, 0))):
+            raise ValueError(
+                f"{self}: a larger cache finds no less and writes no more, and no negative bytes"
+            )
+
+
+def sampled(reuse: LayerReuse) -> Residency:
+    """Return the residency of a layer, in whole bytes."""
+    kinds = (reuse.found_within, reuse.found_old, reuse.written_back)
+    return Residency(*(tuple(round(of(size)) for size in RESIDENT_CACHE_BYTES) for of in kinds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,22 +46,22 @@ def tiling_of(nest: Nest) -> Tiling:
     # What only this part touches and is no argument is a temporary of one iteration.
     others = (leaf for leaf in nest.leaves if leaf not in part)
     lasting = nest.arguments.union(buffer for leaf in others for buffer in leaf.boxes[0])
-    one = merge(leaf.boxes[leaf.path.index(number) + 1 if number >= 0 else 0] for leaf in part)
+    inside = nest.loops[number].parts if number >= 0 else 0
+    one = merge(leaf.boxes[leaf.path.index(number) + inside if number >= 0 else 0] for leaf in part)
     work_space = (nest.bytes_of({buffer: box}) for buffer, box in one.items() if buffer not in lasting)
     return Tiling(
-        parallelism=nest.loops[number].extent if number >= 0 else 1,
+        parallelism=nest.loops[number].iterations if number >= 0 else 1,
         blocking_bytes=_lasting_bytes(nest, one, lasting)
         + sum(size for size in work_space if size >= STACK_BYTES),
         compulsory_bytes=_lasting_bytes(nest, merge(leaf.boxes[0] for leaf in part), lasting),
     )
 
 
-def work_space_bytes(function: Any) -> int:
-    """Return the bytes of the temporaries of a scheduled function that its parallel loops share.
+def work_space_bytes(nest: Nest) -> int:
+    """Return the bytes of the temporaries of a loop nest that its parallel loops share.
 
     Those of one iteration are overwritten in place; these are written by one loop and read by another.
     """
-    nest = read_nest(function)
     users: dict[int, list[Leaf]] = {}
     for leaf in nest.leaves:
         for buffer in leaf.boxes[0].keys() - nest.arguments:
@@ -86,10 +86,11 @@ def nest_traffic_bytes(nest: Nest, caches_bytes: Sequence[float]) -> tuple[int, 
 
     A part of the nest whose bytes fit fetches each once; a loop whose body fits fetches what all its
     iterations touch once, for neighbours share through the cache; any other loop fetches what its body does,
-    each time. Caches are taken as fully associative, least recently used out first, in numbers, not lines;
-    writing back is not counted, nor is packing of weights, which happens before. Loops inside a block are
-    not seen: what the block touches, its work space too, counts once for each of its iterations, which is too
-    little where a cache holds less than that. Source: the footprints of Wolf and Lam, PLDI 1991, section 3.
+    each time. A loop into which several axes were fused is one for each. Caches are taken as fully
+    associative, least recently used out first, in numbers, not lines; writing back is not counted, nor is
+    packing of weights, which happens before. Loops inside a block are not seen: what the block touches, its
+    work space too, counts once for each of its iterations, which is too little where a cache holds less than
+    that. Source: the footprints of Wolf and Lam, PLDI 1991, section 3.
     """
     body = [node for node in nest.body if not all(leaf.prepacked for leaf in leaves_of([node]))]
     return tuple(round(amount) for amount in _Traffic(nest, tuple(caches_bytes)).of_sequence(body, 0))

@@ -12,7 +12,7 @@ import numpy as np
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.config import Config
 from veltair.config.study_keys import Simulated
-from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.costs.folder import Tables, derive, without_residency
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.described import described, is_described
 from veltair.machine.topology.topology import Machine
@@ -26,7 +26,8 @@ HALVINGS = 20
 
 def changes_machine(simulated: Simulated) -> bool:
     """Return whether the tables of a described machine have to be derived anew."""
-    unlike = (simulated.core_unit is not None, not simulated.clock, not simulated.links)
+    switches = (simulated.clock, simulated.links, simulated.residency)
+    unlike = (simulated.core_unit is not None, not all(switches))
     return any(unlike) or simulated.steepness != 1.0
 
 
@@ -41,6 +42,8 @@ def derive_assumed(host: Tables, machine: Machine, simulated: Simulated) -> Tabl
         machine = replace(machine, clock_factors=((1, 1.0),))
     if not simulated.links:
         machine = replace(machine, link_groups=len(machine.cache_groups), link_bytes_per_s=float("inf"))
+    if not simulated.residency:
+        host = without_residency(host)
     return derive(replace(host, tilings=_steepened(host, simulated.steepness)), machine)
 
 

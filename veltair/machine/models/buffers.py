@@ -1,12 +1,20 @@
 """The memory that the layers of a built model touch, laid out as the engine does. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from veltair.compiler.build.build import ModelPlan
-from veltair.compiler.footprint.residency import LayerBuffers, NetworkBuffers, Span
+from veltair.compiler.footprint.residency import (
+    LayerBuffers,
+    NetworkBuffers,
+    Span,
+    sampled,
+    version_reuse,
+)
+from veltair.compiler.footprint.traffic import Tiling
 from veltair.machine.models.activations import Life, place
 
 
@@ -63,6 +71,20 @@ def network_buffers(plan: ModelPlan) -> NetworkBuffers:
         )
     inputs = tuple(spans["input", number, 0] for number in range(len(plan.inputs)))
     return NetworkBuffers(inputs, tuple(layers))
+
+
+def resident(
+    tilings: Sequence[Sequence[Tiling]], plan: ModelPlan, versions: Sequence[int]
+) -> tuple[tuple[Tiling, ...], ...]:
+    """Return the tilings of a model's layers with what each version finds while all others run in these.
+
+    Raises LookupError as `network_buffers` does.
+    """
+    found = version_reuse(network_buffers(plan), versions)
+    return tuple(
+        tuple(replace(tiling, residency=sampled(reuse)) for tiling, reuse in zip(layer, reuses, strict=True))
+        for layer, reuses in zip(tilings, found, strict=True)
+    )
 
 
 def constant_sizes(plan: ModelPlan, layer: int, version: int) -> Sequence[int]:
