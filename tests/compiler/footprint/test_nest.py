@@ -46,8 +46,8 @@ def test_no_cache_fetches_at_every_step() -> None:
 
 def test_tiles_save_traffic_where_the_whole_does_not_fit() -> None:
     # Tiles of 4 x 4: 16 of A, 16 of B, 16 of C. Two tiles side by side share A, and touch 80 with B and C. A
-    # cache of 80 keeps both, and with them B; one of 48 keeps a tile, so that each pair fetches its 80; one of
-    # 47 keeps an iteration of i_inner (4 of A, 16 of B, 4 of C): 48 for each tile.
+    # cache of 80 keeps both, and with them B; one of 48 keeps a tile, and each pair fetches its 80; one of
+    # 47 keeps an iteration of i_inner, 4 of A, 16 of B, 4 of C: 48 for each tile.
     function = blocked(matmul(8, 8, 4), 4, 4)
     assert traffic(function, 80, 48, 47) == (128, 2 * 80, 4 * 48)
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import pytest
 import tvm
@@ -21,6 +22,7 @@ from veltair.compiler.footprint.tiling import (
     count_macs,
     count_outputs,
     looks_up,
+    of_lookup,
     read_tiling,
     work_space_bytes,
 )
@@ -235,13 +237,25 @@ def test_a_serial_kernel_that_packs_its_weights_does_not_count_them_twice() -> N
     assert read_tiling(schedule.mod["main"]) == Tiling(1, 4 * 128, 4 * 128)
 
 
-def test_a_function_that_indexes_by_what_it_reads_looks_up() -> None:
+def lookup() -> Any:
+    """Return three rows of a table of 100, of four numbers each."""
     table, rows = te.placeholder((100, 4), name="table"), te.placeholder((3,), dtype="int64", name="rows")
     found = te.compute(
         (3, 4), lambda i, j: table[tirx.min(rows[i], tirx.const(99, "int64")), j], name="found"
     )
-    assert looks_up(te.create_prim_func([table, rows, found]))
+    return te.create_prim_func([table, rows, found])
+
+
+def test_a_function_that_indexes_by_what_it_reads_looks_up() -> None:
+    assert looks_up(lookup())
     assert not looks_up(matmul(2, 3, 4))
+
+
+def test_of_a_table_in_which_rows_are_looked_up_no_more_is_touched_than_there_are_results() -> None:
+    # 12 numbers of the table and of the result, and 3 of 8 bytes; by its loops it may be all of the table.
+    found = of_lookup(lookup(), Tiling(3, 1640, 1672))
+    assert found == Tiling(3, 40, 12 * 4 + 12 * 4 + 3 * 8)
+    assert of_lookup(lookup(), Tiling(1, 50, 60)) == Tiling(1, 50, 60)
 
 
 def test_a_matrix_product_has_a_mac_for_each_row_column_and_depth() -> None:

@@ -12,7 +12,12 @@ from tvm.support import cc
 from veltair.compiler.build.constants import ConstantPlan, write_constants
 from veltair.compiler.build.objects import CompiledVersion, compile_version, find_version, version_key
 from veltair.compiler.footprint.nest import read_nest
-from veltair.compiler.footprint.tiling import looks_up, nest_traffic_bytes, work_space_bytes
+from veltair.compiler.footprint.tiling import (
+    looks_up,
+    nest_traffic_bytes,
+    of_lookup,
+    work_space_bytes,
+)
 from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, Source
@@ -200,9 +205,11 @@ def _compile(function: Any, candidate: Candidate, target: Any, cache: Path) -> C
 
 def _metrics(candidate: Candidate, function: Any) -> dict[str, Any]:
     """Return what a plan says of a version's loops beside what is read off its kernel."""
+    is_lookup = looks_up(function)
+    tiling = of_lookup(function, candidate.tiling) if is_lookup else candidate.tiling
     names = ("parallelism", "blocking_bytes", "compulsory_bytes")
-    known = {name: getattr(candidate.tiling, name) for name in names}
-    return {**known, "fetched_bytes": ()} if looks_up(function) else known
+    known = {name: getattr(tiling, name) for name in names}
+    return {**known, "fetched_bytes": ()} if is_lookup else known
 
 
 def _read_kernel(kernel: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Pure: functions of a loop nest.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -104,6 +104,25 @@ def looks_up(function: Any) -> bool:
     return any(_looks_up(block.body, indexing=False) for block in _blocks(function.body))
 
 
+def of_lookup(function: Any, tiling: Tiling) -> Tiling:
+    """Return the tiling of a function that looks rows up, as it is told from its loops, but for these rows.
+
+    Of a buffer that is indexed by what was read, no more is touched than there are results; each iteration
+    has its part of them.
+    """
+    first_output = len(function.params) - count_outputs(function)
+    sizes = [_argument_bytes(parameter) for parameter in function.params]
+    made = sum(sizes[first_output:])
+    found = {source for block in _blocks(function.body) for source in _looked_up(block.body)}
+    touched = sum(
+        min(size, made) if parameter in found else size
+        for parameter, size in zip(function.params, sizes, strict=True)
+    )
+    compulsory = min(tiling.compulsory_bytes, touched)
+    blocking = min(tiling.blocking_bytes, -(-compulsory // tiling.parallelism))
+    return replace(tiling, blocking_bytes=blocking, compulsory_bytes=compulsory)
+
+
 def count_macs(function: Any) -> int:
     """Return the multiply-accumulates of an unscheduled function: iterations of blocks that sum products."""
     return sum(
@@ -183,6 +202,19 @@ def _looks_up(node: Any, indexing: bool) -> bool:
     return any(_looks_up(index, indexing=True) for index in getattr(node, "indices", ())) or any(
         _looks_up(operand, indexing) for operand in _operands(node)
     )
+
+
+def _looked_up(node: Any) -> Iterator[Any]:
+    """Yield the buffers that are indexed by numbers that are read."""
+    if any(_looks_up(index, indexing=True) for index in getattr(node, "indices", ())):
+        yield node.source
+    for operand in _operands(node):
+        yield from _looked_up(operand)
+
+
+def _argument_bytes(parameter: Any) -> int:
+    shape = prod(int(extent) for extent in parameter.ty.shape)
+    return shape * int(tvm.DataType(str(parameter.ty.dtype)).bits) // 8
 
 
 def _operands(node: Any) -> list[Any]:

@@ -309,6 +309,7 @@ def _derived_part(
         level=level,
         seconds=np.array(seconds)[rows] * spread,
         traffic_bytes=np.array(moved)[rows],
+        footprint_bytes=np.array([float(one.tiling.compulsory_bytes) for one in models])[rows],
     )
 
 

@@ -65,7 +65,7 @@ def network_buffers(plan: ModelPlan) -> NetworkBuffers:
             LayerBuffers(
                 tuple(reads),
                 writes,
-                tuple(sum(constant_sizes(plan, number, version)) for version in versions),
+                tuple(_constant_bytes(plan, number, version) for version in versions),
                 tuple(_work_space(plan, number, version) for version in versions),
             )
         )
@@ -96,6 +96,13 @@ def constant_sizes(plan: ModelPlan, layer: int, version: int) -> Sequence[int]:
         for index, (kind, number, _) in enumerate(plan.layers[layer].inputs)
         if kind == "constant"
     ]
+
+
+def _constant_bytes(plan: ModelPlan, layer: int, version: int) -> int:
+    size = sum(constant_sizes(plan, layer, version))
+    # A layer that looks rows up touches few of a table's; any other one with weights multiplies.
+    touched = plan.of(layer)[version].compulsory_bytes
+    return size if plan.layers[layer].macs else min(size, touched)
 
 
 def _work_space(plan: ModelPlan, layer: int, version: int) -> int:
