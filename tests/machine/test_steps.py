@@ -17,7 +17,8 @@ from veltair.compiler.oracle.oracle import OracleError
 from veltair.machine import steps
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.machine.costs.folder import Tables, read_tables, without_residency
+from veltair.machine.costs.folder import Tables, read_tables
+from veltair.machine.costs.residency import without_residency
 from veltair.machine.costs.table import COLUMNS
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.probes.fork_probe import ForkCost

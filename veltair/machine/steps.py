@@ -27,9 +27,9 @@ from veltair.machine.costs.folder import (
     derive,
     peak_ratio,
     read_tables,
-    residency_notes,
     write_tables,
 )
+from veltair.machine.costs.residency import crossing_bytes_by_cores, residency_notes
 from veltair.machine.costs.table import CostTable
 from veltair.machine.models.buffers import resident
 from veltair.machine.models.library import LoadedModel
@@ -174,6 +174,7 @@ def derive_tables(source: Path, machine: str, config: Mapping[str, Any], folder:
             for exponent, fit in fits_by_exponent(cells(here), here.machine).items()
         },
         "peak_ratio": peak_ratio(here.machine, tables.machine),
+        "bytes_across_cache_groups": crossing_bytes_by_cores(tables),
     }
     notes = [*derivation_notes(here.machine, tables.machine), *residency_notes(here)]
     for note in notes:

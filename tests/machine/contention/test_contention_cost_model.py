@@ -14,11 +14,9 @@ from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.contention.contention import (
     Contention,
     ModelledContention,
-    OlderQueries,
     RunningLayers,
     make_contention,
 )
-from veltair.machine.contention.layer_demand import LayerDemand
 from veltair.machine.contention.sharing import CacheGroupShare
 from veltair.machine.costs.cost_model import (
     LayerCostModel,
@@ -252,29 +250,3 @@ def test_what_an_older_query_left_counts_as_far_as_it_is_warm():
 
 def test_a_layer_that_finds_all_moves_nothing_and_takes_its_computing_time():
     assert resident_times(found(within=200), warm=1.0) == (0.001, 0)
-
-
-def test_weights_are_there_by_the_bytes_that_were_moved_since_their_last_use():
-    # 400 bytes of L3 in all.
-    older, layer = OlderQueries(machine()), LayerDemand((0.0,), (1.0,), (0.0,), 0.0, 0.0, moving(1.0, 80))
-    assert older.use("m", 0, layer, 1) == 0.0
-    older.move(200.0)
-    assert older.use("m", 0, layer, 1) == 1.0
-    older.move(1600.0)
-    assert older.use("m", 1, layer, 1) == 0.0
-    assert older.use("m", 0, layer, 1) == 0.25
-    assert older.use("m", 0, layer, 1) == 1.0
-
-
-def test_weights_in_several_caches_are_there_for_a_shorter_time():
-    older = OlderQueries(machine())
-    shared = LayerCostModel(1.0, Tiling(4, 100, 100))
-    layer = LayerDemand((0.0,), (1.0,), (0.0,), 0.0, 0.0, shared)
-    older.use("m", 0, layer, 2)
-    older.move(400.0)
-    assert older.use("m", 0, layer, 2) == 0.5
-
-
-def test_by_the_table_nothing_is_said_of_older_queries():
-    older, layer = OlderQueries(machine()), LayerDemand((0.0,), (1.0,), (0.0,), 0.0, 0.0)
-    assert older.use("m", 0, layer, 1) == 1.0

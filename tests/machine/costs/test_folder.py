@@ -22,11 +22,10 @@ from veltair.machine.costs.folder import (
     derive,
     peak_ratio,
     read_tables,
-    residency_notes,
     table_files,
-    without_residency,
     write_tables,
 )
+from veltair.machine.costs.residency import crossing_bytes_by_cores, residency_notes, without_residency
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import collect
@@ -145,6 +144,15 @@ def test_a_derived_table_charges_a_layer_for_what_it_does_not_find() -> None:
     repeats = derive(make_tables((0, 1, 0.0, 0, 1.5), versions=(found,)), THERE).costs.repeats
     # Of 64 bytes 10 are of its own query and 20 of the one before; 5 are written back.
     assert set(repeats["traffic_bytes"]) == {64 - 10 - 20 + 5}
+
+
+def test_what_a_query_finds_in_other_cache_groups_is_counted_and_none_on_one_core() -> None:
+    found = replace(COMPUTE, residency=FOUND)
+    tables = derive(make_tables((0, 1, 0.0, 0, 1.5), versions=(found,)), THERE)
+    # Two groups: half of the 10 bytes of its own query were written in the other one.
+    assert crossing_bytes_by_cores(tables) == {"net": {1: 0.0, 2: 5.0, 3: 5.0, 4: 5.0}}
+    alone = derive(make_tables((0, 1, 0.0, 0, 1.5)), THERE)
+    assert set(crossing_bytes_by_cores(alone)["net"].values()) == {0.0}
 
 
 @pytest.mark.parametrize("name", [COSTS, LAYERS, VERSIONS, MACHINE])

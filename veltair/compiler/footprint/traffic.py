@@ -96,6 +96,19 @@ def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float) -> float:
     return float(least * (modelled / least) ** tiling.steepness)
 
 
+def crossing_bytes(tiling: Tiling, cache_bytes: float, groups: int) -> float:
+    """Return what of its own query a layer finds in another cache than its core's: no traffic of DRAM.
+
+    Its cores are spread over `groups` private caches, and any of them wrote it.
+    """
+    residency = tiling.residency
+    if residency is None:
+        return 0.0
+    own_bytes = cache_bytes / sqrt(min(float(groups), tiling.copies))
+    within = _interpolated(RESIDENT_CACHE_BYTES, residency.within_bytes, own_bytes)
+    return within * (1.0 - 1.0 / groups)
+
+
 def _interpolated(sizes: Sequence[int], amounts: Sequence[float], cache_bytes: float) -> float:
     """Return the amount of a cache between two sizes: the part held is not fetched again."""
     index = bisect_right(sizes, cache_bytes)

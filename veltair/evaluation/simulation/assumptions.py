@@ -12,7 +12,8 @@ import numpy as np
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.config import Config
 from veltair.config.study_keys import Simulated
-from veltair.machine.costs.folder import Tables, derive, without_residency
+from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.costs.residency import without_residency
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.described import described, is_described
 from veltair.machine.topology.topology import Machine

@@ -58,8 +58,7 @@ static void add_layer(void *library) {
     for (char *text; (text = strtok(NULL, " \n")); layer->count++) {
         if (layer->count == MOST_TENSORS) fail("too many tensors", layer->symbol);
         layer->tensors[layer->count] = place_tensor(text);
-        layer->values[layer->count] =
-            (any_t){.type_index = TENSOR_POINTER, .pointer = &layer->tensors[layer->count]};
+        layer->values[layer->count] = (any_t){.type_index = TENSOR_POINTER, .pointer = &layer->tensors[layer->count]};
     }
 }
 

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -200,25 +200,6 @@ def peak_ratio(host: Machine, machine: Machine) -> float:
     return host.core_peak_flops / (machine.core_peak_flops * width)
 
 
-def without_residency(tables: Tables) -> Tables:
-    """Return tables in which each layer is charged as if it ran alone."""
-    bare = {
-        model: tuple(tuple(replace(tiling, residency=None) for tiling in versions) for versions in layers)
-        for model, layers in tables.tilings.items()
-    }
-    return replace(tables, tilings=bare)
-
-
-def residency_notes(host: Tables) -> list[str]:
-    """Return what a reader must know of tables that were profiled by an earlier program."""
-    if host.is_resident:
-        return []
-    return [
-        f"the tables of {host.machine.name} do not say what layers find in their networks, so each is "
-        "charged as if it ran alone, as with `simulated.residency: false`; rerun rule `profile`"
-    ]
-
-
 def derivation_notes(host: Machine, machine: Machine) -> list[str]:
     """Return what a reader must know of tables derived from one machine for another."""
     notes = [f"every time of {machine.name} is modelled from times on one core of {host.name}"]
@@ -321,9 +302,9 @@ def _versions(cost_model: MachineCostModel) -> Iterator[tuple[tuple[str, int, in
                 yield (model, layer, version), one
 
 
-def _residency_columns(tilings: Tilings) -> dict[str, list[tuple[int, ...]]]:
+def _residency_columns(tilings: Tilings) -> dict[str, pd.Series]:
     known = [tiling.residency for layers in tilings.values() for versions in layers for tiling in versions]
-    return {name: [getattr(one, name) for one in known] for name in _RESIDENCY}
+    return {name: pd.Series([getattr(one, name) for one in known]) for name in _RESIDENCY}
 
 
 def _read_residency(row: Mapping[Hashable, Any]) -> Residency | None:

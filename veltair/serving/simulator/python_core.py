@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.machine.contention.contention import Contention, OlderQueries, RunningLayers
+from veltair.machine.contention.contention import Contention, RunningLayers
 from veltair.machine.contention.layer_demand import LayerDemand
+from veltair.machine.contention.older_queries import OlderQueries
 from veltair.machine.contention.sharing import CacheGroupShare
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.backend import BlockEnd, Resized

@@ -67,9 +67,9 @@ struct simulator {
 
 void simulator_free(simulator_t *sim) {
     if (!sim) return;
-    void *parts[] = {sim->blocks, sim->lanes,   sim->all_numbers, sim->ended,    sim->busy,   sim->density, sim->wanted,
-                     sim->taken,  sim->weights, sim->rising,      sim->versions, sim->shares, sim->last_use,
-                     sim};
+    void *parts[] = {sim->blocks,   sim->lanes,  sim->all_numbers, sim->ended,   sim->busy,
+                     sim->density,  sim->wanted, sim->taken,       sim->weights, sim->rising,
+                     sim->versions, sim->shares, sim->last_use,    sim};
     for (size_t part = 0; part < sizeof parts / sizeof *parts; part++)
         free(parts[part]);
 }

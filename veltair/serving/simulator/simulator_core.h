@@ -15,7 +15,8 @@ typedef struct {
     double compute_s, parallelism, blocking_bytes, compulsory_bytes, steepness;
     double fetched_bytes[CACHE_SIZES];  // what one core fetches into each cache size; NANs: not known
     double copies;
-    double resident_bytes[RESIDENT_NUMBERS];  // of each size: found of its query, of an older one, written; NANs: not known
+    double resident_bytes
+        [RESIDENT_NUMBERS];  // of each size: found of its query, of an older one, written; NANs: not known
 } cost_model_t;
 
 // rows: for each layer, version and core count the seconds and slopes of all levels, then the shares of DRAM and L3.
