@@ -123,6 +123,13 @@ class Simulated(Section):
             "what leaves it; false: each moves what it would alone"
         ),
     ] = True
+    warm_weights: Annotated[
+        bool,
+        key(
+            "whether they also find what older queries of their model left, its weights above all; false: "
+            "every query finds them cold"
+        ),
+    ] = True
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -33,7 +33,7 @@ def test_what_a_described_machine_is_assumed_to_be_does_not_matter_to_this_one()
     here, there = (
         set(reads.simulation_keys(CONFIG, machine, ["mix"], ["FcfsMin"])) for machine in ("host", "other")
     )
-    assumed = ("core_unit", "steepness", "clock", "links", "residency")
+    assumed = ("core_unit", "steepness", "clock", "links", "residency", "warm_weights")
     assert there - here == {("simulated", name) for name in assumed}
     assert here < there
 

@@ -63,7 +63,10 @@ def test_without_any_assumption_a_machine_is_derived_as_ever() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"core_unit": 4}, {"clock": False}, {"links": False}, {"steepness": 0.5}, {"residency": False}],
+    [
+        *({"core_unit": 4}, {"clock": False}, {"links": False}),
+        *({"steepness": 0.5}, {"residency": False}, {"warm_weights": False}),
+    ],
 )
 def test_each_assumption_about_a_machine_asks_for_new_tables(changes: dict[str, object]) -> None:
     assert changes_machine(Simulated(**changes))
@@ -91,6 +94,20 @@ def test_without_residency_each_layer_is_charged_as_if_it_ran_alone() -> None:
         for host, on in ((resident, True), (resident, False), (alone, True))
     ]
     assert charged == [0, 64_000, 64_000]
+
+
+def test_with_cold_weights_nothing_is_found_of_older_queries() -> None:
+    host, machine = make_tables(), described("threadripper-3990x")
+    found = Residency((14_000,) * 10, (50_000,) * 10, (0,) * 10)
+    tilings = {
+        model: tuple(tuple(replace(one, residency=found) for one in versions) for versions in layers)
+        for model, layers in host.tilings.items()
+    }
+    charged = [
+        derive_assumed(replace(host, tilings=tilings), machine, Simulated(warm_weights=warm))
+        for warm in (True, False)
+    ]
+    assert [tables.costs.repeats["traffic_bytes"].max() for tables in charged] == [0, 50_000]
 
 
 def test_another_core_unit_gives_other_counts() -> None:

@@ -13,7 +13,7 @@ from veltair.compiler.footprint.traffic import Tiling
 from veltair.config import Config
 from veltair.config.study_keys import Simulated
 from veltair.machine.costs.folder import Tables, derive
-from veltair.machine.costs.residency import without_residency
+from veltair.machine.costs.residency import with_cold_weights, without_residency
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.described import described, is_described
 from veltair.machine.topology.topology import Machine
@@ -27,7 +27,7 @@ HALVINGS = 20
 
 def changes_machine(simulated: Simulated) -> bool:
     """Return whether the tables of a described machine have to be derived anew."""
-    switches = (simulated.clock, simulated.links, simulated.residency)
+    switches = (simulated.clock, simulated.links, simulated.residency, simulated.warm_weights)
     unlike = (simulated.core_unit is not None, not all(switches))
     return any(unlike) or simulated.steepness != 1.0
 
@@ -45,6 +45,8 @@ def derive_assumed(host: Tables, machine: Machine, simulated: Simulated) -> Tabl
         machine = replace(machine, link_groups=len(machine.cache_groups), link_bytes_per_s=float("inf"))
     if not simulated.residency:
         host = without_residency(host)
+    elif not simulated.warm_weights:
+        host = with_cold_weights(host)
     return derive(replace(host, tilings=_steepened(host, simulated.steepness)), machine)
 
 
