@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from veltair.compiler.footprint.residency import RESIDENT_CACHE_BYTES, Residency
-from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.footprint.traffic import CURVE_BYTES, Tiling
 from veltair.compiler.frontend.model import Layer, Model
 from veltair.machine.costs.cost_model import LayerCostModel, MachineCostModel
 from veltair.machine.costs.table import COLUMNS, CostTable
@@ -78,7 +78,7 @@ def random_cost_model(rng: np.random.Generator) -> MachineCostModel:
         blocking = int(rng.integers(1, 300))
         parallelism = int(rng.integers(1, 20))
         compulsory = int(rng.integers(1, parallelism * blocking + 1))
-        falling = tuple(sorted(rng.integers(0, 6000, size=8).tolist(), reverse=True))
+        falling = tuple(sorted(rng.integers(0, 6000, size=len(CURVE_BYTES)).tolist(), reverse=True))
         tiling = Tiling(
             parallelism,
             blocking,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import tvm
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tvm import s_tir
 
@@ -86,6 +86,8 @@ NESTS = st.one_of(
 
 @settings(max_examples=30)
 @given(NESTS, st.integers(0, 150))
+# Two axes in one loop: three tiles of columns pass by for each of two rows.
+@example(blocked(matmul(2, 6, 1), 1, 2), 5)
 def test_a_least_recently_used_cache_of_twice_the_size_fetches_no_more(function: Any, numbers: int) -> None:
     # Twice, for the model keeps what two neighbouring iterations share: their bytes are there together.
     assert misses(run_accesses(function), 2 * numbers + 3) <= traffic(function, numbers)[0]

@@ -26,7 +26,7 @@ from veltair.compiler.footprint.tiling import (
     read_tiling,
     work_space_bytes,
 )
-from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
+from veltair.compiler.footprint.traffic import Tiling, curve, traffic_bytes
 from veltair.compiler.frontend.importer import ImportedModel
 
 MIB = 2**20
@@ -164,8 +164,8 @@ def test_traffic_is_never_below_what_must_come() -> None:
     assert traffic_bytes(Tiling(2, MIB, 12 * MIB), cores=2, cache_bytes=4 * MIB) == 12 * MIB
 
 
-# Into caches of 32 KiB, 256 KiB, 512 KiB, 1, 2, 4, 16 and 32 MiB.
-KNOWN = Tiling(8, MIB, 40 * MIB, fetched_bytes=tuple(n * MIB for n in (96, 80, 64, 56, 48, 44, 40, 40)))
+# Into caches of 32 KiB, 256 KiB, 512 KiB, 1, 2, 4, 8, 16 and 32 MiB.
+KNOWN = Tiling(8, MIB, 40 * MIB, fetched_bytes=tuple(n * MIB for n in (96, 80, 64, 56, 48, 44, 41, 40, 40)))
 
 
 def test_where_it_is_known_what_a_cache_is_filled_with_it_is_read_off() -> None:
@@ -177,6 +177,11 @@ def test_where_it_is_known_what_a_cache_is_filled_with_it_is_read_off() -> None:
 def test_beyond_the_caches_that_are_known_the_nearest_counts() -> None:
     assert traffic_bytes(KNOWN, cores=1, cache_bytes=1) == 96 * MIB
     assert traffic_bytes(KNOWN, cores=1, cache_bytes=39 * MIB) == 40 * MIB
+
+
+def test_a_curve_of_fewer_caches_is_read_as_what_lies_between_them() -> None:
+    assert curve((96, 80, 64, 56, 48, 44, 41, 40)) == (96, 80, 64, 56, 48, 44, 43, 41, 40)
+    assert curve((9, 8, 7, 6, 5, 4, 3, 2, 1)) == (9, 8, 7, 6, 5, 4, 3, 2, 1) and curve(()) == ()
 
 
 def test_each_iteration_at_work_has_an_equal_part_of_the_cache() -> None:
@@ -195,13 +200,13 @@ def test_a_layer_that_touches_nothing_moves_nothing_at_any_steepness() -> None:
 
 
 def test_what_a_cache_is_filled_with_is_known_for_all_caches_or_none_and_falls_with_their_size() -> None:
-    with pytest.raises(ValueError, match="fetched into 8 caches, or none"):
+    with pytest.raises(ValueError, match="fetched into 9 caches, or none"):
         Tiling(1, 1, 1, fetched_bytes=(3, 2, 1))
     with pytest.raises(ValueError, match="into a larger cache no more is fetched"):
-        Tiling(1, 1, 1, fetched_bytes=(1, 1, 1, 1, 1, 1, 1, 2))
+        Tiling(1, 1, 1, fetched_bytes=(1, 1, 1, 1, 1, 1, 1, 1, 2))
 
 
-FALLING = st.lists(st.integers(0, 10**9), min_size=8, max_size=8).map(lambda all_: tuple(sorted(all_)[::-1]))
+FALLING = st.lists(st.integers(0, 10**9), min_size=9, max_size=9).map(lambda all_: tuple(sorted(all_)[::-1]))
 TILINGS = st.builds(
     Tiling,
     st.integers(1, 1000),

@@ -116,7 +116,7 @@ def test_models_and_their_layers_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_what_versions_fetch_is_read_back_and_unknown_in_tables_that_lack_it(tmp_path: Path) -> None:
-    known = replace(COMPUTE, fetched_bytes=(9, 8, 7, 6, 5, 4, 3, 2))
+    known = replace(COMPUTE, fetched_bytes=(9, 8, 7, 6, 5, 4, 3, 2, 1))
     write_tables(tmp_path, make_tables((0, 1, 0.0, 0, 1.0), versions=(known, MEMORY)), collect())
     assert read_tables(tmp_path).tilings["net"] == ((known, MEMORY),)
     pd.read_parquet(tmp_path / VERSIONS).drop(columns="fetched_bytes").to_parquet(tmp_path / VERSIONS)

@@ -18,7 +18,7 @@ from veltair.compiler.footprint.tiling import (
     of_lookup,
     work_space_bytes,
 )
-from veltair.compiler.footprint.traffic import CACHE_BYTES, Tiling
+from veltair.compiler.footprint.traffic import CURVE_BYTES, Tiling, curve
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, Source
 from veltair.compiler.frontend.samples import Input
@@ -186,8 +186,8 @@ def _read_document(folder: Path) -> dict[str, Any]:
 
 def _read_version(entry: Mapping[str, Any]) -> VersionPlan:
     shapes = tuple(map(tuple, entry["packed_shapes"]))
-    # A plan of an earlier program has none.
-    fetched = tuple(entry.get("fetched_bytes", ()))
+    # A plan of an earlier program has none, or for fewer caches.
+    fetched = curve(entry.get("fetched_bytes", ()))
     known = {"packed": tuple(entry["packed"]), "packed_shapes": shapes, "fetched_bytes": fetched}
     return VersionPlan(**{**entry, **known})
 
@@ -215,7 +215,7 @@ def _metrics(candidate: Candidate, function: Any) -> dict[str, Any]:
 def _read_kernel(kernel: Any) -> dict[str, Any]:
     """Return what a plan says of a kernel's caches and memory."""
     nest = read_nest(kernel)
-    fetched = nest_traffic_bytes(nest, CACHE_BYTES)
+    fetched = nest_traffic_bytes(nest, CURVE_BYTES)
     return {"fetched_bytes": fetched, "work_space_bytes": work_space_bytes(nest)}
 
 

@@ -13,6 +13,8 @@ from veltair.compiler.footprint.residency import RESIDENT_CACHE_BYTES, Residency
 
 # Where a candidate's traffic is estimated: L1 and L2 of CPUs as they are, shares of an L3, a whole one.
 CACHE_BYTES = (2**15, 2**18, 2**19, 2**20, 2**21, 2**22, 2**24, 2**25)
+# Where a built version's is: a part of an L3 is often between 4 and 16 MiB.
+CURVE_BYTES = (*CACHE_BYTES[:6], 2**23, *CACHE_BYTES[6:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Tiling:
     such as padded or packed inputs, or the transformed tiles of a Winograd kernel. Of several parallel nests
     in a layer, the one with most arithmetic counts. `steepness` is an assumption to be varied: the exponent
     of traffic over compulsory bytes (1: as modelled, 0: nothing is fetched twice). `fetched_bytes` is what
-    one core fetches into caches of `CACHE_BYTES`, as `tiling.nest_traffic_bytes` has it; empty where only the
+    one core fetches into caches of `CURVE_BYTES`, as `tiling.nest_traffic_bytes` has it; empty where only the
     other numbers are known.
     """
 
@@ -41,8 +43,8 @@ class Tiling:
             raise ValueError(f"{self}: parallelism is at least 1 and bytes are not negative")
         if not (self.steepness >= 0 and isfinite(self.steepness)):
             raise ValueError(f"{self}: steepness is a finite number, 0 or more")
-        if len(self.fetched_bytes) not in (0, len(CACHE_BYTES)):
-            raise ValueError(f"{self}: give the bytes fetched into {len(CACHE_BYTES)} caches, or none")
+        if len(self.fetched_bytes) not in (0, len(CURVE_BYTES)):
+            raise ValueError(f"{self}: give the bytes fetched into {len(CURVE_BYTES)} caches, or none")
         if any(more < less for more, less in pairwise((*self.fetched_bytes, 0))):
             raise ValueError(f"{self}: into a larger cache no more is fetched, and no negative number")
 
@@ -75,6 +77,13 @@ def dram_bytes(tiling: Tiling, cores: int, cache_bytes: float, groups: int = 1, 
     return max(0.0, alone - within - warm * old) + written
 
 
+def curve(fetched_bytes: Sequence[int]) -> tuple[int, ...]:
+    """Return the bytes fetched into caches of `CURVE_BYTES`; they may be given for those of `CACHE_BYTES`."""
+    if len(fetched_bytes) != len(CACHE_BYTES):
+        return tuple(fetched_bytes)
+    return tuple(round(_interpolated(CACHE_BYTES, fetched_bytes, size)) for size in CURVE_BYTES)
+
+
 def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float) -> float:
     """Return the DRAM bytes of a layer whose cores share a cache of `cache_bytes`.
 
@@ -88,7 +97,7 @@ def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float) -> float:
     at_work = min(cores, tiling.parallelism)
     if tiling.fetched_bytes:
         part = cache_bytes if fits else cache_bytes / at_work
-        modelled = _interpolated(CACHE_BYTES, tiling.fetched_bytes, part)
+        modelled = _interpolated(CURVE_BYTES, tiling.fetched_bytes, part)
     else:
         modelled = least if fits else max(least, _of_blocks(tiling, at_work, cache_bytes))
     if tiling.steepness == 1.0 or least == 0.0:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from veltair.compiler.footprint.residency import Residency
-from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.footprint.traffic import Tiling, curve
 from veltair.compiler.frontend.model import Layer
 from veltair.machine.costs.block_costs import BlockCosts, block_costs
 from veltair.machine.costs.cost_model import (
@@ -320,8 +320,8 @@ def _read_tilings(rows: pd.DataFrame) -> tuple[Tiling, ...]:
             row["parallelism"],
             row["blocking_bytes"],
             row["compulsory_bytes"],
-            # Tables of an earlier program have no such column.
-            fetched_bytes=tuple(map(int, row.get("fetched_bytes", ()))),
+            # Tables of an earlier program have no such column, or fewer caches.
+            fetched_bytes=curve(tuple(map(int, row.get("fetched_bytes", ())))),
             residency=_read_residency(row),
         )
         for row in rows.sort_values("version").to_dict("records")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veltair.compiler.footprint.residency import RESIDENT_CACHE_BYTES, Residency
-from veltair.compiler.footprint.traffic import CACHE_BYTES
+from veltair.compiler.footprint.traffic import CURVE_BYTES
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.c_build import EXACT_LIBRARY, default_build_dir
 from veltair.machine.c_library import CLayoutError, CLibrary, KeptArrays, load_library
@@ -32,7 +32,7 @@ HEADERS = [
 ]
 
 _OK = 0
-_NO_BYTES = (nan,) * len(CACHE_BYTES)
+_NO_BYTES = (nan,) * len(CURVE_BYTES)
 _NO_RESIDENCY = (nan,) * 3 * len(RESIDENT_CACHE_BYTES)
 
 
@@ -219,7 +219,7 @@ class _Progress(Mapping[int, int]):
 def load(build_dir: Path) -> CLibrary:
     """Return the compiled library, by its headers."""
     library = load_library(SOURCE, HEADERS, build_dir, EXACT_LIBRARY, beside=BESIDE)
-    expected = {"CACHE_SIZES": CACHE_BYTES, "RESIDENT_SIZES": RESIDENT_CACHE_BYTES}
+    expected = {"CACHE_SIZES": CURVE_BYTES, "RESIDENT_SIZES": RESIDENT_CACHE_BYTES}
     for name, sizes in expected.items():
         if len(sizes) != getattr(library.functions, name):
             raise CLayoutError(
@@ -266,7 +266,7 @@ def _settings(
         "resize_cost_s": costs.resize_s,
         "join_cost_s": costs.join_s,
         "yield_cost_s": costs.yield_s,
-        "cache_bytes": list(map(float, CACHE_BYTES)),
+        "cache_bytes": list(map(float, CURVE_BYTES)),
         "resident_cache_bytes": list(map(float, RESIDENT_CACHE_BYTES)),
         "by_cost_model": cost_model is not None,
         "pinned": contention.pinned,

@@ -7,7 +7,7 @@
 
 #include "../loop/backend.h"
 
-enum { CACHE_SIZES = 8 };  // how many sizes of veltair.compiler.footprint.traffic.CACHE_BYTES there are
+enum { CACHE_SIZES = 9 };  // how many sizes of veltair.compiler.footprint.traffic.CURVE_BYTES there are
 enum { RESIDENT_SIZES = 10, RESIDENT_NUMBERS = 3 * RESIDENT_SIZES };  // likewise of RESIDENT_CACHE_BYTES
 
 // The cost model of one version of a layer: veltair.machine.costs.cost_model.LayerCostModel.
