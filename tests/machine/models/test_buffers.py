@@ -56,3 +56,18 @@ def test_a_plan_that_does_not_know_its_work_space_is_refused(plan: ModelPlan) ->
     }
     with pytest.raises(LookupError, match=r"does not say how much work space .* run rule `build`"):
         network_buffers(replace(plan, versions=old))
+
+
+def test_of_constants_that_are_looked_up_no_more_is_touched_than_the_layer_touches_at_all(
+    plan: ModelPlan,
+) -> None:
+    number = next(index for index, layer in enumerate(plan.layers) if layer.macs)
+    structure, touched = plan.layers[number].structure, 16
+
+    def bytes_with(macs: int) -> int:
+        layers = [replace(one, macs=macs) if one.structure == structure else one for one in plan.layers]
+        group = tuple(replace(one, compulsory_bytes=touched) for one in plan.versions[structure])
+        changed = replace(plan, layers=tuple(layers), versions={**plan.versions, structure: group})
+        return network_buffers(changed).layers[number].constant_bytes[0]
+
+    assert bytes_with(macs=0) == touched < bytes_with(macs=10)
