@@ -63,6 +63,8 @@ PURE = (
     "veltair/machine/costs/cost_model.py",
     "veltair/machine/costs/cost_model_fit.py",
     "veltair/machine/costs/table.py",
+    "veltair/machine/models/activations.py",
+    "veltair/machine/models/buffers.py",
     "veltair/machine/models/memory_budget.py",
     "veltair/machine/topology/placement.py",
     "veltair/serving/loop/",

@@ -34,7 +34,9 @@ CONFIG: dict[str, Any] = {
         "conflicts": {"policies": ["FULL"]},
         "scale": ["threadripper-3990x-8"],
     },
-    "sensitivity": {"start": {"title": "a start", "key": "simulated.start_cost_us", "values": [55, 200]}},
+    "sensitivity": {
+        "start": {"title": "a start", "key": "simulated.start_cost_us", "values": ["measured", 200]}
+    },
     "figures": {"formats": ["png"]},
 }
 
@@ -88,13 +90,13 @@ AFTER_PROFILE = {
 }
 
 LINES = {
-    "loop": ("veltair/serving/loop/dispatcher.py", "next_layer = running.block, event.next_layer"),
+    "loop": ("veltair/serving/loop/open_queries.py", "query, next_layer = self._dequeue("),
     "base class of Planaria": ("veltair/serving/policies/elastic.py", "def allocate(self"),
     "base class of FcfsMin": ("baselines/fixed_blocks.py", "def allocate(self"),
     "C of Planaria": ("veltair/serving/policies/core_shares.c", "#include"),
     "simulator": ("veltair/serving/simulator/simulator.py", "def wait(self"),
     "simulator in C": ("veltair/serving/simulator/simulator_core.c", "#include"),
-    "engine": ("veltair/serving/engine/engine.py", "def wait(self"),
+    "engine": ("veltair/serving/engine/native_engine.py", "def serve(self"),
     "workers in C": ("veltair/machine/workers/pool.c", "#include"),
     "choice of versions": ("veltair/compiler/select/select.py", "def select("),
     "metrics": ("veltair/evaluation/metrics/metrics.py", "def rates("),
@@ -133,7 +135,7 @@ KEYS: dict[str, tuple[tuple[str, ...], Any]] = {
     "loads": (("simulated", "loads"), [0.5, 0.8]),
     "seconds": (("measured", "seconds"), 5),
     "policy added": (("policies", "More"), {"path": "baselines.fcfs_min:FcfsMin"}),
-    "value of an assumption added": (("sensitivity", "start", "values"), [55, 200, 300]),
+    "value of an assumption added": (("sensitivity", "start", "values"), ["measured", 200, 300]),
     "target": (("models", "resnet50", "qos_ms"), 16),
 }
 AFTER_KEYS: dict[str, set[str]] = {

@@ -5,7 +5,8 @@ from math import inf
 import numpy as np
 import pandas as pd
 
-from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.footprint.residency import RESIDENT_CACHE_BYTES, Residency
+from veltair.compiler.footprint.traffic import CURVE_BYTES, Tiling
 from veltair.compiler.frontend.model import Layer, Model
 from veltair.machine.costs.cost_model import LayerCostModel, MachineCostModel
 from veltair.machine.costs.table import COLUMNS, CostTable
@@ -21,7 +22,8 @@ def contended_machine(rng: np.random.Generator) -> Machine:
     """Return a machine of 8 cores in 4 cache groups."""
     return Machine(
         # Few layers fit the L3, or all do, and what they fetch then is between two caches that are known.
-        "random", 1, ((0, 1), (2, 3), (4, 5), (6, 7)), 1, int(rng.choice([100, 300_000])), 1.0, 100.0, False,
+        "random", 1, ((0, 1), (2, 3), (4, 5), (6, 7)), 1, int(rng.choice([100, 300_000, 2_000_000])),
+        1.0, 100.0, False,
         clock_factors=((1, 1.4), (4, 1.2), (8, 1.0)),
         link_groups=2,
         link_bytes_per_s=float(rng.choice([inf, 60.0])),
@@ -60,6 +62,15 @@ def contended_context(rng: np.random.Generator, qos_s: float = 100.0) -> Context
     )
 
 
+def random_residency(rng: np.random.Generator) -> Residency:
+    """Return what a layer finds in caches, and what it writes back."""
+
+    def rising(most: int) -> tuple[int, ...]:
+        return tuple(sorted(rng.integers(0, most, size=len(RESIDENT_CACHE_BYTES)).tolist()))
+
+    return Residency(rising(2000), rising(2000), rising(1000)[::-1])
+
+
 def random_cost_model(rng: np.random.Generator) -> MachineCostModel:
     """Return a cost model of those models' layers."""
 
@@ -67,13 +78,14 @@ def random_cost_model(rng: np.random.Generator) -> MachineCostModel:
         blocking = int(rng.integers(1, 300))
         parallelism = int(rng.integers(1, 20))
         compulsory = int(rng.integers(1, parallelism * blocking + 1))
-        falling = tuple(sorted(rng.integers(0, 6000, size=8).tolist(), reverse=True))
+        falling = tuple(sorted(rng.integers(0, 6000, size=len(CURVE_BYTES)).tolist(), reverse=True))
         tiling = Tiling(
             parallelism,
             blocking,
             compulsory,
             steepness=float(rng.choice([1.0, 0.35])),
             fetched_bytes=falling if rng.random() < 0.5 else (),
+            residency=random_residency(rng) if rng.random() < 0.7 else None,
         )
         return LayerCostModel(float(rng.uniform(0.1, 5.0)), tiling)
 

@@ -147,6 +147,20 @@ class Simulated(Section):
     links: Annotated[
         bool, key("whether cache groups of described machines share links of limited bandwidth")
     ] = True
+    residency: Annotated[
+        bool,
+        key(
+            "whether layers on described machines find in the L3 what earlier ones left there and write back "
+            "what leaves it; false: each moves what it would alone"
+        ),
+    ] = True
+    warm_weights: Annotated[
+        bool,
+        key(
+            "whether they also find what older queries of their model left, its weights above all; false: "
+            "every query finds them cold"
+        ),
+    ] = True
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -31,7 +31,9 @@ from veltair.machine.costs.folder import (
     read_tables,
     write_tables,
 )
+from veltair.machine.costs.residency import crossing_bytes_by_cores, residency_notes
 from veltair.machine.costs.table import CostTable
+from veltair.machine.models.buffers import resident
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.probes.fork_probe import measure_fork
 from veltair.machine.probes.host import host
@@ -145,6 +147,13 @@ def profile_models(
         },
         CostTable(result.repeats, here.name),
     )
+    tables = replace(
+        tables,
+        tilings={
+            name: resident(layers, models[name].plan, tables.costs.model(name).solo.tolist())
+            for name, layers in tables.tilings.items()
+        },
+    )
     _tell("starts of blocks and changes of their cores")
     tables = replace(tables, block_samples=sample_blocks(tables, models, launch))
     provenance = collect(config, inputs=[path / "plan.json" for path in builds.values()], achieved=achieved)
@@ -172,8 +181,13 @@ def derive_tables(
             for exponent, fit in fits_by_exponent(cells(here), here.machine).items()
         },
         "peak_ratio": peak_ratio(here.machine, tables.machine),
+        "bytes_across_cache_groups": crossing_bytes_by_cores(tables),
     }
-    notes = [*derivation_notes(here.machine, tables.machine), disturbance_note(here.costs.repeats)]
+    notes = [
+        *derivation_notes(here.machine, tables.machine),
+        *residency_notes(here),
+        disturbance_note(here.costs.repeats),
+    ]
     for note in notes:
         print(note, flush=True)
     provenance = collect(config, inputs=[source / COSTS], modelled=True, cost_model=cost_model, notes=notes)

@@ -44,7 +44,7 @@ rule co_runs:
 
 
 # Of ResNet-50 and MobileNet-V2: 32 versions, about 80 s on one core. Nothing is timed.
-rule traffic:
+rule layer_traffic:
     input:
         plans=PLANS,
         libraries=LIBRARIES,
@@ -55,7 +55,7 @@ rule traffic:
         builds=BUILDS,
         native=str(LAYOUT.native),
     log:
-        LOGS / "traffic.log",
+        LOGS / "layer_traffic.log",
     conda:
         ENVIRONMENT
     message:
@@ -64,9 +64,49 @@ rule traffic:
         SCRIPT
 
 
+# On one core: light models a minute each, medium ones 3 to 7, the heavy two, cut to two blocks, 15. Nothing is timed.
+rule network_traffic:
+    input:
+        model=R / "models" / "{model}.onnx",
+    output:
+        VALIDATION / "network_traffic" / "{model}.csv",
+    params:
+        **STEP.of("evaluation.validation.traffic_steps:write_network_traffic"),
+        native=str(LAYOUT.native),
+        cache=str(R / "cache"),
+    log:
+        LOGS / "network_traffic" / "{model}.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Simulating caches under {wildcards.model}, layer after layer (progress: {log})"
+    script:
+        SCRIPT
+
+
+rule traffic:
+    input:
+        tables=expand(rules.network_traffic.output[0], model=SETTINGS.models),
+        layers=rules.layer_traffic.output[0],
+    output:
+        figures=R / "benchmarks" / "traffic.json",
+        report=R / "traffic.md",
+    params:
+        **STEP.of("evaluation.validation.traffic_steps:compare_network_traffic"),
+        command="snakemake --cores all traffic",
+    log:
+        LOGS / "traffic.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Comparing the traffic of whole networks with what was simulated"
+    script:
+        SCRIPT
+
+
 rule traffic_figure:
     input:
-        table=rules.traffic.output[0],
+        table=rules.layer_traffic.output[0],
     output:
         LAYOUT.traffic_figure(),
     params:
@@ -120,7 +160,7 @@ rule validation:
         co_runs=rules.co_runs.output[0],
         records=TRACES,
         described=R / "costs" / "threadripper-3990x" / "costs.parquet",
-        traffic=rules.traffic.output[0],
+        traffic=rules.layer_traffic.output[0],
     output:
         figures=R / "benchmarks" / "validation.json",
         report=R / "validation.md",
@@ -148,7 +188,7 @@ use rule validation as validate_machine with:
         costs=LAYOUT.costs(HOST),
         co_runs=rules.co_runs.output[0],
         records=TRACES,
-        traffic=rules.traffic.output[0],
+        traffic=rules.layer_traffic.output[0],
     output:
         figures=R / "benchmarks" / "validate_machine.json",
         report=R / "validate_machine.md",

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import tvm
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tvm import s_tir
 
 from tests.support.nests import blocked, blur_in_tiles, in_two_phases, matmul, run_accesses, with_work_space
-from veltair.compiler.footprint.nest import read_nest
+from veltair.compiler.footprint.nest import Loop, read_nest
 from veltair.compiler.footprint.tiling import analyse, nest_traffic_bytes, read_tiling
 from veltair.compiler.footprint.traffic import CACHE_BYTES
 
@@ -45,10 +45,20 @@ def test_no_cache_fetches_at_every_step() -> None:
 
 
 def test_tiles_save_traffic_where_the_whole_does_not_fit() -> None:
-    # Tiles of 4 x 4: 16 of A, 16 of B, 16 of C. A cache of 48 keeps what neighbours share; one of 47 keeps an
-    # iteration of i_inner (4 of A, 16 of B, 4 of C), so that each of 4 tiles fetches its 48.
+    # Tiles of 4 x 4: 16 of A, 16 of B, 16 of C. Two tiles side by side share A, and touch 80 with B and C. A
+    # cache of 80 keeps both, and with them B; one of 48 keeps a tile, and each pair fetches its 80; one of
+    # 47 keeps an iteration of i_inner, 4 of A, 16 of B, 4 of C: 48 for each tile.
     function = blocked(matmul(8, 8, 4), 4, 4)
-    assert traffic(function, 48, 47) == (128, 4 * 48)
+    assert traffic(function, 80, 48, 47) == (128, 2 * 80, 4 * 48)
+
+
+def test_a_loop_into_which_axes_were_fused_is_one_for_each() -> None:
+    nest = read_nest(blocked(matmul(12, 8, 4), 4, 2))
+    (outer,) = nest.body
+    assert isinstance(outer, Loop) and isinstance(outer.body[0], Loop)
+    assert (outer.extent, outer.body[0].extent) == (3, 4)
+    assert (outer.iterations, outer.parts, outer.parallel, outer.body[0].parallel) == (12, 2, True, False)
+    assert read_tiling(blocked(matmul(12, 8, 4), 4, 2)).parallelism == 12
 
 
 def test_a_temporary_of_a_tile_is_fetched_once_if_it_fits() -> None:
@@ -76,6 +86,8 @@ NESTS = st.one_of(
 
 @settings(max_examples=30)
 @given(NESTS, st.integers(0, 150))
+# Two axes in one loop: three tiles of columns pass by for each of two rows.
+@example(blocked(matmul(2, 6, 1), 1, 2), 5)
 def test_a_least_recently_used_cache_of_twice_the_size_fetches_no_more(function: Any, numbers: int) -> None:
     # Twice, for the model keeps what two neighbouring iterations share: their bytes are there together.
     assert misses(run_accesses(function), 2 * numbers + 3) <= traffic(function, numbers)[0]

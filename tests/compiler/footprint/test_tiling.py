@@ -1,5 +1,6 @@
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import pytest
 import tvm
@@ -16,8 +17,16 @@ from tests.support.nests import (
     touched_bytes,
     with_work_space,
 )
-from veltair.compiler.footprint.tiling import count_macs, count_outputs, looks_up, read_tiling
-from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
+from veltair.compiler.footprint.nest import read_nest
+from veltair.compiler.footprint.tiling import (
+    count_macs,
+    count_outputs,
+    looks_up,
+    of_lookup,
+    read_tiling,
+    work_space_bytes,
+)
+from veltair.compiler.footprint.traffic import Tiling, curve, traffic_bytes
 from veltair.compiler.frontend.importer import ImportedModel
 
 MIB = 2**20
@@ -155,8 +164,8 @@ def test_traffic_is_never_below_what_must_come() -> None:
     assert traffic_bytes(Tiling(2, MIB, 12 * MIB), cores=2, cache_bytes=4 * MIB) == 12 * MIB
 
 
-# Into caches of 32 KiB, 256 KiB, 512 KiB, 1, 2, 4, 16 and 32 MiB.
-KNOWN = Tiling(8, MIB, 40 * MIB, fetched_bytes=tuple(n * MIB for n in (96, 80, 64, 56, 48, 44, 40, 40)))
+# Into caches of 32 KiB, 256 KiB, 512 KiB, 1, 2, 4, 8, 16 and 32 MiB.
+KNOWN = Tiling(8, MIB, 40 * MIB, fetched_bytes=tuple(n * MIB for n in (96, 80, 64, 56, 48, 44, 41, 40, 40)))
 
 
 def test_where_it_is_known_what_a_cache_is_filled_with_it_is_read_off() -> None:
@@ -168,6 +177,11 @@ def test_where_it_is_known_what_a_cache_is_filled_with_it_is_read_off() -> None:
 def test_beyond_the_caches_that_are_known_the_nearest_counts() -> None:
     assert traffic_bytes(KNOWN, cores=1, cache_bytes=1) == 96 * MIB
     assert traffic_bytes(KNOWN, cores=1, cache_bytes=39 * MIB) == 40 * MIB
+
+
+def test_a_curve_of_fewer_caches_is_read_as_what_lies_between_them() -> None:
+    assert curve((96, 80, 64, 56, 48, 44, 41, 40)) == (96, 80, 64, 56, 48, 44, 43, 41, 40)
+    assert curve((9, 8, 7, 6, 5, 4, 3, 2, 1)) == (9, 8, 7, 6, 5, 4, 3, 2, 1) and curve(()) == ()
 
 
 def test_each_iteration_at_work_has_an_equal_part_of_the_cache() -> None:
@@ -186,13 +200,13 @@ def test_a_layer_that_touches_nothing_moves_nothing_at_any_steepness() -> None:
 
 
 def test_what_a_cache_is_filled_with_is_known_for_all_caches_or_none_and_falls_with_their_size() -> None:
-    with pytest.raises(ValueError, match="fetched into 8 caches, or none"):
+    with pytest.raises(ValueError, match="fetched into 9 caches, or none"):
         Tiling(1, 1, 1, fetched_bytes=(3, 2, 1))
     with pytest.raises(ValueError, match="into a larger cache no more is fetched"):
-        Tiling(1, 1, 1, fetched_bytes=(1, 1, 1, 1, 1, 1, 1, 2))
+        Tiling(1, 1, 1, fetched_bytes=(1, 1, 1, 1, 1, 1, 1, 1, 2))
 
 
-FALLING = st.lists(st.integers(0, 10**9), min_size=8, max_size=8).map(lambda all_: tuple(sorted(all_)[::-1]))
+FALLING = st.lists(st.integers(0, 10**9), min_size=9, max_size=9).map(lambda all_: tuple(sorted(all_)[::-1]))
 TILINGS = st.builds(
     Tiling,
     st.integers(1, 1000),
@@ -228,13 +242,25 @@ def test_a_serial_kernel_that_packs_its_weights_does_not_count_them_twice() -> N
     assert read_tiling(schedule.mod["main"]) == Tiling(1, 4 * 128, 4 * 128)
 
 
-def test_a_function_that_indexes_by_what_it_reads_looks_up() -> None:
+def lookup() -> Any:
+    """Return three rows of a table of 100, of four numbers each."""
     table, rows = te.placeholder((100, 4), name="table"), te.placeholder((3,), dtype="int64", name="rows")
     found = te.compute(
         (3, 4), lambda i, j: table[tirx.min(rows[i], tirx.const(99, "int64")), j], name="found"
     )
-    assert looks_up(te.create_prim_func([table, rows, found]))
+    return te.create_prim_func([table, rows, found])
+
+
+def test_a_function_that_indexes_by_what_it_reads_looks_up() -> None:
+    assert looks_up(lookup())
     assert not looks_up(matmul(2, 3, 4))
+
+
+def test_of_a_table_in_which_rows_are_looked_up_no_more_is_touched_than_there_are_results() -> None:
+    # 12 numbers of the table and of the result, and 3 of 8 bytes; by its loops it may be all of the table.
+    found = of_lookup(lookup(), Tiling(3, 1640, 1672))
+    assert found == Tiling(3, 40, 12 * 4 + 12 * 4 + 3 * 8)
+    assert of_lookup(lookup(), Tiling(1, 50, 60)) == Tiling(1, 50, 60)
 
 
 def test_a_matrix_product_has_a_mac_for_each_row_column_and_depth() -> None:
@@ -278,3 +304,14 @@ def test_outputs_are_the_arguments_that_are_written() -> None:
 def test_a_tiling_of_no_iterations_or_negative_bytes_is_refused(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="parallelism is at least 1"):
         Tiling(*numbers)
+
+
+def test_temporaries_that_one_loop_writes_and_another_reads_are_work_space() -> None:
+    # The padded input, 1026 numbers of 4 bytes, is made before it is read; in tiles it lives in an iteration.
+    assert work_space_bytes(read_nest(blur(1024))) == 1026 * 4
+    assert work_space_bytes(read_nest(blur_in_tiles(1024, 512))) == 0
+
+
+def test_temporaries_on_the_stack_are_no_work_space() -> None:
+    assert work_space_bytes(read_nest(blur(64))) == 0
+    assert work_space_bytes(read_nest(matmul(8, 8, 4))) == 0

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.support.table_builders import make_config, make_tables
+from veltair.compiler.footprint.residency import Residency
 from veltair.config.study_keys import Simulated
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario, policy_maker
 from veltair.evaluation.simulation.assumptions import (
@@ -65,7 +66,10 @@ def test_without_any_assumption_a_machine_is_derived_as_ever() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"core_unit": 4}, {"clock": False}, {"links": False}, {"link_bandwidth": 0.5}, {"steepness": 0.5}],
+    [
+        *({"core_unit": 4}, {"clock": False}, {"links": False}, {"link_bandwidth": 0.5}),
+        *({"steepness": 0.5}, {"residency": False}, {"warm_weights": False}),
+    ],
 )
 def test_each_assumption_about_a_machine_asks_for_new_tables(changes: dict[str, object]) -> None:
     assert changes_machine(Simulated(**changes))
@@ -100,6 +104,37 @@ def test_fewer_versions_are_fewer_at_either_clock() -> None:
     one = with_fewer_versions(there, 1)
     assert one.busy_costs is not None
     assert set(one.busy_costs.repeats["version"]) == set(one.costs.repeats["version"]) == {0}
+
+
+def test_without_residency_each_layer_is_charged_as_if_it_ran_alone() -> None:
+    alone, machine = make_tables(), described("threadripper-3990x")
+    found = Residency((64_000,) * 10, (0,) * 10, (0,) * 10)
+    resident = replace(
+        alone,
+        tilings={
+            model: tuple(tuple(replace(one, residency=found) for one in versions) for versions in layers)
+            for model, layers in alone.tilings.items()
+        },
+    )
+    charged = [
+        derive_assumed(host, machine, Simulated(residency=on)).costs.repeats["traffic_bytes"].max()
+        for host, on in ((resident, True), (resident, False), (alone, True))
+    ]
+    assert charged == [0, 64_000, 64_000]
+
+
+def test_with_cold_weights_nothing_is_found_of_older_queries() -> None:
+    host, machine = make_tables(), described("threadripper-3990x")
+    found = Residency((14_000,) * 10, (50_000,) * 10, (0,) * 10)
+    tilings = {
+        model: tuple(tuple(replace(one, residency=found) for one in versions) for versions in layers)
+        for model, layers in host.tilings.items()
+    }
+    charged = [
+        derive_assumed(replace(host, tilings=tilings), machine, Simulated(warm_weights=warm))
+        for warm in (True, False)
+    ]
+    assert [tables.costs.repeats["traffic_bytes"].max() for tables in charged] == [0, 50_000]
 
 
 def test_another_core_unit_gives_other_counts() -> None:

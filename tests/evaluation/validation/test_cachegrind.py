@@ -11,6 +11,7 @@ from veltair.evaluation.validation.cachegrind import (
     check_traffic,
     find_valgrind,
     read_counts,
+    read_parts,
     sample,
     simulated_bytes,
     tensors,
@@ -46,6 +47,35 @@ def test_the_counts_of_a_run_are_those_of_its_summary() -> None:
 def test_what_is_no_output_of_cachegrind_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         read_counts(text)
+
+
+# Likewise (chapter on Callgrind's format), two parts of a run that asked for them.
+PARTS = """\
+version: 1
+part: 1
+desc: Trigger: Client Request: query
+events: Ir DLmr DLdmr
+fl=kernel.c
+12 100 4
+summary: 100 4 3
+part: 2
+desc: Trigger: Client Request: layer
+events: Ir DLmr DLdmr
+summary: 70 2
+totals: 70 2
+"""
+
+
+def test_each_part_of_a_run_has_its_trigger_and_its_counts_and_zeros_at_the_end_may_be_left_out() -> None:
+    assert read_parts(PARTS) == [
+        ("query", {"Ir": 100, "DLmr": 4, "DLdmr": 3}),
+        ("layer", {"Ir": 70, "DLmr": 2, "DLdmr": 0}),
+    ]
+
+
+def test_a_part_without_events_is_refused() -> None:
+    with pytest.raises(ValueError, match="no output of callgrind"):
+        read_parts("summary: 1 2\n")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from veltair.compiler.footprint.residency import RESIDENT_CACHE_BYTES, Residency
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.contention.contention import (
@@ -17,7 +18,12 @@ from veltair.machine.contention.contention import (
     make_contention,
 )
 from veltair.machine.contention.sharing import CacheGroupShare
-from veltair.machine.costs.cost_model import LayerCostModel, MachineCostModel, predicted_seconds
+from veltair.machine.costs.cost_model import (
+    LayerCostModel,
+    MachineCostModel,
+    predicted_seconds,
+    spread_dram_bytes,
+)
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
 
@@ -155,7 +161,8 @@ def test_alone_the_contention_charges_just_the_formula_of_the_derived_table(
     layer = LayerCostModel(compute_s, Tiling(parallelism, blocking, compulsory))
     cost_model = MachineCostModel(combine, {"m": ((layer,),)})
     l3_bytes = cores * min(100, 400 / cores)
-    alone_s = predicted_seconds(layer, cost_model, machine(), cores, l3_bytes, 100.0, cores)
+    moved = spread_dram_bytes(layer.tiling, machine(), cores, l3_bytes)
+    alone_s = predicted_seconds(layer, cost_model, machine(), cores, moved, 100.0, cores)
     assert times([layer], [cores], combine=combine) == [pytest.approx(alone_s)]
 
 
@@ -213,3 +220,33 @@ def test_the_scale_of_a_table_keeps_the_time_alone():
     (demand,) = contention.demands(LayerBlock("m", 0, 1), (0,), 2)
     assert [demand.seconds_at(at) for at in (0.0, 0.5, 1.0)] == [1.0, 1.5, 2.0]
     assert np.isfinite(contention.curves("m").slopes).all()
+
+
+def found(within: int = 0, old: int = 0, written: int = 0) -> Residency:
+    """Return what a layer finds and writes back in every cache."""
+    return Residency(*((amount,) * len(RESIDENT_CACHE_BYTES) for amount in (within, old, written)))
+
+
+def resident_times(residency: Residency, warm: float, traffic_bytes: int = 100) -> tuple[float, float]:
+    """Return the seconds of a layer of no computing alone at 100 bytes/s, and the bytes that it moves."""
+    layer = LayerCostModel(0.001, Tiling(1, traffic_bytes, traffic_bytes, residency=residency))
+    contention = ModelledContention(table(1), machine(), MachineCostModel(inf, {"m": ((layer,),)}))
+    running = RunningLayers()
+    running.append(contention.demands(LayerBlock("m", 0, 1), (0,), 1)[0], 1, (), warm)
+    (seconds,) = contention.conditions(running)
+    return seconds, running.moved_bytes[0]
+
+
+def test_a_layer_is_not_charged_for_what_it_finds_but_for_what_leaves_the_cache():
+    assert resident_times(found(within=40), warm=1.0) == (pytest.approx(0.6), 60)
+    assert resident_times(found(within=40, written=30), warm=1.0) == (pytest.approx(0.9), 90)
+
+
+def test_what_an_older_query_left_counts_as_far_as_it_is_warm():
+    assert resident_times(found(old=80), warm=1.0)[1] == 20
+    assert resident_times(found(old=80), warm=0.25)[1] == 80
+    assert resident_times(found(old=80), warm=0.0)[1] == 100
+
+
+def test_a_layer_that_finds_all_moves_nothing_and_takes_its_computing_time():
+    assert resident_times(found(within=200), warm=1.0) == (0.001, 0)

@@ -3,6 +3,7 @@ from math import inf, isnan
 
 import pytest
 
+from veltair.compiler.footprint.residency import Residency
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.machine.costs.cost_model import (
     LayerCostModel,
@@ -10,6 +11,7 @@ from veltair.machine.costs.cost_model import (
     block_bytes_per_s,
     block_l3_bytes,
     predicted_seconds,
+    spread_dram_bytes,
 )
 from veltair.machine.costs.cost_model_fit import (
     EXPONENTS,
@@ -39,7 +41,7 @@ def cells_of(exponent: float, cores: int = 4) -> list[ScaledLayer]:
                 MachineCostModel(exponent, {}),
                 MACHINE,
                 count,
-                block_l3_bytes(MACHINE, count),
+                spread_dram_bytes(tiling, MACHINE, count, block_l3_bytes(MACHINE, count)),
                 block_bytes_per_s(MACHINE, count),
                 count,
             )
@@ -95,3 +97,18 @@ def test_without_times_on_several_cores_nothing_is_told_of_the_exponent() -> Non
     fit = fit_cost_model(cells_of(1.0, cores=1), MACHINE)
     assert (fit.exponent, fit.fork_s, isnan(fit.error)) == (inf, {}, True)
     assert fits_by_exponent([], MACHINE) == {}
+
+
+def test_what_a_layer_found_when_it_was_measured_is_no_memory_time() -> None:
+    # 10^6 bytes at 10^6 bytes/s; all but a tenth was there, and of an older query nothing.
+    found = Residency((900_000,) * 10, (100_000,) * 10, (0,) * 10)
+    alone, resident = (Tiling(1, 10**6, 10**6, residency=known) for known in (None, found))
+    seconds = [compute_seconds(tiling, 0, 3.0, MACHINE, 1.0) for tiling in (alone, resident)]
+    assert seconds == [pytest.approx(2.0), pytest.approx(2.9)]
+
+
+def test_a_layer_that_finds_all_takes_no_less_than_its_bytes_through_two_loads_a_cycle() -> None:
+    written = Residency((0,) * 10, (0,) * 10, (10**6,) * 10)
+    tiling = Tiling(1, 10**6, 10**6, residency=written)
+    # All of 1 s is memory time. A core that computes 10^9 FLOP/s loads 2 x 10^9 bytes/s.
+    assert compute_seconds(tiling, 0, 1.0, MACHINE, 1.0) == pytest.approx(10**6 / (2 * 10**9))

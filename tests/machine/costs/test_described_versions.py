@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from tests.support.candidate_stores import INFO
-from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.footprint.residency import RESIDENT_CACHE_BYTES, Residency
+from veltair.compiler.footprint.traffic import Tiling, curve
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.model import Layer
 from veltair.compiler.select.select import Selection
@@ -15,13 +16,16 @@ from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
 
-CURVE = (800, 700, 600, 500, 400, 300, 200, 100)
+# What the search tells of a candidate, and what the host's tables do of its versions.
+SEARCHED_CURVE = (800, 700, 600, 500, 400, 300, 200, 100)
+CURVE = curve(SEARCHED_CURVE)
+FOUND = Residency(*((amount,) * len(RESIDENT_CACHE_BYTES) for amount in (3, 2, 1)))
 HOST = Machine("host", 1, ((0, 1),), 2**18, 400, 1e9, 1e9, validated=False)
 
 
 def candidate(index: int, parallelism: int, seconds: float, structure: str = "conv") -> Candidate:
     tiling = Tiling(parallelism, 10 * (9 - index), 1000 + index)
-    return Candidate(structure, index, tiling, (seconds,), ["trace"], "search", tuple(CURVE))
+    return Candidate(structure, index, tiling, (seconds,), ["trace"], "search", SEARCHED_CURVE)
 
 
 # What the search found: times on one core, cold.
@@ -80,6 +84,21 @@ def test_a_layer_that_looks_rows_up_gets_no_curve_of_its_traffic() -> None:
     blind = replace(host, tilings={"net": ((SEARCHED[0].tiling,),)})
     tables = with_versions(blind, {"conv": SEARCHED}, {"conv": SEARCHED})
     assert [one.fetched_bytes for one in tables.tilings["net"][0]] == [()] * 3
+
+
+def test_a_layer_that_looks_rows_up_keeps_the_versions_of_the_host_for_they_are_told_by_its_rows() -> None:
+    host = make_tables(0, 2)
+    rows = tuple(replace(one, compulsory_bytes=7, fetched_bytes=()) for one in host.tilings["net"][0])
+    told = replace(host, tilings={"net": (rows,)})
+    assert with_versions(told, {"conv": [SEARCHED[1]]}, {"conv": SEARCHED}).tilings == told.tilings
+
+
+def test_a_version_finds_in_caches_what_the_profiled_one_does_whose_times_it_has() -> None:
+    host = make_tables(0, 2)
+    first, second = host.tilings["net"][0]
+    known = replace(host, tilings={"net": ((first, replace(second, residency=FOUND)),)})
+    tables = with_versions(known, {"conv": [SEARCHED[1]]}, {"conv": SEARCHED})
+    assert [one.residency for one in tables.tilings["net"][0]] == [FOUND]
 
 
 def test_a_machine_of_many_cores_chooses_versions_that_the_host_did_not_build(tmp_path: Path) -> None:

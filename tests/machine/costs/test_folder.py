@@ -4,6 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from veltair.compiler.footprint.residency import Residency
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.model import Layer
 from veltair.machine.costs.block_costs import COLUMNS as BLOCK_COLUMNS
@@ -26,6 +27,7 @@ from veltair.machine.costs.folder import (
     table_files,
     write_tables,
 )
+from veltair.machine.costs.residency import crossing_bytes_by_cores, residency_notes, without_residency
 from veltair.machine.costs.table import COLUMNS, NO_REPEAT, CostTable
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import collect
@@ -150,11 +152,43 @@ def test_models_and_their_layers_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_what_versions_fetch_is_read_back_and_unknown_in_tables_that_lack_it(tmp_path: Path) -> None:
-    known = replace(COMPUTE, fetched_bytes=(9, 8, 7, 6, 5, 4, 3, 2))
+    known = replace(COMPUTE, fetched_bytes=(9, 8, 7, 6, 5, 4, 3, 2, 1))
     write_tables(tmp_path, make_tables((0, 1, 0.0, 0, 1.0), versions=(known, MEMORY)), collect())
     assert read_tables(tmp_path).tilings["net"] == ((known, MEMORY),)
     pd.read_parquet(tmp_path / VERSIONS).drop(columns="fetched_bytes").to_parquet(tmp_path / VERSIONS)
     assert read_tables(tmp_path).tilings["net"] == ((COMPUTE, MEMORY),)
+
+
+FOUND = Residency((10,) * 10, (20,) * 10, (5,) * 10)
+
+
+def test_what_versions_find_is_read_back_and_unknown_in_tables_that_lack_it(tmp_path: Path) -> None:
+    known = tuple(replace(one, residency=FOUND) for one in (COMPUTE, MEMORY))
+    written = make_tables((0, 1, 0.0, 0, 1.0), versions=known)
+    write_tables(tmp_path, written, collect())
+    found = read_tables(tmp_path)
+    assert found.tilings["net"] == (known,) and found.is_resident and residency_notes(found) == []
+    write_tables(tmp_path, without_residency(written), collect())
+    found = read_tables(tmp_path)
+    assert found.tilings["net"] == ((COMPUTE, MEMORY),) and not found.is_resident
+    (note,) = residency_notes(found)
+    assert "charged as if it ran alone, as with `simulated.residency: false`; rerun rule `profile`" in note
+
+
+def test_a_derived_table_charges_a_layer_for_what_it_does_not_find() -> None:
+    found = replace(COMPUTE, residency=FOUND)
+    repeats = derive(make_tables((0, 1, 0.0, 0, 1.5), versions=(found,)), THERE).costs.repeats
+    # Of 64 bytes 10 are of its own query and 20 of the one before; 5 are written back.
+    assert set(repeats["traffic_bytes"]) == {64 - 10 - 20 + 5}
+
+
+def test_what_a_query_finds_in_other_cache_groups_is_counted_and_none_on_one_core() -> None:
+    found = replace(COMPUTE, residency=FOUND)
+    tables = derive(make_tables((0, 1, 0.0, 0, 1.5), versions=(found,)), THERE)
+    # Two groups: half of the 10 bytes of its own query were written in the other one.
+    assert crossing_bytes_by_cores(tables) == {"net": {1: 0.0, 2: 5.0, 3: 5.0, 4: 5.0}}
+    alone = derive(make_tables((0, 1, 0.0, 0, 1.5)), THERE)
+    assert set(crossing_bytes_by_cores(alone)["net"].values()) == {0.0}
 
 
 @pytest.mark.parametrize("name", [COSTS, LAYERS, VERSIONS, MACHINE])

@@ -261,6 +261,6 @@ def test_another_core_is_refused():
 
 
 def test_another_number_of_cache_sizes_than_the_headers_is_refused(monkeypatch, c_build: Path):
-    monkeypatch.setattr(native_core, "CACHE_BYTES", native_core.CACHE_BYTES[:-1])
-    with pytest.raises(CLayoutError, match=r"CACHE_SIZES of simulator_core\.h is 8, but there are 7"):
+    monkeypatch.setattr(native_core, "CURVE_BYTES", native_core.CURVE_BYTES[:-1])
+    with pytest.raises(CLayoutError, match=r"CACHE_SIZES of simulator_core\.h is 9, but there are 8"):
         native_core.load.__wrapped__(c_build)

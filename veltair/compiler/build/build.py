@@ -11,8 +11,14 @@ from tvm.support import cc
 
 from veltair.compiler.build.constants import ConstantPlan, write_constants
 from veltair.compiler.build.objects import CompiledVersion, compile_version, find_version, version_key
-from veltair.compiler.footprint.tiling import looks_up
-from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.footprint.nest import read_nest
+from veltair.compiler.footprint.tiling import (
+    looks_up,
+    nest_traffic_bytes,
+    of_lookup,
+    work_space_bytes,
+)
+from veltair.compiler.footprint.traffic import CURVE_BYTES, Tiling, curve
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, Source
 from veltair.compiler.frontend.samples import Input
@@ -34,6 +40,8 @@ class VersionPlan:
 
     `symbol` is its kernel. `packer`, if any, is a kernel that packs the constants at `packed` (argument
     places) into arrays of `packed_shapes`, in this order. `fetched_bytes` is that of its `Tiling`.
+    `work_space_bytes` are the temporaries of a call that outlive an iteration of its parallel loops; None in
+    a plan of an earlier program.
     """
 
     symbol: str
@@ -44,6 +52,7 @@ class VersionPlan:
     packed: tuple[int, ...] = ()
     packed_shapes: tuple[tuple[int, ...], ...] = ()
     fetched_bytes: tuple[int, ...] = ()
+    work_space_bytes: int | None = None
 
     @property
     def tiling(self) -> Tiling:
@@ -177,8 +186,8 @@ def _read_document(folder: Path) -> dict[str, Any]:
 
 def _read_version(entry: Mapping[str, Any]) -> VersionPlan:
     shapes = tuple(map(tuple, entry["packed_shapes"]))
-    # A plan of an earlier program has none.
-    fetched = tuple(entry.get("fetched_bytes", ()))
+    # A plan of an earlier program has none, or for fewer caches.
+    fetched = curve(entry.get("fetched_bytes", ()))
     known = {"packed": tuple(entry["packed"]), "packed_shapes": shapes, "fetched_bytes": fetched}
     return VersionPlan(**{**entry, **known})
 
@@ -195,17 +204,26 @@ def _compile(function: Any, candidate: Candidate, target: Any, cache: Path) -> C
 
 
 def _metrics(candidate: Candidate, function: Any) -> dict[str, Any]:
-    """Return what a plan says of a version's loops."""
+    """Return what a plan says of a version's loops beside what is read off its kernel."""
+    is_lookup = looks_up(function)
+    tiling = of_lookup(function, candidate.tiling) if is_lookup else candidate.tiling
     names = ("parallelism", "blocking_bytes", "compulsory_bytes")
-    known = {name: getattr(candidate.tiling, name) for name in names}
-    return {**known, "fetched_bytes": () if looks_up(function) else candidate.traffic_bytes}
+    known = {name: getattr(tiling, name) for name in names}
+    return {**known, "fetched_bytes": ()} if is_lookup else known
+
+
+def _read_kernel(kernel: Any) -> dict[str, Any]:
+    """Return what a plan says of a kernel's caches and memory."""
+    nest = read_nest(kernel)
+    fetched = nest_traffic_bytes(nest, CURVE_BYTES)
+    return {"fetched_bytes": fetched, "work_space_bytes": work_space_bytes(nest)}
 
 
 def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, Any], VersionPlan]:
     """Return the kernel of a candidate and the one that packs its constants, if any, and how to call them."""
     split = split_prepacked(replay(function, candidate.trace)["main"], symbol)
     plan = VersionPlan(split.kernel, 1, 0, 0, split.packer, split.packed, split.packed_shapes)
-    return dict(split.functions), replace(plan, **_metrics(candidate, function))
+    return dict(split.functions), replace(plan, **_read_kernel(split.functions[split.kernel]))
 
 
 def _plan_layers(imported: ImportedModel) -> tuple[tuple[LayerPlan, ...], list[Any]]:

@@ -35,12 +35,19 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loop:
-    """A loop: its number, how often its body runs, and what is in it, in order."""
+    """A loop: its number, how often its body runs, and what is in it, in order.
+
+    One into which several axes were fused is as many loops, one in the other: each but the outermost has a
+    number of its own, and none is marked as parallel. `parts` counts them at the outermost, `iterations` are
+    those of all together; both are 1 and the extent of any other loop.
+    """
 
     number: int
     extent: int
     parallel: bool
     body: tuple["Loop | Leaf", ...]
+    parts: int = 1
+    iterations: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +74,53 @@ class Nest:
 def read_nest(function: Any) -> Nest:
     """Return the tree of loops of a function of TIR."""
     return _Reader(function).nest()
+
+
+def fused_extents(loop: Any) -> tuple[int, ...]:
+    """Return the extents of the axes that were fused into a loop, outermost first; its own if there was one.
+
+    They show in how blocks below compute their axes: as quotients and remainders of the loop's variable.
+    Neighbours share through the cache what one axis does not move, and another axis moves that.
+    """
+    extent, made = int(loop.extent), []
+    divisors: set[int] = set()
+    _find_divisors(loop.body, loop.loop_var, divisors)
+    left = extent
+    for divisor in sorted(divisors, reverse=True):
+        if 1 < divisor < left and left % divisor == 0:
+            made.append(left // divisor)
+            left = divisor
+    return (*made, left)
+
+
+def _find_divisors(node: Any, variable: Any, found: set[int]) -> None:
+    if isinstance(node, tirx.For):
+        _find_divisors(node.body, variable, found)
+    elif isinstance(node, tirx.SeqStmt):
+        for child in node:
+            _find_divisors(child, variable, found)
+    elif isinstance(node, tirx.IfThenElse):
+        _find_divisors(node.then_case, variable, found)
+        if node.else_case is not None:
+            _find_divisors(node.else_case, variable, found)
+    elif isinstance(node, s_tir.SBlockRealize):
+        for value in node.iter_values:
+            _scale(value, variable, found)
+        _find_divisors(node.block.body, variable, found)
+
+
+def _scale(expression: Any, variable: Any, found: set[int]) -> int:
+    """Return by how much a variable is divided within an expression, 0 if it is not in it; note divisors."""
+    if isinstance(expression, tirx.Var):
+        return int(expression.same_as(variable))
+    if isinstance(expression, tirx.FloorDiv | tirx.FloorMod) and isinstance(expression.b, tirx.IntImm):
+        scale = _scale(expression.a, variable, found) * int(expression.b)
+        if scale:
+            found.add(scale)
+        return scale if isinstance(expression, tirx.FloorDiv) else scale // int(expression.b)
+    operands = (getattr(expression, name, None) for name in ("a", "b", "value"))
+    scales = [_scale(operand, variable, found) for operand in operands if isinstance(operand, tvm.ir.Expr)]
+    return max(scales, default=0)
 
 
 def leaves_of(nodes: Iterable[Loop | Leaf]) -> Iterator[Leaf]:
@@ -108,6 +162,23 @@ def _settle(leaves: Sequence[Leaf], arguments: frozenset[int]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Around:
+    """A loop around a block, and its variable, of which `span` values are an iteration."""
+
+    number: int
+    extent: int
+    variable: int
+    span: int
+    iterations: int
+
+    @property
+    def middle(self) -> Bounds:
+        """The values of the variable in the middle iteration."""
+        first = self.iterations // 2 // self.span * self.span
+        return first, first + self.span - 1
+
+
+@dataclass(frozen=True, slots=True)
 class _Region:
     """A part of a buffer that a block reads or writes: bounds of first index and extent, by dimension."""
 
@@ -145,17 +216,15 @@ class _Reader:
         return Nest(body, self._loops, tuple(self._leaves), arguments, tuple(self._bytes))
 
     def _read(
-        self, node: Any, loops: tuple[tuple[int, int], ...], axes: tuple[tuple[int, Bounder], ...]
+        self, node: Any, loops: tuple[_Around, ...], axes: tuple[tuple[int, Bounder], ...]
     ) -> Iterator[Loop | Leaf]:
-        """Yield the nodes below; `loops` are (number, extent), `axes` the bounds of the blocks' axes."""
+        """Yield the nodes below; `loops` are around them, `axes` the bounds of the blocks' axes."""
         if isinstance(node, tirx.For):
-            number, extent = self._number(node.loop_var), int(node.extent)
-            body = tuple(self._read(node.body, (*loops, (number, extent)), axes))
-            if not body:
-                return  # a loop inside a block: it belongs to the leaf
-            loop = Loop(number, extent, node.kind == tirx.ForKind.PARALLEL, body)
-            self._loops[number] = loop
-            yield loop
+            around = self._around(node)
+            body = tuple(self._read(node.body, (*loops, *around), axes))
+            # A loop inside a block belongs to the leaf.
+            if body:
+                yield self._loop(node, around, body)
         elif isinstance(node, tirx.SeqStmt):
             for child in node:
                 yield from self._read(child, loops, axes)
@@ -169,26 +238,46 @@ class _Reader:
             inner = list(self._read(node.block.body, loops, axes))
             yield from inner or [self._leaf(node.block, loops, axes)]
 
-    def _leaf(
-        self, block: Any, loops: tuple[tuple[int, int], ...], axes: tuple[tuple[int, Bounder], ...]
-    ) -> Leaf:
+    def _around(self, node: Any) -> tuple[_Around, ...]:
+        """Return a loop, or those that were fused into it, outermost first."""
+        variable, extent = self._number(node.loop_var), int(node.extent)
+        fused = fused_extents(node) if node.kind == tirx.ForKind.PARALLEL else (extent,)
+        made, span = [], extent
+        for position, part in enumerate(fused):
+            span //= part
+            number = self._number((node.loop_var, position)) if position else variable
+            made.append(_Around(number, part, variable, span, extent))
+        return tuple(made)
+
+    def _loop(self, node: Any, around: tuple[_Around, ...], body: tuple[Loop | Leaf, ...]) -> Loop:
+        outermost, *inner = around
+        for part in reversed(inner):
+            loop = Loop(part.number, part.extent, False, body, 1, part.extent)
+            self._loops[part.number] = loop
+            body = (loop,)
+        is_parallel = node.kind == tirx.ForKind.PARALLEL
+        loop = Loop(outermost.number, outermost.extent, is_parallel, body, len(around), outermost.iterations)
+        self._loops[outermost.number] = loop
+        return loop
+
+    def _leaf(self, block: Any, loops: tuple[_Around, ...], axes: tuple[tuple[int, Bounder], ...]) -> Leaf:
         made = (*block.alloc_buffers, *allocations(block.body))
         regions = [
             *(self._region(region) for region in (*block.reads, *block.writes)),
             *(self._whole(buffer) for buffer in made),
         ]
         known: list[Bounds] = [(0, 0)] * len(self._variables)
-        for number, extent in loops:
-            known[number] = (0, extent - 1)
+        for loop in loops:
+            known[loop.variable] = (0, loop.iterations - 1)
         boxes = [_boxes(regions, axes, known)]
-        for number, extent in loops:
-            if extent > 1:
-                known[number] = (extent // 2, extent // 2)
+        for loop in loops:
+            if loop.extent > 1:
+                known[loop.variable] = loop.middle
                 boxes.append(_boxes(regions, axes, known))
             else:
                 boxes.append(boxes[-1])
-        path = tuple(number for number, _ in loops)
-        work = prod(extent for _, extent in loops) * max(1, count_operations(block.body))
+        path = tuple(loop.number for loop in loops)
+        work = prod(loop.extent for loop in loops) * max(1, count_operations(block.body))
         leaf = Leaf(path, tuple(boxes), work, PREPACKED in block.annotations)
         self._leaves.append(leaf)
         return leaf

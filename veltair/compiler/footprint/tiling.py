@@ -4,7 +4,7 @@ Pure: functions of a loop nest.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -46,14 +46,39 @@ def tiling_of(nest: Nest) -> Tiling:
     # What only this part touches and is no argument is a temporary of one iteration.
     others = (leaf for leaf in nest.leaves if leaf not in part)
     lasting = nest.arguments.union(buffer for leaf in others for buffer in leaf.boxes[0])
-    one = merge(leaf.boxes[leaf.path.index(number) + 1 if number >= 0 else 0] for leaf in part)
+    inside = nest.loops[number].parts if number >= 0 else 0
+    one = merge(leaf.boxes[leaf.path.index(number) + inside if number >= 0 else 0] for leaf in part)
     work_space = (nest.bytes_of({buffer: box}) for buffer, box in one.items() if buffer not in lasting)
     return Tiling(
-        parallelism=nest.loops[number].extent if number >= 0 else 1,
+        parallelism=nest.loops[number].iterations if number >= 0 else 1,
         blocking_bytes=_lasting_bytes(nest, one, lasting)
         + sum(size for size in work_space if size >= STACK_BYTES),
         compulsory_bytes=_lasting_bytes(nest, merge(leaf.boxes[0] for leaf in part), lasting),
     )
+
+
+def work_space_bytes(nest: Nest) -> int:
+    """Return the bytes of the temporaries of a loop nest that its parallel loops share.
+
+    Those of one iteration are overwritten in place; these are written by one loop and read by another.
+    """
+    users: dict[int, list[Leaf]] = {}
+    for leaf in nest.leaves:
+        for buffer in leaf.boxes[0].keys() - nest.arguments:
+            users.setdefault(buffer, []).append(leaf)
+    sizes = (_shared_bytes(nest, buffer, leaves) for buffer, leaves in users.items())
+    return sum(size for size in sizes if size >= STACK_BYTES)
+
+
+def _shared_bytes(nest: Nest, buffer: int, leaves: Sequence[Leaf]) -> int:
+    depth = 0
+    for loops in zip(*(leaf.path for leaf in leaves), strict=False):
+        if len(set(loops)) > 1:
+            break
+        if nest.loops[loops[0]].parallel:
+            return 0
+        depth += 1
+    return nest.bytes_of(merge({buffer: leaf.boxes[depth][buffer]} for leaf in leaves))
 
 
 def nest_traffic_bytes(nest: Nest, caches_bytes: Sequence[float]) -> tuple[int, ...]:
@@ -61,10 +86,11 @@ def nest_traffic_bytes(nest: Nest, caches_bytes: Sequence[float]) -> tuple[int, 
 
     A part of the nest whose bytes fit fetches each once; a loop whose body fits fetches what all its
     iterations touch once, for neighbours share through the cache; any other loop fetches what its body does,
-    each time. Caches are taken as fully associative, least recently used out first, in numbers, not lines;
-    writing back is not counted, nor is packing of weights, which happens before. Loops inside a block are
-    not seen: what the block touches, its work space too, counts once for each of its iterations, which is too
-    little where a cache holds less than that. Source: the footprints of Wolf and Lam, PLDI 1991, section 3.
+    each time. A loop into which several axes were fused is one for each. Caches are taken as fully
+    associative, least recently used out first, in numbers, not lines; writing back is not counted, nor is
+    packing of weights, which happens before. Loops inside a block are not seen: what the block touches, its
+    work space too, counts once for each of its iterations, which is too little where a cache holds less than
+    that. Source: the footprints of Wolf and Lam, PLDI 1991, section 3.
     """
     body = [node for node in nest.body if not all(leaf.prepacked for leaf in leaves_of([node]))]
     return tuple(round(amount) for amount in _Traffic(nest, tuple(caches_bytes)).of_sequence(body, 0))
@@ -76,6 +102,25 @@ def looks_up(function: Any) -> bool:
     Of such a buffer it may touch anything, so that no bytes of traffic follow from the loops.
     """
     return any(_looks_up(block.body, indexing=False) for block in _blocks(function.body))
+
+
+def of_lookup(function: Any, tiling: Tiling) -> Tiling:
+    """Return the tiling of a function that looks rows up, as it is told from its loops, but for these rows.
+
+    Of a buffer that is indexed by what was read, no more is touched than there are results; each iteration
+    has its part of them.
+    """
+    first_output = len(function.params) - count_outputs(function)
+    sizes = [_argument_bytes(parameter) for parameter in function.params]
+    made = sum(sizes[first_output:])
+    found = {source for block in _blocks(function.body) for source in _looked_up(block.body)}
+    touched = sum(
+        min(size, made) if parameter in found else size
+        for parameter, size in zip(function.params, sizes, strict=True)
+    )
+    compulsory = min(tiling.compulsory_bytes, touched)
+    blocking = min(tiling.blocking_bytes, -(-compulsory // tiling.parallelism))
+    return replace(tiling, blocking_bytes=blocking, compulsory_bytes=compulsory)
 
 
 def count_macs(function: Any) -> int:
@@ -157,6 +202,19 @@ def _looks_up(node: Any, indexing: bool) -> bool:
     return any(_looks_up(index, indexing=True) for index in getattr(node, "indices", ())) or any(
         _looks_up(operand, indexing) for operand in _operands(node)
     )
+
+
+def _looked_up(node: Any) -> Iterator[Any]:
+    """Yield the buffers that are indexed by numbers that are read."""
+    if any(_looks_up(index, indexing=True) for index in getattr(node, "indices", ())):
+        yield node.source
+    for operand in _operands(node):
+        yield from _looked_up(operand)
+
+
+def _argument_bytes(parameter: Any) -> int:
+    shape = prod(int(extent) for extent in parameter.ty.shape)
+    return shape * int(tvm.DataType(str(parameter.ty.dtype)).bits) // 8
 
 
 def _operands(node: Any) -> list[Any]:

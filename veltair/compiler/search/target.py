@@ -16,16 +16,17 @@ def host_cpu() -> str:
     return name if llvm_is_valid_cpu(name, "x86_64") and name not in ("", "generic") else GENERIC_X86
 
 
-def cpu_target(search_cores: int, cpu: str = "auto") -> Any:
+def cpu_target(search_cores: int, cpu: str = "auto", *, fma: bool = True) -> Any:
     """Return the TVM target of a CPU name ("auto": this machine's).
 
     `search_cores` bounds how far loops are split for parallel execution; it is the core count of the largest
-    machine that the versions are for, not of this one.
+    machine that the versions are for, not of this one. `fma`: whether products and sums may be fused.
     """
     name = host_cpu() if cpu == "auto" else cpu
     if not llvm_is_valid_cpu(name, "x86_64"):
         raise ValueError(f"{name!r} is not a CPU that LLVM knows; write auto or, say, {GENERIC_X86}")
-    return Target({"kind": "llvm", "mcpu": name, "num-cores": search_cores})
+    without = {} if fma else {"mattr": ["-fma"]}
+    return Target({"kind": "llvm", "mcpu": name, "num-cores": search_cores, **without})
 
 
 def spin_when_idle() -> None:

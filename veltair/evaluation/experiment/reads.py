@@ -13,7 +13,10 @@ from veltair.evaluation.experiment.layout import HOST
 # Where cost tables lie.
 TABLES: tuple[Key, ...] = (("results",), ("profile", "costs"))
 # What a described machine is assumed to be, and which noise it has.
-ASSUMED_MACHINE = ("core_unit", "steepness", "clock", "links", "link_bandwidth", "noise")
+ASSUMED_MACHINE = (
+    *("core_unit", "steepness", "clock", "links", "link_bandwidth"),
+    *("residency", "warm_weights", "noise"),
+)
 # What runs there are, not what one of them is.
 RUNS = ("enabled", "machines", "workloads", "loads")
 # Of the search for the highest rate, and of the loads that are shares of it.

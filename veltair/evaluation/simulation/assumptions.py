@@ -15,6 +15,7 @@ from veltair.compiler.select.select import Selection
 from veltair.config import Config
 from veltair.config.study_keys import Simulated
 from veltair.machine.costs.folder import Tables, derive, with_clock_of_all
+from veltair.machine.costs.residency import with_cold_weights, without_residency
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.described import described, is_described
 from veltair.machine.topology.topology import Machine
@@ -34,7 +35,8 @@ def selection_of(config: Config) -> Selection:
 
 def changes_machine(simulated: Simulated) -> bool:
     """Return whether the tables of a described machine have to be derived anew."""
-    unlike = (simulated.core_unit is not None, not simulated.clock, not simulated.links)
+    switches = (simulated.clock, simulated.links, simulated.residency, simulated.warm_weights)
+    unlike = (simulated.core_unit is not None, not all(switches))
     return any(unlike) or (simulated.steepness, simulated.link_bandwidth) != (1.0, 1.0)
 
 
@@ -50,6 +52,10 @@ def derive_assumed(host: Tables, machine: Machine, simulated: Simulated) -> Tabl
     machine = replace(machine, link_bytes_per_s=simulated.link_bandwidth * machine.link_bytes_per_s)
     if not simulated.links:
         machine = replace(machine, link_groups=len(machine.cache_groups), link_bytes_per_s=float("inf"))
+    if not simulated.residency:
+        host = without_residency(host)
+    elif not simulated.warm_weights:
+        host = with_cold_weights(host)
     return derive(replace(host, tilings=_steepened(host, simulated.steepness)), machine)
 
 

@@ -73,6 +73,29 @@ def read_counts(text: str) -> dict[str, int]:
     return {name: int(number) for name, number in zip(names, numbers, strict=True)}
 
 
+def read_parts(text: str) -> list[tuple[str, dict[str, int]]]:
+    """Return the parts of an output file of callgrind: what asked for each, and its counts by event.
+
+    A part ends with its line `totals:` or `summary:`; zeros at the end of it are left out. Source: valgrind's
+    manual, "Callgrind Format Specification". Raises ValueError where a part names no events.
+    """
+    parts: list[tuple[str, dict[str, int]]] = []
+    trigger, names = "", None
+    for line in text.splitlines():
+        key, _, rest = line.partition(": ")
+        if key == "desc" and rest.startswith("Trigger: "):
+            trigger = rest.removeprefix("Trigger: ").removeprefix("Client Request: ")
+        elif key == "events":
+            names = rest.split()
+        elif key == "summary":
+            if names is None:
+                raise ValueError("this is no output of callgrind: it lacks a line `events:`")
+            numbers = list(map(int, rest.split()))
+            padded = numbers + [0] * (len(names) - len(numbers))
+            parts.append((trigger, dict(zip(names, padded, strict=True))))
+    return parts
+
+
 def sample(plan: ModelPlan, count: int, most_macs: int) -> list[Sampled]:
     """Return the first and the last version of some layers of a model, unlike ones from small to large.
 

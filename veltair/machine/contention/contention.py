@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from veltair.compiler.footprint.traffic import traffic_bytes
+from veltair.compiler.footprint.traffic import dram_bytes
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.contention.layer_demand import LayerDemand, ModelDemandCurves, make_curves
 from veltair.machine.contention.sharing import (
@@ -50,24 +50,35 @@ _ALL_OF_DRAM: Use = ((0, 1.0),)
 
 @dataclass(slots=True)
 class RunningLayers:
-    """The running blocks, oldest first: their current layers, their cores and, if pinned, where these are."""
+    """The running blocks, oldest first: their current layers, their cores and, if pinned, where these are.
+
+    `warm` is the share of what an older query left for each layer that is still there, `moved_bytes` what it
+    moves under the conditions that were worked out last.
+    """
 
     demands: list[LayerDemand] = field(default_factory=list)
     cores: list[int] = field(default_factory=list)
     group_cores: list[CacheGroupShare] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+    moved_bytes: list[float] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[LayerDemand, int, CacheGroupShare]]:
         return zip(self.demands, self.cores, self.group_cores, strict=True)
 
-    def append(self, demand: LayerDemand, cores: int, group_cores: CacheGroupShare) -> None:
+    def append(
+        self, demand: LayerDemand, cores: int, group_cores: CacheGroupShare, warm: float = 1.0
+    ) -> None:
         """Add a block that starts."""
         self.demands.append(demand)
         self.cores.append(cores)
         self.group_cores.append(group_cores)
+        self.warm.append(warm)
+        self.moved_bytes.append(0.0)
 
     def remove(self, index: int) -> None:
         """Remove a block that ended."""
         del self.demands[index], self.cores[index], self.group_cores[index]
+        del self.warm[index], self.moved_bytes[index]
 
 
 def pressure(demands: Iterable[LayerDemand]) -> float:
@@ -277,9 +288,10 @@ class ModelledContention(Contention):
         for group_cores in running.group_cores:
             busy.update(dict(group_cores))
         offers = [
-            self._offer(demand, cores, group_cores, busy_cores, busy)
-            for demand, cores, group_cores in running
+            self._offer(demand, cores, group_cores, warm, busy_cores, busy)
+            for (demand, cores, group_cores), warm in zip(running, running.warm, strict=True)
         ]
+        running.moved_bytes[:] = [offer.moved_bytes for offer in offers]
         uses = [use_of(self.machine, at) if self.pinned else _ALL_OF_DRAM for at in running.group_cores]
         granted = max_min_fair([offer.wanted_bytes_per_s for offer in offers], uses, self.capacities)
         return [offer.seconds(rate, self.scale) for offer, rate in zip(offers, granted, strict=True)]
@@ -293,26 +305,29 @@ class ModelledContention(Contention):
         demand: LayerDemand,
         cores: int,
         group_cores: CacheGroupShare,
+        warm: float,
         busy_cores: int,
         busy: Counter[int],
     ) -> "_Offer":
         assert demand.cost_model is not None
-        machine = self.machine
+        machine, cost_model = self.machine, demand.cost_model
         if self.pinned:
             l3_bytes = pinned_l3_bytes(machine, group_cores, busy)
             alone_bytes = float(machine.l3_bytes * len(group_cores))
             limit = pinned_bytes_per_s(machine, cores, use_of(machine, group_cores))
+            groups = len(group_cores)
         else:
             l3_bytes = spread_l3_bytes(machine, cores, busy_cores)
             alone_bytes = spread_l3_bytes(machine, cores, cores)
             limit = block_bytes_per_s(machine, cores)
-        full_s = predicted_seconds(
-            demand.cost_model, self.cost_model, machine, cores, l3_bytes, limit, busy_cores
+            groups = min(cores, len(machine.cache_groups))
+        moved, alone_moved = (
+            dram_bytes(cost_model.tiling, cores, size, groups, warm) for size in (l3_bytes, alone_bytes)
         )
-        alone_s = predicted_seconds(
-            demand.cost_model, self.cost_model, machine, cores, alone_bytes, limit, busy_cores
+        full_s, alone_s = (
+            predicted_seconds(cost_model, self.cost_model, machine, cores, amount, limit, busy_cores)
+            for amount in (moved, alone_moved)
         )
-        moved = traffic_bytes(demand.cost_model.tiling, cores, l3_bytes)
         return _Offer(moved, full_s, alone_s, moved / full_s)
 
 
@@ -320,13 +335,13 @@ class ModelledContention(Contention):
 class _Offer:
     """A layer with L3 and clock of the moment: its bytes, its time at full bandwidth, and with all its L3."""
 
-    traffic_bytes: float
+    moved_bytes: float
     full_s: float
     alone_s: float
     wanted_bytes_per_s: float
 
     def seconds(self, bytes_per_s: float, scale: float) -> float:
-        seconds = self.full_s if bytes_per_s >= self.wanted_bytes_per_s else self.traffic_bytes / bytes_per_s
+        seconds = self.full_s if bytes_per_s >= self.wanted_bytes_per_s else self.moved_bytes / bytes_per_s
         return seconds if scale == 1.0 else self.alone_s + scale * (seconds - self.alone_s)
 
 

@@ -11,6 +11,7 @@ from veltair.machine.costs.cost_model import (
     block_bytes_per_s,
     block_l3_bytes,
     predicted_seconds,
+    spread_dram_bytes,
 )
 from veltair.machine.topology.topology import Machine
 
@@ -44,7 +45,7 @@ def modelled_costs(machine: Machine, core_peak_flops: float) -> Callable[[Candid
                 _LAW,
                 machine,
                 cores,
-                block_l3_bytes(machine, cores, share),
+                spread_dram_bytes(candidate.tiling, machine, cores, block_l3_bytes(machine, cores, share)),
                 block_bytes_per_s(machine, cores, share),
                 round(cores + pressure * (machine.cores - cores)),
             )

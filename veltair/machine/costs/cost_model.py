@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, inf, isfinite
 
-from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
+from veltair.compiler.footprint.traffic import Tiling, dram_bytes
 from veltair.machine.topology.topology import Machine
 
 
@@ -48,20 +48,30 @@ def predicted_seconds(
     machine_cost_model: MachineCostModel,
     machine: Machine,
     cores: int,
-    l3_bytes: float,
+    moved_bytes: float,
     bytes_per_s: float,
     active_cores: int,
 ) -> float:
-    """Return how long a version of a layer takes on some cores with what it gets of L3 and DRAM.
+    """Return how long a version of a layer takes on some cores with what it gets of DRAM.
 
-    `l3_bytes` is the L3 that its cores share, `bytes_per_s` its bandwidth, `active_cores` how many cores of
-    the machine are at work: they set the clock.
+    `moved_bytes` are those that it moves (`dram_bytes`), `bytes_per_s` is its bandwidth, `active_cores` how
+    many cores of the machine are at work: they set the clock.
     """
     compute_s = cost_model.compute_s * rounds(cost_model.tiling, cores) / machine.clock(active_cores)
-    memory_s = traffic_bytes(cost_model.tiling, cores, l3_bytes) / bytes_per_s
+    memory_s = moved_bytes / bytes_per_s
     return combined(compute_s, memory_s, machine_cost_model.combine) + fork_s(
         cost_model.tiling, machine, cores
     )
+
+
+def spread_dram_bytes(
+    tiling: Tiling, machine: Machine, cores: int, l3_bytes: float, warm: float = 1.0
+) -> float:
+    """Return what a layer moves on cores that are spread over the cache groups, with some bytes of L3.
+
+    `warm` is that of `dram_bytes`.
+    """
+    return dram_bytes(tiling, cores, l3_bytes, min(cores, len(machine.cache_groups)), warm)
 
 
 def rounds(tiling: Tiling, cores: int) -> float:

@@ -10,7 +10,7 @@ from math import inf, nan
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
+from veltair.compiler.footprint.traffic import Tiling
 from veltair.machine.costs.cost_model import (
     LayerCostModel,
     MachineCostModel,
@@ -18,11 +18,16 @@ from veltair.machine.costs.cost_model import (
     block_l3_bytes,
     net_of_memory,
     predicted_seconds,
+    spread_dram_bytes,
 )
 from veltair.machine.topology.topology import Machine
 
 # From the sum of both to the longer one; in between times differ by less than the measurement's noise.
 EXPONENTS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0, inf)
+# What others leave of an older query's bytes: nothing.
+COLD = 0.0
+# A cycle loads two vectors and multiplies and adds two (`registers.py`): 8 bytes a lane, and 4 FLOP.
+LOADED_BYTES_PER_FLOP = 2
 # Costs of a fork that are tried: quantiles of what layers took longer than the rest of the model explains.
 QUANTILES = tuple(range(0, 101, 2))
 
@@ -56,11 +61,16 @@ class Fit:
 def compute_seconds(tiling: Tiling, macs: int, solo_s: float, machine: Machine, exponent: float) -> float:
     """Return a version's computing time on one core at the all-core clock, from its time on one core alone.
 
-    It is net of the memory time modelled there, and no less than its multiply-adds at the peak.
+    It is net of the memory time modelled there, and no less than its multiply-adds at the peak. Where it is
+    known what a layer finds in its network, it may find all; then it takes no less than its bytes through the
+    core's two loads a cycle. The profile runs networks in one version after another, so that inputs are warm
+    and weights are not.
     """
-    memory_s = traffic_bytes(tiling, 1, block_l3_bytes(machine, 1)) / block_bytes_per_s(machine, 1)
+    moved = spread_dram_bytes(tiling, machine, 1, block_l3_bytes(machine, 1), warm=COLD)
+    memory_s = moved / block_bytes_per_s(machine, 1)
     clock = machine.clock(1)
-    least_s = 2 * macs / (machine.core_peak_flops * clock)
+    loaded = 0.0 if tiling.residency is None else tiling.compulsory_bytes / LOADED_BYTES_PER_FLOP
+    least_s = max(2 * macs, loaded) / (machine.core_peak_flops * clock)
     return clock * net_of_memory(solo_s, memory_s, exponent, least_s)
 
 
@@ -72,7 +82,7 @@ def modelled_seconds(cell: ScaledLayer, machine: Machine, fit: Fit) -> float:
         MachineCostModel(fit.exponent, {}),
         replace(machine, launch_s=launch_s, join_s=0.0),
         cell.cores,
-        block_l3_bytes(machine, cell.cores),
+        spread_dram_bytes(cell.tiling, machine, cell.cores, block_l3_bytes(machine, cell.cores), warm=COLD),
         block_bytes_per_s(machine, cell.cores),
         cell.cores,
     )

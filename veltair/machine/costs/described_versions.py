@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.footprint.traffic import Tiling, curve
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select.select import Selection
 from veltair.compiler.select.shipped import AVX2, SHIPPED
@@ -61,7 +61,8 @@ def with_versions(host: Tables, chosen: Candidates, candidates: Candidates) -> T
     A version that the host profiled has its times. Another has those of the profiled version whose time in
     the search is nearest, x the ratio of both times in the search: so it is timed inside the network as
     that one was, and repeats spread alike. It has no times on several cores, and what a tiling tells beside
-    sizes and curve is that version's.
+    sizes and curve, such as its residency, is that version's. Layers that look rows up keep the host's
+    versions, for candidates are told as if they touched all rows.
     """
     picked = {
         model: tuple(
@@ -100,7 +101,7 @@ def _versions(
 def _like(tiling: Tiling, candidate: Candidate) -> Tiling:
     """Return the tiling of a candidate; what is not its own is that of a version of the same layer."""
     # Layers that look rows up have no curve, whatever the version.
-    fetched = candidate.traffic_bytes if tiling.fetched_bytes else ()
+    fetched = curve(candidate.traffic_bytes) if tiling.fetched_bytes else ()
     return replace(
         tiling, fetched_bytes=fetched, **{name: getattr(candidate.tiling, name) for name in _SIZES}
     )

@@ -1,16 +1,18 @@
 """A machine's tables in one folder: what was profiled, of which layers, on which machine."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
+from veltair.compiler.footprint.residency import Residency
+from veltair.compiler.footprint.traffic import Tiling, curve
 from veltair.compiler.frontend.model import Layer
 from veltair.machine.costs.block_costs import BlockCosts, block_costs
 from veltair.machine.costs.cost_model import (
@@ -19,6 +21,7 @@ from veltair.machine.costs.cost_model import (
     block_bytes_per_s,
     block_l3_bytes,
     predicted_seconds,
+    spread_dram_bytes,
 )
 from veltair.machine.costs.cost_model_fit import ScaledLayer, compute_seconds, fit_cost_model
 from veltair.machine.costs.disturbance import AWAY
@@ -38,6 +41,7 @@ DERIVED_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 _VERSION = ["model", "layer", "version"]
 _TILING = ["parallelism", "blocking_bytes", "compulsory_bytes", "fetched_bytes"]
+_RESIDENCY = [field.name for field in fields(Residency)]
 Tilings = Mapping[str, tuple[tuple[Tiling, ...], ...]]
 
 
@@ -57,6 +61,12 @@ class Tables:
     cost_model: MachineCostModel | None = None
     block_samples: pd.DataFrame | None = None
     busy_costs: CostTable | None = None
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether it is known of all versions what they find in their networks."""
+        tilings = (tiling for layers in self.tilings.values() for versions in layers for tiling in versions)
+        return all(tiling.residency is not None for tiling in tilings)
 
     @property
     def block_costs(self) -> BlockCosts | None:
@@ -84,6 +94,8 @@ def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
         for number, tiling in enumerate(tilings)
     ]
     frame = pd.DataFrame(versions, columns=[*_VERSION, *_TILING])
+    if tables.is_resident:
+        frame = frame.assign(**_residency_columns(tables.tilings))
     if tables.cost_model is not None:
         frame = frame.assign(compute_s=_compute_times(tables.cost_model), combine=tables.cost_model.combine)
     write_atomically(
@@ -161,9 +173,9 @@ def derive(host: Tables, machine: Machine) -> Tables:
     of its modelled memory time there, x (peak of a core there / peak of a core here, at the width of vectors
     that was run there). The exponent that combines both is fitted on the times measured on several cores. A
     block of c of C cores at pressure p gets the share max(1 - p, c / C) of the L3 and of the DRAM bandwidth,
-    and c + p (C - c) cores are at work; in `busy_costs` all are, at any pressure. Repeats spread as they did
-    there, and are kept on the fewest cores at level 0. Nothing measured on such a machine stands behind this:
-    it is unvalidated.
+    and c + p (C - c) cores are at work; in `busy_costs` all are, at any pressure. Level 0 is a model alone,
+    one query after another. Repeats spread as they did there, and are kept on the fewest cores at level 0.
+    Nothing measured on such a machine stands behind this: it is unvalidated.
 
     Raises LookupError for tables without times on one core.
     """
@@ -301,16 +313,18 @@ def _derived_part(
     share = max(1.0 - level, cores / machine.cores)
     l3_bytes, bytes_per_s = block_l3_bytes(machine, cores, share), block_bytes_per_s(machine, cores, share)
     active = round(cores + level * (machine.cores - cores))
+    models = [one for _, one in _versions(cost_model)]
+    moved = [spread_dram_bytes(one.tiling, machine, cores, l3_bytes) for one in models]
     seconds = [
-        predicted_seconds(one, cost_model, machine, cores, l3_bytes, bytes_per_s, active)
-        for _, one in _versions(cost_model)
+        predicted_seconds(one, cost_model, machine, cores, amount, bytes_per_s, active)
+        for one, amount in zip(models, moved, strict=True)
     ]
-    traffic = [traffic_bytes(one.tiling, cores, l3_bytes) for _, one in _versions(cost_model)]
     return alone.assign(
         cores=cores,
         level=level,
         seconds=np.array(seconds)[rows],
-        traffic_bytes=np.array(traffic)[rows],
+        traffic_bytes=np.array(moved)[rows],
+        footprint_bytes=np.array([float(one.tiling.compulsory_bytes) for one in models])[rows],
     )
 
 
@@ -331,14 +345,27 @@ def _read_layers(rows: pd.DataFrame) -> Mapping[str, tuple[Layer, ...]]:
     }
 
 
+def _residency_columns(tilings: Tilings) -> dict[str, pd.Series]:
+    known = [tiling.residency for layers in tilings.values() for versions in layers for tiling in versions]
+    return {name: pd.Series([getattr(one, name) for one in known]) for name in _RESIDENCY}
+
+
+def _read_residency(row: Mapping[Hashable, Any]) -> Residency | None:
+    """Return the residency of a version; tables of an earlier program have none."""
+    if _RESIDENCY[0] not in row:
+        return None
+    return Residency(*(tuple(map(int, row[name])) for name in _RESIDENCY))
+
+
 def _read_tilings(rows: pd.DataFrame) -> tuple[Tiling, ...]:
     return tuple(
         Tiling(
             row["parallelism"],
             row["blocking_bytes"],
             row["compulsory_bytes"],
-            # Tables of an earlier program have no such column.
-            fetched_bytes=tuple(map(int, row.get("fetched_bytes", ()))),
+            # Tables of an earlier program have no such column, or fewer caches.
+            fetched_bytes=curve(tuple(map(int, row.get("fetched_bytes", ())))),
+            residency=_read_residency(row),
         )
         for row in rows.sort_values("version").to_dict("records")
     )

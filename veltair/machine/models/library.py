@@ -17,7 +17,8 @@ from veltair.compiler.build.build import CONSTANTS, LIBRARY, ModelPlan, read_pla
 from veltair.compiler.build.constants import MappedConstants
 from veltair.compiler.frontend.samples import random_samples
 from veltair.compiler.search.target import sleep_when_idle, spin_when_idle, use_all_cores
-from veltair.machine.models.activations import Life, place
+from veltair.machine.models.activations import place
+from veltair.machine.models.buffers import lives_of
 from veltair.machine.models.pages import anonymous
 
 Call = tuple[Any, tuple[Any, ...]]
@@ -315,26 +316,12 @@ class Instance:
         return self.inputs[number] if kind == "input" else self._made[number][output]
 
 
-def _lives(plan: ModelPlan) -> dict[tuple[int, int], Life]:
-    """Return how long each output of each layer is needed, by layer and output."""
-    last_use = {number: len(plan.layers) for kind, number, _ in plan.outputs if kind == "layer"}
-    for reader, layer in enumerate(plan.layers):
-        for kind, number, _ in layer.inputs:
-            if kind == "layer":
-                last_use[number] = max(reader, last_use.get(number, reader))
-    return {
-        (number, output): Life(number, last_use.get(number, number), prod(shape) * np.dtype(dtype).itemsize)
-        for number, layer in enumerate(plan.layers)
-        for output, (shape, dtype) in enumerate(zip(layer.outputs, layer.dtypes, strict=True))
-    }
-
-
 class Activations:
     """The outputs of each layer of a model; those whose lives do not overlap share memory."""
 
     def __init__(self, plan: ModelPlan) -> None:
         """Allocate them."""
-        lives = _lives(plan)
+        lives = lives_of(plan)
         offsets, self.nbytes = place(list(lives.values()))
         pages = anonymous(self.nbytes)
         self.made: list[list[Any]] = [[] for _ in plan.layers]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.compiler.footprint.traffic import CACHE_BYTES
+from veltair.compiler.footprint.residency import RESIDENT_CACHE_BYTES, Residency
+from veltair.compiler.footprint.traffic import CURVE_BYTES
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.c_build import EXACT_LIBRARY, default_build_dir
 from veltair.machine.c_library import CLayoutError, CLibrary, KeptArrays, load_library
@@ -31,7 +32,8 @@ HEADERS = [
 ]
 
 _OK = 0
-_NO_BYTES = (nan,) * len(CACHE_BYTES)
+_NO_BYTES = (nan,) * len(CURVE_BYTES)
+_NO_RESIDENCY = (nan,) * 3 * len(RESIDENT_CACHE_BYTES)
 
 
 @dataclass(slots=True)
@@ -221,11 +223,13 @@ class _Progress(Mapping[int, int]):
 def load(build_dir: Path) -> CLibrary:
     """Return the compiled library, by its headers."""
     library = load_library(SOURCE, HEADERS, build_dir, EXACT_LIBRARY, beside=BESIDE)
-    if len(CACHE_BYTES) != library.functions.CACHE_SIZES:
-        raise CLayoutError(
-            f"CACHE_SIZES of {SOURCE.stem}.h is {library.functions.CACHE_SIZES}, but there are "
-            f"{len(CACHE_BYTES)} CACHE_BYTES; give it that number"
-        )
+    expected = {"CACHE_SIZES": CURVE_BYTES, "RESIDENT_SIZES": RESIDENT_CACHE_BYTES}
+    for name, sizes in expected.items():
+        if len(sizes) != getattr(library.functions, name):
+            raise CLayoutError(
+                f"{name} of {SOURCE.stem}.h is {getattr(library.functions, name)}, but there are "
+                f"{len(sizes)} sizes in Python; give it that number"
+            )
     return library
 
 
@@ -234,6 +238,10 @@ def _settings(
 ) -> dict[str, Any]:
     machine, table = contention.machine, contention.costs
     models = [_model(contention, name, noise[name], costs.start_of(name), arrays) for name in noise]
+    all_layers = 0
+    for model in models:
+        model["layers_before"] = all_layers
+        all_layers += model["layers"]
     counts = range(machine.cores + 1)
     cost_model = contention.cost_model
     profiled = {cores: index for index, cores in enumerate(table.cores)}
@@ -252,6 +260,7 @@ def _settings(
         "groups": len(machine.cache_groups),
         "resources": len(contention.capacities),
         "most_layers": max((model["layers"] for model in models), default=1),
+        "all_layers": all_layers,
         "l3_bytes": machine.l3_bytes,
         "total_l3_bytes": machine.total_l3_bytes,
         "fork_s": machine.launch_s + machine.join_s,
@@ -262,7 +271,8 @@ def _settings(
         "join_cost_s": costs.join_s,
         "yield_cost_s": costs.yield_s,
         "decision_s": costs.decision_s,
-        "cache_bytes": list(map(float, CACHE_BYTES)),
+        "cache_bytes": list(map(float, CURVE_BYTES)),
+        "resident_cache_bytes": list(map(float, RESIDENT_CACHE_BYTES)),
         "by_cost_model": cost_model is not None,
         "pinned": contention.pinned,
     }
@@ -302,4 +312,13 @@ def _cost_models(layers: Sequence[Sequence[LayerCostModel]], most: int, arrays: 
     records["compulsory_bytes"][layer, version] = [tiling.compulsory_bytes for tiling in tilings]
     records["steepness"][layer, version] = [tiling.steepness for tiling in tilings]
     records["fetched_bytes"][layer, version] = [tiling.fetched_bytes or _NO_BYTES for tiling in tilings]
+    records["copies"][layer, version] = [tiling.copies for tiling in tilings]
+    records["resident_bytes"][layer, version] = [_side_by_side(tiling.residency) for tiling in tilings]
     return arrays.pointer(records, dtype)
+
+
+def _side_by_side(residency: Residency | None) -> Sequence[float]:
+    if residency is None:
+        return _NO_RESIDENCY
+    kinds = (residency.within_bytes, residency.old_bytes, residency.written_bytes)
+    return [float(amount) for amounts in zip(*kinds, strict=True) for amount in amounts]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.contention.contention import Contention, RunningLayers
 from veltair.machine.contention.layer_demand import LayerDemand
+from veltair.machine.contention.older_queries import OlderQueries
 from veltair.machine.contention.sharing import CacheGroupShare
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.backend import BlockEnd, Resized
@@ -125,6 +126,7 @@ class PythonCore:
         self._now_s = 0.0
         self._running: list[_Running] = []
         self._layers = RunningLayers()
+        self._older = OlderQueries(contention.machine)
         self._by_query: dict[int, _Running] = {}
         self._ended: dict[int, int] = {}
         self._progress = MappingProxyType(self._ended)
@@ -150,7 +152,7 @@ class PythonCore:
         running = _Running(query_id, block, versions, cores, demands, noise, begin_s)
         self._now_s = now_s
         self._running.append(running)
-        self._layers.append(demands[0], cores, ())
+        self._layers.append(demands[0], cores, (), self._warmth(running))
         self._by_query[query_id] = running
         self._ended[query_id] = 0
         self._stale = True
@@ -234,6 +236,7 @@ class PythonCore:
         if running.is_ending:
             return self._end_block(index)
         self.events += 1
+        self._older.move(self._layers.moved_bytes[index])
         running.ended += 1
         if running.ended == len(running.demands):
             return self._end_block(index)
@@ -247,7 +250,14 @@ class PythonCore:
             event = self._adopt(running, running.next_cores)
             self._layers.cores[index] = running.cores
         self._layers.demands[index] = running.demands[running.ended]
+        self._layers.warm[index] = self._warmth(running)
         return event
+
+    def _warmth(self, running: _Running) -> float:
+        """Return the share of what an older query left for the layer that begins."""
+        groups = min(running.cores, len(self._contention.machine.cache_groups))
+        layer, demand = running.block.start + running.ended, running.demands[running.ended]
+        return self._older.use(running.block.model, layer, demand, groups)
 
     def _yield_block(self, index: int) -> BlockEnd | None:
         running, yield_s = self._running[index], self._costs.yield_s

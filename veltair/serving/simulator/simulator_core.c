@@ -43,7 +43,7 @@ typedef struct {
 // The numbers of current layers, by index, each an array of its own so that loops over all layers vectorise. met and
 // next_s are what a layer meets from now on and its seconds then; the second line is for machines with a cost model.
 enum { DRAM, L3, NOISE, BEGIN_S, END_S, CONDITION, SECONDS, MET, NEXT_S };
-enum { FULL_S = NEXT_S + 1, ALONE_S, MOVED, DEMAND, GRANTED, NUMBERS };
+enum { FULL_S = NEXT_S + 1, ALONE_S, MOVED, DEMAND, GRANTED, WARM, NUMBERS };
 
 struct simulator {
     settings_t settings;
@@ -59,6 +59,8 @@ struct simulator {
     int32_t *ended;        // layers that have ended, by slot
     int32_t *busy;         // cores at work, by group
     double *density, *wanted, *taken, *weights;
+    double moved_bytes;    // by all layers that have ended
+    double *last_use;      // moved_bytes when a layer of a model last began; NAN: never
     int64_t *rising;
     uint8_t *versions;
     share_t *shares;
@@ -66,8 +68,9 @@ struct simulator {
 
 void simulator_free(simulator_t *sim) {
     if (!sim) return;
-    void *parts[] = {sim->blocks, sim->lanes,   sim->all_numbers, sim->ended,    sim->busy,   sim->density, sim->wanted,
-                     sim->taken,  sim->weights, sim->rising,      sim->versions, sim->shares, sim};
+    void *parts[] = {sim->blocks,   sim->lanes,  sim->all_numbers, sim->ended,   sim->busy,
+                     sim->density,  sim->wanted, sim->taken,       sim->weights, sim->rising,
+                     sim->versions, sim->shares, sim->last_use,    sim};
     for (size_t part = 0; part < sizeof parts / sizeof *parts; part++)
         free(parts[part]);
 }
@@ -91,11 +94,15 @@ simulator_t *simulator_new(const settings_t *settings) {
     sim->rising = calloc(slots, sizeof *sim->rising);
     sim->versions = calloc(slots * 2, settings->most_layers);
     sim->shares = calloc(slots * room, sizeof *sim->shares);
+    sim->last_use = calloc(settings->all_layers, sizeof *sim->last_use);
     if (!sim->blocks || !sim->lanes || !sim->all_numbers || !sim->ended || !sim->busy || !sim->density ||
-        !sim->wanted || !sim->taken || !sim->weights || !sim->rising || !sim->versions || !sim->shares) {
+        !sim->wanted || !sim->taken || !sim->weights || !sim->rising || !sim->versions || !sim->shares ||
+        !sim->last_use) {
         simulator_free(sim);
         return NULL;
     }
+    for (int64_t layer = 0; layer < settings->all_layers; layer++)
+        sim->last_use[layer] = NAN;
     for (size_t number = 0; number < NUMBERS; number++)
         sim->numbers[number] = sim->all_numbers + number * slots;
     for (size_t slot = 0; slot < slots; slot++) {
@@ -147,6 +154,23 @@ static void prefetch_layer(const settings_t *of, const block_t *block, int64_t e
             __builtin_prefetch((const char *)(model->cost_models + layer * model->versions + version) + byte);
 }
 
+// Over how many private caches a block on cores that are spread reaches.
+static double spread_groups(const settings_t *of, int64_t cores) {
+    return (double)(cores < of->groups ? cores : of->groups);
+}
+
+// Return the share of what older queries left for a layer that is still there as it begins.
+static double use_older(simulator_t *sim, const block_t *block, int64_t layer, const cost_model_t *cost_model) {
+    const settings_t *of = &sim->settings;
+    double *last = &sim->last_use[block->model->layers_before + layer], since = sim->moved_bytes - *last;
+    bool never = isnan(*last);
+    *last = sim->moved_bytes;
+    if (never) return 0.0;
+    double groups = spread_groups(of, block->cores), copies = cost_model->copies;
+    double held = (groups < copies ? groups : copies) * since;
+    return held > of->total_l3_bytes ? of->total_l3_bytes / held : 1.0;
+}
+
 // Let the block at an index begin its next layer at begin_s.
 static void enter_layer(simulator_t *sim, int64_t index, double begin_s) {
     const settings_t *of = &sim->settings;
@@ -157,6 +181,7 @@ static void enter_layer(simulator_t *sim, int64_t index, double begin_s) {
     lane->row = row_of(of, block->model, layer, version, of->count_indices[block->cores]);
     lane->cost_model = block->model->cost_models ? block->model->cost_models + cell : NULL;
     lane->fresh = true;
+    if (lane->cost_model) sim->numbers[WARM][index] = use_older(sim, block, layer, lane->cost_model);
     sim->numbers[DRAM][index] = lane->row[2 * of->level_count];
     sim->numbers[L3][index] = lane->row[2 * of->level_count + 1];
     sim->numbers[NOISE][index] = block->model->noise[block->noise[ended]];
@@ -319,13 +344,24 @@ static void retime_by_table(simulator_t *sim) {
                                                        : seconds_at(&sim->settings, sim->lanes[index].row, met[index]);
 }
 
-static double interpolated(const settings_t *of, const double *fetched, double cache_bytes) {
+// The index of the first of some sizes that is larger than a cache.
+static int size_index(const double *sizes, int count, double cache_bytes) {
     int index = 0;
-    while (index < CACHE_SIZES && of->cache_bytes[index] <= cache_bytes)
+    while (index < count && sizes[index] <= cache_bytes)
         index++;
-    if (index == 0 || index == CACHE_SIZES) return fetched[index > 0 ? index - 1 : 0];
-    double low = of->cache_bytes[index - 1], high = of->cache_bytes[index];
-    return fetched[index - 1] + (cache_bytes - low) / (high - low) * (fetched[index] - fetched[index - 1]);
+    return index;
+}
+
+// Return one kind of amounts at a cache size, given size_index() of it: amounts of `kinds` kinds lie side by side.
+static double between(const double *sizes, int count, const double *amounts, int kinds, int index, double cache_bytes) {
+    if (index == 0 || index == count) return amounts[kinds * (index > 0 ? index - 1 : 0)];
+    double low = sizes[index - 1], high = sizes[index], before = amounts[kinds * (index - 1)];
+    return before + (cache_bytes - low) / (high - low) * (amounts[kinds * index] - before);
+}
+
+static double interpolated(const settings_t *of, const double *fetched, double cache_bytes) {
+    int index = size_index(of->cache_bytes, CACHE_SIZES, cache_bytes);
+    return between(of->cache_bytes, CACHE_SIZES, fetched, 1, index, cache_bytes);
 }
 
 static double of_blocks(const cost_model_t *cost_model, double at_work, double cache_bytes) {
@@ -344,6 +380,22 @@ static double traffic_bytes(const settings_t *of, const cost_model_t *cost_model
         modelled = fits ? least : of_blocks(cost_model, at_work, l3_bytes);
     return cost_model->steepness == 1.0 || least == 0.0 ? modelled
                                                         : least * pow(modelled / least, cost_model->steepness);
+}
+
+// What a layer moves between DRAM and the L3 of its cores, which are spread over so many private caches.
+static double dram_bytes(const settings_t *of, const cost_model_t *cost_model, double cores, double l3_bytes,
+                         double groups, double warm) {
+    double alone = traffic_bytes(of, cost_model, cores, l3_bytes);
+    const double *resident = cost_model->resident_bytes, *sizes = of->resident_cache_bytes;
+    if (isnan(resident[0])) return alone;
+    double copies = groups < cost_model->copies ? groups : cost_model->copies;
+    double own_bytes = l3_bytes / sqrt(copies), old_bytes = l3_bytes / copies;
+    int own = size_index(sizes, RESIDENT_SIZES, own_bytes), old = size_index(sizes, RESIDENT_SIZES, old_bytes);
+    double within = between(sizes, RESIDENT_SIZES, resident, 3, own, own_bytes);
+    double older = between(sizes, RESIDENT_SIZES, resident + 1, 3, old, old_bytes);
+    double written = between(sizes, RESIDENT_SIZES, resident + 2, 3, own, own_bytes);
+    double filled = alone - within - warm * older;
+    return (filled > 0.0 ? filled : 0.0) + written;
 }
 
 static double combined(double compute_s, double memory_s, double exponent) {
@@ -380,7 +432,9 @@ static void offer(simulator_t *sim, int64_t index) {
     const block_t *block = &sim->blocks[sim->lanes[index].slot];
     int32_t cores = block->cores;
     double l3_bytes = of->pinned ? pinned_l3_bytes(sim, block) : spread_l3_bytes(of, cores, sim->busy_cores);
-    double moved = traffic_bytes(of, cost_model, cores, l3_bytes);
+    double groups = of->pinned ? (double)block->group_count : spread_groups(of, cores);
+    double warm = sim->numbers[WARM][index];
+    double moved = dram_bytes(of, cost_model, cores, l3_bytes, groups, warm);
     double full_s = predicted_seconds(sim, cost_model, cores, moved, block->limit);
     sim->numbers[MOVED][index] = moved;
     sim->numbers[FULL_S][index] = full_s;
@@ -388,7 +442,7 @@ static void offer(simulator_t *sim, int64_t index) {
     sim->lanes[index].fresh = false;
     if (of->scale == 1.0) return;
     double alone_bytes = of->pinned ? of->l3_bytes * (double)block->group_count : spread_l3_bytes(of, cores, cores);
-    double alone_moved = traffic_bytes(of, cost_model, cores, alone_bytes);
+    double alone_moved = dram_bytes(of, cost_model, cores, alone_bytes, groups, warm);
     sim->numbers[ALONE_S][index] = predicted_seconds(sim, cost_model, cores, alone_moved, block->limit);
 }
 
@@ -609,6 +663,7 @@ static event_kind_t end_layer(simulator_t *sim) {
     sim->state.event.slot = slot;
     if (block->is_ending) return end_block(sim, sim->next_index, block);
     sim->state.events++;
+    if (sim->settings.by_cost_model) sim->moved_bytes += sim->numbers[MOVED][sim->next_index];
     if (++sim->ended[slot] == block->layers) return end_block(sim, sim->next_index, block);
     if (block->yield_due_s <= sim->now_s) return yield(sim, sim->next_index, block);
     if (block->next_cores && block->next_due_s <= sim->now_s) return adopt(sim, sim->next_index, block);

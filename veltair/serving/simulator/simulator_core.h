@@ -7,12 +7,16 @@
 
 #include "../loop/backend.h"
 
-enum { CACHE_SIZES = 8 };  // how many sizes of veltair.compiler.footprint.traffic.CACHE_BYTES there are
+enum { CACHE_SIZES = 9 };  // how many sizes of veltair.compiler.footprint.traffic.CURVE_BYTES there are
+enum { RESIDENT_SIZES = 10, RESIDENT_NUMBERS = 3 * RESIDENT_SIZES };  // likewise of RESIDENT_CACHE_BYTES
 
 // The cost model of one version of a layer: veltair.machine.costs.cost_model.LayerCostModel.
 typedef struct {
     double compute_s, parallelism, blocking_bytes, compulsory_bytes, steepness;
     double fetched_bytes[CACHE_SIZES];  // what one core fetches into each cache size; NANs: not known
+    double copies;
+    double resident_bytes
+        [RESIDENT_NUMBERS];  // of each size: found of its query, of an older one, written; NANs: not known
 } cost_model_t;
 
 // rows: for each layer, version and core count the seconds and slopes of all levels, then the shares of DRAM and L3.
@@ -22,6 +26,7 @@ typedef struct {
     const cost_model_t *cost_models;
     const double *noise;
     int64_t layers, versions;
+    int64_t layers_before;  // of the models before it
     double start_cost_s;
 } model_t;
 
@@ -29,10 +34,10 @@ typedef struct {
     const model_t *models;
     const double *levels, *clocks, *limits, *capacities;  // clocks and limits by number of cores
     const int32_t *count_indices;                         // by number of cores; -1 if not profiled
-    int64_t level_count, count_count, cores, cores_per_group, groups, resources, most_layers;
+    int64_t level_count, count_count, cores, cores_per_group, groups, resources, most_layers, all_layers;
     double l3_bytes, total_l3_bytes, fork_s, combine, scale;
     double grant_s, resize_cost_s, join_cost_s, yield_cost_s, decision_s;
-    double cache_bytes[CACHE_SIZES];
+    double cache_bytes[CACHE_SIZES], resident_cache_bytes[RESIDENT_SIZES];
     int32_t by_cost_model, pinned;
 } settings_t;
 
