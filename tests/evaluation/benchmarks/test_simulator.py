@@ -127,11 +127,10 @@ def test_the_load_of_a_policy_that_serves_no_rate_is_planarias() -> None:
 
 def test_without_a_policy_that_serves_any_rate_there_is_no_load_to_measure_at() -> None:
     none = bench(FCFS)
-    hasty = {name: replace(model, qos_s=1e-9) for name, model in none.scenario.context.models.items()}
-    targets = none.scenario.targets.assign(qos_s=1e-9)
-    scenario = replace(none.scenario, context=replace(none.scenario.context, models=hasty), targets=targets)
+    # A start takes longer than the targets of 8 and 16 ms.
+    dear = replace(none, settings=replace(none.settings, costs=BlockCosts(start_s=1.0)))
     with pytest.raises(ValueError, match=r"FcfsMin and .*Planaria serve no rate of mix at 95 % QoS on toy"):
-        replace(none, scenario=scenario).loaded_qps()
+        dear.loaded_qps()
 
 
 def test_as_many_queries_wait_at_first_as_the_figure_says() -> None:
