@@ -118,7 +118,7 @@ def test_a_configuration_without_any_policy_compared_is_refused(config: Config) 
         served.served_figures(lacking, files)
 
 
-OUR_NAMES = ("Veltair-FULL-shipped", "Veltair-FULL", "PreemptiveEdf", "Planaria")
+OUR_NAMES = ("Veltair-FULL-shipped", "Veltair-FULL", "Veltair-AC", "PreemptiveEdf", "Planaria")
 
 
 def kept_always(rounds: Rounds, slot: Slot, servers: dict[str, Server], end_s: float) -> list[Attempt]:

@@ -8,7 +8,7 @@ import pytest
 from veltair.machine.workers import priorities
 from veltair.machine.workers.priorities import Promptness, run_promptly
 
-CLASSES = {Promptness.REAL_TIME: os.SCHED_FIFO}
+CLASSES = {Promptness.REAL_TIME: os.SCHED_RR | os.SCHED_RESET_ON_FORK}
 
 
 def on_a_thread(call: Callable[[], Any]) -> Any:
@@ -44,6 +44,14 @@ def test_another_thread_can_be_named_by_its_id() -> None:
     over.set()
     thread.join()
     assert scheduler == CLASSES.get(how, os.SCHED_OTHER)
+
+
+def test_threads_that_it_starts_run_like_any_program() -> None:
+    def call() -> int:
+        run_promptly()
+        return int(on_a_thread(lambda: os.sched_getscheduler(0)))
+
+    assert on_a_thread(call) == os.SCHED_OTHER
 
 
 def test_without_the_right_a_short_slice_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,7 @@ class _Child:
         self._channel.send(MESSAGE.pack(kind, sample, sequence, time.monotonic_ns()))
 
     def _complete(self) -> None:
+        run_promptly()  # a completion counts when LoadGen is told of it
         response = self._loadgen.QuerySampleResponse
         while packet := self._channel.recv(PACKET_BYTES):
             ended = [self._response_ids.pop(sequence) for (sequence,) in SEQUENCE.iter_unpack(packet)]

@@ -18,18 +18,19 @@ _ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # sched_attr: size, policy, flags, nic
 class Promptness(StrEnum):
     """How a thread is put before others, the best that was allowed."""
 
-    REAL_TIME = "real time (SCHED_FIFO)"
+    REAL_TIME = "real time (SCHED_RR)"
     SHORT_SLICE = "short time slices (sched_setattr)"
     NORMAL = "like any program"
 
 
 def run_promptly(thread: int = 0) -> Promptness:
-    """Let a thread of any process, by its id, and those it will start, run before kernels; 0 is this thread.
+    """Let a thread of any process, by its id, run before kernels, but not those it will start; 0 is this one.
 
     Real time needs root, CAP_SYS_NICE or a limit on it (`ulimit -r`); returns what was allowed.
     """
+    # In turns, and without the threads that it starts: LoadGen's spin for one another, and would for ever.
     try:
-        os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(1))
+        os.sched_setscheduler(thread, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     except OSError:
         return Promptness.SHORT_SLICE if _shorten_slice(thread) else Promptness.NORMAL
     return Promptness.REAL_TIME
