@@ -4,6 +4,11 @@ import threading
 from pathlib import Path
 
 
+def threads_of_process() -> list[int]:
+    """Return the ids of all threads."""
+    return [int(task.name) for task in Path("/proc/self/task").iterdir()]
+
+
 def threads_named(name: str) -> set[int]:
     """Return the ids of the threads that carry the name."""
     return {int(task.name) for task in Path("/proc/self/task").iterdir() if _name_of(task) == name}

@@ -6,10 +6,10 @@ import pytest
 from tests.support.table_builders import make_tables
 from veltair.evaluation.experiment.scenario import Scenario, make_scenario
 from veltair.evaluation.metrics.capacity import CapacitySearch
+from veltair.evaluation.metrics.targets import fluid_capacity
 from veltair.evaluation.simulation.clairvoyant import (
     clairvoyant_capacity,
     clairvoyant_share,
-    clock_capacity,
     full_clock_work,
 )
 from veltair.evaluation.simulation.run import (
@@ -33,13 +33,13 @@ def scenario_of(tables=None) -> Scenario:
 
 
 def test_busy_cores_of_the_3990x_never_do_more_than_all_at_the_base_clock() -> None:
-    assert clock_capacity(described("threadripper-3990x")) == pytest.approx(64.0)
+    assert fluid_capacity(described("threadripper-3990x")) == pytest.approx(64.0)
 
 
 def test_a_clock_that_falls_faster_than_busy_cores_grow_sets_a_higher_capacity() -> None:
     machine = replace(described("threadripper-3990x"), clock_factors=((16, 8.0), (64, 1.0)))
     # 40 cores run at 8 - 7 x 24 / 48 = 4.5.
-    assert clock_capacity(machine) >= 40 * 4.5
+    assert fluid_capacity(machine) >= 40 * 4.5
 
 
 def test_measured_times_are_work_as_they_stand() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine_builders import ZERO, PythonModel, python_context
+from tests.support.threads import threads_of_process
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.topology.cpu_limits import CpuLimits
 from veltair.machine.workers.crash_notes import read_notes
@@ -52,19 +53,6 @@ def serve(c_build: Path) -> Iterator[Serve]:
     yield served
     for engine in engines:
         engine.stop()
-
-
-def threads_of_process() -> list[int]:
-    return [int(task.name) for task in Path("/proc/self/task").iterdir()]
-
-
-@pytest.fixture
-def give_back() -> Iterator[None]:
-    """Let every thread of this process have its cores again."""
-    before = {thread: os.sched_getaffinity(thread) for thread in threads_of_process()}
-    yield
-    for thread in threads_of_process():
-        os.sched_setaffinity(thread, before.get(thread, os.sched_getaffinity(thread)))
 
 
 @needs_two_cores

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.engine_builders import NEVER_S, python_context, python_engine
+from tests.support.threads import threads_of_process
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.topology.cpu_limits import CpuLimits
 from veltair.machine.workers.native_pool import NativePool
@@ -50,19 +51,6 @@ def start(c_build: Path) -> Iterator[Callable[..., list[Any]]]:
     yield served
     for engine in engines:
         engine.stop()
-
-
-def threads_of_process() -> list[int]:
-    return [int(task.name) for task in Path("/proc/self/task").iterdir()]
-
-
-@pytest.fixture
-def give_back() -> Iterator[None]:
-    """Let every thread of this process have its cores again."""
-    before = {thread: os.sched_getaffinity(thread) for thread in threads_of_process()}
-    yield
-    for thread in threads_of_process():
-        os.sched_setaffinity(thread, before.get(thread, os.sched_getaffinity(thread)))
 
 
 @needs_two_cores

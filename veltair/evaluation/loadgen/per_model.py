@@ -146,7 +146,7 @@ class LoadGenPerModel:
     def start(
         self,
         *,
-        on_ready: Callable[[], None],
+        on_ready: Callable[[], None] = lambda: None,
         on_arrival: OnArrival,
         on_flush: OnFlush,
         on_failure: OnFailure,

@@ -55,7 +55,6 @@ class LoadingEngine:
         per_model = settings.loadgen_per_model
         with LoadGenPerModel(run, study.scenario.qos_s) if per_model else LoadGenProcess(run) as loadgen:
             loadgen.start(
-                on_ready=_nothing,
                 on_arrival=engine.arrive,
                 on_flush=engine.flush,
                 on_failure=engine.fail,
@@ -82,7 +81,3 @@ class LoadingEngine:
             if recorder is not None:
                 recorder.end(record)
             yield record
-
-
-def _nothing() -> None:
-    """Do nothing: the engine was warmed up before."""

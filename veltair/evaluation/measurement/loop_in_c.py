@@ -72,7 +72,6 @@ class LoopInC:
         engine, records = self._engine, []
         with LoadGenPerModel(run, study.scenario.qos_s) as loadgens:
             loadgens.start(
-                on_ready=_nothing,
                 on_arrival=engine.arrive,
                 on_flush=engine.flush,
                 on_failure=engine.fail,
@@ -106,7 +105,3 @@ def decision_s(entries: Iterable[Entry]) -> float:
 
 def _ns(times_s: Sequence[float], zero_s: float) -> NDArray[np.int64]:
     return np.round(1e9 * (np.array(times_s) + zero_s)).astype(np.int64)
-
-
-def _nothing() -> None:
-    """Do nothing: the engine was warmed up before."""

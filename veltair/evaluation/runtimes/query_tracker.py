@@ -148,9 +148,5 @@ def serve_run(
             tracker.arrive(number, sample, received_s)
             relay.submit(backend, number, sample)
 
-        loadgen.start(on_ready=_nothing, on_arrival=take, on_flush=tracker.flush, on_failure=tracker.fail)
+        loadgen.start(on_arrival=take, on_flush=tracker.flush, on_failure=tracker.fail)
         return tracker.wait(drain_s), loadgen.wait(END_TIMEOUT_S)
-
-
-def _nothing() -> None:
-    """Do nothing: the backend was warmed up before."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from veltair.evaluation.experiment.scenario import Scenario
 from veltair.evaluation.metrics.capacity import Capacity, CapacitySearch, Satisfaction, find_capacity
 from veltair.evaluation.metrics.fluid_schedule import Demand, most_on_time
-from veltair.evaluation.metrics.targets import LeastPlan, least_plan
+from veltair.evaluation.metrics.targets import LeastPlan, fluid_capacity, least_plan
 from veltair.evaluation.simulation.run import (
     SimulationSettings,
     count_from_s,
@@ -24,7 +24,6 @@ from veltair.evaluation.simulation.run import (
     scenario_arrivals,
 )
 from veltair.machine.costs.cost_model import block_bytes_per_s, block_l3_bytes, predicted_seconds
-from veltair.machine.topology.topology import Machine
 from veltair.serving.loop.query import Query
 
 
@@ -75,11 +74,6 @@ def full_clock_work(scenario: Scenario, model: str) -> NDArray[np.float64]:
     return at_full_clock * np.asarray(cores, dtype=np.float64)
 
 
-def clock_capacity(machine: Machine) -> float:
-    """Return the most work a second that busy cores do, in cores at the full machine's clock."""
-    return max(count * machine.clock(count) for count in range(1, machine.cores + 1))
-
-
 class _LeastDemands:
     """The least that queries of a scenario take of cores and of memory."""
 
@@ -108,7 +102,7 @@ class _LeastDemands:
             work.append(core_s)
             moved.append(loaded)
         machine = self.scenario.context.machine
-        demands = [Demand(np.concatenate(work), clock_capacity(machine))]
+        demands = [Demand(np.concatenate(work), fluid_capacity(machine))]
         # Times that were measured know no bandwidth; contention at less than its scale may pass it.
         if self.scenario.cost_model is not None and self._settings.contention >= 1.0:
             demands.append(Demand(np.concatenate(moved), machine.dram_bytes_per_s))
