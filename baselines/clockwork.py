@@ -11,7 +11,8 @@ it; the least recently used gives way. A query of a cold model is as late as the
 The port: executors are equal slices of the cores of one CPU, and a model's block runs on the count within
 a slice that suits it best. Actions are not sent ahead (the paper plans some ms): an executor that is free
 starts at once, so no action comes too late to its worker, and what would be rejected there is rejected here.
-No model gives way for one with less work waiting. With `loads: exclusive` nothing runs beside a load, one
+A prediction by which no query would be in time is forgotten, for it would not be measured again. No model
+gives way for one with less work waiting. With `loads: exclusive` nothing runs beside a load, one
 resource at a time as in the authors' "No DNN Left Behind"; `beside` runs other models meanwhile. With
 `drop_late: never` late queries keep their turn. A query alone has one executor, so an idle system serves it
 slower than it could.
@@ -151,6 +152,9 @@ class Clockwork:
                 last = self._measured.setdefault(block, deque(maxlen=MEASURED))
                 last.append(record.end_s - record.start_s)
                 self._predicted[block] = sorted(last)[ceil(PERCENTILE * len(last)) - 1]
+                if self._predicted[block] > record.query.qos_s:
+                    last.clear()
+                    self._predicted[block] = self._times.least_s(*block, self._slice)
 
     def _cold_s(self, snapshot: Snapshot, model: str) -> float:
         """Return how long it takes at least until blocks of a model can start."""

@@ -86,6 +86,13 @@ def test_a_prediction_is_the_longest_of_the_last_ten_and_before_there_are_any_th
     assert policy.predicted_s("tight", 1) == pytest.approx(0.005)
 
 
+def test_a_prediction_by_which_nobody_would_be_in_time_is_forgotten():
+    policy = clockwork()
+    policy.allocate(snapshot(8, [pending(1, TIGHT)]))
+    policy.allocate(snapshot(8, gone=[served(1, TIGHT, 0.0101)]))
+    assert policy.predicted_s("tight", 1) == pytest.approx(0.005)
+
+
 def test_a_batch_is_the_largest_that_waits_and_ends_before_its_first_deadline():
     waiting = [pending(number, NET) for number in range(5)]
     # Four take 12.5 ms; the fifth has the other executor.
