@@ -405,3 +405,18 @@ def test_the_comparison_of_schedulers_has_every_policy_of_the_repository() -> No
     ablations = {"baselines.fixed_version:FixedVersionBlocks", "baselines.fixed_version:FixedVersionElastic"}
     page = (ROOT / "docs/policies.md").read_text()
     assert set(re.findall(r"^\| `([\w.]+:\w+)`", page, re.MULTILINE)) - ablations <= listed
+
+
+@pytest.mark.parametrize("batches", [[2, 4], [1, 4, 2], [1, 1]])
+def test_batches_ascend_from_one(batches: list[int]) -> None:
+    changes = _set("models.net.batches", batches), _set("measured.enabled", False)
+    assert f"batches {batches} must ascend from 1, such as [1, 2, 4, 8]" in _refusal(*changes)
+
+
+def test_batches_are_refused_where_anything_is_measured() -> None:
+    assert (
+        "models.net.batches: [1, 2], but measured.enabled is true, and the engine has kernels for one query"
+        in _refusal(_set("models.net.batches", [1, 2]))
+    )
+    found = _parsed(_set("models.net.batches", [1, 2]), _set("measured.enabled", False))
+    assert found.models["net"].batches == (1, 2)

@@ -40,6 +40,8 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "AI-MT, preferred": ("baselines.ai_mt:AiMt", {"pairing": "preferred", "memory_share": 0.3}),
     "DART": ("baselines.dart:Dart", {}),
     "DART-2": ("baselines.dart:Dart", {"nodes": 2}),
+    "Clockwork-2": ("baselines.clockwork:Clockwork", {"executors": 2}),
+    "Packrat": ("baselines.packrat:Packrat", {}),
     "DREAM": ("baselines.dream:Dream", {}),
     "ElasticRoom": ("baselines.elastic_room:ElasticRoom", {}),
     "Veltair-AS": ("veltair.serving.policies.adaptive:VeltairAS", {}),

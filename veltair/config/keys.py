@@ -33,11 +33,26 @@ class ServedModel(Section):
     onnx: Annotated[
         str | None, key("path of an ONNX file with fixed shapes, from the folder of the run", min_length=1)
     ] = None
+    batches: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=64)], ...],
+        key(
+            "numbers of queries that a block can serve at once, ascending from 1; in simulated runs alone, "
+            "where costs of several are described by those of one",
+            "queries",
+            min_length=1,
+        ),
+    ] = (1,)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.builder is None) == (self.onnx is None):
             raise ValueError("give `builder` or `onnx`, exactly one of them (a null drops one)")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_ascend(self) -> Self:
+        if self.batches[0] != 1 or not is_ascending(self.batches):
+            raise ValueError(f"batches {list(self.batches)} must ascend from 1, such as [1, 2, 4, 8]")
         return self
 
 
@@ -372,6 +387,14 @@ def _contradictions(config: Config) -> Iterator[str]:
             "measured.enabled: true, but profile.costs is 'shipped', and the engine refuses cost tables of "
             "another machine; set `profile.costs: measured` or `measured.enabled: false`"
         )
+    if config.measured.enabled:
+        for name, model in config.models.items():
+            if model.batches != (1,):
+                yield (
+                    f"models.{name}.batches: {list(model.batches)}, but measured.enabled is true, and the "
+                    "engine has kernels for one query at a time; set `measured.enabled: false` or leave "
+                    "`batches` at [1]"
+                )
     if not config.measured.enabled and not config.simulated.enabled:
         yield "measured.enabled, simulated.enabled: both are false, so nothing would run; set one to true"
 

@@ -99,6 +99,24 @@ class Simulated(Section):
             ge=0,
         ),
     ] = 10.0
+    memory_mb: Annotated[
+        float | None,
+        key(
+            "memory for the weights of models, which policies that load models themselves begin empty; null, "
+            "and to any other policy: all models are resident",
+            "MB",
+            gt=0,
+        ),
+    ] = None
+    load_mb_per_s: Annotated[
+        float | None,
+        key(
+            "bandwidth at which weights come into that memory; null: what one core of the machine reads from "
+            "DRAM",
+            "MB/s",
+            gt=0,
+        ),
+    ] = None
     contention: Annotated[
         float,
         key("what co-runners add to a layer's time; 0: nothing, the null model", "times the modelled", ge=0),

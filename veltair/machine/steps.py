@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from veltair.compiler.build.build import read_plan
-from veltair.compiler.frontend.model import Layer
 from veltair.compiler.frontend.samples import Samples
 from veltair.compiler.oracle.oracle import ask, compare
 from veltair.compiler.search.schedules import own_schedules
@@ -33,7 +32,7 @@ from veltair.machine.costs.folder import (
 )
 from veltair.machine.costs.residency import crossing_bytes_by_cores, residency_notes
 from veltair.machine.costs.table import CostTable
-from veltair.machine.models.buffers import resident
+from veltair.machine.models.buffers import layers_of, resident
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.probes.fork_probe import measure_fork
 from veltair.machine.probes.host import host
@@ -134,10 +133,7 @@ def profile_models(
     achieved = {f"{level:g}": asdict(pressure) for level, pressure in result.achieved.items()}
     tables = Tables(
         here,
-        {
-            name: tuple(Layer(layer.name, layer.structure, layer.macs) for layer in model.plan.layers)
-            for name, model in models.items()
-        },
+        {name: layers_of(model.plan) for name, model in models.items()},
         {
             name: tuple(
                 tuple(tiling_of(version) for version in model.plan.of(layer))

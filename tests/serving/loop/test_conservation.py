@@ -28,6 +28,7 @@ SLOWER_ALONE = {
     ),
     "a part of the machine": (
         *("Streams-2", "Static", "Static-MIG", "PARTIES", "AI-MT", "AI-MT, preferred", "DART", "DART-2"),
+        *("Clockwork-2", "Packrat"),
     ),
     "one version, whichever is the fastest": ("Fixed-v1 elastic",),
 }

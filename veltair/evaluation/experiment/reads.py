@@ -54,8 +54,11 @@ def simulation_keys(
 ) -> list[Key]:
     """Return the keys of simulated runs at rates that nothing searches."""
     apart = {*RUNS, *ASSUMED_MACHINE, "resolution"}
+    named = list(workloads)
+    models = dict.fromkeys(model for workload in named for model in config.workloads[workload])
     return [
-        *scenario_keys(config, workloads),
+        *scenario_keys(config, named),
+        *(("models", model, "batches") for model in models),
         *policy_keys(config, policies),
         *assumption_keys([machine]),
         *(("simulated", name) for name in Simulated.model_fields if name not in apart),

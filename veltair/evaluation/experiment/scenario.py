@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
@@ -27,6 +28,8 @@ from veltair.serving.policies.presets import make_policy
 MakePolicy = Callable[[Context], Policy]
 TableClock = Literal["busy", "alone"]
 OptionsOf = Callable[[Context], Mapping[str, object]]
+Batches = Mapping[str, Mapping[int, str]]
+NO_BATCHES: Batches = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +107,12 @@ def make_scenario(
     workload: str,
     weights: Mapping[str, int],
     satisfaction: float = SATISFACTION,
+    batches: Batches = NO_BATCHES,
 ) -> Scenario:
     """Return a workload on a machine, its targets raised to what the machine can meet.
 
-    `qos_s` are the targets asked for. Raises LookupError for a model without tables.
+    `qos_s` are the targets asked for, `batches` are those of `Context`. Raises LookupError for a model
+    without tables.
     """
     missing = [name for name in weights if name not in tables.layers]
     if missing:
@@ -119,22 +124,24 @@ def make_scenario(
     table = targets(asked, tables.costs, relax)
     given = dict(zip(table["model"], table["qos_s"], strict=True))
     models = {model.name: Model(model.name, model.layers, given[model.name]) for model in asked}
+    wanted = [*models, *(name for built in batches.values() for name in built.values())]
     # Indexing a table anew takes seconds, so it is done only where some models are left out.
     costs, busy = (
-        known if known is None or models.keys() == set(known.models) else known.select(list(models))
+        known if known is None or set(wanted) == set(known.models) else known.select(wanted)
         for known in (tables.costs, tables.busy_costs)
     )
     assert costs is not None
-    context = Context(models, costs, tables.machine)
+    context = Context(models, costs, tables.machine, batches)
     shares = dict(weights)
     return Scenario(context, table, workload, shares, tables.cost_model, satisfaction, busy_costs=busy)
 
 
-def scenario_of(config: Config, tables: Tables, workload: str) -> Scenario:
-    """Return a workload of the configuration on the machine of some tables."""
+def scenario_of(config: Config, tables: Tables, workload: str, batches: Batches = NO_BATCHES) -> Scenario:
+    """Return a workload of the configuration on the machine of some tables; `batches` are of `Context`."""
     weights = config.workloads[workload]
     qos_s = {name: config.models[name].qos_ms / 1e3 for name in weights}
-    return make_scenario(tables, qos_s, config.qos.relax, workload, weights, config.qos.satisfaction)
+    known = tables, qos_s, config.qos.relax, workload, weights, config.qos.satisfaction
+    return make_scenario(*known, batches)
 
 
 def policy_maker(config: Config, policy: str, options_of: OptionsOf | None = None) -> MakePolicy:

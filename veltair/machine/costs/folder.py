@@ -39,6 +39,7 @@ BUSY = "busy_costs.parquet"
 # Levels of a derived table; the formula is smooth in between.
 DERIVED_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
+_LAYER = ["model", "layer", "name", "structure", "macs", "weight_bytes"]
 _VERSION = ["model", "layer", "version"]
 _TILING = ["parallelism", "blocking_bytes", "compulsory_bytes", "fetched_bytes"]
 _RESIDENCY = [field.name for field in fields(Residency)]
@@ -83,7 +84,7 @@ def table_files(folder: Path) -> list[Path]:
 def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
     """Write a folder of tables; the costs come last, so a folder with costs is whole."""
     layers = [
-        (model, index, layer.name, layer.structure, layer.macs)
+        (model, index, layer.name, layer.structure, layer.macs, layer.weight_bytes)
         for model, group in tables.layers.items()
         for index, layer in enumerate(group)
     ]
@@ -101,7 +102,7 @@ def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
     write_atomically(
         {
             folder / LAYERS: _parquet(
-                pd.DataFrame(layers, columns=["model", "layer", "name", "structure", "macs"])
+                pd.DataFrame(layers, columns=_LAYER).astype({_LAYER[-1]: "Int64"})  # some may not be known
             ),
             folder / VERSIONS: _parquet(frame),
             folder / MACHINE: format_machine(tables.machine).encode(),
@@ -337,9 +338,15 @@ def _versions(cost_model: MachineCostModel) -> Iterator[tuple[tuple[str, int, in
 
 
 def _read_layers(rows: pd.DataFrame) -> Mapping[str, tuple[Layer, ...]]:
+    """Return the layers of each model; tables of an earlier program do not know the bytes of weights."""
+    noted = "weight_bytes" in rows.columns
     return {
         str(model): tuple(
-            Layer(row["name"], row["structure"], row["macs"]) for row in group.to_dict("records")
+            Layer(
+                *(row["name"], row["structure"], row["macs"]),
+                int(row["weight_bytes"]) if noted and not pd.isna(row["weight_bytes"]) else None,
+            )
+            for row in group.to_dict("records")
         )
         for model, group in rows.groupby("model", sort=False)
     }

@@ -27,7 +27,7 @@ from veltair.machine.workers.pool import (
     Sample,
     Servable,
 )
-from veltair.serving.engine.background import BackgroundWorker, Job
+from veltair.serving.engine.background import BackgroundWorker, Job, OnDone
 from veltair.serving.engine.messages import Arrived, Done, EngineMessage, Failed, Flushed
 from veltair.serving.engine.running_blocks import Progress, RunningBlock, profiled_s
 from veltair.serving.engine.warm_up import warm_up_models
@@ -119,7 +119,7 @@ class Engine:
         self._messages.append(message)
         self._pool.poke()
 
-    def _post_done(self, on_done: Job) -> None:
+    def _post_done(self, on_done: OnDone) -> None:
         self._post(Done(on_done))
 
     # What serve() calls.
@@ -200,10 +200,10 @@ class Engine:
         """Return the cores that a query's block holds, those of its last grant first; none if none runs."""
         return self._holdings.of(query_id)
 
-    def in_background(self, job: Job, on_done: Job) -> None:
+    def in_background(self, job: Job, on_done: OnDone) -> None:
         """Do a job on the background worker, after earlier ones, then call `on_done` on this thread.
 
-        The run is not over before that. An error of the job ends it.
+        What that returns is the next event. The run is not over before that. An error of the job ends it.
         """
         self._background_jobs += 1
         self._background.submit(job, on_done)
@@ -292,8 +292,7 @@ class Engine:
                 return None
             case Done(on_done=on_done):
                 self._background_jobs -= 1
-                on_done()
-                return None
+                return on_done()
             case Failed(error=error):
                 raise error
 

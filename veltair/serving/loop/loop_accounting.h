@@ -72,6 +72,7 @@ static int close_account(loop_t *loop, account_t *account, ending_t ending, cons
         .ending = ending,
         .blocks = account->blocks,
         .conflicts = account->conflicts,
+        .batch = account->batch,
     };
     loop->records[count].reason = copied_reason(rejection);
     account->newer = loop->unused;
@@ -89,11 +90,28 @@ static int admit(loop_t *loop, const event_t *arrival) {
         .deadline_s = arrival->time_s + arrival->target_s,
         .start_s = NAN,
         .model = arrival->model,
+        .batch = 1,
         .own = account->own,
     };
     memcpy(account->own, arrival->own, loop->run.own_bytes);
     loop->view.changed = account;
     join_queue(loop, account);
+    return OK;
+}
+
+// Close the accounts of all whom a block serves: its cores were held for them in equal parts.
+static int close_block(loop_t *loop, account_t *account, ending_t ending) {
+    const account_t first = *account;
+    double core_s = first.core_s / first.batch;
+    for (account_t *next; account; account = next) {
+        next = account->others;
+        account->start_s = first.start_s;
+        account->core_s = core_s;
+        account->blocks = first.blocks;
+        account->conflicts = first.conflicts;
+        account->batch = first.batch;
+        if (close_account(loop, account, ending, NULL) != OK) return NO_MEMORY;
+    }
     return OK;
 }
 
@@ -112,7 +130,7 @@ static int finish_block(loop_t *loop, const event_t *event) {
     memmove(&view->running[index], &view->running[index + 1], after * sizeof *view->running);
     account->next_layer = event->next_layer;
     account->yields = false;
-    if (account->next_layer == loop->run.layers[account->model]) return close_account(loop, account, SERVED, NULL);
+    if (account->next_layer == loop->run.layers[account->model]) return close_block(loop, account, SERVED);
     join_queue(loop, account);
     return OK;
 }
@@ -126,7 +144,7 @@ static int abandon(loop_t *loop) {
     for (int64_t index = 0; index < loop->view.running_count; index++) {
         account_t *account = loop->view.running[index];
         charge(account, reserved_cores(account), loop->view.now_s);
-        if (close_account(loop, account, UNFINISHED, NULL) != OK) return NO_MEMORY;
+        if (close_block(loop, account, UNFINISHED) != OK) return NO_MEMORY;
     }
     loop->view.running_count = 0;
     loop->closed = true;

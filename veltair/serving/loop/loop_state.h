@@ -38,6 +38,7 @@ struct loop {
     commands_t commands;
     int64_t applied;
     wakes_t wakes;
+    double load_end_s;  // of the load under way; INFINITY: there is none
     record_t *records, *ended_queries;  // those to be taken; those since the last decision, view.record_count of them
     int64_t record_capacity, ended_capacity;
     void **slabs;

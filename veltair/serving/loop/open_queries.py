@@ -1,11 +1,15 @@
 """The queries that wait and run, as a policy sees them; and what it may answer."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from veltair.serving.loop.loaded_models import LoadedModels
 from veltair.serving.loop.policy import (
     Allocation,
     Answer,
     Context,
+    Evict,
+    Load,
+    LoadUnderWay,
     Pending,
     Policy,
     Rejection,
@@ -13,40 +17,49 @@ from veltair.serving.loop.policy import (
     Running,
     Wake,
     Yield,
+    limits_of,
 )
+from veltair.serving.loop.policy_error import PolicyError
 from veltair.serving.loop.query import Query
 from veltair.serving.loop.queues import PendingQueue, SeenIds, ValuesView
 
+__all__ = ["IDLE_WAKES", "OpenQueries", "PolicyError", "stall"]
+
 IDLE_WAKES = 10_000  # in a row: no policy has a reason to let queries wait for so many while nothing runs
-
-
-class PolicyError(RuntimeError):
-    """A policy broke its contract; the message names it."""
 
 
 class OpenQueries:
     """The state that a policy decides on: kept by events and by its answers, which are checked here.
 
     Raises PolicyError, naming the policy, when it gives cores that are not free, names an unknown query,
-    starts layers out of order, yields a query that does not run or yields already, or is woken again and
-    again while queries wait and nothing runs. No policy can yield for ever: a block ends at least one layer,
-    and each layer of a query ends once.
+    starts layers out of order, starts several queries as what was not built or a model that is not resident,
+    loads or evicts one that cannot be, yields a query that does not run or yields already, or is woken again
+    and again while queries wait and nothing runs. No policy can yield for ever: a block ends at least one
+    layer, and each layer of a query ends once.
     """
 
     __slots__ = (
-        "_cores", "_idle_wakes", "_models", "_policy", "_seen", "_waiting",
-        "free_cores", "pending", "running", "running_view",
+        "_context", "_cores", "_idle_wakes", "_memory", "_models", "_policy", "_seen", "_waiting",
+        "free_cores", "pending", "resident", "running", "running_view",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, context: Context) -> None:
         """Begin with free cores and without queries."""
         self._policy, self._models, self._cores = policy, context.models, context.machine.cores
+        limits, self._context = limits_of(policy, context), context
+        self._memory = None if limits is None else LoadedModels(self._name, limits)
+        self.resident: Collection[str] = context.models if self._memory is None else self._memory.resident
         self._seen, self._idle_wakes = SeenIds(), 0
         self._waiting: dict[int, Pending] = {}
         self.free_cores = self._cores
         self.pending = PendingQueue()
         self.running: dict[int, Running] = {}
         self.running_view: Sequence[Running] = ValuesView(self.running)
+
+    @property
+    def load(self) -> LoadUnderWay | None:
+        """The load under way."""
+        return None if self._memory is None else self._memory.load
 
     # What happened.
 
@@ -58,8 +71,13 @@ class OpenQueries:
             raise LookupError(f"query {query.id} asks for {query.model}, which this run does not serve")
         self._enqueue(Pending(query, 0))
 
+    def end_load(self) -> None:
+        """End the load under way."""
+        assert self._memory is not None
+        self._memory.end()
+
     def end_block(self, query_id: int, next_layer: int) -> bool:
-        """End a block before a layer of its model; return whether that was the query's last one.
+        """End a block before a layer of its model; return whether that was its last one, of all it serves.
 
         Raises RuntimeError if the block was not to end there.
         """
@@ -71,8 +89,12 @@ class OpenQueries:
                 f"the backend ended {block} of query {query_id} before layer {next_layer}; a block ends "
                 f"after one of its layers, so from {block.start + 1} to {block.stop}"
             )
+        if self._memory is not None:
+            self._memory.release(block.model)
         if next_layer == len(self._models[query.model].layers):
             return True
+        if running.others:
+            raise RuntimeError(f"the backend ended {block} of {1 + len(running.others)} queries early")
         self._enqueue(Pending(query, next_layer))
         return False
 
@@ -102,9 +124,14 @@ class OpenQueries:
                 self._dequeue(answer.query_id)
             case Wake():
                 self._check_wake(answer, time_s)
+            case Load(model=model):
+                self._loaded_models("loads", model).begin(model, time_s)
+            case Evict(model=model):
+                self._loaded_models("evicts", model).evict(model)
             case _:
                 raise PolicyError(
-                    f"{self._name} answered {answer!r}; return Allocation, Resize, Yield, Rejection or Wake"
+                    f"{self._name} answered {answer!r}; return Allocation, Resize, Yield, Rejection, Wake, "
+                    "Load or Evict"
                 )
 
     def check_idle(self, was_woken: bool) -> None:
@@ -134,8 +161,43 @@ class OpenQueries:
                 f"{layers} of {query.model}"
             )
         self._take(cores, query.id)
+        others = self._join(allocation) if allocation.others else ()
+        if self._memory is not None:
+            self._memory.acquire(block.model)
         wanted = allocation.wanted_cores or cores
-        self.running[query.id] = Running(query, block, allocation.versions, cores, cores, wanted, time_s)
+        versions = allocation.versions
+        self.running[query.id] = Running(
+            *(query, block, versions, cores, cores, wanted, time_s), others=others
+        )
+
+    def _join(self, allocation: Allocation) -> tuple[Query, ...]:
+        """Take the queries that a block serves beside its own out of those that wait, and return them."""
+        block, queries = allocation.block, 1 + len(allocation.others)
+        if len(block) != len(self._models[block.model].layers):
+            raise PolicyError(
+                f"{self._name} starts {block} for {queries} queries at once; give such a block all "
+                f"{len(self._models[block.model].layers)} layers"
+            )
+        try:
+            self._context.costs_name(block.model, queries)
+        except LookupError as error:
+            raise PolicyError(f"{self._name} starts {error}") from None
+        others = [self._dequeue(query_id) for query_id in allocation.others]
+        for query, next_layer in others:
+            if query.model != block.model or next_layer:
+                raise PolicyError(
+                    f"{self._name} lets {block} serve query {query.id} too, whose next layer is {next_layer} "
+                    f"of {query.model}; such a block serves queries of one model that have not begun"
+                )
+        return tuple(query for query, _ in others)
+
+    def _loaded_models(self, what: str, model: str) -> LoadedModels:
+        if self._memory is None:
+            raise PolicyError(
+                f"{self._name} {what} {model}, but all models are resident: either their memory is not "
+                "bounded (`memory_mb`), or the class lacks `loads_models = True`"
+            )
+        return self._memory
 
     def _resize(self, resize: Resize) -> None:
         running = self.running.get(resize.query_id)
@@ -163,6 +225,11 @@ class OpenQueries:
         running = self.running.get(answer.query_id)
         if running is None:
             raise PolicyError(f"{self._name} yields query {answer.query_id}, which is not running")
+        if running.others:
+            raise PolicyError(
+                f"{self._name} yields query {answer.query_id}, whose block serves {1 + len(running.others)} "
+                "queries; wait for its end"
+            )
         if running.yields:
             raise PolicyError(
                 f"{self._name} yields query {answer.query_id} twice; a yield cannot be taken back: wait for "
@@ -183,7 +250,10 @@ class OpenQueries:
             before.start_s,
             before.yields,
         )
-        after = Running(query, before.block, versions, cores, target_cores, wanted_cores, start_s, yields)
+        after = Running(
+            *(query, before.block, versions, cores, target_cores, wanted_cores, start_s, yields),
+            before.others,
+        )
         gained = after.reserved_cores - before.reserved_cores
         if gained > 0:
             self._take(gained, query.id)

@@ -33,7 +33,8 @@ class QueryRecord(NamedTuple):
 
     `blocks` counts its block starts, `conflicts` those of them that got fewer cores than they wanted.
     `core_s` is cores held x time, in core-seconds.
-    `start_s` is the start of its first block (its end where none started).
+    `start_s` is the start of its first block (its end where none started). `batch` is how many queries its
+    block served at once: then the block and its conflict count for each of them, its cores in equal parts.
     """
 
     query: Query
@@ -44,6 +45,7 @@ class QueryRecord(NamedTuple):
     conflicts: int
     core_s: float
     reason: str = ""
+    batch: int = 1
 
     @property
     def latency_s(self) -> float:

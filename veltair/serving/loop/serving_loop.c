@@ -50,6 +50,7 @@ loop_t *loop_new(const backend_t *backend, const decider_t *decider, const run_t
     loop->backend = *backend;
     loop->decider = *decider;
     loop->run = *run;
+    loop->load_end_s = INFINITY;
     loop->by_slot = calloc(cores, sizeof *loop->by_slot);
     loop->free_slots = calloc(cores, sizeof *loop->free_slots);
     account_t **running = calloc(cores, sizeof *running);
@@ -131,6 +132,14 @@ static void start(loop_t *loop, const command_t *command) {
     account->cores = account->target_cores = command->cores;
     account->wanted_cores = command->wanted;
     account->versions = command->versions;
+    account->batch = 1 + command->other_count;
+    account->others = NULL;
+    for (int32_t index = command->other_count; index-- > 0;) {
+        account_t *other = command->others[index];
+        leave_queue(loop, other);
+        other->others = account->others;
+        account->others = other;
+    }
     account->start_s = isnan(account->start_s) ? view->now_s : account->start_s;
     account->held_since_s = view->now_s;
     account->blocks++;
@@ -152,6 +161,8 @@ static int apply(loop_t *loop, const command_t *command) {
         return close_account(loop, account, REJECTED, command);
     }
     if (command->kind == WAKE && !add_wake(&loop->wakes, command->wake_s)) return NO_MEMORY;
+    if (command->kind == LOAD) loop->load_end_s = loop->view.now_s + loop->run.load_s[command->model];
+    if (command->kind == LOAD || command->kind == EVICT) return OK;
     if (command->kind == START) start(loop, command);
     if (command->kind == RESIZE) resize(loop, command);
     if (command->kind == YIELD) account->yields = true;
@@ -186,6 +197,9 @@ int loop_enter(loop_t *loop, const event_t *event) {
         return adopt(loop, event);
     case WOKEN:
         take_wake(&loop->wakes);
+        return OK;
+    case LOADED:
+        loop->load_end_s = INFINITY;
         return OK;
     case CLOSED:
         return abandon(loop) == OK ? DONE : NO_MEMORY;
@@ -240,8 +254,11 @@ static int wait_for_event(loop_t *loop) {
     event_t arrival = next_arrival(loop), event;
     double wake_s = next_wake(&loop->wakes), close_s = loop->run.close_s;
     double due_s = wake_s < arrival.time_s ? wake_s : arrival.time_s;
+    due_s = loop->load_end_s < due_s ? loop->load_end_s : due_s;
     if (loop->backend.advance(loop->backend.self, due_s < close_s ? due_s : close_s, &event) != NOTHING)
         return loop_enter(loop, &event);
+    if (due_s <= close_s && due_s == loop->load_end_s)
+        return loop_enter(loop, &(event_t){.time_s = due_s, .kind = LOADED});
     if (due_s <= close_s && due_s == arrival.time_s) {
         loop->arrived_of_batch++;
         return loop_enter(loop, &arrival);

@@ -8,10 +8,12 @@
 // Of the Python enum of the same name: CoreChange.
 typedef enum { HOLD, RESERVE, ADOPT, RELEASE } core_change_t;
 
-// layers: how many each model has. own_bytes: what a backend keeps of a query. The second line is for loop_run():
-// close_s: when the run is cut off; sigma: of the error of the pressure sensor (pressure_sensor.py), where it has one.
+// layers: how many each model has. load_s: how long a load of each takes, or NULL. own_bytes: what a backend keeps of a
+// query. The line after it is for loop_run(): close_s: when the run is cut off; sigma: of the error of the pressure
+// sensor (pressure_sensor.py), where it has one.
 typedef struct {
     const int32_t *layers;
+    const double *load_s;
     int64_t own_bytes, queries;
     double close_s, sigma;
     int32_t cores, pinned, is_noisy;

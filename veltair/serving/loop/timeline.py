@@ -18,7 +18,7 @@ from veltair.serving.loop.backend import (
     Resized,
 )
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Context, Resize, Wake, Yield
+from veltair.serving.loop.policy import Allocation, Context, Evict, Load, Resize, Wake, Yield
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 # A block takes about a kilobyte here and some in each file that is drawn from it, times the cores it had.
@@ -285,7 +285,7 @@ class Recorder(BackendWrapper):
                 if (block := self._open.get(query_id)) is not None:
                     block.yield_asked_s = self._stamp()
                 self._backend.do(command)
-            case Wake():
+            case Wake() | Load() | Evict():
                 self._backend.do(command)
 
     def wait(self) -> Event | None:
@@ -316,7 +316,7 @@ class Recorder(BackendWrapper):
         return self._now_s
 
     def _start(self, allocation: Allocation, time_s: float) -> None:
-        self._pending -= 1
+        self._pending -= 1 + len(allocation.others)
         query_id = allocation.query_id
         self._backend.do(allocation)
         if self._holdings is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import nan
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ HEADERS = [
     *(SOURCE.with_name(name) for name in ("simulator_core.h", "simulator_backend.h")),
 ]
 
+NO_BATCHES: Mapping[str, Mapping[int, str]] = MappingProxyType({})
 _OK = 0
 _NO_BYTES = (nan,) * len(CURVE_BYTES)
 _NO_RESIDENCY = (nan,) * 3 * len(RESIDENT_CACHE_BYTES)
@@ -55,10 +57,12 @@ class NativeCore:
         noise: Mapping[str, NDArray[np.float64]],
         costs: BlockCosts,
         build_dir: Path | None = None,
+        batches: Mapping[str, Mapping[int, str]] = NO_BATCHES,
     ) -> None:
         """Begin with nothing running at time 0; the C source is compiled into `build_dir` at first use.
 
-        Raises NativeBuildError if it cannot be compiled.
+        `noise` is of the models that are served first, and then of those of `batches`. Raises
+        NativeBuildError if it cannot be compiled.
         """
         self._library = library = load(build_dir or default_build_dir())
         functions, self._null = library.functions, library.ffi.NULL
@@ -66,6 +70,7 @@ class NativeCore:
         self._indices = {name: index for index, name in enumerate(noise)}
         self._arrays = KeptArrays(library)
         settings = _settings(contention, noise, costs, self._arrays)
+        settings |= _batched(self._indices, batches, self._arrays)
         self._handle = functions.simulator_new(library.ffi.new("settings_t *", settings))
         if not self._handle:
             raise MemoryError("no memory for the simulator's core")
@@ -276,6 +281,18 @@ def _settings(
         "by_cost_model": cost_model is not None,
         "pinned": contention.pinned,
     }
+
+
+def _batched(
+    indices: Mapping[str, int], batches: Mapping[str, Mapping[int, str]], arrays: KeptArrays
+) -> dict[str, Any]:
+    most = max((queries for built in batches.values() for queries in built), default=1)
+    table = np.full((len(indices), most + 1), -1, np.int32)
+    table[:, 1] = np.arange(len(indices))
+    for model, built in batches.items():
+        for queries, name in built.items():
+            table[indices[model], queries] = indices[name]
+    return {"batched": arrays.pointer(table, np.int32), "most_batch": most}
 
 
 def _model(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from veltair.machine.c_library import KeptArrays
 from veltair.serving.loop.dispatcher import UNFINISHED_REASON, Dispatcher, serve
 from veltair.serving.loop.open_queries import stall
-from veltair.serving.loop.policy import Context, Policy
+from veltair.serving.loop.policy import Context, Policy, limits_of
 from veltair.serving.loop.python_decider import PythonDecider
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.loop.queues import SeenIds
@@ -97,8 +97,11 @@ class _Loop:
         simulator = self._simulator
         error = simulator.sensor_error
         layers = [len(model.layers) for model in context.models.values()]
+        limits = limits_of(self._policy, context)
+        loads = [] if limits is None else [limits.load_s[name] for name in context.models]
         return {
             "layers": self._arrays.pointer(layers, np.int32),
+            "load_s": self._arrays.pointer(loads) if loads else self._library.ffi.NULL,
             "queries": len(self._queries),
             "own_bytes": max(layers) * np.dtype(np.uint32).itemsize,
             "close_s": simulator.close_s,
@@ -118,14 +121,16 @@ class _Loop:
         # The reasons are in memory of C, until the records are taken.
         said = {row[7]: self._text(row[5]) for row in rows if row[5]}
         self._functions.loop_take_records(self._handle)
-        for start_s, end_s, core_s, slack_s, least_s, _, _, index, number, blocks, conflicts in rows:
+        for start_s, end_s, core_s, slack_s, least_s, _, _, index, number, *used, batch in rows:
+            blocks, conflicts = used
             ending = self._endings[number]
             reason = ""
             if ending is Ending.REJECTED:
                 reason = said[index] if index in said else late_reason(slack_s, least_s)
             elif ending is Ending.UNFINISHED:
                 reason = UNFINISHED_REASON
-            yield QueryRecord(queries[index], ending, start_s, end_s, blocks, conflicts, core_s, reason)
+            seen = queries[index], ending, start_s, end_s, blocks, conflicts, core_s
+            yield QueryRecord(*seen, reason, batch)
 
     def _text(self, address: int) -> str:
         ffi = self._library.ffi

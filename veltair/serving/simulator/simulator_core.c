@@ -250,6 +250,11 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t
     return OK;
 }
 
+// Return the model whose versions serve so many queries of a model at once, which were built.
+int32_t simulator_batched(const simulator_t *sim, int32_t model_index, int32_t queries) {
+    return sim->settings.batched[model_index * (sim->settings.most_batch + 1) + queries];
+}
+
 // Change a running block at its first layer end once it knows. versions (of all its layers) may be NULL: keep them.
 int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_t *versions, double now_s) {
     block_t *block = &sim->blocks[slot];
