@@ -15,6 +15,7 @@ ALONE = {
     "their workers spin on every core that they hold": (
         "evaluation/benchmarks/test_engine.py",
         "evaluation/benchmarks/test_native_engine.py",
+        "evaluation/measurement/test_loading_engine.py",
         "evaluation/validation/test_co_runs.py",
         "machine/workers/test_native_pool.py",
         "machine/workers/test_pool.py",

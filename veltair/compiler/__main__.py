@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from veltair.compiler.check import Report, check
@@ -13,10 +14,12 @@ from veltair.compiler.frontend.onnx_passes import ModelError
 from veltair.compiler.select.shipped import shipped_stores
 from veltair.compiler.select.store import StoreError
 from veltair.config.keys import Search
+from veltair.terminal import count, print_utf8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 for a model that cannot be served, or 2 for a store that cannot be read."""
+    print_utf8()
     given = _parser().parse_args(arguments)
     stores = [given.store] if given.store else shipped_stores()
     try:
@@ -46,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("model", type=Path, metavar="MODEL.onnx", help="an ONNX file with fixed shapes")
     command.add_argument(
         "--trials",
-        type=_count,
+        type=count,
         default=Search().trials,
         metavar="N",
         help="`search.trials` of the run: candidates a layer structure (default: %(default)s)",
@@ -57,14 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
-    return int(text)
-
-
 def _print_report(report: Report, model: Path, stores: Sequence[Path], trials: int) -> None:
-    table = Table(title=str(model))
+    table = Table(title=escape(str(model)))
     table.add_column("layer", justify="right")
     table.add_column("operators", overflow="fold")
     table.add_column("MMACs", justify="right")
@@ -74,7 +71,7 @@ def _print_report(report: Report, model: Path, stores: Sequence[Path], trials: i
     for number, layer in enumerate(report.layers):
         table.add_row(
             str(number),
-            layer.operators,
+            escape(layer.operators),
             f"{layer.macs / 1e6:,.1f}" if layer.macs else "",
             ", ".join(map(_shape, layer.outputs)),
             str(layer.first) if layer.first != number else "",
@@ -83,7 +80,7 @@ def _print_report(report: Report, model: Path, stores: Sequence[Path], trials: i
     console = Console()
     console.print(table)
     for line in _totals(report, stores, trials):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _totals(report: Report, stores: Sequence[Path], trials: int) -> list[str]:

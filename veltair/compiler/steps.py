@@ -15,7 +15,7 @@ import pandas as pd
 from veltair.compiler.build.build import ModelPlan, build
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.importer import ImportedModel, import_model
-from veltair.compiler.frontend.onnx_passes import load_onnx
+from veltair.compiler.frontend.onnx_passes import ModelError, load_onnx
 from veltair.compiler.search.progress import in_words, reporting
 from veltair.compiler.search.records import find_record, seconds_per_trial
 from veltair.compiler.search.runner import RpcSettings
@@ -43,6 +43,7 @@ from veltair.provenance import write_atomically
 # Layers are the same whatever the target of their queries is.
 ANY_QOS_S = 1.0
 VERSIONS = "versions.csv"
+SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,25 @@ class SearchOrder:
 
 def write_model(name: str, builder: str | None, path: str | None, output: Path) -> None:
     """Write a model as ONNX, made by `module:function` or read from a user's file. Raises ModelError."""
-    if builder is not None:
-        module, _, function = builder.partition(":")
-        model = getattr(importlib.import_module(module), function)()
-    else:
-        model = load_onnx(Path(path or ""))
+    model = load_onnx(Path(path or "")) if builder is None else _built(builder, f"models.{name}.builder")
     print(f"{name}: {len(model.graph.node)} nodes, {model.ByteSize() / 1e6:.1f} MB", flush=True)
     write_atomically({output: model.SerializeToString(deterministic=True)})
+
+
+def _built(builder: str, key: str) -> onnx.ModelProto:
+    """Return what a builder makes; `key` is named in the ModelError of one that makes no model."""
+    module, _, function = builder.partition(":")
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except Exception as error:
+        raise ModelError(f"{key}: {builder} failed with {type(error).__name__}: {error}") from error
+    if not isinstance(model, onnx.ModelProto):
+        shown = repr(model)[:SHOWN_CHARACTERS]
+        raise ModelError(
+            f"{key}: {builder} returned {shown}, which is {type(model).__name__}; return the onnx.ModelProto "
+            "itself, or give the path of a file as `onnx`"
+        )
+    return model
 
 
 def read_model(path: Path) -> ImportedModel:
@@ -96,8 +109,8 @@ def search_models(
     """Search every structure that no store has, once, and write a store of them.
 
     `work` is the folder of the records, from which an interrupted search goes on; `earlier` are folders of
-    packed ones, from which those go on that are of the same search. A structure without any candidate is
-    reported, and in no store.
+    packed ones, from which those go on that are of the same search. Raises StoreError, once the others are in
+    the store, for structures of which no candidate ran.
     """
     functions: dict[str, Any] = {}
     for path in models:
@@ -114,9 +127,14 @@ def search_models(
             continued = continue_records(index, work, functions, target, settings)
             print(f"the searches of {len(continued)} layer structures go on from {index}", flush=True)
         failed = search(functions, target, settings, work, report, schedules, rpc) if functions else {}
-    for structure, reason in failed.items():
-        print(f"{structure} has no candidate, so its models cannot be built: {reason}", flush=True)
     collect_store(functions, settings.seed, order, work, folder)
+    if failed:
+        structure, reason = next(iter(failed.items()))
+        raise StoreError(
+            f"no candidate of {len(failed)} of {len(functions)} layer structures ran, so their models cannot "
+            f"be built: {', '.join(failed)}. The first, {structure}: {reason}. Mend the cause and run again; "
+            "what was searched is kept"
+        )
 
 
 def collect_store(

@@ -9,6 +9,8 @@ import yaml
 
 from veltair.config.document import page_text, schema_text
 from veltair.config.load import ConfigError, load
+from veltair.config.vary import check_variations
+from veltair.terminal import print_utf8
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
 PAGE = Path("workflow/config/README.md")
@@ -16,6 +18,7 @@ PAGE = Path("workflow/config/README.md")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0, or 2 for a configuration that is refused."""
+    print_utf8()
     parser = argparse.ArgumentParser(
         prog="python -m veltair.config",
         description="Check configuration files, the later over the earlier, and print all their values.",
@@ -34,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         config = load(options.files)
+        check_variations(config)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

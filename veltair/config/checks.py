@@ -1,10 +1,12 @@
 """What a configuration asks of this machine and of the code it names: checked before any long work."""
 
 import importlib
+import inspect
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydantic import JsonValue
 
@@ -26,6 +28,7 @@ def check_environment(config: Config, check_policy: PolicyCheck) -> None:
     """
     found = [
         *_models(config),
+        *_folders(config),
         *_machines(config),
         *_host(config),
         *_policies(config, check_policy),
@@ -34,9 +37,37 @@ def check_environment(config: Config, check_policy: PolicyCheck) -> None:
         raise ConfigError("\n  ".join(["the configuration does not fit what is here:", *found]))
 
 
+def _folders(config: Config) -> Iterator[str]:
+    for key, folder in (("results.folder", config.results.folder), ("figures.folder", config.figures.folder)):
+        place = Path(folder).absolute()
+        there = next(parent for parent in (place, *place.parents) if os.access(parent, os.F_OK))
+        if not there.is_dir():
+            yield f"{key}: '{folder}' cannot be made, for {there} is no folder; give another"
+        elif problem := _cannot_write(there):
+            yield f"{key}: '{folder}' cannot be written into ({there}: {problem}); give another"
+        elif key == "results.folder" and os.statvfs(there).f_flag & os.ST_NOEXEC and _measures(config):
+            yield (
+                f"{key}: '{folder}' is on a file system mounted noexec, from which no kernel can run; "
+                "give another folder, or set `profile.costs: shipped` to simulate only"
+            )
+
+
+def _cannot_write(folder: Path) -> str | None:
+    # Tried, for root is told that it may write where the kernel lets nobody write.
+    try:
+        with TemporaryDirectory(prefix=".veltair-", dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror
+
+
+def _measures(config: Config) -> bool:
+    return config.profile.costs != "shipped"
+
+
 def _models(config: Config) -> Iterator[str]:
     for name, model in config.models.items():
-        if model.onnx is not None and not Path(model.onnx).is_file():
+        if model.onnx is not None and not _is_file(Path(model.onnx)):
             yield (
                 f"models.{name}.onnx: there is no file '{model.onnx}' in {Path.cwd()}; "
                 "give its path from there, or an absolute one"
@@ -45,15 +76,36 @@ def _models(config: Config) -> Iterator[str]:
             yield f"models.{name}.builder: {problem}"
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
 def _cannot_import(path: str) -> str | None:
     module, _, attribute = path.partition(":")
     try:
-        builder = getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
-        return f"'{module}' of '{path}' does not import ({error}); give `module:function`"
-    except AttributeError:
+        found = importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # a module may do anything when it is imported
+        what = f"{type(error).__name__}: {error}"
+        return f"'{module}' of '{path}' does not import ({what}); give `module:function`"
+    builder = getattr(found, attribute, None)
+    if builder is None:
         return f"module '{module}' has no '{attribute}'; give `module:function`"
-    return None if callable(builder) else f"'{path}' is not a function; give `module:function`"
+    if not callable(builder):
+        return f"'{path}' is not a function; give `module:function`"
+    return _needs_arguments(path, builder)
+
+
+def _needs_arguments(path: str, builder: Callable[..., object]) -> str | None:
+    try:
+        inspect.signature(builder).bind()
+    except TypeError as error:
+        return f"'{path}' is called without arguments: {error}; give each a default"
+    except ValueError:  # of a function that tells nothing of its arguments
+        return None
+    return None
 
 
 def _machines(config: Config) -> Iterator[str]:
@@ -71,7 +123,7 @@ def _machines(config: Config) -> Iterator[str]:
 
 
 def _host(config: Config) -> Iterator[str]:
-    if config.profile.costs == "shipped":
+    if not _measures(config):
         return
     cores = len(os.sched_getaffinity(0))
     if config.profile.cores != "all" and max(config.profile.cores) > cores:
@@ -87,5 +139,5 @@ def _policies(config: Config, check_policy: PolicyCheck) -> Iterator[str]:
     for name, policy in config.policies.items():
         try:
             check_policy(policy.path, policy.options, policy.preset or config.preset)
-        except (ImportError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except Exception as error:  # a policy's own code may raise anything
             yield f"policies.{name}: {error}"

@@ -9,6 +9,8 @@ from pydantic import Field, JsonValue, model_validator
 from veltair.config.section import (
     SEED_MAX,
     Count,
+    FilePath,
+    FolderPath,
     ImportPath,
     Level,
     Load,
@@ -31,7 +33,7 @@ class ServedModel(Section):
         ImportPath | None, key("`module:function` that returns the model as an `onnx.ModelProto`")
     ] = None
     onnx: Annotated[
-        str | None, key("path of an ONNX file with fixed shapes, from the folder of the run", min_length=1)
+        FilePath | None, key("path of an ONNX file with fixed shapes, from the folder of the run")
     ] = None
     batches: Annotated[
         tuple[Annotated[int, Field(ge=1, le=64)], ...],
@@ -290,13 +292,13 @@ class Engine(Section):
 class Results(Section):
     """Where results go."""
 
-    folder: Annotated[str, key("folder of all results", min_length=1)] = "results"
+    folder: Annotated[FolderPath, key("folder of all results")] = "results"
 
 
 class Figures(Section):
     """Where figures go and in which formats."""
 
-    folder: Annotated[str, key("folder of all figures", min_length=1)] = "figures"
+    folder: Annotated[FolderPath, key("folder of all figures")] = "figures"
     formats: Annotated[
         tuple[Literal["png", "svg", "pdf"], ...], key("file formats of each figure", min_length=1)
     ] = ("png", "svg")

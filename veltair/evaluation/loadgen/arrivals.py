@@ -17,6 +17,8 @@ _TWO_32 = 1 << 32
 _LARGEST_BELOW_ONE = math.nextafter(1.0, 0.0)
 _MAX_SAMPLES = 65_535
 _MAX_SEED = (1 << 64) - 1
+# A schedule is drawn as a whole, some queries more than are expected; its times are whole ns in 64 bits.
+_MOST_QUERIES, _CHUNK_QUERIES, _LONGEST_S = 20_000_000, 64, 1e9
 # frompyfunc because numpy's own log is another one on each kind of CPU, while LoadGen calls libm's.
 _LOG = np.frompyfunc(math.log, 1, 1)
 
@@ -52,7 +54,7 @@ def server_schedule_ns(
     check_server_settings(qps, min_duration_ms, min_query_count, seed)
     engine = MersenneTwister(seed)
     end_ns = min_duration_ms * 1_000_000
-    chunk = math.ceil(max(min_query_count, qps * min_duration_ms / 1000) * 1.02) + 64
+    chunk = math.ceil(max(min_query_count, qps * min_duration_ms / 1000) * 1.02) + _CHUNK_QUERIES
     schedule = np.zeros(1, dtype=np.int64)
     while len(schedule) < min_query_count or schedule[-1] < end_ns:
         following = schedule[-1] + np.cumsum(_gaps_ns(engine, chunk, qps))
@@ -181,6 +183,18 @@ def check_server_settings(qps: float, min_duration_ms: int, min_query_count: int
     if min_query_count < 1:
         raise ValueError(f"min_query_count is {min_query_count}; give 1 or more")
     _check_seed(seed)
+    expected = max(min_query_count, qps * min_duration_ms / 1e3)
+    if expected > _MOST_QUERIES:
+        raise ValueError(
+            f"{qps:g} queries/s for {min_duration_ms / 1e3:g} s or {min_query_count} queries are "
+            f"{expected:.3g} queries, more than the {_MOST_QUERIES} that memory holds; give a lower rate "
+            "or a shorter run"
+        )
+    if (expected + _CHUNK_QUERIES) / qps > _LONGEST_S:
+        raise ValueError(
+            f"{expected:.0f} queries at {qps:g} queries/s take {expected / qps:.3g} s, which LoadGen cannot "
+            "count in ns; give a higher rate"
+        )
 
 
 def _check_seed(seed: int) -> None:

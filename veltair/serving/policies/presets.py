@@ -106,7 +106,7 @@ def _load(path: str) -> type[Any]:
     try:
         with _current_directory_importable():
             module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"policy {path}: importing {module_name} failed with {type(error).__name__}: {error}; give "
             f"a module that is installed or a file in {Path.cwd()}"
