@@ -21,8 +21,8 @@ from veltair.serving.policies.native_spec import spec_of
 # time and the simulator's events as `benchmarks_simulator` and the logs of a run tell them.
 BUILD_S_PER_VERSION = 0.35
 LAYER_ENDS_PER_S = 1_300_000.0  # of policies that C decides for
-# Of others, called in Python: those of `baselines` at 0.6 of the bound end 30 000 (DREAM) to 370 000 a second,
-# 140 000 all together; beyond their capacity, where a search asks too, queues are longer.
+# Of others, called in Python: those of `baselines` at 0.6 of the bound end 30 000 (DREAM) to 370 000 a
+# second, 140 000 all together; beyond their capacity, where a search asks too, queues are longer.
 CALLED_LAYER_ENDS_PER_S = 70_000.0
 CELL_S = 3.0  # a job of a simulation comes up and reads its tables
 DRAWING_S = 60.0  # all figures of the study
