@@ -31,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"write {SCHEMA} and {PAGE} anew, from the repository's top",
     )
     options = parser.parse_args(arguments)
-    if options.write_schema:
-        SCHEMA.write_text(schema_text(), encoding="utf-8")
-        PAGE.write_text(page_text(), encoding="utf-8")
-        return 0
     try:
+        if options.write_schema:
+            SCHEMA.write_text(schema_text(), encoding="utf-8")
+            PAGE.write_text(page_text(), encoding="utf-8")
+            return 0
         config = load(options.files)
         check_variations(config)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")

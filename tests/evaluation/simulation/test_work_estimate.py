@@ -5,7 +5,16 @@ import pytest
 from tests.support.table_builders import make_config, make_tables
 from veltair.config import load
 from veltair.evaluation.__main__ import main
-from veltair.evaluation.simulation.work_estimate import CELL_S, SLOT_START_S, START_S, Work, estimate, hours
+from veltair.evaluation.simulation.work_estimate import (
+    CALLED_LAYER_ENDS_PER_S,
+    CELL_S,
+    LAYER_ENDS_PER_S,
+    SLOT_START_S,
+    START_S,
+    Work,
+    estimate,
+    hours,
+)
 
 CONFIGS = Path(__file__).parents[3] / "workflow" / "config"
 MEASURED = {"enabled": True, "workloads": ["mix"], "shares": [0.2, 0.5], "seconds": 2, "queries": 45}
@@ -194,3 +203,28 @@ def test_the_full_grid_of_the_study_takes_longer_than_the_reduced_one() -> None:
     files = [CONFIGS / "many_core.yaml", CONFIGS / "paper_sim.yaml"]
     reduced, full = (hours(estimate(load(files[:count]), TABLES), cores=2) for count in (1, 2))
     assert full > 2 * reduced > 0
+
+
+def simulated_s(path: str, **options: object) -> float:
+    """Return the seconds of the runs of one policy, without those in which its jobs come up."""
+    part = changed(policies={"P": {"path": path, "options": options}})["simulate: shared loads"]
+    return part.seconds - part.jobs * CELL_S
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("baselines.prema:Prema", {}),
+        ("baselines.planaria:Planaria", {"reshare_s": 0.001}),  # under this option C cannot decide
+        ("docs.example_policy:Greedy", {}),
+    ],
+)
+def test_a_policy_that_is_called_in_python_takes_so_much_longer(
+    path: str, options: dict[str, object]
+) -> None:
+    in_c = simulated_s("baselines.planaria:Planaria")
+    assert simulated_s(path, **options) == pytest.approx(in_c * LAYER_ENDS_PER_S / CALLED_LAYER_ENDS_PER_S)
+
+
+def test_a_policy_that_cannot_be_made_counts_as_one_in_python() -> None:
+    assert simulated_s("nowhere:Lost") == simulated_s("baselines.prema:Prema")

@@ -170,6 +170,8 @@ def replay(records: Iterable[QueryRecord]) -> tuple[Query, ...]:
         raise ValueError("a recorded run has no queries; give the records of a whole run")
     if len({query.id for query in recorded}) != len(recorded):
         raise ValueError("a recorded run has a query twice; give the records of one run")
+    if odd := [query for query in recorded if not math.isfinite(query.arrival_s)]:
+        raise ValueError(f"query {odd[0].id} arrives at {odd[0].arrival_s} s; give a finite time")
     start_s = recorded[0].arrival_s
     return tuple(query._replace(arrival_s=query.arrival_s - start_s) for query in recorded)
 

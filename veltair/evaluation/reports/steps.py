@@ -123,7 +123,7 @@ def write_summary(
 
 def write_golden(folder: Path, output: Path) -> None:
     """Write all metrics of simulated runs as one text whose every digit is meant."""
-    parts = [f"# {name}\n{(folder / name).read_text()}" for name in GOLDEN]
+    parts = [f"# {name}\n{(folder / name).read_text(encoding='utf-8')}" for name in GOLDEN]
     write_atomically({output: "\n".join(parts).encode()})
 
 
@@ -136,9 +136,15 @@ def compare_golden(folder: Path, golden: Path, output: Path) -> None:
 
 def check_golden(made: Path, golden: Path) -> None:
     """Raise ValueError at the first line in which a result differs from the committed one."""
-    lines = list(zip(made.read_text().splitlines(), golden.read_text().splitlines(), strict=False))
+    lines = list(
+        zip(
+            made.read_text(encoding="utf-8").splitlines(),
+            golden.read_text(encoding="utf-8").splitlines(),
+            strict=False,
+        )
+    )
     for number, (ours, theirs) in enumerate(lines, start=1):
         if ours != theirs:
             raise ValueError(f"{made}:{number} differs from {golden}:\n  now: {ours}\n  was: {theirs}")
-    if made.read_text() != golden.read_text():
+    if made.read_text(encoding="utf-8") != golden.read_text(encoding="utf-8"):
         raise ValueError(f"{made} has not as many lines as {golden}")

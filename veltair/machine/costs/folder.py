@@ -118,30 +118,50 @@ def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
 def read_tables(folder: Path) -> Tables:
     """Return the tables of a folder. Raises LookupError if one is missing or cannot be read."""
     try:
-        machine = read_machine(folder / MACHINE)
-        layers = pd.read_parquet(folder / LAYERS)
-        versions = pd.read_parquet(folder / VERSIONS)
-        repeats = pd.read_parquet(folder / COSTS)
-        blocks, busy = (
-            pd.read_parquet(folder / name) if (folder / name).exists() else None for name in (BLOCKS, BUSY)
-        )
-    except (OSError, ValueError, KeyError) as error:
+        return _read(folder)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise LookupError(
             f"the cost tables in {folder} cannot be read: {error}; rerun rule `profile`"
         ) from error
+
+
+def _read(folder: Path) -> Tables:
+    machine = read_machine(folder / MACHINE)
+    layers = _read_layers(pd.read_parquet(folder / LAYERS))
+    versions = pd.read_parquet(folder / VERSIONS)
+    repeats = pd.read_parquet(folder / COSTS)
+    blocks, busy = (
+        pd.read_parquet(folder / name) if (folder / name).exists() else None for name in (BLOCKS, BUSY)
+    )
     tilings = {
         str(model): tuple(_read_tilings(group) for _, group in rows.groupby("layer"))
         for model, rows in versions.groupby("model", sort=False)
     }
+    costs = CostTable(repeats, machine.name)
+    _check_same_layers(layers, tilings, costs)
     return Tables(
         machine,
-        _read_layers(layers),
+        layers,
         tilings,
-        CostTable(repeats, machine.name),
+        costs,
         _read_cost_model(versions, tilings),
         blocks,
         None if busy is None else CostTable(busy, machine.name),
     )
+
+
+def _check_same_layers(layers: Mapping[str, tuple[Layer, ...]], tilings: Tilings, costs: CostTable) -> None:
+    """Raise ValueError unless layers, versions and costs are of the same models, each of as many layers."""
+    known = [
+        {model: len(group) for model, group in layers.items()},
+        {model: len(group) for model, group in tilings.items()},
+        {model: len(costs.model(model).solo) for model in costs.models},
+    ]
+    if not known[0] == known[1] == known[2]:
+        raise ValueError(
+            f"{LAYERS}, {VERSIONS} and {COSTS} are of unlike models: their layers are "
+            f"{', '.join(map(str, known))}"
+        )
 
 
 def cells(tables: Tables) -> list[ScaledLayer]:

@@ -158,7 +158,12 @@ class _Taken:
 
 
 def _taken(path: str, policy_class: type[Any]) -> _Taken:
-    parameters = list(inspect.signature(policy_class).parameters.values())
+    try:
+        parameters = list(inspect.signature(policy_class).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"policy {path}: its constructor cannot be read ({error}); write a plain one"
+        ) from error
     if not parameters:
         raise ValueError(f"policy {path}: its constructor takes nothing; let it take the context first")
     hints = _type_hints(policy_class.__init__)
