@@ -9,6 +9,9 @@ CONFIG ?= workflow/config/config.yaml
 CORES ?= all
 MANY_CORE := workflow/config/many_core.yaml
 PAPER_SIM := $(MANY_CORE) workflow/config/paper_sim.yaml
+READINGS ?= reduced
+READINGS_CONFIG := $(MANY_CORE) workflow/config/readings.yaml \
+  $(if $(filter full,$(READINGS)),workflow/config/readings_full.yaml)
 
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -18,7 +21,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 TESTS := $(RUN) python -m pytest -n "$$(nproc)" --maxprocesses 8 -m "not long"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES) --rerun-incomplete
 
-.PHONY: all many-core paper-sim redraw validation test test-long coverage check smoke estimate clean help
+.PHONY: all many-core paper-sim readings redraw validation test test-long coverage check smoke estimate clean help
 
 all: $(STAMP) $(CONFIG)  ## Run the whole evaluation of CONFIG, then the many-core study in its reduced grid (the default)
 	$(SNAKEMAKE) --configfile $(CONFIG)
@@ -29,6 +32,9 @@ many-core: $(STAMP)  ## Simulate the many-core study in its reduced grid: every 
 
 paper-sim: $(STAMP)  ## Simulate the many-core study in its full grid: hours, taken up again where it ended
 	$(SNAKEMAKE) --keep-going --configfile $(PAPER_SIM)
+
+readings: $(STAMP)  ## Simulate what VELTAIR's paper leaves open, in every combination: minutes; READINGS=full: hours
+	$(SNAKEMAKE) readings readings_figure --configfile $(READINGS_CONFIG)
 
 redraw: $(STAMP)  ## Draw the many-core figures, and judge the claims, from the shipped tables of the full grid: seconds
 	$(SNAKEMAKE) redraw --configfile $(PAPER_SIM)
