@@ -19,6 +19,9 @@ CONFIG ?= workflow/config/config.yaml
 CORES ?= all
 MANY_CORE := workflow/config/many_core.yaml
 PAPER_SIM := $(MANY_CORE) workflow/config/paper_sim.yaml
+READINGS ?= reduced
+READINGS_CONFIG := $(MANY_CORE) workflow/config/readings.yaml \
+  $(if $(filter full,$(READINGS)),workflow/config/readings_full.yaml)
 
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -32,7 +35,7 @@ FILES = files=("$$CONFIG"); [[ -e "$$CONFIG" ]] || read -ra files <<<"$$CONFIG";
 TESTS := $(RUN) python -m pytest -n "$$(nproc)" --maxprocesses 8 -m "not long"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES) --rerun-incomplete
 
-.PHONY: all many-core paper-sim redraw validation test test-long coverage check smoke estimate clean help
+.PHONY: all many-core paper-sim readings redraw validation test test-long coverage check smoke estimate clean help
 
 all: $(STAMP)  ## Run the whole evaluation of CONFIG, then the many-core study in its reduced grid (the default)
 	@$(FILES); set -x; $(SNAKEMAKE) --configfile "$${files[@]}"
@@ -43,6 +46,9 @@ many-core: $(STAMP)  ## Simulate the many-core study in its reduced grid: every 
 
 paper-sim: $(STAMP)  ## Simulate the many-core study in its full grid: hours, taken up again where it ended
 	$(SNAKEMAKE) --keep-going --configfile $(PAPER_SIM)
+
+readings: $(STAMP)  ## Simulate what VELTAIR's paper leaves open, in every combination: minutes; READINGS=full: hours
+	$(SNAKEMAKE) readings readings_figure --configfile $(READINGS_CONFIG)
 
 redraw: $(STAMP)  ## Draw the many-core figures, and judge the claims, from the shipped tables of the full grid: seconds
 	$(SNAKEMAKE) redraw --configfile $(PAPER_SIM)

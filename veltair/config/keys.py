@@ -6,11 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from veltair.config.output_keys import Figures, Results
+from veltair.config.readings_keys import Readings
 from veltair.config.section import (
     SEED_MAX,
     Count,
     FilePath,
-    FolderPath,
     ImportPath,
     Level,
     Load,
@@ -289,35 +290,6 @@ class Engine(Section):
     ] = None
 
 
-class Results(Section):
-    """Where results go."""
-
-    folder: Annotated[FolderPath, key("folder of all results")] = "results"
-
-
-class Figures(Section):
-    """Where figures go and in which formats."""
-
-    folder: Annotated[FolderPath, key("folder of all figures")] = "figures"
-    formats: Annotated[
-        tuple[Literal["png", "svg", "pdf"], ...], key("file formats of each figure", min_length=1)
-    ] = ("png", "svg")
-    styles: Annotated[
-        tuple[Name, ...],
-        key(
-            "policies in the order in which they get colours, hatches and markers; others follow in that "
-            "of `policies`"
-        ),
-    ] = ()
-    families: Annotated[
-        dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]],
-        key(
-            "policies that are shown together in shades of one colour, by the name of their family; others "
-            "have a colour of their own"
-        ),
-    ] = Field(default={})
-
-
 class Config(Section):
     """Everything that a run depends on, besides the machine and the code."""
 
@@ -357,6 +329,7 @@ class Config(Section):
         dict[Name, Variation],
         key("the run with one key changed, a value at a time, by name"),
     ] = Field(default={})
+    readings: Annotated[Readings, key("the study of readings of a paper")] = Readings()
     results: Annotated[Results, key("where results go")] = Results()
     figures: Annotated[Figures, key("where figures go")] = Figures()
 
@@ -384,6 +357,7 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield from _unknown(f"figures.families.{family}", members, "policies", config.policies)
     yield from _repeated("figures.families", tuple(chain(*config.figures.families.values())))
     yield from _study(config)
+    yield from _readings(config)
     if config.measured.enabled and config.profile.costs == "shipped":
         yield (
             "measured.enabled: true, but profile.costs is 'shipped', and the engine refuses cost tables of "
@@ -417,6 +391,18 @@ def _study(config: Config) -> Iterator[str]:
         yield from _unknown(where, variation.changed or (), "study.policies", study.policies)
         where = f"sensitivity.{name}.workloads"
         yield from _unknown(where, variation.workloads or (), "workloads", config.workloads)
+
+
+def _readings(config: Config) -> Iterator[str]:
+    asked = config.readings
+    if not asked.options:
+        return
+    if not config.simulated.enabled:
+        yield "readings.options: there are some, but simulated.enabled is false; set it to true"
+    for part, name in (("policy", asked.policy), ("against", asked.against)):
+        yield from _unknown(f"readings.{part}", [name], "policies", config.policies)
+    for name, values in asked.options.items():
+        yield from _repeated(f"readings.options.{name}", values)
 
 
 def _unknown(where: str, names: Iterable[str], group: str, known: Iterable[str]) -> Iterator[str]:

@@ -29,7 +29,9 @@ from veltair.serving.engine.run_log import PolicySource, replay_run_log, write_r
 from veltair.serving.loop.open_queries import IDLE_WAKES, PolicyError
 from veltair.serving.loop.policy import Context, Policy, Rejection, Resize, Snapshot, Wake, Yield
 from veltair.serving.loop.query import Ending, QueryRecord
+from veltair.serving.policies.presets import make_policy
 
+LOOKAHEAD = "veltair.serving.policies.lookahead:Lookahead"
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 Kernels = Sequence[Callable[[], object]]
 Maker = Callable[..., NativeEngine]
@@ -107,6 +109,27 @@ def test_random_decisions_run_each_layer_once_and_in_order_on_cores_of_their_own
     heard = [record for seen in policy.seen for record in seen[-1]]
     assert heard == records[: len(heard)]
     assert first_difference(*log_of(engine), *again(policy)) == ""
+
+
+@settings(deadline=None, max_examples=10)
+@given(layers=st.integers(1, 6), queries=st.integers(1, 30))
+def test_lookahead_serves_each_query_once_on_real_cores_and_its_log_replays(
+    layers: int, queries: int
+) -> None:
+    ran: Counter[int] = Counter()
+    kernels = [lambda layer=layer: ran.update((layer,)) for layer in range(layers)]
+    context = context_of(layers)
+    engine = engine_of(make_policy(LOOKAHEAD, context, "paper", {}), kernels)
+    try:
+        records = run(engine, queries)
+    finally:
+        engine.stop()
+    assert sorted(record.query.id for record in records) == list(range(queries))
+    assert {record.ending for record in records} == {Ending.SERVED}
+    assert ran == dict.fromkeys(range(layers), queries)
+    check_cores(engine, layers)
+    fresh = make_policy(LOOKAHEAD, context, "paper", {})
+    assert first_difference(*log_of(engine), fresh, context, load(default_build_dir())) == ""
 
 
 def log_of(engine: NativeEngine) -> tuple[bytes]:

@@ -86,6 +86,7 @@ def test_the_preset_of_the_paper_is_what_the_paper_does():
     assert PRESETS["paper"] == {
         "alpha": 1.0,
         "budgets": "static",
+        "budget_basis": "macs",
         "threshold": "active_queries",
         "conflict": "shrink",
         "coalesce_layers": 1,

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from veltair.serving.loop.policy import Context, Policy
-from veltair.serving.policies.blocks import BudgetRule, Threshold
+from veltair.serving.policies.blocks import BudgetBasis, BudgetRule, Threshold
 from veltair.serving.policies.discipline import Conflict, DropLate, Order
 from veltair.serving.policies.latency_tables import VersionRule
 
@@ -24,6 +24,7 @@ _RENAMED = {"shipped": TUNED}
 _PAPER: Mapping[str, object] = {
     "alpha": 1.0,  # budgets may use the whole QoS target
     "budgets": BudgetRule.STATIC.value,
+    "budget_basis": BudgetBasis.MACS.value,
     "threshold": Threshold.ACTIVE_QUERIES.value,
     "conflict": Conflict.SHRINK.value,
     "coalesce_layers": 1,  # neighbours of equal need stay apart
