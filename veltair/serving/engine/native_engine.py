@@ -27,7 +27,7 @@ from veltair.machine.workers.pool import (
 from veltair.machine.workers.priorities import Promptness, run_promptly
 from veltair.serving.engine.live_tables import LiveTables, core_layout, load
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
-from veltair.serving.engine.running_blocks import RunningBlock, profiled_s
+from veltair.serving.engine.running_blocks import CANNOT_SHARE_CORES, RunningBlock, profiled_s
 from veltair.serving.engine.warm_up import warm_up_models
 from veltair.serving.engine.watchdog import (
     DecisionWatch,
@@ -299,6 +299,8 @@ class NativeEngine:
         run = BlockRun(entry.id, self._buffers[model][0], entry.first, entry.layer, grant)
         self._blocks[entry.id] = RunningBlock(allocation, run, grant)
         self._changed.discard(entry.id)
+        if entry.seconds:  # held back: it takes longer than was profiled, whatever runs beside it
+            self._changed.add(entry.id)
 
     def _end(self, entry: Entry) -> None:
         started, self._ended_at = self._blocks.pop(entry.id), entry.layer
@@ -319,6 +321,8 @@ class NativeEngine:
         """Raise what broke the run off."""
         if self._decider is not None and self._decider.error is not None:
             raise self._decider.error
+        if entry.code == self._library.functions.CANNOT_SHARE_CORES:
+            raise EngineError(CANNOT_SHARE_CORES)
         if entry.code < 0 or entry.id not in self._queries:
             raise EngineError(f"the loop over the workers broke off: query {entry.id}, code {entry.code}")
         name = self._queries[entry.id].model

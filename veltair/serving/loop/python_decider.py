@@ -183,6 +183,8 @@ class _Commands:
             self._versions[query_id] = [versions]
             command.kind, command.stop, command.cores = self._start, answer.block.stop, cores
             command.versions, command.wanted = versions, answer.wanted_cores or cores
+            command.bytes_per_s, command.shares_cores = answer.dram_bytes_per_s or 0.0, answer.shares_cores
+            command.first_core = 0 if answer.first_core is None else answer.first_core + 1
         elif isinstance(answer, Resize):
             command.kind, command.cores = self._resize, answer.cores
             if answer.versions is not None:
