@@ -72,8 +72,8 @@ def test_who_is_alone_draws_what_it_can():
 
 
 def test_who_begins_beside_another_that_loads_memory_is_throttled_by_weight():
-    # MOVE asks for 75 on the average of its two layers, MIXED for 90 in its last layer: 65 GB/s too much. Both
-    # have 100 ms: MOVE has 8 ms left, a score of 1.08, MIXED 4 ms, 1.04.
+    # MOVE asks for 75 on the average of its two layers, MIXED for 90 in its last layer: 65 GB/s too much.
+    # Both have 100 ms: MOVE has 8 ms left, a score of 1.08, MIXED 4 ms, 1.04.
     entry = pending(1, MIXED, next_layer=2)
     theirs, own = 1.08 * 75, 1.04 * 90
     expected = (90 - 65 * theirs / (own + theirs)) * GB

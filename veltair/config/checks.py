@@ -100,8 +100,8 @@ def _policies(
             check_policy(policy.path, policy.options, policy.preset or config.preset)
             if config.measured.enabled and name in compared and (reason := simulated_only(policy.path)):
                 yield (
-                    f"policies.{name}: {policy.path} cannot be measured: {reason}; take it out of `compared`, "
-                    "or set `measured.enabled: false`"
+                    f"policies.{name}: {policy.path} cannot be measured: {reason}; take it out of "
+                    "`compared`, or set `measured.enabled: false`"
                 )
         except (ImportError, AttributeError, LookupError, TypeError, ValueError) as error:
             yield f"policies.{name}: {error}"

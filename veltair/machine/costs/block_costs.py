@@ -32,7 +32,7 @@ class BlockCosts:
     from it begins after that.
 
     `oversubscription` has points (threads a core, ascending; how much longer layers then take than on an
-    equal part of the core), linear in between and constant after the last; without any, sharing costs nothing.
+    equal part of the core), linear in between and constant after the last; without any, sharing is free.
     """
 
     start_s: float = 0.0

@@ -52,8 +52,8 @@ def cache_ways(root: Path = ROOT) -> CacheWays | None:
     caches = re.findall(r"(\d+)=", found[1]) if found else []
     if not caches or mask & (mask + 1):
         raise ResctrlError(
-            f"{root} offers an L3 of the ways {mask:#x} in caches {caches or 'without a number'}; its schemata "
-            "have no line like `L3:0=fffff`, or the ways have gaps"
+            f"{root} offers an L3 of the ways {mask:#x} in caches {caches or 'without a number'}; its "
+            "schemata have no line like `L3:0=fffff`, or the ways have gaps"
         )
     return CacheWays(mask.bit_length(), fewest, parts, tuple(int(cache) for cache in caches))
 
@@ -113,8 +113,8 @@ def _write_group(group: Path, cores: Sequence[int], mask: int, has: CacheWays) -
         (group / "cpus_list").write_text(f"{format_cpu_list(cores)}\n", encoding="ascii")
     except OSError as error:
         raise ResctrlError(
-            f"{group} cannot be set to cores {format_cpu_list(cores)} and ways {mask:#x} ({error}); measure as "
-            f"root, or unmount {group.parent} to let partitions share the L3"
+            f"{group} cannot be set to cores {format_cpu_list(cores)} and ways {mask:#x} ({error}); measure "
+            f"as root, or unmount {group.parent} to let partitions share the L3"
         ) from error
 
 

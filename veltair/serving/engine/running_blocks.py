@@ -11,8 +11,8 @@ from veltair.machine.workers.pool import BlockRun, Grant, WorkerPool
 from veltair.serving.loop.policy import Allocation
 
 CANNOT_SHARE_CORES = (
-    "a block is to share its cores with others, but workers of the engine are one a core and run one block at "
-    "a time; simulate this policy, and measure what it stands for as a runtime of its own (rule "
+    "a block is to share its cores with others, but workers of the engine are one a core and run one block "
+    "at a time; simulate this policy, and measure what it stands for as a runtime of its own (rule "
     "`benchmarks_engine`: `onnxruntime default` lets all queries of a model share all cores)"
 )
 
@@ -36,7 +36,7 @@ def profiled_s(
 
 
 def least_layer_s(costs: CostTable, allocation: Allocation) -> tuple[float, ...]:
-    """Return how long each layer of a block takes at least by what it may draw of memory; () if it may all."""
+    """Return how long each layer of a block takes at least by what it may draw of memory; () if all."""
     if allocation.dram_bytes_per_s is None:
         return ()
     block, at = allocation.block, costs.core_index(allocation.cores)

@@ -170,7 +170,8 @@ class OpenQueries:
         if first < 0 or cores.stop > self._cores or taken or allocation.shares_cores:
             raise PolicyError(
                 f"{self._name} names cores {first} to {cores.stop - 1} for query {query_id}; of the "
-                f"{self._cores} others have {taken or 'none of these'}: name free ones, and none that are shared"
+                f"{self._cores} others have {taken or 'none of these'}: name free ones, and none that are "
+                "shared"
             )
         self._fixed[query_id] = cores
 
