@@ -23,7 +23,7 @@ def test_the_probe_returns_a_rate_for_each_number_of_teams_and_repeat(
         monkeypatch.setattr(module, name, value)
     samples = measure_oversubscription(here(), tmp_path)
     assert tuple(samples.columns) == COLUMNS
-    assert samples[["teams", "repeat"]].to_numpy().tolist() == [[1, 0], [1, 1], [3, 0], [3, 1]]
+    assert samples[["teams", "repeat"]].to_numpy().tolist() == [[1, 0], [3, 0], [1, 1], [3, 1]]
     assert (samples["rounds_per_s"] > 1.0).all()
 
 

@@ -27,18 +27,18 @@ def recorded_oversubscription(path: Path = RECORDED) -> Points:
 
 
 def oversubscription(samples: pd.DataFrame) -> Points:
-    """Return the points that samples of `measure_oversubscription` amount to, by medians over repeats.
+    """Return the points that samples of `measure_oversubscription` amount to: medians of ratios, by repeat.
 
     More threads never cost less: what looks so is noise, and counts as equal. Raises LookupError without
     samples of one thread a core.
     """
-    medians = samples.groupby("teams")["rounds_per_s"].median()
-    if 1 not in medians.index:
+    rates = samples.pivot(index="repeat", columns="teams", values="rounds_per_s")
+    if 1 not in rates.columns:
         raise LookupError("no core was measured with one thread alone; rerun rule `oversubscription`")
     points: list[tuple[float, float]] = []
-    for teams, rate in medians.sort_index().items():
-        longer = float(medians[1] / rate)
-        points.append((float(str(teams)), max(longer, points[-1][1] if points else 1.0)))
+    for teams in sorted(rates.columns):
+        longer = float((rates[1] / rates[teams]).median())
+        points.append((float(teams), max(longer, points[-1][1] if points else 1.0)))
     return tuple(points)
 
 
