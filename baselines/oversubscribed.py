@@ -10,7 +10,7 @@ Blocks of the engine have cores of their own, so this policy runs in the simulat
 Runtime, with one session a model and as many callers, is measured beside the policies (rule
 `benchmarks_engine`, `onnxruntime default`).
 
-Paper: none; what ONNX Runtime and TVM's own pool do by default.
+Paper: none; what ONNX Runtime does by default.
 Unit: whole model.
 Preemption: by the operating system, in time slices.
 Cores: all for each query, shared in equal parts.
