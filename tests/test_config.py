@@ -480,3 +480,27 @@ def test_batches_are_refused_where_anything_is_measured() -> None:
     )
     found = _parsed(_set("models.net.batches", [1, 2]), _set("measured.enabled", False))
     assert found.models["net"].batches == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ([_set("measured.enabled", True)], ["Fifo", "B"]),
+        ([_set("measured.enabled", True), _set("compared", ["B"])], ["B"]),
+        ([_set("measured.enabled", False)], []),
+    ],
+)
+def test_a_policy_that_cannot_be_measured_is_refused_where_it_is_to_be(
+    changes: list[Change], refused: list[str]
+) -> None:
+    config = _parsed(_set("policies.B", {"path": "b:B"}), *changes)
+    found = ""
+    try:
+        checks.check_environment(
+            config, lambda path, options, preset: None, lambda path: f"{path} shares cores"
+        )
+    except ConfigError as error:
+        found = str(error)
+    assert (
+        re.findall(r"policies.(\w+): \S+ cannot be measured: \S+ shares cores; take it out", found) == refused
+    )

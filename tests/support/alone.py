@@ -36,6 +36,7 @@ ALONE = {
         "evaluation/measurement/test_resize_costs.py",
         "evaluation/runtimes/test_timed_process.py",
         "machine/probes/test_fork_probe.py",
+        "machine/probes/test_oversubscription.py",
         "machine/probes/test_probe.py",
         "machine/profile",
     ),

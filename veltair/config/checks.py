@@ -20,18 +20,26 @@ HOST = "host"
 PolicyCheck = Callable[[str, Mapping[str, JsonValue], str], object]
 
 
-def check_environment(config: Config, check_policy: PolicyCheck) -> None:
+def _anywhere(_path: str) -> str:
+    """Return nothing: any policy can be measured."""
+    return ""
+
+
+def check_environment(
+    config: Config, check_policy: PolicyCheck, simulated_only: Callable[[str], str] = _anywhere
+) -> None:
     """Raise ConfigError if something that the configuration names is not there or not enough.
 
     Checked are ONNX files and builders, machine descriptions, core counts, the C compiler and the policies.
-    `check_policy(path, options, preset)` raises on a policy that cannot be used.
+    `check_policy(path, options, preset)` raises on a policy that cannot be used, `simulated_only(path)`
+    returns why one cannot be measured.
     """
     found = [
         *_models(config),
         *_folders(config),
         *_machines(config),
         *_host(config),
-        *_policies(config, check_policy),
+        *_policies(config, check_policy, simulated_only),
     ]
     if found:
         raise ConfigError("\n  ".join(["the configuration does not fit what is here:", *found]))
@@ -135,9 +143,17 @@ def _host(config: Config) -> Iterator[str]:
         yield "gcc was not found; install it, or set `profile.costs: shipped` to simulate only"
 
 
-def _policies(config: Config, check_policy: PolicyCheck) -> Iterator[str]:
+def _policies(
+    config: Config, check_policy: PolicyCheck, simulated_only: Callable[[str], str]
+) -> Iterator[str]:
+    compared = config.policies if config.compared is None else config.compared
     for name, policy in config.policies.items():
         try:
             check_policy(policy.path, policy.options, policy.preset or config.preset)
+            if config.measured.enabled and name in compared and (reason := simulated_only(policy.path)):
+                yield (
+                    f"policies.{name}: {policy.path} cannot be measured: {reason}; take it out of "
+                    "`compared`, or set `measured.enabled: false`"
+                )
         except Exception as error:  # a policy's own code may raise anything
             yield f"policies.{name}: {error}"

@@ -138,6 +138,14 @@ class Simulated(Section):
             ge=0,
         ),
     ] = 1.0
+    oversubscription: Annotated[
+        float,
+        key(
+            "what layers of blocks that share cores take longer than on an equal part of them; 0: nothing",
+            "times the recorded",
+            ge=0,
+        ),
+    ] = 1.0
     versions: Annotated[
         Annotated[int, Field(ge=1, le=8)] | None,
         key("versions of each layer that policies may choose among, the fastest alone included; null: all"),

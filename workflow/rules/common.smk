@@ -22,9 +22,10 @@ from veltair.evaluation.experiment.layout import (
 )
 from veltair.evaluation.experiment.rule_params import RuleParams
 from veltair.machine.costs.block_costs import RECORDED
+from veltair.machine.costs.oversubscription import RECORDED as SHARED
 from veltair.machine.topology.described import description_files
 from veltair.provenance import fingerprint
-from veltair.serving.policies.presets import check_policy
+from veltair.serving.policies.presets import check_policy, simulated_only
 
 # Its values are text to Snakemake and come without a file that a result could be traced to.
 if workflow.config_settings.config:
@@ -32,7 +33,7 @@ if workflow.config_settings.config:
 
 try:
     SETTINGS = load([Path(path) for path in workflow.configfiles])
-    check_environment(SETTINGS, check_policy)
+    check_environment(SETTINGS, check_policy, simulated_only)
     check_shipped(SETTINGS)
 except ConfigError as error:
     sys.exit(f"error: {error}")
@@ -44,9 +45,9 @@ STEP = RuleParams(SETTINGS, Path.cwd())
 # Fits of the sources of interference, which no run asks for but runs use once they are there.
 FITS = fingerprint(LAYOUT.interference.read_text()) if LAYOUT.interference.exists() else "none"
 FIGURES = {"figures": Path(SETTINGS.figures.folder), "formats": list(SETTINGS.figures.formats)}
-# What the label UNVALIDATED follows, and what blocks cost on machines on which nobody measured it: every simulated
-# result is made anew once one of these records is added or changes.
-RECORDED_ONCE = [*sorted(map(str, shipped("validation").glob("*.json"))), str(RECORDED)]
+# What the label UNVALIDATED follows, what blocks cost on machines on which nobody measured it, and what sharing cores
+# does: every simulated result is made anew once one of these records is added or changes.
+RECORDED_ONCE = [*sorted(map(str, shipped("validation").glob("*.json"))), str(RECORDED), str(SHARED)]
 BUILDS = {model: str(folder) for model, folder in LAYOUT.builds().items()}
 try:
     STORES = [str(folder) for folder in LAYOUT.stores()]

@@ -102,7 +102,7 @@ def test_a_query_arrives_once_and_of_a_model_that_is_served(books: OpenQueries) 
         (Yield(1), "Silent yields query 1, which is not running"),
         (Wake(0.5), "Silent asks at 0.5 s to be woken at 0.5 s; name a later time"),
         (Wake(float("nan")), "Silent asks at 0.5 s to be woken at nan s"),
-        ("run", "Silent answered 'run'; return Allocation, Resize, Yield, Rejection or Wake"),
+        ("run", "Silent answered 'run'; return Allocation, Resize, Yield, Rejection, Wake, Load or Evict"),
     ],
 )
 def test_an_answer_that_breaks_the_contract_names_the_policy(

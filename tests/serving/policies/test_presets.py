@@ -25,6 +25,7 @@ from veltair.serving.policies.presets import (
     make_policy,
     policy_source,
     preset_options,
+    simulated_only,
 )
 
 OWN_POLICY = """
@@ -270,3 +271,10 @@ def test_the_current_directory_stays_off_the_path_afterwards(own_policy, tmp_pat
 def test_the_source_of_a_policy_is_that_of_its_module() -> None:
     source = policy_source("baselines.planaria:Planaria")
     assert source == Path("baselines/planaria.py").read_text(encoding="utf-8")
+
+
+def test_a_policy_says_why_it_cannot_be_measured() -> None:
+    assert simulated_only("baselines.oversubscribed:Oversubscribed").startswith(
+        "blocks of the engine have cores"
+    )
+    assert simulated_only("baselines.planaria:Planaria") == ""

@@ -16,6 +16,7 @@ from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.evaluation.loadgen.client import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.loadgen.per_model import PerModelSummary, verdict_rows
+from veltair.evaluation.measurement.cache_parts import cache_parts
 from veltair.evaluation.measurement.core_use import CoreUse, core_times
 from veltair.evaluation.measurement.engine_load import NOT_MEASURED, EngineLoad
 from veltair.evaluation.measurement.live_engine import LiveEngine
@@ -126,8 +127,8 @@ def open_engine(study: Measurement) -> Iterator[LiveEngine]:
 def measure(study: Measurement, qps: float, folder: Path, engine: LiveEngine | None = None) -> MeasuredRun:
     """Serve one rate and return what became of its queries, whose records and logs are in the folder.
 
-    Without an `engine` of `open_engine` it opens one for this run. Raises LoadGenError, EngineError or
-    ModelMemoryError if the run failed; the engine may serve another one then.
+    Without an `engine` of `open_engine` it opens one for this run. Raises LoadGenError, EngineError,
+    ModelMemoryError or ResctrlError if the run failed; the engine may serve another one then.
     """
     with open_engine(study) if engine is None else nullcontext(engine) as used:
         return _measure_on(used, study, qps, folder)
@@ -137,9 +138,11 @@ def _measure_on(engine: LiveEngine, study: Measurement, qps: float, folder: Path
     gc.collect()  # what earlier runs left would be collected during this one
     study.interference.forget()
     cores = study.scenario.context.machine.core_ids
-    begin = core_times(cores)
-    answered = engine.serve(study, server_run(study, qps, folder))
-    use = begin.until(core_times(cores), len(cores))
+    # The policy that decides is made by the engine; this one only says which cores are whose.
+    with cache_parts(study.make(study.scenario.context), study.policy):
+        begin = core_times(cores)
+        answered = engine.serve(study, server_run(study, qps, folder))
+        use = begin.until(core_times(cores), len(cores))
     summary = answered.summary
     joined = summary.join(answered.records, answered.zero_s)
     first_s, last_s = joined[0].query.arrival_s, joined[-1].query.arrival_s

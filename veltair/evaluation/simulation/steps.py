@@ -32,6 +32,8 @@ from veltair.evaluation.simulation.validated import simulated_scenario
 from veltair.machine.costs.block_costs import RECORDED, BlockCosts, recorded_block_costs
 from veltair.machine.costs.described_versions import own_versions
 from veltair.machine.costs.folder import BLOCKS, Tables, read_tables, table_files
+from veltair.machine.costs.oversubscription import RECORDED as SHARED
+from veltair.machine.costs.oversubscription import recorded_oversubscription, scaled
 from veltair.machine.topology.described import described
 from veltair.provenance import write_parquet
 
@@ -52,6 +54,8 @@ def simulation_settings(config: Config, tables: Tables | None = None) -> Simulat
     """
     simulated, is_measured = config.simulated, tables is not None and tables.cost_model is None
     costs = _charged_costs(simulated, None if tables is None else tables.block_costs)
+    shared = scaled(recorded_oversubscription(), simulated.oversubscription)
+    costs = replace(costs, oversubscription=shared)
     if is_measured:
         costs = replace(costs, decision_s=1e-6 * _given(simulated.decision_us))
     return SimulationSettings(
@@ -81,7 +85,7 @@ def _charged_costs(simulated: Simulated, measured: BlockCosts | None) -> BlockCo
 def charged_files(folder: Path) -> list[Path]:
     """Return the files that what the simulator charges comes from: tables, and what blocks cost."""
     files = table_files(folder)
-    return files if folder / BLOCKS in files else [*files, RECORDED]
+    return [*files, SHARED] if folder / BLOCKS in files else [*files, RECORDED, SHARED]
 
 
 def _given(value: str | float) -> float:

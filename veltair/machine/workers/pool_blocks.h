@@ -78,9 +78,13 @@ static uint32_t run_layers(worker_t *leader, const block_t *block, notice_t *end
         }
         note->layer = layer;
         const call_t *call = call_of(block, leader->grant, layer);
+        uint64_t least_ns = table->least_ns ? table->least_ns[layer] : 0;
+        atomic_store_explicit(&leader->begin_ns, began_ns, memory_order_relaxed);
+        atomic_store_explicit(&leader->least_ns, least_ns, memory_order_relaxed);
         any_t result = {0, 0, 0};
         int failed = call->function(call->self, call->arguments, (int32_t)call->count, &result);
         if (failed) return KERNEL_FAILED;
+        if (least_ns) wait_until(began_ns + least_ns);
         uint64_t ended_ns = now_ns();
         uint64_t took_ns = ended_ns - began_ns;
         table->layer_ns[layer] = took_ns;

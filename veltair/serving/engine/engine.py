@@ -29,7 +29,13 @@ from veltair.machine.workers.pool import (
 )
 from veltair.serving.engine.background import BackgroundWorker, Job, OnDone
 from veltair.serving.engine.messages import Arrived, Done, EngineMessage, Failed, Flushed
-from veltair.serving.engine.running_blocks import Progress, RunningBlock, profiled_s
+from veltair.serving.engine.running_blocks import (
+    CANNOT_SHARE_CORES,
+    Progress,
+    RunningBlock,
+    least_layer_s,
+    profiled_s,
+)
 from veltair.serving.engine.warm_up import warm_up_models
 from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, failed_error, left_error
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized, Woken
@@ -166,8 +172,10 @@ class Engine:
         return self._progress
 
     def _start(self, allocation: Allocation) -> None:
+        if allocation.shares_cores:
+            raise EngineError(CANNOT_SHARE_CORES)
         query_id, block = allocation.query_id, allocation.block
-        self._holdings.take(query_id, allocation.cores)
+        self._holdings.take(query_id, allocation.cores, allocation.first_core)
         first = block.start == 0
         if first:
             idle = self._idle[block.model]
@@ -184,6 +192,7 @@ class Engine:
             grant,
             put_in=sample if first else None,
             check=sample if last else None,
+            least_s=least_layer_s(self._costs, allocation),
         )
         self._blocks[query_id] = RunningBlock(allocation, run, grant)
         self._pool.run(run)
@@ -329,8 +338,8 @@ class Engine:
 
     def _observe(self, started: RunningBlock, next_layer: int, busy_s: float) -> None:
         run, allocation = started.run, started.allocation
-        if run.grant is not started.first_grant:
-            return  # changed under way: no profiled time to compare with
+        if run.grant is not started.first_grant or run.least_s:
+            return  # changed under way, or held back: no profiled time to compare with
         block, versions = allocation.block, run.grant.versions
         if next_layer < block.stop:
             block = LayerBlock(block.model, block.start, next_layer)

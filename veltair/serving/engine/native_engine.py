@@ -28,7 +28,7 @@ from veltair.machine.workers.pool import (
 from veltair.machine.workers.priorities import Promptness, run_promptly
 from veltair.serving.engine.live_tables import LiveTables, core_layout, load
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
-from veltair.serving.engine.running_blocks import RunningBlock, profiled_s
+from veltair.serving.engine.running_blocks import CANNOT_SHARE_CORES, RunningBlock, profiled_s
 from veltair.serving.engine.warm_up import warm_up_models
 from veltair.serving.engine.watchdog import (
     DecisionWatch,
@@ -316,8 +316,8 @@ class NativeEngine:
     def _end(self, entry: Entry) -> None:
         started, self._ended_at = self._blocks.pop(entry.id), entry.layer
         self.wrong_answers += entry.number
-        if entry.id in self._changed or entry.layer != started.layer:
-            return  # changed under way: no profiled time to compare with
+        if entry.id in self._changed or entry.layer != started.layer or started.seconds:
+            return  # changed under way, or held back: no profiled time to compare with
         self._site.interference.observe(entry.seconds, *self._profiled_s(*self._block(started)))
 
     def _add_buffers(self, model: int) -> None:
@@ -330,6 +330,8 @@ class NativeEngine:
         """Raise what broke the run off."""
         if self._decider is not None and self._decider.error is not None:
             raise self._decider.error
+        if entry.code == self._library.functions.CANNOT_SHARE_CORES:
+            raise EngineError(CANNOT_SHARE_CORES)
         if entry.code < 0 or entry.id not in self._queries:
             raise EngineError(f"the loop over the workers broke off: query {entry.id}, code {entry.code}")
         name = self._queries[entry.id].model

@@ -41,7 +41,7 @@ class _Account:
     held_since_s: float = 0.0
     batch: int = 1
 
-    def charge(self, cores: int, time_s: float) -> None:
+    def charge(self, cores: float, time_s: float) -> None:
         """Add what it has held since it was last charged."""
         self.core_s += cores * (time_s - self.held_since_s)
         self.held_since_s = time_s
@@ -115,7 +115,7 @@ class Dispatcher:
     def _apply(self, event: Arrival | BlockEnd | Resized | Loaded | Woken) -> list[QueryRecord]:
         """Take an event into account; return the records of the queries that it ended."""
         if isinstance(event, BlockEnd):
-            self._charge(event.query_id, event.time_s)
+            self._charge_beside(event.query_id, event.time_s)
             queries = self._served(event.query_id)
             if self._open.end_block(event.query_id, event.next_layer):
                 return [self._close(query.id, Ending.SERVED, event.time_s) for query in queries]
@@ -142,6 +142,8 @@ class Dispatcher:
         """Check an answer of the policy, and take it into account."""
         if isinstance(answer, Resize) and answer.query_id in self._open.running:
             self._charge(answer.query_id, time_s)
+        if isinstance(answer, Allocation) and answer.shares_cores:
+            self._charge_all(time_s)
         self._open.obey(answer, time_s)
         if isinstance(answer, Allocation):
             self._accounts[answer.query_id].begin(answer, time_s)
@@ -150,12 +152,22 @@ class Dispatcher:
             self._rejected.append(record)
 
     def _charge(self, query_id: int, time_s: float) -> None:
-        self._accounts[query_id].charge(self._open.running[query_id].reserved_cores, time_s)
+        self._accounts[query_id].charge(self._open.held_cores(self._open.running[query_id]), time_s)
+
+    def _charge_beside(self, query_id: int, time_s: float) -> None:
+        """Charge a block, and those that share its cores: their parts change when it ends."""
+        if self._open.running[query_id].shares_cores:
+            self._charge_all(time_s)
+        else:
+            self._charge(query_id, time_s)
+
+    def _charge_all(self, time_s: float) -> None:
+        for query_id in self._open.running:
+            self._charge(query_id, time_s)
 
     def _abandon(self, time_s: float) -> list[QueryRecord]:
         seen = self._open
-        for query_id in seen.running:
-            self._charge(query_id, time_s)
+        self._charge_all(time_s)
         queries = [entry.query for entry in seen.pending]
         for query_id in seen.running:
             queries += self._served(query_id)

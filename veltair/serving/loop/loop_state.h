@@ -34,7 +34,7 @@ struct loop {
     account_t *newest, *unused;  // of those that wait; and a list by `newer`
     account_t **by_slot;
     int32_t *free_slots;
-    int64_t free_slot_count;
+    int64_t free_slot_count, sharing_cores;
     commands_t commands;
     int64_t applied;
     wakes_t wakes;

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from veltair.serving.loop.loaded_models import LoadedModels
 from veltair.serving.loop.policy import (
+    MOST_SHARING,
     Allocation,
     Answer,
     Context,
@@ -31,16 +32,16 @@ IDLE_WAKES = 10_000  # in a row: no policy has a reason to let queries wait for 
 class OpenQueries:
     """The state that a policy decides on: kept by events and by its answers, which are checked here.
 
-    Raises PolicyError, naming the policy, when it gives cores that are not free, names an unknown query,
-    starts layers out of order, starts several queries as what was not built or a model that is not resident,
-    loads or evicts one that cannot be, yields a query that does not run or yields already, or is woken again
-    and again while queries wait and nothing runs. No policy can yield for ever: a block ends at least one
-    layer, and each layer of a query ends once.
+    Raises PolicyError, naming the policy, when it gives cores that are not free, lets blocks share cores
+    beside others that do not, names an unknown query, starts layers out of order, starts several queries as
+    what was not built or a model that is not resident, loads or evicts one that cannot be, yields a query
+    that does not run or yields already, or is woken again and again while queries wait and nothing runs. No
+    policy can yield for ever: a block ends at least one layer, and each layer of a query ends once.
     """
 
     __slots__ = (
-        "_context", "_cores", "_idle_wakes", "_memory", "_models", "_policy", "_seen", "_waiting",
-        "free_cores", "pending", "resident", "running", "running_view",
+        "_context", "_cores", "_fixed", "_idle_wakes", "_memory", "_models", "_policy", "_seen", "_waiting",
+        "free_cores", "pending", "resident", "running", "running_view", "sharing_cores",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, context: Context) -> None:
@@ -52,6 +53,8 @@ class OpenQueries:
         self._seen, self._idle_wakes = SeenIds(), 0
         self._waiting: dict[int, Pending] = {}
         self.free_cores = self._cores
+        self.sharing_cores = 0
+        self._fixed: dict[int, range] = {}
         self.pending = PendingQueue()
         self.running: dict[int, Running] = {}
         self.running_view: Sequence[Running] = ValuesView(self.running)
@@ -84,6 +87,8 @@ class OpenQueries:
         running = self.running.pop(query_id)
         query, block = running.query, running.block
         self.free_cores += running.reserved_cores
+        self.sharing_cores -= running.cores if running.shares_cores else 0
+        self._fixed.pop(query_id, None)
         if not block.start < next_layer <= block.stop:
             raise RuntimeError(
                 f"the backend ended {block} of query {query_id} before layer {next_layer}; a block ends "
@@ -107,7 +112,16 @@ class OpenQueries:
         """Forget all queries."""
         self.pending.clear()
         self.running.clear()
+        self._fixed.clear()
         self._waiting.clear()
+
+    def held_cores(self, running: Running) -> float:
+        """Return the cores that a block has: those that it holds, or an equal part of shared ones."""
+        if not running.shares_cores:
+            return running.reserved_cores
+        if self.sharing_cores <= self._cores:
+            return running.cores
+        return running.cores * (self._cores / self.sharing_cores)
 
     # What the policy answers.
 
@@ -160,14 +174,16 @@ class OpenQueries:
                 f"{next_layer} of "
                 f"{layers} of {query.model}"
             )
-        self._take(cores, query.id)
+        shares = allocation.shares_cores
+        if self._fixed or allocation.first_core is not None:
+            self._check_place(allocation)
+        (self._share if shares else self._take)(cores, query.id)
         others = self._join(allocation) if allocation.others else ()
         if self._memory is not None:
             self._memory.acquire(block.model)
-        wanted = allocation.wanted_cores or cores
-        versions = allocation.versions
+        wanted, grant = allocation.wanted_cores or cores, (allocation.versions, cores, cores)
         self.running[query.id] = Running(
-            *(query, block, versions, cores, cores, wanted, time_s), others=others
+            *(query, block, *grant, wanted, time_s), others=others, shares_cores=shares
         )
 
     def _join(self, allocation: Allocation) -> tuple[Query, ...]:
@@ -199,6 +215,27 @@ class OpenQueries:
             )
         return self._memory
 
+    def _check_place(self, allocation: Allocation) -> None:
+        """Check that all blocks have their cores named, or none has, and that no core is named twice."""
+        query_id, first = allocation.query_id, allocation.first_core
+        if self.running and (first is None) == bool(self._fixed):
+            which = "picks cores of its own" if self._fixed else "names the cores"
+            others = "have theirs named" if self._fixed else "have what the placement picks"
+            raise PolicyError(
+                f"{self._name} {which} for query {query_id} beside blocks that {others}; do as they"
+            )
+        if first is None:
+            return
+        cores = range(first, first + allocation.cores)
+        taken = [core for held in self._fixed.values() for core in held if core in cores]
+        if first < 0 or cores.stop > self._cores or taken or allocation.shares_cores:
+            raise PolicyError(
+                f"{self._name} names cores {first} to {cores.stop - 1} for query {query_id}; of the "
+                f"{self._cores} others have {taken or 'none of these'}: name free ones, and none that are "
+                "shared"
+            )
+        self._fixed[query_id] = cores
+
     def _resize(self, resize: Resize) -> None:
         running = self.running.get(resize.query_id)
         if running is None:
@@ -206,6 +243,11 @@ class OpenQueries:
         if running.yields:
             raise PolicyError(
                 f"{self._name} resizes query {resize.query_id}, which yields; wait for the end of its block"
+            )
+        if running.shares_cores:
+            raise PolicyError(
+                f"{self._name} resizes query {resize.query_id}, which shares its cores; start its next block "
+                "on another count"
             )
         if resize.cores < running.target_cores and running.target_cores > running.cores:
             # The block may have grown already, with its Resized still on the way.
@@ -262,12 +304,33 @@ class OpenQueries:
         self.running[query.id] = after
 
     def _take(self, cores: int, query_id: int) -> None:
+        if self.sharing_cores:
+            raise PolicyError(
+                f"{self._name} gives query {query_id} cores of its own beside blocks that share theirs; let "
+                "it share cores, too, or wait for their ends"
+            )
         if cores > self.free_cores:
             raise PolicyError(
                 f"{self._name} gives {cores} cores to query {query_id}, but {self.free_cores} of "
                 f"{self._cores} are free"
             )
         self.free_cores -= cores
+
+    def _share(self, cores: int, query_id: int) -> None:
+        if self.running and not self.sharing_cores:
+            raise PolicyError(
+                f"{self._name} lets query {query_id} share cores beside blocks that have cores of their own; "
+                "wait for their ends"
+            )
+        if cores > self._cores:
+            raise PolicyError(
+                f"{self._name} lets query {query_id} share {cores} cores; there are {self._cores}"
+            )
+        if len(self.running) == MOST_SHARING:
+            raise PolicyError(
+                f"{self._name} lets query {query_id} share cores with {MOST_SHARING} blocks; no more may run"
+            )
+        self.sharing_cores += cores
 
     def _enqueue(self, entry: Pending) -> None:
         self._waiting[entry.query.id] = entry

@@ -2,12 +2,16 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple, Protocol
 
 from veltair.compiler.frontend.model import LayerBlock, Model
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.topology import Machine
 from veltair.serving.loop.query import Query, QueryRecord
+
+MOST_SHARING = 32
+"""How many blocks may share cores at once: as many threads as a pool of Python's calls from at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ class Running(NamedTuple):
 
     `cores` are held, `target_cores` is the count it has from its next layer end on (equal unless a
     resize is under way). `wanted_cores` is what its allocation named as its need. `yields` says that it was
-    asked to end at its next layer end. `others` are those whom the block serves beside its query.
+    asked to end at its next layer end. `others` are those whom the block serves beside its query. One that
+    `shares_cores` holds none of its own: its threads take turns with those of others.
     """
 
     query: Query
@@ -94,10 +99,13 @@ class Running(NamedTuple):
     start_s: float
     yields: bool = False
     others: tuple[Query, ...] = ()
+    shares_cores: bool = False
 
     @property
     def reserved_cores(self) -> int:
         """Cores that nobody else can have: held ones and those it will grow into."""
+        if self.shares_cores:
+            return 0
         return self.cores if self.cores > self.target_cores else self.target_cores
 
 
@@ -138,7 +146,14 @@ class Allocation:
     `versions` holds one version index for each layer of the block. `wanted_cores` is the block's need: a
     start with fewer `cores` counts as a conflict (None: the block wanted what it got). `others` are pending
     queries of the same model that the block serves too: all of its layers, in versions that were built for
-    as many (`Context.batches`). They run as one, under the name of `query_id`, and end together.
+    as many (`Context.batches`). They run as one, under the name of `query_id`, and end together. Its layers
+    draw no more than `dram_bytes_per_s` of the memory (None: what they can).
+
+    A block that `shares_cores` takes none of the free ones: the operating system lets its `cores` threads
+    take turns with those of other such blocks. There may be `MOST_SHARING` at once, and no others beside.
+
+    Which cores a block gets, the placement picks; or it has core number `first_core` and those after it, in
+    the order of the machine's cache groups, where all blocks beside it have such cores, too.
     """
 
     query_id: int
@@ -147,6 +162,9 @@ class Allocation:
     cores: int
     wanted_cores: int | None = None
     others: tuple[int, ...] = ()
+    dram_bytes_per_s: float | None = None
+    shares_cores: bool = False
+    first_core: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.versions) != len(self.block):
@@ -156,6 +174,11 @@ class Allocation:
             )
         if self.cores < 1:
             raise ValueError(f"Allocation of query {self.query_id}: {self.cores} cores; give 1 or more")
+        if self.dram_bytes_per_s is not None and not 0 < self.dram_bytes_per_s < inf:
+            raise ValueError(
+                f"Allocation of query {self.query_id}: {self.dram_bytes_per_s} bytes/s of memory; give a "
+                "number above 0, or None for no limit"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +241,11 @@ class Evict:
 
 
 Answer = Allocation | Resize | Yield | Rejection | Wake | Load | Evict
+
+
+def most_blocks(machine: Machine) -> int:
+    """Return how many blocks may run at once: one a core at most, where they do not share cores."""
+    return max(machine.cores, MOST_SHARING)
 
 
 class Policy(Protocol):

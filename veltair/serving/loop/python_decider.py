@@ -199,6 +199,8 @@ class _Commands:
                 others = [self._known[other].account for other in answer.others]
                 self._said.append(self._ffi.new("account_t *[]", others))
                 command.others, command.other_count = self._said[-1], len(others)
+            command.bytes_per_s, command.shares_cores = answer.dram_bytes_per_s or 0.0, answer.shares_cores
+            command.first_core = 0 if answer.first_core is None else answer.first_core + 1
         elif isinstance(answer, Resize):
             command.kind, command.cores = self._resize, answer.cores
             if answer.versions is not None:

@@ -72,7 +72,8 @@ class BlockSpan:
 
     `versions` (one for each layer), `cores` and `wanted_cores` are those of its allocation, `pressure` in
     [0, 1] what a block started then was to meet. `resizes` are those that it adopted. `completed` is False
-    where the run ended first. `yielding` is None where it was not to yield or did in its last layer.
+    where the run ended first. `yielding` is None where it was not to yield or did in its last layer. One that
+    shared its cores has no `tenures`.
     """
 
     query: Query
@@ -319,8 +320,10 @@ class Recorder(BackendWrapper):
         self._pending -= 1 + len(allocation.others)
         query_id = allocation.query_id
         self._backend.do(allocation)
-        if self._holdings is not None:
-            self._holdings.take(query_id, allocation.cores)
+        if self._holdings is not None and allocation.shares_cores:
+            self._holdings.enter(query_id)
+        elif self._holdings is not None:
+            self._holdings.take(query_id, allocation.cores, allocation.first_core)
         self._models[query_id] = allocation.block.model
         if len(self._spans) + len(self._open) >= self._limit:
             self._left_out["blocks"] += 1

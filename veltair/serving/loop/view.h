@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 // How a step ends; above 0: a request. DECIDER_FAILED: who decides says why.
-enum { OK = 0, NOT_PROFILED = -1, NO_MEMORY = -2, DECIDER_FAILED = -90 };
+enum { OK = 0, NOT_PROFILED = -1, NO_MEMORY = -2, SHARES_PINNED_CORES = -3, DECIDER_FAILED = -90 };
 // What only the caller of a loop has; called again, the loop goes on where it was.
 typedef enum { NEED_ARRIVALS = 1, NEED_BLOCK, NEED_PINNING, NEED_ERRORS, RECORDS, DONE } request_t;
 typedef enum { NOTHING, ARRIVAL, BLOCK_END, RESIZED, WOKEN, CLOSED, LOADED } event_kind_t;
@@ -28,11 +28,13 @@ typedef struct account {
     void *own;  // what the backend keeps of it
     int32_t share, need;
     bool shared, yields;  // yields: its block is to end at its next layer end
+    bool shares_cores;    // its block: it holds none of its own
 } account_t;
 
 #ifndef VELTAIR_CFFI  // which reads declarations only
 // Return the cores that nobody else can have: those that a block holds, and those that it will grow into.
 static inline int32_t reserved_cores(const account_t *account) {
+    if (account->shares_cores) return 0;
     return account->cores > account->target_cores ? account->cores : account->target_cores;
 }
 #endif
@@ -65,16 +67,19 @@ typedef struct {
 } view_t;
 
 // What to do. versions (by layer, from the first of the block on) may be NULL in a resize: they stay; they are kept by
-// who decides as long as the block runs. others: whom a start serves beside its account, other_count of them. slack_s and
-// least_s, or reason, say why a query is rejected. A WAKE is of no account: wake_s is when to decide again, though nothing
-// happens; nor are a LOAD of a model into memory, one at a time, and an EVICT.
+// who decides as long as the block runs. Of a start: others, whom it serves beside its account, other_count of them;
+// bytes_per_s, the most that it draws of memory (0: what it can), whether it shares its cores, and first_core, the number of
+// its first one, counted from 1 (0: the placement picks). slack_s and least_s, or reason, say why a query is rejected. A
+// WAKE is of no account: wake_s is when to decide again, though nothing happens; nor are a LOAD of a model into memory, one
+// at a time, and an EVICT.
 typedef struct {
     account_t *account, **others;
     const uint8_t *versions;
     const char *reason;
-    double slack_s, least_s, wake_s;
+    double slack_s, least_s, wake_s, bytes_per_s;
     command_kind_t kind;
-    int32_t stop, cores, wanted, other_count, model;
+    int32_t stop, cores, wanted, first_core, other_count, model;
+    bool shares_cores;
 } command_t;
 
 typedef struct {

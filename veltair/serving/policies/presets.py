@@ -75,6 +75,14 @@ def check_policy(path: str, options: Mapping[str, object], preset: str = PAPER) 
     _options(path, policy_class, _taken(path, policy_class), preset, options)
 
 
+def simulated_only(path: str) -> str:
+    """Return why a policy cannot be measured on this machine, as its class says; "" if it can.
+
+    Raises ValueError as `check_policy` does where the path names no policy.
+    """
+    return str(getattr(_load(path), "simulated_only", ""))
+
+
 def policy_source(path: str) -> str:
     """Return the source text of a policy's module, so that a result can depend on it.
 

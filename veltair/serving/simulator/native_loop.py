@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from veltair.machine.c_library import KeptArrays
 from veltair.serving.loop.dispatcher import UNFINISHED_REASON, Dispatcher, serve
 from veltair.serving.loop.open_queries import stall
-from veltair.serving.loop.policy import Context, Policy, limits_of
+from veltair.serving.loop.policy import Context, Policy, limits_of, most_blocks
 from veltair.serving.loop.python_decider import PythonDecider
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.loop.queues import SeenIds
@@ -22,7 +22,7 @@ from veltair.serving.policies.discipline import late_reason
 from veltair.serving.policies.native_policy import NativePolicy
 from veltair.serving.policies.native_spec import spec_of
 from veltair.serving.simulator.native_core import NativeCore
-from veltair.serving.simulator.simulator import CoreChange, Simulator
+from veltair.serving.simulator.simulator import PINNED_SHARING, CoreChange, Simulator
 
 
 def serve_simulated(policy: Policy, context: Context, simulator: Simulator) -> Iterator[QueryRecord]:
@@ -107,6 +107,7 @@ class _Loop:
             "close_s": simulator.close_s,
             "sigma": error.sigma if error else 0.0,
             "cores": context.machine.cores,
+            "slots": most_blocks(context.machine),
             "pinned": simulator.pinned,
             "is_noisy": error is not None,
         }
@@ -162,7 +163,9 @@ class _Loop:
 
     def _pin(self) -> None:
         state = self._state
-        group_cores = self._simulator.hold(self._changes[state.change], state.slot, state.cores)
+        # Numbers of cores count from 1 in C, where 0 is none.
+        first = state.first_core - 1 if state.first_core else None
+        group_cores = self._simulator.hold(self._changes[state.change], state.slot, state.cores, first)
         if group_cores is not None:
             self._core.pin_slot(state.slot, group_cores)
 
@@ -172,6 +175,8 @@ class _Loop:
         if what == self._functions.NOT_PROFILED and isinstance(self._decider, PythonDecider):
             for block in self._decider.asked():
                 self._core.check(*block)
+        if what == self._functions.SHARES_PINNED_CORES:
+            raise ValueError(PINNED_SHARING)
         if what == self._functions.NOT_PROFILED:
             raise LookupError(
                 f"{type(self._policy).__name__} starts or resizes a block in versions or on cores "

@@ -36,7 +36,7 @@ from veltair.machine.costs.block_costs import FREE, BlockCosts
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.topology.placement import Holdings, pinned
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized
-from veltair.serving.loop.policy import Allocation, Context, Evict, Load, Resize, Wake, Yield
+from veltair.serving.loop.policy import Allocation, Context, Evict, Load, Resize, Wake, Yield, most_blocks
 from veltair.serving.loop.query import Query
 from veltair.serving.simulator.agenda import Agenda
 from veltair.serving.simulator.native_core import NativeCore
@@ -47,6 +47,10 @@ from veltair.serving.simulator.python_core import Core, PythonCore
 __all__ = ["SensorError", "Simulator"]
 
 CORES = ("c", "python")
+PINNED_SHARING = (
+    "a block is to share its cores, but all are pinned to cores of their own; set "
+    "`simulated.placement: spread`"
+)
 
 
 class CoreChange(Enum):
@@ -99,7 +103,7 @@ class Simulator:
         _check_models(arrivals, context)
         self._agenda = Agenda(arrivals, drain_s)
         self._layers = {name: len(model.layers) for name, model in context.models.items()}
-        self._cores = context.machine.cores
+        self._cores, self._most_blocks = context.machine.cores, most_blocks(context.machine)
         contention = make_contention(context.costs, context.machine, placement, cost_model, contention_scale)
         self._core = _make_core(core, contention, context, costs, build_dir)
         self._context = context
@@ -158,15 +162,18 @@ class Simulator:
             raise ValueError("pressure is read exactly; make the simulator with a SensorError")
         return self._sensor.next_errors()
 
-    def hold(self, change: CoreChange, block: int, cores: int) -> CacheGroupShare | None:
+    def hold(
+        self, change: CoreChange, block: int, cores: int, first: int | None = None
+    ) -> CacheGroupShare | None:
         """Hold or free cores of a block, named by any number of its own; return where those in use are.
 
-        None: that is as before, or the block has ended.
+        None: that is as before, or the block has ended. `first` is the number of the first of those that it
+        starts on, where it named them.
         """
         assert self._holdings is not None
         holdings = self._holdings
         if change is CoreChange.HOLD:
-            holdings.take(block, cores)
+            holdings.take(block, cores, first)
         elif change is CoreChange.RESERVE:
             holdings.resize(block, cores)
             return None
@@ -199,23 +206,25 @@ class Simulator:
                 pass  # what is resident is the policy's to keep
 
     def _start(self, allocation: Allocation) -> None:
-        block, query_id, cores = allocation.block, allocation.query_id, allocation.cores
+        query_id, block, cores = allocation.query_id, allocation.block, allocation.cores
         noise_index = self._noise_index.get(query_id)
         if noise_index is None or query_id in self._running:
             raise LookupError(f"query {query_id} has not arrived, has ended or runs already; start others")
-        if len(self._running) == self._cores:
+        if len(self._running) == (self._most_blocks if allocation.shares_cores else self._cores):
             raise ValueError(
                 f"query {query_id} is to start, but {len(self._running)} blocks run on {self._cores} cores; "
                 "wait until one ends"
             )
+        if allocation.shares_cores and self._holdings is not None:
+            raise ValueError(PINNED_SHARING)
         if allocation.others:
             name = self._context.costs_name(block.model, 1 + len(allocation.others))
-            block = LayerBlock(name, block.start, block.stop)
-        self._core.start(query_id, block, allocation.versions, cores, noise_index, self._now_s)
-        self._running[query_id] = allocation.block.model
+            allocation = replace(allocation, block=LayerBlock(name, block.start, block.stop))
+        self._core.start(allocation, noise_index, self._now_s)
+        self._running[query_id] = block.model
         self._others[query_id] = allocation.others
         if self._holdings is not None:
-            self._hold(CoreChange.HOLD, query_id, cores)
+            self._hold(CoreChange.HOLD, query_id, cores, allocation.first_core)
 
     def _resize(self, resize: Resize) -> None:
         self._core.resize(resize.query_id, resize.cores, resize.versions, self._now_s)
@@ -271,8 +280,8 @@ class Simulator:
         elif self._holdings is not None:
             self._hold(CoreChange.ADOPT, query_id, event.cores)
 
-    def _hold(self, change: CoreChange, query_id: int, cores: int) -> None:
-        group_cores = self.hold(change, query_id, cores)
+    def _hold(self, change: CoreChange, query_id: int, cores: int, first: int | None = None) -> None:
+        group_cores = self.hold(change, query_id, cores, first)
         if group_cores is not None:
             self._core.pin(query_id, group_cores)
 
