@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import nan
 from statistics import median
 
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
@@ -73,6 +74,10 @@ class LoadingEngine:
             summary = loadgen.wait(END_TIMEOUT_S)
         timeline = None if recorder is None else recorder.timeline()
         return AnsweredRun(tuple(records), summary, engine.zero_s, engine.wrong_answers, load, timeline)
+
+    def pace(self, study: Measurement) -> float:
+        """Return NaN: what a query alone takes includes loads, which the profile does not."""
+        return nan
 
     def stop(self) -> None:
         """Stop the workers. Raises EngineError if one does not end."""
