@@ -81,7 +81,8 @@ class PythonDecider:
                 running = self._open.running[answer.query_id]
                 name = self._context.costs_name(running.block.model, 1 + len(running.others))
                 block = LayerBlock(name, running.block.start, running.block.stop)
-                yield block, running.versions, answer.cores
+                versions = answer.versions if isinstance(answer, Allocation) else running.versions
+                yield block, versions, answer.cores
 
     def _decide(self, view: Any, commands: Any) -> int:
         self._decisions += 1
