@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from veltair.config.keys import Config
 from veltair.config.load import ConfigError
+from veltair.config.trace_file import TraceError, read_trace
 from veltair.data import shipped
 
 MACHINES = shipped("machines")
@@ -21,11 +22,13 @@ PolicyCheck = Callable[[str, Mapping[str, JsonValue], str], object]
 def check_environment(config: Config, check_policy: PolicyCheck) -> None:
     """Raise ConfigError if something that the configuration names is not there or not enough.
 
-    Checked are ONNX files and builders, machine descriptions, core counts, the C compiler and the policies.
+    Checked are ONNX files and builders, recorded traces, machine descriptions, core counts, the C compiler
+    and the policies.
     `check_policy(path, options, preset)` raises on a policy that cannot be used.
     """
     found = [
         *_models(config),
+        *_traces(config),
         *_machines(config),
         *_host(config),
         *_policies(config, check_policy),
@@ -43,6 +46,17 @@ def _models(config: Config) -> Iterator[str]:
             )
         if model.builder is not None and (problem := _cannot_import(model.builder)):
             yield f"models.{name}.builder: {problem}"
+
+
+def _traces(config: Config) -> Iterator[str]:
+    for workload, tenants in config.tenants.items():
+        for name, tenant in tenants.items():
+            if tenant.trace is None:
+                continue
+            try:
+                read_trace(Path(tenant.trace), tenant.model, config.models_of(workload))
+            except (OSError, UnicodeDecodeError, TraceError) as error:
+                yield f"tenants.{workload}.{name}.trace: {error}"
 
 
 def _cannot_import(path: str) -> str | None:

@@ -1,7 +1,7 @@
 """The only scheduling interface: what a policy may know and what it may answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from veltair.compiler.frontend.model import LayerBlock, Model
@@ -12,11 +12,16 @@ from veltair.serving.loop.query import Query, QueryRecord
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a policy is given once per run: the models served, their profiled costs and the machine."""
+    """What a policy is given once per run: the models served, their profiled costs and the machine.
+
+    `tenants` are the tenants' parts of the machine, relative to each other; empty where each model has one
+    tenant of its name, all of them equal.
+    """
 
     models: Mapping[str, Model]
     costs: CostTable
     machine: Machine
+    tenants: Mapping[str, float] = field(default_factory=dict)
 
 
 # Pending, Running and Snapshot are made anew at every decision. As frozen dataclasses they would take several
