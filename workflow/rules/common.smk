@@ -13,6 +13,7 @@ from veltair.evaluation.experiment.layout import (
     Layout,
     check_shipped,
 )
+from veltair.evaluation.experiment.partitions import check_partitions
 from veltair.evaluation.experiment.rule_params import RuleParams
 from veltair.machine.costs.block_costs import RECORDED
 from veltair.machine.topology.described import description_files
@@ -27,6 +28,7 @@ try:
     SETTINGS = load([Path(path) for path in workflow.configfiles])
     check_environment(SETTINGS, check_policy)
     check_shipped(SETTINGS)
+    check_partitions(SETTINGS)
 except ConfigError as error:
     sys.exit(f"error: {error}")
 
@@ -37,9 +39,9 @@ STEP = RuleParams(SETTINGS, Path.cwd())
 # Fits of the sources of interference, which no run asks for but runs use once they are there.
 FITS = fingerprint(LAYOUT.interference.read_text()) if LAYOUT.interference.exists() else "none"
 FIGURES = {"figures": Path(SETTINGS.figures.folder), "formats": list(SETTINGS.figures.formats)}
-# What the label UNVALIDATED follows, and what blocks cost on machines on which nobody measured it: every simulated
-# result is made anew once one of these records is added or changes.
-RECORDED_ONCE = [*sorted(map(str, shipped("validation").glob("*.json"))), str(RECORDED)]
+# What the label UNVALIDATED follows, what blocks cost on machines on which nobody measured it, and recorded arrivals:
+# every simulated result is made anew once one of these files is added or changes.
+RECORDED_ONCE = [*sorted(map(str, shipped("validation").glob("*.json"))), str(RECORDED), *map(str, LAYOUT.traces())]
 BUILDS = {model: str(folder) for model, folder in LAYOUT.builds().items()}
 try:
     STORES = [str(folder) for folder in LAYOUT.stores()]
