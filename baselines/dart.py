@@ -18,9 +18,9 @@ Memory: not managed.
 Versions: solo.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -56,6 +56,11 @@ class Dart:
         size = round_down(context.machine.cores // self.nodes, self._tables.counts)
         self._sizes = (size,) * self.nodes
         self._stages = {name: self._cut(name, size) for name in context.models}
+
+    @staticmethod
+    def least_partitions(options: Mapping[str, Any], tenants: int) -> int:
+        """Return how many nodes are asked for."""
+        return int(options.get("nodes") or 1)
 
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
         """Return rejections of the late, and the next stage of each idle node."""

@@ -25,7 +25,7 @@ Versions: solo.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -102,6 +102,11 @@ class Static:
             for name, tenant, size in zip(context.models, tenants, self._sizes, strict=True)
             if not _meets(tenant.least_s[size], context.models[name].qos_s)
         )
+
+    @staticmethod
+    def least_partitions(options: Mapping[str, Any], tenants: int) -> int:
+        """Return how many partitions there are: one a model."""
+        return tenants
 
     @property
     def partitions(self) -> Mapping[str, int]:

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from veltair.config.keys import Config
 from veltair.config.load import ConfigError
+from veltair.config.trace_file import TraceError, read_trace
 from veltair.data import shipped
 
 MACHINES = shipped("machines")
@@ -30,13 +31,14 @@ def check_environment(
 ) -> None:
     """Raise ConfigError if something that the configuration names is not there or not enough.
 
-    Checked are ONNX files and builders, machine descriptions, core counts, the C compiler and the policies.
-    `check_policy(path, options, preset)` raises on a policy that cannot be used, `simulated_only(path)`
-    returns why one cannot be measured.
+    Checked are ONNX files and builders, recorded traces, machine descriptions, core counts, the C compiler
+    and the policies. `check_policy(path, options, preset)` raises on a policy that cannot be used,
+    `simulated_only(path)` returns why one cannot be measured.
     """
     found = [
         *_models(config),
         *_folders(config),
+        *_traces(config),
         *_machines(config),
         *_host(config),
         *_policies(config, check_policy, simulated_only),
@@ -89,6 +91,17 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # such as a name that is too long
         return False
+
+
+def _traces(config: Config) -> Iterator[str]:
+    for workload, tenants in config.tenants.items():
+        for name, tenant in tenants.items():
+            if tenant.trace is None:
+                continue
+            try:
+                read_trace(Path(tenant.trace), tenant.model, config.models_of(workload))
+            except (OSError, UnicodeDecodeError, TraceError) as error:
+                yield f"tenants.{workload}.{name}.trace: {error}"
 
 
 def _cannot_import(path: str) -> str | None:

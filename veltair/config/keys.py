@@ -1,6 +1,6 @@
 """The keys of the configuration: range, unit, default and meaning of each, and what contradicts what."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Annotated, Literal, Self
 
@@ -22,6 +22,7 @@ from veltair.config.section import (
     key,
 )
 from veltair.config.study_keys import Simulated, Study, Variation
+from veltair.config.tenant_keys import Tenant, Tenants, contradictions, not_measurable
 
 Preset = Literal["paper", "tuned"]
 
@@ -301,6 +302,13 @@ class Config(Section):
             min_length=1,
         ),
     ]
+    tenants: Annotated[
+        dict[Name, Tenants],
+        key(
+            "further workloads, by name: those of tenants, several of which may ask for one model. Those of "
+            "`workloads` have one tenant a model"
+        ),
+    ] = Field(default={})
     policies: Annotated[
         dict[Name, ServedPolicy], key("the scheduling policies compared, by the name shown", min_length=1)
     ]
@@ -333,6 +341,29 @@ class Config(Section):
     results: Annotated[Results, key("where results go")] = Results()
     figures: Annotated[Figures, key("where figures go")] = Figures()
 
+    @property
+    def mixes(self) -> dict[str, Mapping[str, object]]:
+        """All workloads, those of tenants too: by name, what the names of their tenants stand for."""
+        return {**self.workloads, **self.tenants}
+
+    def tenants_of(self, workload: str) -> Mapping[str, Tenant]:
+        """Return the tenants of a workload by name; none if it is one of `workloads`.
+
+        Of a part of a configuration that declares no tenants there are none: whoever reads the workload then
+        finds that it is not declared either.
+        """
+        mixes: dict[str, dict[str, Tenant]] = self.__dict__.get("tenants", {})
+        return dict.get(mixes, workload, {})
+
+    def models_of(self, workload: str) -> dict[str, float]:
+        """Return the models of a workload and each one's share of its queries, relative to the others'."""
+        if not (tenants := self.tenants_of(workload)):
+            return dict(self.workloads[workload])
+        shares = dict.fromkeys((tenant.model for tenant in tenants.values()), 0.0)
+        for tenant in tenants.values():
+            shares[tenant.model] += tenant.offered
+        return shares
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if found := list(_contradictions(self)):
@@ -343,8 +374,19 @@ class Config(Section):
 def _contradictions(config: Config) -> Iterator[str]:
     for workload, weights in config.workloads.items():
         yield from _unknown(f"workloads.{workload}", weights, "models", config.models)
+    yield from contradictions(config.tenants, config.models, config.workloads)
+    if config.measured.enabled:
+        for name in config.measured.workloads:
+            yield from not_measurable(name, config.tenants_of(name), config.measured.loadgen_per_model)
+            for policy, served in config.policies.items() if name in config.tenants else ():
+                if served.options.get("admission", "all") != "all":
+                    yield (
+                        f"policies.{policy}.options.admission: {served.options['admission']}, but "
+                        f"measured.workloads lists {name}, and the engine does not tell policies the tenant "
+                        "of a query; simulate it alone, or set it to all"
+                    )
     for part, section in (("measured", config.measured), ("simulated", config.simulated)):
-        yield from _unknown(f"{part}.workloads", section.workloads, "workloads", config.workloads)
+        yield from _unknown(f"{part}.workloads", section.workloads, "workloads", config.mixes)
         yield from _repeated(f"{part}.workloads", section.workloads)
     yield from _unknown("compared", config.compared or (), "policies", config.policies)
     yield from _repeated("compared", config.compared or ())
@@ -381,7 +423,17 @@ def _study(config: Config) -> Iterator[str]:
         return
     if not config.simulated.enabled:
         yield "study.enabled: true, but simulated.enabled is false; set one to the other's value"
-    yield from _unknown("study.workload", [study.workload], "workloads", config.workloads)
+    workloads = config.mixes
+    yield from _unknown("study.workload", [study.workload], "workloads", workloads)
+    neighbour = study.noisy_neighbour
+    if neighbour.policies:
+        where = "study.noisy_neighbour"
+        yield from _unknown(f"{where}.workload", [study.neighbours], "workloads", workloads)
+        tenants = workloads.get(study.neighbours, {})
+        group = f"tenants of {study.neighbours}"
+        yield from _unknown(f"{where}.aggressor", [str(neighbour.aggressor)], group, tenants)
+        if len(tenants) == 1:
+            yield f"{where}.workload: {study.neighbours} has no other tenant; give one of several"
     for part, names in study.named_policies().items():
         yield from _unknown(f"study.{part}", names, "policies", config.policies)
     for name, variation in config.sensitivity.items():
@@ -390,7 +442,7 @@ def _study(config: Config) -> Iterator[str]:
         where = f"sensitivity.{name}.changed"
         yield from _unknown(where, variation.changed or (), "study.policies", study.policies)
         where = f"sensitivity.{name}.workloads"
-        yield from _unknown(where, variation.workloads or (), "workloads", config.workloads)
+        yield from _unknown(where, variation.workloads or (), "workloads", workloads)
 
 
 def _readings(config: Config) -> Iterator[str]:

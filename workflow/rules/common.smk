@@ -20,6 +20,7 @@ from veltair.evaluation.experiment.layout import (
     Layout,
     check_shipped,
 )
+from veltair.evaluation.experiment.partitions import check_partitions
 from veltair.evaluation.experiment.rule_params import RuleParams
 from veltair.machine.costs.block_costs import RECORDED
 from veltair.machine.costs.oversubscription import RECORDED as SHARED
@@ -35,6 +36,7 @@ try:
     SETTINGS = load([Path(path) for path in workflow.configfiles])
     check_environment(SETTINGS, check_policy, simulated_only)
     check_shipped(SETTINGS)
+    check_partitions(SETTINGS)
 except ConfigError as error:
     sys.exit(f"error: {error}")
 
@@ -45,9 +47,13 @@ STEP = RuleParams(SETTINGS, Path.cwd())
 # Fits of the sources of interference, which no run asks for but runs use once they are there.
 FITS = fingerprint(LAYOUT.interference.read_text()) if LAYOUT.interference.exists() else "none"
 FIGURES = {"figures": Path(SETTINGS.figures.folder), "formats": list(SETTINGS.figures.formats)}
-# What the label UNVALIDATED follows, what blocks cost on machines on which nobody measured it, and what sharing cores
-# does: every simulated result is made anew once one of these records is added or changes.
-RECORDED_ONCE = [*sorted(map(str, shipped("validation").glob("*.json"))), str(RECORDED), str(SHARED)]
+# What the label UNVALIDATED follows, what blocks cost on machines on which nobody measured it, what sharing cores does,
+# and recorded arrivals: every simulated result is made anew once one of these files is added or changes.
+RECORDED_ONCE = [
+    *sorted(map(str, shipped("validation").glob("*.json"))),
+    *(str(RECORDED), str(SHARED)),
+    *map(str, LAYOUT.traces()),
+]
 BUILDS = {model: str(folder) for model, folder in LAYOUT.builds().items()}
 try:
     STORES = [str(folder) for folder in LAYOUT.stores()]

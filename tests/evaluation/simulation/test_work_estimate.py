@@ -189,6 +189,23 @@ def test_a_study_has_the_jobs_that_snakemake_lists() -> None:
     }
 
 
+def test_the_noisy_neighbour_and_the_one_rule_are_jobs_of_a_policy_each() -> None:
+    more = {
+        "noisy_neighbour": {"policies": ["Planaria"], "aggressor": "small", "factors": [1, 9]},
+        "equal_drops": {"policies": ["FcfsMin", "Planaria"]},
+    }
+    work = changed(study=STUDY | more)
+    assert work["study: noisy neighbour"].jobs == 1
+    assert work["study: one rule for late queries"].jobs == 2
+    # Two runs of both tenants, and one of them ten times over: as long as seven runs.
+    (one,) = (
+        changed(study=STUDY | {"noisy_neighbour": {**more["noisy_neighbour"], "factors": factors}})
+        for factors in ([1],)
+    )
+    seconds = [part["study: noisy neighbour"].seconds - CELL_S for part in (work, one)]
+    assert seconds[0] == pytest.approx(seconds[1] * (2 + 10 / 2) / (1 + 1 / 2))
+
+
 def test_another_workload_of_an_assumption_is_a_job_of_its_own() -> None:
     start = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 40, 55]}
     config = {"study": STUDY, "workloads": {"mix": {"small": 1, "large": 1}, "light": {"small": 1}}}

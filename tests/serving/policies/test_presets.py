@@ -17,6 +17,7 @@ from tests.support.builders import (
 )
 from tests.support.policy_cases import POLICIES
 from veltair.serving.loop.policy import Context
+from veltair.serving.policies.admission import ProtectShares
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
 from veltair.serving.policies.native_spec import spec_of
 from veltair.serving.policies.presets import (
@@ -25,6 +26,7 @@ from veltair.serving.policies.presets import (
     make_policy,
     policy_source,
     preset_options,
+    shared_options,
     simulated_only,
 )
 
@@ -96,7 +98,33 @@ def test_the_preset_of_the_paper_is_what_the_paper_does():
         "order": "fcfs",
         "drop_late": "never",
         "layers": 20,
+        "admission": "all",
     }
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_can_be_given_only_what_is_within_its_tenants_parts(name):
+    path, options = POLICIES[name]
+    context = random_context(1)
+    policy = make_policy(path, context, "paper", {**options, "admission": "protect_shares"})
+    assert isinstance(policy, ProtectShares)
+    assert len(run_to_end(policy, context, random_queries(context, 60, seed=1))) == 60
+
+
+def test_an_unknown_admission_is_refused_with_what_there_is():
+    with pytest.raises(ValueError, match="admission is 'some'; Input should be 'all' or 'protect_shares'"):
+        check_policy("baselines.planaria:Planaria", {"admission": "some"})
+
+
+def test_the_options_that_change_any_policys_results_are_told_apart_from_its_own():
+    assert shared_options("baselines.planaria:Planaria", "paper", {"reshare_s": 0.1, "order": "edf"}) == {
+        "order": "edf",
+        "conflict": "shrink",
+        "drop_late": "never",
+        "admission": "all",
+    }
+    found = shared_options("baselines.preemptive_edf:PreemptiveEdf", "paper", {})
+    assert found == {"drop_late": "when_doomed", "admission": "all"}
 
 
 def test_the_tuned_preset_differs_from_the_papers_in_what_was_shown_to_help():

@@ -117,7 +117,8 @@ class _Totals:
     def __init__(self, context: Context, arrivals: Sequence[Query], fluid_cores: float) -> None:
         self._cores, self._fluid_cores = context.machine.cores, fluid_cores
         self._first_s, last_s = (arrivals[0].arrival_s, arrivals[-1].arrival_s) if arrivals else (0.0, 0.0)
-        self._until_s = last_s + max(model.qos_s for model in context.models.values())
+        targets_s = {query.qos_s for query in arrivals} or {model.qos_s for model in context.models.values()}
+        self._until_s = last_s + max(targets_s)
         self._held = self._needed = self._needed_fluid = 0.0
 
     def add(self, record: QueryRecord, least: float, least_fluid: float) -> None:

@@ -31,7 +31,7 @@ class LoadingEngine:
         self._engine = Engine(
             study.models,
             study.samples,
-            study.scenario.qos_s,
+            {name: model.qos_s for name, model in study.scenario.context.models.items()},
             context.costs,
             context.machine,
             PLACEMENTS[settings.placement],

@@ -102,7 +102,7 @@ def _in_words(ratios: pd.DataFrame, options: Sequence[str], workloads: Sequence[
     not_matter = [f"`{name}`" for name, share in shares.items() if share < MATTERS_NOT]
     means = option_means(ratios, options)
     best = [
-        f"`{option}: {_text(rows.loc[rows['all'].idxmax(), 'value'])}`"
+        f"`{option}: {_text(rows['value'].iloc[int(rows['all'].argmax())])}`"
         for option, rows in means.groupby("option", sort=False)
     ]
     above = int((ratios[list(workloads)] > 1).all(axis=1).sum())

@@ -16,7 +16,8 @@ from veltair.evaluation.experiment.scenario import (
     capacity_columns,
     scenario_columns,
 )
-from veltair.evaluation.loadgen.arrivals import Seeds, server_queries, share_samples
+from veltair.evaluation.loadgen.arrivals import Seeds
+from veltair.evaluation.loadgen.tenants import tenant_queries
 from veltair.evaluation.metrics.capacity import (
     Capacity,
     CapacitySearch,
@@ -70,27 +71,32 @@ def simulate(
     Each record is checked against what cannot be done (`invariants.py`) before it is handed on.
     """
     arrivals = scenario_arrivals(scenario, settings, qps, seed)
+    return arrivals, *simulate_arrivals(scenario, make, settings, arrivals, seed)
+
+
+def simulate_arrivals(
+    scenario: Scenario,
+    make: MakePolicy,
+    settings: SimulationSettings,
+    arrivals: Sequence[Query],
+    seed: int,
+) -> tuple[Iterator[QueryRecord], Simulator]:
+    """Return the records of given arrivals as they come, checked as by `simulate`, and the simulator."""
     noise, *same = tee(noise_of(scenario, arrivals, seed), 3)
     simulator = make_simulator(scenario, settings, arrivals, seed, noise=noise)
     seen = scenario.policy_context
     records = serve_simulated(make(seen), seen, simulator)
     least_core_s = scenario.least_work.of_each(same[0])
     fluid = scenario.fluid_work.of_each(same[1]), scenario.fluid_cores
-    return arrivals, checked(records, arrivals, scenario.context, least_core_s, fluid), simulator
+    return checked(records, arrivals, scenario.context, least_core_s, fluid), simulator
 
 
 def scenario_arrivals(
     scenario: Scenario, settings: SimulationSettings, qps: float, seed: int
 ) -> tuple[Query, ...]:
     """Return the queries of one run at a rate."""
-    return server_queries(
-        qps,
-        min_duration_ms=ceil(1e3 * LEAST_RUN_QOS * max(scenario.qos_s.values())),
-        min_query_count=settings.queries,
-        seed=seed,
-        sample_models=share_samples(scenario.weights),
-        qos_s=scenario.qos_s,
-    )
+    min_duration_ms = ceil(1e3 * LEAST_RUN_QOS * max(scenario.qos_s.values()))
+    return tenant_queries(scenario.senders, qps, min_duration_ms, settings.queries, seed)
 
 
 def make_simulator(
@@ -160,7 +166,7 @@ def count_from_s(arrivals: Sequence[Query], qos_s: Mapping[str, float]) -> float
 def find_policy_capacity(
     scenario: Scenario, make: MakePolicy, settings: SimulationSettings, search: CapacitySearch, seed: int
 ) -> tuple[Capacity, Capacity]:
-    """Return a policy's capacity, pooled and for the minimum over models, searched from the fluid bound."""
+    """Return a policy's capacity, pooled and for the minimum over tenants, searched from the fluid bound."""
     return find_capacities(
         _satisfaction_at(scenario, make, settings, search, seed), _estimate_qps(scenario), search
     )

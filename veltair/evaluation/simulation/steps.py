@@ -12,6 +12,7 @@ from veltair.config.study_keys import MEASURED, Simulated
 from veltair.evaluation.experiment.layout import HOST, Layout
 from veltair.evaluation.experiment.scenario import MakePolicy, policy_maker
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
+from veltair.evaluation.loadgen.tenants import drawn_by
 from veltair.evaluation.metrics.capacity import CapacitySearch
 from veltair.evaluation.simulation.assumptions import (
     assumed_options,
@@ -128,19 +129,25 @@ def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, 
             f"{scenario.context.machine.name}, {workload}, {policy}, seed {seed}: {pooled.describe()}",
             flush=True,
         )
-    write_csv(output, pd.DataFrame(rows), provenance_of(config, charged_files(tables)))
+    provenance = provenance_of(config, charged_files(tables), arrivals=drawn_by(scenario.senders))
+    write_csv(output, pd.DataFrame(rows), provenance)
 
 
 def simulate_loads(
     config: Config, tables: Path, workload: str, policy: str, capacities: Sequence[Path], output: Path
 ) -> None:
-    """Write the records of a policy at loads that all policies share, and at its own capacity."""
+    """Write the records of a policy at loads that all policies share, and at its own capacity.
+
+    Also at the rate that the workload's tenants ask for, if they have rates.
+    """
     known = read_assumed(config, tables)
     make, settings = simulated_policy_maker(config, policy), simulation_settings(config, known)
     scenario = simulated_scenario(config, known, workload, settings)
     capacity = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
     frames = []
     for seed, rows in capacity.groupby("seed"):
-        offered = offered_rates(rows, policy, scenario.fluid_qps, config.simulated.loads)
-        frames.append(policy_records(scenario, policy, make, settings, offered, int(str(seed))))
-    write_parquet(output, pd.concat(frames, ignore_index=True), provenance_of(config, capacities))
+        offered = {*offered_rates(rows, policy, scenario.fluid_qps, config.simulated.loads)}
+        offered |= {scenario.nominal_qps} if scenario.nominal_qps else set()
+        frames.append(policy_records(scenario, policy, make, settings, sorted(offered), int(str(seed))))
+    provenance = provenance_of(config, capacities, arrivals=drawn_by(scenario.senders))
+    write_parquet(output, pd.concat(frames, ignore_index=True), provenance)

@@ -89,7 +89,7 @@ def simulated_scenario(
 
     Runs with costs of several queries at once are not, as these are described.
     """
-    sizes = {name: config.models[name].batches for name in config.workloads[workload]}
+    sizes = {name: config.models[name].batches for name in config.models_of(workload)}
     batches = {
         name: {b: batched_name(name, b) for b in built[1:]} for name, built in sizes.items() if built[1:]
     }

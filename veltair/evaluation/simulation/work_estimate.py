@@ -132,6 +132,17 @@ def _study(runs: "_Runs") -> Iterator[Work]:
         yield Work(
             "study: granularity", jobs, jobs * CELL_S + count * seconds(asked.policies), exclusive=False
         )
+    if policies := study.noisy_neighbour.policies:
+        # Each factor adds that much of one tenant's queries to those of all.
+        factors, mix = study.noisy_neighbour.factors, config.mixes[study.neighbours]
+        more = len(factors) + sum(factors) / len(mix)
+        work_s = more * len(simulated.seeds) * seconds(policies, workload=study.neighbours)
+        yield Work("study: noisy neighbour", len(policies), len(policies) * CELL_S + work_s, exclusive=False)
+    if policies := study.equal_drops.policies:
+        jobs = len(policies) * len(simulated.workloads)
+        rates = (_rates(simulated.resolution) + MINIMUM_RATES) * len(simulated.seeds)
+        work_s = rates * sum(seconds(policies, workload=workload) for workload in simulated.workloads)
+        yield Work("study: one rule for late queries", jobs, jobs * CELL_S + work_s, exclusive=False)
     # Fewer or more queries than in the comparison of policies.
     part = (study.queries or simulated.queries) / simulated.queries
     runs_s = part * len(study.seeds or simulated.seeds) * _rates(study.resolution or simulated.resolution)
@@ -170,7 +181,7 @@ class _Runs:
         A run has at least so many queries, and lasts `LEAST_RUN_QOS` x the longest target at least.
         """
         config, tables = self.config, self.tables
-        weights, simulated = config.workloads[workload], config.simulated
+        weights, simulated = config.models_of(workload), config.simulated
         like = {name: _like(tables, name) for name in weights}
         machine = tables.machine if machine_name == HOST else described(machine_name)
         faster = machine.cores * machine.core_peak_flops
@@ -192,7 +203,7 @@ def _measure(config: Config, tables: Tables) -> Iterator[Work]:
     measured, policies = config.measured, len(Layout(config).compared)
     seconds = 0.0
     for workload in measured.workloads:
-        weights = config.workloads[workload]
+        weights = config.models_of(workload)
         alone_s = sum(
             weight * tables.costs.isolated_latency_s(_like(tables, name)) for name, weight in weights.items()
         ) / sum(weights.values())

@@ -45,7 +45,8 @@ class Context:
 
     `batches` has, for each model that was also built for several queries at once, the name in `costs` of its
     versions for that many, by their number. It has the same layers. `memory` is None where all models are
-    resident all the time.
+    resident all the time. `tenants` are the tenants' parts of the machine, relative to each other; empty
+    where each model has one tenant of its name, all of them equal.
     """
 
     models: Mapping[str, Model]
@@ -53,6 +54,7 @@ class Context:
     machine: Machine
     batches: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     memory: MemoryLimits | None = None
+    tenants: Mapping[str, float] = field(default_factory=dict)
 
     def costs_name(self, model: str, queries: int) -> str:
         """Return what a model is called in `costs` where it serves so many queries at once.

@@ -7,17 +7,26 @@ NEVER_S = 1e6  # a drain or a target that no run reaches
 
 
 class Query(NamedTuple):
-    """One request for one sample of a model; `arrival_s` is its scheduled arrival."""
+    """One request for one sample of a model; `arrival_s` is its scheduled arrival.
+
+    `tenant` is who sent it; empty where each model has one tenant (`sender`).
+    """
 
     id: int
     model: str
     arrival_s: float
     qos_s: float
+    tenant: str = ""
 
     @property
     def deadline_s(self) -> float:
         """When its answer is due."""
         return self.arrival_s + self.qos_s
+
+    @property
+    def sender(self) -> str:
+        """The name of its tenant: the model's, where each model has one."""
+        return self.tenant or self.model
 
 
 class Ending(StrEnum):

@@ -140,7 +140,7 @@ class _Loop:
 
     def _add_arrivals(self) -> None:
         batch = next(self._simulator.batches)
-        ids, _, arrivals_s, targets_s = zip(*batch.queries, strict=True)
+        ids, _, arrivals_s, targets_s, _ = zip(*batch.queries, strict=True)
         for query_id in ids:
             if not self._seen.add(query_id):
                 raise ValueError(f"query {query_id} arrived twice")
