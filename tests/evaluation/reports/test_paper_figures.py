@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from tests.support.isolation_tables import equal_drops_table, neighbour_table
 from tests.support.measured_tables import metric_tables
 from tests.support.plot_tables import (
     conflict_table,
@@ -36,6 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "slowdown": slowdown_table(["resnet50"]),
         "sensitivity": sensitivity_table([1, 2]),
         "scale": scale_table([1]),
+        "noisy_neighbour": neighbour_table(["Planaria"], [1]),
+        "equal_drops": equal_drops_table(seeds),
         "fidelity": fidelity_table(),
         "cost_fit": cost_table(["resnet50"]),
         "corun_fit": corun_table(),

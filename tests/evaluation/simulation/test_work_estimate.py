@@ -219,7 +219,7 @@ def test_another_workload_of_an_assumption_is_a_job_of_its_own() -> None:
 def test_the_full_grid_of_the_study_takes_longer_than_the_reduced_one() -> None:
     files = [CONFIGS / "many_core.yaml", CONFIGS / "paper_sim.yaml"]
     reduced, full = (hours(estimate(load(files[:count]), TABLES), cores=2) for count in (1, 2))
-    assert full > 2 * reduced > 0
+    assert full > 1.5 * reduced > 0
 
 
 def simulated_s(path: str, **options: object) -> float:
