@@ -13,6 +13,7 @@ TESTS = Path(__file__).parents[1]
 # Folders and files of tests that tests beside them would disturb, or that would disturb those: by the reason.
 ALONE = {
     "their workers spin on every core that they hold": (
+        "evaluation/benchmarks/test_arena.py",
         "evaluation/benchmarks/test_engine.py",
         "evaluation/benchmarks/test_native_engine.py",
         "evaluation/measurement/test_loading_engine.py",

@@ -188,3 +188,21 @@ rule policies_page:
         "Writing docs/policies.md from the docstrings of the policies"
     script:
         SCRIPT
+
+
+# Of recorded files: as above.
+rule what_changed:
+    params:
+        **STEP.of("evaluation.reports.what_changed:write_what_changed"),
+        before="docs/what-changed",
+        study=str(SHIPPED_STUDY),
+        claims="docs/results/shipped_claims.json",
+        page="docs/what-changed.md",
+    log:
+        LOGS / "what_changed.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Writing docs/what-changed.md: the study before and now"
+    script:
+        SCRIPT

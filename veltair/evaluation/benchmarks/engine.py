@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from veltair.config import Config
+from veltair.evaluation.benchmarks.arena import arena_figures
 from veltair.evaluation.benchmarks.decisions import decision_figures
 from veltair.evaluation.benchmarks.native_engine import (
     dispatch_figures,
@@ -75,6 +76,7 @@ def engine_figures(config: Config, files: EngineFiles) -> dict[str, BenchmarkRes
     given = replace(live_settings(config), seconds=NEIGHBOUR_S, drain_qos=4.0, loadgen_per_model=False)
     figures |= neighbour_figures(scenario, models, samples, launch, replace(given, timeline=False))
     figures |= worker_figures(models, solo, context.machine, native)
+    figures |= arena_figures(models, solo, context.machine, native)
     figures |= block_figures(models, samples, context, launch)
     figures |= decision_figures(config, scenario)
     figures["idle_core_fraction"] = idle_figure(launch, context.machine, native)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 # A cache line, which is also what kernels want of their arguments.
 ALIGNMENT_BYTES = 64
 
+# Where each activation begins, in bytes, and the bytes of all together.
+Placed = tuple[list[int], int]
+
 
 @dataclass(frozen=True, slots=True)
 class Life:
@@ -29,7 +32,7 @@ class Life:
         return self.first <= other.last and other.first <= self.last
 
 
-def place(lives: Sequence[Life]) -> tuple[list[int], int]:
+def place(lives: Sequence[Life]) -> Placed:
     """Return where each activation begins, in bytes, and the bytes of all together.
 
     The largest is placed first, each at the lowest place that is free as long as it lives. Source: greedy by
@@ -39,13 +42,13 @@ def place(lives: Sequence[Life]) -> tuple[list[int], int]:
     placed: list[int] = []
     for number in sorted(range(len(lives)), key=lambda one: -lives[one].nbytes):
         taken = sorted(
-            (offsets[other], offsets[other] + _rounded(lives[other].nbytes))
+            (offsets[other], offsets[other] + whole_lines(lives[other].nbytes))
             for other in placed
             if lives[other].meets(lives[number])
         )
-        offsets[number] = _first_gap(taken, _rounded(lives[number].nbytes))
+        offsets[number] = _first_gap(taken, whole_lines(lives[number].nbytes))
         placed.append(number)
-    ends = (offset + _rounded(life.nbytes) for offset, life in zip(offsets, lives, strict=True))
+    ends = (offset + whole_lines(life.nbytes) for offset, life in zip(offsets, lives, strict=True))
     return offsets, max(ends, default=0)
 
 
@@ -58,6 +61,6 @@ def _first_gap(taken: Sequence[tuple[int, int]], nbytes: int) -> int:
     return end
 
 
-def _rounded(nbytes: int) -> int:
+def whole_lines(nbytes: int) -> int:
     """Return whole lines; an empty activation has one too, so that no two begin at one byte."""
     return max(1, -(-nbytes // ALIGNMENT_BYTES)) * ALIGNMENT_BYTES

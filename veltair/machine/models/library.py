@@ -17,7 +17,7 @@ from veltair.compiler.build.build import CONSTANTS, LIBRARY, ModelPlan, read_pla
 from veltair.compiler.build.constants import MappedConstants
 from veltair.compiler.frontend.samples import random_samples
 from veltair.compiler.search.target import sleep_when_idle, spin_when_idle, use_all_cores
-from veltair.machine.models.activations import place
+from veltair.machine.models.activations import Placed, place
 from veltair.machine.models.buffers import lives_of
 from veltair.machine.models.pages import anonymous
 
@@ -108,18 +108,18 @@ class LoadedModel:
         layers = range(len(self.plan.layers))
         return Part(self, tuple(tuple(v for other, v in numbered if other == layer) for layer in layers))
 
-    def filled_instance(self) -> "Instance":
+    def filled_instance(self, placed: Placed | None = None) -> "Instance":
         """Return an instance whose inputs are random numbers, for measurements without a query.
 
         Memory as it comes may hold NaN and denormal numbers, which some kernels are slow on.
         """
-        made = self.instance()
+        made = self.instance(placed)
         made.set_inputs(random_samples(self.plan.inputs, seed=0))
         return made
 
-    def instance(self) -> "Instance":
-        """Return buffers for one query at a time."""
-        made = Instance(self)
+    def instance(self, placed: Placed | None = None) -> "Instance":
+        """Return buffers for one query at a time; `placed` is where its activations lie, if not as ever."""
+        made = Instance(self, placed)
         self._instances.add(made)
         return made
 
@@ -262,11 +262,11 @@ class Instance:
     Activations that are no longer needed lend their memory to later ones.
     """
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, placed: Placed | None = None) -> None:
         """Allocate the activations and bind the calls."""
         self.model = model
         self.inputs = [tvm.runtime.empty(value.shape, value.dtype) for value in model.plan.inputs]
-        self._activations = Activations(model.plan)
+        self._activations = Activations(model.plan, placed)
         self._made = self._activations.made
         self.outputs = [self._tensor(source) for source in model.plan.outputs]
         self.calls: list[list[Call]] = [
@@ -319,10 +319,10 @@ class Instance:
 class Activations:
     """The outputs of each layer of a model; those whose lives do not overlap share memory."""
 
-    def __init__(self, plan: ModelPlan) -> None:
-        """Allocate them."""
+    def __init__(self, plan: ModelPlan, placed: Placed | None = None) -> None:
+        """Allocate them where `place` has them by their lives, unless they are `placed` elsewhere."""
         lives = lives_of(plan)
-        offsets, self.nbytes = place(list(lives.values()))
+        offsets, self.nbytes = placed or place(list(lives.values()))
         pages = anonymous(self.nbytes)
         self.made: list[list[Any]] = [[] for _ in plan.layers]
         for (number, output), offset in zip(lives, offsets, strict=True):
