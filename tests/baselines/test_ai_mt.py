@@ -14,7 +14,7 @@ from tests.support.builders import (
     running,
     snapshot,
 )
-from tests.support.policy_cases import Auditor, traffic_context
+from tests.support.serving.policy_cases import Auditor, traffic_context
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.dispatcher import Dispatcher, serve

@@ -3,7 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from tests.support.plot_tables import (
+from tests.support.evaluation.plot_tables import (
     ENGINE,
     SIMULATOR,
     SIX,
