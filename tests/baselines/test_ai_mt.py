@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from baselines.ai_mt import AiMt, balance, demand
 from tests.support.builders import pending, random_queries, running, snapshot
-from tests.support.policy_cases import Auditor, traffic_context
 from tests.support.schedulers import made, serving, started_blocks, timed
+from tests.support.serving.policy_cases import Auditor, traffic_context
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, Snapshot

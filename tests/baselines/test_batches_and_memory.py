@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support.builders import random_queries
 from tests.support.memory_builders import with_batches, with_memory
-from tests.support.policy_cases import audited, traffic_context
+from tests.support.serving.policy_cases import audited, traffic_context
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Ending

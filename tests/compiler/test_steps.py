@@ -11,10 +11,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.candidate_stores import with_recipe
+from tests.support.compiler.candidate_stores import with_recipe
+from tests.support.compiler.recipe_fakes import parse_doubled
+from tests.support.compiler.search_fakes import FakeEvolution, Workshop
 from tests.support.onnx_builders import make_onnx, node
-from tests.support.recipe_fakes import parse_doubled
-from tests.support.search_fakes import FakeEvolution, Workshop
 from tests.support.tiny import tiny
 from veltair.compiler.build.build import ModelPlan
 from veltair.compiler.frontend.onnx_passes import ModelError

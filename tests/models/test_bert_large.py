@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from models.bert_large import LARGE, Size, bert_large
+from tests.support.compiler.unscheduled import Unscheduled, run_unscheduled
 from tests.support.onnx_builders import relative_error, run_onnx
-from tests.support.unscheduled import Unscheduled, run_unscheduled
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.samples import Input
 

@@ -185,7 +185,7 @@ def test_the_readme_states_the_numbers_that_are_tested_here(known: Published) ->
 
 @pytest.mark.long
 def test_a_whole_model_agrees_with_onnx_runtime(known: Published, model: onnx.ModelProto) -> None:
-    from tests.support.unscheduled import run_unscheduled  # noqa: PLC0415
+    from tests.support.compiler.unscheduled import run_unscheduled  # noqa: PLC0415
     from veltair.compiler.frontend.importer import import_model  # noqa: PLC0415
     from veltair.compiler.search.intrinsics import vectorise_math  # noqa: PLC0415
 

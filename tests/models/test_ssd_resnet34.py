@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from models.ssd_resnet34 import Size, default_boxes, feature_sizes, ssd_resnet34
+from tests.support.compiler.unscheduled import run_unscheduled
 from tests.support.onnx_builders import relative_error, run_onnx
-from tests.support.unscheduled import run_unscheduled
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 
 # The smallest picture, so that ONNX Runtime answers in a second; with few channels TVM's plain loops do too.

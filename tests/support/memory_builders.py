@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from tests.support.random_policies import Capricious
+from tests.support.serving.random_policies import Capricious
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.costs.table import CostTable

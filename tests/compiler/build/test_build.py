@@ -8,10 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from tests.support.compiler.recipe_fakes import doubled, generate_doubled, install
+from tests.support.compiler.unscheduled import unscheduled_versions
 from tests.support.onnx_builders import make_onnx, node, relative_error, run_onnx
-from tests.support.recipe_fakes import doubled, generate_doubled, install
 from tests.support.tiny import tiny, tiny_words
-from tests.support.unscheduled import unscheduled_versions
 from veltair.compiler.build.build import CONSTANTS, LIBRARY, PLAN, ModelPlan, build, read_plan
 from veltair.compiler.footprint.traffic import CACHE_BYTES, CURVE_BYTES, Tiling
 from veltair.compiler.footprint.version import Candidate

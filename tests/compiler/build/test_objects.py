@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.nests import matmul
-from tests.support.recipe_fakes import doubled, generate_doubled
+from tests.support.compiler.nests import matmul
+from tests.support.compiler.recipe_fakes import doubled, generate_doubled
 from veltair.compiler.build.build import ModelPlan, build
 from veltair.compiler.build.objects import find_version, version_key
 from veltair.compiler.footprint.traffic import Tiling

@@ -8,7 +8,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tvm import s_tir
 
-from tests.support.nests import blocked, blur_in_tiles, in_two_phases, matmul, run_accesses, with_work_space
+from tests.support.compiler.nests import (
+    blocked,
+    blur_in_tiles,
+    in_two_phases,
+    matmul,
+    run_accesses,
+    with_work_space,
+)
 from veltair.compiler.footprint.nest import Loop, read_nest
 from veltair.compiler.footprint.tiling import analyse, nest_traffic_bytes, read_tiling
 from veltair.compiler.footprint.traffic import CACHE_BYTES

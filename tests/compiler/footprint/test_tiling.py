@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import s_tir, te, tirx, topi
 
-from tests.support.nests import (
+from tests.support.compiler.nests import (
     blocked,
     blur,
     blur_in_tiles,

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from tests.support.compiler.unscheduled import run_unscheduled
 from tests.support.onnx_builders import make_onnx, node, relative_error, run_onnx
-from tests.support.unscheduled import run_unscheduled
 from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.samples import random_samples
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from tvm import te, tirx
 
-from tests.support.convolution_cases import cases
-from tests.support.convolution_layers import ENDINGS, Case, convolution_call, function_of
-from tests.support.nests import matmul
+from tests.support.compiler.convolution_cases import cases
+from tests.support.compiler.convolution_layers import ENDINGS, Case, convolution_call, function_of
+from tests.support.compiler.nests import matmul
 from tests.support.onnx_builders import make_onnx, node
 from veltair.compiler.frontend.importer import import_model
 from veltair.compiler.recipes.convolution import read_layer

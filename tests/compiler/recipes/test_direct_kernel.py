@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.convolution_layers import Case, answered, function_of
-from tests.support.recipe_kernels import worst_error
+from tests.support.compiler.convolution_layers import Case, answered, function_of
+from tests.support.compiler.recipe_kernels import worst_error
 from veltair.compiler.footprint.tiling import analyse
 from veltair.compiler.recipes.direct_plan import DirectPlan, Scheme
 from veltair.compiler.recipes.recipe import RecipeError, recipe_of

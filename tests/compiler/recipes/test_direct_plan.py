@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.convolution_sizes import convolutions, dense, depthwise
+from tests.support.compiler.convolution_sizes import convolutions, dense, depthwise
 from veltair.compiler.recipes.direct_plan import DirectPlan, lines_of, plans
 from veltair.compiler.recipes.sizes import Convolution
 from veltair.compiler.registers import AVX2, AVX512, Registers

@@ -8,7 +8,7 @@ import pytest
 import tvm
 from tvm import te, tirx
 
-from tests.support.nests import matmul
+from tests.support.compiler.nests import matmul
 from veltair.compiler.recipes.expressions import (
     equal,
     evaluate,

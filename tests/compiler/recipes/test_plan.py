@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.convolution_sizes import convolutions
+from tests.support.compiler.convolution_sizes import convolutions
 from veltair.compiler.recipes import depthwise_plan, direct_plan, winograd_plan
 from veltair.compiler.recipes.depthwise_plan import DepthwisePlan
 from veltair.compiler.recipes.direct_plan import DirectPlan

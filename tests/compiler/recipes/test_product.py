@@ -9,9 +9,8 @@ import pytest
 from onnx import TensorProto
 from tvm import te
 
-from tests.support.nests import matmul
-from tests.support.onnx_builders import make_onnx, node
-from tests.support.product_layers import (
+from tests.support.compiler.nests import matmul
+from tests.support.compiler.product_layers import (
     ENDINGS,
     FORMS,
     HEADS,
@@ -22,7 +21,8 @@ from tests.support.product_layers import (
     model_of,
     small_model,
 )
-from tests.support.recipe_kernels import TOLERANCE, worst_error
+from tests.support.compiler.recipe_kernels import TOLERANCE, worst_error
+from tests.support.onnx_builders import make_onnx, node
 from veltair.compiler.recipes.product import read_product
 from veltair.compiler.recipes.recipes import recipes
 from veltair.compiler.recipes.sizes import Matrices

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.onnx_builders import node
-from tests.support.product_cases import odd_plans, product_cases
-from tests.support.product_layers import (
+from tests.support.compiler.product_cases import odd_plans, product_cases
+from tests.support.compiler.product_layers import (
     ENDINGS,
     FORMS,
     HEADS,
@@ -21,7 +20,8 @@ from tests.support.product_layers import (
     model_of,
     small_model,
 )
-from tests.support.recipe_kernels import CPUS, SETS, TOLERANCE, some_of, worst_error
+from tests.support.compiler.recipe_kernels import CPUS, SETS, TOLERANCE, some_of, worst_error
+from tests.support.onnx_builders import node
 from veltair.compiler.footprint.tiling import analyse
 from veltair.compiler.recipes.product_plan import ProductPlan
 from veltair.compiler.recipes.recipe import RecipeError, recipe_of

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.product_cases import matrices
+from tests.support.compiler.product_cases import matrices
 from veltair.compiler.recipes.plan import parse
 from veltair.compiler.recipes.product_plan import PANEL_BYTES, ProductPlan, plans
 from veltair.compiler.recipes.recipe import RecipeError, recipe_of

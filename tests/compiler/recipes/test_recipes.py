@@ -7,11 +7,19 @@ import onnx
 import pytest
 from hypothesis import Phase, example, given, settings
 
-from tests.support.convolution_cases import Sort, cases
-from tests.support.convolution_layers import ENDINGS, Case, answered, answered_model, function_of
-from tests.support.nests import matmul
+from tests.support.compiler.convolution_cases import Sort, cases
+from tests.support.compiler.convolution_layers import ENDINGS, Case, answered, answered_model, function_of
+from tests.support.compiler.nests import matmul
+from tests.support.compiler.recipe_kernels import (
+    CPUS,
+    SETS,
+    TOLERANCE,
+    Answered,
+    kinds_of,
+    some_of,
+    worst_error,
+)
 from tests.support.onnx_builders import make_onnx, node
-from tests.support.recipe_kernels import CPUS, SETS, TOLERANCE, Answered, kinds_of, some_of, worst_error
 from veltair.compiler.recipes.recipe import RecipeError
 from veltair.compiler.recipes.recipes import generated, recipes
 from veltair.compiler.search.target import cpu_target

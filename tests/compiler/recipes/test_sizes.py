@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 
-from tests.support.convolution_sizes import convolutions, dense
+from tests.support.compiler.convolution_sizes import convolutions, dense
 from veltair.compiler.recipes.sizes import Convolution
 
 # 9 x 11 pixels; kernels of 3 x 5, 2 rows and 1 column apart: 5 x 5; (9 - 5) / 2 + 1 = 3 rows, 11 - 5 + 1 = 7.

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto
 from tvm import te, tirx
 
-from tests.support.nests import matmul
+from tests.support.compiler.nests import matmul
+from tests.support.compiler.product_layers import calls_of, function_of, small_model
 from tests.support.onnx_builders import make_onnx, node
-from tests.support.product_layers import calls_of, function_of, small_model
 from veltair.compiler.recipes.recipes import recipes
 from veltair.compiler.recipes.softmax import read_softmax
 from veltair.compiler.search.target import cpu_target

@@ -8,10 +8,10 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tests.support.nests import matmul
+from tests.support.compiler.nests import matmul
+from tests.support.compiler.product_layers import answered, function_of, small_model
+from tests.support.compiler.recipe_kernels import CPUS, SETS, Array, outputs_of
 from tests.support.onnx_builders import node
-from tests.support.product_layers import answered, function_of, small_model
-from tests.support.recipe_kernels import CPUS, SETS, Array, outputs_of
 from veltair.compiler.footprint.tiling import analyse
 from veltair.compiler.recipes.recipe import RecipeError, recipe_of
 from veltair.compiler.recipes.recipes import generated, recipes

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.convolution_sizes import convolutions, dense, depthwise
+from tests.support.compiler.convolution_sizes import convolutions, dense, depthwise
 from veltair.compiler.recipes.sizes import Convolution
 from veltair.compiler.recipes.winograd_plan import (
     SHARE_BYTES,

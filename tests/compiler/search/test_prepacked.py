@@ -4,8 +4,8 @@ import tvm
 from tvm import s_tir
 from tvm.tirx import build
 
-from tests.support.nests import matmul
-from tests.support.recipe_fakes import doubled, generate_doubled
+from tests.support.compiler.nests import matmul
+from tests.support.compiler.recipe_fakes import doubled, generate_doubled
 from veltair.compiler.search.prepacked import Prepacked, measured_kernel, split_prepacked
 
 # y[8, 32] = x[8, 4] w[4, 32] in 2 tiles of 16 columns; w is packed into [2, 4, 16].

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support import recipe_fakes
-from tests.support.nests import matmul
-from tests.support.recipe_fakes import doubled
-from tests.support.search_fakes import (
+from tests.support.compiler import recipe_fakes
+from tests.support.compiler.nests import matmul
+from tests.support.compiler.recipe_fakes import doubled
+from tests.support.compiler.search_fakes import (
     HEADER,
     SETTINGS,
     FakeEvolution,

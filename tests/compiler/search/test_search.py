@@ -14,7 +14,7 @@ from tvm import s_tir
 from tvm.ir import IRModule
 from tvm_ffi import structural_equal
 
-from tests.support.search_fakes import (
+from tests.support.compiler.search_fakes import (
     HEADER,
     SETTINGS,
     FakeRunner,

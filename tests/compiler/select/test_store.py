@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support.candidate_stores import FOUND, INFO, candidates, tamper, with_recipe
-from tests.support.recipe_fakes import parse_doubled
+from tests.support.compiler.candidate_stores import FOUND, INFO, candidates, tamper, with_recipe
+from tests.support.compiler.recipe_fakes import parse_doubled
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.select import store as store_module

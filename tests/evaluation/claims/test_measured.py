@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from tests.support.claim_tables import capacity_ratio, claim
-from tests.support.measured_tables import metric_tables
+from tests.support.evaluation.claim_tables import capacity_ratio, claim
+from tests.support.evaluation.measured_tables import metric_tables
 from veltair.evaluation.claims.measured import MeasuredClaimTables
 from veltair.evaluation.claims.rules import Source, Verdict
 from veltair.evaluation.claims.values import ClaimTables, JudgedClaim, judge_from_tables

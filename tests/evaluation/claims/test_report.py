@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.support.claim_tables import SOURCE, capacities, capacity_ratio, claim, rates, sensitivity
+from tests.support.evaluation.claim_tables import (
+    SOURCE,
+    capacities,
+    capacity_ratio,
+    claim,
+    rates,
+    sensitivity,
+)
 from veltair.evaluation.__main__ import main
 from veltair.evaluation.claims.report import claims_markdown, counts, write_claims
 from veltair.evaluation.claims.rules import Claim, Verdict

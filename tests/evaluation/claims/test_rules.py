@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.claim_tables import capacity_ratio, claim
+from tests.support.evaluation.claim_tables import capacity_ratio, claim
 from veltair.evaluation.claims.rules import (
     ClaimsError,
     Verdict,

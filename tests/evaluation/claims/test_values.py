@@ -3,7 +3,14 @@ from math import inf, isnan
 import pandas as pd
 import pytest
 
-from tests.support.claim_tables import SOURCE, capacities, capacity_ratio, claim, rates, sensitivity
+from tests.support.evaluation.claim_tables import (
+    SOURCE,
+    capacities,
+    capacity_ratio,
+    claim,
+    rates,
+    sensitivity,
+)
 from veltair.evaluation.claims.rules import Source, Verdict
 from veltair.evaluation.claims.values import ClaimTables, JudgedClaim, judge_from_tables
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import make_context, make_costs, make_machine, make_model, random_queries
-from tests.support.policy_cases import POLICIES, traffic_context
+from tests.support.serving.policy_cases import POLICIES, traffic_context
 from veltair.evaluation.experiment.invariants import InvariantError, LeastWork, checked
 from veltair.evaluation.metrics.targets import least_plan, work_optimal_core_s
 from veltair.machine.costs.block_costs import BlockCosts

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tests.support.figure_texts import texts
-from tests.support.plot_tables import corun_table, cost_table, fidelity_table
+from tests.support.evaluation.figure_texts import texts
+from tests.support.evaluation.plot_tables import corun_table, cost_table, fidelity_table
 from veltair.evaluation.figures.fidelity_plots import (
     paper_corun_fit_figure,
     paper_cost_fit_figure,

@@ -1,9 +1,9 @@
 import pandas as pd
 import pytest
 
-from tests.support.figure_texts import texts
-from tests.support.isolation_tables import AGGRESSOR, equal_drops_table, neighbour_table
-from tests.support.plot_tables import rate_table, seed_table, target_table
+from tests.support.evaluation.figure_texts import texts
+from tests.support.evaluation.isolation_tables import AGGRESSOR, equal_drops_table, neighbour_table
+from tests.support.evaluation.plot_tables import rate_table, seed_table, target_table
 from veltair.evaluation.figures.isolation_plots import (
     paper_equal_drops_figure,
     paper_noisy_neighbour_figure,

@@ -2,8 +2,8 @@ import pandas as pd
 import pytest
 from matplotlib.patches import StepPatch
 
-from tests.support.figure_texts import texts
-from tests.support.plot_tables import need_table, slowdown_table, target_table
+from tests.support.evaluation.figure_texts import texts
+from tests.support.evaluation.plot_tables import need_table, slowdown_table, target_table
 from veltair.evaluation.figures.layer_plots import paper_core_need_figure, paper_slowdown_figure
 
 

@@ -2,9 +2,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from tests.support.figure_texts import texts
-from tests.support.measured_tables import POLICIES, metric_tables
-from tests.support.plot_tables import target_table
+from tests.support.evaluation.figure_texts import texts
+from tests.support.evaluation.measured_tables import POLICIES, metric_tables
+from tests.support.evaluation.plot_tables import target_table
 from veltair.evaluation.figures.measured_plots import measured_figure
 
 NAMES = ("curves", "measured_capacity", "measured_ratios")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from tests.support.timeline_builders import RUNS, recorded_run
+from tests.support.serving.timeline_builders import RUNS, recorded_run
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.evaluation.figures.perfetto import CORES, RUN, layers_text, trace, trace_json, versions_text
 from veltair.evaluation.metrics.records import Run

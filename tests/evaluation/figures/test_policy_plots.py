@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tests.support.figure_texts import overlaps, texts
-from tests.support.plot_tables import ENGINE, SIX, rate_table, seed_table, target_table, unservable
+from tests.support.evaluation.figure_texts import overlaps, texts
+from tests.support.evaluation.plot_tables import ENGINE, SIX, rate_table, seed_table, target_table, unservable
 from veltair.evaluation.figures.policy_plots import (
     paper_efficiency_figure,
     paper_fluid_figure,

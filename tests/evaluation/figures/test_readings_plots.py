@@ -3,7 +3,7 @@ from itertools import product
 import pandas as pd
 import pytest
 
-from tests.support.figure_texts import overlaps, texts
+from tests.support.evaluation.figure_texts import overlaps, texts
 from veltair.evaluation.figures.readings_plots import readings_figure
 from veltair.evaluation.metrics.reading_ratios import READING_COLUMNS
 

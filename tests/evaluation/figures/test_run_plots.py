@@ -4,8 +4,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from tests.support.figure_texts import texts
-from tests.support.plot_tables import (
+from tests.support.evaluation.figure_texts import texts
+from tests.support.evaluation.plot_tables import (
     SIX,
     conflict_table,
     granularity_table,

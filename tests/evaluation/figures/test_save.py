@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from tests.support.plot_tables import rate_table, seed_table, target_table
+from tests.support.evaluation.plot_tables import rate_table, seed_table, target_table
 from veltair.evaluation.figures.policy_plots import paper_qps_figure
 from veltair.evaluation.figures.save import save
 

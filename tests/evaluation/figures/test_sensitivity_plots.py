@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
-from tests.support.figure_texts import texts
-from tests.support.plot_tables import scale_table, sensitivity_table, target_table, unservable
+from tests.support.evaluation.figure_texts import texts
+from tests.support.evaluation.plot_tables import scale_table, sensitivity_table, target_table, unservable
 from veltair.evaluation.figures.sensitivity_plots import (
     BAND,
     crossings,

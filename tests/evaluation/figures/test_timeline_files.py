@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.timeline_builders import recorded_run
+from tests.support.serving.timeline_builders import recorded_run
 from veltair.evaluation.figures.timeline_files import BLOCKS_SHOWN, busy_window, write_timeline
 from veltair.evaluation.metrics.records import Run
 

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tests.support.timeline_builders import recorded_run
+from tests.support.serving.timeline_builders import recorded_run
 from veltair.evaluation.figures.timeline_plots import gantt_figure
 from veltair.evaluation.metrics.records import Run
 from veltair.serving.loop.timeline import Timeline

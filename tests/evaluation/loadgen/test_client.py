@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.loadgen_fakes import MIXED_SAMPLES, QOS_S, FakeEngine, is_gone, server_run
+from tests.support.evaluation.loadgen_fakes import MIXED_SAMPLES, QOS_S, FakeEngine, is_gone, server_run
 from veltair.evaluation.loadgen import client as loadgen_module
 from veltair.evaluation.loadgen.arrivals import Seeds, sample_indices, server_queries
 from veltair.evaluation.loadgen.client import LoadGenProcess

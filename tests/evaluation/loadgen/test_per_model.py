@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.loadgen_fakes import (
+from tests.support.evaluation.loadgen_fakes import (
     MIXED_SAMPLES,
     QOS_S,
     FakeEngine,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.tiny_tables import tiny_tables
+from tests.support.evaluation.tiny_tables import tiny_tables
 from veltair.evaluation.measurement.block_costs import Starts, add_starts, sample_blocks
 from veltair.machine.costs.block_costs import (
     COLUMNS,

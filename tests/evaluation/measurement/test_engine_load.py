@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sim_builders import Cost, Greedy, context
+from tests.support.serving.sim_builders import Cost, Greedy, context
 from veltair.evaluation.measurement.engine_load import NOT_MEASURED, ProcessClock, TimedDispatcher, cpu_s
 from veltair.serving.loop.backend import Arrival
 from veltair.serving.loop.policy import Answer, Snapshot

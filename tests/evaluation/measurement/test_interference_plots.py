@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.support.plot_tables import pressure_fits
+from tests.support.evaluation.plot_tables import pressure_fits
 from veltair.evaluation.measurement.interference_plots import fit_figure
 
 

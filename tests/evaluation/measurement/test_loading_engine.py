@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine_builders import ZERO, PythonModel, python_context
-from tests.support.pool_builders import launch_workers
+from tests.support.serving.engine_builders import ZERO, PythonModel, python_context
+from tests.support.serving.pool_builders import launch_workers
 from veltair.evaluation.measurement import loading_engine
 from veltair.evaluation.measurement.equal_blocks import EqualBlocks
 from veltair.evaluation.measurement.loading_engine import LoadingEngine

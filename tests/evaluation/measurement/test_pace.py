@@ -3,8 +3,8 @@ from math import isclose, sqrt
 
 import pytest
 
-from tests.support.engine_builders import ZERO, PythonModel, python_context
-from tests.support.pool_builders import launch_workers
+from tests.support.serving.engine_builders import ZERO, PythonModel, python_context
+from tests.support.serving.pool_builders import launch_workers
 from veltair.evaluation.measurement.pace import QUERIES, measure_pace, pace_of, profiled_alone_s
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.serving.engine.log_entries import Entry, EntryKind

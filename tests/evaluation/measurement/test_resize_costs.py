@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pool_builders import python_room
+from tests.support.serving.pool_builders import python_room
 from veltair.evaluation.measurement.resize_costs import layer_resizes
 from veltair.machine.costs.block_costs import GROW, SHRINK
 from veltair.machine.workers.native_pool import NativePool

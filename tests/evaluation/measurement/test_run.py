@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from baselines.fcfs_min import FcfsMin
+from tests.support.compiler.unscheduled import unscheduled_versions
 from tests.support.onnx_builders import run_onnx
-from tests.support.pool_builders import launch_workers
+from tests.support.serving.pool_builders import launch_workers
 from tests.support.tiny import tiny, tiny_words
-from tests.support.unscheduled import unscheduled_versions
 from veltair.compiler.build.build import build
 from veltair.compiler.frontend.importer import import_model
 from veltair.compiler.frontend.model import Layer

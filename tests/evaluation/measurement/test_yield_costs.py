@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine_builders import FakeBuffers
-from tests.support.pool_builders import block_of, python_room
+from tests.support.serving.engine_builders import FakeBuffers
+from tests.support.serving.pool_builders import block_of, python_room
 from veltair.evaluation.measurement.yield_costs import layer_yields, longer_s, yield_after
 from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import BlockRun, Ended, Grant, KernelError

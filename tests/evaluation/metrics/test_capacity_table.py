@@ -4,7 +4,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.support.plot_tables import seed_table, unservable
+from tests.support.evaluation.plot_tables import seed_table, unservable
 from veltair.evaluation.metrics.capacity_table import (
     FLUID,
     PairedRatio,

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from tests.support.plot_tables import rate_table, seed_table, unservable
+from tests.support.evaluation.plot_tables import rate_table, seed_table, unservable
 from veltair.evaluation.metrics.equal_load import at_load, at_loads, runs_at_load
 
 

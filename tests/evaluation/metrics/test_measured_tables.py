@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.measured_tables import FASTER, count_table
+from tests.support.evaluation.measured_tables import FASTER, count_table
 from veltair.evaluation.metrics.measured_tables import (
     COUNT_COLUMNS,
     CURVE_COLUMNS,

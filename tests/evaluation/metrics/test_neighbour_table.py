@@ -3,7 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from tests.support.plot_tables import SIMULATOR, SITE_COLUMNS
+from tests.support.evaluation.plot_tables import SIMULATOR, SITE_COLUMNS
 from veltair.evaluation.metrics.neighbour_table import neighbour_shares
 
 RUN = dict(zip(SITE_COLUMNS, SIMULATOR, strict=True)) | {

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from tests.support.regression_builders import (
+from tests.support.evaluation.regression_builders import (
     capacity_rows,
     origin,
     read,
@@ -253,7 +253,9 @@ def test_csv_and_json_say_the_same_with_no_number_as_none(tmp_path: Path) -> Non
 def test_a_benchmark_that_was_cut_off_is_named(tmp_path: Path, text: str) -> None:
     good = write_benchmark_run(tmp_path / "a.json", {"x": (1.0, "s")}, origin(0))
     (tmp_path / "cut.json").write_text(text)
-    with pytest.raises(ComparisonError, match=r"cut\.json is no JSON, or was cut off .*anew"):
+    with pytest.raises(
+        ComparisonError, match=r"cut\.json is no JSON, such as a file that was cut off .*anew"
+    ):
         compare(good, tmp_path / "cut.json")
 
 

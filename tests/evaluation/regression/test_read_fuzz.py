@@ -4,8 +4,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from tests.support.evaluation.regression_builders import origin, read, write_benchmark_run
 from tests.support.fuzz import INPUTS, as_json, changed, cut_or_spoilt, fuzz
-from tests.support.regression_builders import origin, read, write_benchmark_run
 from veltair.evaluation.regression.read import Comparison, ComparisonError, compare
 from veltair.provenance import ProvenanceError, provenance_path
 

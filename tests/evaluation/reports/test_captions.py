@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from matplotlib.figure import Figure
 
-from tests.support.figure_cases import (
+from tests.support.evaluation.figure_cases import (
     MANY,
     MEASURED,
     OF_CAPACITIES,
@@ -18,10 +18,10 @@ from tests.support.figure_cases import (
     nothing_served,
     tables,
 )
-from tests.support.figure_texts import overlaps, texts
-from tests.support.plot_tables import SIX, pressure_fits
-from tests.support.timeline_builders import recorded_run
-from tests.support.traffic_tables import SIZES_TABLE
+from tests.support.evaluation.figure_texts import overlaps, texts
+from tests.support.evaluation.plot_tables import SIX, pressure_fits
+from tests.support.evaluation.traffic_tables import SIZES_TABLE
+from tests.support.serving.timeline_builders import recorded_run
 from veltair.evaluation.figures.timeline_plots import gantt_figure
 from veltair.evaluation.measurement.interference_plots import fit_figure
 from veltair.evaluation.metrics.policies_table import PolicyOrder

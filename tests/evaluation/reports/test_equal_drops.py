@@ -1,5 +1,5 @@
-from tests.support.isolation_tables import equal_drops_table
-from tests.support.plot_tables import rate_table, seed_table, target_table
+from tests.support.evaluation.isolation_tables import equal_drops_table
+from tests.support.evaluation.plot_tables import rate_table, seed_table, target_table
 from veltair.evaluation.metrics.policies_table import AS_THEY_COME, PolicyOrder
 from veltair.evaluation.reports.equal_drops import equal_drops_section
 from veltair.evaluation.reports.summary import summary_markdown

@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from tests.support.measured_tables import POLICIES, metric_tables
-from tests.support.plot_tables import target_table
+from tests.support.evaluation.measured_tables import POLICIES, metric_tables
+from tests.support.evaluation.plot_tables import target_table
 from veltair.evaluation.reports.measured_summary import comparison_qps, interval_text, measured_sections
 
 

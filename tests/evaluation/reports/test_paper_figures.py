@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from tests.support.isolation_tables import equal_drops_table, neighbour_table
-from tests.support.measured_tables import metric_tables
-from tests.support.plot_tables import (
+from tests.support.evaluation.isolation_tables import equal_drops_table, neighbour_table
+from tests.support.evaluation.measured_tables import metric_tables
+from tests.support.evaluation.plot_tables import (
     conflict_table,
     corun_table,
     cost_table,

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from tests.support.claim_tables import SOURCE, claim
-from tests.support.figure_texts import texts
-from tests.support.plot_tables import rate_table, seed_table, target_table, unservable
+from tests.support.evaluation.claim_tables import SOURCE, claim
+from tests.support.evaluation.figure_texts import texts
+from tests.support.evaluation.plot_tables import rate_table, seed_table, target_table, unservable
 from veltair.evaluation.claims.rules import Verdict
 from veltair.evaluation.claims.values import ClaimTables, JudgedClaim, judge_from_tables
 from veltair.evaluation.figures.policy_plots import paper_ratio_figure

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.support.claim_tables import capacities
-from tests.support.measured_tables import metric_tables
+from tests.support.evaluation.claim_tables import capacities
+from tests.support.evaluation.measured_tables import metric_tables
 from veltair.evaluation.experiment.layout import SHIPPED_STUDY
 from veltair.evaluation.experiment.tables_io import write_csv
 from veltair.evaluation.metrics.policies_table import NONE

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from tests.support.figure_texts import overlaps
+from tests.support.evaluation.figure_texts import overlaps
 from veltair.config import load
 from veltair.evaluation.claims.report import write_claims
 from veltair.evaluation.experiment.layout import SHIPPED_STUDY, Layout

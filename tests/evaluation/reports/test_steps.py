@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support.simulated_runs import SIMULATED, simulate_all
+from tests.support.evaluation.simulated_runs import SIMULATED, simulate_all
 from tests.support.table_builders import make_config, noisy, write_made_up_tables
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import CAPACITY, RECORDS, SLOTS

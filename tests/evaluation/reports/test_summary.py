@@ -4,7 +4,7 @@ import re
 import pandas as pd
 import pytest
 
-from tests.support.plot_tables import (
+from tests.support.evaluation.plot_tables import (
     ENGINE,
     SIMULATOR,
     SIX,

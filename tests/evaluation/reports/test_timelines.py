@@ -2,7 +2,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
-from tests.support.timeline_builders import recorded_run
+from tests.support.serving.timeline_builders import recorded_run
 from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded, write_recorded
 from veltair.evaluation.metrics.records import Run
 from veltair.evaluation.reports.timelines import draw_timelines

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.support.claim_tables import capacities
+from tests.support.evaluation.claim_tables import capacities
 from veltair.evaluation.experiment.layout import SHIPPED_STUDY
 from veltair.evaluation.reports.what_changed import (
     NOTHING,

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.support.claim_tables import capacity_ratio, claim
+from tests.support.evaluation.claim_tables import capacity_ratio, claim
 from tests.support.table_builders import make_config, make_tables
 from veltair.config import Config
 from veltair.evaluation.claims.rules import Source

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.support.builders import make_costs, make_machine
+from tests.support.evaluation.validation_builders import pressing_tables
 from tests.support.table_builders import make_tables
-from tests.support.validation_builders import pressing_tables
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.model import Layer
 from veltair.evaluation.simulation.run import SimulationSettings

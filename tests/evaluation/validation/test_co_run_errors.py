@@ -3,8 +3,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import pytest
 
+from tests.support.evaluation.validation_builders import pressing_tables
 from tests.support.table_builders import make_tables
-from tests.support.validation_builders import pressing_tables
 from veltair.evaluation.validation.co_run_errors import (
     SCALES,
     CoRun,

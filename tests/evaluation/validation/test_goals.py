@@ -3,7 +3,7 @@ from math import isnan, nan
 import pandas as pd
 import pytest
 
-from tests.support.validation_builders import make_run, make_targets
+from tests.support.evaluation.validation_builders import make_run, make_targets
 from veltair.evaluation.validation.goals import (
     GOALS,
     LEAST_CORES,

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from tests.support.evaluation.validation_builders import make_run, pressing_tables
 from tests.support.table_builders import make_config
-from tests.support.validation_builders import make_run, pressing_tables
 from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
 from veltair.evaluation.simulation.run import SimulationSettings, beside_loadgen
 from veltair.evaluation.validation.replay import replayed, replays, runs_of

@@ -5,8 +5,8 @@ from math import nan
 import pandas as pd
 import pytest
 
-from tests.support.traffic_tables import traffic_table
-from tests.support.validation_builders import make_run, make_targets
+from tests.support.evaluation.traffic_tables import traffic_table
+from tests.support.evaluation.validation_builders import make_run, make_targets
 from veltair.evaluation.metrics.policies_table import NONE
 from veltair.evaluation.validation.anchors import Anchor
 from veltair.evaluation.validation.goals import GOALS, Finding, by_policy

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.support.evaluation.traffic_tables import traffic_table
+from tests.support.evaluation.validation_builders import pressing_tables
 from tests.support.table_builders import make_config
-from tests.support.traffic_tables import traffic_table
-from tests.support.validation_builders import pressing_tables
 from veltair.config import Config
 from veltair.config.part import parse_part, part_of
 from veltair.evaluation.experiment.layout import RECORDS

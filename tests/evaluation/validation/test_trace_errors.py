@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tests.support.validation_builders import make_run, make_targets
+from tests.support.evaluation.validation_builders import make_run, make_targets
 from veltair.evaluation.validation.trace_errors import (
     PairOrder,
     TraceError,

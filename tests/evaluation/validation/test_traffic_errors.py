@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from tests.support.traffic_tables import traffic_table
+from tests.support.evaluation.traffic_tables import traffic_table
 from veltair.evaluation.validation.traffic_errors import traffic_figures, traffic_lines, traffic_ratios
 
 # Ratios 0.5, 1, 2, 4 and 1; each byte once: 2 MiB.

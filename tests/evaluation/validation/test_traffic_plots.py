@@ -1,7 +1,7 @@
 import pytest
 
-from tests.support.figure_texts import texts
-from tests.support.traffic_tables import SIZES_TABLE
+from tests.support.evaluation.figure_texts import texts
+from tests.support.evaluation.traffic_tables import SIZES_TABLE
 from veltair.evaluation.validation.traffic_plots import validation_traffic_figure
 
 

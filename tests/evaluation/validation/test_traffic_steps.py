@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.support.evaluation.traffic_tables import MIB, traffic_table
 from tests.support.table_builders import make_config
-from tests.support.traffic_tables import MIB, traffic_table
 from veltair.compiler.build.build import LIBRARY, PLAN
 from veltair.evaluation.experiment.tables_io import read_csv, write_csv
 from veltair.evaluation.validation import traffic_steps

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.premise_tables import made_up_times
+from tests.support.evaluation.premise_tables import made_up_times
 from veltair.evaluation.versions.premise import (
     CELL,
     CoRunnerEffect,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support.premise_tables import made_up_times
+from tests.support.evaluation.premise_tables import made_up_times
 from veltair.evaluation.versions.premise import analyse
 from veltair.evaluation.versions.premise_report import premise_markdown, write_premise
 from veltair.provenance import collect, write_parquet

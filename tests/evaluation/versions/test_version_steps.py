@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.candidates import FOUND, SELECTION
+from tests.support.compiler.candidates import FOUND, SELECTION
 from tests.support.table_builders import write_made_up_tables
 from veltair.compiler.build.build import FORMAT, PLAN
 from veltair.compiler.select.shipped import AVX2

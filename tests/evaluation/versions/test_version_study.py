@@ -4,7 +4,7 @@ from math import inf
 import pandas as pd
 import pytest
 
-from tests.support.candidates import CONV, FOUND, POOL, SELECTION, candidate
+from tests.support.compiler.candidates import CONV, FOUND, POOL, SELECTION, candidate
 from tests.support.table_builders import make_tables
 from veltair.compiler.build.build import LayerPlan, ModelPlan
 from veltair.compiler.select.select import Selection, rounds_costs

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.sim_builders import Cost, cost_table, machine
+from tests.support.serving.sim_builders import Cost, cost_table, machine
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.contention.contention import Contention, pressure, pressures
 from veltair.machine.contention.layer_demand import LayerDemand

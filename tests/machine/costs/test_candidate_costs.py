@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support.candidates import candidate
+from tests.support.compiler.candidates import candidate
 from veltair.machine.costs.candidate_costs import modelled_costs
 from veltair.machine.topology.described import described
 from veltair.machine.topology.topology import Machine

@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support.candidate_stores import INFO
+from tests.support.compiler.candidate_stores import INFO
 from veltair.compiler.footprint.residency import RESIDENT_CACHE_BYTES, Residency
 from veltair.compiler.footprint.traffic import Tiling, curve
 from veltair.compiler.footprint.version import Candidate

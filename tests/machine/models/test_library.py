@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.graph import GraphRecorder
+from tests.support.compiler.unscheduled import unscheduled_versions
 from tests.support.onnx_builders import relative_error, run_onnx
 from tests.support.tiny import tiny, tiny_words
-from tests.support.unscheduled import unscheduled_versions
 from veltair.compiler.build.build import CONSTANTS, PLAN, LayerPlan, ModelPlan, build, read_plan
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.footprint.version import Candidate

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.pool_builders import python_room
+from tests.support.serving.pool_builders import python_room
 from veltair.compiler.build.build import VersionPlan
 from veltair.compiler.footprint.traffic import Tiling, traffic_bytes
 from veltair.compiler.frontend.samples import random_samples

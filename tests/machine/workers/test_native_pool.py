@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.support.engine_builders import FakeBuffers
-from tests.support.pool_builders import (
+from tests.support.serving.engine_builders import FakeBuffers
+from tests.support.serving.pool_builders import (
     TIMEOUT_S,
     Room,
     block_of,

@@ -16,7 +16,7 @@ from tvm.ir import IRModule
 from tvm.script import tirx as T  # noqa: N812 - what TVMScript calls it
 
 from tests.support.onnx_builders import relative_error, run_onnx
-from tests.support.pool_builders import (
+from tests.support.serving.pool_builders import (
     TIMEOUT_S,
     Room,
     block_of,

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import make_costs
-from tests.support.engine_builders import NEVER_S, FakePool, python_context, python_engine
 from tests.support.onnx_builders import run_onnx
+from tests.support.serving.engine_builders import NEVER_S, FakePool, python_context, python_engine
 from tests.support.tiny import tiny
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
 from veltair.machine.interference.source import NEWEST, ObservedSlowdown

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.builders import make_costs
-from tests.support.engine_builders import NEVER_S
+from tests.support.serving.engine_builders import NEVER_S
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.builders import linear_seconds, make_context, make_model
-from tests.support.engine_builders import NEVER_S, ZERO, PythonModel
-from tests.support.pool_builders import launch_workers
+from tests.support.serving.engine_builders import NEVER_S, ZERO, PythonModel
+from tests.support.serving.pool_builders import launch_workers
 from tests.support.threads import background_threads
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.interference.source import ObservedSlowdown

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from baselines.planaria import Planaria
-from tests.support.engine_builders import ZERO, PythonModel, python_context
-from tests.support.pool_builders import launch_workers
+from tests.support.serving.engine_builders import ZERO, PythonModel, python_context
+from tests.support.serving.pool_builders import launch_workers
 from veltair.evaluation.loadgen.child import ARRIVAL, FLUSH, MESSAGE, SEQUENCE
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.workers.pool import Sample

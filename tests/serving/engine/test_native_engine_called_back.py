@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.engine_builders import ZERO, PythonModel, python_context
-from tests.support.pool_builders import launch_workers
-from tests.support.random_policies import Capricious
 from tests.support.schedulers import serving
-from tests.support.sim_builders import allocation
+from tests.support.serving.engine_builders import ZERO, PythonModel, python_context
+from tests.support.serving.pool_builders import launch_workers
+from tests.support.serving.random_policies import Capricious
+from tests.support.serving.sim_builders import allocation
 from veltair.machine.c_build import default_build_dir
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.serving.engine import watchdog

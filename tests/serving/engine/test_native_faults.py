@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine_builders import ZERO, PythonModel, python_context
+from tests.support.serving.engine_builders import ZERO, PythonModel, python_context
 from tests.support.threads import threads_of_process
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.topology.cpu_limits import CpuLimits

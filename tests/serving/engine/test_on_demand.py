@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders import random_queries
-from tests.support.sim_builders import allocation
-from tests.support.timeline_builders import GROUPS, Whimsical, server_context
+from tests.support.serving.sim_builders import allocation
+from tests.support.serving.timeline_builders import GROUPS, Whimsical, server_context
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.models.model_memory import ModelMemory, ModelMemoryError
 from veltair.serving.engine.background import Job, OnDone

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine_builders import NEVER_S, python_context, python_engine
+from tests.support.serving.engine_builders import NEVER_S, python_context, python_engine
 from tests.support.threads import threads_of_process
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.topology.cpu_limits import CpuLimits

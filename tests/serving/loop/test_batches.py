@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.contended_builders import VERSIONS, contended_context, random_cost_model
 from tests.support.memory_builders import (
     CapriciousLoader,
     batched_cost_model,
     drawn_context,
     with_batches,
 )
-from tests.support.sim_builders import Cost, allocation, context, trace
+from tests.support.serving.contended_builders import VERSIONS, contended_context, random_cost_model
+from tests.support.serving.sim_builders import Cost, allocation, context, trace
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.open_queries import PolicyError

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import random_queries
-from tests.support.policy_cases import POLICIES, audited, scaled_options, scaled_queries, traffic_context
+from tests.support.serving.policy_cases import (
+    POLICIES,
+    audited,
+    scaled_options,
+    scaled_queries,
+    traffic_context,
+)
 from veltair.serving.loop.policy import Allocation, Answer, Policy, Resize, Snapshot
 from veltair.serving.loop.query import Ending, Query
 from veltair.serving.policies.discipline import Conflict, DropLate, Order

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support.memory_builders import with_memory
-from tests.support.sim_builders import Cost, allocation, context, trace
+from tests.support.serving.sim_builders import Cost, allocation, context, trace
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.open_queries import PolicyError
 from veltair.serving.loop.policy import Context, Evict, Load, MemoryLimits, Policy, Snapshot, Wake

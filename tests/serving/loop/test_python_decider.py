@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.contended_builders import VERSIONS, contended_context, random_cost_model
-from tests.support.random_policies import Capricious
-from tests.support.sim_builders import Cost, allocation, context, trace
+from tests.support.serving.contended_builders import VERSIONS, contended_context, random_cost_model
+from tests.support.serving.random_policies import Capricious
+from tests.support.serving.sim_builders import Cost, allocation, context, trace
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.dispatcher import Dispatcher, serve

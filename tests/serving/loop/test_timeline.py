@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from tests.support.sim_builders import Cost, Greedy, allocation, context, trace
-from tests.support.timeline_builders import RUNS, recorded_run
+from tests.support.serving.sim_builders import Cost, Greedy, allocation, context, trace
+from tests.support.serving.timeline_builders import RUNS, recorded_run
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.backend import Arrival, BlockEnd, Command, Event
 from veltair.serving.loop.dispatcher import Dispatcher, serve

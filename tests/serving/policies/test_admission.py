@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.sim_builders import Cost, Greedy, context
+from tests.support.serving.sim_builders import Cost, Greedy, context
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Answer, Context, Pending, Rejection, Snapshot
 from veltair.serving.loop.query import Ending, Query, QueryRecord

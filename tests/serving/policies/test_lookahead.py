@@ -13,7 +13,7 @@ from tests.support.builders import (
     running,
     snapshot,
 )
-from tests.support.policy_cases import traffic_context
+from tests.support.serving.policy_cases import traffic_context
 from veltair.serving.loop.policy import Allocation, Context, Rejection, Resize, Yield
 from veltair.serving.loop.query import Ending, Query
 from veltair.serving.policies.discipline import DropLate

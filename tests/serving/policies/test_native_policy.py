@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import make_context, make_model
-from tests.support.random_policies import Capricious
+from tests.support.serving.random_policies import Capricious
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, Resize, Snapshot, Yield
 from veltair.serving.loop.python_decider import PythonDecider

@@ -15,7 +15,7 @@ from tests.support.builders import (
     run_to_end,
     snapshot,
 )
-from tests.support.policy_cases import POLICIES
+from tests.support.serving.policy_cases import POLICIES
 from veltair.serving.loop.policy import Context
 from veltair.serving.policies.admission import ProtectShares
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.contended_builders import LAYERS, VERSIONS, contended_context, random_cost_model
-from tests.support.sim_builders import Cost, allocation, context, trace
+from tests.support.serving.contended_builders import LAYERS, VERSIONS, contended_context, random_cost_model
+from tests.support.serving.sim_builders import Cost, allocation, context, trace
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine import c_build as native
 from veltair.machine.c_library import CLayoutError

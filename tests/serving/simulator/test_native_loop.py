@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from baselines.fcfs_min import FcfsMin
 from baselines.planaria import Planaria
 from tests.support.builders import make_context, make_model
-from tests.support.contended_builders import contended_context, random_cost_model
-from tests.support.sim_builders import Cost, Greedy, context, trace
+from tests.support.serving.contended_builders import contended_context, random_cost_model
+from tests.support.serving.sim_builders import Cost, Greedy, context, trace
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.open_queries import PolicyError

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders import make_context, make_machine, make_model, random_queries
-from tests.support.policy_cases import traffic_context
+from tests.support.serving.policy_cases import traffic_context
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.dispatcher import Dispatcher, serve

@@ -9,9 +9,9 @@ import pytest
 from baselines.moca import Moca
 from baselines.oversubscribed import Oversubscribed
 from tests.support.builders import make_machine
-from tests.support.contended_builders import contended_context, random_cost_model
 from tests.support.schedulers import made, serving
-from tests.support.sim_builders import Cost, allocation, context, cost_table, trace
+from tests.support.serving.contended_builders import contended_context, random_cost_model
+from tests.support.serving.sim_builders import Cost, allocation, context, cost_table, trace
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.cost_model import LayerCostModel, MachineCostModel

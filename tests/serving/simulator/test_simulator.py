@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.sim_builders import Cost, Greedy, allocation, context, machine, trace
+from tests.support.serving.sim_builders import Cost, Greedy, allocation, context, machine, trace
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Event, Resized, Woken

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from tests.support.compiler.recipe_kernels import Answered, Array
 from tests.support.onnx_builders import make_onnx, node, run_onnx
-from tests.support.recipe_kernels import Answered, Array
 from veltair.compiler.frontend.importer import LayerCall, Source, import_model
 
 # What is multiplied, with p pairs of r x d by d x c matrices:

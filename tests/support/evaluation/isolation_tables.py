@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from tests.support.plot_tables import SIMULATOR, SITE_COLUMNS, SIX, WORKLOADS
+from tests.support.evaluation.plot_tables import SIMULATOR, SITE_COLUMNS, SIX, WORKLOADS
 
 AGGRESSOR = "resnet50"
 

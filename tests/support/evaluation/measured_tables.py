@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from tests.support.plot_tables import WORKLOADS
+from tests.support.evaluation.plot_tables import WORKLOADS
 from veltair.evaluation.metrics.measured_tables import (
     CURVE_COLUMNS,
     MEASURED_COLUMNS,

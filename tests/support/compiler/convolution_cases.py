@@ -4,8 +4,8 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
-from tests.support.convolution_layers import ENDINGS, Case
-from tests.support.convolution_sizes import CHANNELS
+from tests.support.compiler.convolution_layers import ENDINGS, Case
+from tests.support.compiler.convolution_sizes import CHANNELS
 
 Sort = Literal["any", "plain", "depthwise"]
 # Of every kind: odd and even, fewer than a tile, and more than some.

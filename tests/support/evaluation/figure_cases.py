@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tests.support.isolation_tables import equal_drops_table, neighbour_table
-from tests.support.measured_tables import metric_tables, spread_out
-from tests.support.plot_tables import (
+from tests.support.evaluation.isolation_tables import equal_drops_table, neighbour_table
+from tests.support.evaluation.measured_tables import metric_tables, spread_out
+from tests.support.evaluation.plot_tables import (
     SIX,
     conflict_table,
     corun_table,

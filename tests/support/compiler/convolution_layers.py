@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from tests.support.compiler.recipe_kernels import Answered, Array
 from tests.support.onnx_builders import make_onnx, node, run_onnx
-from tests.support.recipe_kernels import Answered, Array
 from veltair.compiler.frontend.importer import ImportedModel, LayerCall, Source, import_model
 
 ENDINGS = ("none", "bias", "relu", "prelu", "relu6", "swish", "residual")

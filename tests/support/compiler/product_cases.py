@@ -4,7 +4,7 @@ from math import ceil
 
 from hypothesis import strategies as st
 
-from tests.support.product_layers import ENDINGS, FORMS, HEADS, ProductCase
+from tests.support.compiler.product_layers import ENDINGS, FORMS, HEADS, ProductCase
 from veltair.compiler.recipes.product_plan import ProductPlan
 from veltair.compiler.recipes.sizes import Matrices
 
