@@ -106,7 +106,11 @@ def _sides(seeds: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 def _best(seeds: pd.DataFrame) -> dict[str, str]:
     means = seeds.groupby(["workload", "policy"], sort=False)["qps_at_95"].mean()
-    return {str(workload): str(rows.idxmax()[1]) for workload, rows in means.groupby(level=0, sort=False)}
+    by_policy = means.reset_index("policy").groupby(level=0, sort=False)
+    return {
+        str(workload): str(rows["policy"].iloc[int(rows["qps_at_95"].argmax())])
+        for workload, rows in by_policy
+    }
 
 
 def _capacity_table(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:

@@ -28,7 +28,7 @@ typedef struct account {
     void *own;  // what the backend keeps of it
     int32_t share, need;
     bool shared, yields;  // yields: its block is to end at its next layer end
-    bool shares_cores;    // its block: it holds none of its own
+    bool shares_cores;  // its block: it holds none of its own
 } account_t;
 
 #ifndef VELTAIR_CFFI  // which reads declarations only
