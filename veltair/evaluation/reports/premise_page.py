@@ -18,6 +18,7 @@ from veltair.provenance import write_atomically
 
 CHOICE, LAYERS = "version_choice.csv", "version_layers.csv"
 PICTURE = "version_choice"
+STUDY = "workflow/config/many_core.yaml workflow/config/paper_sim.yaml"
 Classes = Mapping[str, list[str]]
 INTRODUCTION = """\
 # Do versions bear neighbours differently on many cores?
@@ -32,8 +33,7 @@ cores the share max(1 - p, c ÷ C) of the L3 and of the bandwidth of DRAM. Times
 cores.
 
 ```bash
-snakemake --cores all results/paper_sim/metrics/version_choice.csv \\
-  --configfile workflow/config/many_core.yaml workflow/config/paper_sim.yaml
+snakemake --cores all version_choice --configfile {study}
 cp results/paper_sim/metrics/version_*.csv* veltair/data/study/
 snakemake --cores all premise_page
 ```
@@ -97,7 +97,9 @@ def premise_page(choice: pd.DataFrame, layers: pd.DataFrame, paper: Mapping[str,
     machine, validated = str(layers["machine"].iloc[0]), bool(layers["validated"].astype(bool).all())
     label = "" if validated else ", modelled: UNVALIDATED"
     parts = [
-        INTRODUCTION.format(machine=f"{machine}{label}", picture=PICTURE, smallest=_percent(SMALLEST)),
+        INTRODUCTION.format(
+            machine=f"{machine}{label}", picture=PICTURE, smallest=_percent(SMALLEST), study=STUDY
+        ),
         *_changes(choice, layers, classes),
         "\n## Under other assumptions\n",
         *_assumptions(choice, layers, classes),
