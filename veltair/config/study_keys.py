@@ -8,6 +8,7 @@ from veltair.config.section import Count, Level, Load, Name, Section, Seed, is_a
 
 MEASURED: Final = "measured"
 BlockCost = Literal["measured"] | Annotated[float, Field(ge=0)]
+Pace = Literal["measured"] | Annotated[float, Field(gt=0)]
 
 
 class Simulated(Section):
@@ -80,6 +81,14 @@ class Simulated(Section):
             "cores that LoadGen keeps busy on the machine of measured tables, on which blocks wait; "
             "`measured`: as above",
             "cores",
+        ),
+    ] = MEASURED
+    pace: Annotated[
+        Pace,
+        key(
+            "what layers take on the machine of measured tables; `measured`: of recorded runs that are "
+            "replayed as queries alone took just before and after each, and of others 1",
+            "times as long as the tables say",
         ),
     ] = MEASURED
     drain_qos: Annotated[

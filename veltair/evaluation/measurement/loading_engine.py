@@ -1,6 +1,7 @@
 """Runs of the engine in Python, for models that are loaded on demand within a budget of memory."""
 
 from collections.abc import Iterator
+from math import nan
 
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.per_model import LoadGenPerModel
@@ -67,6 +68,10 @@ class LoadingEngine:
             summary = loadgen.wait(END_TIMEOUT_S)
         timeline = None if recorder is None else recorder.timeline()
         return AnsweredRun(tuple(records), summary, engine.zero_s, engine.wrong_answers, load, timeline)
+
+    def pace(self, study: Measurement) -> float:
+        """Return NaN: what a query alone takes includes loads, which the profile does not."""
+        return nan
 
     def stop(self) -> None:
         """Stop the workers. Raises EngineError if one does not end."""

@@ -48,7 +48,8 @@ class SimulationSettings:
     Queries are still served for `drain_qos` x the longest latency target after the last arrival. `costs` and
     `placement` are those of `Simulator`. `contention` scales what co-runners add to a layer's time (0: the
     null model). `sensor_levels` is the standard deviation of the pressure that policies read, in steps
-    between the profiled levels. `loadgen_cores` is how many cores LoadGen keeps busy beside the kernels.
+    between the profiled levels. `loadgen_cores` is how many cores LoadGen keeps busy beside the kernels,
+    `pace` how many times as long as the tables say every layer takes.
     """
 
     queries: int
@@ -58,6 +59,7 @@ class SimulationSettings:
     contention: float = 1.0
     sensor_levels: float = 0.0
     loadgen_cores: float = 0.0
+    pace: float = 1.0
 
 
 def simulate(
@@ -109,6 +111,9 @@ def make_simulator(
     sigma = settings.sensor_levels * (levels[-1] / max(1, len(levels) - 1))
     if settings.loadgen_cores:
         context = replace(context, costs=beside_loadgen(context, settings.loadgen_cores))
+    if settings.pace != 1:
+        paces = [settings.pace] * len(context.costs.cores)
+        context = replace(context, costs=context.costs.stretched(paces))
     return Simulator(
         arrivals,
         context,

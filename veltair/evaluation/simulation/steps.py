@@ -62,6 +62,7 @@ def simulation_settings(config: Config, tables: Tables | None = None) -> Simulat
         contention=simulated.contention,
         sensor_levels=simulated.proxy_error,
         loadgen_cores=_given(simulated.loadgen_cores) if is_measured else 0.0,
+        pace=1.0 if simulated.pace == MEASURED or not is_measured else simulated.pace,
     )
 
 
