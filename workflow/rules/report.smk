@@ -190,6 +190,23 @@ rule policies_page:
         SCRIPT
 
 
+# Of shipped tables: as above.
+rule premise_page:
+    params:
+        **STEP.of("evaluation.reports.premise_page:write_premise_page"),
+        study=str(SHIPPED_STUDY),
+        page="docs/premise-many-core.md",
+        pictures="docs/images",
+    log:
+        LOGS / "premise_page.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Writing docs/premise-many-core.md from shipped tables"
+    script:
+        SCRIPT
+
+
 # Of recorded files: as above.
 rule what_changed:
     params:

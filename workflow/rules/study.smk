@@ -2,6 +2,7 @@
 from functools import lru_cache
 
 from veltair.evaluation.simulation.isolation_steps import dropping
+from veltair.evaluation.simulation.premise_steps import supposed_machines
 from veltair.evaluation.simulation.sensitivity_cells import (
     cell_columns,
     cell_config,
@@ -89,6 +90,30 @@ rule layer_tables:
         ENVIRONMENT
     message:
         "Computing core needs of layers and slowdowns of versions"
+    script:
+        SCRIPT
+
+
+# Of no run: what choosing versions by pressure gains on the machine, as described and as it may be.
+rule version_choice:
+    input:
+        costs=LAYOUT.costs(HOST),
+    output:
+        R / "metrics" / "version_choice.csv",
+        R / "metrics" / "version_layers.csv",
+    params:
+        **STEP.of(
+            "evaluation.simulation.premise_steps:write_version_choice",
+            lambda wildcards: reads.choice_keys(SETTINGS),
+        ),
+        supposed=[tuple(one) for one in supposed_machines(SETTINGS)],
+        folder=subpath(output[0], parent=True),
+    log:
+        LOGS / "version_choice.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Computing what choosing versions by pressure gains"
     script:
         SCRIPT
 

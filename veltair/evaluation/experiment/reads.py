@@ -99,6 +99,11 @@ def layer_keys(config: Config) -> list[Key]:
     ]
 
 
+def choice_keys(config: Config) -> list[Key]:
+    """Return the keys of what choosing versions by pressure gains on the study's machine."""
+    return [*layer_keys(config), ("study", "workload")]
+
+
 def trace_keys(config: Config, workload: str, policy: str) -> list[Key]:
     """Return the keys of measured runs of a policy at given rates."""
     return _run_keys(config, workload, [policy])

@@ -84,11 +84,17 @@ class LoadingEngine:
         self._engine.stop()
         self._memory.settle()  # the last run may have been cut off
 
-    def _limits(self) -> MemoryLimits:
-        """Return the limits that policies see: bytes and times of loads so far, of which each had one."""
+    def _limits(self) -> MemoryLimits | None:
+        """Return the limits that policies see: bytes, and times of loads so far, 0 of a model without one.
+
+        None where a model has no room at all: its first load says so.
+        """
         memory = self._memory
         nbytes = {name: memory.bytes_needed(name) for name in self._models}
-        load_s = {name: median(memory.load_seconds[name]) for name in self._models}
+        if max(nbytes.values()) > memory.budget_bytes:
+            return None
+        timed = {name: memory.load_seconds[name] for name in self._models}
+        load_s = {name: median(seconds) if seconds else 0.0 for name, seconds in timed.items()}
         return MemoryLimits(memory.budget_bytes, nbytes, load_s)
 
     def _serve(self, dispatcher: Dispatcher, recorder: Recorder | None) -> Iterator[QueryRecord]:

@@ -106,11 +106,9 @@ def _sides(seeds: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 def _best(seeds: pd.DataFrame) -> dict[str, str]:
     means = seeds.groupby(["workload", "policy"], sort=False)["qps_at_95"].mean()
-    by_policy = means.reset_index("policy").groupby(level=0, sort=False)
-    return {
-        str(workload): str(rows["policy"].iloc[int(rows["qps_at_95"].argmax())])
-        for workload, rows in by_policy
-    }
+    best = means.reset_index().sort_values("qps_at_95", ascending=False, kind="stable")
+    first = best.drop_duplicates("workload")
+    return dict(zip(first["workload"].astype(str), first["policy"].astype(str), strict=True))
 
 
 def _capacity_table(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:

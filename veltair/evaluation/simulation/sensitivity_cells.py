@@ -73,14 +73,15 @@ def cell_columns(config: Config) -> list[dict[str, Any]]:
         {
             "path": str(path),
             "policies": list(config.sensitivity[cell.assumption].policies or config.study.policies),
-            "columns": _columns(config, cell),
+            "columns": value_columns(config, cell.assumption, cell.value_index),
         }
         for cell, path in sensitivity_cells(config).items()
     ]
 
 
-def _columns(config: Config, cell: Cell) -> dict[str, Any]:
-    variation, index = config.sensitivity[cell.assumption], cell.value_index
+def value_columns(config: Config, assumption: str, index: int) -> dict[str, Any]:
+    """Return what tables say of a value of an assumption; see `cell_columns`."""
+    variation = config.sensitivity[assumption]
     value = variation.values[index]
     return {
         "assumption": variation.title,
@@ -88,7 +89,7 @@ def _columns(config: Config, cell: Cell) -> dict[str, Any]:
         "kind": "number" if variation.is_numeric else "category",
         "value": _number(variation, value) if variation.is_numeric else float(index),
         "label": variation.labels[index] if variation.labels else str(value),
-        "is_default": is_baseline(config, cell.assumption, index),
+        "is_default": is_baseline(config, assumption, index),
         "plausible": variation.plausible is None or value in variation.plausible,
     }
 
