@@ -28,7 +28,7 @@ BENCHMARKS = {
     *("benchmarks_compiler", "benchmarks_engine", "benchmarks_simulator"),
     *("co_runs", "interference", "layer_times", "native_block_costs", "tolerance", "validation_trace"),
 }
-MEASURING = {"search", "machine", "profile", "measure", *BENCHMARKS}
+MEASURING = {"search", "machine", "oversubscription", "profile", "measure", *BENCHMARKS}
 
 
 def snakemake(folder: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
