@@ -14,7 +14,7 @@ from tests.support.recipe_fakes import parse_doubled
 from tests.support.search_fakes import FakeEvolution, Workshop
 from tests.support.tiny import tiny
 from veltair.compiler.build.build import ModelPlan
-from veltair.compiler.frontend.onnx_passes import ModelError
+from veltair.compiler.frontend.model_error import ModelError
 from veltair.compiler.frontend.samples import Samples
 from veltair.compiler.oracle.oracle import ask, compare
 from veltair.compiler.search import search as search_module
@@ -46,7 +46,7 @@ STORE = Path(__file__).parents[1] / "data" / "tiny"
 
 
 def dynamic() -> bytes:
-    return make_onnx([node("Relu", ["x"], ["y"])], {"x": ("N", 3)}, {"y": ("N", 3)}).SerializeToString()
+    return make_onnx([node("Relu", ["x"], ["y"])], {"x": (1, "N")}, {"y": (1, "N")}).SerializeToString()
 
 
 def unsupported() -> bytes:
@@ -99,7 +99,7 @@ def test_a_model_that_was_written_reads_as_layers_under_the_name_of_its_file(tmp
     ("content", "message"),
     [
         (truncated, "user.onnx is not a valid ONNX model (truncated?)"),
-        (dynamic, "user.onnx: dimension 0 of x is N; export the model with fixed shapes (batch 1)"),
+        (dynamic, "user.onnx: dimensions of 1 of 1 inputs are open: x is 1xN. Fix them with --shape x=1,N"),
     ],
 )
 def test_a_file_that_cannot_be_served_is_one_clear_error(
