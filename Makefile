@@ -4,24 +4,41 @@ SHELL := bash
 .DEFAULT_GOAL := all
 MAKEFLAGS += --no-print-directory
 
+ifneq ($(words $(CURDIR)),1)
+$(error '$(CURDIR)' has a space, at which the jobs of Snakemake break; move this checkout to a folder without)
+endif
+# Packages of another Python would be imported before those of the environment.
+unexport PYTHONPATH
+# For users without a home, such as those of services.
+ifneq ($(shell test -d "$${HOME:-}" -a -w "$${HOME:-}" && echo home),home)
+export XDG_CACHE_HOME ?= $(CURDIR)/.snakemake/cache
+endif
+
 PYTHON ?= python3
 CONFIG ?= workflow/config/config.yaml
 CORES ?= all
 MANY_CORE := workflow/config/many_core.yaml
 PAPER_SIM := $(MANY_CORE) workflow/config/paper_sim.yaml
+READINGS ?= reduced
+READINGS_CONFIG := $(MANY_CORE) workflow/config/readings.yaml \
+  $(if $(filter full,$(READINGS)),workflow/config/readings_full.yaml)
 
 VENV := .venv
 STAMP := $(VENV)/.installed
 # The environment's programs first, for what Snakemake starts too.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+# CONFIG is one file, whatever its name, or several; mistakes are told before Snakemake reads them.
+export CONFIG
+FILES = files=("$$CONFIG"); [[ -e "$$CONFIG" ]] || read -ra files <<<"$$CONFIG"; \
+	$(RUN) python -m veltair.config "$${files[@]}" >/dev/null
 # Each process of the tests takes up to 1 GB.
 TESTS := $(RUN) python -m pytest -n "$$(nproc)" --maxprocesses 8 -m "not long"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES) --rerun-incomplete
 
-.PHONY: all many-core paper-sim redraw validation test test-long coverage check smoke estimate clean help
+.PHONY: all many-core paper-sim readings redraw validation test test-long coverage check smoke estimate clean help
 
-all: $(STAMP) $(CONFIG)  ## Run the whole evaluation of CONFIG, then the many-core study in its reduced grid (the default)
-	$(SNAKEMAKE) --configfile $(CONFIG)
+all: $(STAMP)  ## Run the whole evaluation of CONFIG, then the many-core study in its reduced grid (the default)
+	@$(FILES); set -x; $(SNAKEMAKE) --configfile "$${files[@]}"
 	$(if $(filter workflow/config/config.yaml,$(CONFIG)),$(MAKE) many-core)
 
 many-core: $(STAMP)  ## Simulate the many-core study in its reduced grid: every figure of the paper, in minutes
@@ -30,11 +47,14 @@ many-core: $(STAMP)  ## Simulate the many-core study in its reduced grid: every 
 paper-sim: $(STAMP)  ## Simulate the many-core study in its full grid: hours, taken up again where it ended
 	$(SNAKEMAKE) --keep-going --configfile $(PAPER_SIM)
 
+readings: $(STAMP)  ## Simulate what VELTAIR's paper leaves open, in every combination: minutes; READINGS=full: hours
+	$(SNAKEMAKE) readings readings_figure --configfile $(READINGS_CONFIG)
+
 redraw: $(STAMP)  ## Draw the many-core figures, and judge the claims, from the shipped tables of the full grid: seconds
 	$(SNAKEMAKE) redraw --configfile $(PAPER_SIM)
 
-validation: $(STAMP) $(CONFIG)  ## Compare the simulator with this machine: results/validation.md and figures
-	$(SNAKEMAKE) validation validation_figures --configfile $(CONFIG)
+validation: $(STAMP)  ## Compare the simulator with this machine: results/validation.md and figures
+	@$(FILES); set -x; $(SNAKEMAKE) validation validation_figures --configfile "$${files[@]}"
 
 test: $(STAMP)  ## Run the tests on all cores, those that measure or pin cores alone
 	$(TESTS)
@@ -57,7 +77,7 @@ smoke: $(STAMP)  ## Simulate from shipped cost tables and compare with the golde
 	$(SNAKEMAKE) smoke --configfile workflow/config/smoke.yaml
 
 estimate: $(STAMP)  ## Print the jobs and hours of CONFIG before anything starts
-	$(RUN) python -m veltair.evaluation estimate --config $(CONFIG)
+	@$(FILES); $(RUN) python -m veltair.evaluation estimate --config "$${files[@]}"
 
 clean:  ## Remove everything that was generated, measurements included; the environment stays
 	find results figures -mindepth 1 ! -path results/README.md ! -path figures/.gitkeep -delete

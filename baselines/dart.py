@@ -18,19 +18,18 @@ Memory: not managed.
 Versions: solo.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.serving.loop.policy import Answer, Context, Pending, Snapshot
-from veltair.serving.policies.blocks import TOLERANCE
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions, admit, round_down
 from veltair.serving.policies.latency_tables import LatencyTables, VersionRule
-from veltair.serving.policies.slices import SliceTimes, start_in_slices
+from veltair.serving.policies.slices import SliceTimes, most_slices, start_in_slices
 
 
 class Dart:
@@ -47,18 +46,21 @@ class Dart:
         self._tables = LatencyTables(context, VersionRule.SOLO_ALONE)
         self._times = SliceTimes(self._tables)
         self._options = QueueOptions(Order.FCFS, Conflict.WAIT, drop_late)
-        self._layers = {name: len(model.layers) for name, model in context.models.items()}
         most = context.machine.cores // self._tables.counts[0]
         if nodes is not None and nodes > most:
             raise ValueError(
                 f"Dart: nodes is {nodes}, on {context.machine.cores} cores of which at least "
                 f"{self._tables.counts[0]} are given at a time; give at most {most}"
             )
-        able = (count for count in range(most, 1, -1) if self._all_in_time(context, count, service_share))
-        self.nodes = nodes or next(able, 1)
-        size = self._size(context, self.nodes)
+        self.nodes = nodes or most_slices(context, self._tables.counts, self._times, service_share)
+        size = round_down(context.machine.cores // self.nodes, self._tables.counts)
         self._sizes = (size,) * self.nodes
         self._stages = {name: self._cut(name, size) for name in context.models}
+
+    @staticmethod
+    def least_partitions(options: Mapping[str, Any], tenants: int) -> int:
+        """Return how many nodes are asked for."""
+        return int(options.get("nodes") or 1)
 
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
         """Return rejections of the late, and the next stage of each idle node."""
@@ -91,17 +93,6 @@ class Dart:
         return sum(
             self._times.least_s(LayerBlock(model, start, stop), self._sizes[0])
             for start, stop in pairwise([first, *stops])
-        )
-
-    def _size(self, context: Context, nodes: int) -> int:
-        return round_down(context.machine.cores // nodes, self._tables.counts)
-
-    def _all_in_time(self, context: Context, nodes: int, share: float) -> bool:
-        size = self._size(context, nodes)
-        return size > 0 and all(
-            self._times.least_s(LayerBlock(name, 0, self._layers[name]), size)
-            <= share * model.qos_s * (1 + TOLERANCE)
-            for name, model in context.models.items()
         )
 
     def _cut(self, model: str, size: int) -> tuple[int, ...]:

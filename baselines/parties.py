@@ -25,9 +25,9 @@ Memory: not managed.
 Versions: solo.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, inf
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -117,6 +117,11 @@ class Parties:
         self._window_ends_s = window_s
         self._woken_at_s = -inf
         self._ended: list[list[float]] = [[] for _ in self._layers]
+
+    @staticmethod
+    def least_partitions(options: Mapping[str, Any], tenants: int) -> int:
+        """Return how many partitions there are: one a model."""
+        return tenants
 
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
         """Return rejections of the late, the next query of each idle partition, and when a window ends."""

@@ -6,24 +6,26 @@ of their tenant's own, and nobody borrows. If the needs do not fit they are scal
 are named in `unservable`. With sizes `mig` a partition has {1, 2, 3, 4, 7}/7 of the machine, at least one
 step of cores, all together at most 7/7.
 
-The port: a partition is a number of cores. Which ones, the placement chooses block by block: with `pinned`
-a partition of whole cache groups shares no cache, but there is no affinity, and no part of the L3 or of the
-bandwidth is a tenant's (resctrl is not used). Rates are not known to a policy: `shares` gives them,
-relative to each other, 1 where it names no other. A query alone has one partition, so an idle system serves
-it slower than it could.
+The port: a partition is a range of cores, in the order of the cache groups, the largest first, so that as few
+as can be share a cache: partitions are of cores, and those of whole groups are of caches, too. The simulator
+sees that where blocks are pinned (`simulated.placement`). On this machine, where Linux offers resctrl, the
+partition has ways of the L3 of its own, as many as it has of the cores; where not, a line of the run says
+that partitions share it (`veltair/machine/topology/resctrl.py`). Bandwidth is nobody's. Rates are not known
+to a policy: `shares` gives them, relative to each other, 1 where it names no other. A query alone has one
+partition, so an idle system serves it slower than it could.
 
 Paper: none; partitions as of NVIDIA's MIG, 2020.
 Unit: whole model.
 Preemption: none.
 Cores: a partition for each model, fixed by need and load.
-Memory: not managed.
+Memory: L3 ways by partition on this machine, where it has resctrl.
 Versions: solo.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -93,19 +95,32 @@ class Static:
         ]
         find = free_sizes if sizes is Sizes.FREE else mig_sizes
         self._sizes = find(tenants, tables.counts, context.machine.cores)
+        self._first_cores = laid_out(self._sizes)
+        self._core_ids = context.machine.core_ids
         self.unservable: tuple[str, ...] = tuple(
             name
             for name, tenant, size in zip(context.models, tenants, self._sizes, strict=True)
             if not _meets(tenant.least_s[size], context.models[name].qos_s)
         )
 
+    @staticmethod
+    def least_partitions(options: Mapping[str, Any], tenants: int) -> int:
+        """Return how many partitions there are: one a model."""
+        return tenants
+
     @property
     def partitions(self) -> Mapping[str, int]:
         """The cores of each model's partition."""
         return dict(zip(self._whole, self._sizes, strict=True))
 
+    @property
+    def partition_core_ids(self) -> Mapping[str, tuple[int, ...]]:
+        """The core ids of each model's partition: nobody else is ever on them."""
+        placed = zip(self._whole, self._first_cores, self._sizes, strict=True)
+        return {name: self._core_ids[first : first + size] for name, first, size in placed}
+
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
-        """Return rejections of the late, and the next query of each idle partition."""
+        """Return rejections of the late, and the next query of each idle partition, on its cores."""
         waiting, late = admit(snapshot, self._options, self._least_s)
         starts = start_in_slices(
             waiting,
@@ -116,7 +131,10 @@ class Static:
             slice_of=lambda entry: self._number[entry.query.model],
             block_of=lambda entry: self._whole[entry.query.model],
         )
-        return [*late, *starts]
+        placed = (
+            replace(start, first_core=self._first_cores[self._number[start.block.model]]) for start in starts
+        )
+        return [*late, *placed]
 
     def _least_s(self, entry: Pending) -> float:
         model = entry.query.model
@@ -127,6 +145,18 @@ class Static:
         within = [count for count in counts if _meets(least_s[count], context.models[name].qos_s)]
         fastest = min(least_s, key=lambda count: (least_s[count], count))
         return Tenant(rate, within[0] if within else fastest, least_s)
+
+
+def laid_out(sizes: Sequence[int]) -> list[int]:
+    """Return the number of the first core of each partition: one after the other, the largest first.
+
+    Where those larger than a cache group are multiples of it, these begin where a group does.
+    """
+    first_cores, next_core = [0] * len(sizes), 0
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        first_cores[number] = next_core
+        next_core += sizes[number]
+    return first_cores
 
 
 def free_sizes(tenants: Sequence[Tenant], counts: Sequence[int], cores: int) -> list[int]:

@@ -14,7 +14,7 @@ Versions: solo.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -50,6 +50,11 @@ class Streams:
         self._sizes = (size,) * streams
         self._lengths = [0] * streams
         self._stream: dict[int, int] = {}
+
+    @staticmethod
+    def least_partitions(options: Mapping[str, Any], tenants: int) -> int:
+        """Return how many slices there are."""
+        return int(options["streams"])
 
     def allocate(self, snapshot: Snapshot) -> Sequence[Answer]:
         """Return rejections of the late, and the next query of each idle stream."""

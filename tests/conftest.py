@@ -79,16 +79,25 @@ def tiny_chosen(tiny_imported: Any) -> Any:
 @pytest.fixture(scope="session")
 def tiny_folder(request: pytest.FixtureRequest, shared_folder: Path) -> Path:
     """The folder in which it is built for this machine, by the first process that asks."""
+    return _built(request, shared_folder / "tiny", "auto")
+
+
+@pytest.fixture(scope="session")
+def tiny_portable_folder(request: pytest.FixtureRequest, shared_folder: Path) -> Path:
+    """The folder in which it is built for any CPU with AVX2: valgrind knows no newer instructions."""
+    return _built(request, shared_folder / "tiny_portable", "x86-64-v3")
+
+
+def _built(request: pytest.FixtureRequest, folder: Path, cpu: str) -> Path:
     from veltair.compiler.build.build import build  # noqa: PLC0415
     from veltair.compiler.search.target import cpu_target  # noqa: PLC0415
     from veltair.machine.models.library import LIBRARY  # noqa: PLC0415
 
-    folder = shared_folder / "tiny"
-    with (shared_folder / "tiny.lock").open("w") as lock:
+    with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / LIBRARY).exists():
             imported, chosen = (request.getfixturevalue(name) for name in ("tiny_imported", "tiny_chosen"))
-            build(imported, chosen, cpu_target(64), folder)
+            build(imported, chosen, cpu_target(64, cpu), folder)
     return folder
 
 

@@ -198,6 +198,14 @@ def test_a_configuration_does_not_change() -> None:
         ("engine.placement", "near", "engine.placement: 'near' is refused: it should be 'spread' or"),
         ("engine.interference", "none", "should be 'auto', 'perf', 'probe' or 'slowdown'"),
         ("engine.memory_mb", 0, "engine.memory_mb: 0 is refused: it should be greater than 0"),
+        ("results.folder", "out/{run}", "results.folder: 'out/{run}': braces stand for names"),
+        ("figures.folder", "~/figures", "figures.folder: '~/figures': `~` and variables mean something to a"),
+        ("results.folder", "$SCRATCH/r", "results.folder: '$SCRATCH/r': `~` and variables mean something"),
+        ("results.folder", "a\nb", "results.folder: 'a\\nb' is no path; write one with letters that"),
+        ("results.folder", " ", "results.folder: ' ' is no path"),
+        ("results.folder", "", "results.folder: '' is refused: it should "),
+        ("models.net", {"onnx": "~/a.onnx", "qos_ms": 1}, "models.net.onnx: '~/a.onnx': `~` and variables"),
+        ("models.net", {"onnx": "a\0.onnx", "qos_ms": 1}, "models.net.onnx: 'a\\x00.onnx' is no path"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_its_value_and_what_is_expected(
@@ -274,6 +282,14 @@ def test_no_file_at_all_is_an_error() -> None:
         load([])
 
 
+OWN_BUILDERS = {
+    "own_broken": "def f(:\n",
+    "own_download": "raise OSError('no network')\n",
+    "own_exit": "raise SystemExit(0)\n",
+    "own_needy": "def f(size):\n    return size\n",
+}
+
+
 def _problems(*changes: Change, check: checks.PolicyCheck = lambda path, options, preset: None) -> str:
     with pytest.raises(ConfigError) as caught:
         checks.check_environment(_parsed(*changes), check)
@@ -291,7 +307,7 @@ def test_the_policy_check_gets_path_and_options_of_every_policy() -> None:
     assert seen == [("somewhere:Fifo", {}), ("b:B", {"alpha": 0.8})]
 
 
-@pytest.mark.parametrize("error", [ImportError, AttributeError, LookupError, TypeError, ValueError])
+@pytest.mark.parametrize("error", [ImportError, AttributeError, LookupError, TypeError, ValueError, OSError])
 def test_a_policy_that_cannot_be_used_is_named(error: type[Exception]) -> None:
     def check(path: str, options: Mapping[str, object], preset: str) -> None:
         raise error(f"{path} has no allocate")
@@ -310,10 +326,54 @@ def test_an_onnx_file_that_is_not_there_is_named() -> None:
         ("models.resnet51:f", "'models.resnet51' of 'models.resnet51:f' does not import"),
         ("models.resnet50:f", "module 'models.resnet50' has no 'f'"),
         ("models.resnet50:QOS_MS", "'models.resnet50:QOS_MS' is not a function"),
+        ("own_broken:f", "'own_broken' of 'own_broken:f' does not import (SyntaxError: "),
+        ("own_download:f", "'own_download' of 'own_download:f' does not import (OSError: no network)"),
+        ("own_exit:f", "'own_exit' of 'own_exit:f' does not import (SystemExit: 0)"),
+        ("own_needy:f", "'own_needy:f' is called without arguments: missing a required argument: 'size'"),
     ],
 )
-def test_a_builder_that_is_not_there_is_named(builder: str, message: str) -> None:
+def test_a_builder_that_cannot_be_called_is_named(
+    builder: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in OWN_BUILDERS.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
     assert f"models.net.builder: {message}" in _problems(_set("models.net.builder", builder))
+
+
+def test_a_builder_of_which_nothing_is_known_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        checks.inspect, "signature", lambda builder: (_ for _ in ()).throw(ValueError("none"))
+    )
+    config = _parsed(_set("models.net.builder", "models.resnet50:resnet50"))
+    checks.check_environment(config, lambda path, options, preset: None)
+
+
+@pytest.mark.parametrize("key", ["results.folder", "figures.folder"])
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("{tmp}/file/out", "cannot be made, for {tmp}/file is no folder"),
+        ("/proc/out", "cannot be written into"),
+    ],
+)
+def test_a_folder_that_nothing_can_be_written_into_is_named(
+    key: str, folder: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    folder, message = (text.replace("{tmp}", str(tmp_path)) for text in (folder, message))
+    assert f"{key}: '{folder}' {message}" in _problems(_set(key, folder))
+
+
+def test_kernels_cannot_run_from_a_folder_that_is_mounted_noexec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs(tmp_path)
+    noexec = os.statvfs_result((*real[:8], real.f_flag | os.ST_NOEXEC, *real[9:]))
+    monkeypatch.setattr(os, "statvfs", lambda path: noexec)
+    assert "results.folder: 'results' is on a file system mounted noexec" in _problems()
+    simulated = _set("profile.costs", "shipped"), _set("measured.enabled", False)
+    checks.check_environment(_parsed(*simulated), lambda path, options, preset: None)
 
 
 def test_more_cores_than_this_machine_gives_are_refused() -> None:
@@ -405,3 +465,42 @@ def test_the_comparison_of_schedulers_has_every_policy_of_the_repository() -> No
     ablations = {"baselines.fixed_version:FixedVersionBlocks", "baselines.fixed_version:FixedVersionElastic"}
     page = (ROOT / "docs/policies.md").read_text()
     assert set(re.findall(r"^\| `([\w.]+:\w+)`", page, re.MULTILINE)) - ablations <= listed
+
+
+@pytest.mark.parametrize("batches", [[2, 4], [1, 4, 2], [1, 1]])
+def test_batches_ascend_from_one(batches: list[int]) -> None:
+    changes = _set("models.net.batches", batches), _set("measured.enabled", False)
+    assert f"batches {batches} must ascend from 1, such as [1, 2, 4, 8]" in _refusal(*changes)
+
+
+def test_batches_are_refused_where_anything_is_measured() -> None:
+    assert (
+        "models.net.batches: [1, 2], but measured.enabled is true, and the engine has kernels for one query"
+        in _refusal(_set("models.net.batches", [1, 2]))
+    )
+    found = _parsed(_set("models.net.batches", [1, 2]), _set("measured.enabled", False))
+    assert found.models["net"].batches == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ([_set("measured.enabled", True)], ["Fifo", "B"]),
+        ([_set("measured.enabled", True), _set("compared", ["B"])], ["B"]),
+        ([_set("measured.enabled", False)], []),
+    ],
+)
+def test_a_policy_that_cannot_be_measured_is_refused_where_it_is_to_be(
+    changes: list[Change], refused: list[str]
+) -> None:
+    config = _parsed(_set("policies.B", {"path": "b:B"}), *changes)
+    found = ""
+    try:
+        checks.check_environment(
+            config, lambda path, options, preset: None, lambda path: f"{path} shares cores"
+        )
+    except ConfigError as error:
+        found = str(error)
+    assert (
+        re.findall(r"policies.(\w+): \S+ cannot be measured: \S+ shares cores; take it out", found) == refused
+    )

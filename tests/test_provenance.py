@@ -112,7 +112,7 @@ def test_any_other_error_of_writing_is_passed_on(tmp_path: Path, origin: Provena
 
 def test_a_result_without_provenance_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text("1")
-    with pytest.raises(ProvenanceError, match=r"r\.json\.provenance\.json does not hold commit, .* anew"):
+    with pytest.raises(ProvenanceError, match=r"r\.json\.provenance\.json is missing, .* anew"):
         provenance.read_provenance(tmp_path / "r.json")
 
 
@@ -263,3 +263,56 @@ def test_changed_notes_are_not_changed_code(tmp_path: Path, monkeypatch: pytest.
 def test_a_copy_without_git_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "SOURCES", tmp_path)
     assert provenance.collect().commit == provenance.NO_COMMIT
+
+
+def test_a_copy_inside_another_checkout_has_no_commit_of_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = _repository(tmp_path / "other") / "unpacked"
+    (copy / "veltair").mkdir(parents=True)
+    monkeypatch.setattr(provenance, "SOURCES", copy)
+    found = provenance.collect()
+    assert (found.commit, found.dirty) == (provenance.NO_COMMIT, False)
+
+
+def test_the_checkout_that_a_hook_of_git_names_is_not_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "SOURCES", _repository(tmp_path / "ours"))
+    commit = provenance.collect().commit
+    other = _repository(tmp_path / "other")
+    (other / "veltair" / "code.py").write_text("x = 5\n")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    found = provenance.collect()
+    assert (found.commit, found.dirty) == (commit, False)
+
+
+def test_a_cache_of_which_the_system_tells_no_size_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index, values in enumerate((("1", "Data", "32K"), ("2", "Unified", None))):
+        folder = tmp_path / f"index{index}"
+        folder.mkdir()
+        for name, value in zip(("level", "type", "size"), values, strict=True):
+            if value:
+                (folder / name).write_text(f"{value}\n")
+    monkeypatch.setattr(provenance, "CACHES", tmp_path)
+    assert provenance.collect().caches == {"L1 Data": "32K"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"commit": "c0ffee"}', "[" * 100_000])
+def test_a_provenance_that_is_cut_off_or_foreign_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.json").write_text("1")
+    (tmp_path / "r.json.provenance.json").write_text(text)
+    with pytest.raises(ProvenanceError, match=r"r\.json\.provenance\.json does not hold a provenance"):
+        provenance.read_provenance(tmp_path / "r.json")
+
+
+def test_a_provenance_with_a_value_of_another_kind_is_refused(tmp_path: Path, origin: Provenance) -> None:
+    provenance.write_json(tmp_path / "r.json", 1, origin)
+    beside = tmp_path / "r.json.provenance.json"
+    beside.write_text(json.dumps(json.loads(beside.read_text()) | {"time_utc": 5}))
+    with pytest.raises(ProvenanceError, match="does not hold a provenance"):
+        provenance.read_provenance(tmp_path / "r.json")

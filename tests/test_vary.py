@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.table_builders import make_config
 from veltair.config import Config, ConfigError
-from veltair.config.vary import assume, is_baseline, vary
+from veltair.config.vary import assume, check_variations, is_baseline, vary
 
 
 def with_assumption(**changes: object) -> Config:
@@ -71,3 +71,11 @@ def test_an_assumption_changes_the_policies_that_it_names_and_no_other() -> None
     config = with_assumption(key="policies.*.options.alpha", values=[0.8, 1.0], changed=["FcfsMin"])
     options = {name: dict(policy.options) for name, policy in assume(config, "start", 0).policies.items()}
     assert options == {"FcfsMin": {"alpha": 0.8}, "Planaria": {}}
+
+
+def test_an_assumption_that_no_run_can_have_is_refused_before_any_run() -> None:
+    check_variations(with_assumption())
+    with pytest.raises(ConfigError, match=r"simulated\.start_cost: unknown key"):
+        check_variations(with_assumption(key="simulated.start_cost"))
+    with pytest.raises(ConfigError, match=r"simulated\.start_cost_us"):
+        check_variations(with_assumption(values=[1, -1]))

@@ -1,9 +1,11 @@
 """The workflow as a user meets it: Snakemake itself, in a folder of its own, from made-up tables."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,36 @@ def test_a_wrong_configuration_ends_in_one_list_of_mistakes_before_any_job(
     for message in messages:
         assert any(line.startswith(f"  {message}") for line in lines), (message, lines)
     assert not (checkout / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["a checkout", "it's", "run(1)"])
+def test_a_folder_whose_name_means_something_to_a_shell_is_refused(
+    checkout: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    shutil.copytree(checkout / "workflow", folder / "workflow")
+    shutil.copy(checkout / "Snakefile", folder)
+    done = snakemake(folder, "-n")
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ") and "in its name, at which jobs break; move it" in done.stderr
+
+
+def test_packages_of_another_python_are_told_by_the_name_of_pythonpath(
+    checkout: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkout"
+    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".snakemake"))
+    (folder / "pandas.py").write_text("raise ImportError('built for another Python')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--snakefile", "Snakefile"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert f"(built for another Python); PYTHONPATH is {folder}, from which packages" in done.stderr
 
 
 def test_values_on_the_command_line_are_refused_and_not_ignored(checkout: Path) -> None:

@@ -12,13 +12,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 PACKAGES = (
     "apache-tvm",
@@ -280,14 +282,27 @@ def read_provenance(path: Path) -> Provenance:
     """
     beside = provenance_path(path)
     try:
-        values = json.loads(beside.read_text(encoding="utf-8"))
-        provenance = Provenance(**{**values, "cores": tuple(values["cores"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        names = ", ".join(field.name for field in fields(Provenance))
-        raise ProvenanceError(f"{beside} does not hold {names} ({error}); produce {path} anew") from None
+        provenance = provenance_of(json.loads(beside.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ProvenanceError(
+            f"{beside} is missing, which says where {path} comes from; produce it anew"
+        ) from None
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise ProvenanceError(f"{beside} does not hold a provenance ({error}); produce {path} anew") from None
     if file_digest(path) != provenance.result:
         raise ProvenanceError(f"{path} is not the file that {beside} was written for; produce it anew")
     return provenance
+
+
+def provenance_of(values: Any) -> Provenance:
+    """Return the provenance that `as_dict` gave. Raises ValueError, TypeError or LookupError else."""
+    Provenance(**values)  # which refuses other names, as the check of the types does not
+    return _checked_types().validate_python(values)
+
+
+@cache
+def _checked_types() -> TypeAdapter[Provenance]:
+    return TypeAdapter(Provenance)
 
 
 def _input_name(path: Path) -> str:
@@ -301,9 +316,12 @@ def _command() -> str:
 
 
 def _commit(folder: Path) -> tuple[str, str]:
-    """Return the commit and a digest of the code that differs from it: '' where none does."""
-    head = _git(folder, "rev-parse", "HEAD")
-    if head is None:
+    """Return the commit and a digest of the code that differs from it: '' where none does.
+
+    A copy without a history of its own has none, though the folder around it may be a checkout.
+    """
+    head, top = _git(folder, "rev-parse", "HEAD"), _git(folder, "rev-parse", "--show-toplevel")
+    if head is None or top is None or Path(top).resolve() != folder.resolve():
         return NO_COMMIT, ""
     differences = _git(folder, "diff", "HEAD", "--", *CODE) or ""
     untracked = (_git(folder, "ls-files", "--others", "--exclude-standard", "--", *CODE) or "").splitlines()
@@ -321,15 +339,25 @@ def _git(folder: Path, *arguments: str) -> str | None:
             text=True,
             check=True,
             errors="replace",
+            env=_without_git(os.environ),
         )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
 
 
+def _without_git(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the variables by which a hook of git names another checkout."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("GIT_") or name.startswith("GIT_CONFIG")
+    }
+
+
 def _cpu() -> str:
     try:
-        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -339,9 +367,12 @@ def _cpu() -> str:
 def _caches() -> dict[str, str]:
     found = {}
     for folder in sorted(CACHES.glob("index*")):
-        level, kind, size = (
-            (folder / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "size")
-        )
+        try:
+            level, kind, size = (
+                (folder / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "size")
+            )
+        except OSError:  # as on some virtual machines
+            continue
         found[f"L{level} {kind}"] = size
     return found
 

@@ -1,58 +1,26 @@
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines.ai_mt import AiMt, balance, demand
-from tests.support.builders import (
-    make_costs,
-    make_machine,
-    make_model,
-    pending,
-    random_queries,
-    running,
-    snapshot,
-)
+from tests.support.builders import pending, random_queries, running, snapshot
 from tests.support.policy_cases import Auditor, traffic_context
+from tests.support.schedulers import made, serving, started_blocks, timed
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.machine.costs.table import CostTable
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import Allocation, Answer, Context, Rejection, Snapshot
-from veltair.serving.policies.presets import make_policy
 
 COUNTS = (1, 2, 4, 8)
-CALC, MOVE, BOTH = (
-    make_model(name, (1,) * layers, qos_s=0.1) for name, layers in (("calc", 2), ("move", 1), ("both", 4))
-)
-# Layers of 4 ms on a lane of 4 cores. Of 100 GB/s they may draw 0.4 GB then; half of that is a lane's part.
-SECONDS = {model.name: np.full((len(model.layers), 1, 4, 1), 0.004) for model in (CALC, MOVE, BOTH)}
 MOVED_BYTES = {"calc": [1e6, 1e6], "move": [2e8], "both": [1e6, 1e6, 3e8, 1e6]}
-
-
-def lanes() -> Context:
-    """Return the three models: one computes, one moves data, one does both, each in turn."""
-    rows = make_costs(SECONDS, COUNTS).repeats
-    moved = [MOVED_BYTES[model][layer] for model, layer in zip(rows["model"], rows["layer"], strict=True)]
-    costs = CostTable(pd.DataFrame(rows).assign(traffic_bytes=moved), "toy")
-    return Context({model.name: model for model in (CALC, MOVE, BOTH)}, costs, make_machine(8))
-
-
-CONTEXT = lanes()
+# Layers of 4 ms on a lane of 4 cores. Of 100 GB/s they may draw 0.4 GB then; half of that is a lane's part.
+SECONDS = {name: np.full((len(moved), 1, 4, 1), 0.004) for name, moved in MOVED_BYTES.items()}
+CONTEXT = timed(SECONDS, dict.fromkeys(SECONDS, 0.1), COUNTS, moved_bytes=MOVED_BYTES)
+CALC, MOVE, BOTH = CONTEXT.models.values()
 
 
 def ai_mt(**options) -> AiMt:
-    policy = make_policy("baselines.ai_mt:AiMt", CONTEXT, "paper", {"memory_share": 0.5, **options})
-    assert isinstance(policy, AiMt)
-    return policy
-
-
-def started(answers: list[Answer]) -> list[tuple[int, int, int, int]]:
-    return [
-        (answer.query_id, answer.block.start, answer.block.stop, answer.cores)
-        for answer in answers
-        if isinstance(answer, Allocation)
-    ]
+    return made(AiMt, CONTEXT, **{"memory_share": 0.5, **options})
 
 
 def test_a_layer_is_memory_bound_if_it_draws_its_share_of_the_bandwidth_on_a_lane():
@@ -81,27 +49,27 @@ def test_by_default_memory_bound_layers_take_half_of_the_time(layers, bound):
 def test_a_unit_is_the_layers_that_follow_and_are_bound_by_the_same_on_half_of_the_cores():
     # All counts take the same time: of equals the fewest cores.
     for first, stop in ((0, 2), (1, 2), (2, 3), (3, 4)):
-        (start,) = started(ai_mt().allocate(snapshot(8, [pending(1, BOTH, next_layer=first)])))
+        (start,) = started_blocks(ai_mt().allocate(snapshot(8, [pending(1, BOTH, next_layer=first)])))
         assert start == (1, first, stop, 1)
 
 
 def test_a_memory_bound_unit_runs_beside_a_compute_bound_one_first_come_first_served():
     waiting = [pending(1, CALC), pending(2, CALC), pending(3, MOVE), pending(4, MOVE)]
-    assert [start[0] for start in started(ai_mt().allocate(snapshot(8, waiting)))] == [1, 3]
+    assert [start[0] for start in started_blocks(ai_mt().allocate(snapshot(8, waiting)))] == [1, 3]
 
 
 @pytest.mark.parametrize(("pairing", "expected"), [("always", []), ("preferred", [2])])
 def test_a_lane_without_another_class_to_run_stays_idle_or_takes_the_first(pairing, expected):
     waiting, runs = [pending(2, CALC), pending(3, CALC)], [running(1, CALC, 4)]
     answers = ai_mt(pairing=pairing).allocate(snapshot(4, waiting, runs))
-    assert [start[0] for start in started(answers)] == expected
+    assert [start[0] for start in started_blocks(answers)] == expected
 
 
 def test_a_running_unit_is_bound_by_what_its_layers_are():
     # Query 1 has come to its memory-bound layer.
     run = running(1, BOTH, 4, start=2)._replace(block=LayerBlock("both", 2, 3))
     waiting = [pending(2, MOVE), pending(3, CALC)]
-    assert [start[0] for start in started(ai_mt().allocate(snapshot(4, waiting, [run])))] == [3]
+    assert [start[0] for start in started_blocks(ai_mt().allocate(snapshot(4, waiting, [run])))] == [3]
 
 
 def test_no_more_than_two_run():
@@ -121,9 +89,7 @@ class Paired:
     """AI-MT whose running units are looked at: no two of one class."""
 
     def __init__(self, context: Context) -> None:
-        policy = make_policy("baselines.ai_mt:AiMt", context, "paper", {})
-        assert isinstance(policy, AiMt)
-        self._policy = policy
+        self._policy = made(AiMt, context)
 
     def allocate(self, snapshot: Snapshot) -> list[Answer]:
         answers = list(self._policy.allocate(snapshot))
@@ -142,6 +108,5 @@ def test_units_of_one_class_never_run_beside_each_other(seed, gap_s):
 
 
 def test_a_machine_too_small_for_two_lanes_is_refused():
-    small = Context(CONTEXT.models, make_costs(SECONDS, COUNTS), make_machine(1))
     with pytest.raises(ValueError, match="two lanes on 1 cores of which at least 1"):
-        make_policy("baselines.ai_mt:AiMt", small, "paper", {})
+        made(AiMt, serving({"calc": ([0.004] * 2, 0.1)}, (1,)))

@@ -5,35 +5,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines.dart import Dart, cut
-from tests.support.builders import (
-    linear_seconds,
-    make_context,
-    make_machine,
-    make_model,
-    pending,
-    run_to_end,
-    running,
-    snapshot,
-)
+from tests.support.builders import pending, run_to_end, running, snapshot
+from tests.support.schedulers import made, serving, started_blocks
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.serving.loop.policy import Allocation, Rejection
+from veltair.serving.loop.policy import Allocation, Context, Rejection
 from veltair.serving.loop.query import Query
-from veltair.serving.policies.presets import make_policy
 
-COUNTS = tuple(range(1, 9))
-SLOW, FAST = make_model("slow", (1,) * 4, qos_s=0.040), make_model("fast", (1,) * 3, qos_s=0.020)
 # On 4 cores the layers of SLOW take 2, 3, 1, 4 ms and those of FAST 1, 1, 2 ms.
-SECONDS = {
-    "slow": linear_seconds([0.008, 0.012, 0.004, 0.016], COUNTS),
-    "fast": linear_seconds([0.004, 0.004, 0.008], COUNTS),
-}
-CONTEXT = make_context(SECONDS, [SLOW, FAST])
+WORK_CORE_S = {"slow": [0.008, 0.012, 0.004, 0.016], "fast": [0.004, 0.004, 0.008]}
+
+
+def pair(slow_s: float = 0.040) -> Context:
+    """Return the two models, SLOW with this target."""
+    return serving({"slow": (WORK_CORE_S["slow"], slow_s), "fast": (WORK_CORE_S["fast"], 0.020)})
+
+
+CONTEXT = pair()
+SLOW, FAST = CONTEXT.models.values()
 
 
 def dart(context=CONTEXT, **options) -> Dart:
-    policy = make_policy("baselines.dart:Dart", context, "paper", options)
-    assert isinstance(policy, Dart)
-    return policy
+    return made(Dart, context, **options)
 
 
 @pytest.mark.parametrize(
@@ -69,11 +61,7 @@ def test_each_stage_runs_on_its_node_and_nodes_are_equal_slices():
     policy = dart(nodes=2)
     assert (policy.stages("slow"), policy.stages("fast")) == ((0, 2, 4), (0, 2, 3))
     waiting = [pending(1, SLOW), pending(2, SLOW), pending(3, FAST, next_layer=2)]
-    starts = [answer for answer in policy.allocate(snapshot(8, waiting)) if isinstance(answer, Allocation)]
-    assert [(start.query_id, start.block.start, start.block.stop, start.cores) for start in starts] == [
-        (3, 2, 3, 4),
-        (1, 0, 2, 4),
-    ]
+    assert started_blocks(policy.allocate(snapshot(8, waiting))) == [(3, 2, 3, 4), (1, 0, 2, 4)]
 
 
 def test_a_node_serves_the_shortest_relative_deadline_first_though_another_deadline_is_nearer():
@@ -93,11 +81,9 @@ def test_there_are_as_many_nodes_as_leave_every_model_its_target_or_a_share_of_i
     # 5 ms SLOW needs 8 cores, in 10 ms 4.
     assert dart(service_share=1.0).nodes == 8
     assert dart().nodes == 4
-    tight = make_model("slow", (1,) * 4, qos_s=0.010)
-    assert dart(make_context(SECONDS, [tight, FAST])).nodes == 1
-    assert dart(make_context(SECONDS, [tight, FAST]), service_share=1.0).nodes == 2
-    lost = make_model("slow", (1,) * 4, qos_s=0.001)
-    assert dart(make_context(SECONDS, [lost, FAST])).nodes == 1
+    assert dart(pair(slow_s=0.010)).nodes == 1
+    assert dart(pair(slow_s=0.010), service_share=1.0).nodes == 2
+    assert dart(pair(slow_s=0.001)).nodes == 1
 
 
 def test_a_model_of_fewer_layers_than_nodes_has_as_many_stages_as_layers():
@@ -122,11 +108,6 @@ def test_who_is_late_on_the_nodes_is_given_up():
 
 
 def test_more_nodes_than_steps_of_cores_are_refused():
-    context = make_context(
-        {name: linear_seconds([0.010] * len(model.layers), (4, 8)) for name, model in CONTEXT.models.items()},
-        [SLOW, FAST],
-        cores=(4, 8),
-        machine=make_machine(8, 4),
-    )
+    context = serving({"slow": ([0.010] * 4, 0.040)}, (4, 8))
     with pytest.raises(ValueError, match=r"nodes is 3, on 8 cores of which at least 4 .* give at most 2"):
         dart(context, nodes=3)

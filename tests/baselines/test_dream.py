@@ -1,43 +1,24 @@
 import pytest
 
 from baselines.dream import Dream
-from tests.support.builders import (
-    linear_seconds,
-    make_context,
-    make_model,
-    pending,
-    running,
-    served,
-    snapshot,
-)
-from veltair.serving.loop.policy import Allocation, Rejection
-from veltair.serving.policies.presets import make_policy, preset_options
+from tests.support.builders import pending, running, served, snapshot
+from tests.support.schedulers import made, serving, started, started_blocks
+from veltair.serving.loop.policy import Rejection
+from veltair.serving.policies.presets import preset_options
 
-COUNTS = tuple(range(1, 9))
-SHORT, LONG = make_model("short", (1, 1), qos_s=0.010), make_model("long", (1, 1, 1, 1), qos_s=0.040)
 # Alone on all 8 cores a layer takes 1 ms: SHORT 2 ms of 10, LONG 4 ms of 40. A layer's budget is 5 or 10 ms,
 # so its 8 core-ms need 2 cores or 1.
-CONTEXT = make_context(
-    {"short": linear_seconds([0.008] * 2, COUNTS), "long": linear_seconds([0.008] * 4, COUNTS)}, [SHORT, LONG]
-)
+CONTEXT = serving({"short": ([0.008] * 2, 0.010), "long": ([0.008] * 4, 0.040)})
+SHORT, LONG = CONTEXT.models.values()
 
 
 def dream(**options) -> Dream:
-    policy = make_policy("baselines.dream:Dream", CONTEXT, "paper", options)
-    assert isinstance(policy, Dream)
-    return policy
-
-
-def started(answers):
-    return [(answer.query_id, answer.cores) for answer in answers if isinstance(answer, Allocation)]
+    return made(Dream, CONTEXT, **options)
 
 
 def test_each_layer_is_a_unit_on_the_fewest_cores_within_its_budget():
     starts = dream().allocate(snapshot(8, [pending(1, LONG), pending(2, SHORT, next_layer=1)]))
-    assert [(start.query_id, start.block.start, len(start.block), start.cores) for start in starts] == [
-        (1, 0, 1, 1),
-        (2, 1, 1, 2),
-    ]
+    assert started_blocks(starts) == [(1, 0, 1, 1), (2, 1, 2, 2)]
 
 
 def test_who_has_least_slack_for_the_work_that_is_left_is_most_urgent():

@@ -1,22 +1,20 @@
-from tests.support.builders import linear_seconds, make_context, make_model, pending, snapshot
+from baselines.edf_min import EdfMin
+from tests.support.builders import pending, snapshot
+from tests.support.schedulers import made, serving, started_blocks
 from veltair.serving.loop.policy import Allocation, Rejection
-from veltair.serving.policies.presets import make_policy
 
-COUNTS = tuple(range(1, 9))
-SLOW, FAST = make_model("slow", (1, 1), qos_s=0.100), make_model("fast", (1, 1), qos_s=0.010)
 # 20 core-ms each: the slow model needs 1 core in 100 ms, the fast one 2 in 10 ms.
-CONTEXT = make_context(
-    {name: linear_seconds([0.010, 0.010], COUNTS) for name in ("slow", "fast")}, [SLOW, FAST]
-)
+CONTEXT = serving({"slow": ([0.010, 0.010], 0.100), "fast": ([0.010, 0.010], 0.010)})
+SLOW, FAST = CONTEXT.models.values()
 
 
-def edf_min():
-    return make_policy("baselines.edf_min:EdfMin", CONTEXT, "paper", {})
+def edf_min() -> EdfMin:
+    return made(EdfMin, CONTEXT)
 
 
 def test_the_earliest_deadline_starts_first_as_a_whole_model_on_its_fewest_cores():
     starts = edf_min().allocate(snapshot(8, [pending(1, SLOW), pending(2, FAST, 0.001)], time_s=0.001))
-    assert [(start.query_id, len(start.block), start.cores) for start in starts] == [(2, 2, 2), (1, 2, 1)]
+    assert started_blocks(starts) == [(2, 0, 2, 2), (1, 0, 2, 1)]
 
 
 def test_a_query_that_no_count_can_save_is_given_up():

@@ -4,35 +4,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines.elastic_room import ElasticRoom, shares_by_turns
-from tests.support.builders import (
-    linear_seconds,
-    make_context,
-    make_machine,
-    make_model,
-    pending,
-    running,
-    snapshot,
-)
+from tests.support.builders import make_context, make_machine, make_model, pending, running, snapshot
+from tests.support.schedulers import made, serving, started
 from veltair.serving.loop.policy import Allocation, Resize
 from veltair.serving.policies.native_spec import spec_of
-from veltair.serving.policies.presets import make_policy
 
-COUNTS = tuple(range(1, 9))
-NEAR, FAR = make_model("near", (1, 1), qos_s=0.010), make_model("far", (1, 1), qos_s=0.020)
 # 50 core-ms in 10 ms need 5 cores, 80 in 20 ms need 4.
-CONTEXT = make_context(
-    {"near": linear_seconds([0.025] * 2, COUNTS), "far": linear_seconds([0.040] * 2, COUNTS)}, [NEAR, FAR]
-)
+CONTEXT = serving({"near": ([0.025] * 2, 0.010), "far": ([0.040] * 2, 0.020)})
+NEAR, FAR = CONTEXT.models.values()
 
 
 def room(context=CONTEXT, **options) -> ElasticRoom:
-    policy = make_policy("baselines.elastic_room:ElasticRoom", context, "paper", options)
-    assert isinstance(policy, ElasticRoom)
-    return policy
-
-
-def started(answers):
-    return [(answer.query_id, answer.cores) for answer in answers if isinstance(answer, Allocation)]
+    return made(ElasticRoom, context, **options)
 
 
 def test_the_nearest_deadline_gets_all_that_it_needs_and_the_next_the_room_that_is_left():

@@ -1,31 +1,18 @@
 import pytest
 
 from baselines.parties import Parties, Partitions
-from tests.support.builders import (
-    linear_seconds,
-    make_context,
-    make_model,
-    pending,
-    random_context,
-    run_to_end,
-    running,
-    served,
-    snapshot,
-)
+from tests.support.builders import pending, random_context, run_to_end, running, served, snapshot
+from tests.support.schedulers import made, serving, started
 from veltair.serving.loop.policy import Allocation, Wake
 from veltair.serving.loop.query import Ending, Query
-from veltair.serving.policies.presets import make_policy
 
-COUNTS = tuple(range(1, 9))
-A, B = make_model("a", (1, 1), qos_s=0.010), make_model("b", (1, 1), qos_s=0.100)
-CONTEXT = make_context({name: linear_seconds([0.010, 0.010], COUNTS) for name in ("a", "b")}, [A, B])
+CONTEXT = serving({"a": ([0.010, 0.010], 0.010), "b": ([0.010, 0.010], 0.100)})
+A, B = CONTEXT.models.values()
 TIMES = {"window_s": 0.5, "warm_up_s": 0.5, "freeze_s": 10.0}
 
 
 def parties(**options) -> Parties:
-    policy = make_policy("baselines.parties:Parties", CONTEXT, "paper", {**TIMES, **options})
-    assert isinstance(policy, Parties)
-    return policy
+    return made(Parties, CONTEXT, **{**TIMES, **options})
 
 
 def moved(*windows: tuple[float, ...], freeze_s: float = 10.0, give_back: bool = True) -> list[list[int]]:
@@ -102,6 +89,24 @@ def test_nothing_changes_while_it_warms_up():
     assert policy.partitions.units == [5, 3]
 
 
+def test_windows_of_half_a_second_and_half_a_minute_to_warm_up_and_to_freeze_are_the_papers():
+    policy = made(Parties, CONTEXT)
+    assert policy.allocate(snapshot(4, [], [running(1, B, 4)])) == [Wake(0.5)]
+
+    def slack(a_s: float, b_s: float, time_s: float) -> list[int]:
+        gone = [served(1, A, time_s, time_s - a_s), served(2, B, time_s, time_s - b_s)]
+        policy.allocate(snapshot(8, time_s=time_s, gone=gone))
+        return list(policy.partitions.units)
+
+    assert slack(0.020, 0.001, 29.5) == [4, 4]
+    assert slack(0.020, 0.001, 30.0) == [5, 3]
+    # b gives one back, misses it, and has it again: for 30 s nobody gives any.
+    assert slack(0.007, 0.001, 30.5) == [5, 2]
+    assert slack(0.007, 0.100, 31.0) == [5, 3]
+    assert slack(0.007, 0.001, 60.5) == [5, 3]
+    assert slack(0.007, 0.001, 61.0) == [5, 2]
+
+
 def test_a_rejected_query_is_one_of_endless_latency():
     policy = parties()
     rejected = served(1, A, 0.001)._replace(ending=Ending.REJECTED)
@@ -116,11 +121,8 @@ def test_a_tenant_of_which_nobody_ended_is_judged_by_its_oldest_query():
 
 
 def test_each_model_is_served_on_its_partition_one_query_at_a_time():
-    starts = parties().allocate(snapshot(8, [pending(1, A), pending(2, A), pending(3, B)]))
-    assert [(start.query_id, start.cores) for start in starts if isinstance(start, Allocation)] == [
-        (1, 4),
-        (3, 4),
-    ]
+    waiting = [pending(1, A), pending(2, A), pending(3, B)]
+    assert started(parties().allocate(snapshot(8, waiting))) == [(1, 4), (3, 4)]
 
 
 def test_a_new_size_holds_from_the_next_query_on_as_far_as_cores_are_free():
@@ -133,8 +135,7 @@ def test_a_new_size_holds_from_the_next_query_on_as_far_as_cores_are_free():
     assert isinstance(start, Allocation)
     assert (start.query_id, start.cores, start.wanted_cores) == (2, 4, 5)
     later = snapshot(8, [pending(4, A, 0.51), pending(5, B, 0.51)], time_s=0.51)
-    starts = [answer for answer in policy.allocate(later) if isinstance(answer, Allocation)]
-    assert [(start.query_id, start.cores) for start in starts] == [(4, 5), (5, 3)]
+    assert started(policy.allocate(later)) == [(4, 5), (5, 3)]
 
 
 def test_it_is_woken_at_the_end_of_each_window_while_somebody_is_there():
@@ -148,16 +149,8 @@ def test_it_is_woken_at_the_end_of_each_window_while_somebody_is_there():
 
 def test_a_tenant_that_is_too_slow_gets_cores_until_it_is_in_time():
     # 30 core-ms in 12 ms need 3 of the 4 cores; it starts on 2, and gets the third after a window of 0.1 s.
-    slow, idle = make_model("slow", (1, 1), qos_s=0.012), make_model("idle", (1,), qos_s=1.0)
-    counts = (1, 2, 3, 4)
-    context = make_context(
-        {"slow": linear_seconds([0.015, 0.015], counts), "idle": linear_seconds([0.001], counts)},
-        [slow, idle],
-        cores=counts,
-    )
-    policy = make_policy(
-        "baselines.parties:Parties", context, "paper", {"window_s": 0.1, "warm_up_s": 0.1, "freeze_s": 1.0}
-    )
+    context = serving({"slow": ([0.015, 0.015], 0.012), "idle": ([0.001], 1.0)}, (1, 2, 3, 4))
+    policy = made(Parties, context, window_s=0.1, warm_up_s=0.1, freeze_s=1.0)
     records = run_to_end(
         policy, context, [Query(number, "slow", 0.05 * number, 0.012) for number in range(8)]
     )
@@ -166,4 +159,4 @@ def test_a_tenant_that_is_too_slow_gets_cores_until_it_is_in_time():
 
 def test_more_models_than_units_are_refused():
     with pytest.raises(ValueError, match="2 models on 1 units of cores; serve fewer models"):
-        make_policy("baselines.parties:Parties", random_context(1, cores=1), "paper", {})
+        made(Parties, random_context(1, cores=1))

@@ -2,9 +2,6 @@ import pytest
 
 from baselines.prema import Prema, threshold_of
 from tests.support.builders import (
-    linear_seconds,
-    make_context,
-    make_model,
     pending,
     random_context,
     random_queries,
@@ -13,22 +10,17 @@ from tests.support.builders import (
     served,
     snapshot,
 )
+from tests.support.schedulers import made, serving
 from veltair.serving.loop.policy import Allocation, Wake, Yield
 from veltair.serving.loop.query import Ending, Query
-from veltair.serving.policies.presets import make_policy
 
-COUNTS = tuple(range(1, 9))
-SHORT, LONG = make_model("short", (1, 1), qos_s=0.1), make_model("long", (1, 1, 1, 1), qos_s=0.2)
 # On all 8 cores, which suit them best, a layer takes 1 ms: SHORT 2 ms, LONG 4 ms.
-CONTEXT = make_context(
-    {"short": linear_seconds([0.008] * 2, COUNTS), "long": linear_seconds([0.008] * 4, COUNTS)}, [SHORT, LONG]
-)
+CONTEXT = serving({"short": ([0.008] * 2, 0.1), "long": ([0.008] * 4, 0.2)})
+SHORT, LONG = CONTEXT.models.values()
 
 
 def prema(**options) -> Prema:
-    policy = make_policy("baselines.prema:Prema", CONTEXT, "paper", options)
-    assert isinstance(policy, Prema)
-    return policy
+    return made(Prema, CONTEXT, **options)
 
 
 def at_work(**options) -> Prema:
@@ -142,7 +134,7 @@ def test_a_preempted_query_keeps_its_token_and_goes_on_where_it_stopped():
 
 def test_it_serves_one_query_at_a_time_and_all_of_them():
     context = random_context(4, cores=4)
-    policy = make_policy("baselines.prema:Prema", context, "paper", {})
+    policy = made(Prema, context)
     records = run_to_end(policy, context, random_queries(context, 100, seed=4, gap_s=0.002))
     assert {record.ending for record in records} == {Ending.SERVED}
     assert max(record.blocks for record in records) > 1
@@ -154,4 +146,4 @@ def test_priorities_and_periods_that_make_no_sense_are_refused():
         ({"priorities": {"net": 0.5}}, "option priorities is .*greater than or equal to 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            make_policy("baselines.prema:Prema", CONTEXT, "paper", options)
+            prema(**options)

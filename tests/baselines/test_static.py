@@ -1,41 +1,24 @@
 import pytest
 
-from baselines.static import Static, Tenant, free_sizes, mig_sizes
-from tests.support.builders import (
-    linear_seconds,
-    make_context,
-    make_machine,
-    make_model,
-    pending,
-    random_context,
-    running,
-    snapshot,
-)
+from baselines.static import Static, Tenant, free_sizes, laid_out, mig_sizes
+from tests.support.builders import pending, random_context, running, snapshot
+from tests.support.schedulers import EIGHT, made, serving, started_blocks
+from veltair.machine.topology.topology import Machine
 from veltair.serving.loop.policy import Allocation, Context, Rejection
-from veltair.serving.policies.presets import make_policy
-
-COUNTS = tuple(range(1, 9))
 
 
-def tenant(need: int, rate: float = 1.0, work: float = 1.0, counts: tuple[int, ...] = COUNTS) -> Tenant:
+def tenant(need: int, rate: float = 1.0, work: float = 1.0, counts: tuple[int, ...] = EIGHT) -> Tenant:
     """Return a tenant that speeds up linearly."""
     return Tenant(rate, need, {count: work / count for count in counts})
 
 
-def two_models(
-    work_core_s: dict[str, float], qos_s: dict[str, float], counts: tuple[int, ...] = COUNTS
-) -> Context:
+def two_models(work_core_s: dict[str, float], qos_s: dict[str, float]) -> Context:
     """Return models of two layers of equal work."""
-    models = [make_model(name, (1, 1), qos_s=target) for name, target in qos_s.items()]
-    seconds = {name: linear_seconds([work / 2] * 2, counts) for name, work in work_core_s.items()}
-    unit = counts[0]
-    return make_context(seconds, models, cores=counts, machine=make_machine(max(counts), unit))
+    return serving({name: ([work / 2] * 2, qos_s[name]) for name, work in work_core_s.items()})
 
 
 def static(context: Context, **options) -> Static:
-    policy = make_policy("baselines.static:Static", context, "paper", options)
-    assert isinstance(policy, Static)
-    return policy
+    return made(Static, context, **options)
 
 
 # 20 core-ms in 10 ms need 2 cores, 30 core-ms in 15 ms too: on these both take as long as they may.
@@ -51,8 +34,8 @@ def test_each_model_gets_its_need_and_the_rest_goes_by_load():
 
 
 def test_nobody_gets_cores_on_which_it_is_no_faster():
-    idle = Tenant(9.0, 1, {count: 1 / min(count, 2) for count in COUNTS})
-    assert free_sizes([idle, tenant(2)], COUNTS, 8) == [2, 6]
+    idle = Tenant(9.0, 1, {count: 1 / min(count, 2) for count in EIGHT})
+    assert free_sizes([idle, tenant(2)], EIGHT, 8) == [2, 6]
 
 
 def test_partitions_are_multiples_of_the_core_unit():
@@ -81,7 +64,7 @@ def test_a_tenant_is_served_on_its_partition_only_and_nobody_borrows():
     a, b = CONTEXT.models.values()
     policy = static(CONTEXT)
     starts = policy.allocate(snapshot(8, [pending(1, a), pending(2, a), pending(3, b)]))
-    assert [(start.query_id, len(start.block), start.cores) for start in starts] == [(1, 2, 4), (3, 2, 4)]
+    assert started_blocks(starts) == [(1, 0, 2, 4), (3, 0, 2, 4)]
     # b's cores are free, but 2 is one of a's.
     assert policy.allocate(snapshot(4, [pending(2, a)], [running(1, a, 4)])) == []
 
@@ -120,8 +103,8 @@ def test_a_mig_like_partition_does_not_grow_if_its_tenant_gets_no_faster():
 
 
 def test_a_lone_tenant_has_the_whole_machine():
-    assert mig_sizes([tenant(2)], COUNTS, 8) == [8]
-    assert free_sizes([tenant(2)], COUNTS, 8) == [8]
+    assert mig_sizes([tenant(2)], EIGHT, 8) == [8]
+    assert free_sizes([tenant(2)], EIGHT, 8) == [8]
 
 
 def test_sevenths_of_a_machine_that_they_do_not_divide_are_rounded_down():
@@ -133,11 +116,11 @@ def test_sevenths_of_a_machine_that_they_do_not_divide_are_rounded_down():
 
 def test_more_models_than_partitions_are_refused():
     with pytest.raises(ValueError, match="9 models on 8 steps of 1 cores; serve fewer models"):
-        free_sizes([tenant(1)] * 9, COUNTS, 8)
+        free_sizes([tenant(1)] * 9, EIGHT, 8)
     with pytest.raises(
         ValueError, match="8 partitions of 1 cores or more do not fit into sevenths of 8 cores"
     ):
-        mig_sizes([tenant(1)] * 8, COUNTS, 8)
+        mig_sizes([tenant(1)] * 8, EIGHT, 8)
     with pytest.raises(
         ValueError, match="3 partitions of 1 cores or more do not fit into sevenths of 2 cores"
     ):
@@ -159,3 +142,25 @@ def test_a_share_below_nothing_is_refused():
         static(CONTEXT, shares={"a": -1.0})
     with pytest.raises(ValueError, match="option sizes is 'thirds'; Input should be 'free' or 'mig'"):
         static(CONTEXT, sizes="thirds")
+
+
+def test_a_partition_is_a_range_of_cores_the_largest_first():
+    assert laid_out([2, 4, 2]) == [4, 0, 6]
+    policy = static(CONTEXT, shares={"a": 3.0})
+    assert policy.partition_core_ids == {"a": (0, 1, 2, 3, 4), "b": (5, 6, 7)}
+
+
+def test_a_block_runs_on_the_cores_of_its_tenants_partition():
+    a, b = CONTEXT.models.values()
+    starts = static(CONTEXT, shares={"a": 3.0}).allocate(snapshot(8, [pending(3, b), pending(1, a)]))
+    assert [
+        (start.query_id, start.first_core, start.cores) for start in starts if isinstance(start, Allocation)
+    ] == [(3, 5, 3), (1, 0, 5)]
+
+
+def test_partitions_of_whole_cache_groups_share_none():
+    machine = Machine(
+        "groups", 1, ((0, 4), (1, 5), (2, 6), (3, 7)), 2**19, 2**24, 1e11, 1e11, validated=False
+    )
+    context = serving({"a": ([0.020], 0.010), "b": ([0.020], 0.010)}, machine=machine)
+    assert static(context).partition_core_ids == {"a": (0, 4, 1, 5), "b": (2, 6, 3, 7)}

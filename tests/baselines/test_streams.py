@@ -1,42 +1,21 @@
 import pytest
 
 from baselines.streams import Streams
-from tests.support.builders import (
-    linear_seconds,
-    make_context,
-    make_machine,
-    make_model,
-    pending,
-    running,
-    served,
-    snapshot,
-)
+from tests.support.builders import pending, running, served, snapshot
+from tests.support.schedulers import made, serving, started, started_blocks
 from veltair.serving.loop.policy import Allocation, Rejection
-from veltair.serving.policies.presets import make_policy
 
-COUNTS = tuple(range(1, 9))
-NET, TIGHT = make_model("net", (1, 1), qos_s=0.050), make_model("tight", (1, 1), qos_s=0.010)
-CONTEXT = make_context(
-    {name: linear_seconds([0.010, 0.010], COUNTS) for name in ("net", "tight")}, [NET, TIGHT]
-)
+CONTEXT = serving({"net": ([0.010, 0.010], 0.050), "tight": ([0.010, 0.010], 0.010)})
+NET, TIGHT = CONTEXT.models.values()
 
 
 def streams(count: int = 2, **options) -> Streams:
-    policy = make_policy("baselines.streams:Streams", CONTEXT, "paper", {"streams": count, **options})
-    assert isinstance(policy, Streams)
-    return policy
-
-
-def started(answers):
-    return [(answer.query_id, answer.cores) for answer in answers if isinstance(answer, Allocation)]
+    return made(Streams, CONTEXT, streams=count, **options)
 
 
 def test_each_slice_serves_a_whole_query_on_its_part_of_the_cores():
-    (first, second) = streams().allocate(snapshot(8, [pending(number, NET) for number in (1, 2, 3)]))
-    assert [(start.query_id, len(start.block), start.cores) for start in (first, second)] == [
-        (1, 2, 4),
-        (2, 2, 4),
-    ]
+    waiting = [pending(number, NET) for number in (1, 2, 3)]
+    assert started_blocks(streams().allocate(snapshot(8, waiting))) == [(1, 0, 2, 4), (2, 0, 2, 4)]
 
 
 def test_what_does_not_divide_evenly_stays_idle():
@@ -102,10 +81,8 @@ def test_a_rejected_query_has_left_its_queue():
 
 
 def test_more_streams_than_steps_of_cores_are_refused():
-    context = make_context(
-        {"net": linear_seconds([0.010] * 2, (4, 8))}, [NET], cores=(4, 8), machine=make_machine(8, 4)
-    )
+    context = serving({"net": ([0.010] * 2, 0.050)}, (4, 8))
     with pytest.raises(ValueError, match=r"streams is 3, on 8 cores of which at least 4 .* give at most 2"):
-        make_policy("baselines.streams:Streams", context, "paper", {"streams": 3})
+        made(Streams, context, streams=3)
     with pytest.raises(ValueError, match="option streams is 0; Input should be greater than or equal to 1"):
-        make_policy("baselines.streams:Streams", context, "paper", {"streams": 0})
+        made(Streams, context, streams=0)

@@ -1,6 +1,9 @@
+import re
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -325,3 +328,48 @@ def test_recipes_come_from_the_search_to_a_built_network_that_answers_right(
     counts = {structure: len(versions) for structure, versions in plan.versions.items()}
     layers = [layer.structure for layer in plan.layers]
     compare(ask(onnx.load(model), plan.inputs, seed=1), run, counts, layers, tolerance=1e-5)
+
+
+def fails() -> onnx.ModelProto:
+    raise OSError("no network")
+
+
+def returns_a_path() -> str:
+    return "model.onnx"
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("fails", r"^error: models\.mine\.builder: \S+:fails failed with OSError: no network\n"),
+        (
+            "returns_a_path",
+            r"^error: models\.mine\.builder: \S+:returns_a_path returned 'model\.onnx', which is str; ",
+        ),
+    ],
+)
+def test_a_builder_that_makes_no_model_is_named_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, message: str
+) -> None:
+    module = ModuleType("own_builders")
+    module.fails, module.returns_a_path = fails, returns_a_path  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_builders", module)
+    step = f"own_builders:{function}"
+    seen = message_of(lambda: write_model("mine", step, None, tmp_path / "mine.onnx"), tmp_path / "log")
+    assert re.search(message, seen)
+
+
+def test_a_search_without_any_candidate_of_a_structure_ends_with_the_first_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model("tiny", "tests.support.tiny:tiny", None, tmp_path / "tiny.onnx")
+
+    def fake_search(functions: Mapping[str, object], *_: object) -> dict[str, str]:
+        return dict.fromkeys(list(functions)[:2], "failed to map segment")
+
+    monkeypatch.setattr("veltair.compiler.steps.search", fake_search)
+    settings, _ = search_settings(TINY_SEARCH | HERE)
+    order, found = SearchOrder("auto", 64, 1.5), tmp_path / "found"
+    with pytest.raises(StoreError, match=r"no candidate of 2 of 6 layer .*: failed to map segment"):
+        search_models([tmp_path / "tiny.onnx"], [], settings, order, tmp_path / "work", found)
+    assert read_info(found).cores == 64  # what was found is kept

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from veltair.machine.c_build import FLAGS, NativeBuildError, compile_c
+from veltair.machine.c_build import FLAGS, NativeBuildError, compile_c, default_build_dir
 
 ANSWER = '#include <stdio.h>\nint main(void) { printf("%d", 6 * 7); return 0; }\n'
 
@@ -138,3 +138,40 @@ def test_a_build_folder_that_is_a_file_is_refused(source: Path, tmp_path: Path) 
     (tmp_path / "build").write_text("in the way")
     with pytest.raises(NativeBuildError, match="cannot write into build folder"):
         compile_c(source, tmp_path / "build")
+
+
+def test_compiled_code_is_kept_in_the_user_s_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_build_dir() == tmp_path / ".cache" / "veltair"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert default_build_dir() == tmp_path / "elsewhere" / "veltair"
+
+
+def test_a_home_that_is_no_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")
+    with pytest.raises(NativeBuildError, match=r"HOME is /dev/null, which is no folder; set XDG_CACHE_HOME"):
+        default_build_dir()
+
+
+def test_a_user_without_any_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    with pytest.raises(NativeBuildError, match=r"HOME is not set, .* set XDG_CACHE_HOME"):
+        default_build_dir()
+
+
+def test_a_build_folder_from_which_nothing_can_run_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs(tmp_path)
+    noexec = os.statvfs_result((*real[:8], real.f_flag | os.ST_NOEXEC, *real[9:]))
+    monkeypatch.setattr(os, "statvfs", lambda path: noexec)
+    with pytest.raises(NativeBuildError, match=r"build is on a file system mounted noexec"):
+        compile_c(source, tmp_path / "build")
+    assert list((tmp_path / "build").iterdir()) == []

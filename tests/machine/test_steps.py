@@ -149,3 +149,17 @@ def test_tables_of_a_described_machine_are_derived_and_say_that_they_are_modelle
     assert details["modelled"] is True
     assert float(details["cost_model"]["combine"]) >= 1
     assert any("modelled from times on one core" in note for note in details["notes"])
+
+
+def test_samples_of_shared_cores_are_written_with_where_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(1, 0, 100.0), (2, 0, 80.0)]
+    samples = pd.DataFrame(rows, columns=["teams", "repeat", "rounds_per_s"])
+    monkeypatch.setattr(steps, "measure_oversubscription", lambda machine, build_dir: samples)
+    machine, output = tmp_path / "machine.yaml", tmp_path / "oversubscription.parquet"
+    machine.write_text(format_machine(make_machine()))
+    steps.sample_oversubscription(machine, tmp_path, {}, output)
+    pd.testing.assert_frame_equal(pd.read_parquet(output), samples)
+    assert str(machine) in read_provenance(output).inputs
+    assert "2 threads a core: 1.250 x as long as on an equal part" in capsys.readouterr().out

@@ -15,6 +15,7 @@ ALONE = {
     "their workers spin on every core that they hold": (
         "evaluation/benchmarks/test_engine.py",
         "evaluation/benchmarks/test_native_engine.py",
+        "evaluation/measurement/test_loading_engine.py",
         "evaluation/validation/test_co_runs.py",
         "machine/workers/test_native_pool.py",
         "machine/workers/test_pool.py",
@@ -35,6 +36,7 @@ ALONE = {
         "evaluation/measurement/test_resize_costs.py",
         "evaluation/runtimes/test_timed_process.py",
         "machine/probes/test_fork_probe.py",
+        "machine/probes/test_oversubscription.py",
         "machine/probes/test_probe.py",
         "machine/profile",
     ),

@@ -1,7 +1,8 @@
 """Small models, cost tables, machines and snapshots, and a backend without contention, for tests."""
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,11 +11,22 @@ import pandas as pd
 from veltair.compiler.frontend.model import Layer, LayerBlock, Model
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.topology import Machine
-from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized, Woken
+from veltair.serving.loop.backend import (
+    Arrival,
+    BlockEnd,
+    Closed,
+    Command,
+    Event,
+    Loaded,
+    Resized,
+    Woken,
+)
 from veltair.serving.loop.dispatcher import Dispatcher, serve
 from veltair.serving.loop.policy import (
     Allocation,
     Context,
+    Load,
+    LoadUnderWay,
     Pending,
     Policy,
     Resize,
@@ -118,13 +130,15 @@ def snapshot(
     pressure: float = 0.0,
     progress: Mapping[int, int] | None = None,
     gone: Sequence[QueryRecord] = (),
+    resident: Collection[str] = (),
+    load: LoadUnderWay | None = None,
 ) -> Snapshot:
     """Return what a policy sees; no layer of a running block has ended unless `progress` says so.
 
     `gone` are the records of queries that ended since the last decision.
     """
     ended = {run.query.id: 0 for run in runs} | dict(progress or {})
-    return Snapshot(time_s, free_cores, pressure, waiting, runs, ended, gone)
+    return Snapshot(time_s, free_cores, pressure, waiting, runs, ended, gone, resident, load)
 
 
 def served(query_id: int, model: Model, end_s: float, arrival_s: float = 0.0) -> QueryRecord:
@@ -156,6 +170,10 @@ class FakeBackend:
 
     def do(self, command: Command) -> None:
         match command:
+            case Load(model=model):
+                assert self._context.memory is not None
+                end_s = self._now_s + self._context.memory.load_s[model]
+                self._push(end_s, 0, Loaded(end_s, model))
             case Allocation(query_id=query_id):
                 self._blocks[query_id] = command
                 self._progress[query_id] = 0
@@ -194,7 +212,8 @@ class FakeBackend:
         costs = self._context.costs
         layer, version = allocation.block.start + ended, allocation.versions[ended]
         column = costs.core_index(allocation.cores)
-        seconds = costs.model(allocation.block.model).seconds[layer, version, column, 0]
+        name = self._context.costs_name(allocation.block.model, 1 + len(allocation.others))
+        seconds = costs.model(name).seconds[layer, version, column, 0]
         self._push(self._now_s + float(seconds), 0, query_id)
 
     def _end_layer(self, query_id: int) -> Event | None:
@@ -207,7 +226,7 @@ class FakeBackend:
             return BlockEnd(self._now_s, query_id, allocation.block.start + self._progress.pop(query_id))
         if resize is not None:
             versions = resize.versions or allocation.versions
-            self._blocks[query_id] = Allocation(query_id, allocation.block, versions, resize.cores)
+            self._blocks[query_id] = replace(allocation, versions=versions, cores=resize.cores)
         self._run_layer(query_id)
         return Resized(self._now_s, query_id, resize.cores) if resize is not None else None
 

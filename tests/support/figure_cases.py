@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tests.support.isolation_tables import equal_drops_table, neighbour_table
 from tests.support.measured_tables import metric_tables, spread_out
 from tests.support.plot_tables import (
     SIX,
@@ -27,9 +28,12 @@ from veltair.evaluation.reports.paper_figures import PAPER_FIGURES
 Tables = Mapping[str, pd.DataFrame]
 MANY = (*SIX, "Planaria-aware", "my_schedulers.experimental.slack:SlackPricedElasticPolicyWithAdmission")
 # Of policies with capacities by seed, of runs, and of none of these.
-OF_CAPACITIES = ("paper_qps", "paper_ratio", "paper_fluid", "paper_sensitivity", "paper_scale")
+OF_CAPACITIES = (
+    *("paper_qps", "paper_ratio", "paper_fluid"),
+    *("paper_sensitivity", "paper_scale", "paper_equal_drops"),
+)
 OF_LOADS = ("paper_efficiency", "paper_latency")
-OF_RUNS = ("latency", "paper_granularity", "paper_conflicts")
+OF_RUNS = ("latency", "paper_granularity", "paper_conflicts", "paper_noisy_neighbour")
 MEASURED = ("paper_fidelity", "paper_cost_fit", "paper_corun_fit")
 
 
@@ -46,6 +50,8 @@ def tables(
         "targets": target_table(),
         "granularity": granularity_table(seeds),
         "conflicts": conflict_table(policies, workloads),
+        "noisy_neighbour": neighbour_table(policies, seeds),
+        "equal_drops": equal_drops_table(made),
         "core_need": need_table(),
         "slowdown": slowdown_table(),
         "sensitivity": sensitivity_table(seeds),
@@ -70,6 +76,6 @@ def changed(made: Tables, change: Callable[[pd.DataFrame], pd.DataFrame]) -> dic
 
 def nothing_served(made: Tables) -> dict[str, pd.DataFrame]:
     """Return the tables where no policy can serve anything."""
-    names = ("capacity_seeds", "sensitivity", "scale")
+    names = ("capacity_seeds", "sensitivity", "scale", "equal_drops")
     served_nothing = {name: unservable(made[name], made[name]["seed"] > 0) for name in names}
     return {**made, **served_nothing}

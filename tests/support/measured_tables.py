@@ -33,7 +33,7 @@ def count_table(policies: Mapping[str, float] = POLICIES, workload: str = "mix")
                 for model, part in (("small", 2 / 3), ("large", 4 / 3)):
                     on_time = round(QUERIES / 2 * (1 - part * missed))
                     rows.append((policy, number, 0.015 * qps, qps, model, QUERIES // 2, on_time))
-    columns = ["policy", "round", "share", "qps", "model", "counted", "on_time"]
+    columns = ["policy", "round", "share", "qps", "tenant", "counted", "on_time"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(backend="engine", machine="host", validated=True, workload=workload)
 

@@ -40,8 +40,14 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "AI-MT, preferred": ("baselines.ai_mt:AiMt", {"pairing": "preferred", "memory_share": 0.3}),
     "DART": ("baselines.dart:Dart", {}),
     "DART-2": ("baselines.dart:Dart", {"nodes": 2}),
+    "Clockwork-2": ("baselines.clockwork:Clockwork", {"executors": 2}),
+    "Packrat": ("baselines.packrat:Packrat", {}),
     "DREAM": ("baselines.dream:Dream", {}),
     "ElasticRoom": ("baselines.elastic_room:ElasticRoom", {}),
+    "MoCA": ("baselines.moca:Moca", {}),
+    "MoCA, two priorities": ("baselines.moca:Moca", {"groups": 2, "priorities": {"small": 4.0}}),
+    "Oversubscribed": ("baselines.oversubscribed:Oversubscribed", {}),
+    "Oversubscribed, best": ("baselines.oversubscribed:Oversubscribed", {"threads": "best", "callers": 3}),
     "Veltair-AS": ("veltair.serving.policies.adaptive:VeltairAS", {}),
     "Veltair-AC": ("veltair.serving.policies.adaptive:VeltairAC", {}),
     "Veltair-FULL": ("veltair.serving.policies.adaptive:VeltairFULL", {}),
@@ -98,19 +104,24 @@ def scaled_queries(queries: Iterable[Query], time_scale: float) -> list[Query]:
 class Auditor(FakeBackend):
     """Keeps its own account of the cores that are held, from the commands alone.
 
-    `core_s` is their integral over time. Raises AssertionError as soon as more are held than there are.
+    `core_s` is their integral over time; those that are shared count as held, all of them if they are more.
+    Raises AssertionError as soon as more are held than there are, or some beside shared ones.
     """
 
     def __init__(self, context: Context, queries: Iterable[Query], close_s: float | None = None) -> None:
         super().__init__(context, queries, close_s)
         self.core_s = 0.0
         self._held: dict[int, tuple[int, int]] = {}
+        self._shared: dict[int, int] = {}
         self._since_s = 0.0
         self._all_cores = context.machine.cores
 
     def do(self, command: Command) -> None:
         super().do(command)
         match command:
+            case Allocation(query_id=query_id, cores=cores, shares_cores=True):
+                self._shared[query_id] = cores
+                assert not self._held
             case Allocation(query_id=query_id, cores=cores):
                 self._hold(query_id, cores, cores)
             case Resize(query_id=query_id, cores=cores):
@@ -122,19 +133,21 @@ class Auditor(FakeBackend):
             self.core_s += self._busy() * (event.time_s - self._since_s)
             self._since_s = event.time_s
         if isinstance(event, BlockEnd):
-            del self._held[event.query_id]
+            (self._shared if event.query_id in self._shared else self._held).pop(event.query_id)
         elif isinstance(event, Resized):
             self._hold(event.query_id, event.cores, self._held[event.query_id][1])
         elif isinstance(event, Closed):
             self._held.clear()
+            self._shared.clear()
         return event
 
     def _hold(self, query_id: int, cores: int, target: int) -> None:
         self._held[query_id] = cores, target
-        assert self._busy() <= self._all_cores
+        assert self._busy() <= self._all_cores and not self._shared
 
     def _busy(self) -> int:
-        return sum(max(cores, target) for cores, target in self._held.values())
+        held = sum(max(cores, target) for cores, target in self._held.values())
+        return held + min(sum(self._shared.values()), self._all_cores)
 
 
 def audited(policy: Policy, context: Context, queries: Iterable[Query]) -> tuple[list[QueryRecord], Auditor]:

@@ -17,10 +17,12 @@ from veltair.compiler.oracle.proof import Proof
 from veltair.compiler.select.shipped import shipped_stores
 from veltair.compiler.select.store import StoreError
 from veltair.config.keys import Search
+from veltair.terminal import count, print_utf8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 for a model that cannot be served, or 2 for a store that cannot be read."""
+    print_utf8()
     given = _parser().parse_args(arguments)
     if given.command == "operators":
         return _write_operators(given.output)
@@ -72,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--trials",
-        type=_count,
+        type=count,
         default=Search().trials,
         metavar="N",
         help="`search.trials` of the run: candidates a layer structure (default: %(default)s)",
@@ -126,12 +128,6 @@ def _number(text: str) -> float | int | bool:
         return float(text)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
-    return int(text)
-
-
 def _print_report(report: Report, model: Path, stores: Sequence[Path], trials: int) -> None:
     table = Table(title=escape(str(model)))
     table.add_column("layer", justify="right")
@@ -152,7 +148,7 @@ def _print_report(report: Report, model: Path, stores: Sequence[Path], trials: i
     console = Console()
     console.print(table)
     for line in _totals(report, stores, trials):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _totals(report: Report, stores: Sequence[Path], trials: int) -> list[str]:

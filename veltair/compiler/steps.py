@@ -18,6 +18,7 @@ from veltair.compiler.footprint.version import Candidate
 from veltair.compiler.frontend.fix import Choices, FixedModel, fix
 from veltair.compiler.frontend.fixed_inputs import Shapes, Values
 from veltair.compiler.frontend.importer import ImportedModel, import_model
+from veltair.compiler.frontend.model_error import ModelError
 from veltair.compiler.frontend.opening import open_model
 from veltair.compiler.oracle.proof import TOLERANCE, prove
 from veltair.compiler.search.progress import in_words, reporting
@@ -50,6 +51,7 @@ ANY_QOS_S = 1.0
 VERSIONS = "versions.csv"
 # Of larger networks a run without schedules takes minutes.
 MOST_PROVED_MACS = 20_000_000_000
+SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,7 @@ def write_model(
     It is proved first: the imported network beside ONNX Runtime, before anything is searched.
     `shapes` and `constants` are those of inputs, see `Choices`. Raises ModelError.
     """
-    if builder is not None:
-        module, _, function = builder.partition(":")
-        model = getattr(importlib.import_module(module), function)()
-    else:
-        model = open_model(Path(path or ""))
+    model = open_model(Path(path or "")) if builder is None else _built(builder, f"models.{name}.builder")
     fixed = fix(model, path or name, Choices(shapes or {}, constants or {}))
     for note in fixed.notes:
         print(f"{name}: {note}", flush=True)
@@ -111,6 +109,22 @@ def _prove(name: str, source: str, fixed: FixedModel, tolerance: float) -> None:
         f"{proof.allowed:.2g})",
         flush=True,
     )
+
+
+def _built(builder: str, key: str) -> onnx.ModelProto:
+    """Return what a builder makes; `key` is named in the ModelError of one that makes no model."""
+    module, _, function = builder.partition(":")
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except Exception as error:
+        raise ModelError(f"{key}: {builder} failed with {type(error).__name__}: {error}") from error
+    if not isinstance(model, onnx.ModelProto):
+        shown = repr(model)[:SHOWN_CHARACTERS]
+        raise ModelError(
+            f"{key}: {builder} returned {shown}, which is {type(model).__name__}; return the onnx.ModelProto "
+            "itself, or give the path of a file as `onnx`"
+        )
+    return model
 
 
 def read_model(path: Path) -> ImportedModel:
@@ -140,8 +154,8 @@ def search_models(
     """Search every structure that no store has, once, and write a store of them.
 
     `work` is the folder of the records, from which an interrupted search goes on; `earlier` are folders of
-    packed ones, from which those go on that are of the same search. A structure without any candidate is
-    reported, and in no store.
+    packed ones, from which those go on that are of the same search. Raises StoreError, once the others are in
+    the store, for structures of which no candidate ran.
     """
     functions: dict[str, Any] = {}
     for path in models:
@@ -159,9 +173,14 @@ def search_models(
             continued = continue_records(index, work, functions, target, settings)
             print(f"the searches of {len(continued)} layer structures go on from {index}", flush=True)
         failed = search(functions, target, settings, work, report, schedules, rpc) if functions else {}
-    for structure, reason in failed.items():
-        print(f"{structure} has no candidate, so its models cannot be built: {reason}", flush=True)
     collect_store(functions, settings.seed, order, work, folder)
+    if failed:
+        structure, reason = next(iter(failed.items()))
+        raise StoreError(
+            f"no candidate of {len(failed)} of {len(functions)} layer structures ran, so their models cannot "
+            f"be built: {', '.join(failed)}. The first, {structure}: {reason}. Mend the cause and run again; "
+            "what was searched is kept"
+        )
 
 
 def collect_store(

@@ -9,6 +9,8 @@ import yaml
 
 from veltair.config.document import page_text, schema_text
 from veltair.config.load import ConfigError, load
+from veltair.config.vary import check_variations
+from veltair.terminal import print_utf8
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
 PAGE = Path("workflow/config/README.md")
@@ -16,6 +18,7 @@ PAGE = Path("workflow/config/README.md")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0, or 2 for a configuration that is refused."""
+    print_utf8()
     parser = argparse.ArgumentParser(
         prog="python -m veltair.config",
         description="Check configuration files, the later over the earlier, and print all their values.",
@@ -28,13 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"write {SCHEMA} and {PAGE} anew, from the repository's top",
     )
     options = parser.parse_args(arguments)
-    if options.write_schema:
-        SCHEMA.write_text(schema_text(), encoding="utf-8")
-        PAGE.write_text(page_text(), encoding="utf-8")
-        return 0
     try:
+        if options.write_schema:
+            SCHEMA.write_text(schema_text(), encoding="utf-8")
+            PAGE.write_text(page_text(), encoding="utf-8")
+            return 0
         config = load(options.files)
-    except ConfigError as error:
+        check_variations(config)
+    except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")

@@ -1,14 +1,17 @@
 """The keys of the configuration: range, unit, default and meaning of each, and what contradicts what."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from veltair.config.output_keys import Figures, Results
+from veltair.config.readings_keys import Readings
 from veltair.config.section import (
     SEED_MAX,
     Count,
+    FilePath,
     ImportPath,
     Level,
     Load,
@@ -19,6 +22,7 @@ from veltair.config.section import (
     key,
 )
 from veltair.config.study_keys import Simulated, Study, Variation
+from veltair.config.tenant_keys import Tenant, Tenants, contradictions, not_measurable
 
 Preset = Literal["paper", "tuned"]
 
@@ -35,7 +39,7 @@ class ServedModel(Section):
     builder: Annotated[
         ImportPath | None, key("`module:function` that returns the model as an `onnx.ModelProto`")
     ] = None
-    onnx: Annotated[str | None, key("path of an ONNX file, from the folder of the run", min_length=1)] = None
+    onnx: Annotated[FilePath | None, key("path of an ONNX file, from the folder of the run")] = None
     shapes: Annotated[
         dict[str, Annotated[tuple[Count, ...], Field(min_length=1)]],
         key("sizes of inputs whose dimensions are open, by the input's name, such as [1, 3, 224, 224]"),
@@ -44,6 +48,15 @@ class ServedModel(Section):
         dict[str, ConstantValue],
         key("values of inputs that are the same for all queries, by the input's name: a number or a list"),
     ] = Field(default={})
+    batches: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=64)], ...],
+        key(
+            "numbers of queries that a block can serve at once, ascending from 1; in simulated runs alone, "
+            "where costs of several are described by those of one",
+            "queries",
+            min_length=1,
+        ),
+    ] = (1,)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -51,6 +64,12 @@ class ServedModel(Section):
             raise ValueError("give `builder` or `onnx`, exactly one of them (a null drops one)")
         if both := sorted(set(self.shapes) & set(self.constants)):
             raise ValueError(f"input {both[0]} has a shape and is a constant; give one of both")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_ascend(self) -> Self:
+        if self.batches[0] != 1 or not is_ascending(self.batches):
+            raise ValueError(f"batches {list(self.batches)} must ascend from 1, such as [1, 2, 4, 8]")
         return self
 
 
@@ -286,35 +305,6 @@ class Engine(Section):
     ] = None
 
 
-class Results(Section):
-    """Where results go."""
-
-    folder: Annotated[str, key("folder of all results", min_length=1)] = "results"
-
-
-class Figures(Section):
-    """Where figures go and in which formats."""
-
-    folder: Annotated[str, key("folder of all figures", min_length=1)] = "figures"
-    formats: Annotated[
-        tuple[Literal["png", "svg", "pdf"], ...], key("file formats of each figure", min_length=1)
-    ] = ("png", "svg")
-    styles: Annotated[
-        tuple[Name, ...],
-        key(
-            "policies in the order in which they get colours, hatches and markers; others follow in that "
-            "of `policies`"
-        ),
-    ] = ()
-    families: Annotated[
-        dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]],
-        key(
-            "policies that are shown together in shades of one colour, by the name of their family; others "
-            "have a colour of their own"
-        ),
-    ] = Field(default={})
-
-
 class Config(Section):
     """Everything that a run depends on, besides the machine and the code."""
 
@@ -326,6 +316,13 @@ class Config(Section):
             min_length=1,
         ),
     ]
+    tenants: Annotated[
+        dict[Name, Tenants],
+        key(
+            "further workloads, by name: those of tenants, several of which may ask for one model. Those of "
+            "`workloads` have one tenant a model"
+        ),
+    ] = Field(default={})
     policies: Annotated[
         dict[Name, ServedPolicy], key("the scheduling policies compared, by the name shown", min_length=1)
     ]
@@ -354,8 +351,32 @@ class Config(Section):
         dict[Name, Variation],
         key("the run with one key changed, a value at a time, by name"),
     ] = Field(default={})
+    readings: Annotated[Readings, key("the study of readings of a paper")] = Readings()
     results: Annotated[Results, key("where results go")] = Results()
     figures: Annotated[Figures, key("where figures go")] = Figures()
+
+    @property
+    def mixes(self) -> dict[str, Mapping[str, object]]:
+        """All workloads, those of tenants too: by name, what the names of their tenants stand for."""
+        return {**self.workloads, **self.tenants}
+
+    def tenants_of(self, workload: str) -> Mapping[str, Tenant]:
+        """Return the tenants of a workload by name; none if it is one of `workloads`.
+
+        Of a part of a configuration that declares no tenants there are none: whoever reads the workload then
+        finds that it is not declared either.
+        """
+        mixes: dict[str, dict[str, Tenant]] = self.__dict__.get("tenants", {})
+        return dict.get(mixes, workload, {})
+
+    def models_of(self, workload: str) -> dict[str, float]:
+        """Return the models of a workload and each one's share of its queries, relative to the others'."""
+        if not (tenants := self.tenants_of(workload)):
+            return dict(self.workloads[workload])
+        shares = dict.fromkeys((tenant.model for tenant in tenants.values()), 0.0)
+        for tenant in tenants.values():
+            shares[tenant.model] += tenant.offered
+        return shares
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -367,8 +388,19 @@ class Config(Section):
 def _contradictions(config: Config) -> Iterator[str]:
     for workload, weights in config.workloads.items():
         yield from _unknown(f"workloads.{workload}", weights, "models", config.models)
+    yield from contradictions(config.tenants, config.models, config.workloads)
+    if config.measured.enabled:
+        for name in config.measured.workloads:
+            yield from not_measurable(name, config.tenants_of(name), config.measured.loadgen_per_model)
+            for policy, served in config.policies.items() if name in config.tenants else ():
+                if served.options.get("admission", "all") != "all":
+                    yield (
+                        f"policies.{policy}.options.admission: {served.options['admission']}, but "
+                        f"measured.workloads lists {name}, and the engine does not tell policies the tenant "
+                        "of a query; simulate it alone, or set it to all"
+                    )
     for part, section in (("measured", config.measured), ("simulated", config.simulated)):
-        yield from _unknown(f"{part}.workloads", section.workloads, "workloads", config.workloads)
+        yield from _unknown(f"{part}.workloads", section.workloads, "workloads", config.mixes)
         yield from _repeated(f"{part}.workloads", section.workloads)
     yield from _unknown("compared", config.compared or (), "policies", config.policies)
     yield from _repeated("compared", config.compared or ())
@@ -381,11 +413,20 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield from _unknown(f"figures.families.{family}", members, "policies", config.policies)
     yield from _repeated("figures.families", tuple(chain(*config.figures.families.values())))
     yield from _study(config)
+    yield from _readings(config)
     if config.measured.enabled and config.profile.costs == "shipped":
         yield (
             "measured.enabled: true, but profile.costs is 'shipped', and the engine refuses cost tables of "
             "another machine; set `profile.costs: measured` or `measured.enabled: false`"
         )
+    if config.measured.enabled:
+        for name, model in config.models.items():
+            if model.batches != (1,):
+                yield (
+                    f"models.{name}.batches: {list(model.batches)}, but measured.enabled is true, and the "
+                    "engine has kernels for one query at a time; set `measured.enabled: false` or leave "
+                    "`batches` at [1]"
+                )
     if not config.measured.enabled and not config.simulated.enabled:
         yield "measured.enabled, simulated.enabled: both are false, so nothing would run; set one to true"
 
@@ -396,7 +437,17 @@ def _study(config: Config) -> Iterator[str]:
         return
     if not config.simulated.enabled:
         yield "study.enabled: true, but simulated.enabled is false; set one to the other's value"
-    yield from _unknown("study.workload", [study.workload], "workloads", config.workloads)
+    workloads = config.mixes
+    yield from _unknown("study.workload", [study.workload], "workloads", workloads)
+    neighbour = study.noisy_neighbour
+    if neighbour.policies:
+        where = "study.noisy_neighbour"
+        yield from _unknown(f"{where}.workload", [study.neighbours], "workloads", workloads)
+        tenants = workloads.get(study.neighbours, {})
+        group = f"tenants of {study.neighbours}"
+        yield from _unknown(f"{where}.aggressor", [str(neighbour.aggressor)], group, tenants)
+        if len(tenants) == 1:
+            yield f"{where}.workload: {study.neighbours} has no other tenant; give one of several"
     for part, names in study.named_policies().items():
         yield from _unknown(f"study.{part}", names, "policies", config.policies)
     for name, variation in config.sensitivity.items():
@@ -405,7 +456,19 @@ def _study(config: Config) -> Iterator[str]:
         where = f"sensitivity.{name}.changed"
         yield from _unknown(where, variation.changed or (), "study.policies", study.policies)
         where = f"sensitivity.{name}.workloads"
-        yield from _unknown(where, variation.workloads or (), "workloads", config.workloads)
+        yield from _unknown(where, variation.workloads or (), "workloads", workloads)
+
+
+def _readings(config: Config) -> Iterator[str]:
+    asked = config.readings
+    if not asked.options:
+        return
+    if not config.simulated.enabled:
+        yield "readings.options: there are some, but simulated.enabled is false; set it to true"
+    for part, name in (("policy", asked.policy), ("against", asked.against)):
+        yield from _unknown(f"readings.{part}", [name], "policies", config.policies)
+    for name, values in asked.options.items():
+        yield from _repeated(f"readings.options.{name}", values)
 
 
 def _unknown(where: str, names: Iterable[str], group: str, known: Iterable[str]) -> Iterator[str]:

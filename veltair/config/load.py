@@ -156,7 +156,7 @@ def key_paths(group: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
     for name, field in group.model_fields.items():
         path, annotation = f"{prefix}{name}", _plain(field.annotation)
         found[path] = field
-        if get_origin(annotation) is dict:
+        while get_origin(annotation) is dict:
             path, annotation = f"{path}.NAME", _plain(get_args(annotation)[1])
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             found |= key_paths(annotation, f"{path}.")

@@ -4,13 +4,30 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
 NO_UNIT = "-"
 SEED_MAX = 2**32 - 1  # LoadGen takes seeds modulo 2**32
 
+
+def _written_out(path: str) -> str:
+    if not path.strip() or not path.isprintable():
+        raise ValueError(f"{path!r} is no path; write one with letters that can be seen")
+    if path.startswith("~") or "$" in path:
+        raise ValueError(f"{path!r}: `~` and variables mean something to a shell only; write the path out")
+    return path
+
+
+def _without_wildcards(path: str) -> str:
+    if "{" in path or "}" in path:
+        raise ValueError(f"{path!r}: braces stand for names that the workflow fills in; give one without")
+    return path
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
+FilePath = Annotated[str, StringConstraints(min_length=1), AfterValidator(_written_out)]
+FolderPath = Annotated[FilePath, AfterValidator(_without_wildcards)]
 Count = Annotated[int, Field(ge=1)]
 Level = Annotated[float, Field(ge=0, le=1)]
 Load = Annotated[float, Field(gt=0)]

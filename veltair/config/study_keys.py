@@ -8,6 +8,7 @@ from veltair.config.section import Count, Level, Load, Name, Section, Seed, is_a
 
 MEASURED: Final = "measured"
 BlockCost = Literal["measured"] | Annotated[float, Field(ge=0)]
+Pace = Literal["measured"] | Annotated[float, Field(gt=0)]
 
 
 class Simulated(Section):
@@ -82,6 +83,14 @@ class Simulated(Section):
             "cores",
         ),
     ] = MEASURED
+    pace: Annotated[
+        Pace,
+        key(
+            "what layers take on the machine of measured tables; `measured`: of recorded runs that are "
+            "replayed as queries alone took just before and after each, and of others 1",
+            "times as long as the tables say",
+        ),
+    ] = MEASURED
     drain_qos: Annotated[
         float,
         key(
@@ -90,6 +99,24 @@ class Simulated(Section):
             ge=0,
         ),
     ] = 10.0
+    memory_mb: Annotated[
+        float | None,
+        key(
+            "memory for the weights of models, which policies that load models themselves begin empty; null, "
+            "and to any other policy: all models are resident",
+            "MB",
+            gt=0,
+        ),
+    ] = None
+    load_mb_per_s: Annotated[
+        float | None,
+        key(
+            "bandwidth at which weights come into that memory; null: what one core of the machine reads from "
+            "DRAM",
+            "MB/s",
+            gt=0,
+        ),
+    ] = None
     contention: Annotated[
         float,
         key("what co-runners add to a layer's time; 0: nothing, the null model", "times the modelled", ge=0),
@@ -108,6 +135,14 @@ class Simulated(Section):
             "how steeply traffic rises where data does not fit the cache: exponent of traffic over the bytes "
             "that must come in any case; described machines only",
             "times the modelled",
+            ge=0,
+        ),
+    ] = 1.0
+    oversubscription: Annotated[
+        float,
+        key(
+            "what layers of blocks that share cores take longer than on an equal part of them; 0: nothing",
+            "times the recorded",
             ge=0,
         ),
     ] = 1.0
@@ -192,6 +227,40 @@ class Conflicts(Section):
     queries: Annotated[Count, key("queries of the run, which is kept block by block", "queries")] = 500
 
 
+class NoisyNeighbour(Section):
+    """One tenant sends ever more, the others what they did: what is left to them."""
+
+    policies: Annotated[tuple[Name, ...], key("policies compared; none: it is not simulated")] = ()
+    workload: Annotated[
+        Name | None, key("the tenants' workload, of `tenants` or `workloads`; null: `study.workload`")
+    ] = None
+    aggressor: Annotated[Name | None, key("the tenant that sends more, by name")] = None
+    load: Annotated[
+        float, key("offered rate of all tenants at their shares", "Planaria's QPS at 95 % QoS", gt=0)
+    ] = 0.5
+    factors: Annotated[
+        tuple[Annotated[float, Field(ge=0)], ...],
+        key("what it sends, ascending; at 0 nothing", "times its share", min_length=1),
+    ] = (0, 1, 2, 4, 6, 8, 10)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.policies and self.aggressor is None:
+            raise ValueError(f"policies {list(self.policies)} are compared, but no aggressor is; name one")
+        if not is_ascending(self.factors):
+            raise ValueError(f"factors {list(self.factors)} must ascend, such as [0, 1, 10]")
+        return self
+
+
+class EqualDrops(Section):
+    """The comparison of policies once more with one rule for late queries: shedding is not scheduling."""
+
+    policies: Annotated[tuple[Name, ...], key("policies compared; none: it is not simulated")] = ()
+    drop_late: Annotated[
+        Literal["never", "at_deadline", "when_doomed"], key("the rule: option `drop_late` of all of them")
+    ] = "when_doomed"
+
+
 class Study(Section):
     """What is asked of one many-core machine, beside the comparison of policies."""
 
@@ -221,6 +290,10 @@ class Study(Section):
     ] = (0.0, 0.5, 1.0)
     granularity: Annotated[Granularity, key("satisfaction against the offered rate")] = Granularity()
     conflicts: Annotated[Conflicts, key("conflicts over time")] = Conflicts()
+    noisy_neighbour: Annotated[NoisyNeighbour, key("one tenant that sends more than its share")] = (
+        NoisyNeighbour()
+    )
+    equal_drops: Annotated[EqualDrops, key("the comparison with one rule for late queries")] = EqualDrops()
 
     def named_policies(self) -> dict[str, tuple[str, ...]]:
         """Return the policies that each part names, by its key."""
@@ -228,7 +301,14 @@ class Study(Section):
             "policies": self.policies,
             "granularity.policies": self.granularity.policies,
             "conflicts.policies": self.conflicts.policies,
+            "noisy_neighbour.policies": self.noisy_neighbour.policies,
+            "equal_drops.policies": self.equal_drops.policies,
         }
+
+    @property
+    def neighbours(self) -> str:
+        """The workload of the tenants among whom one sends more."""
+        return self.noisy_neighbour.workload or self.workload
 
 
 STUDY_WORKLOAD = "study.workload"

@@ -30,6 +30,13 @@ def assume(config: Config, name: str, index: int) -> Config:
     return vary(config, variation.key, variation.values[index], changed)
 
 
+def check_variations(config: Config) -> None:
+    """Raise ConfigError for the first entry of `sensitivity` whose key or value no run can have."""
+    for name, variation in config.sensitivity.items():
+        for index in range(len(variation.values)):
+            assume(config, name, index)
+
+
 def is_baseline(config: Config, name: str, index: int) -> bool:
     """Return whether a value of an assumption is the one that the run has anyway."""
     variation = config.sensitivity[name]

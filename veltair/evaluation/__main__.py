@@ -4,12 +4,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from veltair.config import ConfigError, load
+from veltair.config.section import SEED_MAX
 from veltair.evaluation.claims.report import counts, write_claims
 from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Source, load_claims
 from veltair.evaluation.regression.read import PARTS, compare
@@ -20,6 +23,7 @@ from veltair.evaluation.simulation.work_estimate import estimate, hours
 from veltair.machine.topology.placement import PLACEMENTS
 from veltair.provenance import collect
 from veltair.serving.loop.timeline import LIMIT
+from veltair.terminal import count, positive, print_utf8
 
 WHERE = """
 where things are:
@@ -38,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     `compare` returns 1 for a regression if it is told to fail for one.
     """
+    print_utf8()
     parser = argparse.ArgumentParser(
         prog="python -m veltair.evaluation",
         description="Beside the runs themselves, which are Snakemake's: `make help`.",
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("estimate", help="print the jobs and hours of a configuration")
     _add_config(command)
-    command.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="cores to run on")
+    command.add_argument("--cores", type=count, default=len(os.sched_getaffinity(0)), help="cores to run on")
     command = commands.add_parser(
         "golden", help="accept the metrics of a smoke run as the golden summary, after a change that is meant"
     )
@@ -68,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _draw_timeline(given)
         else:
             _print_estimate(given.config, given.cores)
-    except (ConfigError, LookupError, ValueError) as error:
+    except (ConfigError, LookupError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -86,9 +91,9 @@ def _add_timeline(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workload", help="workload; the first of `simulated.workloads` if not given")
     command.add_argument("--machine", help="machine; the first of `simulated.machines` if not given")
     command.add_argument(
-        "--qps", type=float, help="offered queries/s; the policy's QPS at 95 %% QoS if it was searched"
+        "--qps", type=positive, help="offered queries/s; the policy's QPS at 95 %% QoS if it was searched"
     )
-    command.add_argument("--seed", type=int, help="seed; the first of `simulated.seeds` if not given")
+    command.add_argument("--seed", type=_seed, help="seed; the first of `simulated.seeds` if not given")
     command.add_argument(
         "--window",
         type=float,
@@ -102,8 +107,16 @@ def _add_timeline(command: argparse.ArgumentParser) -> None:
         default="pinned",
         help="how ids are assigned to simulated cores, which are only counted",
     )
-    command.add_argument("--limit", type=int, default=LIMIT, help="blocks to keep at most, the first ones")
+    command.add_argument("--limit", type=count, default=LIMIT, help="blocks to keep at most, the first ones")
     command.add_argument("--output", type=Path, help="folder; `timeline` in that of the figures if not given")
+
+
+def _seed(text: str) -> int:
+    if not (
+        text.isascii() and text.isdecimal() and len(text) <= len(str(SEED_MAX)) and int(text) <= SEED_MAX
+    ):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to {SEED_MAX}")
+    return int(text)
 
 
 def _add_compare(command: argparse.ArgumentParser) -> None:
@@ -141,6 +154,8 @@ def _add_claims(command: argparse.ArgumentParser) -> None:
 
 
 def _judge_claims(given: argparse.Namespace) -> None:
+    if not (given.results / "metrics").is_dir():
+        raise ValueError(f"{given.results / 'metrics'} is no folder; give --results the folder of a run")
     named = load_claims(given.claims).source
     source = Source(backend=given.backend or named.backend, machine=given.machine or named.machine)
     output = given.output or given.results / "claims.md"
@@ -151,13 +166,18 @@ def _judge_claims(given: argparse.Namespace) -> None:
 
 def _draw_timeline(given: argparse.Namespace) -> None:
     config = load(given.config)
+    window = (float(given.window[0]), float(given.window[1])) if given.window else None
+    if window and not (isfinite(window[1]) and 0 <= window[0] < window[1]):
+        raise ValueError(
+            f"--window {window[0]:g} {window[1]:g}: give BEGIN and END in seconds, in this order, from 0 on"
+        )
     request = TimelineRequest(
         given.policy,
         given.workload,
         given.machine,
         given.qps,
         given.seed,
-        tuple(given.window) if given.window else None,
+        window,
         given.placement,
         given.limit,
     )
@@ -168,7 +188,7 @@ def _draw_timeline(given: argparse.Namespace) -> None:
 
 def _print_estimate(paths: Sequence[Path], cores: int) -> None:
     work = estimate(load(paths))
-    table = Table(title=f"{', '.join(map(str, paths))} on {cores} cores, nothing done yet")
+    table = Table(title=f"{escape(', '.join(map(str, paths)))} on {cores} cores, nothing done yet")
     table.add_column("step")
     table.add_column("jobs", justify="right")
     table.add_column("core-hours", justify="right")

@@ -16,6 +16,9 @@ FLAGS = ("-std=gnu11", "-O3", "-march=native", "-Wall", "-Wextra", "-pthread")
 EXACT_LIBRARY = (*FLAGS, "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-shared", "-fPIC")
 
 
+_NAME_A_CACHE = "set XDG_CACHE_HOME to a folder that compiled code can be kept in"
+
+
 def flags_for(cpu: str) -> tuple[str, ...]:
     """Return the flags of a program for a CPU of a name as in `build.cpu`: "auto" is this one."""
     return tuple(flag.replace("native", cpu) if cpu != "auto" else flag for flag in FLAGS)
@@ -26,9 +29,26 @@ class NativeBuildError(RuntimeError):
 
 
 def default_build_dir() -> Path:
-    """Return the user's cache folder for compiled sources (XDG base directory specification)."""
+    """Return the user's cache folder for compiled sources (XDG base directory specification).
+
+    Raises NativeBuildError where neither XDG_CACHE_HOME nor HOME names a place.
+    """
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / "veltair"
+    if Path(cache).is_absolute():
+        return Path(cache) / "veltair"
+    home = Path(os.environ.get("HOME", "") or _home_of_user())
+    if os.access(home, os.F_OK) and not home.is_dir():
+        raise NativeBuildError(f"HOME is {home}, which is no folder; {_NAME_A_CACHE}")
+    return home / ".cache" / "veltair"
+
+
+def _home_of_user() -> str:
+    try:
+        return str(Path.home())
+    except RuntimeError as error:
+        raise NativeBuildError(
+            f"HOME is not set, and this user has no home folder; {_NAME_A_CACHE}"
+        ) from error
 
 
 def compile_c(
@@ -94,6 +114,12 @@ def _make_partial(build_dir: Path, source: Path) -> Path:
             f"cannot write into build folder {build_dir}: {error.strerror}; free space there or give another"
         ) from error
     os.close(handle)
+    if os.statvfs(build_dir).f_flag & os.ST_NOEXEC:
+        Path(name).unlink()
+        raise NativeBuildError(
+            f"the build folder {build_dir} is on a file system mounted noexec, from which nothing can "
+            f"run; {_NAME_A_CACHE}, or give another folder of results"
+        )
     return Path(name)
 
 

@@ -156,7 +156,7 @@ def load_library(
     facts = list(_facts(ffi))
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / f"{source.stem}_layout.c"
-        table.write_text(_table_source(headers, facts))
+        table.write_text(_table_source(headers, facts), encoding="utf-8")
         path = compile_c(source, build_dir, flags, beside=[*beside, table])
     _check_layout(facts, path, names)
     functions: Any = ffi.dlopen(str(path))
@@ -170,7 +170,7 @@ def load_library(
 
 def _declarations(headers: Sequence[Path]) -> str:
     """Return what headers declare, without comments, macros and what they include."""
-    lines = [line for header in headers for line in header.read_text().splitlines()]
+    lines = [line for header in headers for line in header.read_text(encoding="utf-8").splitlines()]
     plain = "\n".join(line for line in lines if not line.lstrip().startswith("#include"))
     return preprocess(plain, [f"-D{MACRO}"], f"read {', '.join(header.name for header in headers)}")
 

@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from veltair.compiler.build.build import read_plan
-from veltair.compiler.frontend.model import Layer
 from veltair.compiler.frontend.samples import Samples
 from veltair.compiler.oracle.oracle import ask, compare
 from veltair.compiler.search.schedules import own_schedules
@@ -31,17 +30,19 @@ from veltair.machine.costs.folder import (
     read_tables,
     write_tables,
 )
+from veltair.machine.costs.oversubscription import oversubscription
 from veltair.machine.costs.residency import crossing_bytes_by_cores, residency_notes
 from veltair.machine.costs.table import CostTable
-from veltair.machine.models.buffers import resident
+from veltair.machine.models.buffers import layers_of, resident
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.probes.fork_probe import measure_fork
 from veltair.machine.probes.host import host
+from veltair.machine.probes.oversubscription import measure_oversubscription
 from veltair.machine.profile.profile import ProfileSettings, profile, tiling_of
 from veltair.machine.topology.described import described, format_machine, read_machine
 from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Launch, on_cores
-from veltair.provenance import collect, write_atomically
+from veltair.provenance import collect, write_atomically, write_parquet
 
 ORACLE_SEED = 0
 
@@ -108,6 +109,14 @@ def measure_machine(build_dir: Path, output: Path, cpu: str = "auto") -> None:
     write_atomically({output: format_machine(machine).encode()})
 
 
+def sample_oversubscription(machine: Path, build_dir: Path, config: Mapping[str, Any], output: Path) -> None:
+    """Write samples of what it costs on this machine that threads share its cores."""
+    samples = measure_oversubscription(read_machine(machine), build_dir)
+    write_parquet(output, samples, collect(config, inputs=[machine]))
+    for threads, longer in oversubscription(samples):
+        print(f"{threads:g} threads a core: {longer:.3f} x as long as on an equal part", flush=True)
+
+
 def profile_models(
     builds: Mapping[str, Path],
     machine: Path,
@@ -136,10 +145,7 @@ def profile_models(
     achieved = {f"{level:g}": asdict(pressure) for level, pressure in result.achieved.items()}
     tables = Tables(
         here,
-        {
-            name: tuple(Layer(layer.name, layer.structure, layer.macs) for layer in model.plan.layers)
-            for name, model in models.items()
-        },
+        {name: layers_of(model.plan) for name, model in models.items()},
         {
             name: tuple(
                 tuple(tiling_of(version) for version in model.plan.of(layer))

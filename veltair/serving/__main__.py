@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from veltair.serving.engine.run_log import replay_run_log
+from veltair.terminal import print_utf8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 if the replay decides otherwise, or 2 if the log cannot be replayed."""
+    print_utf8()
     parser = argparse.ArgumentParser(prog="python -m veltair.serving", description="Runs on real cores.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("replay", help="decide anew what a live run's log says was decided")
@@ -17,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         difference = replay_run_log(given.log)
-    except (LookupError, ValueError) as error:
+    except (LookupError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(difference or "every decision is the same")

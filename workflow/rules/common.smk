@@ -1,4 +1,11 @@
 # The configuration, checked before any work; where each result lies; and what rules pass to their steps.
+try:
+    import pandas  # noqa: F401
+except Exception as error:
+    foreign = os.environ.get("PYTHONPATH")
+    hint = f"PYTHONPATH is {foreign}, from which packages of another Python may come: unset it" if foreign else "run make"
+    sys.exit(f"error: {sys.executable} cannot import what it needs ({str(error).strip().splitlines()[0]}); {hint}")
+
 from veltair.compiler.select.store import StoreError
 from veltair.config import ConfigError, check_environment, load
 from veltair.data import shipped
@@ -13,11 +20,13 @@ from veltair.evaluation.experiment.layout import (
     Layout,
     check_shipped,
 )
+from veltair.evaluation.experiment.partitions import check_partitions
 from veltair.evaluation.experiment.rule_params import RuleParams
 from veltair.machine.costs.block_costs import RECORDED
+from veltair.machine.costs.oversubscription import RECORDED as SHARED
 from veltair.machine.topology.described import description_files
 from veltair.provenance import fingerprint
-from veltair.serving.policies.presets import check_policy
+from veltair.serving.policies.presets import check_policy, simulated_only
 
 # Its values are text to Snakemake and come without a file that a result could be traced to.
 if workflow.config_settings.config:
@@ -25,8 +34,9 @@ if workflow.config_settings.config:
 
 try:
     SETTINGS = load([Path(path) for path in workflow.configfiles])
-    check_environment(SETTINGS, check_policy)
+    check_environment(SETTINGS, check_policy, simulated_only)
     check_shipped(SETTINGS)
+    check_partitions(SETTINGS)
 except ConfigError as error:
     sys.exit(f"error: {error}")
 
@@ -37,9 +47,13 @@ STEP = RuleParams(SETTINGS, Path.cwd())
 # Fits of the sources of interference, which no run asks for but runs use once they are there.
 FITS = fingerprint(LAYOUT.interference.read_text()) if LAYOUT.interference.exists() else "none"
 FIGURES = {"figures": Path(SETTINGS.figures.folder), "formats": list(SETTINGS.figures.formats)}
-# What the label UNVALIDATED follows, and what blocks cost on machines on which nobody measured it: every simulated
-# result is made anew once one of these records is added or changes.
-RECORDED_ONCE = [*sorted(map(str, shipped("validation").glob("*.json"))), str(RECORDED)]
+# What the label UNVALIDATED follows, what blocks cost on machines on which nobody measured it, what sharing cores does,
+# and recorded arrivals: every simulated result is made anew once one of these files is added or changes.
+RECORDED_ONCE = [
+    *sorted(map(str, shipped("validation").glob("*.json"))),
+    *(str(RECORDED), str(SHARED)),
+    *map(str, LAYOUT.traces()),
+]
 BUILDS = {model: str(folder) for model, folder in LAYOUT.builds().items()}
 try:
     STORES = [str(folder) for folder in LAYOUT.stores()]

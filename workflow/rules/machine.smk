@@ -21,6 +21,28 @@ rule machine:
         SCRIPT
 
 
+# What sharing cores costs: the record in veltair/data/engine is a copy of it. 11 seconds.
+rule oversubscription:
+    input:
+        machine=R / "machine" / "machine.yaml",
+    output:
+        R / "machine" / "oversubscription.parquet",
+    params:
+        **STEP.of("machine.steps:sample_oversubscription"),
+        build_dir=str(LAYOUT.native),
+    log:
+        LOGS / "oversubscription.log",
+    conda:
+        ENVIRONMENT
+    threads: ALL_THREADS
+    resources:
+        cpu_lock=1,
+    message:
+        "Measuring what it costs that threads share cores"
+    script:
+        SCRIPT
+
+
 # On 2 cores with ResNet-50 and MobileNet-V2: about a minute, 10 seconds of it for what blocks cost beside kernels.
 rule profile:
     input:

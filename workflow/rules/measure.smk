@@ -41,6 +41,7 @@ rule timelines:
         directory(FIGURES["figures"] / "timelines" / "{workload}"),
     params:
         **STEP.of("evaluation.reports.timelines:draw_timelines"),
+        order=LAYOUT.policy_order(),
         folder=subpath(input[0], parent=True),
     log:
         LOGS / "timelines" / "{workload}.log",

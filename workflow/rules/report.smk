@@ -103,6 +103,7 @@ rule version_figures:
 rule summary:
     input:
         rules.metrics.output,
+        LAYOUT.equal_drops_table(),
         figures=LAYOUT.figures(),
     output:
         R / "summary.md",

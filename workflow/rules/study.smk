@@ -1,6 +1,7 @@
 # The study of one many-core machine: a job for each cell of its grids, so that a long run is taken up where it ended.
 from functools import lru_cache
 
+from veltair.evaluation.simulation.isolation_steps import dropping
 from veltair.evaluation.simulation.sensitivity_cells import (
     cell_columns,
     cell_config,
@@ -17,6 +18,7 @@ STUDY_CELLS = {
     name: VARIED if name == "sensitivity" else paths for name, paths in LAYOUT.cells().items()
 }
 cell_of = lru_cache(lambda folder, index: cell_config(SETTINGS, folder, int(index)))
+dropping_of = lru_cache(lambda policy: dropping(SETTINGS, policy))
 # Of whom loads of the study are shares of.
 STUDY_CAPACITIES = [
     LAYOUT.simulated(STUDY.machine, STUDY.workload, policy) / CAPACITY for policy in LAYOUT.references()
@@ -137,6 +139,56 @@ rule scale:
         ENVIRONMENT
     message:
         "Simulating {wildcards.machine}, of the scale"
+    script:
+        SCRIPT
+
+
+rule noisy_neighbour:
+    input:
+        recorded=RECORDED_ONCE,
+        costs=LAYOUT.costs(STUDY.machine),
+        capacities=[
+            LAYOUT.simulated(STUDY.machine, STUDY.neighbours, policy) / CAPACITY for policy in LAYOUT.references()
+        ],
+    output:
+        R / "study" / "noisy_neighbour" / "{policy}.csv",
+    params:
+        **STEP.of(
+            "evaluation.simulation.isolation_steps:write_noisy_neighbour",
+            lambda cell: reads.neighbour_keys(SETTINGS, cell.policy),
+            policies=lambda cell: [cell.policy],
+        ),
+    log:
+        LOGS / "noisy_neighbour" / "{policy}.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Simulating {wildcards.policy} while one tenant sends more than its share"
+    script:
+        SCRIPT
+
+
+rule equal_drops:
+    input:
+        recorded=RECORDED_ONCE,
+        costs=LAYOUT.costs(STUDY.machine),
+    output:
+        R / "study" / "equal_drops" / "{workload}" / "{policy}.csv",
+    params:
+        **STEP.under(
+            "evaluation.simulation.isolation_steps:write_equal_drops",
+            lambda cell: (
+                dropping_of(cell.policy),
+                reads.equal_drop_keys(SETTINGS, cell.workload, cell.policy),
+            ),
+            policies=lambda cell: [cell.policy],
+        ),
+    log:
+        LOGS / "equal_drops" / "{workload}-{policy}.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Simulating {wildcards.policy}, {wildcards.workload}, with the one rule for late queries"
     script:
         SCRIPT
 

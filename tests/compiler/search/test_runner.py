@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,3 +262,13 @@ def test_a_tracker_that_dies_stops_the_search_instead_of_failing_its_candidates(
         kill(tracker)
         with pytest.raises(MeasureError, match="no RPC tracker answers"):
             runner.measure([double()], UNKNOWN_S)
+
+
+def test_a_temporary_folder_from_which_nothing_can_run_ends_the_search_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs(tmp_path)
+    noexec = os.statvfs_result((*real[:8], real.f_flag | os.ST_NOEXEC, *real[9:]))
+    monkeypatch.setattr(os, "statvfs", lambda path: noexec)
+    with pytest.raises(MeasureError, match=r"is mounted noexec, so no candidate can run .*; set TMPDIR"):
+        Runner(cpu_target(2), MeasureSettings())

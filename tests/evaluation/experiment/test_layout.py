@@ -183,18 +183,55 @@ def test_timelines_are_drawn_of_measured_runs_that_record_them() -> None:
 
 
 def test_policies_are_shown_as_the_configuration_lists_them_and_get_colours_by_a_list_of_their_own() -> None:
-    assert layout().policy_order() == {"rows": ["FcfsMin", "Planaria"], "styles": ["FcfsMin", "Planaria"]}
-    changed = layout(figures={"styles": ["Planaria"]})
-    assert changed.policy_order() == {
-        "rows": ["FcfsMin", "Planaria"],
-        "styles": ["Planaria", "FcfsMin"],
+    order = layout().policy_order()
+    assert (order["rows"], order["styles"]) == (["FcfsMin", "Planaria"], ["FcfsMin", "Planaria"])
+    changed = layout(figures={"styles": ["Planaria"]}).policy_order()
+    assert (changed["rows"], changed["styles"]) == (["FcfsMin", "Planaria"], ["Planaria", "FcfsMin"])
+
+
+def test_figures_are_told_the_options_of_each_policy_that_change_results_of_any() -> None:
+    usual = {"order": "fcfs", "conflict": "shrink", "drop_late": "never", "admission": "all"}
+    assert layout().policy_order()["options"] == {
+        "FcfsMin": {**usual, "conflict": "wait"},
+        "Planaria": usual,
     }
+
+
+STUDY = {
+    "enabled": True,
+    "machine": "host",
+    "noisy_neighbour": {"policies": ["Planaria"], "aggressor": "small"},
+}
+
+
+def test_the_noisy_neighbour_has_a_cell_a_policy_and_the_one_rule_one_a_workload_and_policy_too() -> None:
+    found = layout(study=STUDY | {"equal_drops": {"policies": ["FcfsMin", "Planaria"]}})
+    folder = Path("results/study")
+    cells = found.cells()
+    assert cells["noisy_neighbour"] == [folder / "noisy_neighbour/Planaria.csv"]
+    assert cells["equal_drops"] == [
+        folder / f"equal_drops/mix/{name}.csv" for name in ("FcfsMin", "Planaria")
+    ]
+    assert {"paper_noisy_neighbour", "paper_equal_drops"} <= set(found.paper_figures())
+    assert found.equal_drops_table() == [Path("results/metrics/equal_drops.csv")]
+
+
+def test_what_is_not_among_the_shipped_tables_is_not_redrawn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(layout_module, "SHIPPED_STUDY", tmp_path)
+    assert "paper_noisy_neighbour" not in layout(study=STUDY).redrawn()
+    (tmp_path / "noisy_neighbour.csv").touch()
+    assert "paper_noisy_neighbour" in layout(study=STUDY).redrawn()
+
+
+def test_recorded_arrivals_are_files_that_runs_depend_on() -> None:
+    traced = {"model": "small", "share": 1, "arrivals": "trace", "trace": "cam.csv"}
+    assert layout(tenants={"shared": {"cam": traced}}).traces() == [Path("cam.csv")]
+    assert layout().traces() == []
 
 
 def test_families_of_policies_are_shown_together_before_those_that_have_none() -> None:
     order = layout(figures={"families": {"shares": ["Planaria"]}}).policy_order()
-    assert order == {
-        "rows": ["Planaria", "FcfsMin"],
-        "styles": ["Planaria", "FcfsMin"],
-        "families": [["Planaria"]],
-    }
+    assert order["rows"] == order["styles"] == ["Planaria", "FcfsMin"]
+    assert order["families"] == [["Planaria"]]

@@ -135,6 +135,7 @@ def hold(output: Path) -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "own_steps.py").write_text(STEPS)
     monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "run").mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     return tmp_path
 

@@ -23,6 +23,11 @@ def draw(timeline: Timeline, begin_s: float = 0.0, end_s: float | None = None) -
     return gantt_figure(timeline, NAME, begin_s, timeline.end_s if end_s is None else end_s)
 
 
+def test_the_caption_says_what_else_it_is_told(timeline: Timeline) -> None:
+    notes = ["Options order: fcfs."]
+    assert caption(gantt_figure(timeline, NAME, 0.0, timeline.end_s, notes)).endswith(notes[0])
+
+
 def rectangles(figure: Figure) -> list[Rectangle]:
     return [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
 

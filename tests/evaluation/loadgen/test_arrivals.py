@@ -231,3 +231,18 @@ def test_records_of_several_runs_or_of_none_are_not_replayed():
         replay([record(0, 1.0), record(0, 2.0)])
     with pytest.raises(ValueError, match="no queries"):
         replay([])
+
+
+@pytest.mark.parametrize(
+    ("qps", "duration_ms", "queries", "message"),
+    [
+        (1e-9, 0, 100, "which LoadGen cannot count in ns; give a higher rate"),
+        (1e12, 1000, 1, "more than the 20000000 that memory holds"),
+        (1.0, 0, 10**9, "more than the 20000000 that memory holds"),
+    ],
+)
+def test_a_schedule_that_nothing_can_hold_is_refused(
+    qps: float, duration_ms: int, queries: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        server_schedule_ns(qps, duration_ms, queries, 1)

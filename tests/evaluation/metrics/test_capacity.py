@@ -146,7 +146,7 @@ def test_wrong_settings_are_named(wrong):
 
 
 def test_a_minimum_above_the_pooled_share_is_an_error():
-    with pytest.raises(ValueError, match="minimum over models"):
+    with pytest.raises(ValueError, match="minimum over tenants"):
         Satisfaction(0.5, 0.6)
 
 

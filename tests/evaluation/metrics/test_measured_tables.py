@@ -97,7 +97,7 @@ def test_queries_are_counted_by_round_rate_and_model_and_warm_up_is_not() -> Non
             ("A", 10.0, 8, "small", True, True),
             ("A", 20.0, 9, "small", True, True),
         ],
-        columns=["policy", "qps", "seed", "model", "counted", "on_time"],
+        columns=["policy", "qps", "seed", "tenant", "counted", "on_time"],
     ).assign(backend="engine", machine="box", validated=True, workload="mix")
     slots = pd.DataFrame(
         [(0, 0.15, 10.0, 7, True), (1, 0.15, 10.0, 8, True), (0, 0.3, 20.0, 9, False)],
@@ -105,7 +105,7 @@ def test_queries_are_counted_by_round_rate_and_model_and_warm_up_is_not() -> Non
     ).assign(workload="mix")
     found = slot_counts(records, slots)
     assert list(found.columns) == list(COUNT_COLUMNS)
-    assert found[["round", "share", "qps", "model", "counted", "on_time"]].to_numpy().tolist() == [
+    assert found[["round", "share", "qps", "tenant", "counted", "on_time"]].to_numpy().tolist() == [
         [0, 0.15, 10.0, "small", 2, 1],
         [0, 0.15, 10.0, "large", 1, 1],
         [1, 0.15, 10.0, "small", 1, 1],

@@ -1,13 +1,12 @@
 import dataclasses
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veltair.evaluation.metrics.metrics import MODEL_COLUMNS, RATE_COLUMNS, jain_index, model_rates, rates
+from veltair.evaluation.metrics.metrics import RATE_COLUMNS, TENANT_COLUMNS, rates, tenant_rates
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.evaluation.metrics.targets import TARGET_COLUMNS
 from veltair.serving.loop.query import Ending, Query, QueryRecord
@@ -75,8 +74,8 @@ def test_rejected_late_and_unfinished_queries_are_misses(row: dict[str, object])
     assert row["satisfaction"] == pytest.approx(2 / 5)
 
 
-def test_the_worst_model_is_named_with_its_satisfaction(row: dict[str, object]) -> None:
-    assert (row["worst_model"], row["satisfaction_minimum"]) == ("light", pytest.approx(1 / 3))
+def test_the_worst_tenant_is_named_with_its_satisfaction(row: dict[str, object]) -> None:
+    assert (row["worst_tenant"], row["satisfaction_minimum"]) == ("light", pytest.approx(1 / 3))
 
 
 def test_average_latency_leaves_rejections_out_and_counts_unfinished_queries_until_the_end(
@@ -113,27 +112,59 @@ def test_conflict_rate_is_the_share_of_block_starts_with_too_few_cores(row: dict
     assert row["conflict_rate"] == pytest.approx(2 / (2 + 2 + 0 + 4 + 2))
 
 
-def test_turnaround_and_throughput_treat_each_model_as_one_programme(row: dict[str, object]) -> None:
+def test_turnaround_and_throughput_treat_each_tenant_as_one_programme(row: dict[str, object]) -> None:
     # light: mean of 0.5 and 1.5 s over 0.25 s alone = 4; heavy: mean of 2 and 3 s over 1 s = 2.5.
     assert row["antt"] == pytest.approx((4 + 2.5) / 2)
     assert row["stp"] == pytest.approx(1 / 4 + 1 / 2.5)
 
 
-def test_jains_index_is_taken_over_the_satisfaction_of_the_models(row: dict[str, object]) -> None:
+def test_jains_index_is_taken_over_the_satisfaction_of_the_tenants(row: dict[str, object]) -> None:
     # (1/3 + 1/2)^2 / (2 (1/9 + 1/4)) = (25/36) / (26/36)
     assert row["jain"] == pytest.approx(25 / 26)
 
 
-def test_jains_index_has_its_known_values() -> None:
-    assert jain_index(np.array([0.5, 0.5, 0.5])) == pytest.approx(1)
-    assert jain_index(np.array([1.0, 0, 0, 0])) == pytest.approx(1 / 4)
-    assert math.isnan(jain_index(np.zeros(3)))
-    assert math.isnan(jain_index(np.array([])))
+def two_tenants_of_one_model() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return records of two tenants, both asking for `light`, and their targets: 1 s and 2 s."""
+    sent = [("shop", 1.0, 0.5), ("shop", 1.0, 0.5), ("batch", 2.0, 1.5), ("batch", 2.0, 2.5)]
+    records = [
+        QueryRecord(
+            Query(index, "light", 1.0 * index, qos_s, tenant), Ending.SERVED, at, at + latency_s, 1, 0, 1.0
+        )
+        for index, (tenant, qos_s, latency_s) in enumerate(sent)
+        for at in [1.0 * index]
+    ]
+    rows = [
+        ("bench", "light", 1.0, 0.25, 1.0, False, 0.5, "shop"),
+        ("bench", "light", 2.0, 0.25, 2.0, False, 0.4, "batch"),
+    ]
+    return to_frame(records, RUN), pd.DataFrame(rows, columns=[*TARGET_COLUMNS, "tenant"])
+
+
+def test_several_tenants_of_a_model_are_each_held_to_their_own_target() -> None:
+    frame = tenant_rates(*two_tenants_of_one_model()).set_index("tenant")
+    assert frame["model"].tolist() == ["light", "light"]
+    assert frame["satisfaction"].to_dict() == {"shop": 1.0, "batch": 0.5}
+    assert frame["turnaround"].to_dict() == {"shop": 2.0, "batch": 8.0}
+
+
+def test_fairness_is_taken_over_the_tenants_and_work_counts_by_their_targets() -> None:
+    row = rates(*two_tenants_of_one_model(), cores=2).iloc[0]
+    assert (row["worst_tenant"], row["satisfaction_minimum"]) == ("batch", 0.5)
+    assert (row["antt"], row["stp"]) == (5.0, 1 / 2 + 1 / 8)
+    assert row["jain"] == pytest.approx(0.9)
+    # Two on time of 0.5 core-s of least work, one of 0.4, over 4 core-s held.
+    assert row["cpu_efficiency"] == pytest.approx(1.4 / 4)
+
+
+def test_a_tenant_without_a_target_is_refused_by_name() -> None:
+    records, targets = two_tenants_of_one_model()
+    with pytest.raises(LookupError, match=r"tenants \['batch'\] have records but no targets"):
+        rates(records, targets[:1], cores=2)
 
 
 def test_each_model_has_its_own_row() -> None:
-    frame = model_rates(to_frame(RECORDS, RUN, 1.0), TARGETS)
-    assert tuple(frame.columns) == MODEL_COLUMNS
+    frame = tenant_rates(to_frame(RECORDS, RUN, 1.0), TARGETS)
+    assert tuple(frame.columns) == TENANT_COLUMNS
     light = frame.set_index("model").loc["light"]
     assert light[["queries", "on_time", "rejected", "unfinished"]].tolist() == [3, 1, 1, 0]
     assert (light["satisfaction"], light["turnaround"]) == (pytest.approx(1 / 3), 4)
@@ -158,7 +189,7 @@ def test_a_run_that_rejects_everything_has_neither_latency_nor_conflicts() -> No
 @pytest.mark.filterwarnings("error")
 def test_a_run_that_counts_no_query_has_no_satisfaction() -> None:
     row = measured(RECORDS, count_from_s=100.0)
-    assert row["queries"] == 0 and row["worst_model"] == ""
+    assert row["queries"] == 0 and row["worst_tenant"] == ""
     assert math.isnan(row["satisfaction"]) and math.isnan(row["satisfaction_minimum"])
 
 

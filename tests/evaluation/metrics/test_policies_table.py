@@ -21,6 +21,23 @@ def test_policies_come_in_the_order_given_and_others_after_them() -> None:
     assert PolicyOrder().of(names) == ["Mine", "Veltair-FULL", "FcfsMin", "Planaria", "Yours"]
 
 
+FCFS = {"order": "fcfs", "drop_late": "never"}
+
+
+def test_options_are_stated_once_for_most_policies_and_apart_for_those_that_differ() -> None:
+    edf, dooming = {"order": "edf", "drop_late": "never"}, {"drop_late": "when_doomed"}
+    options = {"A": FCFS, "B": FCFS, "C": edf, "D": dooming}
+    assert PolicyOrder(options=options).options_note(["A", "B", "C", "D"]) == [
+        "Options order, drop_late: fcfs, never; but edf, never of C; \N{EN DASH}, when_doomed of D."
+    ]
+
+
+def test_options_that_all_share_are_one_sentence_and_unknown_ones_none() -> None:
+    order = PolicyOrder(options={"A": FCFS, "B": FCFS})
+    assert order.options_note(["B", "A", "Other"]) == ["Options order, drop_late: fcfs, never."]
+    assert order.options_note(["Other"]) == PolicyOrder().options_note(["A"]) == []
+
+
 def rows(backend: str = "simulator", validated: bool = True) -> pd.DataFrame:
     return pd.DataFrame({"backend": [backend], "machine": ["bench"], "validated": [validated]})
 

@@ -66,7 +66,7 @@ def test_a_rate_without_any_query_has_no_satisfaction() -> None:
 
 
 def test_a_table_of_counts_is_laid_out_alike_for_all_policies() -> None:
-    columns = ["policy", "round", "qps", "model", "counted", "on_time"]
+    columns = ["policy", "round", "qps", "tenant", "counted", "on_time"]
     rows = [("A", 3, 20.0, "b", 7, 6), ("A", 1, 10.0, "a", 5, 5), ("B", 3, 10.0, "a", 4, 0)]
     found = round_counts(pd.DataFrame(rows, columns=columns))
     assert list(found) == ["A", "B"]

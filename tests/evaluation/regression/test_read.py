@@ -247,3 +247,53 @@ def test_csv_and_json_say_the_same_with_no_number_as_none(tmp_path: Path) -> Non
     (plain,) = read(document)["changes"]
     assert (row["ratio"], plain["ratio"], plain["low"], row["outcome"]) == (2.0, 2.0, None, "not judged")
     assert provenance_path(csv).exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"figures": {"x": {"value": 1', "\x00", "[" * 100_000])
+def test_a_benchmark_that_was_cut_off_is_named(tmp_path: Path, text: str) -> None:
+    good = write_benchmark_run(tmp_path / "a.json", {"x": (1.0, "s")}, origin(0))
+    (tmp_path / "cut.json").write_text(text)
+    with pytest.raises(ComparisonError, match=r"cut\.json is no JSON, or was cut off .*anew"):
+        compare(good, tmp_path / "cut.json")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"figures": 5, "provenance": {}},
+        {"figures": {"x": 1.0}},
+        {"figures": {"x": {"unit": "s", "value": "fast"}}},
+        {"figures": {"x": {"unit": None, "value": 1}}},
+        {"figures": {}, "provenance": {"cores": 5}},
+        {"figures": {}, "provenance": None},
+    ],
+)
+def test_json_of_another_program_is_named(tmp_path: Path, document: dict[str, object]) -> None:
+    good = write_benchmark_run(tmp_path / "a.json", {"x": (1.0, "s")}, origin(0))
+    made = {"provenance": origin(0).as_dict()} | document
+    (tmp_path / "other.json").write_text(json.dumps(made))
+    with pytest.raises(ComparisonError, match=r"other\.json is no benchmark as ours are written"):
+        compare(good, tmp_path / "other.json")
+
+
+def test_hidden_folders_beside_the_runs_count_as_none(tmp_path: Path) -> None:
+    sides = write_benchmark_pairs(tmp_path, noisy(1), noisy(2))
+    for side in sides:
+        write_benchmark_run(side / ".ipynb_checkpoints" / "0.json", {"x": (1.0, "s")}, origin(0))
+        write_metrics(side / ".hidden", capacity_rows("engine", [1.0]), origin(0))
+    assert [len(read_runs(side)) for side in sides] == [PAIRS, PAIRS]
+
+
+def test_a_table_that_is_none_is_named(tmp_path: Path) -> None:
+    folder = write_metrics(tmp_path / "a", capacity_rows("simulator", [1.0]), origin(0))
+    write_result(folder / "empty.csv", b"", origin(0))
+    with pytest.raises(ComparisonError, match=r"empty\.csv is no table"):
+        read_runs(folder)
+
+
+def test_an_output_that_cannot_be_written_is_no_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides = [str(side) for side in write_benchmark_pairs(tmp_path, noisy(1), noisy(2))]
+    assert main(["compare", *sides, "--fail-on-regression", "--output", "/proc/x"]) == 2
+    assert "error: " in capsys.readouterr().err

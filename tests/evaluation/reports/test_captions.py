@@ -19,11 +19,12 @@ from tests.support.figure_cases import (
     tables,
 )
 from tests.support.figure_texts import overlaps, texts
-from tests.support.plot_tables import pressure_fits
+from tests.support.plot_tables import SIX, pressure_fits
 from tests.support.timeline_builders import recorded_run
 from tests.support.traffic_tables import SIZES_TABLE
 from veltair.evaluation.figures.timeline_plots import gantt_figure
 from veltair.evaluation.measurement.interference_plots import fit_figure
+from veltair.evaluation.metrics.policies_table import PolicyOrder
 from veltair.evaluation.metrics.records import Run
 from veltair.evaluation.reports.paper_figures import PAPER_FIGURES
 from veltair.evaluation.validation.traffic_plots import validation_traffic_figure
@@ -125,6 +126,18 @@ def test_one_seed_has_no_interval_and_the_caption_says_so(name: str) -> None:
 @pytest.mark.parametrize("name", [*OF_CAPACITIES, *OF_LOADS, *OF_RUNS, "paper_fidelity"])
 def test_the_caption_tells_how_many_queries_and_which_seeds_stand_behind_the_numbers(name: str) -> None:
     assert re.search(r"n = \S+ (counted )?queries a run, seeds? \d", one_line(name))
+
+
+OF_POLICIES = [name for name in ALL if PAPER_FIGURES[name].of_policies]
+
+
+@pytest.mark.parametrize("name", OF_POLICIES)
+def test_the_caption_states_the_options_of_the_policies_that_are_shown(name: str) -> None:
+    figure, made = PAPER_FIGURES[name], tables()
+    order = PolicyOrder(options=dict.fromkeys(SIX, {"order": "edf", "conflict": "wait"}))
+    shown = " ".join(texts(figure.draw(*(made[table] for table in figure.tables), order=order)).split())
+    # Where all have one rule for late queries, that is stated too.
+    assert re.search(r"Options order, conflict(: edf, wait|, drop_late: edf, wait, when_doomed)\.", shown)
 
 
 @pytest.mark.parametrize("name", WITH_TARGETS)

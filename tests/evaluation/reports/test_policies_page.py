@@ -94,6 +94,7 @@ def test_every_policy_in_the_table_is_one_that_the_configuration_can_name() -> N
     needed = {
         "FixedVersionBlocks": {"version": 1},
         "FixedVersionElastic": {"version": 1},
+        "Clockwork": {"executors": 2},
         "Streams": {"streams": 2},
     }
     for policy in described_policies(texts()):

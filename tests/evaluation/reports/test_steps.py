@@ -19,7 +19,7 @@ from veltair.evaluation.reports.steps import (
 )
 from veltair.provenance import ProvenanceError, provenance_path, read_provenance, write_parquet
 
-METRICS = (CAPACITY, "capacity_seeds.csv", "rates.csv", "model_rates.csv", "targets.csv")
+METRICS = (CAPACITY, "capacity_seeds.csv", "rates.csv", "tenant_rates.csv", "targets.csv")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_metrics_merge_all_runs(metrics: Path) -> None:
     assert list(capacity["seeds"]) == [2, 2]
     assert rates.groupby("policy").size().to_dict() == {"FcfsMin": 12, "Planaria": 12}
     assert list(read_csv(metrics / "targets.csv")["model"]) == ["small", "large"]
-    assert len(read_csv(metrics / "model_rates.csv")) == 2 * len(rates)
+    assert len(read_csv(metrics / "tenant_rates.csv")) == 2 * len(rates)
 
 
 def test_metrics_have_targets_of_every_machine_once(config: Config, tables: Path, tmp_path: Path) -> None:

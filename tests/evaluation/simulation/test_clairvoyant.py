@@ -49,6 +49,14 @@ def test_measured_times_are_work_as_they_stand() -> None:
     assert np.array_equal(work, costs.model("small").seconds[..., 0] * np.asarray(costs.cores))
 
 
+def test_work_is_counted_by_the_times_at_the_full_machines_clock_where_there_are_such() -> None:
+    scenario = scenario_of()
+    costs = scenario.context.costs
+    busy = costs.stretched([1.25] * len(costs.cores))
+    work = full_clock_work(replace(scenario, busy_costs=busy), "small")
+    assert np.allclose(work, 1.25 * costs.model("small").seconds[..., 0] * np.asarray(costs.cores))
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("load", [0.3, 0.9])
 def test_no_policy_has_more_queries_on_time_than_who_knows_all_beforehand(path: str, load: float) -> None:

@@ -5,7 +5,16 @@ import pytest
 from tests.support.table_builders import make_config, make_tables
 from veltair.config import load
 from veltair.evaluation.__main__ import main
-from veltair.evaluation.simulation.work_estimate import CELL_S, SLOT_START_S, START_S, Work, estimate, hours
+from veltair.evaluation.simulation.work_estimate import (
+    CALLED_LAYER_ENDS_PER_S,
+    CELL_S,
+    LAYER_ENDS_PER_S,
+    SLOT_START_S,
+    START_S,
+    Work,
+    estimate,
+    hours,
+)
 
 CONFIGS = Path(__file__).parents[3] / "workflow" / "config"
 MEASURED = {"enabled": True, "workloads": ["mix"], "shares": [0.2, 0.5], "seconds": 2, "queries": 45}
@@ -180,6 +189,23 @@ def test_a_study_has_the_jobs_that_snakemake_lists() -> None:
     }
 
 
+def test_the_noisy_neighbour_and_the_one_rule_are_jobs_of_a_policy_each() -> None:
+    more = {
+        "noisy_neighbour": {"policies": ["Planaria"], "aggressor": "small", "factors": [1, 9]},
+        "equal_drops": {"policies": ["FcfsMin", "Planaria"]},
+    }
+    work = changed(study=STUDY | more)
+    assert work["study: noisy neighbour"].jobs == 1
+    assert work["study: one rule for late queries"].jobs == 2
+    # Two runs of both tenants, and one of them ten times over: as long as seven runs.
+    (one,) = (
+        changed(study=STUDY | {"noisy_neighbour": {**more["noisy_neighbour"], "factors": factors}})
+        for factors in ([1],)
+    )
+    seconds = [part["study: noisy neighbour"].seconds - CELL_S for part in (work, one)]
+    assert seconds[0] == pytest.approx(seconds[1] * (2 + 10 / 2) / (1 + 1 / 2))
+
+
 def test_another_workload_of_an_assumption_is_a_job_of_its_own() -> None:
     start = {"title": "cost of a start", "key": "simulated.start_cost_us", "values": [20, 40, 55]}
     config = {"study": STUDY, "workloads": {"mix": {"small": 1, "large": 1}, "light": {"small": 1}}}
@@ -212,3 +238,28 @@ def test_a_model_without_candidates_is_searched_if_that_is_asked_for_and_no_othe
     )
     assert 0 < many.seconds < both.seconds
     assert own.seconds == few.seconds == pytest.approx(many.seconds / 10)
+
+
+def simulated_s(path: str, **options: object) -> float:
+    """Return the seconds of the runs of one policy, without those in which its jobs come up."""
+    part = changed(policies={"P": {"path": path, "options": options}})["simulate: shared loads"]
+    return part.seconds - part.jobs * CELL_S
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("baselines.prema:Prema", {}),
+        ("baselines.planaria:Planaria", {"reshare_s": 0.001}),  # under this option C cannot decide
+        ("docs.example_policy:Greedy", {}),
+    ],
+)
+def test_a_policy_that_is_called_in_python_takes_so_much_longer(
+    path: str, options: dict[str, object]
+) -> None:
+    in_c = simulated_s("baselines.planaria:Planaria")
+    assert simulated_s(path, **options) == pytest.approx(in_c * LAYER_ENDS_PER_S / CALLED_LAYER_ENDS_PER_S)
+
+
+def test_a_policy_that_cannot_be_made_counts_as_one_in_python() -> None:
+    assert simulated_s("nowhere:Lost") == simulated_s("baselines.prema:Prema")

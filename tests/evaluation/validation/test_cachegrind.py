@@ -125,15 +125,19 @@ def test_each_row_has_the_bytes_of_its_own_cache(
 
 @pytest.mark.long
 @pytest.mark.skipif(find_valgrind() is None, reason="valgrind is not installed")
-def test_a_layer_that_fits_its_cache_fetches_what_it_touches_once(tiny_folder: Path, c_build: Path) -> None:
-    table = check_traffic({"tiny": tiny_folder}, (2**21, 2**22), 1, 10**9, c_build)
+def test_a_layer_that_fits_its_cache_fetches_what_it_touches_once(
+    tiny_portable_folder: Path, c_build: Path
+) -> None:
+    table = check_traffic({"tiny": tiny_portable_folder}, (2**21, 2**22), 1, 10**9, c_build)
     assert len(table) > 0 and table["ratio"].between(0.7, 1.3).all()
 
 
 @pytest.mark.long
 @pytest.mark.skipif(find_valgrind() is None, reason="valgrind is not installed")
-def test_a_kernel_that_the_library_lacks_is_named(tiny_folder: Path, c_build: Path, plan: ModelPlan) -> None:
+def test_a_kernel_that_the_library_lacks_is_named(
+    tiny_portable_folder: Path, c_build: Path, plan: ModelPlan
+) -> None:
     one = sample(plan, 1, 10**9)[0]
     missing = replace(one, plan=replace(one.plan, symbol="no_such_kernel"))
     with pytest.raises(CachegrindError, match="cachegrind failed on no_such_kernel"):
-        simulated_bytes(missing, tiny_folder / LIBRARY, (2**18, 2**20), c_build)
+        simulated_bytes(missing, tiny_portable_folder / LIBRARY, (2**18, 2**20), c_build)

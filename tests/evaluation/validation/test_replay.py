@@ -69,10 +69,11 @@ def test_runs_of_another_machine_workload_or_backend_are_refused(
         replayed(recorded(**changes), scenario, policy_maker(CONFIG, "FcfsMin"), SETTINGS, seed=1)
 
 
-def test_a_replay_waits_for_decisions_and_for_loadgen(scenario: Scenario) -> None:
+def test_a_replay_waits_for_decisions_and_for_loadgen_at_the_pace_of_the_machine(scenario: Scenario) -> None:
     def latency_s(**terms: float) -> float:
         costs = BlockCosts(decision_s=terms.get("decision_s", 0.0))
-        asked = replace(SETTINGS, costs=costs, loadgen_cores=terms.get("loadgen_cores", 0.0), contention=0.0)
+        other = {"loadgen_cores": terms.get("loadgen_cores", 0.0), "pace": terms.get("pace", 1.0)}
+        asked = replace(SETTINGS, costs=costs, contention=0.0, **other)
         alone = recorded(1)
         again = replayed(
             alone,
@@ -87,6 +88,8 @@ def test_a_replay_waits_for_decisions_and_for_loadgen(scenario: Scenario) -> Non
     assert latency_s(decision_s=0.001) == pytest.approx(plain_s + 0.001)
     # A block on all 4 cores stands still whenever LoadGen runs: half of the time.
     assert latency_s(loadgen_cores=0.5) == pytest.approx(2 * plain_s)
+    assert latency_s(pace=1.25) == pytest.approx(1.25 * plain_s)
+    assert latency_s(pace=1.25, loadgen_cores=0.5) == pytest.approx(2.5 * plain_s)
 
 
 def test_loadgen_takes_less_of_a_block_on_fewer_cores(scenario: Scenario) -> None:

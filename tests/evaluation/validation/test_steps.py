@@ -233,11 +233,15 @@ def test_a_policy_that_the_configuration_lacks_is_refused(folder: Folder) -> Non
 @pytest.mark.parametrize(
     ("asked", "load", "expected"),
     [
-        ({}, {"decision_s": 2e-4, "loadgen_cores": 0.1}, (2e-4, 0.1)),
-        ({}, {"decision_s": nan, "loadgen_cores": nan}, (0.0, 0.0)),
-        ({}, {}, (0.0, 0.0)),
-        ({"decision_us": 0, "loadgen_cores": 0}, {"decision_s": 2e-4, "loadgen_cores": 0.1}, (0.0, 0.0)),
-        ({"decision_us": 50, "loadgen_cores": 0.2}, {}, (5e-5, 0.2)),
+        ({}, {"decision_s": 2e-4, "loadgen_cores": 0.1, "pace": 1.5}, (2e-4, 0.1, 1.5)),
+        ({}, {"decision_s": nan, "loadgen_cores": nan, "pace": nan}, (0.0, 0.0, 1.0)),
+        ({}, {}, (0.0, 0.0, 1.0)),
+        (
+            {"decision_us": 0, "loadgen_cores": 0, "pace": 1},
+            {"decision_s": 2e-4, "loadgen_cores": 0.1, "pace": 1.5},
+            (0.0, 0.0, 1.0),
+        ),
+        ({"decision_us": 50, "loadgen_cores": 0.2, "pace": 2}, {}, (5e-5, 0.2, 2.0)),
     ],
 )
 def test_a_run_is_replayed_with_the_load_that_was_measured_with_it_or_that_is_given(
@@ -246,7 +250,7 @@ def test_a_run_is_replayed_with_the_load_that_was_measured_with_it_or_that_is_gi
     simulated = {"machines": ["host"], "workloads": ["mix"], **asked}
     config = make_config(simulated=simulated)
     found = with_load(config, simulation_settings(config, pressing_tables()), load)
-    assert (found.costs.decision_s, found.loadgen_cores) == pytest.approx(expected)
+    assert (found.costs.decision_s, found.loadgen_cores, found.pace) == pytest.approx(expected)
 
 
 def test_the_load_of_each_recorded_run_is_read_beside_it(folder: Folder) -> None:

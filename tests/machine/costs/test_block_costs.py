@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -92,3 +93,11 @@ def test_the_recorded_costs_are_those_of_a_shipped_measurement_that_names_its_co
 def test_without_a_record_the_rule_that_makes_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(LookupError, match="run rule `native_block_costs`"):
         recorded_block_costs(tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize(
+    "points", [((2.0, 1.0), (1.0, 1.0)), ((0.5, 1.0),), ((1.0, 0.9),), ((1.0, math.inf),)]
+)
+def test_points_of_oversubscription_that_make_no_sense_are_refused(points):
+    with pytest.raises(ValueError, match=r"BlockCosts: oversubscription is .* give threads a core from 1 on"):
+        BlockCosts(oversubscription=points)

@@ -177,3 +177,27 @@ def test_a_selection_has_the_named_models_only() -> None:
 def test_a_selection_of_a_model_that_was_not_profiled_is_an_error() -> None:
     with pytest.raises(LookupError, match="model nett was not profiled"):
         CostTable(table(row(1.0)), "here").select(["net", "nett"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("layer", -1, "layer is not a whole number from 0"),
+        ("layer", 2.5, "layer is not a whole number"),
+        ("layer", 7, "layer 1 of net has no row"),
+        ("version", 2**40, "version is not a whole number from 0 to 256"),
+        ("cores", 0, "cores is not a whole number from 1"),
+        ("level", 1.5, "level is not a number from 0.0 to 1.0"),
+        ("level", float("nan"), "level is not a number"),
+        ("traffic_bytes", float("inf"), "traffic_bytes is not a number"),
+        ("traffic_bytes", -1.0, "traffic_bytes is not a number"),
+        ("seconds", "fast", "seconds has no numbers"),
+        ("repeat", True, "repeat has no numbers"),
+    ],
+)
+def test_a_number_that_no_row_can_have_is_refused(column: str, value: object, message: str) -> None:
+    rows = [("net", layer, 0, 1, 0.0, 0, 0.001, 10.0, 5.0) for layer in (0, 1)]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({column: object})
+    frame[column] = [value if column in ("seconds", "repeat") else frame.loc[0, column], value]
+    with pytest.raises(ValueError, match=message):
+        CostTable(frame.infer_objects(), "toy")

@@ -119,7 +119,7 @@ def test_no_line_breaks_the_parser(text: str) -> None:
 
 
 def test_rates_are_per_second_of_each_interval() -> None:
-    intervals = Intervals(("context-switches", "page-faults"))
+    intervals = Intervals({"context-switches": {""}, "page-faults": {""}})
     rates = [found for count in counts("software.jsonl") if (found := intervals.feed(count))]
     assert len(rates) == 4
     assert rates[0] == pytest.approx((973 / 0.100158047, 3797 / 0.100158047))
@@ -128,7 +128,7 @@ def test_rates_are_per_second_of_each_interval() -> None:
 
 
 def test_an_interval_in_which_nothing_was_counted_gives_nothing_but_has_passed() -> None:
-    intervals = Intervals(("context-switches", "page-faults"))
+    intervals = Intervals({"context-switches": {""}, "page-faults": {""}})
     found = [intervals.feed(count) for count in counts("not_counted.jsonl")]
     assert [index for index, rates in enumerate(found) if rates] == [1, 7]
     assert found[7] == pytest.approx((0.0, 0.0))
@@ -179,7 +179,7 @@ def test_a_machine_without_counters_is_unavailable_and_told_event_by_event(tmp_p
 def test_events_of_other_processors_are_tried_in_order(tmp_path: Path) -> None:
     lines = (RECORDED / "unsupported.jsonl").read_text()
     lines += "".join(counted(0.1, event, 5) + "\n" for event in EVENT_PAIRS[2])
-    assert find_events(make_perf(tmp_path, lines)) == EVENT_PAIRS[2]
+    assert tuple(find_events(make_perf(tmp_path, lines))) == EVENT_PAIRS[2]
 
 
 @pytest.fixture
@@ -279,3 +279,65 @@ def test_the_real_perf_ends_when_nobody_reads_it_any_more(live: PerfStat) -> Non
         process.stdout.readline()
         process.stdout.close()
         assert process.wait(30) == -signal.SIGPIPE
+
+
+def hybrid_lines(at_s: float, atom: str = "100000.000000") -> str:
+    """What perf of a processor with two kinds of cores prints of an interval."""
+    lines = [
+        line(at_s, f"{unit}/{event}/", value)
+        for event, core in ((MISSES, "150000.000000"), (ACCESSES, "400000.000000"))
+        for unit, value in (("cpu_core", core), ("cpu_atom", atom))
+    ]
+    return "".join(f"{one}\n" for one in lines)
+
+
+def test_the_counts_of_all_kinds_of_cores_are_one(tmp_path: Path) -> None:
+    source = PerfStat(MACHINE, program=make_perf(tmp_path, hybrid_lines(0.5)))
+    source.start()
+    try:
+        assert source.reading() == pytest.approx((0.5, 1.0))
+    finally:
+        source.stop()
+
+
+def test_a_kind_of_core_that_lacks_an_event_is_left_out(tmp_path: Path) -> None:
+    source = PerfStat(MACHINE, program=make_perf(tmp_path, hybrid_lines(0.5, "<not supported>")))
+    source.start()
+    try:
+        assert source.reading() == pytest.approx((0.3, 0.8))
+    finally:
+        source.stop()
+
+
+def test_an_interval_in_which_one_kind_of_core_was_not_counted_gives_nothing() -> None:
+    units = dict.fromkeys((MISSES, ACCESSES), ("cpu_core", "cpu_atom"))
+    intervals = Intervals(units)
+    text = hybrid_lines(0.5, "<not counted>") + hybrid_lines(1.0)
+    found = [intervals.feed(count) for one in text.splitlines() if (count := parse_line(one))]
+    assert [rates for rates in found if rates] == [pytest.approx((500_000.0, 1_000_000.0))]
+
+
+def test_an_interval_that_lacks_a_line_ends_with_the_next_one() -> None:
+    intervals = Intervals({MISSES: {""}, ACCESSES: {""}})
+    lines = [counted(0.5, MISSES, 1), counted(1.0, MISSES, 100), counted(1.0, ACCESSES, 200)]
+    assert [intervals.feed(count) for one in lines if (count := parse_line(one))][-1] == (200.0, 400.0)
+
+
+@pytest.mark.parametrize(
+    ("event", "unit", "name"),
+    [
+        ("cpu_core/LLC-loads/", "cpu_core", "LLC-loads"),
+        ("cpu_atom/LLC-loads/u", "cpu_atom", "LLC-loads"),
+        ("cpu_core/LLC-loads:u/", "cpu_core", "LLC-loads"),
+        ("cpu_core/event=0xd1,umask=0x20/", "", "cpu_core/event=0xd1,umask=0x20/"),
+    ],
+)
+def test_the_name_of_an_event_loses_the_kind_of_core(event: str, unit: str, name: str) -> None:
+    count = parse_line(counted(0.1, event, 7))
+    assert count is not None and (count.unit, count.event) == (unit, name)
+
+
+def test_counters_that_others_hold_are_told_as_that(tmp_path: Path) -> None:
+    taken = "".join(line(0.1, event, "<not counted>") + "\n" for event in EVENT_PAIRS[0])
+    with pytest.raises(InterferenceUnavailableError, match=r"are taken \(LLC-load-misses is <not counted>"):
+        find_events(make_perf(tmp_path, taken))

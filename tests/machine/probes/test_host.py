@@ -1,5 +1,7 @@
 import logging
 import os
+import shutil
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -197,20 +199,78 @@ def test_whatever_a_container_may_use_each_of_its_cores_is_in_one_group_once(
     assert len({len(group) for group in topology.cache_groups}) == 1
 
 
-@pytest.mark.parametrize("text", ["max 100000", "6400000 100000", "200000 3125"])
-def test_a_container_with_the_time_of_all_its_cores_is_not_warned_of(tmp_path: Path, text: str) -> None:
-    (tmp_path / "cpu.max").write_text(text + "\n")
-    assert quota_notes(64, tmp_path / "cpu.max") == []
+@pytest.mark.parametrize("quota_cores", [inf, 64.0, 100.0])
+def test_a_process_with_the_time_of_all_its_cores_is_not_warned_of(quota_cores: float) -> None:
+    assert quota_notes(64, quota_cores) == []
 
 
-def test_without_a_quota_nothing_is_warned_of(tmp_path: Path) -> None:
-    assert quota_notes(64, tmp_path / "cpu.max") == []
-
-
-def test_a_container_with_less_time_than_cores_is_warned_of(tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text("350000 100000\n")
-    (note,) = quota_notes(64, tmp_path / "cpu.max")
+def test_a_process_with_less_time_than_cores_is_warned_of() -> None:
+    (note,) = quota_notes(64, 3.5)
     assert "grants the time of 3.5 cores, fewer than the 64 that may be used" in note
+
+
+def hybrid(root: Path) -> Path:
+    """Write a processor of 4 fast cores and 4 slow ones that share one L3, each slow one with one thread."""
+    cpus = root / "devices" / "system" / "cpu"
+    return make_sysfs(cpus, [list(range(8))])
+
+
+def test_cores_of_a_hybrid_processor_s_slow_kinds_are_left_unused_with_a_note(tmp_path: Path) -> None:
+    root = hybrid(tmp_path)
+    for unit, cores in (("cpu_core", "0-3"), ("cpu_atom", "4-5"), ("cpu_lowpower", "6,7")):
+        (tmp_path / "devices" / unit).mkdir()
+        (tmp_path / "devices" / unit / "cpus").write_text(f"{cores}\n")
+    topology = read_topology(root, range(8))
+    assert topology.cache_groups == ((0, 1, 2, 3),)
+    assert "cores 4-7 are of a slower kind than the others and are left unused" in topology.notes[0]
+
+
+def test_a_process_that_has_slow_cores_alone_uses_them(tmp_path: Path) -> None:
+    root = hybrid(tmp_path)
+    (tmp_path / "devices" / "cpu_atom").mkdir()
+    (tmp_path / "devices" / "cpu_atom" / "cpus").write_text("4-7\n")
+    topology = read_topology(root, range(4, 8))
+    assert (topology.cache_groups, topology.notes) == (((4, 5, 6, 7),), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "speeds", "used"),
+    [
+        ("cpu_capacity", [1024, 1024, 446, 446], (0, 1)),
+        ("cpufreq/cpuinfo_max_freq", [5_100_000, 5_100_000, 3_700_000, 3_700_000], (0, 1)),
+        # The best cores of a chip clock a little higher.
+        ("cpufreq/cpuinfo_max_freq", [6_000_000, 5_700_000, 5_700_000, 5_700_000], (0, 1, 2, 3)),
+        ("cpufreq/cpuinfo_max_freq", [5_100_000, "unknown", 3_700_000, 3_700_000], (0, 1, 2, 3)),
+    ],
+)
+def test_cores_that_clock_far_lower_than_others_are_left_unused(
+    tmp_path: Path, name: str, speeds: list[int | str], used: tuple[int, ...]
+) -> None:
+    root = make_sysfs(tmp_path, [[0, 1, 2, 3]])
+    for core, speed in enumerate(speeds):
+        file = root / f"cpu{core}" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"{speed}\n")
+    assert read_topology(root, range(4)).cache_groups == (used,)
+
+
+def test_cores_without_an_l3_beside_others_that_have_one_are_left_unused(tmp_path: Path) -> None:
+    root = make_sysfs(tmp_path, [[0, 1], [2, 3]])
+    for core in (2, 3):
+        shutil.rmtree(root / f"cpu{core}" / "cache" / "index3")
+    topology = read_topology(root, range(4))
+    assert (topology.cache_groups, topology.l3_bytes) == (((0, 1),), 16 * 2**20)
+    assert topology.notes == ("cores 2-3 have no L3, as others have, and are left unused",)
+
+
+@pytest.mark.parametrize("size", [None, "0K"])
+def test_a_cache_without_a_size_counts_as_none(tmp_path: Path, size: str | None) -> None:
+    root = make_sysfs(tmp_path, [[0, 1]], size or "16384K")
+    if size is None:
+        for core in (0, 1):
+            (root / f"cpu{core}" / "cache" / "index3" / "size").unlink()
+    topology = read_topology(root, range(2))
+    assert topology.l3_bytes == ASSUMED_L3_BYTES and "tells no L3" in topology.notes[0]
 
 
 def test_a_size_that_the_kernel_would_not_write_is_refused(tmp_path: Path) -> None:

@@ -43,6 +43,19 @@ def quota_in(tmp_path: Path, groups: str, files: dict[str, str]) -> float:
             2.0,
         ),
         ("3:cpuset:/a\n", {"cpuset/a/cpu.cfs_quota_us": "1\n"}, math.inf),
+        # The kernel names the controllers in an order of its own, which need not be that of the mount.
+        (
+            "4:cpuacct,cpu:/a\n",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "50000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"},
+            0.5,
+        ),
+        (
+            "4:cpu,cpuacct:/a\n",
+            {"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            3.0,
+        ),
+        ("0::/a\n", {"a/cpu.max": "\n", "cpu.max": "soon 100000\n"}, math.inf),
+        ("no cgroup at all\n\n", {}, math.inf),
     ],
 )
 def test_the_quota_is_the_least_of_the_process_own_groups(

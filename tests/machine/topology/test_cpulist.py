@@ -32,3 +32,8 @@ def test_what_is_formatted_is_read_back(ids: set[int]) -> None:
 
 def test_neighbours_are_joined_into_ranges() -> None:
     assert format_cpu_list([9, 0, 1, 2, 8, 5]) == "0-2,5,8-9"
+
+
+def test_ids_that_no_machine_has_are_refused_and_not_listed() -> None:
+    with pytest.raises(ValueError, match="has ids above 65536"):
+        parse_cpu_list("0-99999999999")

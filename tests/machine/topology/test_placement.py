@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -299,3 +300,24 @@ def test_a_placement_that_picks_a_core_in_use_is_refused() -> None:
     with pytest.raises(ValueError, match=r"cores \[0\] would be used by two blocks at once"):
         holdings.take(2, 1)
     assert (holdings.of(1), holdings.free_cores) == ((0, 1), 2)
+
+
+def test_a_block_gets_the_cores_that_are_named_or_nothing():
+    machine = replace(make_machine(2, 2), cache_groups=((0, 2), (1, 3)))
+    holdings = Holdings(machine, spread)
+    holdings.take(1, 2, first=1)
+    assert holdings.of(1) == (2, 1)
+    with pytest.raises(ValueError, match=r"cores \[1\] would be used by two blocks at once"):
+        holdings.take(2, 2, first=2)
+    holdings.release(1)
+    assert holdings.free_cores == 4
+
+
+def test_a_block_that_shares_cores_holds_none():
+    holdings = Holdings(make_machine(2, 2), spread)
+    holdings.enter(1)
+    assert (holdings.of(1), holdings.free_cores) == ((), 4)
+    with pytest.raises(ValueError, match="query 1 holds cores"):
+        holdings.enter(1)
+    holdings.release(1)
+    assert holdings.of(1) == ()

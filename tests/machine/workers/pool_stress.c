@@ -13,7 +13,7 @@ static void hold_up(void) {
     if (times % 11 == 0) usleep(times % 300);
 }
 
-enum { LAYERS = 12, VERSIONS = 2, MOST_WORKERS = 32, MOST_RESIZES = 6 };
+enum { LAYERS = 12, VERSIONS = 2, MOST_WORKERS = 32, MOST_RESIZES = 6, LOOP_TASKS = MOST_WORKERS * STEPS };
 #define EXPECT(condition) \
     if (!(condition)) fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition), abort()
 
@@ -21,7 +21,7 @@ typedef struct {  // what a query has: written by tasks of its loops, read by th
     uint64_t token;
     int runs[MOST_TASKS + 1];
     uint64_t layers_run;
-    uint64_t layer_ns[LAYERS], away_ns[LAYERS];
+    uint64_t layer_ns[LAYERS], away_ns[LAYERS], least_ns[LAYERS];
     call_t calls[LAYERS][VERSIONS];
     array_t output;
     float answer[8], made[8];
@@ -70,11 +70,11 @@ static int kernel(void *object, const any_t *arguments, int32_t count, any_t *re
     uint32_t kind = (uint32_t)((uintptr_t)object & 7);
     if (kind == 2) return pool_launch(refused_task, query, 3);
     if (kind == 1) return 0;
-    memset(query->runs, 0, 64 * sizeof *query->runs);
+    memset(query->runs, 0, LOOP_TASKS * sizeof *query->runs);
     int tasks = query->layers_run % 5 == 0 ? 17 : 0;
     EXPECT(pool_launch(task, query, tasks) == 0);
     int last = 0, all = 0;
-    for (int i = 0; i < 64; ++i) {
+    for (int i = 0; i < LOOP_TASKS; ++i) {
         EXPECT(query->runs[i] <= 1);
         all += query->runs[i];
         if (query->runs[i]) last = i + 1;
@@ -96,9 +96,12 @@ static void make_query(query_t *query, uint32_t failing) {
         query->answer[i] = (float)i;
     query->answers[0] = query->answer;
     query->output = (array_t){query->made, 8, 4, FLOAT32};
-    query->table =
-        (call_table_t){query->calls[0], query->layer_ns, NULL, &query->output, LAYERS, VERSIONS, 0, 1, "stress", NULL};
+    query->table = (call_table_t){
+        query->calls[0], query->layer_ns, NULL, &query->output, LAYERS, VERSIONS, 0, 1, "stress", NULL, NULL};
     if (chance(2)) query->table.away_ns = query->away_ns;
+    if (chance(2)) query->table.least_ns = query->least_ns;
+    for (uint32_t layer = 0; layer < LAYERS; layer += 3)
+        query->least_ns[layer] = 20000;
     query->is_idle = true;
 }
 

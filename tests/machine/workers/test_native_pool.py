@@ -105,6 +105,29 @@ def test_a_loop_on_one_core_is_one_task(open_native: Open, kernels: CLibrary) ->
     assert (meet.meeting.tasks, meet.cores) == (1, set(ONE))
 
 
+@pytest.mark.parametrize("cores", [ONE, TWO])
+def test_a_layer_that_is_held_back_runs_its_loop_in_steps_and_takes_so_long_at_least(
+    open_native: Open, kernels: CLibrary, cores: tuple[int, ...]
+) -> None:
+    held_back, meet, pool = Meet(kernels, 1), Meet(kernels, 1), open_native()
+    block = block_of(pool, python_room(held_back.call, meet.call), cores)
+    block.least_s = (0.05, 0.0)
+    assert end_of(pool, block).error is None
+    assert (held_back.meeting.tasks, meet.meeting.tasks) == (8 * len(cores), len(cores))
+    assert block.buffers.layer_seconds[0] >= 0.05
+
+
+def test_a_layer_that_is_held_back_gives_the_same_bits(open_native: Open, tiny_loaded: LoadedModel) -> None:
+    layers, pool = len(tiny_loaded.plan.layers), open_native()
+    instance, answers = tiny_loaded.filled_instance(), []
+    for least_s in ((), (1e-6,) * layers):
+        block = block_of(pool, instance, TWO, versions=(0,) * layers)
+        block.least_s = least_s
+        assert end_of(pool, block).error is None
+        answers.append(instance.read_outputs()[0].tobytes())
+    assert answers[0] == answers[1]
+
+
 def test_a_thread_that_is_no_worker_still_gets_tvms_own_pool(
     open_native: Open, kernels: CLibrary, tiny_loaded: LoadedModel
 ) -> None:

@@ -84,8 +84,17 @@ static const call_table_t *make_buffers(int32_t model) {
         buffers->calls[layer] = (call_t){kernel, &buffers->layers[layer], NULL, 0};
     }
     buffers->output = (array_t){&buffers->made, 1, sizeof(float), FLOAT32};
-    buffers->table = (call_table_t){
-        buffers->calls, buffers->layer_ns, NULL, &buffers->output, (uint32_t)LAYERS[model], 1, 0, 1, "stress", NULL};
+    buffers->table = (call_table_t){buffers->calls,
+                                    buffers->layer_ns,
+                                    NULL,
+                                    &buffers->output,
+                                    (uint32_t)LAYERS[model],
+                                    1,
+                                    0,
+                                    1,
+                                    "stress",
+                                    NULL,
+                                    NULL};
     buffers->before = all_buffers;
     all_buffers = buffers;
     return &buffers->table;

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from veltair.serving.engine.engine import Engine, EngineError
 from veltair.serving.engine.on_demand import OnDemand
 from veltair.serving.engine.watchdog import Watchdog
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Answer, Snapshot
+from veltair.serving.loop.policy import Allocation, Answer, Evict, Load, MemoryLimits, Snapshot
 from veltair.serving.loop.query import Ending, QueryRecord
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
@@ -101,7 +102,7 @@ class Stage:
             drain_s,
             launch_workers,
         )
-        self.backend = OnDemand(self.engine, self.memory, NAMES, self.engine.in_background)
+        self.backend = OnDemand(self.engine, self.memory, NAMES, self.engine.in_background, self.engine.now_s)
 
     def _kernel(self, name: str) -> Callable[[], object]:
         def kernel() -> None:
@@ -121,6 +122,12 @@ class Stage:
             self.engine.arrive(number, NAMES.index(name), self.engine.zero_s)
         self.engine.flush()
         return serve(Dispatcher(policy or OneCoreEach(), self.context), self.backend)
+
+    def bound(self) -> None:
+        """Let policies know of the memory."""
+        sizes = dict.fromkeys(NAMES, NBYTES)
+        limits = MemoryLimits(self.budget_bytes, sizes, dict.fromkeys(NAMES, 0.001))
+        self.context = replace(self.context, memory=limits)
 
     def close(self) -> None:
         """End whatever a failed test left."""
@@ -285,3 +292,30 @@ def test_a_block_that_waits_for_its_model_does_not_look_like_one_that_hangs(
         list(stage.serve("a", "b"))
     go.set()
     assert looks == [{"a"}] * 3
+
+
+class LoadsItself(OneCoreEach):
+    """Serves resident models, and lets a model that nobody waits for give way for the oldest query's."""
+
+    loads_models = True
+
+    def allocate(self, snapshot: Snapshot) -> list[Answer]:
+        """Return the blocks and what they need in memory."""
+        ready = [entry for entry in snapshot.pending if entry.query.model in snapshot.resident]
+        answers = super().allocate(replace(snapshot, pending=ready))
+        cold = [entry for entry in snapshot.pending if entry not in ready]
+        busy = {entry.query.model for entry in ready} | {run.query.model for run in snapshot.running}
+        if not cold or snapshot.load or busy:
+            return answers
+        return [*answers, *(Evict(name) for name in snapshot.resident), Load(cold[0].query.model)]
+
+
+def test_a_policy_loads_models_itself_on_real_cores(make_stage: Callable[..., Stage]) -> None:
+    stage = make_stage(fit=1)
+    stage.bound()
+    for weights in stage.weights.values():
+        weights.go.set()
+    records = list(stage.serve("a", "b", "a", policy=LoadsItself()))
+    assert sorted(record.query.id for record in records) == [0, 1, 2]
+    assert stage.loads == ["a", "b"]
+    assert stage.memory.counts.evictions == 1

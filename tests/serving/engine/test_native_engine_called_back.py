@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tests.support.engine_builders import ZERO, PythonModel, python_context
 from tests.support.pool_builders import launch_workers
 from tests.support.random_policies import Capricious
+from tests.support.schedulers import serving
 from tests.support.sim_builders import allocation
 from veltair.machine.c_build import default_build_dir
 from veltair.machine.interference.source import ObservedSlowdown
@@ -26,10 +28,13 @@ from veltair.serving.engine.log_timeline import timeline_of
 from veltair.serving.engine.native_engine import NativeEngine, Site
 from veltair.serving.engine.replay import first_difference
 from veltair.serving.engine.run_log import PolicySource, replay_run_log, write_run_log
+from veltair.serving.engine.watchdog import EngineError
 from veltair.serving.loop.open_queries import IDLE_WAKES, PolicyError
 from veltair.serving.loop.policy import Context, Policy, Rejection, Resize, Snapshot, Wake, Yield
 from veltair.serving.loop.query import Ending, QueryRecord
+from veltair.serving.policies.presets import make_policy
 
+LOOKAHEAD = "veltair.serving.policies.lookahead:Lookahead"
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 Kernels = Sequence[Callable[[], object]]
 Maker = Callable[..., NativeEngine]
@@ -107,6 +112,27 @@ def test_random_decisions_run_each_layer_once_and_in_order_on_cores_of_their_own
     heard = [record for seen in policy.seen for record in seen[-1]]
     assert heard == records[: len(heard)]
     assert first_difference(*log_of(engine), *again(policy)) == ""
+
+
+@settings(deadline=None, max_examples=10)
+@given(layers=st.integers(1, 6), queries=st.integers(1, 30))
+def test_lookahead_serves_each_query_once_on_real_cores_and_its_log_replays(
+    layers: int, queries: int
+) -> None:
+    ran: Counter[int] = Counter()
+    kernels = [lambda layer=layer: ran.update((layer,)) for layer in range(layers)]
+    context = context_of(layers)
+    engine = engine_of(make_policy(LOOKAHEAD, context, "paper", {}), kernels)
+    try:
+        records = run(engine, queries)
+    finally:
+        engine.stop()
+    assert sorted(record.query.id for record in records) == list(range(queries))
+    assert {record.ending for record in records} == {Ending.SERVED}
+    assert ran == dict.fromkeys(range(layers), queries)
+    check_cores(engine, layers)
+    fresh = make_policy(LOOKAHEAD, context, "paper", {})
+    assert first_difference(*log_of(engine), fresh, context, load(default_build_dir())) == ""
 
 
 def log_of(engine: NativeEngine) -> tuple[bytes]:
@@ -268,3 +294,37 @@ def test_a_replay_asks_the_policy_again(make_engine: Maker, tmp_path: Path) -> N
     run(engine)
     write_run_log(tmp_path / "other", source, context_of(2), b"".join(engine.log))
     assert "the log has ('start', 0, 0, 2, 1, 1, (0, 0))" in replay_run_log(tmp_path / "other")
+
+
+def test_a_block_that_is_to_share_its_cores_is_refused(make_engine: Maker) -> None:
+    start = replace(allocation(0, "net", (0, 1), 1), shares_cores=True)
+    with pytest.raises(EngineError, match="workers of the engine are one a core and run one block at a time"):
+        run(make_engine(Scripted([start]), [nothing]))
+
+
+def test_a_block_that_may_draw_less_of_memory_is_held_back() -> None:
+    # 1e6 bytes a layer: at 2e7 bytes/s they take 0.05 s at least, whatever the kernels take.
+    machine, counts = context_of(2).machine, tuple(range(1, len(CORES) + 1))
+    moved = {"net": [1e6, 1e6]}
+    context = serving({"net": ([0.001] * 2, 10.0)}, counts, moved_bytes=moved, machine=machine)
+    site = Site(context, "spread", ObservedSlowdown(), drain_s=60.0)
+    engine = NativeEngine(site, {"net": PythonModel([nothing, nothing])}, [("net", ZERO)], launch_workers)
+    try:
+        for limit, least_s in ((2e7, 0.05), (None, 0.0)):
+            start = replace(allocation(0, "net", (0, 2), 1), dram_bytes_per_s=limit)
+            engine.begin(Scripted([start]), rings_at_ends=True)
+            run(engine)
+            assert (min(engine.layer_seconds("net")) >= 0.05) == (least_s > 0)
+            (started,) = (entry for entry in engine.entries() if entry.kind is EntryKind.BLOCK_STARTED)
+            assert started.seconds == (limit or 0.0)
+    finally:
+        engine.stop()
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
+def test_blocks_run_on_the_cores_that_their_policy_names(make_engine: Maker) -> None:
+    starts = [replace(allocation(number, "net", (0, 1), 1), first_core=1 - number) for number in (0, 1)]
+    engine = make_engine(Scripted([starts[0]], [starts[1]]), [lambda: time.sleep(0.05)])
+    assert {record.ending for record in run(engine, 2)} == {Ending.SERVED}
+    held = {entry.id: entry.held for entry in engine.entries() if entry.kind is EntryKind.BLOCK_STARTED}
+    assert {query_id: tuple(cores) for query_id, cores in held.items()} == {0: (1,), 1: (0,)}

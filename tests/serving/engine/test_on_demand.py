@@ -12,11 +12,11 @@ from tests.support.sim_builders import allocation
 from tests.support.timeline_builders import GROUPS, Whimsical, server_context
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.models.model_memory import ModelMemory, ModelMemoryError
-from veltair.serving.engine.background import Job
+from veltair.serving.engine.background import Job, OnDone
 from veltair.serving.engine.on_demand import OnDemand
-from veltair.serving.loop.backend import Backend, BlockEnd, Closed, Command, Event, Resized, Woken
+from veltair.serving.loop.backend import Backend, BlockEnd, Closed, Command, Event, Loaded, Resized, Woken
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Resize, Wake, Yield
+from veltair.serving.loop.policy import Allocation, Evict, Load, Resize, Wake, Yield
 from veltair.serving.loop.query import QueryRecord
 from veltair.serving.simulator.noise import noise_batches
 from veltair.serving.simulator.simulator import Simulator
@@ -46,16 +46,20 @@ class Loads:
     """Background jobs that are done when the test says so, as if another thread had done it."""
 
     def __init__(self) -> None:
-        self.open: deque[tuple[Job, Job]] = deque()
+        self.open: deque[tuple[Job, OnDone]] = deque()
 
-    def do(self, job: Job, on_done: Job) -> None:
+    def do(self, job: Job, on_done: OnDone) -> None:
         self.open.append((job, on_done))
 
-    def end(self) -> None:
-        """End the oldest load."""
+    def end(self) -> Event | None:
+        """End the oldest load, and return what the loop is to hear of."""
         job, on_done = self.open.popleft()
         job()
-        on_done()
+        return on_done()
+
+
+def clock() -> float:
+    return 7.0
 
 
 @dataclass
@@ -104,7 +108,7 @@ def loads() -> Loads:
 @pytest.fixture
 def one_at_a_time(script: Script, loads: Loads) -> OnDemand:
     """Two models of which only one fits; the block of the first runs, that of the second waits."""
-    backend = OnDemand(script, memory_of(10, a=6, b=6), ("a", "b"), loads.do)
+    backend = OnDemand(script, memory_of(10, a=6, b=6), ("a", "b"), loads.do, clock)
     backend.do(A)
     loads.end()
     backend.do(B)
@@ -114,7 +118,7 @@ def one_at_a_time(script: Script, loads: Loads) -> OnDemand:
 @pytest.fixture
 def roomy(script: Script, loads: Loads) -> OnDemand:
     """Three models that fit together; the block of the first runs, its model is in memory."""
-    backend = OnDemand(script, memory_of(10, a=3, b=3, c=3), ("a", "b", "c"), loads.do)
+    backend = OnDemand(script, memory_of(10, a=3, b=3, c=3), ("a", "b", "c"), loads.do, clock)
     backend.do(A)
     loads.end()
     return backend
@@ -160,7 +164,7 @@ def test_a_model_is_loaded_once_for_all_blocks_that_wait_for_it(
 
 def test_a_load_that_fails_is_told_once(script: Script, loads: Loads) -> None:
     memory = ModelMemory(10, {"a": Weights(3, error="the disk is gone")})
-    OnDemand(script, memory, ("a",), loads.do).do(A)
+    OnDemand(script, memory, ("a",), loads.do, clock).do(A)
     with pytest.raises(ModelMemoryError, match="loading a failed: the disk is gone"):
         loads.end()
     assert (script.started, memory.held_bytes) == ([], 0)
@@ -169,7 +173,7 @@ def test_a_load_that_fails_is_told_once(script: Script, loads: Loads) -> None:
 def test_a_load_that_nobodys_end_makes_room_for_is_an_error_not_a_wait(script: Script, loads: Loads) -> None:
     memory = memory_of(10, a=6, b=6)
     memory.acquire("b")  # by somebody else, who never releases it
-    backend = OnDemand(script, memory, ("a", "b"), loads.do)
+    backend = OnDemand(script, memory, ("a", "b"), loads.do, clock)
     with pytest.raises(ModelMemoryError, match=r"a needs up to .* in use by queries: b .*wait for their end"):
         backend.do(A)
 
@@ -274,7 +278,7 @@ def test_pressure_is_the_backends(one_at_a_time: OnDemand) -> None:
 
 def test_a_model_larger_than_the_budget_is_refused_before_the_run(script: Script) -> None:
     with pytest.raises(ModelMemoryError, match=r"b needs up to .* raise it.*engine\.memory_mb"):
-        OnDemand(script, memory_of(10, a=6, b=11), ("a", "b"), Loads().do)
+        OnDemand(script, memory_of(10, a=6, b=11), ("a", "b"), Loads().do, clock)
 
 
 class Guarded(Simulator):
@@ -327,7 +331,7 @@ def run(
     )
     simulator.memory, simulator.loads = memory or memory_of(10, small=6, large=6), Loads()
     simulator.chance = np.random.default_rng(seed)
-    backend: Backend = OnDemand(simulator, simulator.memory, ("small", "large"), simulator.loads.do)
+    backend: Backend = OnDemand(simulator, simulator.memory, ("small", "large"), simulator.loads.do, clock)
     if not budgeted:
         backend = Simulator(
             queries,
@@ -356,3 +360,32 @@ def test_where_all_models_are_in_memory_nothing_changes() -> None:
         with memory.using(name):
             pass
     assert run(7, 8, memory=memory) == run(7, 8, budgeted=False)
+
+
+def test_a_load_that_the_policy_asks_for_ends_with_an_event(script: Script, loads: Loads) -> None:
+    backend = OnDemand(script, memory_of(10, a=6, b=6), ("a", "b"), loads.do, clock)
+    backend.do(Load("a"))
+    assert loads.end() == Loaded(7.0, "a")
+    backend.do(A)
+    assert script.started == [A]
+
+
+def test_a_model_that_the_policy_evicts_makes_room_for_another(script: Script, loads: Loads) -> None:
+    memory = memory_of(10, a=6, b=6)
+    backend = OnDemand(script, memory, ("a", "b"), loads.do, clock)
+    backend.do(Load("a"))
+    loads.end()
+    backend.do(Evict("a"))
+    backend.do(Load("b"))
+    assert loads.end() == Loaded(7.0, "b")
+    assert memory.resident == ("b",)
+    assert memory.counts.evictions == 1
+
+
+def test_a_load_that_finds_no_room_says_why(script: Script, loads: Loads) -> None:
+    backend = OnDemand(script, memory_of(10, a=6, b=6), ("a", "b"), loads.do, clock)
+    backend.do(Load("a"))
+    loads.end()
+    backend.do(A)
+    with pytest.raises(ModelMemoryError, match=r"b needs up to 0\.0 MB, but of the budget"):
+        backend.do(Load("b"))

@@ -28,7 +28,10 @@ SLOWER_ALONE = {
     ),
     "a part of the machine": (
         *("Streams-2", "Static", "Static-MIG", "PARTIES", "AI-MT", "AI-MT, preferred", "DART", "DART-2"),
+        *("Clockwork-2", "Packrat"),
+        *("MoCA", "MoCA, two priorities"),
     ),
+    "all cores, also where fewer are faster": ("Oversubscribed",),
     "one version, whichever is the fastest": ("Fixed-v1 elastic",),
 }
 AS_FAST_ALONE = [name for name in POLICIES if not any(name in slower for slower in SLOWER_ALONE.values())]

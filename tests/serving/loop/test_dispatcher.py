@@ -86,7 +86,11 @@ def arrivals(*numbers):
             "resizes query 1, which yields; wait for the end",
         ),
         ([[Wake(0.0)]], arrivals(1), "asks at 0.0 s to be woken at 0.0 s; name a later time"),
-        ([["start"]], arrivals(1), "answered 'start'; return Allocation, Resize, Yield, Rejection or Wake"),
+        (
+            [["start"]],
+            arrivals(1),
+            "answered 'start'; return Allocation, Resize, Yield, Rejection, Wake",
+        ),
     ],
 )
 def test_a_broken_promise_of_a_policy_is_an_error_that_names_it(script, events, message):

@@ -122,7 +122,7 @@ def test_a_policy_that_is_called_back_sees_and_does_the_same_as_under_the_dispat
         ([[Yield(0)]], "yields query 0, which is not running"),
         ([[allocation(0, "m", (0, 3), 4), Yield(0)], [Yield(0)]], "yields query 0 twice"),
         ([[Wake(0.0)]], "asks at 0.0 s to be woken at 0.0 s; name a later time"),
-        ([["start"]], "answered 'start'; return Allocation, Resize, Yield, Rejection or Wake"),
+        ([["start"]], "answered 'start'; return Allocation, Resize, Yield, Rejection, Wake, Load or Evict"),
         ([None], "'NoneType' object is not iterable"),
         ([[]], "Scripted stalls: 2 queries wait (the oldest is 0, a m), 4 cores are free"),
     ],

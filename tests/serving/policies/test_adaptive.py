@@ -159,6 +159,7 @@ WORK_CORE_S = (0.002, 0.006, 0.001, 0.002, 0.004)
         ({"alpha": 0.5}, (1, 2, 6)),  # 6 core-ms in 1 ms
         # 5 of the 8 ms for layers 1 to 4 are left: x 0.625, rounded down to 0.595; 6 core-ms in 1.19 ms
         ({"budgets": "slack_feedback"}, (1, 2, 6)),
+        ({"budget_basis": "time"}, (1, 2, 2)),  # 6 of 15 core-ms get 4 of 10 ms
         ({"threshold": "loaded_models"}, (1, 2, 3)),
         ({"coalesce_layers": 8}, (1, 2, 3)),
         ({"growth": True}, (1, 2, 8)),  # nobody else waits, and 8 cores are fastest
@@ -190,6 +191,20 @@ def test_the_threshold_over_loaded_models_ignores_how_many_queries_there_are():
         start = make(VeltairAS, context, threshold=threshold).allocate(snapshot(8, waiting))[0]
         blocks[threshold] = (len(start.block), start.cores)
     assert blocks == {"active_queries": (5, 2), "loaded_models": (1, 1)}
+
+
+def test_the_threshold_over_running_queries_counts_those_and_the_one_that_starts():
+    # Beside seven running ones the limit is 8 / 8 = 1 core, and all layers are one block; beside one it is 4,
+    # which no layer exceeds. The four others that wait do not count.
+    context = linear_context(WORK_CORE_S)
+    net = context.models["net"]
+    waiting = [pending(number, net) for number in range(10, 15)]
+    lengths = {}
+    for count in (1, 7):
+        runs = [running(number, net, 1) for number in range(count)]
+        policy = make(VeltairAS, context, threshold="running_queries")
+        lengths[count] = len(policy.allocate(snapshot(1, waiting, runs))[0].block)
+    assert lengths == {1: 1, 7: 5}
 
 
 @pytest.mark.parametrize(("growth", "answers"), [(False, []), (True, [Resize(1, 8)])])

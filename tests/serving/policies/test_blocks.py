@@ -21,6 +21,7 @@ from veltair.serving.policies.blocks import (
     SCALES,
     UNSCALED,
     BlockFormer,
+    BudgetBasis,
     BudgetRule,
     Budgets,
     Threshold,
@@ -180,6 +181,12 @@ def test_layers_without_macs_get_their_part_of_the_isolated_time():
 def test_a_model_without_macs_is_split_by_isolated_time():
     context = linear_context([0.001, 0.003], macs=[0, 0], qos_s=0.008)
     np.testing.assert_allclose(qos_budgets(context.models["net"], context, 1.0), [0.002, 0.006])
+
+
+def test_budgets_by_time_follow_the_isolated_time_whatever_the_macs():
+    context = linear_context([0.001, 0.002, 0.001], macs=[1, 0, 3], qos_s=0.008)
+    budgets = qos_budgets(context.models["net"], context, 1.0, BudgetBasis.TIME)
+    np.testing.assert_allclose(budgets, [0.002, 0.004, 0.002])
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, 1.01])

@@ -17,6 +17,7 @@ from tests.support.builders import (
 )
 from tests.support.policy_cases import POLICIES
 from veltair.serving.loop.policy import Context
+from veltair.serving.policies.admission import ProtectShares
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
 from veltair.serving.policies.native_spec import spec_of
 from veltair.serving.policies.presets import (
@@ -25,6 +26,8 @@ from veltair.serving.policies.presets import (
     make_policy,
     policy_source,
     preset_options,
+    shared_options,
+    simulated_only,
 )
 
 OWN_POLICY = """
@@ -86,6 +89,7 @@ def test_the_preset_of_the_paper_is_what_the_paper_does():
     assert PRESETS["paper"] == {
         "alpha": 1.0,
         "budgets": "static",
+        "budget_basis": "macs",
         "threshold": "active_queries",
         "conflict": "shrink",
         "coalesce_layers": 1,
@@ -94,7 +98,33 @@ def test_the_preset_of_the_paper_is_what_the_paper_does():
         "order": "fcfs",
         "drop_late": "never",
         "layers": 20,
+        "admission": "all",
     }
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_can_be_given_only_what_is_within_its_tenants_parts(name):
+    path, options = POLICIES[name]
+    context = random_context(1)
+    policy = make_policy(path, context, "paper", {**options, "admission": "protect_shares"})
+    assert isinstance(policy, ProtectShares)
+    assert len(run_to_end(policy, context, random_queries(context, 60, seed=1))) == 60
+
+
+def test_an_unknown_admission_is_refused_with_what_there_is():
+    with pytest.raises(ValueError, match="admission is 'some'; Input should be 'all' or 'protect_shares'"):
+        check_policy("baselines.planaria:Planaria", {"admission": "some"})
+
+
+def test_the_options_that_change_any_policys_results_are_told_apart_from_its_own():
+    assert shared_options("baselines.planaria:Planaria", "paper", {"reshare_s": 0.1, "order": "edf"}) == {
+        "order": "edf",
+        "conflict": "shrink",
+        "drop_late": "never",
+        "admission": "all",
+    }
+    found = shared_options("baselines.preemptive_edf:PreemptiveEdf", "paper", {})
+    assert found == {"drop_late": "when_doomed", "admission": "all"}
 
 
 def test_the_tuned_preset_differs_from_the_papers_in_what_was_shown_to_help():
@@ -269,3 +299,10 @@ def test_the_current_directory_stays_off_the_path_afterwards(own_policy, tmp_pat
 def test_the_source_of_a_policy_is_that_of_its_module() -> None:
     source = policy_source("baselines.planaria:Planaria")
     assert source == Path("baselines/planaria.py").read_text(encoding="utf-8")
+
+
+def test_a_policy_says_why_it_cannot_be_measured() -> None:
+    assert simulated_only("baselines.oversubscribed:Oversubscribed").startswith(
+        "blocks of the engine have cores"
+    )
+    assert simulated_only("baselines.planaria:Planaria") == ""

@@ -29,12 +29,17 @@ from veltair.serving.simulator.simulator import SensorError, Simulator
 
 @dataclass
 class Restless:
-    """Starts blocks of any length and version on any free count; resizes, re-versions and yields others."""
+    """Starts blocks of any length and version on any free count; resizes, re-versions and yields others.
+
+    Some may draw a part of the memory only, `limited` of them. If it `shares`, all blocks share the cores.
+    """
 
     context: Context
     rng: np.random.Generator
     whole: bool = False
     yields: float = 0.2
+    limited: float = 0.0
+    shares: bool = False
 
     def allocate(self, snapshot: Snapshot) -> list[Answer]:
         free, rng = snapshot.free_cores, self.rng
@@ -45,7 +50,7 @@ class Restless:
             if rng.random() < self.yields:
                 answers.append(Yield(running.query.id))
                 continue
-            if running.cores != running.target_cores or rng.random() < 0.5:
+            if self.shares or running.cores != running.target_cores or rng.random() < 0.5:
                 continue
             cores = int(rng.integers(1, running.cores + free + 1))
             versions = tuple(rng.integers(VERSIONS, size=len(running.block)).tolist())
@@ -54,12 +59,15 @@ class Restless:
         for pending in snapshot.pending:
             if not free:
                 break
-            cores = int(rng.integers(1, free + 1))
+            cores = int(rng.integers(1, (self.context.machine.cores if self.shares else free) + 1))
             model, start = pending.query.model, pending.next_layer
             stop = LAYERS[model] if self.whole else int(rng.integers(start + 1, LAYERS[model] + 1))
             versions = tuple(rng.integers(VERSIONS, size=stop - start).tolist())
-            answers.append(Allocation(pending.query.id, LayerBlock(model, start, stop), versions, cores))
-            free -= cores
+            limit = float(rng.uniform(5.0, 60.0)) if rng.random() < self.limited else None
+            granted = {"dram_bytes_per_s": limit, "shares_cores": self.shares}
+            block = LayerBlock(model, start, stop)
+            answers.append(Allocation(pending.query.id, block, versions, cores, **granted))
+            free -= 0 if self.shares else cores
         return answers
 
 
@@ -87,7 +95,13 @@ class Log:
 
 
 def log_of(
-    core: str, seed: int, gap_s: float, inputs: Mapping[str, Any], by_cost_model: bool, drain_s: float
+    core: str,
+    seed: int,
+    gap_s: float,
+    inputs: Mapping[str, Any],
+    by_cost_model: bool,
+    drain_s: float,
+    **asks: Any,
 ) -> list[Any]:
     rng = np.random.default_rng(seed)
     served = contended_context(rng)
@@ -104,7 +118,8 @@ def log_of(
         **inputs,
     )
     log = Log(backend)
-    for record in serve(Dispatcher(Restless(served, np.random.default_rng(seed)), served), log):
+    policy = Restless(served, np.random.default_rng(seed), **asks)
+    for record in serve(Dispatcher(policy, served), log):
         log.lines.append(record)
     return [*log.lines, backend.events]
 
@@ -137,6 +152,33 @@ def test_both_cores_give_the_same_events_bit_for_bit(seed, gap_s, by_cost_model,
     assert log_of("c", seed, gap_s, inputs, by_cost_model, drain_s) == log_of(
         "python", seed, gap_s, inputs, by_cost_model, drain_s
     )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    gap_s=st.sampled_from([0.0, 0.3, 2.0]),
+    by_cost_model=st.booleans(),
+    limited=st.sampled_from([0.0, 0.5]),
+    shares=st.booleans(),
+    placement=st.sampled_from(["spread", "pinned"]),
+    scale=st.sampled_from([1.0, 1.7]),
+    costs=st.builds(
+        BlockCosts,
+        yield_s=st.sampled_from([0.0, 0.07]),
+        grant_s=st.sampled_from([0.0, 0.2]),
+        oversubscription=st.sampled_from([(), ((1.0, 1.0), (2.0, 1.1), (4.0, 1.5))]),
+    ),
+)
+def test_both_cores_limit_memory_and_share_cores_alike(
+    seed, gap_s, by_cost_model, limited, shares, placement, scale, costs
+):
+    inputs = {"placement": "spread" if shares else placement, "contention_scale": scale, "costs": costs}
+    c, python = (
+        log_of(core, seed, gap_s, inputs, by_cost_model, 1000.0, limited=limited, shares=shares)
+        for core in ("c", "python")
+    )
+    assert c == python
 
 
 class Bookkeeper(BackendWrapper):

@@ -37,7 +37,8 @@ ADAPTIVE = {
     **BY_BLOCKS,
     **ALPHA,
     "budgets": ["static", "slack_feedback"],
-    "threshold": ["active_queries", "loaded_models"],
+    "budget_basis": ["macs", "time"],
+    "threshold": ["active_queries", "running_queries", "loaded_models"],
     "coalesce_layers": [1, 2, 8],
     "growth": [False, True],
 }

@@ -177,7 +177,7 @@ def read_plan(folder: Path) -> ModelPlan:
 
 
 def _read_document(folder: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((folder / PLAN).read_text())
+    document: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     if document.get("format") != FORMAT:
         raise LookupError(
             f"{folder} was built in format {document.get('format', 1)}, this program reads {FORMAT}; "

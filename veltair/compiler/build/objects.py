@@ -66,7 +66,7 @@ def find_version(key: str, folder: Path) -> CompiledVersion | None:
     """Return a version compiled before; None if there is none, or it is not what was written."""
     path = folder / f"{key}.o"
     try:
-        record = json.loads((folder / f"{key}.json").read_text())
+        record = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
         intact = record["sha256"] == _digest(path)
         return CompiledVersion(path, dict(record["plan"])) if intact else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -71,9 +71,9 @@ def dram_bytes(tiling: Tiling, cores: int, cache_bytes: float, groups: int = 1, 
         return alone
     copies = min(float(groups), tiling.copies)
     own_bytes = cache_bytes / sqrt(copies)
-    within = _interpolated(RESIDENT_CACHE_BYTES, residency.within_bytes, own_bytes)
-    written = _interpolated(RESIDENT_CACHE_BYTES, residency.written_bytes, own_bytes)
-    old = _interpolated(RESIDENT_CACHE_BYTES, residency.old_bytes, cache_bytes / copies)
+    within = interpolated(RESIDENT_CACHE_BYTES, residency.within_bytes, own_bytes)
+    written = interpolated(RESIDENT_CACHE_BYTES, residency.written_bytes, own_bytes)
+    old = interpolated(RESIDENT_CACHE_BYTES, residency.old_bytes, cache_bytes / copies)
     return max(0.0, alone - within - warm * old) + written
 
 
@@ -81,7 +81,7 @@ def curve(fetched_bytes: Sequence[int]) -> tuple[int, ...]:
     """Return the bytes fetched into caches of `CURVE_BYTES`; they may be given for those of `CACHE_BYTES`."""
     if len(fetched_bytes) != len(CACHE_BYTES):
         return tuple(fetched_bytes)
-    return tuple(round(_interpolated(CACHE_BYTES, fetched_bytes, size)) for size in CURVE_BYTES)
+    return tuple(round(interpolated(CACHE_BYTES, fetched_bytes, size)) for size in CURVE_BYTES)
 
 
 def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float) -> float:
@@ -97,7 +97,7 @@ def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float) -> float:
     at_work = min(cores, tiling.parallelism)
     if tiling.fetched_bytes:
         part = cache_bytes if fits else cache_bytes / at_work
-        modelled = _interpolated(CURVE_BYTES, tiling.fetched_bytes, part)
+        modelled = interpolated(CURVE_BYTES, tiling.fetched_bytes, part)
     else:
         modelled = least if fits else max(least, _of_blocks(tiling, at_work, cache_bytes))
     if tiling.steepness == 1.0 or least == 0.0:
@@ -114,11 +114,11 @@ def crossing_bytes(tiling: Tiling, cache_bytes: float, groups: int) -> float:
     if residency is None:
         return 0.0
     own_bytes = cache_bytes / sqrt(min(float(groups), tiling.copies))
-    within = _interpolated(RESIDENT_CACHE_BYTES, residency.within_bytes, own_bytes)
+    within = interpolated(RESIDENT_CACHE_BYTES, residency.within_bytes, own_bytes)
     return within * (1.0 - 1.0 / groups)
 
 
-def _interpolated(sizes: Sequence[int], amounts: Sequence[float], cache_bytes: float) -> float:
+def interpolated(sizes: Sequence[int], amounts: Sequence[float], cache_bytes: float) -> float:
     """Return the amount of a cache between two sizes: the part held is not fetched again."""
     index = bisect_right(sizes, cache_bytes)
     if index in (0, len(sizes)):

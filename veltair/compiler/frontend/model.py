@@ -9,16 +9,22 @@ class Layer:
     """One fused operator of a model.
 
     `structure` names the layer's computation: layers with equal loops and shapes have the same one, in
-    every model, and share their versions. `macs` counts multiply-accumulates (0 where there are none).
+    every model, and share their versions. `macs` counts multiply-accumulates (0 where there are none),
+    `weight_bytes` the bytes of its constants as they are given; None where nobody noted them.
     """
 
     name: str
     structure: str
     macs: int
+    weight_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.macs < 0:
             raise ValueError(f"Layer {self.name}: macs is {self.macs}; give a count of 0 or more")
+        if self.weight_bytes is not None and self.weight_bytes < 0:
+            raise ValueError(
+                f"Layer {self.name}: weight_bytes is {self.weight_bytes}; give 0 or more, or None"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,12 @@ class Model:
     def macs(self) -> int:
         """Multiply-accumulates of one query."""
         return sum(layer.macs for layer in self.layers)
+
+    @property
+    def weight_bytes(self) -> int | None:
+        """Bytes of all constants; None where they are not known of some layer."""
+        known = [layer.weight_bytes for layer in self.layers if layer.weight_bytes is not None]
+        return sum(known) if len(known) == len(self.layers) else None
 
 
 @dataclass(frozen=True, slots=True, order=True)

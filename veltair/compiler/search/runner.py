@@ -94,7 +94,7 @@ class Runner:
     """Builds and measures candidates for a target; close it, or use it in a `with`."""
 
     def __init__(self, target: Any, settings: MeasureSettings, rpc: RpcSettings | None = None) -> None:
-        """Start; raise MeasureError if the tracker is dead or has no server of the key."""
+        """Start; raise MeasureError as `check` does."""
         self._target, self._settings, self._rpc = target, settings, rpc
         self.check()
         cores = sorted(os.sched_getaffinity(0))
@@ -122,9 +122,14 @@ class Runner:
         self._runners.shutdown()
 
     def check(self) -> None:
-        """Raise MeasureError if nothing can be measured at present."""
+        """Raise MeasureError if nothing can run here, or the tracker is dead or has no server of the key."""
         if self._rpc is not None:
             check_tracker(self._rpc)
+        elif os.statvfs(folder := tempfile.gettempdir()).f_flag & os.ST_NOEXEC:
+            raise MeasureError(
+                f"the temporary folder {folder} is mounted noexec, so no candidate can run from there; set "
+                "TMPDIR to a folder from which programs may run"
+            )
 
     def measure(self, candidates: Sequence[tuple[Any, Arguments]], best_s: float) -> list[Measured]:
         """Build all candidates, then time each; one that fails is a value, not an error.

@@ -188,7 +188,9 @@ class _Tally:
 
     def tell(self, file: RecordFile) -> None:
         """Tell how far the search is, which is at a structure's record."""
-        structure, done = file.header.structure, _count(file.record)
+        structure = file.header.structure
+        # An earlier search may have made more.
+        done = min(_count(file.record), self._trials)
         self._left[structure] = 0 if _is_exhausted(file.record) else self._trials - done
         left = sum(max(0, trials) for trials in self._left.values())
         mean_s = self._wall_s / self._measured if self._measured else None

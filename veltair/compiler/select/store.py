@@ -251,7 +251,7 @@ def _document(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise StoreError(f"{folder / name} is missing; restore it or search (`search.reuse: false`)")
     try:
-        document: dict[str, Any] = json.loads((folder / STORE_INFO).read_text())
+        document: dict[str, Any] = json.loads((folder / STORE_INFO).read_text(encoding="utf-8"))
         return {**document, "structures": dict(document["structures"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(folder / STORE_INFO, error) from error

@@ -101,7 +101,7 @@ def serve_order(order: dict[str, Any]) -> MillionResult:
 
 def peak_rss_mb() -> float:
     """Return the most memory that this process has had resident, in MiB."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(PEAK))
+    line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith(PEAK))
     return int(line.split()[1]) / 1024
 
 

@@ -88,13 +88,14 @@ def checked(
     least_core_s: Iterable[float],
     fluid: tuple[Iterable[float], float] | None = None,
 ) -> Iterator[QueryRecord]:
-    """Yield the records of a run without batching as they come, each checked before it is handed on.
+    """Yield the records of a run as they come, each checked before it is handed on.
 
     `least_core_s` are the least core-seconds of each arrival, in order (`LeastWork`); `fluid` the same as the
     fluid bound counts them, and how many the machine gets done in a second (None: counted alike, all cores).
     Raises InvariantError if a query ends twice or never, if one that is on time held fewer core-seconds than
     the least that it needs, if those on time together needed more than there were, or if more were held than
-    there were. A consumer may stop early: what it has seen is checked.
+    there were. What a query needs that was served together with others is not known: it counts as nothing.
+    A consumer may stop early: what it has seen is checked.
     """
     cores = context.machine.cores
     least_core_s, counted = tee(least_core_s)
@@ -116,13 +117,14 @@ class _Totals:
     def __init__(self, context: Context, arrivals: Sequence[Query], fluid_cores: float) -> None:
         self._cores, self._fluid_cores = context.machine.cores, fluid_cores
         self._first_s, last_s = (arrivals[0].arrival_s, arrivals[-1].arrival_s) if arrivals else (0.0, 0.0)
-        self._until_s = last_s + max(model.qos_s for model in context.models.values())
+        targets_s = {query.qos_s for query in arrivals} or {model.qos_s for model in context.models.values()}
+        self._until_s = last_s + max(targets_s)
         self._held = self._needed = self._needed_fluid = 0.0
 
     def add(self, record: QueryRecord, least: float, least_fluid: float) -> None:
         """Take a record into account. Raises InvariantError as `checked` does."""
         self._held += record.core_s
-        if record.on_time:
+        if record.on_time and record.batch == 1:
             _check_query(record, least)
             self._needed += least
             self._needed_fluid += least_fluid

@@ -15,6 +15,7 @@ from veltair.config.vary import is_baseline
 from veltair.data import shipped
 from veltair.evaluation.metrics.capacity_table import EQUAL_LOAD, LATENCY_LOADS, REFERENCE
 from veltair.machine.costs.folder import COSTS, LAYERS
+from veltair.serving.policies.presets import shared_options
 
 # In the folder of a policy that is simulated on a machine, or of a workload that is measured.
 CAPACITY, RECORDS, SLOTS = "capacity.csv", "records.parquet", "slots.csv"
@@ -25,6 +26,8 @@ SHIPPED_COSTS = shipped("costs")
 # The metric tables of the study's full grid, from which its figures can be drawn anew in seconds.
 SHIPPED_STUDY = shipped("study")
 HOST = "host"
+# The table of the comparison with one rule for late queries.
+EQUAL_DROPS = "equal_drops"
 # The cell of the run as it is; no assumption can have this name.
 BASELINE = "_usual"
 # Figures by the tables that they are drawn from; some need runs at these loads.
@@ -33,7 +36,7 @@ COMPARED = ("paper_qps", "paper_ratio", "paper_latency", "paper_efficiency", "pa
 AT_LOADS = {"paper_latency": LATENCY_LOADS, "paper_efficiency": (EQUAL_LOAD,)}
 STUDIED = (
     *("paper_granularity", "paper_core_need", "paper_conflicts", "paper_slowdown"),
-    *("paper_sensitivity", "paper_scale"),
+    *("paper_sensitivity", "paper_scale", "paper_noisy_neighbour", "paper_equal_drops"),
 )
 # Of how far simulator and models are off what was measured.
 FIDELITY = ("paper_fidelity", "paper_cost_fit", "paper_corun_fit")
@@ -44,7 +47,7 @@ def check_shipped(config: Config) -> None:
     """Raise ConfigError if shipped tables are asked for that lack a model which is simulated."""
     if config.profile.costs != "shipped":
         return
-    served = {name for workload in config.simulated.workloads for name in config.workloads[workload]}
+    served = {name for workload in config.simulated.workloads for name in config.models_of(workload)}
     layers = pd.read_parquet(SHIPPED_COSTS / LAYERS, columns=["model"])
     if lacking := sorted(served - set(layers["model"])):
         there = ", ".join(dict.fromkeys(layers["model"]))
@@ -95,6 +98,11 @@ class Layout:
         flags = cpu_flags(self.config.build.cpu)
         shipped = shipped_stores(flags=flags) if self.config.search.reuse else []
         return shipped + ([self.search] if self.searches else [])
+
+    def traces(self) -> list[Path]:
+        """Return the files of recorded arrivals."""
+        tenants = chain(*(mix.values() for mix in self.config.tenants.values()))
+        return [Path(tenant.trace) for tenant in tenants if tenant.trace is not None]
 
     def builds(self) -> dict[str, Path]:
         """Return the folder of each model that is built here."""
@@ -159,8 +167,8 @@ class Layout:
             machines += [name for name in self.config.simulated.machines if name not in machines]
         return machines
 
-    def policy_order(self) -> dict[str, list[Any]]:
-        """Return the fields of `PolicyOrder`: rows as the configuration lists its policies, and styles.
+    def policy_order(self) -> dict[str, Any]:
+        """Return the fields of `PolicyOrder`: rows as the configuration lists its policies, styles, options.
 
         Families stand together, before the policies that have none.
         """
@@ -168,8 +176,15 @@ class Layout:
         families = [list(members) for members in figures.families.values()]
         names = list(dict.fromkeys([*chain(*families), *self.config.policies]))
         order = {"rows": names, "styles": list(dict.fromkeys([*figures.styles, *names]))}
-        # Named only where there are some, so that rules without them keep their parameters.
-        return {**order, "families": families} if families else order
+        return {**order, "families": families, "options": self._options()}
+
+    def _options(self) -> dict[str, dict[str, str]]:
+        """Return what figures state of each policy's options."""
+        config = self.config
+        return {
+            name: shared_options(policy.path, policy.preset or config.preset, policy.options)
+            for name, policy in config.policies.items()
+        }
 
     def compared_figures(self) -> list[str]:
         """Return the names of the figures that compare policies, those of measured runs first.
@@ -209,7 +224,7 @@ class Layout:
 
     def metric_tables(self) -> list[Path]:
         """Return the metric tables of this run, without those of the study."""
-        names = ["targets", "rates", "model_rates"]
+        names = ["targets", "rates", "tenant_rates"]
         names += SIMULATED_TABLES if self.config.simulated.enabled else []
         names += MEASURED_TABLES if self.config.measured.enabled else []
         return [self.metrics / f"{name}.csv" for name in names]
@@ -239,12 +254,29 @@ class Layout:
         """Return the cells of the scale: a machine each."""
         return [self.results / "study" / "scale" / f"{machine}.csv" for machine in self.config.study.scale]
 
+    def noisy_neighbour(self) -> list[Path]:
+        """Return the cells of the noisy neighbour: a policy each."""
+        names = self.config.study.noisy_neighbour.policies
+        return [self.results / "study" / "noisy_neighbour" / f"{name}.csv" for name in names]
+
+    def equal_drops(self) -> list[Path]:
+        """Return the cells of the comparison with one rule for late queries: a workload and policy each."""
+        folder, config = self.results / "study" / "equal_drops", self.config
+        keys = product(config.simulated.workloads, config.study.equal_drops.policies)
+        return [folder / workload / f"{policy}.csv" for workload, policy in keys]
+
     def cells(self) -> dict[str, list[Path]]:
         """Return the cells that each table of the study is gathered from; a table without any is left out."""
         if not self.config.study.enabled:
             return {}
         varied = list(dict.fromkeys(self.sensitivity().values()))
-        cells = {"granularity": self.granularity(), "sensitivity": varied, "scale": self.scale()}
+        cells = {
+            "granularity": self.granularity(),
+            "sensitivity": varied,
+            "scale": self.scale(),
+            "noisy_neighbour": self.noisy_neighbour(),
+            EQUAL_DROPS: self.equal_drops(),
+        }
         return {name: paths for name, paths in cells.items() if paths}
 
     def study_tables(self) -> list[Path]:
@@ -259,9 +291,17 @@ class Layout:
         made = {f"paper_{path.stem}" for path in self.study_tables()}
         return [name for name in STUDIED if name in made]
 
+    def equal_drops_table(self) -> list[Path]:
+        """Return the table of the comparison with one rule for late queries, if it is made."""
+        return [path for path in self.study_tables() if path.stem == EQUAL_DROPS]
+
     def redrawn(self) -> list[str]:
-        """Return the names of the figures of the paper that are drawn from the shipped tables."""
-        return [*COMPARED, *self.paper_figures()]
+        """Return the names of the figures of the paper that are drawn from the shipped tables.
+
+        Left out are those of a study's parts that came after the last full run.
+        """
+        shipped_tables = {f"paper_{path.stem}" for path in SHIPPED_STUDY.glob("*.csv")}
+        return [*COMPARED, *(name for name in self.paper_figures() if name in shipped_tables)]
 
     def paper_figure_files(self) -> list[Path]:
         """Return the files of these figures."""

@@ -24,12 +24,12 @@ SEARCH, LOADS = ("simulated", "resolution"), ("simulated", "loads")
 
 
 def scenario_keys(config: Config, workloads: Iterable[str]) -> list[Key]:
-    """Return the keys of some workloads on any machine: their models with targets."""
+    """Return the keys of some workloads on any machine: their tenants, and their models with targets."""
     named = list(workloads)
-    models = dict.fromkeys(model for workload in named for model in config.workloads[workload])
+    models = dict.fromkeys(model for workload in named for model in config.models_of(workload))
     return [
         ("qos",),
-        *(("workloads", workload) for workload in named),
+        *(("tenants" if config.tenants_of(name) else "workloads", name) for name in named),
         *(("models", model, "qos_ms") for model in models),
     ]
 
@@ -54,8 +54,11 @@ def simulation_keys(
 ) -> list[Key]:
     """Return the keys of simulated runs at rates that nothing searches."""
     apart = {*RUNS, *ASSUMED_MACHINE, "resolution"}
+    named = list(workloads)
+    models = dict.fromkeys(model for workload in named for model in config.workloads[workload])
     return [
-        *scenario_keys(config, workloads),
+        *scenario_keys(config, named),
+        *(("models", model, "batches") for model in models),
         *policy_keys(config, policies),
         *assumption_keys([machine]),
         *(("simulated", name) for name in Simulated.model_fields if name not in apart),
@@ -72,6 +75,19 @@ def study_keys(config: Config, policies: Iterable[str], *others: Key) -> list[Ke
 def under_study(config: Config, policies: Iterable[str]) -> tuple[Config, list[Key]]:
     """Return a configuration of the study's, and the keys of the search for capacities under it."""
     return config, study_keys(config, policies, SEARCH)
+
+
+def neighbour_keys(config: Config, policy: str) -> list[Key]:
+    """Return the keys of the noisy neighbour under a policy."""
+    study = config.study
+    keys = simulation_keys(config, study.machine, [study.neighbours], [policy])
+    return [*keys, *(("study", name) for name in ("machine", "workload", "noisy_neighbour"))]
+
+
+def equal_drop_keys(config: Config, workload: str, policy: str) -> list[Key]:
+    """Return the keys of a policy's capacity on the study's machine, for a workload."""
+    keys = simulation_keys(config, config.study.machine, [workload], [policy])
+    return [*keys, SEARCH, ("study", "machine")]
 
 
 def layer_keys(config: Config) -> list[Key]:
@@ -120,6 +136,6 @@ def metrics_keys(config: Config, machines: Iterable[str]) -> list[Key]:
     measured: list[Key] = [("measured", "seed"), ("policies",)] if config.measured.enabled else []
     return [
         *assumption_keys(machines),
-        *(("models",), ("workloads",), ("qos",), ("study", "enabled")),
+        *(("models",), ("workloads",), ("tenants",), ("qos",), ("study", "enabled")),
         *measured,
     ]

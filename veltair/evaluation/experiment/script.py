@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from veltair.evaluation.experiment.supervision import end_if_supervised
+from veltair.terminal import print_utf8
 
 
 class _Tee:
@@ -32,6 +33,7 @@ class _Tee:
 def logged(log: str) -> Iterator[None]:
     """Copy what is printed into a log; an error ends the script with its message, its trace in the log."""
     path = Path(log)
+    print_utf8()
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         path.open("w", encoding="utf-8") as file,

@@ -103,7 +103,7 @@ def paper_fidelity_figure(table: pd.DataFrame, order: PolicyOrder = AS_THEY_COME
             "The same recorded arrivals, measured on the engine and simulated; errors are medians over the "
             "points. Null model: the simulator without contention, the same where its ring is around a point."
         )
-        return finish(figure, handles, [lead, *notes])
+        return finish(figure, handles, [lead, *notes, *styles.notes])
 
 
 def paper_cost_fit_figure(table: pd.DataFrame) -> Figure:

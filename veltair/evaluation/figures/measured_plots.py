@@ -66,7 +66,7 @@ def measured_figure(
             _draw_capacities(right, styles, found, to, own["qps"])
         left.set_xlabel("offered rate (queries/s)")
         right.set_xlabel("QPS at 95 % QoS (queries/s)")
-        return finish(figure, _handles(styles), [_lead(curves), *_relaxed(targets, curves)])
+        return finish(figure, _handles(styles), [_lead(curves), *_relaxed(targets, curves), *styles.notes])
 
 
 def _title(curves: pd.DataFrame, targets: pd.DataFrame, workload: str) -> str:

@@ -55,17 +55,17 @@ def paper_qps_figure(
     """
     pooled, worst = capacities(seeds), capacities(seeds, "qps_at_95_minimum")
     with style():
-        drawn, styles = _policy_grid(pooled, with_models(seeds, rates), targets, order)
+        drawn, styles = policy_grid(pooled, with_models(seeds, rates), targets, order)
         for panel, (axis,) in drawn.stacks.items():
-            least = _by_policy(worst, panel)["mean"].reindex(styles.policies)
-            _bars(axis, styles, _by_policy(pooled, panel), drawn.leftmost(panel), _qps_text, beyond=least)
+            least = by_policy(worst, panel)["mean"].reindex(styles.policies)
+            bars(axis, styles, by_policy(pooled, panel), drawn.leftmost(panel), qps_text, beyond=least)
             axis.plot(least, range(len(least)), "D", color="black", markerfacecolor="white", markersize=4)
-            _name_x(drawn, panel, axis, "QPS at 95 % QoS (queries/s)")
+            name_x(drawn, panel, axis, "QPS at 95 % QoS (queries/s)")
         diamond = Line2D(
             [], [], color="black", marker="D", markerfacecolor="white", ls="", label="worst model"
         )
         lead = f"QPS at 95 % QoS, all queries pooled. {INTERVAL_NOTE} ≥: a lower bound."
-        return drawn.finish([BAR, WHISKER, diamond], [lead, *sample_notes(seeds, targets)])
+        return drawn.finish([BAR, WHISKER, diamond], [lead, *sample_notes(seeds, targets), *styles.notes])
 
 
 def paper_ratio_figure(
@@ -81,17 +81,17 @@ def paper_ratio_figure(
     """
     found = {REFERENCE: ratios(seeds), SECOND_REFERENCE: ratios(seeds, SECOND_REFERENCE)}
     with style():
-        drawn, styles = _policy_grid(
+        drawn, styles = policy_grid(
             found[REFERENCE], with_models(seeds, rates), targets, order, row_in=0.36, width_in=3.2
         )
         for panel, (axis,) in drawn.stacks.items():
-            tables = {name: _by_policy(table, panel) for name, table in found.items()}
+            tables = {name: by_policy(table, panel) for name, table in found.items()}
             _ratio_points(axis, styles, tables, drawn.leftmost(panel))
             claim = (published or {}).get(panel[2])
             if claim is not None and WINNER in styles.policies:
                 axis.plot([claim], [styles.policies.index(WINNER)], "*", zorder=2.5, **STAR)
                 axis.set_xlim(right=max(axis.get_xlim()[1], 1.1 * claim))
-            _name_x(drawn, panel, axis, "ratio of QPS at 95 % QoS")
+            name_x(drawn, panel, axis, "ratio of QPS at 95 % QoS")
         handles = [
             Line2D([], [], color="black", marker="o", ls="", label=f"to {REFERENCE}"),
             Line2D(
@@ -110,7 +110,7 @@ def paper_ratio_figure(
             f"Ratios of QPS at 95 % QoS, paired by seed; numbers: to {REFERENCE}. Panels without squares: "
             f"{SECOND_REFERENCE} serves nothing there. {INTERVAL_NOTE}"
         )
-        return drawn.finish(handles, [lead, *sample_notes(seeds, targets)])
+        return drawn.finish(handles, [lead, *sample_notes(seeds, targets), *styles.notes])
 
 
 def paper_fluid_figure(
@@ -124,9 +124,10 @@ def paper_fluid_figure(
     )
     with style():
         drawn = _bar_grid(
-            shares, with_models(seeds, rates), targets, order, _qps_text, "share of the fluid bound (%)"
+            shares, with_models(seeds, rates), targets, order, qps_text, "share of the fluid bound (%)"
         )
-        return drawn.finish([BAR, WHISKER], [lead, *sample_notes(seeds, targets)])
+        notes = order.options_note(seeds["policy"])
+        return drawn.finish([BAR, WHISKER], [lead, *sample_notes(seeds, targets), *notes])
 
 
 def paper_efficiency_figure(
@@ -144,7 +145,8 @@ def paper_efficiency_figure(
     )
     with style():
         drawn = _bar_grid(found, with_models(seeds, rates), targets, order, _value_text, "CPU efficiency (%)")
-        return drawn.finish([BAR, WHISKER], [lead, *_stand_ins(seeds), *sample_notes(rates, targets)])
+        notes = [*sample_notes(rates, targets), *order.options_note(seeds["policy"])]
+        return drawn.finish([BAR, WHISKER], [lead, *_stand_ins(seeds), *notes])
 
 
 def paper_latency_figure(
@@ -162,15 +164,13 @@ def paper_latency_figure(
     change = {load: at_load(rates, seeds, "latency_mean_s", load, REFERENCE) for load in loads}
     base = _required(pd.concat(latency.values(), ignore_index=True), seeds)
     with style():
-        drawn, styles = _policy_grid(
+        drawn, styles = policy_grid(
             base, with_models(seeds, rates), targets, order, row_in=0.33, width_in=3.2
         )
         for panel, (axis,) in drawn.stacks.items():
-            here = {
-                load: (_by_policy(latency[load], panel), _by_policy(change[load], panel)) for load in loads
-            }
+            here = {load: (by_policy(latency[load], panel), by_policy(change[load], panel)) for load in loads}
             _latency_points(axis, styles, here, drawn.leftmost(panel))
-            _name_x(drawn, panel, axis, "average latency (ms)")
+            name_x(drawn, panel, axis, "average latency (ms)")
         handles = [
             Line2D(
                 [], [], color="black", marker=mark, markerfacecolor=face, ls="", label=f"load {number(load)}"
@@ -182,10 +182,10 @@ def paper_latency_figure(
             f"change against {REFERENCE} at these loads, in this order. Above a policy's own capacity "
             f"queries pile up, so its latency there tells how long the run was. {INTERVAL_NOTE}"
         )
-        return drawn.finish(handles, [lead, *_stand_ins(seeds), *sample_notes(rates, targets)])
+        return drawn.finish(handles, [lead, *_stand_ins(seeds), *sample_notes(rates, targets), *styles.notes])
 
 
-def _policy_grid(
+def policy_grid(
     estimates: pd.DataFrame,
     named: pd.DataFrame,
     targets: pd.DataFrame,
@@ -210,10 +210,10 @@ def _bar_grid(
     name: str,
 ) -> PanelGrid:
     """Return a sheet with bars of one share in each panel; `name` is that of the axis."""
-    drawn, styles = _policy_grid(shares, named, targets, order)
+    drawn, styles = policy_grid(shares, named, targets, order)
     for panel, (axis,) in drawn.stacks.items():
-        _bars(axis, styles, _by_policy(shares, panel), drawn.leftmost(panel), text)
-        _name_x(drawn, panel, axis, name)
+        bars(axis, styles, by_policy(shares, panel), drawn.leftmost(panel), text)
+        name_x(drawn, panel, axis, name)
     # Shares of one kind are compared across panels too.
     axes = [axis for (axis,) in drawn.stacks.values()]
     right = max(axis.get_xlim()[1] for axis in axes)
@@ -222,7 +222,7 @@ def _bar_grid(
     return drawn
 
 
-def _bars(
+def bars(
     axis: Axes,
     styles: PolicyStyle,
     here: pd.DataFrame,
@@ -318,7 +318,8 @@ def _write(axis: Axes, index: tuple[float, float], text: str) -> None:
     )
 
 
-def _qps_text(row: Row) -> str:
+def qps_text(row: Row) -> str:
+    """Return a rate as it stands beside its bar."""
     return ("≥ " if row["bound"] else "") + _value_text(row)
 
 
@@ -342,7 +343,8 @@ def _signed(ratio: float) -> str:
     return f"{percent:+d}".replace("-", "\N{MINUS SIGN}") if percent else "0"
 
 
-def _by_policy(estimates: pd.DataFrame, panel: PanelKey) -> pd.DataFrame:
+def by_policy(estimates: pd.DataFrame, panel: PanelKey) -> pd.DataFrame:
+    """Return the estimates of a panel, indexed by policy."""
     return at_panel(estimates, panel).set_index("policy")
 
 
@@ -372,7 +374,8 @@ def _stand_ins(seeds: pd.DataFrame) -> list[str]:
     return [f"{lead} ({'; '.join(whose)})."] if whose else []
 
 
-def _name_x(drawn: PanelGrid, panel: PanelKey, axis: Axes, label: str) -> None:
+def name_x(drawn: PanelGrid, panel: PanelKey, axis: Axes, label: str) -> None:
+    """Name the axis of a panel: of the last row, or one that is logarithmic."""
     if axis.get_xscale() == "log":
         label = (
             f"{label.removesuffix(')')}, logarithmic)" if label.endswith(")") else f"{label} (logarithmic)"

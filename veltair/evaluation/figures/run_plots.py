@@ -63,7 +63,8 @@ def latency_figure(rates: pd.DataFrame, targets: pd.DataFrame, order: PolicyOrde
             f"Dotted: {number(100 * SATISFACTION)} %, and the QoS. Latencies above {CEILING} times the "
             "longest QoS are beyond the upper edge. Bands: from the least to the largest seed."
         )
-        return drawn.finish(styles.line_handles(), [lead, *sample_notes(rates, targets, interval=False)])
+        notes = [*sample_notes(rates, targets, interval=False), *styles.notes]
+        return drawn.finish(styles.line_handles(), [lead, *notes])
 
 
 def paper_granularity_figure(
@@ -95,7 +96,8 @@ def paper_granularity_figure(
             "Share of queries on time and of block starts with fewer cores than wanted, by offered rate. "
             f"Dotted: {number(100 * SATISFACTION)} %. Bands: from the least to the largest seed."
         )
-        return drawn.finish(styles.line_handles(), [lead, *sample_notes(runs, targets, interval=False)])
+        notes = [*sample_notes(runs, targets, interval=False), *styles.notes]
+        return drawn.finish(styles.line_handles(), [lead, *notes])
 
 
 def paper_conflicts_figure(
@@ -148,7 +150,7 @@ def paper_conflicts_figure(
             "Block starts with fewer cores than wanted, as a share of the starts in each stretch of time. At "
             "the right the share over the whole run; a gap: no block started. Strips reach from 0 to 100 %."
         )
-        return drawn.finish(handles, [lead, *sample_notes(bins, targets, interval=False)])
+        return drawn.finish(handles, [lead, *sample_notes(bins, targets, interval=False), *styles.notes])
 
 
 def _draw_lines(

@@ -72,7 +72,8 @@ def paper_sensitivity_figure(
             f"under the same, paired by seed; below 1 (shaded) {REFERENCE} is better; crosses under the line "
             f"have no ratio. {INTERVAL_NOTE}"
         )
-        return finish(figure, handles, [lead, *_bound_notes(found, "value"), *sample_notes(table, targets)])
+        notes = [*sample_notes(table, targets), *order.options_note(table["policy"])]
+        return finish(figure, handles, [lead, *_bound_notes(found, "value"), *notes])
 
 
 def sensitivity_ratios(table: pd.DataFrame) -> pd.DataFrame:
@@ -154,6 +155,7 @@ def paper_scale_figure(
             *_bound_notes(ratio, "cores"),
             *sample_notes(table, targets),
             *_relaxed_notes(table),
+            *styles.notes,
         ]
         return drawn.finish([*styles.line_handles(), line, _cross()], paragraphs)
 

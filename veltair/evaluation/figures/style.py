@@ -59,11 +59,13 @@ def style() -> AbstractContextManager[None]:
 class PolicyStyle:
     """How policies look: each by its place in `order.styles`, whichever others are shown.
 
-    A policy of a family has a shade of the family's colour instead of a colour of its own.
+    A policy of a family has a shade of the family's colour instead of a colour of its own. `notes` are what
+    the caption says of their options.
     """
 
     def __init__(self, policies: Iterable[str], order: PolicyOrder = AS_THEY_COME) -> None:
         self.policies = order.of(policies)
+        self.notes = order.options_note(self.policies)
         ranks = list(dict.fromkeys([*order.styles, *self.policies]))
         self.rank = {policy: ranks.index(policy) for policy in self.policies}
         shades = _shades(order.families)

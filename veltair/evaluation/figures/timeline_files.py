@@ -5,6 +5,7 @@ from pathlib import Path
 from veltair.evaluation.figures.perfetto import trace_json
 from veltair.evaluation.figures.save import save
 from veltair.evaluation.figures.timeline_plots import gantt_figure
+from veltair.evaluation.metrics.policies_table import AS_THEY_COME, PolicyOrder
 from veltair.evaluation.metrics.records import Run
 from veltair.provenance import Provenance, write_atomically, write_result
 from veltair.serving.loop.timeline import Timeline
@@ -18,15 +19,18 @@ def write_timeline(
     stem: Path,
     window_s: tuple[float, float] | None = None,
     provenance: Provenance | None = None,
+    order: PolicyOrder = AS_THEY_COME,
 ) -> list[Path]:
     """Write STEM.trace.json and STEM.png and return their paths; a run in which no block ran has no picture.
 
     `window_s` are begin and end of the picture, in seconds since the run began; the busiest if not given.
-    Raises ValueError on a window in which nothing ran; then nothing is written.
+    `order` tells the policy's options. Raises ValueError on a window in which nothing ran; then nothing is
+    written.
     """
     figure = None
     if timeline.spans or window_s is not None:
-        figure = gantt_figure(timeline, run, *(window_s or busy_window(timeline)))
+        window_s = window_s or busy_window(timeline)
+        figure = gantt_figure(timeline, run, *window_s, notes=order.options_note([run.policy]))
     trace, content = stem.with_name(f"{stem.name}.trace.json"), trace_json(timeline, run)
     if provenance is None:
         write_atomically({trace: content})

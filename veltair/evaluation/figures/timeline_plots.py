@@ -44,10 +44,12 @@ class _Piece:
     reserved: bool
 
 
-def gantt_figure(timeline: Timeline, run: Run, begin_s: float, end_s: float) -> Figure:
+def gantt_figure(
+    timeline: Timeline, run: Run, begin_s: float, end_s: float, notes: Sequence[str] = ()
+) -> Figure:
     """Return the blocks of [begin_s, end_s) on the machine's cores, a row each, in the order of cache groups.
 
-    Raises ValueError if the window is empty or no block ran in it.
+    `notes` are what else the caption says. Raises ValueError if the window is empty or no block ran in it.
     """
     spans = timeline.between(begin_s, end_s)
     if not spans:
@@ -56,7 +58,7 @@ def gantt_figure(timeline: Timeline, run: Run, begin_s: float, end_s: float) -> 
             f"{timeline.end_s:g} s {left_out_text(timeline)}".strip()
         )
     models = sorted(timeline.layers)
-    caption = _caption(timeline, run, spans)
+    caption = _caption(timeline, run, spans, notes)
     handles = _handles(models, any(span.yielding for span in spans))
     with style():
         figure, (cores, pressure, pending) = _axes(timeline.machine, len(caption), len(handles))
@@ -97,7 +99,7 @@ def _write_around(figure: Figure, handles: Sequence[Artist], caption: Sequence[s
     )
 
 
-def _caption(timeline: Timeline, run: Run, spans: Sequence[BlockSpan]) -> list[str]:
+def _caption(timeline: Timeline, run: Run, spans: Sequence[BlockSpan], notes: Sequence[str]) -> list[str]:
     conflicts = sum(span.in_conflict for span in spans)
     yielded = sum(span.yielding is not None for span in spans)
     yields = f" {yielded} yielded to others before their last layer." if yielded else ""
@@ -106,7 +108,7 @@ def _caption(timeline: Timeline, run: Run, spans: Sequence[BlockSpan]) -> list[s
         "Labels: query, layers, granted/wanted cores. "
         f"Core ids {timeline.cores_from}. {left_out_text(timeline)}"
     )
-    return textwrap.wrap(text.strip(), int(17.5 * WIDTH_IN))
+    return textwrap.wrap(" ".join([text.strip(), *notes]), int(17.5 * WIDTH_IN))
 
 
 def _within(timeline: Timeline, begin_s: float, end_s: float) -> list[StateSample]:

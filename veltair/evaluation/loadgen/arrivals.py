@@ -15,8 +15,10 @@ from veltair.serving.loop.query import Query, QueryRecord
 
 _TWO_32 = 1 << 32
 _LARGEST_BELOW_ONE = math.nextafter(1.0, 0.0)
-_MAX_SAMPLES = 65_535
+MAX_SAMPLES = 65_535
 _MAX_SEED = (1 << 64) - 1
+# A schedule is drawn as a whole, some queries more than are expected; its times are whole ns in 64 bits.
+_MOST_QUERIES, _CHUNK_QUERIES, _LONGEST_S = 20_000_000, 64, 1e9
 # frompyfunc because numpy's own log is another one on each kind of CPU, while LoadGen calls libm's.
 _LOG = np.frompyfunc(math.log, 1, 1)
 
@@ -52,7 +54,7 @@ def server_schedule_ns(
     check_server_settings(qps, min_duration_ms, min_query_count, seed)
     engine = MersenneTwister(seed)
     end_ns = min_duration_ms * 1_000_000
-    chunk = math.ceil(max(min_query_count, qps * min_duration_ms / 1000) * 1.02) + 64
+    chunk = math.ceil(max(min_query_count, qps * min_duration_ms / 1000) * 1.02) + _CHUNK_QUERIES
     schedule = np.zeros(1, dtype=np.int64)
     while len(schedule) < min_query_count or schedule[-1] < end_ns:
         following = schedule[-1] + np.cumsum(_gaps_ns(engine, chunk, qps))
@@ -71,8 +73,8 @@ def sample_indices(
     does not use, and these consume draws of the same engine: one shuffle of all samples, then as many as it
     takes to make `min_query_count` samples. So `min_query_count`, but not `count`, moves the draws.
     """
-    if not 1 <= sample_count <= _MAX_SAMPLES:
-        raise ValueError(f"{sample_count} samples; give 1 to {_MAX_SAMPLES}, as many as there are indices")
+    if not 1 <= sample_count <= MAX_SAMPLES:
+        raise ValueError(f"{sample_count} samples; give 1 to {MAX_SAMPLES}, as many as there are indices")
     if min_query_count < 1:
         raise ValueError(f"min_query_count is {min_query_count}; give 1 or more, as in the schedule")
     _check_seed(sample_index_seed)
@@ -84,7 +86,7 @@ def sample_indices(
     return loaded[bounded_draws(engine, np.full(count, sample_count, dtype=np.uint64))]
 
 
-def share_samples(weights: Mapping[str, int], copies: int = 1) -> tuple[str, ...]:
+def share_samples(weights: Mapping[str, float], copies: int = 1) -> tuple[str, ...]:
     """Return the model of each sample of a mixed query sample library.
 
     A model of weight w owns w x `copies` consecutive indices, in the order of `weights`. Every index is drawn
@@ -93,15 +95,16 @@ def share_samples(weights: Mapping[str, int], copies: int = 1) -> tuple[str, ...
     model. More copies change no share, only how many different inputs a model can be given.
     """
     for model, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, int) or weight < 1:
+        is_count = isinstance(weight, int | float) and not isinstance(weight, bool) and weight == int(weight)
+        if not is_count or weight < 1:
             raise ValueError(f"weight of {model} is {weight!r}; give a whole number of 1 or more")
     if copies < 1:
         raise ValueError(f"{copies} copies of the samples; give 1 or more")
-    samples = tuple(model for model, weight in weights.items() for _ in range(weight * copies))
-    if not 1 <= len(samples) <= _MAX_SAMPLES:
+    samples = tuple(model for model, weight in weights.items() for _ in range(int(weight) * copies))
+    if not 1 <= len(samples) <= MAX_SAMPLES:
         raise ValueError(
             f"weights {dict(weights)} x {copies} make {len(samples)} samples; "
-            f"give weights that make 1 to {_MAX_SAMPLES}"
+            f"give weights that make 1 to {MAX_SAMPLES}"
         )
     return samples
 
@@ -168,6 +171,8 @@ def replay(records: Iterable[QueryRecord]) -> tuple[Query, ...]:
         raise ValueError("a recorded run has no queries; give the records of a whole run")
     if len({query.id for query in recorded}) != len(recorded):
         raise ValueError("a recorded run has a query twice; give the records of one run")
+    if odd := [query for query in recorded if not math.isfinite(query.arrival_s)]:
+        raise ValueError(f"query {odd[0].id} arrives at {odd[0].arrival_s} s; give a finite time")
     start_s = recorded[0].arrival_s
     return tuple(query._replace(arrival_s=query.arrival_s - start_s) for query in recorded)
 
@@ -181,6 +186,18 @@ def check_server_settings(qps: float, min_duration_ms: int, min_query_count: int
     if min_query_count < 1:
         raise ValueError(f"min_query_count is {min_query_count}; give 1 or more")
     _check_seed(seed)
+    expected = max(min_query_count, qps * min_duration_ms / 1e3)
+    if expected > _MOST_QUERIES:
+        raise ValueError(
+            f"{qps:g} queries/s for {min_duration_ms / 1e3:g} s or {min_query_count} queries are "
+            f"{expected:.3g} queries, more than the {_MOST_QUERIES} that memory holds; give a lower rate "
+            "or a shorter run"
+        )
+    if (expected + _CHUNK_QUERIES) / qps > _LONGEST_S:
+        raise ValueError(
+            f"{expected:.0f} queries at {qps:g} queries/s take {expected / qps:.3g} s, which LoadGen cannot "
+            "count in ns; give a higher rate"
+        )
 
 
 def _check_seed(seed: int) -> None:

@@ -27,6 +27,9 @@ GO = b"go"
 PROMPTNESS = tuple(Promptness)  # what READY says in place of a sample index: how LoadGen is put before others
 BATCH = 4096
 PACKET_BYTES = BATCH * SEQUENCE.size
+CLOCK_WAS_SET = 75  # the exit status that tells so
+UNSEEN_SET_NS = 100_000  # shows in no latency
+CLOCK_READINGS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,11 @@ class _Child:
         loadgen, count = self._loadgen, self._settings.samples
         sut = loadgen.ConstructSUT(_or_exit(self._issue), _or_exit(self._flush))
         qsl = loadgen.ConstructQSL(count, count, _or_exit(self._load), _or_exit(lambda samples: None))
+        offset_ns, error_ns = _clock_offset_ns()
         # An empty name, or ./audit.config would override these settings without a word.
         loadgen.StartTestWithLogSettings(sut, qsl, self._test_settings(), self._log_settings(), "")
         self._done = True
+        _exit_if_set(offset_ns, error_ns)
         self._channel.shutdown(socket.SHUT_RDWR)
         loadgen.DestroyQSL(qsl)
         loadgen.DestroySUT(sut)
@@ -118,6 +123,28 @@ class _Child:
             self._loadgen.QuerySamplesComplete([response(identity, 0, 0) for identity in ended])
         if not self._done:
             raise ConnectionError("the parent left during the run")
+
+
+def _exit_if_set(offset_ns: int, error_ns: int) -> None:
+    """End the process if the system's clock has not the offset any more that it had when the run began."""
+    now_ns, now_error_ns = _clock_offset_ns()
+    if abs(now_ns - offset_ns) > error_ns + now_error_ns + UNSEEN_SET_NS:
+        print(f"the system's clock was set by {(now_ns - offset_ns) / 1e9:.3g} s", flush=True)
+        os._exit(CLOCK_WAS_SET)
+
+
+def _clock_offset_ns() -> tuple[int, int]:
+    """Return how far LoadGen's clock, the system's, is before the monotonic one, and the error of that.
+
+    Only when somebody sets it does that change: both are slewed alike. The promptest of some readings counts.
+    """
+    readings = []
+    for _ in range(CLOCK_READINGS):
+        before_ns = time.monotonic_ns()
+        system_ns = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        readings.append((time.monotonic_ns() - before_ns, system_ns - before_ns))
+    error_ns, offset_ns = min(readings)
+    return offset_ns, error_ns
 
 
 def _or_exit(callback: Callable[..., None]) -> Callable[..., None]:

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from veltair.evaluation.loadgen.arrivals import Seeds, check_server_settings, server_schedule_ns
 from veltair.evaluation.loadgen.child import (
     BATCH,
+    CLOCK_WAS_SET,
     FLUSH,
     GO,
     MESSAGE,
@@ -324,9 +325,14 @@ class LoadGenProcess:
     def _spawn(self) -> None:
         outdir = self._run.outdir
         # LoadGen with a missing directory reports nothing and aborts at its exit.
-        outdir.mkdir(parents=True, exist_ok=True)
-        for name in LOG_FILES:
-            (outdir / name).unlink(missing_ok=True)
+        try:
+            outdir.mkdir(parents=True, exist_ok=True)
+            for name in LOG_FILES:
+                (outdir / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise LoadGenError(
+                f"LoadGen's logs cannot be written into {outdir}: {error.strerror}; give another folder"
+            ) from error
         root = str(Path(str(files("veltair"))).resolve().parent)
         search_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         end = self._other_end.fileno()
@@ -430,6 +436,12 @@ class LoadGenProcess:
         if self._failure is not None:
             return self._failure
         code = self._exit_code()
+        if code == CLOCK_WAS_SET:
+            return LoadGenError(
+                "the system's clock, which LoadGen reads, was set during the run, so that its latencies are "
+                "wrong; let nobody set or suspend the machine's clock, and repeat the run; "
+                f"{self._output_tail()}"
+            )
         how = "closed its socket" if code is None else f"exited with status {code}"
         if code is not None and code < 0:
             how = f"was killed by signal {-code}"

@@ -1,4 +1,4 @@
-"""What a measured run took beside its kernels: the time of decisions, and LoadGen's of the cores."""
+"""What a measured run ran beside: the time of decisions, LoadGen on the cores, the pace of the machine."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,13 @@ PROC = Path("/proc")
 class EngineLoad:
     """The mean seconds of a decision, from its event on, and how many cores LoadGen kept busy.
 
-    NaN where it was not measured, or the system does not tell.
+    `pace` is how many times as long as profiled queries took that were alone on the machine just before and
+    just after. NaN where it was not measured, or the system does not tell.
     """
 
     decision_s: float = nan
     loadgen_cores: float = nan
+    pace: float = nan
 
 
 NOT_MEASURED = EngineLoad()

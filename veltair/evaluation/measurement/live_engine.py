@@ -42,5 +42,8 @@ class LiveEngine(Protocol):
         EngineError or PolicyError if the run failed; another may follow.
         """
 
+    def pace(self, study: Measurement) -> float:
+        """Return how many times as long as profiled a query alone takes now; NaN where it cannot tell."""
+
     def stop(self) -> None:
         """Stop the workers. Raises EngineError if one does not end."""

@@ -1,6 +1,9 @@
-"""Runs of the engine in Python, for models that are loaded on demand within a budget of memory."""
+"""Runs of the engine in Python, for models that are loaded within a budget of memory."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from math import nan
+from statistics import median
 
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.per_model import LoadGenPerModel
@@ -13,6 +16,7 @@ from veltair.serving.engine.engine import Engine
 from veltair.serving.engine.on_demand import OnDemand
 from veltair.serving.loop.backend import Backend
 from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.policy import MemoryLimits, limits_of
 from veltair.serving.loop.query import QueryRecord
 from veltair.serving.loop.timeline import Recorder
 
@@ -27,7 +31,7 @@ class LoadingEngine:
         self._engine = Engine(
             study.models,
             study.samples,
-            study.scenario.qos_s,
+            {name: model.qos_s for name, model in study.scenario.context.models.items()},
             context.costs,
             context.machine,
             PLACEMENTS[settings.placement],
@@ -51,7 +55,10 @@ class LoadingEngine:
         if settings.timeline:
             named = study.scenario.context, settings.placement
             recorder = Recorder(engine, *named, cores_of=engine.cores_of, now_s=engine.now_s)
-        dispatcher = TimedDispatcher(study.make(study.scenario.context), study.scenario.context)
+        context = replace(study.scenario.context, memory=self._limits())
+        dispatcher = TimedDispatcher(policy := study.make(context), context)
+        if limits_of(policy, context) is not None:
+            self._memory.clear()
         per_model = settings.loadgen_per_model
         with LoadGenPerModel(run, study.scenario.qos_s) if per_model else LoadGenProcess(run) as loadgen:
             loadgen.start(
@@ -68,15 +75,27 @@ class LoadingEngine:
         timeline = None if recorder is None else recorder.timeline()
         return AnsweredRun(tuple(records), summary, engine.zero_s, engine.wrong_answers, load, timeline)
 
+    def pace(self, study: Measurement) -> float:
+        """Return NaN: what a query alone takes includes loads, which the profile does not."""
+        return nan
+
     def stop(self) -> None:
         """Stop the workers. Raises EngineError if one does not end."""
         self._engine.stop()
         self._memory.settle()  # the last run may have been cut off
 
+    def _limits(self) -> MemoryLimits:
+        """Return the limits that policies see: bytes and times of loads so far, of which each had one."""
+        memory = self._memory
+        nbytes = {name: memory.bytes_needed(name) for name in self._models}
+        load_s = {name: median(memory.load_seconds[name]) for name in self._models}
+        return MemoryLimits(memory.budget_bytes, nbytes, load_s)
+
     def _serve(self, dispatcher: Dispatcher, recorder: Recorder | None) -> Iterator[QueryRecord]:
         """Yield the records; a block is on the timeline from when it starts, with its model in memory."""
         backend: Backend = self._engine if recorder is None else recorder
-        backend = OnDemand(backend, self._memory, self._models, self._engine.in_background)
+        engine = self._engine
+        backend = OnDemand(backend, self._memory, self._models, engine.in_background, engine.now_s)
         for record in serve(dispatcher, backend):
             if recorder is not None:
                 recorder.end(record)

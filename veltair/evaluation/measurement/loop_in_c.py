@@ -13,6 +13,7 @@ from veltair.evaluation.loadgen.logs import Stamps
 from veltair.evaluation.loadgen.per_model import LoadGenPerModel
 from veltair.evaluation.measurement.engine_load import EngineLoad, ProcessClock
 from veltair.evaluation.measurement.live_engine import AnsweredRun
+from veltair.evaluation.measurement.pace import measure_pace
 from veltair.evaluation.measurement.study import Measurement
 from veltair.serving.engine.log_entries import Entry, EntryKind
 from veltair.serving.engine.log_timeline import timeline_of
@@ -43,6 +44,10 @@ class LoopInC:
             return answered
         timeline = timeline_of(engine.entries(), context, study.settings.placement)
         return replace(answered, timeline=timeline, log=b"".join(engine.log))
+
+    def pace(self, study: Measurement) -> float:
+        """Return how many times as long as profiled a query alone takes now. Raises EngineError."""
+        return measure_pace(self._engine, study.scenario.context, [name for name, _ in study.samples])
 
     def entries(self) -> Iterator[Entry]:
         """Yield what happened in the last run."""

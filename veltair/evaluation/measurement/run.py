@@ -12,10 +12,11 @@ import pandas as pd
 from veltair.compiler.frontend.samples import random_samples
 from veltair.evaluation.experiment.scenario import Scenario
 from veltair.evaluation.experiment.timeline_data import write_recorded
-from veltair.evaluation.loadgen.arrivals import share_samples
 from veltair.evaluation.loadgen.client import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.loadgen.per_model import PerModelSummary, verdict_rows
+from veltair.evaluation.loadgen.tenants import sample_tenants
+from veltair.evaluation.measurement.cache_parts import cache_parts
 from veltair.evaluation.measurement.core_use import CoreUse, core_times
 from veltair.evaluation.measurement.engine_load import NOT_MEASURED, EngineLoad
 from veltair.evaluation.measurement.live_engine import LiveEngine
@@ -74,11 +75,12 @@ def make_samples(
     models: Mapping[str, LoadedModel], scenario: Scenario, seed: int, memory: ModelMemory | None = None
 ) -> list[tuple[str, Sample]]:
     """Return inputs and right answers by sample index, the answers from runs of one query alone."""
-    sample_models = share_samples(scenario.weights, SAMPLES_PER_MODEL)
+    by_name = {tenant.name: tenant.model for tenant in scenario.senders}
     instances = {name: models[name].instance() for name in scenario.weights}
     samples = []
     with on_cores(scenario.context.machine.core_ids):
-        for number, name in enumerate(sample_models):
+        for number, tenant in enumerate(sample_tenants(scenario.senders, SAMPLES_PER_MODEL)):
+            name = by_name[tenant]
             instance = instances[name]
             values = random_samples(instance.model.plan.inputs, [seed, number])
             instance.set_inputs(values)
@@ -126,8 +128,8 @@ def open_engine(study: Measurement) -> Iterator[LiveEngine]:
 def measure(study: Measurement, qps: float, folder: Path, engine: LiveEngine | None = None) -> MeasuredRun:
     """Serve one rate and return what became of its queries, whose records and logs are in the folder.
 
-    Without an `engine` of `open_engine` it opens one for this run. Raises LoadGenError, EngineError or
-    ModelMemoryError if the run failed; the engine may serve another one then.
+    Without an `engine` of `open_engine` it opens one for this run. Raises LoadGenError, EngineError,
+    ModelMemoryError or ResctrlError if the run failed; the engine may serve another one then.
     """
     with open_engine(study) if engine is None else nullcontext(engine) as used:
         return _measure_on(used, study, qps, folder)
@@ -137,11 +139,13 @@ def _measure_on(engine: LiveEngine, study: Measurement, qps: float, folder: Path
     gc.collect()  # what earlier runs left would be collected during this one
     study.interference.forget()
     cores = study.scenario.context.machine.core_ids
-    begin = core_times(cores)
-    answered = engine.serve(study, server_run(study, qps, folder))
-    use = begin.until(core_times(cores), len(cores))
+    # The policy that decides is made by the engine; this one only says which cores are whose.
+    with cache_parts(study.make(study.scenario.context), study.policy):
+        begin = core_times(cores)
+        answered = engine.serve(study, server_run(study, qps, folder))
+        use = begin.until(core_times(cores), len(cores))
     summary = answered.summary
-    joined = summary.join(answered.records, answered.zero_s)
+    joined = by_tenant(study.scenario, summary, summary.join(answered.records, answered.zero_s))
     first_s, last_s = joined[0].query.arrival_s, joined[-1].query.arrival_s
     begin_s = first_s + warmup_s(last_s - first_s, max(study.scenario.qos_s.values()))
     named = study.run_at(qps)
@@ -152,6 +156,20 @@ def _measure_on(engine: LiveEngine, study: Measurement, qps: float, folder: Path
         write_run_log(folder / RUN_LOG, study.source, study.scenario.context, answered.log)
     by_issue = tuple(sorted(answered.records, key=lambda record: record.query.id))
     return MeasuredRun(*(qps, joined, by_issue, begin_s, summary, answered.wrong_answers, use, answered.load))
+
+
+def by_tenant(
+    scenario: Scenario, summary: LoadGenSummary | PerModelSummary, joined: tuple[QueryRecord, ...]
+) -> tuple[QueryRecord, ...]:
+    """Return joined records with the tenants that sent the queries, by the samples that LoadGen asked for."""
+    if not scenario.tenants or not isinstance(summary, LoadGenSummary):
+        return joined
+    names = sample_tenants(scenario.tenants, SAMPLES_PER_MODEL)
+    senders = [names[sample] for sample in summary.log.sample_index.tolist()]
+    return tuple(
+        record._replace(query=record.query._replace(tenant="" if name == record.query.model else name))
+        for record, name in zip(joined, senders, strict=True)
+    )
 
 
 def server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:

@@ -25,7 +25,7 @@ FIRST_SHARE, STEP = 0.1, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Satisfaction:
-    """The shares of queries on time at one rate: of all, and of the model that fares worst.
+    """The shares of queries on time at one rate: of all, and of the tenant that fares worst.
 
     `invalid` marks a run that says nothing about the rate, as no query was counted. `complete` is False for a
     run that was stopped once it could not reach the target: the shares are then upper bounds. `queries` are
@@ -41,13 +41,13 @@ class Satisfaction:
     def __post_init__(self) -> None:
         if not 0.0 <= self.minimum <= self.pooled <= 1.0:
             raise ValueError(
-                f"Satisfaction: pooled {self.pooled} and minimum over models {self.minimum}; "
+                f"Satisfaction: pooled {self.pooled} and minimum over tenants {self.minimum}; "
                 "give 0 <= minimum <= pooled <= 1"
             )
 
 
 class Criterion(StrEnum):
-    """Which satisfaction must reach the target."""
+    """Which satisfaction must reach the target: that of all queries, or of the tenant that fares worst."""
 
     POOLED = "pooled"
     MINIMUM = "minimum"
@@ -181,7 +181,7 @@ def find_capacity(
 def find_capacities(
     measure: Measure, estimate_qps: float, settings: CapacitySearch
 ) -> tuple[Capacity, Capacity]:
-    """Return the pooled capacity and that of the minimum over models, which reuses the rates of the first.
+    """Return the pooled capacity and that of the minimum over tenants, which reuses the rates of the first.
 
     The second lists all of them.
     """
@@ -208,10 +208,10 @@ def satisfaction_of(
     """Return the shares on time of the queries that arrive from `count_from_s` on.
 
     `arrivals` is the whole trace: a counted query without a record is a miss, like one that was rejected or
-    left unfinished. The minimum is over the models with counted queries; a run without any is invalid. With
+    left unfinished. The minimum is over the tenants with counted queries; a run without any is invalid. With
     `stop_below`, `records` are drawn only until the pooled share cannot reach it any more.
     """
-    planned = Counter(query.model for query in arrivals if query.arrival_s >= count_from_s)
+    planned = Counter(query.sender for query in arrivals if query.arrival_s >= count_from_s)
     if not planned:
         return Satisfaction(0.0, 0.0, invalid=True)
     total, on_time, missed = planned.total(), Counter[str](), Counter[str]()
@@ -219,16 +219,16 @@ def satisfaction_of(
         if record.query.arrival_s < count_from_s:
             continue
         if record.on_time:
-            on_time[record.query.model] += 1
+            on_time[record.query.sender] += 1
             continue
-        missed[record.query.model] += 1
+        missed[record.query.sender] += 1
         if stop_below is not None and (total - missed.total()) / total < stop_below:
             return _shares(planned - missed, planned, complete=False)
     return _shares(on_time, planned, complete=True)
 
 
 def _shares(on_time: Counter[str], planned: Counter[str], complete: bool) -> Satisfaction:
-    minimum = min(on_time[model] / count for model, count in planned.items())
+    minimum = min(on_time[tenant] / count for tenant, count in planned.items())
     queries = planned.total()
     return Satisfaction(on_time.total() / queries, minimum, complete=complete, queries=queries)
 

@@ -19,7 +19,7 @@ from veltair.evaluation.metrics.resampling import Resampled, Times, resamples, s
 from veltair.evaluation.metrics.round_counts import RoundCounts, round_counts
 
 SCENARIO = (*SCENARIO_COLUMNS, "validated")
-COUNT_COLUMNS = (*SCENARIO, "policy", "round", "share", "qps", "model", "counted", "on_time")
+COUNT_COLUMNS = (*SCENARIO, "policy", "round", "share", "qps", "tenant", "counted", "on_time")
 CURVE_COLUMNS = (
     *(*SCENARIO, "policy", "share", "qps", "seed", "rounds", "queries"),
     *("satisfaction", "fitted", "low", "high"),
@@ -108,7 +108,7 @@ class MeasuredWorkload:
 
 
 def slot_counts(records: pd.DataFrame, slots: pd.DataFrame) -> pd.DataFrame:
-    """Return the queries counted and on time of each policy, round, rate and model: `COUNT_COLUMNS`.
+    """Return the queries counted and on time of each policy, round, rate and tenant: `COUNT_COLUMNS`.
 
     `records` are those of measured runs. `slots` say of each `workload` and `seed`, which a round gives one
     rate only, which `round` and `share` it is, and whether it was `kept`; other slots give no row.
@@ -118,7 +118,7 @@ def slot_counts(records: pd.DataFrame, slots: pd.DataFrame) -> pd.DataFrame:
     named = slots.loc[slots["kept"].astype(bool), columns].drop_duplicates()
     by = ["workload", "seed"]
     counted = records[records["counted"]].merge(named, on=by, how="inner", validate="many_to_one")
-    keys = [*SCENARIO, "policy", "round", "share", "qps", "model"]
+    keys = [*SCENARIO, "policy", "round", "share", "qps", "tenant"]
     table = counted.groupby(keys, sort=False, observed=True)["on_time"].agg(["size", "sum"]).reset_index()
     return table.rename(columns={"size": "counted", "sum": "on_time"})[list(COUNT_COLUMNS)]
 

@@ -1,4 +1,4 @@
-"""From query records to metrics: one row a run, and one row a run and model. Defined in results/README.md."""
+"""From query records to metrics: one row a run, and one a run and tenant. Defined in results/README.md."""
 
 import math
 from typing import Any
@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from veltair.evaluation.metrics.fairness import antt, jain_index, minimum_satisfaction, stp
 from veltair.evaluation.metrics.records import DTYPES, RUN_COLUMNS, check_columns
 from veltair.evaluation.metrics.targets import TARGET_COLUMNS
 
 LATENCY_COLUMNS = ("latency_mean_s", "latency_p50_s", "latency_p95_s", "latency_p99_s")
 COUNT_COLUMNS = ("queries", "served", "on_time", "rejected", "unfinished")
-MODEL_COLUMNS = (
+TENANT_COLUMNS = (
     *RUN_COLUMNS,
+    "tenant",
     "model",
     "qos_s",
     "relaxed",
@@ -29,7 +31,7 @@ RATE_COLUMNS = (
     *COUNT_COLUMNS,
     "satisfaction",
     "satisfaction_minimum",
-    "worst_model",
+    "worst_tenant",
     *LATENCY_COLUMNS,
     "core_s_per_on_time",
     "cpu_efficiency",
@@ -45,14 +47,15 @@ RATE_COLUMNS = (
 def rates(records: pd.DataFrame, targets: pd.DataFrame, cores: int) -> pd.DataFrame:
     """Return one row a run with the columns of `RATE_COLUMNS`, in the order of the runs' first records.
 
-    `records` holds runs on one machine of `cores` cores, `targets` that machine's targets. A quotient whose
-    denominator is 0 is NaN. Raises ValueError where records and targets disagree.
+    `records` holds runs on one machine of `cores` cores, `targets` that machine's targets: a row a tenant, by
+    the column `tenant`, or without that a row a model, each with one tenant. A quotient whose denominator is
+    0 is NaN. Raises ValueError where records and targets disagree.
     """
     if cores < 1:
         raise ValueError(f"{cores} cores; give the cores of the machine that the records come from")
-    per_model = model_rates(records, targets)
-    by_run = dict(list(per_model.groupby(list(RUN_COLUMNS), sort=False)))
-    work = dict(zip(targets["model"], targets["work_optimal_core_s"], strict=True))
+    per_tenant = tenant_rates(records, targets)
+    by_run = dict(list(per_tenant.groupby(list(RUN_COLUMNS), sort=False)))
+    work = dict(zip(_tenants(targets), targets["work_optimal_core_s"], strict=True))
     rows = [
         {**dict(zip(RUN_COLUMNS, key, strict=True)), **_run_row(run, by_run[key], work, cores)}
         for key, run in records.groupby(list(RUN_COLUMNS), sort=False)
@@ -60,18 +63,19 @@ def rates(records: pd.DataFrame, targets: pd.DataFrame, cores: int) -> pd.DataFr
     return pd.DataFrame(rows, columns=list(RATE_COLUMNS))
 
 
-def model_rates(records: pd.DataFrame, targets: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a run and model with the columns of `MODEL_COLUMNS`; as `rates`, by model."""
+def tenant_rates(records: pd.DataFrame, targets: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a run and tenant with the columns of `TENANT_COLUMNS`; as `rates`, by tenant."""
     _check(records, targets)
-    target_of = targets.set_index("model").to_dict("index")
+    target_of = targets.set_index(_tenants(targets)).to_dict("index")
     rows = []
-    for key, queries in records.groupby([*RUN_COLUMNS, "model"], sort=False):
+    for key, queries in records.groupby([*RUN_COLUMNS, "tenant"], sort=False):
         target = target_of[key[-1]]
         counted = queries[queries["counted"]]
         turnaround = _mean(_waited(counted)) / target["isolated_latency_s"]
         rows.append(
             {
-                **dict(zip((*RUN_COLUMNS, "model"), key, strict=True)),
+                **dict(zip((*RUN_COLUMNS, "tenant"), key, strict=True)),
+                "model": target["model"],
                 "qos_s": target["qos_s"],
                 "relaxed": target["relaxed"],
                 **_counts(counted),
@@ -79,24 +83,21 @@ def model_rates(records: pd.DataFrame, targets: pd.DataFrame) -> pd.DataFrame:
                 "turnaround": turnaround,
             }
         )
-    return pd.DataFrame(rows, columns=list(MODEL_COLUMNS))
+    return pd.DataFrame(rows, columns=list(TENANT_COLUMNS))
 
 
-def jain_index(values: NDArray[np.float64]) -> float:
-    """Return (sum x)^2 / (n sum x^2), in [1/n, 1]; NaN if all are 0 or there are none.
-
-    Source: Jain, Chiu, Hawe, DEC-TR-301, 1984.
-    """
-    return _ratio(float(values.sum()) ** 2, len(values) * float((values**2).sum()))
+def _tenants(targets: pd.DataFrame) -> "pd.Series[str]":
+    """Return whose targets each row has."""
+    return targets["tenant" if "tenant" in targets else "model"]
 
 
 def _run_row(
-    run: pd.DataFrame, per_model: pd.DataFrame, work: dict[str, float], cores: int
+    run: pd.DataFrame, per_tenant: pd.DataFrame, work: dict[str, float], cores: int
 ) -> dict[str, Any]:
     counted = run[run["counted"]]
     counts = _counts(counted)
     held_core_s = float(counted["core_s"].sum())
-    on_time_work = math.fsum(work[model] for model in counted.loc[counted["on_time"], "model"])
+    on_time_work = math.fsum(work[tenant] for tenant in counted.loc[counted["on_time"], "tenant"])
     span_s = float(run["end_s"].max() - run["arrival_s"].min())
     return {
         "models": ", ".join(sorted(run["model"].unique())),
@@ -108,27 +109,25 @@ def _run_row(
         "core_use": _ratio(float(run["core_s"].sum()), cores * span_s),
         "held_idle_share": np.nan,  # no backend reports yet how long a held core was idle
         "conflict_rate": _ratio(float(counted["conflicts"].sum()), float(counted["blocks"].sum())),
-        **_across_models(per_model[per_model["queries"] > 0]),
+        **_across_tenants(per_tenant[per_tenant["queries"] > 0]),
     }
 
 
-def _across_models(per_model: pd.DataFrame) -> dict[str, Any]:
-    """Return what treats each model as one programme; models without a counted query are left out.
-
-    ANTT and STP: Eyerman, Eeckhout, IEEE Micro 28(3), 2008. A model that had no query served makes no
-    progress.
-    """
-    if per_model.empty:
-        return {"satisfaction_minimum": np.nan, "worst_model": ""} | dict.fromkeys(
+def _across_tenants(per_tenant: pd.DataFrame) -> dict[str, Any]:
+    """Return what the tenants get beside each other; those without a counted query are left out."""
+    if per_tenant.empty:
+        return {"satisfaction_minimum": np.nan, "worst_tenant": ""} | dict.fromkeys(
             ("antt", "stp", "jain"), np.nan
         )
-    worst = per_model.iloc[int(per_model["satisfaction"].to_numpy().argmin())]
+    satisfaction = per_tenant["satisfaction"].to_numpy(dtype=np.float64)
+    turnarounds = per_tenant["turnaround"].to_numpy(dtype=np.float64)
+    worst, least = minimum_satisfaction(satisfaction)
     return {
-        "satisfaction_minimum": float(worst["satisfaction"]),
-        "worst_model": worst["model"],
-        "antt": float(per_model["turnaround"].mean()),
-        "stp": float((1 / per_model["turnaround"]).sum()),
-        "jain": jain_index(per_model["satisfaction"].to_numpy(dtype=np.float64)),
+        "satisfaction_minimum": least,
+        "worst_tenant": per_tenant["tenant"].iloc[worst],
+        "antt": antt(turnarounds),
+        "stp": stp(turnarounds),
+        "jain": jain_index(satisfaction),
     }
 
 
@@ -178,18 +177,19 @@ def _check(records: pd.DataFrame, targets: pd.DataFrame) -> None:
         raise ValueError(
             f"records and targets of machines {machines}; compute the metrics of each machine alone"
         )
-    if targets["model"].duplicated().any():
-        raise ValueError("the targets name a model twice; give one row a model")
-    unknown = sorted({*records["model"]} - {*targets["model"]})
+    tenants = _tenants(targets)
+    if tenants.duplicated().any():
+        raise ValueError(f"the targets name a {tenants.name} twice; give one row a {tenants.name}")
+    unknown = sorted({*records["tenant"]} - {*tenants})
     if unknown:
         raise LookupError(
-            f"models {unknown} have records but no targets; compute the targets of all models served"
+            f"{tenants.name}s {unknown} have records but no targets; compute the targets of all served"
         )
-    qos_s = records["model"].map(targets.set_index("model")["qos_s"]).astype("float64")
+    qos_s = records["tenant"].map(targets.set_index(tenants)["qos_s"]).astype("float64")
     unlike = ~np.isclose(records["qos_s"], qos_s, rtol=1e-9)
     if unlike.any():
         row = records[unlike].iloc[0]
         raise ValueError(
-            f"query {row['query_id']} of {row['model']} was held to {row['qos_s']} s, the targets say "
+            f"query {row['query_id']} of {row['tenant']} was held to {row['qos_s']} s, the targets say "
             f"{qos_s[unlike].iloc[0]} s; rerun with the targets of this machine"
         )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ class PolicyOrder:
     """The order in which policies are shown, and that in which they get colours and markers.
 
     Policies that an order does not name follow as they come. Those of one of the `families` have shades of
-    one colour.
+    one colour. `options` are by policy those that change results of any policy a lot, by name.
     """
 
     rows: Sequence[str] = ()
     styles: Sequence[str] = ()
     families: Sequence[Sequence[str]] = ()
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def of(self, names: Iterable[str]) -> list[str]:
         """Return each name once, in the order in which they are shown."""
@@ -33,6 +34,20 @@ class PolicyOrder:
         return [name for name in self.rows if name in distinct] + [
             name for name in distinct if name not in self.rows
         ]
+
+    def options_note(self, policies: Iterable[str]) -> list[str]:
+        """Return a sentence with these policies' options: those of most, then who differs; [] if unknown."""
+        stated = {name: self.options[name] for name in self.of(policies) if name in self.options}
+        names = list(dict.fromkeys(option for options in stated.values() for option in options))
+        if not names:
+            return []
+        groups: dict[str, list[str]] = {}
+        for policy, options in stated.items():
+            groups.setdefault(", ".join(options.get(name, NONE) for name in names), []).append(policy)
+        usual, *others = sorted(groups, key=lambda values: -len(groups[values]))
+        text = f"Options {', '.join(names)}: {usual}"
+        differing = "; ".join(f"{values} of {', '.join(groups[values])}" for values in others)
+        return [f"{text}; but {differing}." if differing else f"{text}."]
 
 
 AS_THEY_COME = PolicyOrder()

@@ -1,7 +1,7 @@
 """Query records as a tidy table: the one thing that every metric is computed from."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from operator import attrgetter
@@ -25,6 +25,7 @@ DTYPES = {
     "qps": "float64",
     "seed": "int64",
     "query_id": "int64",
+    "tenant": "str",
     "model": "str",
     "arrival_s": "float64",
     "qos_s": "float64",
@@ -44,6 +45,7 @@ CHUNK = 16_384
 # Where a record has what is not computed from other columns.
 SOURCES = {
     "query_id": "query.id",
+    "tenant": "query.sender",
     "model": "query.model",
     "arrival_s": "query.arrival_s",
     "qos_s": "query.qos_s",
@@ -113,7 +115,7 @@ def to_records(frame: pd.DataFrame) -> list[QueryRecord]:
     check_one_run(frame)
     return [
         QueryRecord(
-            Query(row["query_id"], row["model"], row["arrival_s"], row["qos_s"]),
+            Query(row["query_id"], row["model"], row["arrival_s"], row["qos_s"], _named_tenant(row)),
             Ending(row["ending"]),
             row["start_s"],
             row["end_s"],
@@ -182,6 +184,11 @@ def _columns(records: Iterable[QueryRecord]) -> dict[str, Any]:
             columns[name] = np.concatenate([np.empty(0, DTYPES[name]), *arrays])
         arrays.clear()
     return columns
+
+
+def _named_tenant(row: Mapping[Hashable, Any]) -> str:
+    """Return a query's tenant, empty where that is its model's only one."""
+    return "" if row["tenant"] == row["model"] else str(row["tenant"])
 
 
 def _repeated(value: object, count: int) -> Any:

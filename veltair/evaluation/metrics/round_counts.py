@@ -1,4 +1,4 @@
-"""What was on time in each round, rate and model of one server, and the curves and crossings of that."""
+"""What was on time in each round, rate and tenant of one server, and the curves and crossings of that."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundCounts:
-    """Counted queries of a server, and those of them on time, both of shape (rounds, rates, models).
+    """Counted queries of a server, and those of them on time, both of shape (rounds, rates, tenants).
 
     `qps` are the rates, ascending. A rate that was left out of a round has no queries in it.
     """
@@ -30,7 +30,7 @@ class RoundCounts:
         if self.on_time.shape != shape or len(shape) != 3 or shape[1] != len(self.qps):
             raise ValueError(
                 f"RoundCounts: {shape} counted and {self.on_time.shape} on time at {len(self.qps)} rates; "
-                "give both of shape (rounds, rates, models)"
+                "give both of shape (rounds, rates, tenants)"
             )
         if (self.on_time > self.counted).any() or (self.on_time < 0).any():
             raise ValueError("RoundCounts: more queries on time than counted; give on_time <= counted")
@@ -90,27 +90,27 @@ class RoundCounts:
         with np.errstate(invalid="ignore"):
             if criterion is Criterion.POOLED:
                 return on_time.sum(axis=2) / queries, queries
-            # A model that a resample does not ask for says nothing of the least.
-            by_model = np.where(counted > 0, on_time / counted, np.inf)
-        return by_model.min(axis=2), queries
+            # A tenant that a resample does not ask for says nothing of the least.
+            by_tenant = np.where(counted > 0, on_time / counted, np.inf)
+        return by_tenant.min(axis=2), queries
 
 
 def round_counts(counts: pd.DataFrame) -> dict[str, RoundCounts]:
     """Return the counts of each server of one workload, by name, all at the same rates and rounds.
 
-    `counts` has the columns `policy`, `round`, `qps`, `model`, `counted` and `on_time`, a row a server,
-    round, rate and model; what is missing had no query.
+    `counts` has the columns `policy`, `round`, `qps`, `tenant`, `counted` and `on_time`, a row a server,
+    round, rate and tenant; what is missing had no query.
     """
     qps, rounds = (np.sort(counts[name].unique()) for name in ("qps", "round"))
-    models = list(dict.fromkeys(counts["model"]))
+    tenants = list(dict.fromkeys(counts["tenant"]))
     found = {}
     for name, own in counts.groupby("policy", sort=False):
-        shape = (len(rounds), len(qps), len(models))
+        shape = (len(rounds), len(qps), len(tenants))
         tables = {column: np.zeros(shape, dtype=np.int64) for column in ("counted", "on_time")}
         places = (
             np.searchsorted(rounds, own["round"]),
             np.searchsorted(qps, own["qps"]),
-            np.array([models.index(model) for model in own["model"]]),
+            np.array([tenants.index(tenant) for tenant in own["tenant"]]),
         )
         for column, table in tables.items():
             np.add.at(table, places, own[column].to_numpy(dtype=np.int64))

@@ -22,6 +22,7 @@ from veltair.provenance import (
     SUFFIX,
     Provenance,
     ProvenanceError,
+    provenance_of,
     provenance_path,
     read_provenance,
 )
@@ -108,7 +109,9 @@ def read_runs(path: Path) -> list[RunResults]:
     run = _read_run(path)
     if run is not None:
         return [run]
-    inside = sorted(path.iterdir(), key=_natural) if path.is_dir() else []
+    # Hidden folders are other programs', such as a notebook's copies.
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")] if path.is_dir() else []
+    inside = sorted(entries, key=_natural)
     runs = [found for entry in inside if (found := _read_run(entry)) is not None]
     if not runs:
         raise ComparisonError(
@@ -138,30 +141,64 @@ def _read_run(path: Path) -> RunResults | None:
 
 
 def _read_benchmark(path: Path) -> RunResults | None:
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = _read_json(path)
     if not isinstance(document, dict) or "figures" not in document:
         return None
+    try:
+        return _benchmark_of(path, document)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, ProvenanceError):
+            raise
+        raise ComparisonError(
+            f"{path} is no benchmark as ours are written ({type(error).__name__}: {error}); make it anew"
+        ) from error
+
+
+def _benchmark_of(path: Path, document: Mapping[str, Any]) -> RunResults:
     if provenance_path(path).exists():
         provenance = read_provenance(path)
     else:
-        inside = document["provenance"]
-        provenance = Provenance(**{**inside, "cores": tuple(inside["cores"])})
+        provenance = provenance_of(document["provenance"])
     figures: dict[SeededQuantity, float] = {
-        (Quantity("benchmark", name, better_of(name, figure["unit"])), None): figure["value"]
+        (Quantity("benchmark", name, better_of(name, figure["unit"])), None): float(figure["value"])
         for name, figure in document["figures"].items()
     }
     return RunResults(path, provenance, figures, {}, (), {})
 
 
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ComparisonError(
+            f"{path} is no JSON, such as a file that was cut off ({error}); make it anew"
+        ) from error
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype="str", keep_default_na=False)
+    except ValueError as error:
+        raise ComparisonError(
+            f"{path} is no table, such as one that was cut off ({error}); make it anew"
+        ) from error
+
+
 def _read_metrics(folder: Path, given: Path) -> RunResults:
     files = sorted(folder.glob("*.csv"))
     provenances = {file.name: read_provenance(file) for file in files}
-    tables = {file.name: pd.read_csv(file, dtype="str", keep_default_na=False) for file in files}
+    tables = {file.name: _read_table(file) for file in files}
     simulated = {name: rows for name, table in tables.items() if len(rows := _without_measured(table))}
     if not any("backend" in table for table in simulated.values()):
         simulated = {}  # what is left are targets of this machine, which were measured
-    measured = _measured(tables)
-    seeds = {int(row["seed"]) for row in _measured_rows(tables.get(MEASURED_CAPACITY))}
+    try:
+        measured = _measured(tables)
+        seeds = {int(row["seed"]) for row in _measured_rows(tables.get(MEASURED_CAPACITY))}
+    except (LookupError, ValueError) as error:
+        raise ComparisonError(
+            f"{folder} has tables of other columns or values than ours ({type(error).__name__}: {error}); "
+            "make them anew"
+        ) from error
     origin = provenances.get(CAPACITY) or provenances[MEASURED_CAPACITY]
     return RunResults(given, origin, measured, simulated, tuple(sorted(seeds)), _costs(given))
 
@@ -199,8 +236,11 @@ def _costs(results: Path) -> dict[str, str]:
     """Return the digests of the cost tables that a folder of results was simulated from, by machine."""
     found: dict[str, str] = {}
     for beside in sorted(results.glob(f"simulated/*/*/*/{CAPACITY}{SUFFIX}")):
-        inputs = json.loads(beside.read_text(encoding="utf-8"))["inputs"]
-        digests = [digest for name, digest in inputs.items() if name.endswith("costs.parquet")]
+        document = _read_json(beside)
+        inputs = document.get("inputs") if isinstance(document, dict) else None
+        if not isinstance(inputs, dict):
+            raise ComparisonError(f"{beside} names no inputs; produce the result beside it anew")
+        digests = [str(digest) for name, digest in inputs.items() if name.endswith("costs.parquet")]
         found |= dict.fromkeys([beside.parts[-4]], *digests[:1])
     return found
 

@@ -33,6 +33,7 @@ def measured_sections(
     lines: list[str] = []
     for source in sources(capacities):
         lines += ["", f"## {source_name(source, capacities)}"]
+        lines += [line for note in order.options_note(capacities["policy"]) for line in ("", note)]
         for workload in dict.fromkeys(capacities["workload"]):
             own = [table[table["workload"] == workload] for table in (capacities, ratios, curves, slots)]
             lines += ["", *_workload_section(workload, order, *own)]

@@ -15,6 +15,7 @@ from veltair.evaluation.figures.fidelity_plots import (
     paper_cost_fit_figure,
     paper_fidelity_figure,
 )
+from veltair.evaluation.figures.isolation_plots import paper_equal_drops_figure, paper_noisy_neighbour_figure
 from veltair.evaluation.figures.layer_plots import paper_core_need_figure, paper_slowdown_figure
 from veltair.evaluation.figures.measured_plots import measured_figure
 from veltair.evaluation.figures.policy_plots import (
@@ -63,6 +64,10 @@ PAPER_FIGURES: Mapping[str, FigureSource] = {
     "paper_slowdown": FigureSource(paper_slowdown_figure, ("slowdown",), of_policies=False),
     "paper_sensitivity": FigureSource(paper_sensitivity_figure, ("sensitivity", "targets")),
     "paper_scale": FigureSource(paper_scale_figure, ("scale", "targets")),
+    "paper_noisy_neighbour": FigureSource(paper_noisy_neighbour_figure, ("noisy_neighbour", "targets")),
+    "paper_equal_drops": FigureSource(
+        paper_equal_drops_figure, ("equal_drops", "capacity_seeds", "rates", "targets")
+    ),
     "paper_fidelity": FigureSource(paper_fidelity_figure, ("fidelity",)),
     "paper_cost_fit": FigureSource(paper_cost_fit_figure, ("cost_fit",), of_policies=False),
     "paper_corun_fit": FigureSource(paper_corun_fit_figure, ("corun_fit",), of_policies=False),

@@ -20,7 +20,7 @@ from veltair.provenance import SUFFIX, Provenance, read_provenance, write_atomic
 Document = dict[str, Any]
 Row = tuple[str, ...]
 CAPACITY = "capacity_seeds.csv"
-LAYER_TIMES = "layer_times.csv"  # it has a page of its own
+LAYER_TIMES, READINGS = "layer_times.csv", "readings.csv"  # they have pages of their own
 INTRODUCTION = """\
 # Results
 
@@ -84,7 +84,9 @@ class RecordedFile:
 def write_results_page(folder: Path, study: Path, page: Path) -> None:
     """Write the page from the recorded files in `folder` and from the shipped tables of the study."""
     files = [study / CAPACITY, *sorted(folder.rglob("*.csv")), *sorted(folder.rglob("*.json"))]
-    own = [path for path in files if path.name != LAYER_TIMES and not path.name.endswith(SUFFIX)]
+    own = [
+        path for path in files if path.name not in (LAYER_TIMES, READINGS) and not path.name.endswith(SUFFIX)
+    ]
     text = results_page([read_recorded(path) for path in own])
     write_atomically({page: text.encode()})
 

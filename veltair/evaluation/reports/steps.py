@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from veltair.config import Config
-from veltair.evaluation.experiment.layout import CAPACITY, RECORDS, SLOTS
+from veltair.evaluation.experiment.layout import CAPACITY, EQUAL_DROPS, RECORDS, SLOTS
 from veltair.evaluation.experiment.scenario import scenario_of
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
 from veltair.evaluation.metrics.capacity_table import over_seeds, reference_rates
-from veltair.evaluation.metrics.metrics import model_rates, rates
+from veltair.evaluation.metrics.metrics import rates, tenant_rates
 from veltair.evaluation.metrics.policies_table import AS_THEY_COME, SCENARIO_COLUMNS, PolicyOrder
 from veltair.evaluation.metrics.policies_table import MEASURED as ENGINE
 from veltair.evaluation.metrics.records import read_records
@@ -32,7 +33,7 @@ from veltair.provenance import (
     write_atomically,
 )
 
-RATES, MODEL_RATES, TARGETS = "rates.csv", "model_rates.csv", "targets.csv"
+RATES, TENANT_RATES, TARGETS = "rates.csv", "tenant_rates.csv", "targets.csv"
 CAPACITY_SEEDS = "capacity_seeds.csv"
 GOLDEN = (CAPACITY, RATES, TARGETS)
 
@@ -48,16 +49,17 @@ def write_metrics(
     """
     _check_origins(simulated, measured)
     by_machine = _machines(config, tables)
-    all_rates, all_models = [], []
+    all_rates, all_tenants = [], []
     for run in (*measured, *simulated):
         records = read_records(run / RECORDS)
-        target, cores = by_machine[str(records["machine"].iloc[0])]
-        all_rates.append(rates(records, target, cores))
-        all_models.append(model_rates(records, target))
+        machine = by_machine[str(records["machine"].iloc[0])]
+        target = machine.of_tenants.get(str(records["workload"].iloc[0]), machine.targets)
+        all_rates.append(rates(records, target, machine.cores))
+        all_tenants.append(tenant_rates(records, target))
     written = {
-        TARGETS: pd.concat([target for target, _ in by_machine.values()]),
+        TARGETS: pd.concat([machine.targets for machine in by_machine.values()]),
         RATES: pd.concat(all_rates, ignore_index=True),
-        MODEL_RATES: pd.concat(all_models, ignore_index=True),
+        TENANT_RATES: pd.concat(all_tenants, ignore_index=True),
     }
     if simulated:
         capacity = pd.concat([read_csv(run / CAPACITY) for run in simulated], ignore_index=True)
@@ -82,17 +84,23 @@ def _check_origins(simulated: Sequence[Path], measured: Sequence[Path]) -> None:
     check_same_settings({path: one for results in found.values() for path, one in results.items()})
 
 
-def _machines(config: Config, tables: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, int]]:
-    """Return the targets of all models that are served on each machine, and its cores."""
-    by_machine: dict[str, tuple[pd.DataFrame, int]] = {}
+class _Machine(NamedTuple):
+    """The targets of all models that are served on a machine, those of tenants by workload, and its cores."""
+
+    targets: pd.DataFrame
+    of_tenants: dict[str, pd.DataFrame]
+    cores: int
+
+
+def _machines(config: Config, tables: Sequence[Path]) -> dict[str, _Machine]:
+    """Return what runs on each machine are held to."""
+    by_machine: dict[str, _Machine] = {}
     for path in tables:
         read = read_assumed(config, path)
-        for workload in config.workloads:
-            scenario = scenario_of(config, read, workload)
-            machine = scenario.context.machine
-            known, cores = by_machine.get(machine.name, (scenario.targets, machine.cores))
-            merged = pd.concat([known, scenario.targets]).drop_duplicates("model", ignore_index=True)
-            by_machine[machine.name] = (merged, cores)
+        found = [scenario_of(config, read, workload).targets for workload in config.workloads]
+        merged = pd.concat(found).drop_duplicates("model", ignore_index=True)
+        of_tenants = {name: scenario_of(config, read, name).sender_targets for name in config.tenants}
+        by_machine[read.machine.name] = _Machine(merged, of_tenants, read.machine.cores)
     return by_machine
 
 
@@ -115,15 +123,20 @@ def write_summary(
         capacities, ratios, curves, slots = (read_csv(folder / name) for name in names)
         measured = measured_sections(capacities, ratios, curves, slots, target, order)
     simulated = rate_table[rate_table["backend"] != ENGINE]
+    drops = folder / f"{EQUAL_DROPS}.csv"
     text = summary_markdown(
-        seeds, simulated, target, measured=measured, figures=[str(path) for path in figures], order=order
+        *(seeds, simulated, target),
+        measured=measured,
+        ruled=read_csv(drops) if drops.exists() else None,
+        figures=[str(path) for path in figures],
+        order=order,
     )
     write_atomically({output: text.encode()})
 
 
 def write_golden(folder: Path, output: Path) -> None:
     """Write all metrics of simulated runs as one text whose every digit is meant."""
-    parts = [f"# {name}\n{(folder / name).read_text()}" for name in GOLDEN]
+    parts = [f"# {name}\n{(folder / name).read_text(encoding='utf-8')}" for name in GOLDEN]
     write_atomically({output: "\n".join(parts).encode()})
 
 
@@ -136,9 +149,15 @@ def compare_golden(folder: Path, golden: Path, output: Path) -> None:
 
 def check_golden(made: Path, golden: Path) -> None:
     """Raise ValueError at the first line in which a result differs from the committed one."""
-    lines = list(zip(made.read_text().splitlines(), golden.read_text().splitlines(), strict=False))
+    lines = list(
+        zip(
+            made.read_text(encoding="utf-8").splitlines(),
+            golden.read_text(encoding="utf-8").splitlines(),
+            strict=False,
+        )
+    )
     for number, (ours, theirs) in enumerate(lines, start=1):
         if ours != theirs:
             raise ValueError(f"{made}:{number} differs from {golden}:\n  now: {ours}\n  was: {theirs}")
-    if made.read_text() != golden.read_text():
+    if made.read_text(encoding="utf-8") != golden.read_text(encoding="utf-8"):
         raise ValueError(f"{made} has not as many lines as {golden}")

@@ -32,6 +32,7 @@ from veltair.evaluation.metrics.policies_table import (
     sources,
     span,
 )
+from veltair.evaluation.reports.equal_drops import equal_drops_section
 
 Panel = tuple[str, str, str]  # backend, machine, workload
 
@@ -42,6 +43,7 @@ def summary_markdown(
     targets: pd.DataFrame,
     *,
     measured: Sequence[str] = (),
+    ruled: pd.DataFrame | None = None,
     share: float = EQUAL_LOAD,
     figures: Iterable[str] = (),
     order: PolicyOrder = AS_THEY_COME,
@@ -50,8 +52,9 @@ def summary_markdown(
 
     `measured` are the lines of sections about measured runs, which come first. The others are of simulated
     ones: `seeds` has a row a source, workload, policy and seed, as capacity_seeds.csv, None where there are
-    none; `targets` the rows of every machine. Equal load is `share` of the reference rate. `figures` are
-    paths to name at the end.
+    none; `targets` the rows of every machine. `ruled` are the rows of equal_drops.csv, of the comparison with
+    one rule for late queries. Equal load is `share` of the reference rate. `figures` are paths to name at the
+    end.
     """
     lines = [
         "# Results",
@@ -60,10 +63,13 @@ def summary_markdown(
         f"their own QoS. Equal load is {number(100 * share)} % of {REFERENCE}'s; "
         "where it has none, of another rate (results/README.md). A rate in brackets is the nearest one "
         "that was run. Every column is defined in results/README.md.",
+        *(line for note in order.options_note(rates["policy"]) for line in ("", note)),
         *measured,
     ]
     if seeds is not None:
         lines += _simulated_sections(seeds, rates, targets, _Tables(seeds, rates, share, order))
+    if seeds is not None and ruled is not None:
+        lines += ["", "## One rule for late queries", *equal_drops_section(seeds, ruled, order)]
     lines += ["", "## QoS", "", *_targets_table(targets)]
     names = list(figures)
     if names:
@@ -115,7 +121,19 @@ def _workload_section(panel: Panel, tables: _Tables) -> list[str]:
         cells += [_cell(equal, "cpu_efficiency", 100, " %"), _cell(equal, "conflict_rate", 100, " %")]
         rows.append(cells)
     title = f"### {panel[2]}" + (f" ({models})" if models and models != panel[2] else "")
-    return [title, "", *markdown_table(header, rows, numbers=True)]
+    table = markdown_table(header, rows, numbers=True)
+    return [title, "", *table, "", *_fairness_table(panel, tables, at)]
+
+
+def _fairness_table(panel: Panel, tables: _Tables, at: str) -> Sequence[str]:
+    """Return what the tenants of a workload get beside each other, at equal load."""
+    rows = []
+    for policy in tables.policies:
+        row = _at_load(tables.compared, panel, policy, "equal")
+        shown = [_cell(row, "satisfaction_minimum", 100, " %")]
+        rows.append([policy, *shown, *(_cell(row, column, 1) for column in ("jain", "antt", "stp"))])
+    header = [f"Policy, at {at}", "worst tenant on time", "Jain's index", "ANTT", "STP"]
+    return markdown_table(header, rows, numbers=True)
 
 
 def _capacity_cells(tables: _Tables, panel: Panel, policy: str) -> list[str]:

@@ -54,7 +54,7 @@ class RuntimeServer:
         orders, given = os.pipe()
         self._outcomes, told = os.pipe()
         self._orders = os.fdopen(given, "w")
-        with (self._folder / OUTPUT_FILE).open("w") as output:
+        with (self._folder / OUTPUT_FILE).open("w", encoding="utf-8") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", MODULE, str(path), str(orders), str(told)],
                 pass_fds=[orders, told],

@@ -133,6 +133,7 @@ class TimedProcess:
             stdout=subprocess.PIPE,
             stderr=self._complaints,
             text=True,
+            errors="replace",
         )
         try:
             self._read()
@@ -171,7 +172,9 @@ class TimedProcess:
 
     def profile(self) -> list[dict[str, Any]]:
         """Return the events of all runs since it started, once. Only "onnxruntime profiled" notes them."""
-        events: list[dict[str, Any]] = json.loads(Path(self._ask({"do": "profile"})).read_text())
+        events: list[dict[str, Any]] = json.loads(
+            Path(self._ask({"do": "profile"})).read_text(encoding="utf-8")
+        )
         return events
 
     def outputs(self) -> list[NDArray[Any]]:

@@ -23,7 +23,6 @@ from veltair.evaluation.simulation.run import (
     noise_of,
     scenario_arrivals,
 )
-from veltair.machine.costs.cost_model import block_bytes_per_s, block_l3_bytes, predicted_seconds
 from veltair.serving.loop.query import Query
 
 
@@ -53,25 +52,12 @@ def clairvoyant_share(
 def full_clock_work(scenario: Scenario, model: str) -> NDArray[np.float64]:
     """Return core-seconds at the full machine's clock, shape (layers, versions, core counts).
 
-    They are those of level 0: of who is alone but for the clock. Infinite where there is no such version.
+    They are those of level 0: of who is alone but for the clock, and finds in the caches what its own model
+    left there. Infinite where there is no such version.
     """
-    context = scenario.context
-    cores, seconds = context.costs.cores, context.costs.model(model).seconds[..., 0]
-    at_full_clock = np.array(seconds)
-    if scenario.cost_model is not None:
-        machine, layers = context.machine, scenario.cost_model.layers[model]
-        for layer, version, index in np.argwhere(np.isfinite(seconds)).tolist():
-            count = cores[index]
-            at_full_clock[layer, version, index] = predicted_seconds(
-                layers[layer][version],
-                scenario.cost_model,
-                machine,
-                count,
-                block_l3_bytes(machine, count),
-                block_bytes_per_s(machine, count),
-                machine.cores,
-            )
-    return at_full_clock * np.asarray(cores, dtype=np.float64)
+    costs = scenario.context.costs if scenario.busy_costs is None else scenario.busy_costs
+    work: NDArray[np.float64] = costs.model(model).seconds[..., 0] * np.asarray(costs.cores, dtype=np.float64)
+    return work
 
 
 class _LeastDemands:

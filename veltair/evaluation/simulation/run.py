@@ -16,7 +16,8 @@ from veltair.evaluation.experiment.scenario import (
     capacity_columns,
     scenario_columns,
 )
-from veltair.evaluation.loadgen.arrivals import Seeds, server_queries, share_samples
+from veltair.evaluation.loadgen.arrivals import Seeds
+from veltair.evaluation.loadgen.tenants import tenant_queries
 from veltair.evaluation.metrics.capacity import (
     Capacity,
     CapacitySearch,
@@ -48,7 +49,8 @@ class SimulationSettings:
     Queries are still served for `drain_qos` x the longest latency target after the last arrival. `costs` and
     `placement` are those of `Simulator`. `contention` scales what co-runners add to a layer's time (0: the
     null model). `sensor_levels` is the standard deviation of the pressure that policies read, in steps
-    between the profiled levels. `loadgen_cores` is how many cores LoadGen keeps busy beside the kernels.
+    between the profiled levels. `loadgen_cores` is how many cores LoadGen keeps busy beside the kernels,
+    `pace` how many times as long as the tables say every layer takes.
     """
 
     queries: int
@@ -58,6 +60,7 @@ class SimulationSettings:
     contention: float = 1.0
     sensor_levels: float = 0.0
     loadgen_cores: float = 0.0
+    pace: float = 1.0
 
 
 def simulate(
@@ -68,27 +71,32 @@ def simulate(
     Each record is checked against what cannot be done (`invariants.py`) before it is handed on.
     """
     arrivals = scenario_arrivals(scenario, settings, qps, seed)
+    return arrivals, *simulate_arrivals(scenario, make, settings, arrivals, seed)
+
+
+def simulate_arrivals(
+    scenario: Scenario,
+    make: MakePolicy,
+    settings: SimulationSettings,
+    arrivals: Sequence[Query],
+    seed: int,
+) -> tuple[Iterator[QueryRecord], Simulator]:
+    """Return the records of given arrivals as they come, checked as by `simulate`, and the simulator."""
     noise, *same = tee(noise_of(scenario, arrivals, seed), 3)
     simulator = make_simulator(scenario, settings, arrivals, seed, noise=noise)
     seen = scenario.policy_context
     records = serve_simulated(make(seen), seen, simulator)
     least_core_s = scenario.least_work.of_each(same[0])
     fluid = scenario.fluid_work.of_each(same[1]), scenario.fluid_cores
-    return arrivals, checked(records, arrivals, scenario.context, least_core_s, fluid), simulator
+    return checked(records, arrivals, scenario.context, least_core_s, fluid), simulator
 
 
 def scenario_arrivals(
     scenario: Scenario, settings: SimulationSettings, qps: float, seed: int
 ) -> tuple[Query, ...]:
     """Return the queries of one run at a rate."""
-    return server_queries(
-        qps,
-        min_duration_ms=ceil(1e3 * LEAST_RUN_QOS * max(scenario.qos_s.values())),
-        min_query_count=settings.queries,
-        seed=seed,
-        sample_models=share_samples(scenario.weights),
-        qos_s=scenario.qos_s,
-    )
+    min_duration_ms = ceil(1e3 * LEAST_RUN_QOS * max(scenario.qos_s.values()))
+    return tenant_queries(scenario.senders, qps, min_duration_ms, settings.queries, seed)
 
 
 def make_simulator(
@@ -109,6 +117,9 @@ def make_simulator(
     sigma = settings.sensor_levels * (levels[-1] / max(1, len(levels) - 1))
     if settings.loadgen_cores:
         context = replace(context, costs=beside_loadgen(context, settings.loadgen_cores))
+    if settings.pace != 1:
+        paces = [settings.pace] * len(context.costs.cores)
+        context = replace(context, costs=context.costs.stretched(paces))
     return Simulator(
         arrivals,
         context,
@@ -155,7 +166,7 @@ def count_from_s(arrivals: Sequence[Query], qos_s: Mapping[str, float]) -> float
 def find_policy_capacity(
     scenario: Scenario, make: MakePolicy, settings: SimulationSettings, search: CapacitySearch, seed: int
 ) -> tuple[Capacity, Capacity]:
-    """Return a policy's capacity, pooled and for the minimum over models, searched from the fluid bound."""
+    """Return a policy's capacity, pooled and for the minimum over tenants, searched from the fluid bound."""
     return find_capacities(
         _satisfaction_at(scenario, make, settings, search, seed), _estimate_qps(scenario), search
     )

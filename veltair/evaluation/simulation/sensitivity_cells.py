@@ -31,10 +31,10 @@ def sensitivity_cells(config: Config) -> Mapping[Cell, Path]:
     cells: dict[Cell, Path] = {}
     for (name, index), path in Layout(config).sensitivity().items():
         for workload in config.sensitivity[name].workloads or (config.study.workload,):
-            if workload not in config.workloads:
+            if workload not in (known := config.mixes):
                 raise ConfigError(
                     f"sensitivity.{name}.workloads: {workload!r} is not in `workloads` "
-                    f"({', '.join(config.workloads)}); add it there or correct it"
+                    f"({', '.join(known)}); add it there or correct it"
                 )
             folder = path.parent
             if workload != config.study.workload:

@@ -12,6 +12,7 @@ from veltair.config.study_keys import MEASURED, Simulated
 from veltair.evaluation.experiment.layout import HOST, Layout
 from veltair.evaluation.experiment.scenario import MakePolicy, policy_maker
 from veltair.evaluation.experiment.tables_io import provenance_of, read_csv, write_csv
+from veltair.evaluation.loadgen.tenants import drawn_by
 from veltair.evaluation.metrics.capacity import CapacitySearch
 from veltair.evaluation.simulation.assumptions import (
     assumed_options,
@@ -32,6 +33,8 @@ from veltair.evaluation.simulation.validated import simulated_scenario
 from veltair.machine.costs.block_costs import RECORDED, BlockCosts, recorded_block_costs
 from veltair.machine.costs.described_versions import own_versions
 from veltair.machine.costs.folder import BLOCKS, Tables, read_tables, table_files
+from veltair.machine.costs.oversubscription import RECORDED as SHARED
+from veltair.machine.costs.oversubscription import recorded_oversubscription, scaled
 from veltair.machine.topology.described import described
 from veltair.provenance import write_parquet
 
@@ -52,6 +55,8 @@ def simulation_settings(config: Config, tables: Tables | None = None) -> Simulat
     """
     simulated, is_measured = config.simulated, tables is not None and tables.cost_model is None
     costs = _charged_costs(simulated, None if tables is None else tables.block_costs)
+    shared = scaled(recorded_oversubscription(), simulated.oversubscription)
+    costs = replace(costs, oversubscription=shared)
     if is_measured:
         costs = replace(costs, decision_s=1e-6 * _given(simulated.decision_us))
     return SimulationSettings(
@@ -62,6 +67,7 @@ def simulation_settings(config: Config, tables: Tables | None = None) -> Simulat
         contention=simulated.contention,
         sensor_levels=simulated.proxy_error,
         loadgen_cores=_given(simulated.loadgen_cores) if is_measured else 0.0,
+        pace=1.0 if simulated.pace == MEASURED or not is_measured else simulated.pace,
     )
 
 
@@ -80,7 +86,7 @@ def _charged_costs(simulated: Simulated, measured: BlockCosts | None) -> BlockCo
 def charged_files(folder: Path) -> list[Path]:
     """Return the files that what the simulator charges comes from: tables, and what blocks cost."""
     files = table_files(folder)
-    return files if folder / BLOCKS in files else [*files, RECORDED]
+    return [*files, SHARED] if folder / BLOCKS in files else [*files, RECORDED, SHARED]
 
 
 def _given(value: str | float) -> float:
@@ -123,19 +129,25 @@ def simulate_capacity(config: Config, tables: Path, workload: str, policy: str, 
             f"{scenario.context.machine.name}, {workload}, {policy}, seed {seed}: {pooled.describe()}",
             flush=True,
         )
-    write_csv(output, pd.DataFrame(rows), provenance_of(config, charged_files(tables)))
+    provenance = provenance_of(config, charged_files(tables), arrivals=drawn_by(scenario.senders))
+    write_csv(output, pd.DataFrame(rows), provenance)
 
 
 def simulate_loads(
     config: Config, tables: Path, workload: str, policy: str, capacities: Sequence[Path], output: Path
 ) -> None:
-    """Write the records of a policy at loads that all policies share, and at its own capacity."""
+    """Write the records of a policy at loads that all policies share, and at its own capacity.
+
+    Also at the rate that the workload's tenants ask for, if they have rates.
+    """
     known = read_assumed(config, tables)
     make, settings = simulated_policy_maker(config, policy), simulation_settings(config, known)
     scenario = simulated_scenario(config, known, workload, settings)
     capacity = pd.concat([read_csv(path) for path in capacities], ignore_index=True)
     frames = []
     for seed, rows in capacity.groupby("seed"):
-        offered = offered_rates(rows, policy, scenario.fluid_qps, config.simulated.loads)
-        frames.append(policy_records(scenario, policy, make, settings, offered, int(str(seed))))
-    write_parquet(output, pd.concat(frames, ignore_index=True), provenance_of(config, capacities))
+        offered = {*offered_rates(rows, policy, scenario.fluid_qps, config.simulated.loads)}
+        offered |= {scenario.nominal_qps} if scenario.nominal_qps else set()
+        frames.append(policy_records(scenario, policy, make, settings, sorted(offered), int(str(seed))))
+    provenance = provenance_of(config, capacities, arrivals=drawn_by(scenario.senders))
+    write_parquet(output, pd.concat(frames, ignore_index=True), provenance)

@@ -9,6 +9,7 @@ from veltair.evaluation.experiment.layout import CAPACITY, HOST, Layout
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario
 from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.figures.timeline_files import busy_window, write_timeline
+from veltair.evaluation.metrics.policies_table import PolicyOrder
 from veltair.evaluation.metrics.records import Run
 from veltair.evaluation.simulation.assumptions import selection_of, with_assumed_noise
 from veltair.evaluation.simulation.run import SimulationSettings, simulate
@@ -51,7 +52,7 @@ def draw_timeline(config: Config, request: TimelineRequest, folder: Path) -> lis
     workload = request.workload or config.simulated.workloads[0]
     machine = request.machine or config.simulated.machines[0]
     seed = config.simulated.seeds[0] if request.seed is None else request.seed
-    for name, known in ((request.policy, config.policies), (workload, config.workloads)):
+    for name, known in ((request.policy, config.policies), (workload, config.mixes)):
         if name not in known:
             raise LookupError(f"the configuration has no {name!r}; choose from {', '.join(known)}")
     tables, source = find_tables(Layout(config), machine, selection_of(config))
@@ -67,7 +68,8 @@ def draw_timeline(config: Config, request: TimelineRequest, folder: Path) -> lis
     provenance = collect(config.model_dump(mode="json"), inputs=[source], seed=seed)
     # Asked for by name, so a run without any block is an error here.
     window_s = request.window_s or busy_window(timeline)
-    return write_timeline(timeline, run, stem, window_s, provenance)
+    order = PolicyOrder(**Layout(config).policy_order())
+    return write_timeline(timeline, run, stem, window_s, provenance, order)
 
 
 def machine_name(scenario: Scenario) -> str:

@@ -18,7 +18,9 @@ from veltair.config import Config
 from veltair.data import shipped
 from veltair.evaluation.experiment.code_digest import CodeGraph
 from veltair.evaluation.experiment.scenario import Scenario, scenario_of
+from veltair.evaluation.simulation.memory_limits import memory_limits
 from veltair.evaluation.simulation.run import SimulationSettings
+from veltair.machine.costs.batched import batched_name, with_batches
 from veltair.machine.costs.folder import Tables
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import Provenance, write_json
@@ -83,10 +85,19 @@ def unvalidated_because(tables: Tables, settings: SimulationSettings) -> str:
 def simulated_scenario(
     config: Config, tables: Tables, workload: str, settings: SimulationSettings
 ) -> Scenario:
-    """Return a workload on the machine of some tables, and whether simulated runs of it are validated."""
-    validated = not unvalidated_because(tables, settings)
-    scenario = scenario_of(config, tables, workload)
-    return replace(scenario, simulator_validated=validated, policies_read=config.simulated.table_clock)
+    """Return a workload on the machine of some tables, and whether simulated runs of it are validated.
+
+    Runs with costs of several queries at once are not, as these are described.
+    """
+    sizes = {name: config.models[name].batches for name in config.models_of(workload)}
+    batches = {
+        name: {b: batched_name(name, b) for b in built[1:]} for name, built in sizes.items() if built[1:]
+    }
+    validated = not batches and not unvalidated_because(tables, settings)
+    scenario = scenario_of(config, with_batches(tables, sizes), workload, batches)
+    context = replace(scenario.context, memory=memory_limits(config.simulated, scenario.context))
+    clock = config.simulated.table_clock
+    return replace(scenario, context=context, simulator_validated=validated, policies_read=clock)
 
 
 def _kind(machine: Machine) -> dict[str, Any]:

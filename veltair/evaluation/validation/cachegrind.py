@@ -204,11 +204,13 @@ def _data_misses(
         flushed = FLUSH_MULTIPLE * max(caches_bytes)
         kernel = (library.resolve(), f"__tvm_ffi_{one.plan.symbol}", flushed, calls)
         command = [valgrind, *options, *caches, program, *kernel, *one.tensors]
-        done = subprocess.run([str(word) for word in command], capture_output=True, check=False, text=True)
+        done = subprocess.run(
+            [str(word) for word in command], capture_output=True, check=False, text=True, errors="replace"
+        )
         if done.returncode != 0 or not out.is_file():
             raise CachegrindError(
                 f"cachegrind failed on {one.plan.symbol} (exit status {done.returncode}): "
                 f"{done.stderr.strip()[-500:]}; kernels for AVX-512 cannot be simulated, build them for AVX2"
             )
-        counts = read_counts(out.read_text())
+        counts = read_counts(out.read_text(encoding="utf-8"))
     return [sum(counts[event] for event in events) for events in DATA_MISSES]

@@ -69,12 +69,15 @@ def compare_traces(
 
 
 def with_load(config: Config, settings: SimulationSettings, load: Mapping[str, float]) -> SimulationSettings:
-    """Return how one run is replayed: with the time of decisions and of LoadGen that were measured with it.
+    """Return how one run is replayed: at the pace, with decisions and LoadGen, that were measured with it.
 
-    `load` has the columns of `EngineLoad`; what it lacks or does not know, as of earlier recordings, is 0.
+    `load` has the columns of `EngineLoad`; what it lacks or does not know, as of earlier recordings, is not
+    charged.
     """
     simulated = config.simulated
     known = {name: value for name, value in load.items() if not isnan(value)}
+    if simulated.pace == MEASURED:
+        settings = replace(settings, pace=known.get("pace", 1.0))
     if simulated.decision_us == MEASURED:
         costs = replace(settings.costs, decision_s=known.get("decision_s", 0.0))
         settings = replace(settings, costs=costs)

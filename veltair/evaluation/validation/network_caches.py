@@ -108,13 +108,15 @@ def simulate(plan: ModelPlan, library: Path, cache_bytes: int, build_dir: Path) 
             program,
             *ran,
         ]
-        done = subprocess.run([str(word) for word in command], capture_output=True, check=False, text=True)
+        done = subprocess.run(
+            [str(word) for word in command], capture_output=True, check=False, text=True, errors="replace"
+        )
         if done.returncode != 0 or not out.is_file():
             own = [line for line in done.stderr.splitlines() if not line.startswith("==")]
             raise CachegrindError(
                 f"callgrind failed on {plan.model} (exit status {done.returncode}): {' '.join(own)[-500:]}"
             )
-        parts = [counts for name, counts in read_parts(out.read_text()) if name == "layer"]
+        parts = [counts for name, counts in read_parts(out.read_text(encoding="utf-8")) if name == "layer"]
     return _by_state(plan, parts)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import sqrt
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,7 @@ from veltair.evaluation.measurement.run import (
     load_models,
     make_samples,
     measure,
+    open_engine,
     run_rows,
 )
 from veltair.evaluation.measurement.steps import launch_of, live_settings, memory_bytes
@@ -103,15 +105,20 @@ def measure_trace(
 def recorded_run(study: Measurement, qps: float, folder: Path) -> MeasuredRun | None:
     """Return the first run at a rate that was right and undisturbed; else the last, None where all failed.
 
-    That LoadGen issued late spoils no trace: queries are replayed as they came.
+    That LoadGen issued late spoils no trace: queries are replayed as they came. The pace of the machine is
+    measured before and after each try.
     """
     run = None
     for attempt in range(1, 2 + REPEATS):
         try:
-            run = measure(study, qps, folder / f"{qps:.4g}qps-{attempt}")
+            with open_engine(study) as engine:
+                before = engine.pace(study)
+                run = measure(study, qps, folder / f"{qps:.4g}qps-{attempt}", engine)
+                pace = sqrt(before * engine.pace(study))
         except LoadGenError as error:
             print(f"{study.policy} at {qps:.4g} QPS failed: {error}", flush=True)
             continue
+        run = replace(run, load=replace(run.load, pace=pace))
         print(
             f"{study.policy} at {qps:.4g} QPS: {len(run.records)} queries {run.quality.problem}", flush=True
         )

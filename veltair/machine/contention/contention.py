@@ -53,7 +53,8 @@ class RunningLayers:
     """The running blocks, oldest first: their current layers, their cores and, if pinned, where these are.
 
     `warm` is the share of what an older query left for each layer that is still there, `moved_bytes` what it
-    moves under the conditions that were worked out last.
+    moves under the conditions that were worked out last. Where blocks share cores, all layers take `stretch`
+    times as long.
     """
 
     demands: list[LayerDemand] = field(default_factory=list)
@@ -61,6 +62,7 @@ class RunningLayers:
     group_cores: list[CacheGroupShare] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
     moved_bytes: list[float] = field(default_factory=list)
+    stretch: float = 1.0
 
     def __iter__(self) -> Iterator[tuple[LayerDemand, int, CacheGroupShare]]:
         return zip(self.demands, self.cores, self.group_cores, strict=True)
@@ -81,24 +83,30 @@ class RunningLayers:
         del self.warm[index], self.moved_bytes[index]
 
 
-def pressure(demands: Iterable[LayerDemand]) -> float:
-    """Return the pressure that a layer started now would meet beside these running ones."""
+def pressure(demands: Iterable[LayerDemand], stretch: float = 1.0) -> float:
+    """Return the pressure that a layer started now would meet beside these running ones.
+
+    They take `stretch` times as long as on cores of their own, so draw that much less at a time.
+    """
     dram = l3 = 0.0
     for demand in demands:
         dram += demand.dram_share
         l3 += demand.l3_share
-    return min(1.0, max(dram, l3))
+    return min(1.0, max(dram / stretch, l3))
 
 
-def pressures(demands: Sequence[LayerDemand]) -> list[float]:
-    """Return the pressure that each of these layers, running together, meets from the others."""
+def pressures(demands: Sequence[LayerDemand], stretch: float = 1.0) -> list[float]:
+    """Return the pressure that each of these layers, running together, meets from the others.
+
+    They take `stretch` times as long as on cores of their own.
+    """
     dram = l3 = 0.0
     for demand in demands:
         dram += demand.dram_share
         l3 += demand.l3_share
     met = []
     for demand in demands:
-        by_dram, by_l3 = dram - demand.dram_share, l3 - demand.l3_share
+        by_dram, by_l3 = (dram - demand.dram_share) / stretch, l3 - demand.l3_share
         worse = by_dram if by_dram > by_l3 else by_l3
         met.append(worse if worse < 1.0 else 1.0)
     return met
@@ -152,11 +160,13 @@ class Contention:
 
     def conditions(self, running: RunningLayers) -> list[float]:
         """Return what each of the running layers meets; `seconds` says how long it takes then."""
-        return self._pressures_where_pinned(running) if self.pinned else pressures(running.demands)
+        if self.pinned:
+            return self._pressures_where_pinned(running)
+        return pressures(running.demands, running.stretch)
 
-    def seconds(self, demand: LayerDemand, condition: float) -> float:
-        """Return the time of a layer under the condition that it meets."""
-        return demand.seconds_at(condition)
+    def seconds(self, demand: LayerDemand, condition: float, stretch: float = 1.0) -> float:
+        """Return the time of a layer under the condition that it meets, where blocks share cores."""
+        return demand.seconds_at(condition, stretch)
 
     def pressure(self, running: RunningLayers) -> float:
         """Return the pressure in [0, 1] that a block started now would meet.
@@ -164,7 +174,7 @@ class Contention:
         Pinned, it would be on all cores that are free: where none are, no L3 counts.
         """
         if not self.pinned:
-            return pressure(running.demands)
+            return pressure(running.demands, running.stretch)
         dram = 0.0
         for demand in running.demands:
             dram += demand.dram_share
@@ -175,7 +185,7 @@ class Contention:
         free = [(group, len(cores) - taken[group]) for group, cores in enumerate(groups)]
         total = sum(count for _, count in free)
         met = self._met(tuple(index for index in free if index[1]), total, self._density(running))
-        return min(1.0, max(dram, met))
+        return min(1.0, max(dram / running.stretch, met))
 
     def _pressures_where_pinned(self, running: RunningLayers) -> list[float]:
         density = self._density(running)
@@ -184,7 +194,7 @@ class Contention:
             dram += demand.dram_share
         met = []
         for demand, cores, group_cores in running:
-            by_dram = dram - demand.dram_share
+            by_dram = (dram - demand.dram_share) / running.stretch
             by_l3 = self._met(group_cores, cores, density, demand.l3_share)
             worse = by_dram if by_dram > by_l3 else by_l3
             met.append(worse if worse < 1.0 else 1.0)
@@ -288,7 +298,7 @@ class ModelledContention(Contention):
         for group_cores in running.group_cores:
             busy.update(dict(group_cores))
         offers = [
-            self._offer(demand, cores, group_cores, warm, busy_cores, busy)
+            self._offer(demand, cores, group_cores, warm, busy_cores, busy, running.stretch)
             for (demand, cores, group_cores), warm in zip(running, running.warm, strict=True)
         ]
         running.moved_bytes[:] = [offer.moved_bytes for offer in offers]
@@ -296,7 +306,7 @@ class ModelledContention(Contention):
         granted = max_min_fair([offer.wanted_bytes_per_s for offer in offers], uses, self.capacities)
         return [offer.seconds(rate, self.scale) for offer, rate in zip(offers, granted, strict=True)]
 
-    def seconds(self, demand: LayerDemand, condition: float) -> float:
+    def seconds(self, demand: LayerDemand, condition: float, stretch: float = 1.0) -> float:
         """Return the time of a layer: its condition."""
         return condition
 
@@ -308,6 +318,7 @@ class ModelledContention(Contention):
         warm: float,
         busy_cores: int,
         busy: Counter[int],
+        stretch: float,
     ) -> "_Offer":
         assert demand.cost_model is not None
         machine, cost_model = self.machine, demand.cost_model
@@ -321,11 +332,13 @@ class ModelledContention(Contention):
             alone_bytes = spread_l3_bytes(machine, cores, cores)
             limit = block_bytes_per_s(machine, cores)
             groups = min(cores, len(machine.cache_groups))
+        limit = min(limit, demand.bytes_per_s)
         moved, alone_moved = (
             dram_bytes(cost_model.tiling, cores, size, groups, warm) for size in (l3_bytes, alone_bytes)
         )
         full_s, alone_s = (
             predicted_seconds(cost_model, self.cost_model, machine, cores, amount, limit, busy_cores)
+            * stretch
             for amount in (moved, alone_moved)
         )
         return _Offer(moved, full_s, alone_s, moved / full_s)

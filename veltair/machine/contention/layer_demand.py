@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ class LayerDemand:
 
     `seconds` has an entry for each of `levels`, and `slopes` the rise from there to the next one, in seconds
     per unit of pressure (0 after the last). `dram_share` and `l3_share` are shares of the machine's, not
-    clipped. `cost_model` is what its time follows on a described machine.
+    clipped. It takes `least_s` at least, as it may draw no more of memory. `cost_model` is what its time
+    follows on a described machine, and `bytes_per_s` the most that it may draw there.
     """
 
     levels: tuple[float, ...]
@@ -27,11 +28,22 @@ class LayerDemand:
     dram_share: float
     l3_share: float
     cost_model: LayerCostModel | None = None
+    least_s: float = 0.0
+    bytes_per_s: float = math.inf
 
-    def seconds_at(self, pressure: float) -> float:
-        """Return the time of the layer at a pressure in [0, 1]."""
+    def seconds_at(self, pressure: float, stretch: float = 1.0) -> float:
+        """Return the time of the layer at a pressure in [0, 1], `stretch` times that of cores of its own."""
         below = bisect_right(self.levels, pressure) - 1
-        return self.seconds[below] + (pressure - self.levels[below]) * self.slopes[below]
+        seconds = self.seconds[below] + (pressure - self.levels[below]) * self.slopes[below]
+        return max(seconds * stretch, self.least_s)
+
+    def limited(self, bytes_per_s: float, machine: Machine) -> "LayerDemand":
+        """Return the demand of the layer where it may draw so many bytes/s of memory at most."""
+        most = bytes_per_s / machine.dram_bytes_per_s
+        if self.dram_share <= most:
+            return replace(self, bytes_per_s=bytes_per_s)
+        least_s = self.dram_share * self.seconds[0] / most
+        return replace(self, dram_share=most, least_s=least_s, bytes_per_s=bytes_per_s)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import pandas as pd
 
 from veltair.data import shipped
@@ -29,6 +30,9 @@ class BlockCosts:
 
     `decision_s` is how long a decision about an event takes, during which the next one waits: what follows
     from it begins after that.
+
+    `oversubscription` has points (threads a core, ascending; how much longer layers then take than on an
+    equal part of the core), linear in between and constant after the last; without any, sharing is free.
     """
 
     start_s: float = 0.0
@@ -38,6 +42,7 @@ class BlockCosts:
     yield_s: float = 0.0
     starts_s: Mapping[str, float] = field(default_factory=dict)
     decision_s: float = 0.0
+    oversubscription: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         costs = {
@@ -48,10 +53,27 @@ class BlockCosts:
         for name, value in costs.items():
             if not (value >= 0 and isfinite(value)):
                 raise ValueError(f"BlockCosts: {name} is {value}; give a finite number of seconds, 0 or more")
+        threads = [point[0] for point in self.oversubscription]
+        longer = [point[1] for point in self.oversubscription]
+        if threads != sorted(set(threads)) or not all(1 <= one < inf for one in (*threads, *longer)):
+            raise ValueError(
+                f"BlockCosts: oversubscription is {self.oversubscription}; give threads a core from 1 on, "
+                "ascending, and with each how much longer layers take, 1 or more"
+            )
 
     def start_of(self, model: str) -> float:
         """Return what a start of a block of a model costs."""
         return self.starts_s.get(model, self.start_s)
+
+    def stretch(self, threads: int, cores: int) -> float:
+        """Return how many times as long layers take if so many threads take turns on some cores."""
+        a_core = threads / cores
+        if a_core <= 1:
+            return 1.0
+        if not self.oversubscription:
+            return a_core
+        points, longer = zip(*self.oversubscription, strict=True)
+        return a_core * float(np.interp(a_core, points, longer))
 
 
 FREE = BlockCosts()

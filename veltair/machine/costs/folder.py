@@ -39,6 +39,7 @@ BUSY = "busy_costs.parquet"
 # Levels of a derived table; the formula is smooth in between.
 DERIVED_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
+_LAYER = ["model", "layer", "name", "structure", "macs", "weight_bytes"]
 _VERSION = ["model", "layer", "version"]
 _TILING = ["parallelism", "blocking_bytes", "compulsory_bytes", "fetched_bytes"]
 _RESIDENCY = [field.name for field in fields(Residency)]
@@ -83,7 +84,7 @@ def table_files(folder: Path) -> list[Path]:
 def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
     """Write a folder of tables; the costs come last, so a folder with costs is whole."""
     layers = [
-        (model, index, layer.name, layer.structure, layer.macs)
+        (model, index, layer.name, layer.structure, layer.macs, layer.weight_bytes)
         for model, group in tables.layers.items()
         for index, layer in enumerate(group)
     ]
@@ -101,7 +102,7 @@ def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
     write_atomically(
         {
             folder / LAYERS: _parquet(
-                pd.DataFrame(layers, columns=["model", "layer", "name", "structure", "macs"])
+                pd.DataFrame(layers, columns=_LAYER).astype({_LAYER[-1]: "Int64"})  # some may not be known
             ),
             folder / VERSIONS: _parquet(frame),
             folder / MACHINE: format_machine(tables.machine).encode(),
@@ -117,30 +118,50 @@ def write_tables(folder: Path, tables: Tables, provenance: Provenance) -> None:
 def read_tables(folder: Path) -> Tables:
     """Return the tables of a folder. Raises LookupError if one is missing or cannot be read."""
     try:
-        machine = read_machine(folder / MACHINE)
-        layers = pd.read_parquet(folder / LAYERS)
-        versions = pd.read_parquet(folder / VERSIONS)
-        repeats = pd.read_parquet(folder / COSTS)
-        blocks, busy = (
-            pd.read_parquet(folder / name) if (folder / name).exists() else None for name in (BLOCKS, BUSY)
-        )
-    except (OSError, ValueError, KeyError) as error:
+        return _read(folder)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise LookupError(
             f"the cost tables in {folder} cannot be read: {error}; rerun rule `profile`"
         ) from error
+
+
+def _read(folder: Path) -> Tables:
+    machine = read_machine(folder / MACHINE)
+    layers = _read_layers(pd.read_parquet(folder / LAYERS))
+    versions = pd.read_parquet(folder / VERSIONS)
+    repeats = pd.read_parquet(folder / COSTS)
+    blocks, busy = (
+        pd.read_parquet(folder / name) if (folder / name).exists() else None for name in (BLOCKS, BUSY)
+    )
     tilings = {
         str(model): tuple(_read_tilings(group) for _, group in rows.groupby("layer"))
         for model, rows in versions.groupby("model", sort=False)
     }
+    costs = CostTable(repeats, machine.name)
+    _check_same_layers(layers, tilings, costs)
     return Tables(
         machine,
-        _read_layers(layers),
+        layers,
         tilings,
-        CostTable(repeats, machine.name),
+        costs,
         _read_cost_model(versions, tilings),
         blocks,
         None if busy is None else CostTable(busy, machine.name),
     )
+
+
+def _check_same_layers(layers: Mapping[str, tuple[Layer, ...]], tilings: Tilings, costs: CostTable) -> None:
+    """Raise ValueError unless layers, versions and costs are of the same models, each of as many layers."""
+    known = [
+        {model: len(group) for model, group in layers.items()},
+        {model: len(group) for model, group in tilings.items()},
+        {model: len(costs.model(model).solo) for model in costs.models},
+    ]
+    if not known[0] == known[1] == known[2]:
+        raise ValueError(
+            f"{LAYERS}, {VERSIONS} and {COSTS} are of unlike models: their layers are "
+            f"{', '.join(map(str, known))}"
+        )
 
 
 def cells(tables: Tables) -> list[ScaledLayer]:
@@ -337,9 +358,15 @@ def _versions(cost_model: MachineCostModel) -> Iterator[tuple[tuple[str, int, in
 
 
 def _read_layers(rows: pd.DataFrame) -> Mapping[str, tuple[Layer, ...]]:
+    """Return the layers of each model; tables of an earlier program do not know the bytes of weights."""
+    noted = "weight_bytes" in rows.columns
     return {
         str(model): tuple(
-            Layer(row["name"], row["structure"], row["macs"]) for row in group.to_dict("records")
+            Layer(
+                *(row["name"], row["structure"], row["macs"]),
+                int(row["weight_bytes"]) if noted and not pd.isna(row["weight_bytes"]) else None,
+            )
+            for row in group.to_dict("records")
         )
         for model, group in rows.groupby("model", sort=False)
     }

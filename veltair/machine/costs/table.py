@@ -8,12 +8,25 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from veltair.machine.costs.disturbance import KeptRepeats, away_shares, noise_factors
 
 KEY = ("model", "layer", "version", "cores", "level", "repeat")
 COLUMNS = (*KEY, "seconds", "traffic_bytes", "footprint_bytes")
+MOST_BYTES = 1e18  # that a layer moves: what is more was not measured
+_WHOLE = ("layer", "version", "cores", "repeat")
 NO_REPEAT = -1  # in `repeat`, of a row that is a modelled time: it is its cell's, and no noise
+
+_RANGES = {
+    "layer": (0, 2**16),
+    "version": (0, 2**8),
+    "cores": (1, 2**16),
+    "level": (0.0, 1.0),
+    "repeat": (NO_REPEAT, 2**31),
+    "traffic_bytes": (0.0, MOST_BYTES),
+    "footprint_bytes": (0.0, MOST_BYTES),
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class CostTable:
             raise ValueError(f"cost table of {machine}: columns {missing} are missing")
         if repeats.empty:
             raise ValueError(f"cost table of {machine} is empty; rerun rule `profile`")
+        _check_numbers(repeats, machine)
         bad = ~(repeats["seconds"] > 0) | ~np.isfinite(repeats["seconds"])
         if bad.any():
             row = repeats[bad].iloc[0]
@@ -76,6 +90,12 @@ class CostTable:
 
     def _index_model(self, name: str, rows: pd.DataFrame) -> ModelCosts:
         layers, versions = int(rows["layer"].max()) + 1, int(rows["version"].max()) + 1
+        if rows["layer"].nunique() < layers:
+            hole_at = min(set(range(layers)).difference(rows["layer"]))
+            raise ValueError(
+                f"cost table of {self.machine}: layer {hole_at} of {name} has no row at level 0; rerun "
+                "rule `profile`"
+            )
         shape = (layers, versions, len(self.cores), len(self.levels))
         index = (
             rows["layer"].to_numpy(),
@@ -180,3 +200,19 @@ class CostTable:
         for name in models:
             self.model(name)
         return CostTable(self.repeats[self.repeats["model"].isin(models)], self.machine, self.kept)
+
+
+def _check_numbers(repeats: pd.DataFrame, machine: str) -> None:
+    """Raise ValueError for a column of other numbers than it may have."""
+    for column in ("seconds", *_RANGES):
+        if not is_numeric_dtype(repeats[column]) or is_bool_dtype(repeats[column]):
+            raise ValueError(f"cost table of {machine}: {column} has no numbers; rerun rule `profile`")
+    for column, (least, most) in _RANGES.items():
+        values = repeats[column]
+        is_whole = column not in _WHOLE or (values % 1 == 0).all()
+        if not (is_whole and values.between(least, most).all()):
+            kind = "a whole number" if column in _WHOLE else "a number"
+            raise ValueError(
+                f"cost table of {machine}: {column} is not {kind} from {least} to {most} in all rows; rerun "
+                "rule `profile`"
+            )

@@ -18,6 +18,7 @@ import math
 import os
 import re
 import subprocess
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,8 @@ INTERVAL_S = 0.1
 TRIAL_TIMEOUT_S = 10.0
 FIRST_READING_TIMEOUT_S = 10.0
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
+# What perf writes in place of a number: no counter was free in the interval, or none is there.
+NOT_COUNTED, NOT_SUPPORTED = "<not counted>", "<not supported>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,55 +52,67 @@ class Count:
     """One line: the events counted in the interval that ended `at_s` after the start.
 
     `value` is None where perf gives a reason in place of a number; `problem` is that reason, else empty.
+    `unit` is the kind of core that counted, where a hybrid processor has several; else empty.
     """
 
     at_s: float
     event: str
     value: float | None
     problem: str
+    unit: str = ""
 
 
 def parse_line(line: str) -> Count | None:
     """Return what a line of `perf stat -I -j` says, None if it is no count (a comment, a metric alone).
 
-    The event's name loses its modifiers: perf adds `:u` by itself where it may not see the kernel.
+    The event's name loses its modifiers: perf adds `:u` by itself where it may not see the kernel. That of a
+    hybrid processor loses the kind of core too, as in `cpu_core/LLC-loads/`.
     """
     try:
         fields = json.loads(line)
         at_s, event, counted = float(fields["interval"]), fields["event"], fields["counter-value"]
         value = None if counted.startswith("<") else float(counted)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    if not isinstance(event, str) or not math.isfinite(at_s + (value or 0.0)):
+    if not isinstance(event, str) or not (math.isfinite(at_s) and 0 <= (value or 0.0) < math.inf):
         return None
-    return Count(at_s, re.sub(r":[a-zA-Z]+$", "", event), value, counted if value is None else "")
+    hybrid = re.fullmatch(r"(cpu_[a-z]+)/([^/=,]+)/[a-zA-Z]*", event)
+    unit, name = hybrid.groups() if hybrid else ("", event)
+    return Count(at_s, re.sub(r":[a-zA-Z]+$", "", name), value, counted if value is None else "", unit)
 
 
 class Intervals:
-    """Puts counts together: of each interval, in order, one rate an event."""
+    """Puts counts together: of each interval, in order, one rate an event.
 
-    def __init__(self, events: tuple[str, ...]) -> None:
-        self._events = events
-        self._begin_s = 0.0
-        self._counts: dict[str, float | None] = {}
+    `events` has the kinds of core that count each event, whose counts are one; there may be but the nameless.
+    """
+
+    def __init__(self, events: Mapping[str, Collection[str]]) -> None:
+        self._events = tuple(events)
+        self._wanted = {(event, unit) for event, units in events.items() for unit in units}
+        self._begin_s = self._at_s = 0.0
+        self._counts: dict[tuple[str, str], float | None] = {}
 
     def feed(self, count: Count) -> Reading | None:
         """Return each event's count per second when its interval is complete, else None.
 
         An interval in which one of them was not counted gives nothing: a missing count is no zero.
         """
-        if count.event not in self._events:
+        key = count.event, count.unit
+        if key not in self._wanted:
             return None
-        self._counts[count.event] = count.value
-        if len(self._counts) < len(self._events):
+        if count.at_s != self._at_s:
+            self._begin_s, self._at_s, self._counts = self._at_s, count.at_s, {}
+        self._counts[key] = count.value
+        seconds = self._at_s - self._begin_s
+        if len(self._counts) < len(self._wanted) or seconds <= 0:
             return None
-        seconds, self._begin_s = count.at_s - self._begin_s, count.at_s
-        values = [self._counts[event] for event in self._events]
-        self._counts = {}
-        if seconds <= 0:
-            return None
-        rates = tuple(value / seconds for value in values if value is not None)
-        return rates if len(rates) == len(values) else None
+        totals = dict.fromkeys(self._events, 0.0)
+        for (event, _), value in self._counts.items():
+            if value is None:
+                return None
+            totals[event] += value
+        return tuple(total / seconds for total in totals.values())
 
 
 def refusal(complaint: str, status: int, paranoid: str) -> str | None:
@@ -121,12 +136,13 @@ def refusal(complaint: str, status: int, paranoid: str) -> str | None:
     return None
 
 
-def find_events(program: str = "perf") -> tuple[str, str]:
-    """Return the first pair of EVENT_PAIRS that this machine counts.
+def find_events(program: str = "perf") -> dict[str, frozenset[str]]:
+    """Return the first pair of EVENT_PAIRS that this machine counts, and which kinds of core count each.
 
-    Raises InterferenceUnavailableError if perf is missing or not permitted, or the machine counts none.
+    A kind that does not support an event is left out: what the others count is a lower bound. Raises
+    InterferenceUnavailableError if perf is missing or not permitted, or the machine counts none.
     """
-    tried = []
+    tried: dict[str, str] = {}
     for pair in EVENT_PAIRS:
         done = _try(program, pair)
         reason = refusal(done.stderr, done.returncode, _paranoid())
@@ -134,12 +150,24 @@ def find_events(program: str = "perf") -> tuple[str, str]:
             raise InterferenceUnavailableError(reason)
         counts = [count for line in done.stdout.splitlines() if (count := parse_line(line))]
         if {count.event for count in counts if count.value is not None}.issuperset(pair):
-            return pair
+            return {event: _units(counts, event) for event in pair}
         problem = next((count.problem for count in counts if count.problem), "unknown to this perf")
-        tried.append(f"{pair[0]} is {problem}")
+        tried[pair[0]] = problem
+    listed = ", ".join(f"{event} is {problem}" for event, problem in tried.items())
+    if NOT_COUNTED in tried.values():
+        raise InterferenceUnavailableError(
+            f"the counters of the last-level cache are taken ({listed}); end whatever else counts events, "
+            "such as the watchdog of interrupts (`sysctl kernel.nmi_watchdog=0`), or use the probe"
+        )
     raise InterferenceUnavailableError(
-        f"this machine shows no counters of its last-level cache ({', '.join(tried)}), as most virtual "
+        f"this machine shows no counters of its last-level cache ({listed}), as most virtual "
         "machines and containers; use a bare machine, or the probe"
+    )
+
+
+def _units(counts: Iterable[Count], event: str) -> frozenset[str]:
+    return frozenset(
+        count.unit for count in counts if count.event == event and count.problem != NOT_SUPPORTED
     )
 
 
@@ -174,11 +202,12 @@ class PerfStat(SampledSource):
         self.stop()
         events = find_events(self._program)
         process = self._process = subprocess.Popen(
-            stat_command(self._program, events, self._interval_s),
+            stat_command(self._program, tuple(events), self._interval_s),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            errors="replace",
             env=_environment(),
         )
         try:
@@ -235,6 +264,7 @@ def _try(program: str, events: tuple[str, ...]) -> "subprocess.CompletedProcess[
             capture_output=True,
             check=False,
             text=True,
+            errors="replace",
             timeout=TRIAL_TIMEOUT_S,
             env=_environment(),
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,19 @@ from veltair.compiler.footprint.residency import (
     version_reuse,
 )
 from veltair.compiler.footprint.traffic import Tiling
+from veltair.compiler.frontend.model import Layer
 from veltair.machine.models.activations import Life, place
+
+
+def layers_of(plan: ModelPlan) -> tuple[Layer, ...]:
+    """Return the layers of a built model, with the bytes of their constants."""
+    return tuple(
+        Layer(
+            *(layer.name, layer.structure, layer.macs),
+            sum(plan.constants[number].nbytes for kind, number, _ in layer.inputs if kind == "constant"),
+        )
+        for layer in plan.layers
+    )
 
 
 def lives_of(plan: ModelPlan) -> dict[tuple[int, int], Life]:

@@ -1,6 +1,6 @@
 """Which models may be in memory: a budget, and the least recently used gives way."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 
@@ -61,6 +61,11 @@ class Residency:
         return tuple(self._resident)
 
     @property
+    def resident_view(self) -> Collection[str]:
+        """The same, as a live view."""
+        return self._resident.keys()
+
+    @property
     def loading(self) -> str:
         """The model whose load is under way, or the empty text."""
         return next(iter(self._loading), "")
@@ -113,6 +118,22 @@ class Residency:
         if nbytes > reserved:
             raise ValueError(f"{model} holds {nbytes} bytes but had asked for {reserved}; unload it")
         self._resident[model] = _Held(nbytes)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that a load would find without anybody giving way."""
+        return self.budget_bytes - self.held_bytes
+
+    def evict(self, model: str) -> None:
+        """Let a model that nobody uses give way at once.
+
+        Raises LookupError if it is not resident, ValueError if it is in use.
+        """
+        if model not in self._resident:
+            raise LookupError(f"{model} is not resident, only {list(self._resident)}; evict one of these")
+        if users := self.users(model):
+            raise ValueError(f"{model} is in use by {users}; wait for their end before it is evicted")
+        del self._resident[model]
 
     def abandon(self, model: str) -> None:
         """Close a load that failed: its room is free. Raises LookupError if none is under way."""

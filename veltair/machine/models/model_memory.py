@@ -111,6 +111,11 @@ class ModelMemory:
         return self._residency.resident
 
     @property
+    def budget_bytes(self) -> int:
+        """The budget."""
+        return self._residency.budget_bytes
+
+    @property
     def loading(self) -> str:
         """The model whose load is under way, or the empty text."""
         return self._residency.loading
@@ -191,6 +196,20 @@ class ModelMemory:
         Raises LookupError if nobody uses it.
         """
         self._residency.release(name)
+
+    def evict(self, name: str) -> None:
+        """Give the memory of a resident model that nobody uses back at once.
+
+        Raises LookupError if it is not resident, ValueError if it is in use.
+        """
+        self._residency.evict(name)
+        self._models[name].release()
+        self.counts = replace(self.counts, evictions=self.counts.evictions + 1)
+
+    def clear(self) -> None:
+        """Evict all models; nobody uses any."""
+        for name in self.resident:
+            self.evict(name)
 
     def settle(self) -> None:
         """End all uses and give up the load under way, whose thread has ended: for a run that was cut off.

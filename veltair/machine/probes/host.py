@@ -8,12 +8,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from veltair.machine.probes.probe import HostSpeeds, probe
+from veltair.machine.topology.cpu_limits import allowance
 from veltair.machine.topology.cpulist import format_cpu_list, parse_cpu_list
 from veltair.machine.topology.topology import Machine, Topology
 
 SYSFS_CPUS = Path("/sys/devices/system/cpu")
 CPUINFO = Path("/proc/cpuinfo")
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 # Where the kernel does not report the caches (some containers and virtual machines): typical of servers.
 ASSUMED_L2_BYTES = 2**20
@@ -23,6 +23,13 @@ ASSUMED_L3_BYTES = 32 * 2**20
 # the paper's authors used.
 SMALL_MACHINE_CORES = 16
 LARGEST_CORE_UNIT = 8
+
+# Files of a core that tell its speed: the kernel's own estimate, or its highest clock in kHz. Of one kind of
+# cores the best clock a little higher than the others, which does not make these slow.
+SPEED_FILES = ("cpu_capacity", "cpufreq/cpuinfo_max_freq")
+SLOW = 0.85
+# Whose cores Intel's hybrid processors have beside the fast ones: the folders of their counters.
+SLOW_UNITS = ("cpu_atom", "cpu_lowpower")
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +42,7 @@ def host(build_dir: Path, speeds: HostSpeeds | None = None, cpu: str = "auto") -
     """
     topology = read_topology()
     cores = sum(len(group) for group in topology.cache_groups)
-    for note in (*topology.notes, *quota_notes(cores)):
+    for note in (*topology.notes, *quota_notes(cores, allowance().quota_cores)):
         _log.warning("%s", note)
     speeds = speeds or probe(build_dir, topology, cpu)
     return Machine(
@@ -80,21 +87,28 @@ def read_topology(root: Path = SYSFS_CPUS, allowed: Collection[int] | None = Non
     """Return the usable cores and their caches from a sysfs tree.
 
     `allowed` are the ids this process may run on (its affinity if not given). Those that are offline are left
-    out, and of hardware threads that share a core only the lowest allowed counts. Groups of unequal size (a
-    container or taskset cut them) become one group of all cores with all their L3; without L3 entries the
-    caches are assumed. Notes say so. Raises ValueError if no core is left.
+    out, and of hardware threads that share a core only the lowest allowed counts. Cores that are slower than
+    others, or have no L3 where others have one, are left out too: all cores count alike here. Groups of
+    unequal size (a container or taskset cut them) become one group of all cores with all their L3; without
+    any L3 entry the caches are assumed. Notes say so. Raises ValueError if no core is left.
     """
     ids, notes = _online(root, sorted(os.sched_getaffinity(0) if allowed is None else set(allowed)))
     if not ids:
         raise ValueError(" and ".join(["no core is allowed", *notes]) + "; give at least one core id online")
-    cores, left_out = _first_threads(root, ids)
-    notes += left_out
+    for choose in (_first_threads, _fast_cores, _cores_with_l3):
+        ids, left_out = choose(root, ids)
+        notes += left_out
+    return _topology(root, ids, notes)
+
+
+def _topology(root: Path, cores: list[int], notes: list[str]) -> Topology:
+    """Return the topology of the cores that are used."""
     l2 = _cache(root, cores[0], level=2)
     l2_bytes = l2[0] if l2 else ASSUMED_L2_BYTES
     sizes: dict[tuple[int, ...], int] = {}
     for core in cores:
         l3 = _cache(root, core, level=3)
-        if l3 is None:
+        if l3 is None:  # nor has any other core one
             notes.append(
                 f"{root} tells no L3 for core {core}; assuming one of {ASSUMED_L3_BYTES >> 20} MiB for all "
                 f"{len(cores)} cores, and {l2_bytes >> 10} KiB of L2 each"
@@ -104,28 +118,19 @@ def read_topology(root: Path = SYSFS_CPUS, allowed: Collection[int] | None = Non
     return _group(sizes, l2_bytes, notes)
 
 
-def quota_notes(cores: int, quota: Path = CPU_QUOTA) -> list[str]:
-    """Return a note if a container may use less time than so many cores have: it is stopped under way then.
-
-    `quota` is cgroup v2's `cpu.max`: the microseconds of all cores together in each period, or `max`, and the
-    period. Without such a file there is no quota.
-    """
-    words = (_read(quota) or "max").split()
-    if words[0] == "max":
-        return []
-    granted = int(words[0]) / int(words[1])
-    if granted >= cores:
+def quota_notes(cores: int, quota_cores: float) -> list[str]:
+    """Return a note if this process may use less time than so many cores: it is stopped under way then."""
+    if quota_cores >= cores:
         return []
     return [
-        f"{quota} grants the time of {granted:g} cores, fewer than the {cores} that may be used: kernels "
-        "will be stopped under way. Give the container whole cores (a cpuset) and no quota"
+        f"a CPU quota (cgroup) grants the time of {quota_cores:g} cores, fewer than the {cores} that may be "
+        "used: kernels will be stopped under way. Give the container whole cores (a cpuset) and no quota"
     ]
 
 
 def _online(root: Path, ids: list[int]) -> tuple[list[int], list[str]]:
     """Return the ids that are online, all where sysfs does not say, and a note if others were left out."""
-    listed = _read(root / "online")
-    known = set(parse_cpu_list(listed)) if listed else set(ids)
+    known = set(_core_ids(root / "online") or ids)
     offline = format_cpu_list(set(ids) - known)
     notes = [f"cores {offline} are offline and are left out"] if offline else []
     return [core for core in ids if core in known], notes
@@ -138,12 +143,49 @@ def _first_threads(root: Path, ids: list[int]) -> tuple[list[int], list[str]]:
     for core in ids:
         if core not in siblings:
             taken.append(core)
-            shared = _read(root / f"cpu{core}" / "topology" / "thread_siblings_list")
-            siblings.update(parse_cpu_list(shared) if shared else ())
+            siblings.update(_core_ids(root / f"cpu{core}" / "topology" / "thread_siblings_list"))
     left_out = format_cpu_list(set(ids).difference(taken))
     if not left_out:
         return taken, []
     return taken, [f"hardware threads {left_out} share a core with another and are left unused"]
+
+
+def _fast_cores(root: Path, ids: list[int]) -> tuple[list[int], list[str]]:
+    """Return the cores that are not of a slower kind than others, and a note if there were such."""
+    slow = _of_slow_units(root, ids) or _of_low_speed(root, ids)
+    if not slow:
+        return ids, []
+    return [core for core in ids if core not in slow], [
+        f"cores {format_cpu_list(slow)} are of a slower kind than the others and are left unused; to use "
+        "them, give the process these alone (taskset, cpuset)"
+    ]
+
+
+def _of_slow_units(root: Path, ids: list[int]) -> set[int]:
+    """Return the cores of a hybrid processor's slow kinds; none where a process has no others."""
+    listed = [_core_ids(root.parents[1] / unit / "cpus") for unit in SLOW_UNITS]
+    slow = {core for cores in listed for core in cores}.intersection(ids)
+    return slow if len(slow) < len(ids) else set()
+
+
+def _of_low_speed(root: Path, ids: list[int]) -> set[int]:
+    """Return the cores that clock far lower than the fastest; none where sysfs does not tell of all."""
+    for name in SPEED_FILES:
+        speeds = {core: _read(root / f"cpu{core}" / name) for core in ids}
+        known = {core: int(text) for core, text in speeds.items() if text and text.isdecimal()}
+        if len(known) == len(ids):
+            fastest = max(known.values())
+            return {core for core, speed in known.items() if speed < SLOW * fastest}
+    return set()
+
+
+def _cores_with_l3(root: Path, ids: list[int]) -> tuple[list[int], list[str]]:
+    """Return the cores that have an L3, all where none has, and a note if others were left out."""
+    having = [core for core in ids if _cache(root, core, level=3)]
+    if len(having) in (0, len(ids)):
+        return ids, []
+    without = format_cpu_list(set(ids).difference(having))
+    return having, [f"cores {without} have no L3, as others have, and are left unused"]
 
 
 def _group(sizes: dict[tuple[int, ...], int], l2_bytes: int, notes: list[str]) -> Topology:
@@ -169,10 +211,19 @@ def _cache(root: Path, core: int, level: int) -> tuple[int, set[int]] | None:
     """Return the bytes of a core's cache of a level and the ids that share it, None if sysfs lacks them."""
     for index in sorted((root / f"cpu{core}" / "cache").glob("index*")):
         if _read(index / "level") == str(level) and _read(index / "type") != "Instruction":
-            size, shared = _read(index / "size"), _read(index / "shared_cpu_list")
-            if size and shared:
-                return _parse_size(size), set(parse_cpu_list(shared))
+            size, shared = _read(index / "size"), _core_ids(index / "shared_cpu_list")
+            if size and shared and (size_bytes := _parse_size(size)):
+                return size_bytes, set(shared)
     return None
+
+
+def _core_ids(path: Path) -> tuple[int, ...]:
+    """Return the core ids that a file lists, none if there is none. Raises ValueError on anything else."""
+    text = _read(path)
+    try:
+        return parse_cpu_list(text) if text else ()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _parse_size(text: str) -> int:
@@ -186,5 +237,5 @@ def _parse_size(text: str) -> int:
 def _read(path: Path) -> str | None:
     try:
         return path.read_text(encoding="ascii").strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None

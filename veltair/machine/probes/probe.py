@@ -99,6 +99,7 @@ def run(program: Path, mode: str, buffer_bytes: int, cores: Sequence[int]) -> tu
         capture_output=True,
         check=False,
         text=True,
+        errors="replace",
     )
     if done.returncode != 0:
         raise RuntimeError(

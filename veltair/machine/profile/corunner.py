@@ -114,6 +114,7 @@ class CoRunner:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
         )
         try:
             self._wait_until_warm(self._process)

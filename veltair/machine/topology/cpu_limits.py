@@ -50,7 +50,7 @@ def allowance(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> CpuLimi
     Where there are none, there is no quota.
     """
     try:
-        groups = membership.read_text(encoding="utf-8")
+        groups = membership.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         groups = ""
     quotas = [_quota(path) for path in _quota_files(groups, cgroups)]
@@ -62,12 +62,22 @@ def _quota_files(groups: str, cgroups: Path) -> tuple[Path, ...]:
     """Return the files that can hold a quota for a process: of its groups, and of all that these are in."""
     found: list[Path] = []
     for line in groups.splitlines():
-        _, controllers, group = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
         if not controllers:
             found += _upwards(cgroups, group, "cpu.max")
         elif "cpu" in controllers.split(","):
-            found += _upwards(cgroups / controllers, group, "cpu.cfs_quota_us")
+            for mount in _mounts(cgroups):
+                found += _upwards(mount, group, "cpu.cfs_quota_us")
     return tuple(found)
+
+
+def _mounts(cgroups: Path) -> list[Path]:
+    """Return where version 1 has the controller `cpu`: the kernel names several in an order of its own."""
+    try:
+        return [folder for folder in sorted(cgroups.iterdir()) if "cpu" in folder.name.split(",")]
+    except OSError:
+        return []
 
 
 def _upwards(root: Path, group: str, name: str) -> list[Path]:
@@ -76,7 +86,7 @@ def _upwards(root: Path, group: str, name: str) -> list[Path]:
 
 
 def _quota(path: Path) -> float:
-    """Return the quota in a file, in cores; infinite where there is none."""
+    """Return the quota in a file, in cores; infinite where there is none, or no number in it."""
     try:
         words = path.read_text(encoding="ascii").split()
         if path.name == "cpu.max":
@@ -85,5 +95,5 @@ def _quota(path: Path) -> float:
             return math.inf
         period = path.with_name("cpu.cfs_period_us").read_text(encoding="ascii")
         return int(words[0]) / int(period)
-    except OSError:
+    except (OSError, ValueError, LookupError, ZeroDivisionError):
         return math.inf

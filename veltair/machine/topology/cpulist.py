@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+HIGHEST = 2**16  # far more than Linux can have
+
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
     """Return the core ids, ascending, each once. Raises ValueError on anything but ranges and numbers."""
@@ -13,6 +15,8 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
         start, stop = int(first), int(last if dash else first)
         if stop < start:
             raise ValueError(f"{text!r} has a range that runs backwards; write it like 0-3,8")
+        if stop > HIGHEST:
+            raise ValueError(f"{text!r} has ids above {HIGHEST}; write it like 0-3,8")
         ids.update(range(start, stop + 1))
     return tuple(sorted(ids))
 

@@ -101,12 +101,22 @@ class Holdings:
         """Return the cores that a block holds, none if it does not run."""
         return tuple(self._held.get(query_id, ()))
 
-    def take(self, query_id: int, cores: int) -> None:
-        """Give a block that starts its cores. Raises ValueError if it runs already or too few are free."""
+    def take(self, query_id: int, cores: int, first: int | None = None) -> None:
+        """Give a block that starts its cores: core number `first` and those after it, if it is given.
+
+        Raises ValueError if it runs already, or if too few or not these are free.
+        """
         if query_id in self._held:
             raise ValueError(f"query {query_id} holds cores {self._held[query_id]} already; release them")
-        self._held[query_id] = self._chosen(cores, ())
+        self._held[query_id] = self._chosen(cores, (), first)
         self._targets[query_id] = cores
+
+    def enter(self, query_id: int) -> None:
+        """Let a block start that shares its cores: it holds none. Raises ValueError if it runs already."""
+        if query_id in self._held:
+            raise ValueError(f"query {query_id} holds cores {self._held[query_id]} already; release them")
+        self._held[query_id] = []
+        self._targets[query_id] = 0
 
     def resize(self, query_id: int, cores: int) -> None:
         """Reserve what a block is to gain; what it is to lose it keeps until it adopts the new count.
@@ -133,13 +143,16 @@ class Holdings:
         self._free.update(self._running(query_id))
         del self._held[query_id], self._targets[query_id]
 
-    def _chosen(self, cores: int, held: Collection[int]) -> list[int]:
-        """Return cores that the placement picks; they are free no more."""
-        chosen = self._place(cores, self._free, self._machine, held)
+    def _chosen(self, cores: int, held: Collection[int], first: int | None = None) -> list[int]:
+        """Return cores that the placement picks, or those from one on; they are free no more."""
+        if first is None:
+            chosen = self._place(cores, self._free, self._machine, held)
+        else:
+            chosen = self._machine.core_ids[first : first + cores]
         if not self._free.issuperset(chosen):
             raise ValueError(
-                f"cores {sorted(set(chosen) - self._free)} would be used by two blocks at once; the "
-                "placement may pick free cores only"
+                f"cores {sorted(set(chosen) - self._free)} would be used by two blocks at once; only free "
+                "ones may be picked"
             )
         self._free.difference_update(chosen)
         return list(chosen)

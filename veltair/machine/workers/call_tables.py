@@ -37,7 +37,8 @@ class CallTables:
     """A query's buffers as arguments of its kernels: one block of it runs at a time.
 
     `layer_ns` holds the nanoseconds that each layer took when it ran last, and `away_ns` for how many of them
-    its leader had no core, shape (layers,); the latter once `watch` was called.
+    its leader had no core, shape (layers,); the latter once `watch` was called. `least_ns` is how long each
+    is to take at least.
     """
 
     def __init__(self, library: CLibrary, runnable: Runnable, name: str) -> None:
@@ -56,6 +57,7 @@ class CallTables:
         self._kept: dict[tuple[int, int], object] = {}  # what the calls point to
         self.layer_ns = np.zeros(len(self._known), np.uint64)
         self.away_ns = np.zeros(len(self._known), np.uint64)
+        self.least_ns = np.zeros(len(self._known), np.uint64)
         inputs, outputs = (tuple(map(view, tensors)) for tensors in (runnable.inputs, runnable.outputs))
         self._arrays = _describe(library, inputs), _describe(library, outputs)
         self._views = inputs, outputs  # keep the memory alive
@@ -79,6 +81,10 @@ class CallTables:
     def watch(self) -> None:
         """Have `away_seconds` noted from now on, which costs each layer a call of the system."""
         self._table.away_ns = self._library.pointer(self.away_ns)
+
+    def hold_back(self, start: int, stop: int, least_s: Sequence[float]) -> None:
+        """Let layers [start, stop) take so many seconds at least, or as long as they do if none are given."""
+        self.least_ns[start:stop] = [round(1e9 * seconds) for seconds in least_s] if least_s else 0
 
     def refresh(self, start: int, versions: Sequence[int]) -> None:
         """Bind those calls anew that are other ones by now: a model that was loaded again has new weights.
@@ -104,6 +110,7 @@ class CallTables:
     def _fill(self, name: str) -> None:
         table, pointer = self._table, self._library.pointer
         table.calls, table.layer_ns = pointer(self._calls), pointer(self.layer_ns)
+        table.least_ns = pointer(self.least_ns)
         table.inputs, table.outputs = map(pointer, self._arrays)
         table.layers, table.versions = self._calls.shape
         table.input_count, table.output_count = map(len, self._arrays)

@@ -102,6 +102,7 @@ class NativePool:
         """
         tables, grant = _tables(block), block.grant
         tables.refresh(block.start, grant.versions)
+        tables.hold_back(block.start, block.stop, block.least_s)
         tables.error = None
         workers, count, leader = self._workers(grant.cores)
         put_in = None if block.put_in is None else self._sample(block.put_in, tables).inputs

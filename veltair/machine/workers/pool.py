@@ -93,7 +93,8 @@ class BlockRun:
     """Layers [start, stop) of a query at work. `grant` is the last one given, adopted or not.
 
     Its worker copies the sample `put_in` in before the first layer, and after the last one counts the outputs
-    that differ from the answer of `check`; where these are None it does not.
+    that differ from the answer of `check`; where these are None it does not. Each layer takes its `least_s`
+    at least, and its parallel loops even steps of that; as long as it does if none are given.
     """
 
     query_id: int
@@ -103,6 +104,7 @@ class BlockRun:
     grant: Grant
     put_in: Sample | None = None
     check: Sample | None = None
+    least_s: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,9 +78,13 @@ static uint32_t run_layers(worker_t *leader, const block_t *block, notice_t *end
         }
         note->layer = layer;
         const call_t *call = call_of(block, leader->grant, layer);
+        uint64_t least_ns = table->least_ns ? table->least_ns[layer] : 0;
+        atomic_store_explicit(&leader->begin_ns, began_ns, memory_order_relaxed);
+        atomic_store_explicit(&leader->least_ns, least_ns, memory_order_relaxed);
         any_t result = {0, 0, 0};
         int failed = call->function(call->self, call->arguments, (int32_t)call->count, &result);
         if (failed) return KERNEL_FAILED;
+        if (least_ns) wait_until(began_ns + least_ns);
         uint64_t ended_ns = now_ns();
         uint64_t took_ns = ended_ns - began_ns;
         table->layer_ns[layer] = took_ns;
@@ -158,13 +162,12 @@ static bool help_leader(worker_t *worker) {
 }
 
 // Return whether the worker was asleep: whoever woke it has work for it soon.
-static bool rest(worker_t *worker, uint64_t idle_ns) {
+static bool rest(worker_t *worker, uint64_t idle_ns, bool is_assigned) {
     if (idle_ns < SPIN_NS) {
         for (int i = 0; i < 16; ++i)
             _mm_pause();
         return false;
     }
-    bool is_assigned = atomic_load_explicit(&worker->assignment, memory_order_relaxed);
     bool spins = atomic_load_explicit(&worker->pool->spins, memory_order_relaxed);
     if (spins || idle_ns < (is_assigned ? ASSIGNED_NS : YIELD_NS)) {
         sched_yield();
@@ -186,6 +189,7 @@ static void *work(void *argument) {
     for (size_t i = 0; i < sizeof CRASHES / sizeof *CRASHES; ++i)
         sigdelset(&signals, CRASHES[i]);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    bool was_assigned = false;
     for (uint64_t busy_ns = now_ns();;) {
         if (atomic_load_explicit(&worker->is_called, memory_order_acquire)) {
             atomic_store(&worker->is_called, 0);
@@ -198,7 +202,11 @@ static void *work(void *argument) {
             futex(&worker->pool->gone, FUTEX_WAKE, 1, NULL);
             return NULL;
         } else {
-            if (rest(worker, now_ns() - busy_ns)) busy_ns = now_ns();
+            // Idle counts anew once a block lets the worker go: the next block may start on the same cores at once.
+            bool is_assigned = atomic_load_explicit(&worker->assignment, memory_order_relaxed);
+            if (was_assigned && !is_assigned) busy_ns = now_ns();
+            was_assigned = is_assigned;
+            if (rest(worker, now_ns() - busy_ns, is_assigned)) busy_ns = now_ns();
         }
     }
 }

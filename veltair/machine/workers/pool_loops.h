@@ -8,9 +8,15 @@
 #include "pool_state.h"
 
 enum { SPIN_NS = 50000 };  // how long a worker looks for work at full speed: longer than a decision takes
+enum { STEPS = 8 };        // that a core takes of a loop that is held back, so that its traffic comes evenly
 
 static uint32_t tasks_of(uint64_t ticket) { return (uint32_t)(ticket >> 12) & MOST_TASKS; }
 static uint32_t claimed_of(uint64_t ticket) { return (uint32_t)ticket & MOST_TASKS; }
+
+static void wait_until(uint64_t time_ns) {
+    while (now_ns() < time_ns)
+        sched_yield();
+}
 
 // Run tasks of a leader's loop until none is left to claim; return whether there was one. If the claim
 // succeeds, the ticket is the one read before the job's fields, so they are that job's: it could not end
@@ -21,10 +27,13 @@ static bool claim(worker_t *leader, uint64_t number) {
     while (claimed_of(ticket) < tasks_of(ticket)) {
         lambda_t lambda = atomic_load_explicit(&leader->lambda, memory_order_relaxed);
         void *data = atomic_load_explicit(&leader->data, memory_order_relaxed);
+        uint64_t begin_ns = atomic_load_explicit(&leader->begin_ns, memory_order_relaxed);
+        uint64_t least_ns = atomic_load_explicit(&leader->least_ns, memory_order_relaxed);
         if (atomic_load_explicit(&leader->number, memory_order_relaxed) > number) break;
         POOL_PAUSE();
         if (!atomic_compare_exchange_strong(&leader->ticket, &ticket, ticket + 1)) continue;
         env_t env = {NULL, (int32_t)tasks_of(ticket)};
+        if (least_ns) wait_until(begin_ns + least_ns * claimed_of(ticket) / tasks_of(ticket));
         if (lambda((int)claimed_of(ticket), &env, data) != 0) atomic_store(&leader->has_failed, 1);
         ++did;
         ticket = atomic_load(&leader->ticket);
@@ -77,7 +86,8 @@ int pool_launch(lambda_t lambda, void *data, int wanted) {
     if (!leader) return atomic_load(&tvm_launch)(lambda, data, wanted);
     uint32_t tasks = 1;
     if (!in_task) {
-        tasks = wanted > 0 ? (uint32_t)wanted : leader->grant->cores;
+        uint32_t steps = atomic_load_explicit(&leader->least_ns, memory_order_relaxed) ? STEPS : 1;
+        tasks = wanted > 0 ? (uint32_t)wanted : leader->grant->cores * steps;
         tasks = tasks < MOST_TASKS ? tasks : MOST_TASKS;
     }
     if (tasks > 1) return run_loop(leader, lambda, data, tasks);

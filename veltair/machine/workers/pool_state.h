@@ -46,6 +46,7 @@ typedef struct worker {
     _Atomic(lambda_t) lambda;
     _Atomic(void *) data;
     _Atomic(uint64_t) number;  // of the grant: a core that was released has a lower one and can claim nothing
+    _Atomic(uint64_t) begin_ns, least_ns;  // of the layer: when it began, how long it is to take at least
     _Alignas(64) _Atomic(uint32_t) done;
     _Atomic(uint32_t) has_failed, lost_core;
     _Atomic(uint32_t) members, to_wake;

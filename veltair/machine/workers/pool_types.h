@@ -48,6 +48,7 @@ typedef struct {  // the buffers of one query, as arguments of its kernels
     uint32_t layers, versions, input_count, output_count;
     char name[NAME_BYTES];
     uint64_t *away_ns;  // [layers], for how much of layer_ns the leader's thread had no core; NULL: nobody asks
+    uint64_t *least_ns;  // [layers], how long each is to take at least, its parallel loops in even steps; NULL: nothing
 } call_table_t;
 
 typedef struct {

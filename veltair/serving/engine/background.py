@@ -4,22 +4,26 @@ import queue
 import threading
 from collections.abc import Callable
 
+from veltair.serving.loop.backend import Event
+
 Job = Callable[[], None]
+OnDone = Callable[[], Event | None]
+"""Called once a job has ended; returns what the loop is to hear of."""
 # Does the first on another thread, then calls the second on the decision thread; never within the call.
-InBackground = Callable[[Job, Job], None]
+InBackground = Callable[[Job, OnDone], None]
 
 
 class BackgroundWorker:
     """A thread that does one job after the other; it starts with the first."""
 
-    def __init__(self, done: Callable[[Job], None], failed: Callable[[Exception], None]) -> None:
+    def __init__(self, done: Callable[[OnDone], None], failed: Callable[[Exception], None]) -> None:
         """Take what that thread calls after a job: `done` with its `on_done`, or `failed` with its error."""
         self._done, self._failed = done, failed
-        self._jobs: queue.SimpleQueue[tuple[Job, Job] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Job, OnDone] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_stopping = False
 
-    def submit(self, job: Job, on_done: Job) -> None:
+    def submit(self, job: Job, on_done: OnDone) -> None:
         """Do a job as soon as those submitted before are done."""
         self._jobs.put((job, on_done))
         if self._thread is None:

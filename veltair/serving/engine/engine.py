@@ -27,9 +27,15 @@ from veltair.machine.workers.pool import (
     Sample,
     Servable,
 )
-from veltair.serving.engine.background import BackgroundWorker, Job
+from veltair.serving.engine.background import BackgroundWorker, Job, OnDone
 from veltair.serving.engine.messages import Arrived, Done, EngineMessage, Failed, Flushed
-from veltair.serving.engine.running_blocks import Progress, RunningBlock, profiled_s
+from veltair.serving.engine.running_blocks import (
+    CANNOT_SHARE_CORES,
+    Progress,
+    RunningBlock,
+    least_layer_s,
+    profiled_s,
+)
 from veltair.serving.engine.warm_up import warm_up_models
 from veltair.serving.engine.watchdog import EngineError, Watchdog, check_tables, failed_error, left_error
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized, Woken
@@ -119,7 +125,7 @@ class Engine:
         self._messages.append(message)
         self._pool.poke()
 
-    def _post_done(self, on_done: Job) -> None:
+    def _post_done(self, on_done: OnDone) -> None:
         self._post(Done(on_done))
 
     # What serve() calls.
@@ -166,8 +172,10 @@ class Engine:
         return self._progress
 
     def _start(self, allocation: Allocation) -> None:
+        if allocation.shares_cores:
+            raise EngineError(CANNOT_SHARE_CORES)
         query_id, block = allocation.query_id, allocation.block
-        self._holdings.take(query_id, allocation.cores)
+        self._holdings.take(query_id, allocation.cores, allocation.first_core)
         first = block.start == 0
         if first:
             idle = self._idle[block.model]
@@ -184,6 +192,7 @@ class Engine:
             grant,
             put_in=sample if first else None,
             check=sample if last else None,
+            least_s=least_layer_s(self._costs, allocation),
         )
         self._blocks[query_id] = RunningBlock(allocation, run, grant)
         self._pool.run(run)
@@ -200,10 +209,10 @@ class Engine:
         """Return the cores that a query's block holds, those of its last grant first; none if none runs."""
         return self._holdings.of(query_id)
 
-    def in_background(self, job: Job, on_done: Job) -> None:
+    def in_background(self, job: Job, on_done: OnDone) -> None:
         """Do a job on the background worker, after earlier ones, then call `on_done` on this thread.
 
-        The run is not over before that. An error of the job ends it.
+        What that returns is the next event. The run is not over before that. An error of the job ends it.
         """
         self._background_jobs += 1
         self._background.submit(job, on_done)
@@ -292,8 +301,7 @@ class Engine:
                 return None
             case Done(on_done=on_done):
                 self._background_jobs -= 1
-                on_done()
-                return None
+                return on_done()
             case Failed(error=error):
                 raise error
 
@@ -330,8 +338,8 @@ class Engine:
 
     def _observe(self, started: RunningBlock, next_layer: int, busy_s: float) -> None:
         run, allocation = started.run, started.allocation
-        if run.grant is not started.first_grant:
-            return  # changed under way: no profiled time to compare with
+        if run.grant is not started.first_grant or run.least_s:
+            return  # changed under way, or held back: no profiled time to compare with
         block, versions = allocation.block, run.grant.versions
         if next_layer < block.stop:
             block = LayerBlock(block.model, block.start, next_layer)

@@ -23,6 +23,16 @@ static bool hold(live_t *live, live_block_t *block, int32_t more) {
     return found == more;
 }
 
+// Hold cores from one on, which the policy named.
+static bool hold_from(live_t *live, live_block_t *block, int32_t first, int32_t count) {
+    for (int32_t core = first; core < first + count; ++core) {
+        if (!live->is_free[core]) return false;
+        live->is_free[core] = 0;
+        block->cores[block->held++] = (uint16_t)core;
+    }
+    return true;
+}
+
 // Free the cores that a block holds beyond the first `kept`.
 static void let_go(live_t *live, live_block_t *block, int32_t kept) {
     while (block->held > kept)
@@ -35,12 +45,29 @@ static bool take_buffers(live_t *live, const account_t *account) {
     return query_of(account)->table;
 }
 
+// Say how long each layer of a block is to take at least, by the bytes that it moves and what the block may draw.
+// A change of its cores or versions leaves that as it is.
+static void hold_back(const live_t *live, const live_block_t *block) {
+    const account_t *account = block->account;
+    const live_model_t *model = model_of(live, account);
+    uint64_t *least_ns = query_of(account)->table->least_ns;
+    int32_t index = block->bytes_per_s > 0.0 ? live->settings.count_indices[account->cores] : -1;
+    for (int32_t layer = account->first; least_ns && layer < account->stop; ++layer) {
+        least_ns[layer] = 0;
+        if (index < 0) continue;
+        int64_t row = (int64_t)layer * model->versions + account->versions[layer - account->first];
+        double moved = model->moved_bytes[row * live->settings.count_count + index];
+        if (moved > 0.0) least_ns[layer] = (uint64_t)(1e9 * moved / block->bytes_per_s);
+    }
+}
+
 // Let the workers begin with a block that holds cores and has buffers.
 static int begin(live_t *live, live_block_t *block) {
     const account_t *account = block->account;
     const live_sample_t *sample = &live->settings.samples[query_of(account)->sample];
     const void *const *inputs = account->first == 0 ? sample->inputs : NULL;
     const void *const *answers = account->stop == model_of(live, account)->layers ? sample->answers : NULL;
+    hold_back(live, block);
     int64_t number = live->workers.start(live->pool, block->token, (uint64_t)account->id, query_of(account)->table,
                                          (uint32_t)account->first, (uint32_t)account->stop, block->cores,
                                          (uint32_t)block->target, account->versions, inputs, answers);
@@ -100,17 +127,22 @@ static void log_cores(live_t *live, entry_kind_t kind, const command_t *command,
         .cores = command->cores,
         .wanted = command->wanted,
         .number = versions != NULL,
+        .seconds = command->bytes_per_s,
     };
     size_t layers = versions ? (size_t)(account->stop - account->first) : 0;
     log_arrays(live, &entry, versions, layers, block->cores, (size_t)block->held * sizeof *block->cores);
 }
 
 static int start_block(live_t *live, const command_t *command) {
+    if (command->shares_cores) return CANNOT_SHARE_CORES;
     account_t *account = command->account;
     live_block_t *block = &live->blocks[account->slot];
-    *block = (live_block_t){.account = account, .cores = block->cores, .target = command->cores};
+    *block = (live_block_t){
+        .account = account, .cores = block->cores, .target = command->cores, .bytes_per_s = command->bytes_per_s};
     block->token = ++live->serial << SLOT_BITS | (uint64_t)account->slot;
-    if (!hold(live, block, command->cores)) return FEW_CORES;
+    bool holds = command->first_core ? hold_from(live, block, command->first_core - 1, command->cores)
+                                     : hold(live, block, command->cores);
+    if (!holds) return FEW_CORES;
     bool has_buffers = take_buffers(live, account);
     int what = has_buffers ? begin(live, block) : OK;
     log_cores(live, BLOCK_STARTED, command, command->versions);

@@ -382,6 +382,7 @@ live_t *live_open(pool_t *pool, const pool_functions_t *workers, const decider_t
     backend_t backend = {live, NULL, act, read_pressure, read_progress, forget_blocks};
     if (allocate(live)) {
         run_t run = {.layers = live->layers, .own_bytes = sizeof(live_query_t), .cores = (int32_t)settings->cores};
+        run.slots = run.cores;
         live->loop = loop_new(&backend, decider, &run);
     }
     if (live->loop) {

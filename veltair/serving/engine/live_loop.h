@@ -19,9 +19,10 @@ typedef struct {
 // A model; tables are of idle buffers, one for each query at work.
 typedef struct {
     const call_table_t *const *tables;
+    const double *moved_bytes;  // [layers][versions][core counts]
     double qos_s;
     int64_t table_count;
-    int32_t layers;
+    int32_t layers, versions;
 } live_model_t;
 
 // What a query asks for: the index of its model, and arrays of pointers to its inputs and right answers, or NULL.
@@ -30,15 +31,19 @@ typedef struct {
     int64_t model;
 } live_sample_t;
 
+enum { CANNOT_SHARE_CORES = -101 };  // what no block can be asked for here
+
 // layout: of the workers, by their indices. zero_ns: what times are counted from, on the monotonic clock. drain_s: how
 // long the run goes on after the last arrival. rings: kinds of entries that wake who waits for the log, as bits.
+// count_indices: by number of cores, -1 where the models were not profiled on so many.
 typedef struct {
     const live_model_t *models;
     const live_sample_t *samples;
+    const int32_t *count_indices;
     core_layout_t layout;
     uint64_t zero_ns;
     double drain_s;
-    int64_t model_count, sample_count;
+    int64_t model_count, sample_count, count_count;
     uint32_t cores, rings;
 } live_settings_t;
 
@@ -50,7 +55,7 @@ typedef struct {
 //   DUE       the run is cut off
 //   DECIDED   by what was decided after the event before: pressure (NAN: not read); number: how many wait then; seconds:
 //             since the event; extra: of each running block, the oldest first, the ended layers (int32), if they were read
-//   BLOCK_STARTED   first, layer: its end, cores, wanted; extra: a byte a layer, its version; then its cores (uint16)
+//   BLOCK_STARTED   first, layer: its end, cores, wanted; seconds: bytes/s that it may draw, 0: what it can; extra: a byte a layer, its version; then its cores (uint16)
 //   BLOCK_RESIZED   cores; number: whether versions are new; extra: those, or none, then its cores
 //   BLOCK_YIELDS
 //   QUERY_ENDED   code: ending_t, number: blocks, wanted: conflicts; seconds: core_s, since_s: its first start; slack_s

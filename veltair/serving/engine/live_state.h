@@ -25,6 +25,7 @@ typedef struct {  // a running block, by slot
     uint64_t token, number;  // number: of its last grant
     uint16_t *cores;         // those that it holds, its leader's first
     int32_t held, target;
+    double bytes_per_s;   // the most that it may draw of memory; 0: what it can
     uint64_t changed_at;  // while it waits: the notice since which the loop is to hear of its cores; 0: it knows them
     bool waits;  // for buffers: it holds its cores, but has not begun
 } live_block_t;

@@ -62,9 +62,12 @@ class LiveTables:
         """Lay them out. Raises ValueError for a sample that is not like its model's buffers."""
         self._arrays = KeptArrays(library)
         self._names = list(context.models)
+        profiled = {cores: index for index, cores in enumerate(context.costs.cores)}
         models = [
             {
                 "tables": self._arrays.pointer([table.address for table in buffers[name]], np.uintp),
+                "moved_bytes": self._arrays.pointer(context.costs.model(name).traffic_bytes[..., 0]),
+                "versions": context.costs.model(name).traffic_bytes.shape[1],
                 "qos_s": model.qos_s,
                 "table_count": len(buffers[name]),
                 "layers": len(model.layers),
@@ -87,4 +90,8 @@ class LiveTables:
             "samples": self._arrays.structs("live_sample_t", rows),
             "model_count": len(models),
             "sample_count": len(rows),
+            "count_indices": self._arrays.pointer(
+                [profiled.get(cores, -1) for cores in range(context.machine.cores + 1)], np.int32
+            ),
+            "count_count": len(profiled),
         }

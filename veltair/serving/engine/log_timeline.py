@@ -67,7 +67,9 @@ class _Told:
             case EntryKind.BLOCK_STARTED:
                 self._hold(entry)
                 block = LayerBlock(self._names[entry.model], entry.first, entry.layer)
-                return Allocation(entry.id, block, entry.versions or (), entry.cores, entry.wanted)
+                limit = entry.seconds or None
+                asked = entry.versions or (), entry.cores, entry.wanted
+                return Allocation(entry.id, block, *asked, dram_bytes_per_s=limit)
             case EntryKind.BLOCK_RESIZED:
                 self._hold(entry)
                 return Resize(entry.id, entry.cores, entry.versions)

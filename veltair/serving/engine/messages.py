@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from veltair.serving.engine.background import Job
+from veltair.serving.engine.background import OnDone
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Failed:
 class Done:
     """A background job ended; `on_done` is to be called on the decision thread."""
 
-    on_done: Job
+    on_done: OnDone
 
 
 EngineMessage = Arrived | Flushed | Failed | Done

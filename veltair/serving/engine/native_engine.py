@@ -8,6 +8,7 @@ comes through a log, from which `serve` makes the records.
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 from veltair.compiler.frontend.model import LayerBlock
@@ -27,7 +28,7 @@ from veltair.machine.workers.pool import (
 from veltair.machine.workers.priorities import Promptness, run_promptly
 from veltair.serving.engine.live_tables import LiveTables, core_layout, load
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
-from veltair.serving.engine.running_blocks import RunningBlock, profiled_s
+from veltair.serving.engine.running_blocks import CANNOT_SHARE_CORES, RunningBlock, profiled_s
 from veltair.serving.engine.warm_up import warm_up_models
 from veltair.serving.engine.watchdog import (
     DecisionWatch,
@@ -47,6 +48,11 @@ HUNG_STOP_S = 0.1  # what ends by then is not what hangs
 READ_S = 0.02
 _IDLE_S = 0.001  # between looks whether the blocks of a run that was cut off have ended
 _RINGS = (EntryKind.BUFFERS_LACK, EntryKind.BROKEN, EntryKind.LEFT, EntryKind.OVER)
+_TAKEN = (
+    *(EntryKind.ARRIVED, EntryKind.FLUSHED, EntryKind.BLOCK_STARTED, EntryKind.BLOCK_RESIZED),
+    *(EntryKind.BLOCK_ENDED, EntryKind.QUERY_ENDED, *_RINGS),
+)
+_BLOCKS_REMEMBERED = 1 << 14
 CheckClient = Callable[[bool], None]
 """Raises if LoadGen hangs; or, where it is given True, because it has left."""
 # Of engines whose kernels did not end: their workers may read all this until the process ends.
@@ -99,7 +105,8 @@ class NativeEngine:
         self._policy: Policy | None = None
         self._decider: Decider | None = None
         self._decisions: DecisionWatch | None = None
-        self._blocks: dict[int, RunningBlock] = {}
+        self._blocks: dict[int, Entry] = {}  # the starts of running blocks
+        self._profiled_s = lru_cache(_BLOCKS_REMEMBERED)(partial(profiled_s, context.costs))
         self._changed: set[int] = set()
         self._queries: dict[int, Query] = {}
         self._names = list(context.models)
@@ -194,7 +201,7 @@ class NativeEngine:
             read = self._reader.read(self._live)
             if read:
                 self.log.append(read)
-            for entry in self._reader.entries(read):
+            for entry in self._reader.entries(read, _TAKEN):
                 if (record := self._take(entry)) is not None:
                     yield record
             if not read:
@@ -257,7 +264,7 @@ class NativeEngine:
         assert self._decisions is not None
         self._decisions.check()
         if self._blocks and not self._decisions.is_deciding:  # a worker that decides is not in a layer
-            self._watchdog.check(self._blocks.values())
+            self._watchdog.check(map(self._running, self._blocks.values()))
 
     def _set_pressure(self) -> None:
         self._library.functions.live_set_pressure(self._live, self._site.interference.pressure())
@@ -275,7 +282,8 @@ class NativeEngine:
             case EntryKind.LEFT:
                 self._check_client(True)
             case EntryKind.BLOCK_STARTED:
-                self._start(entry)
+                self._blocks[entry.id] = entry
+                self._changed.discard(entry.id)
             case EntryKind.BLOCK_RESIZED:
                 self._changed.add(entry.id)
             case EntryKind.BLOCK_ENDED:
@@ -290,24 +298,27 @@ class NativeEngine:
                 self._finish(entry)
         return None
 
-    def _start(self, entry: Entry) -> None:
-        model, versions = self._names[entry.model], entry.versions
-        assert versions is not None
-        block = LayerBlock(model, entry.first, entry.layer)
-        allocation = Allocation(entry.id, block, versions, entry.cores, entry.wanted)
-        grant = Grant(tuple(self._site.context.machine.core_ids[index] for index in entry.held), versions)
-        run = BlockRun(entry.id, self._buffers[model][0], entry.first, entry.layer, grant)
-        self._blocks[entry.id] = RunningBlock(allocation, run, grant)
-        self._changed.discard(entry.id)
+    def _running(self, entry: Entry) -> RunningBlock:
+        """Return the block whose start an entry tells."""
+        assert entry.versions is not None
+        allocation = Allocation(entry.id, *self._block(entry), entry.wanted)
+        grant = Grant(
+            tuple(self._site.context.machine.core_ids[index] for index in entry.held), entry.versions
+        )
+        buffers = self._buffers[allocation.block.model][0]
+        return RunningBlock(allocation, BlockRun(entry.id, buffers, entry.first, entry.layer, grant), grant)
+
+    def _block(self, entry: Entry) -> tuple[LayerBlock, tuple[int, ...], int]:
+        """Return the layers, the versions and the cores of the block whose start an entry tells."""
+        assert entry.versions is not None
+        return LayerBlock(self._names[entry.model], entry.first, entry.layer), entry.versions, entry.cores
 
     def _end(self, entry: Entry) -> None:
         started, self._ended_at = self._blocks.pop(entry.id), entry.layer
         self.wrong_answers += entry.number
-        allocation = started.allocation
-        if entry.id in self._changed or entry.layer != allocation.block.stop:
-            return  # changed under way: no profiled time to compare with
-        of_block = (allocation.block, allocation.versions, allocation.cores)
-        self._site.interference.observe(entry.seconds, *profiled_s(self._site.context.costs, *of_block))
+        if entry.id in self._changed or entry.layer != started.layer or started.seconds:
+            return  # changed under way, or held back: no profiled time to compare with
+        self._site.interference.observe(entry.seconds, *self._profiled_s(*self._block(started)))
 
     def _add_buffers(self, model: int) -> None:
         buffers = self._new_buffers(self._names[model])
@@ -319,6 +330,8 @@ class NativeEngine:
         """Raise what broke the run off."""
         if self._decider is not None and self._decider.error is not None:
             raise self._decider.error
+        if entry.code == self._library.functions.CANNOT_SHARE_CORES:
+            raise EngineError(CANNOT_SHARE_CORES)
         if entry.code < 0 or entry.id not in self._queries:
             raise EngineError(f"the loop over the workers broke off: query {entry.id}, code {entry.code}")
         name = self._queries[entry.id].model

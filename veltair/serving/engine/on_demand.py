@@ -1,6 +1,6 @@
-"""A backend whose models are loaded when a block needs them, within a budget of memory."""
+"""A backend whose models are loaded when a block needs them or the policy says so, in bounded memory."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -13,9 +13,10 @@ from veltair.serving.loop.backend import (
     Closed,
     Command,
     Event,
+    Loaded,
     Resized,
 )
-from veltair.serving.loop.policy import Allocation, Resize, Yield
+from veltair.serving.loop.policy import Allocation, Evict, Load, Resize, Yield
 
 
 class OnDemand(BackendWrapper):
@@ -26,12 +27,19 @@ class OnDemand(BackendWrapper):
     it was given; later ones whose models are in memory run meanwhile. Where those in use leave no room for
     the next load, later blocks wait too, lest a model in constant use keep another one out for ever. Some
     block always runs then, so the wait ends.
+
+    A policy that loads models itself starts no block of one that is not there, and hears of ends of loads.
     """
 
     def __init__(
-        self, backend: Backend, memory: ModelMemory, models: tuple[str, ...], in_background: InBackground
+        self,
+        backend: Backend,
+        memory: ModelMemory,
+        models: tuple[str, ...],
+        in_background: InBackground,
+        now_s: Callable[[], float],
     ) -> None:
-        """Begin. `in_background` is where models are loaded.
+        """Begin. `in_background` is where models are loaded, `now_s` the clock of the backend.
 
         Raises ModelMemoryError if one of the models is larger than the whole budget.
         """
@@ -39,7 +47,7 @@ class OnDemand(BackendWrapper):
             if name not in memory.resident and (refused := memory.refusal(name)) and refused.is_final:
                 raise ModelMemoryError(f"{refused} (`engine.memory_mb`)")
         super().__init__(backend)
-        self._memory, self._in_background = memory, in_background
+        self._memory, self._in_background, self._now_s = memory, in_background, now_s
         self._waiting: dict[int, Allocation] = {}
         self._running: dict[int, str] = {}  # the model of each query's block
         # Changes of blocks that wait, of each the last one: only that frees cores for sure.
@@ -59,6 +67,10 @@ class OnDemand(BackendWrapper):
             self._change(waiting, command)
         elif isinstance(command, Yield) and command.query_id in self._waiting:
             self._yielding.add(command.query_id)
+        elif isinstance(command, Load):
+            self._load_asked(command.model)
+        elif isinstance(command, Evict):
+            self._memory.evict(command.model)
         else:
             self._backend.do(command)
 
@@ -115,6 +127,16 @@ class OnDemand(BackendWrapper):
         if not self._running:
             raise ModelMemoryError(str(loading))  # nobody's end will make room
         return False
+
+    def _load_asked(self, model: str) -> None:
+        loading = self._memory.begin(model)
+        if not isinstance(loading, Loading):
+            raise ModelMemoryError(str(loading))
+        self._in_background(loading.run, partial(self._end_asked, loading))
+
+    def _end_asked(self, loading: Loading) -> Loaded:
+        self._memory.end(loading)
+        return Loaded(self._now_s(), loading.model)
 
     def _end_load(self, loading: Loading) -> None:
         self._memory.end(loading)

@@ -67,7 +67,8 @@ def _turns(entries: Iterator[Entry]) -> Iterator[tuple[Entry, Entry | None, Sequ
 
 def _logged(entry: Entry) -> Decision:
     if entry.kind is EntryKind.BLOCK_STARTED:
-        return "start", entry.id, entry.first, entry.layer, entry.cores, entry.wanted, entry.versions
+        asked = entry.cores, entry.wanted, entry.seconds
+        return "start", entry.id, entry.first, entry.layer, *asked, entry.versions
     if entry.kind is EntryKind.BLOCK_RESIZED:
         return "resize", entry.id, entry.cores, entry.versions
     return ("yield", entry.id) if entry.kind is EntryKind.BLOCK_YIELDS else ("wake", entry.seconds)
@@ -84,7 +85,8 @@ class _Replay:
         self._slots: dict[int, int] = {}
         self._backend = self._make_backend()
         layers = np.array([len(model.layers) for model in self._models], np.int32)
-        run = {"layers": library.pointer(layers), "cores": context.machine.cores}
+        cores = context.machine.cores
+        run = {"layers": library.pointer(layers), "cores": cores, "slots": cores}
         self._kept = layers, self._ffi.new("char[]", 1)
         loop = self._functions.loop_new(self._backend, self._decider.decider, self._ffi.new("run_t *", run))
         self._loop = self._ffi.gc(loop, self._functions.loop_free)
@@ -138,7 +140,8 @@ class _Replay:
         if command.kind == functions.START:
             first, stop = account.next_layer, command.stop
             versions = self._versions(command, stop - first)
-            return "start", account.id, first, stop, command.cores, command.wanted, versions
+            asked = command.cores, command.wanted, command.bytes_per_s
+            return "start", account.id, first, stop, *asked, versions
         if command.kind == functions.RESIZE:
             return "resize", account.id, command.cores, self._versions(command, account.stop - account.first)
         return ("yield", account.id) if command.kind == functions.YIELD else None

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,14 +53,23 @@ def read_run_log(path: Path) -> tuple[PolicySource, Context, bytes]:
             costs = pd.read_parquet(io.BytesIO(file.read(_COSTS)))
             machine = read_machine(Path(file.extract(_MACHINE, folder)))
             log = file.read(_LOG)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        models = {
+            name: Model(name, tuple(Layer(**layer) for layer in model["layers"]), model["qos_s"])
+            for name, model in run["models"].items()
+        }
+        context = Context(models, CostTable(costs, machine.name), machine)
+        source = PolicySource(run["policy"], run["preset"], run["options"])
+    except (
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise LookupError(f"{path} is no log of a run: {error}; name a file that a live run wrote") from error
-    models = {
-        name: Model(name, tuple(Layer(**layer) for layer in model["layers"]), model["qos_s"])
-        for name, model in run["models"].items()
-    }
-    context = Context(models, CostTable(costs, machine.name), machine)
-    return PolicySource(run["policy"], run["preset"], run["options"]), context, log
+    return source, context, log
 
 
 def replay_run_log(path: Path, build_dir: Path | None = None) -> str:

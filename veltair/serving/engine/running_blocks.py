@@ -10,6 +10,12 @@ from veltair.machine.costs.table import CostTable
 from veltair.machine.workers.pool import BlockRun, Grant, WorkerPool
 from veltair.serving.loop.policy import Allocation
 
+CANNOT_SHARE_CORES = (
+    "a block is to share its cores with others, but workers of the engine are one a core and run one block "
+    "at a time; simulate this policy, and measure what it stands for as a runtime of its own (rule "
+    "`benchmarks_engine`: `onnxruntime default` lets all queries of a model share all cores)"
+)
+
 
 @dataclass(slots=True)
 class RunningBlock:
@@ -27,6 +33,17 @@ def profiled_s(
     of, at = costs.model(block.model), costs.core_index(cores)
     seconds = of.seconds[np.arange(block.start, block.stop), versions, at]
     return float(seconds[:, 0].sum()), float(seconds[:, -1].sum())
+
+
+def least_layer_s(costs: CostTable, allocation: Allocation) -> tuple[float, ...]:
+    """Return how long each layer of a block takes at least by what it may draw of memory; () if all."""
+    if allocation.dram_bytes_per_s is None:
+        return ()
+    block, at = allocation.block, costs.core_index(allocation.cores)
+    moved = costs.model(block.model).traffic_bytes[
+        np.arange(block.start, block.stop), allocation.versions, at, 0
+    ]
+    return tuple((moved / allocation.dram_bytes_per_s).tolist())
 
 
 class Progress(Mapping[int, int]):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from veltair.serving.loop.policy import Allocation, Resize, Wake, Yield
+from veltair.serving.loop.policy import Allocation, Evict, Load, Resize, Wake, Yield
 from veltair.serving.loop.query import Query
 
 
@@ -42,25 +42,35 @@ class Woken:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """The load under way has ended: the model is resident."""
+
+    time_s: float
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The run is over: whatever is still open counts as unfinished."""
 
     time_s: float
 
 
-Event = Arrival | BlockEnd | Resized | Woken | Closed
-Command = Allocation | Resize | Yield | Wake
+Event = Arrival | BlockEnd | Resized | Loaded | Woken | Closed
+Command = Allocation | Resize | Yield | Wake | Load | Evict
 
 
 class Backend(Protocol):
     """Where time comes from. It never decides.
 
-    Events come in the order of their times; at equal times cores are freed (BlockEnd, Resized) before
-    queries arrive, then wakes; ties go by sequence.
+    Events come in the order of their times; at equal times cores are freed (BlockEnd, Resized) and loads end
+    before queries arrive, then wakes; ties go by sequence.
     """
 
     def do(self, command: Command) -> None:
         """Start a block now, change or end a running one at its next layer end, or deliver Woken at a time.
+
+        Or begin to load a model, and deliver Loaded at the end of that; or take one out of memory.
 
         A change that comes in a block's last layer has no effect, and no event; nor has one of a block that
         was to yield at the same layer end. A block that is to yield ends at least one layer.

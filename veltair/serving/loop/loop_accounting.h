@@ -30,9 +30,23 @@ static void join_queue(loop_t *loop, account_t *account) {
     loop->view.waiting++;
 }
 
-static void charge(account_t *account, int32_t cores, double time_s) {
+static void charge(account_t *account, double cores, double time_s) {
     account->core_s += cores * (time_s - account->held_since_s);
     account->held_since_s = time_s;
+}
+
+// Return the cores that a block has: those that it holds, or an equal part of those that it shares.
+static double held_cores(const loop_t *loop, const account_t *account) {
+    if (!account->shares_cores) return reserved_cores(account);
+    if (loop->sharing_cores <= loop->run.cores) return account->cores;
+    return account->cores * ((double)loop->run.cores / (double)loop->sharing_cores);
+}
+
+static void charge_all(loop_t *loop) {
+    for (int64_t index = 0; index < loop->view.running_count; index++) {
+        account_t *account = loop->view.running[index];
+        charge(account, held_cores(loop, account), loop->view.now_s);
+    }
 }
 
 static void set_cores(loop_t *loop, account_t *account, int32_t cores, int32_t target_cores) {
@@ -72,6 +86,7 @@ static int close_account(loop_t *loop, account_t *account, ending_t ending, cons
         .ending = ending,
         .blocks = account->blocks,
         .conflicts = account->conflicts,
+        .batch = account->batch,
     };
     loop->records[count].reason = copied_reason(rejection);
     account->newer = loop->unused;
@@ -89,6 +104,7 @@ static int admit(loop_t *loop, const event_t *arrival) {
         .deadline_s = arrival->time_s + arrival->target_s,
         .start_s = NAN,
         .model = arrival->model,
+        .batch = 1,
         .own = account->own,
     };
     memcpy(account->own, arrival->own, loop->run.own_bytes);
@@ -97,13 +113,33 @@ static int admit(loop_t *loop, const event_t *arrival) {
     return OK;
 }
 
+// Close the accounts of all whom a block serves: its cores were held for them in equal parts.
+static int close_block(loop_t *loop, account_t *account, ending_t ending) {
+    const account_t first = *account;
+    double core_s = first.core_s / first.batch;
+    for (account_t *next; account; account = next) {
+        next = account->others;
+        account->start_s = first.start_s;
+        account->core_s = core_s;
+        account->blocks = first.blocks;
+        account->conflicts = first.conflicts;
+        account->batch = first.batch;
+        if (close_account(loop, account, ending, NULL) != OK) return NO_MEMORY;
+    }
+    return OK;
+}
+
 // Free the cores of a block that ended; its query is served, or waits with the layers that are left.
 static int finish_block(loop_t *loop, const event_t *event) {
     view_t *view = &loop->view;
     account_t *account = view->changed = loop->by_slot[event->slot];
-    int32_t cores = reserved_cores(account);
-    charge(account, cores, view->now_s);
-    view->free_cores += cores;
+    if (account->shares_cores)
+        charge_all(loop);  // the parts of those beside it change
+    else
+        charge(account, held_cores(loop, account), view->now_s);
+    view->free_cores += reserved_cores(account);
+    loop->sharing_cores -= account->shares_cores ? account->cores : 0;
+    account->shares_cores = false;
     loop->free_slots[loop->free_slot_count++] = event->slot;
     int64_t index = 0;
     while (view->running[index] != account)
@@ -112,7 +148,7 @@ static int finish_block(loop_t *loop, const event_t *event) {
     memmove(&view->running[index], &view->running[index + 1], after * sizeof *view->running);
     account->next_layer = event->next_layer;
     account->yields = false;
-    if (account->next_layer == loop->run.layers[account->model]) return close_account(loop, account, SERVED, NULL);
+    if (account->next_layer == loop->run.layers[account->model]) return close_block(loop, account, SERVED);
     join_queue(loop, account);
     return OK;
 }
@@ -123,11 +159,9 @@ static int abandon(loop_t *loop) {
         leave_queue(loop, account);
         if (close_account(loop, account, UNFINISHED, NULL) != OK) return NO_MEMORY;
     }
-    for (int64_t index = 0; index < loop->view.running_count; index++) {
-        account_t *account = loop->view.running[index];
-        charge(account, reserved_cores(account), loop->view.now_s);
-        if (close_account(loop, account, UNFINISHED, NULL) != OK) return NO_MEMORY;
-    }
+    charge_all(loop);
+    for (int64_t index = 0; index < loop->view.running_count; index++)
+        if (close_block(loop, loop->view.running[index], UNFINISHED) != OK) return NO_MEMORY;
     loop->view.running_count = 0;
     loop->closed = true;
     loop->backend.clear(loop->backend.self);

@@ -34,10 +34,11 @@ struct loop {
     account_t *newest, *unused;  // of those that wait; and a list by `newer`
     account_t **by_slot;
     int32_t *free_slots;
-    int64_t free_slot_count;
+    int64_t free_slot_count, sharing_cores;
     commands_t commands;
     int64_t applied;
     wakes_t wakes;
+    double load_end_s;  // of the load under way; INFINITY: there is none
     record_t *records, *ended_queries;  // those to be taken; those since the last decision, view.record_count of them
     int64_t record_capacity, ended_capacity;
     void **slabs;

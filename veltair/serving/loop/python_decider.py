@@ -11,6 +11,8 @@ from veltair.serving.loop.policy import (
     Allocation,
     Answer,
     Context,
+    Evict,
+    Load,
     Policy,
     Rejection,
     Resize,
@@ -53,20 +55,20 @@ class PythonDecider:
         self.error: BaseException | None = None
         self.decision = 0
         self._decisions = 0
-        self._policy, self._library = policy, library
+        self._policy, self._library, self._context = policy, library, context
         self._models = list(context.models.values())
         self._query_of = query_of or self._served
         self._open = OpenQueries(policy, context)
         self._known: dict[int, _Known] = {}
         self._answers: Sequence[Answer] = ()
         self._reasons: dict[int, str] = {}  # of those rejected at the last decision
-        self._commands = _Commands(policy, library, self._known)
+        self._commands = _Commands(policy, library, self._known, list(context.models))
         self._progress = _Progress(library, self._known, self._open.running)
         self._endings = {number: ending for ending, number in library.numbers(Ending, "ending_t").items()}
         self._view: int | None = None  # its address, which a loop keeps
         c, ffi = library.functions, library.ffi
         self._arrival, self._block_end, self._resized = c.ARRIVAL, c.BLOCK_END, c.RESIZED
-        self._woken, self._failed = c.WOKEN, int(c.DECIDER_FAILED)
+        self._loaded, self._woken, self._failed = c.LOADED, c.WOKEN, int(c.DECIDER_FAILED)
         kind = "int(const view_t *, commands_t *)"
         self._callback = ffi.callback(kind, self._decide, error=self._failed)
         self._asked: Any = ffi.new("asked_t *", {"ask": self._callback})
@@ -75,11 +77,12 @@ class PythonDecider:
     def asked(self) -> Iterator[tuple[LayerBlock, tuple[int, ...], int]]:
         """Yield the blocks that the last decision started or changed, their versions and core counts."""
         for answer in self._answers:
-            if isinstance(answer, Allocation):
-                yield answer.block, answer.versions, answer.cores
-            elif isinstance(answer, Resize):
+            if isinstance(answer, Allocation | Resize):
                 running = self._open.running[answer.query_id]
-                yield running.block, running.versions, answer.cores
+                name = self._context.costs_name(running.block.model, 1 + len(running.others))
+                block = LayerBlock(name, running.block.start, running.block.stop)
+                versions = answer.versions if isinstance(answer, Allocation) else running.versions
+                yield block, versions, answer.cores
 
     def _decide(self, view: Any, commands: Any) -> int:
         self._decisions += 1
@@ -108,6 +111,8 @@ class PythonDecider:
             self._progress.forget(query_id)
         elif kind == self._resized:
             seen.adopt(account.id, account.cores)
+        elif kind == self._loaded:
+            seen.end_load()
 
     def _answer(self, view: Any, commands: Any) -> None:
         seen, time_s = self._open, view.now_s
@@ -132,13 +137,14 @@ class PythonDecider:
             self._view = self._library.address(view)
         self._progress.renew(self._view)
         pressure, pending, running = self._asked.pressure, seen.pending, seen.running_view
-        return Snapshot(time_s, seen.free_cores, pressure, pending, running, self._progress, ended)
+        memory = seen.resident, seen.load
+        return Snapshot(time_s, seen.free_cores, pressure, pending, running, self._progress, ended, *memory)
 
     def _record(self, record: Any) -> QueryRecord:
         query, _ = self._known.pop(record.id)
         times, used = (record.start_s, record.end_s), (record.blocks, record.conflicts, record.core_s)
         reason = self._reasons.get(query.id, "")
-        return QueryRecord(query, self._endings[record.ending], *times, *used, reason)
+        return QueryRecord(query, self._endings[record.ending], *times, *used, reason, record.batch)
 
     def _served(self, account: Any) -> Query:
         model = self._models[account.model]
@@ -148,11 +154,14 @@ class PythonDecider:
 class _Commands:
     """Answers as C reads them; what it reads of them is kept here as long as it may."""
 
-    def __init__(self, policy: Policy, library: CLibrary, known: Mapping[int, _Known]) -> None:
+    def __init__(
+        self, policy: Policy, library: CLibrary, known: Mapping[int, _Known], models: Sequence[str]
+    ) -> None:
         self._policy, self._library, self._known = policy, library, known
+        self._models = {name: number for number, name in enumerate(models)}
         self._ffi, c = library.ffi, library.functions
         self._start, self._resize, self._yield = c.START, c.RESIZE, c.YIELD
-        self._reject, self._wake = c.REJECT, c.WAKE
+        self._reject, self._wake, self._load, self._evict = c.REJECT, c.WAKE, c.LOAD, c.EVICT
         # A brief call keeps the interpreter's lock: whoever else waits for it would have it for milliseconds.
         self._make, self._room = library.brief("commands_make"), c.ASKED_COMMANDS
         self._versions: dict[int, list[Any]] = {}  # while a block runs
@@ -175,6 +184,10 @@ class _Commands:
         if isinstance(answer, Wake):
             command.kind, command.wake_s = self._wake, answer.time_s
             return
+        if isinstance(answer, Load | Evict):
+            command.kind = self._load if isinstance(answer, Load) else self._evict
+            command.model = self._models[answer.model]
+            return
         query_id = answer.query_id
         command.account = self._known[query_id].account
         if isinstance(answer, Allocation):
@@ -183,6 +196,12 @@ class _Commands:
             self._versions[query_id] = [versions]
             command.kind, command.stop, command.cores = self._start, answer.block.stop, cores
             command.versions, command.wanted = versions, answer.wanted_cores or cores
+            if answer.others:
+                others = [self._known[other].account for other in answer.others]
+                self._said.append(self._ffi.new("account_t *[]", others))
+                command.others, command.other_count = self._said[-1], len(others)
+            command.bytes_per_s, command.shares_cores = answer.dram_bytes_per_s or 0.0, answer.shares_cores
+            command.first_core = 0 if answer.first_core is None else answer.first_core + 1
         elif isinstance(answer, Resize):
             command.kind, command.cores = self._resize, answer.cores
             if answer.versions is not None:

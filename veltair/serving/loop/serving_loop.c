@@ -46,23 +46,24 @@ static const int32_t *ended_layers(void *run) {
 loop_t *loop_new(const backend_t *backend, const decider_t *decider, const run_t *run) {
     loop_t *loop = calloc(1, sizeof *loop);
     if (!loop) return NULL;
-    int64_t cores = run->cores;
+    int64_t slots = run->slots;
     loop->backend = *backend;
     loop->decider = *decider;
     loop->run = *run;
-    loop->by_slot = calloc(cores, sizeof *loop->by_slot);
-    loop->free_slots = calloc(cores, sizeof *loop->free_slots);
-    account_t **running = calloc(cores, sizeof *running);
-    loop->view = (view_t){.free_cores = cores, .running = running, .run = loop};
+    loop->load_end_s = INFINITY;
+    loop->by_slot = calloc(slots, sizeof *loop->by_slot);
+    loop->free_slots = calloc(slots, sizeof *loop->free_slots);
+    account_t **running = calloc(slots, sizeof *running);
+    loop->view = (view_t){.free_cores = run->cores, .running = running, .run = loop};
     loop->view.pressure = sensed_pressure;
     loop->view.ended = ended_layers;
     if (!loop->by_slot || !loop->free_slots || !running) {
         loop_free(loop);
         return NULL;
     }
-    for (int64_t slot = 0; slot < cores; slot++)
-        loop->free_slots[slot] = cores - 1 - slot;
-    loop->free_slot_count = cores;
+    for (int64_t slot = 0; slot < slots; slot++)
+        loop->free_slots[slot] = slots - 1 - slot;
+    loop->free_slot_count = slots;
     return loop;
 }
 
@@ -113,6 +114,7 @@ const int32_t *view_ended(const view_t *view) { return view->ended(view->run); }
 
 static int need_pinning(loop_t *loop, const account_t *account, int32_t cores, int32_t change) {
     if (!loop->run.pinned) return OK;
+    loop->state.first_core = 0;
     loop->state.slot = account->slot;
     loop->state.cores = cores;
     loop->state.change = change;
@@ -123,6 +125,7 @@ static void start(loop_t *loop, const command_t *command) {
     view_t *view = &loop->view;
     account_t *account = command->account;
     int32_t slot = loop->free_slots[--loop->free_slot_count];
+    if (command->shares_cores) charge_all(loop);
     leave_queue(loop, account);
     loop->by_slot[slot] = view->running[view->running_count++] = account;
     account->slot = slot;
@@ -131,11 +134,21 @@ static void start(loop_t *loop, const command_t *command) {
     account->cores = account->target_cores = command->cores;
     account->wanted_cores = command->wanted;
     account->versions = command->versions;
+    account->batch = 1 + command->other_count;
+    account->others = NULL;
+    for (int32_t index = command->other_count; index-- > 0;) {
+        account_t *other = command->others[index];
+        leave_queue(loop, other);
+        other->others = account->others;
+        account->others = other;
+    }
     account->start_s = isnan(account->start_s) ? view->now_s : account->start_s;
     account->held_since_s = view->now_s;
     account->blocks++;
     account->conflicts += command->cores < command->wanted;
-    view->free_cores -= command->cores;
+    account->shares_cores = command->shares_cores;
+    view->free_cores -= reserved_cores(account);
+    loop->sharing_cores += command->shares_cores ? command->cores : 0;
 }
 
 static void resize(loop_t *loop, const command_t *command) {
@@ -152,12 +165,17 @@ static int apply(loop_t *loop, const command_t *command) {
         return close_account(loop, account, REJECTED, command);
     }
     if (command->kind == WAKE && !add_wake(&loop->wakes, command->wake_s)) return NO_MEMORY;
+    if (command->kind == START && command->shares_cores && loop->run.pinned) return SHARES_PINNED_CORES;
+    if (command->kind == LOAD) loop->load_end_s = loop->view.now_s + loop->run.load_s[command->model];
+    if (command->kind == LOAD || command->kind == EVICT) return OK;
     if (command->kind == START) start(loop, command);
     if (command->kind == RESIZE) resize(loop, command);
     if (command->kind == YIELD) account->yields = true;
     int what = loop->backend.act(loop->backend.self, command, loop->view.now_s);
     if (what != OK || command->kind == YIELD || command->kind == WAKE) return what;
-    return need_pinning(loop, account, command->cores, command->kind == START ? HOLD : RESERVE);
+    what = need_pinning(loop, account, command->cores, command->kind == START ? HOLD : RESERVE);
+    loop->state.first_core = command->first_core;
+    return what;
 }
 
 static int end_block(loop_t *loop, const event_t *event) {
@@ -186,6 +204,9 @@ int loop_enter(loop_t *loop, const event_t *event) {
         return adopt(loop, event);
     case WOKEN:
         take_wake(&loop->wakes);
+        return OK;
+    case LOADED:
+        loop->load_end_s = INFINITY;
         return OK;
     case CLOSED:
         return abandon(loop) == OK ? DONE : NO_MEMORY;
@@ -240,8 +261,11 @@ static int wait_for_event(loop_t *loop) {
     event_t arrival = next_arrival(loop), event;
     double wake_s = next_wake(&loop->wakes), close_s = loop->run.close_s;
     double due_s = wake_s < arrival.time_s ? wake_s : arrival.time_s;
+    due_s = loop->load_end_s < due_s ? loop->load_end_s : due_s;
     if (loop->backend.advance(loop->backend.self, due_s < close_s ? due_s : close_s, &event) != NOTHING)
         return loop_enter(loop, &event);
+    if (due_s <= close_s && due_s == loop->load_end_s)
+        return loop_enter(loop, &(event_t){.time_s = due_s, .kind = LOADED});
     if (due_s <= close_s && due_s == arrival.time_s) {
         loop->arrived_of_batch++;
         return loop_enter(loop, &arrival);

@@ -8,13 +8,15 @@
 // Of the Python enum of the same name: CoreChange.
 typedef enum { HOLD, RESERVE, ADOPT, RELEASE } core_change_t;
 
-// layers: how many each model has. own_bytes: what a backend keeps of a query. The second line is for loop_run():
-// close_s: when the run is cut off; sigma: of the error of the pressure sensor (pressure_sensor.py), where it has one.
+// layers: how many each model has. load_s: how long a load of each takes, or NULL. own_bytes: what a backend keeps of a
+// query. slots: how many blocks may run at once. The line after it is for loop_run(): close_s: when the run is cut off;
+// sigma: of the error of the pressure sensor (pressure_sensor.py), where it has one.
 typedef struct {
     const int32_t *layers;
+    const double *load_s;
     int64_t own_bytes, queries;
     double close_s, sigma;
-    int32_t cores, pinned, is_noisy;
+    int32_t cores, slots, pinned, is_noisy;
 } run_t;
 
 // A batch of the trace in order of arrival, with own_bytes for each query.
@@ -26,11 +28,12 @@ typedef struct {
     int64_t count;
 } arrivals_t;
 
-// oldest: the index in the trace of the query that waits longest. slot, cores, change: the block whose cores change.
+// oldest: the index in the trace of the query that waits longest. slot, cores, change: the block whose cores change, and first_core
+// as of the command that starts it.
 typedef struct {
     const record_t *records;
     int64_t record_count, waiting, oldest;
-    int32_t free_cores, slot, cores;
+    int32_t free_cores, slot, cores, first_core;
     core_change_t change;
 } loop_state_t;
 

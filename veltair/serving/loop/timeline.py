@@ -18,7 +18,7 @@ from veltair.serving.loop.backend import (
     Resized,
 )
 from veltair.serving.loop.dispatcher import Dispatcher, serve
-from veltair.serving.loop.policy import Allocation, Context, Resize, Wake, Yield
+from veltair.serving.loop.policy import Allocation, Context, Evict, Load, Resize, Wake, Yield
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 # A block takes about a kilobyte here and some in each file that is drawn from it, times the cores it had.
@@ -72,7 +72,8 @@ class BlockSpan:
 
     `versions` (one for each layer), `cores` and `wanted_cores` are those of its allocation, `pressure` in
     [0, 1] what a block started then was to meet. `resizes` are those that it adopted. `completed` is False
-    where the run ended first. `yielding` is None where it was not to yield or did in its last layer.
+    where the run ended first. `yielding` is None where it was not to yield or did in its last layer. One that
+    shared its cores has no `tenures`.
     """
 
     query: Query
@@ -285,7 +286,7 @@ class Recorder(BackendWrapper):
                 if (block := self._open.get(query_id)) is not None:
                     block.yield_asked_s = self._stamp()
                 self._backend.do(command)
-            case Wake():
+            case Wake() | Load() | Evict():
                 self._backend.do(command)
 
     def wait(self) -> Event | None:
@@ -316,11 +317,13 @@ class Recorder(BackendWrapper):
         return self._now_s
 
     def _start(self, allocation: Allocation, time_s: float) -> None:
-        self._pending -= 1
+        self._pending -= 1 + len(allocation.others)
         query_id = allocation.query_id
         self._backend.do(allocation)
-        if self._holdings is not None:
-            self._holdings.take(query_id, allocation.cores)
+        if self._holdings is not None and allocation.shares_cores:
+            self._holdings.enter(query_id)
+        elif self._holdings is not None:
+            self._holdings.take(query_id, allocation.cores, allocation.first_core)
         self._models[query_id] = allocation.block.model
         if len(self._spans) + len(self._open) >= self._limit:
             self._left_out["blocks"] += 1

@@ -28,7 +28,7 @@ class AdaptiveBlocks:
     def __init__(self, context: Context, options: BlockOptions, rule: VersionRule | FixedVersion) -> None:
         self._options = options
         self._tables = LatencyTables(context, rule)
-        self._budgets = Budgets(context, options.alpha, options.budgets)
+        self._budgets = Budgets(context, options.alpha, options.budgets, options.budget_basis)
         self._former = BlockFormer(
             context,
             self._tables,
@@ -68,7 +68,8 @@ class AdaptiveBlocks:
         tables, former, budgets = self._tables, self._former, self._budgets
         if not waiting or snapshot.free_cores < tables.counts[0]:
             return []
-        total_average = former.total_average(_active_models(snapshot, waiting), level)
+        counted = waiting if former.counts_waiting else ()
+        total_average = former.total_average(_active_models(snapshot, counted), level)
 
         def propose(entry: Pending) -> Proposal:
             query, first = entry.query, entry.next_layer

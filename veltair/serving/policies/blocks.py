@@ -41,11 +41,22 @@ class BudgetRule(StrEnum):
     """Those of the layers not yet started follow the time that is left."""
 
 
+class BudgetBasis(StrEnum):
+    """What the budgets of a query's layers are in proportion to."""
+
+    MACS = "macs"
+    """Their multiply-accumulates; layers without any share by their time alone."""
+    TIME = "time"
+    """Their time alone."""
+
+
 class Threshold(StrEnum):
     """Whose average core needs share the machine when a model's dynamic threshold is computed."""
 
     ACTIVE_QUERIES = "active_queries"
     """Those of the queries in the system, running or waiting."""
+    RUNNING_QUERIES = "running_queries"
+    """Those of the queries that run, and of the one that is to start."""
     LOADED_MODELS = "loaded_models"
     """Those of all models served, each once: the threshold does not follow the load."""
 
@@ -56,6 +67,7 @@ class BlockOptions(QueueOptions):
 
     alpha: BudgetShare
     budgets: BudgetRule
+    budget_basis: BudgetBasis
     threshold: Threshold
     coalesce_layers: CoalesceLayers
     growth: bool
@@ -76,10 +88,18 @@ class Budgets:
     on time), and an early one not for less than a quarter of it (largest scale 4).
     """
 
-    def __init__(self, context: Context, alpha: BudgetShare, rule: BudgetRule) -> None:
+    def __init__(
+        self,
+        context: Context,
+        alpha: BudgetShare,
+        rule: BudgetRule,
+        basis: BudgetBasis = BudgetBasis.MACS,
+    ) -> None:
         self._alpha = alpha
         self._follows_slack = rule is BudgetRule.SLACK_FEEDBACK
-        self._static = {name: qos_budgets(model, context, alpha) for name, model in context.models.items()}
+        self._static = {
+            name: qos_budgets(model, context, alpha, basis) for name, model in context.models.items()
+        }
         self._left = {name: budgets[::-1].cumsum()[::-1].tolist() for name, budgets in self._static.items()}
 
     @property
@@ -145,6 +165,7 @@ class BlockFormer:
             }
             for level in tables.levels()
         ]
+        self._counts_waiting = threshold is not Threshold.RUNNING_QUERIES
         loaded = threshold is Threshold.LOADED_MODELS
         self._loaded = [sum(averages.values()) for averages in self._averages] if loaded else None
         self._enough = [self._enough_to_know(averages) for averages in self._averages]
@@ -161,6 +182,11 @@ class BlockFormer:
         return self._coalesce_layers
 
     @property
+    def counts_waiting(self) -> bool:
+        """Whether queries that wait are among those that share the machine."""
+        return self._counts_waiting
+
+    @property
     def loaded_averages(self) -> list[float] | None:
         """What `total_average` returns by level where it does not follow the load; None where it does."""
         return self._loaded
@@ -173,8 +199,8 @@ class BlockFormer:
     def total_average(self, active: Iterable[str], level: int) -> float:
         """Return the sum of Avg_C that the machine is shared by.
 
-        `active` names the model of each query in the system, running or waiting. The sum ends early once
-        every limit is the smallest count anyway: a long queue costs no more to look at.
+        `active` names the model of each query in the system, those that wait only where `counts_waiting`. The
+        sum ends early once every limit is the smallest count anyway: a long queue costs no more to look at.
         """
         if self._loaded is not None:
             return self._loaded[level]
@@ -188,7 +214,8 @@ class BlockFormer:
     def limit(self, model: str, total_average: float, level: int) -> int:
         """Return a model's dynamic threshold: a block that needs more cores is merged away."""
         average = self._averages[level][model]
-        return dynamic_limit(self._cores, average, total_average, self._tables.counts)
+        own = 0.0 if self._counts_waiting else average
+        return dynamic_limit(self._cores, average, total_average + own, self._tables.counts)
 
     def next_block(self, model: str, first: int, limit: int, level: int, step: int = UNSCALED) -> Proposal:
         """Return the first of the blocks that layers [first, end) of a model form, and its core need.
@@ -221,12 +248,14 @@ class BlockFormer:
         return self._cores * max(averages.values()) / counts[1] * (1 + 2 * TOLERANCE) if counts[1:] else 0.0
 
 
-def qos_budgets(model: Model, context: Context, alpha: BudgetShare) -> NDArray[np.float64]:
+def qos_budgets(
+    model: Model, context: Context, alpha: BudgetShare, basis: BudgetBasis = BudgetBasis.MACS
+) -> NDArray[np.float64]:
     """Return the seconds that each layer of a model may take, shape (layers,); they add up to alpha x QoS.
 
-    A layer without multiply-accumulates (MACs) gets the part of alpha x QoS that its isolated time is of the
-    model's (solo versions, no interference, on the core count on which the whole model is fastest). What
-    those layers leave is split among the others by MACs.
+    By `MACS` a layer without multiply-accumulates (MACs) gets the part of alpha x QoS that its isolated time
+    is of the model's (solo versions, no interference, on the core count on which the whole model is fastest).
+    What those layers leave is split among the others by MACs. By `TIME` every layer gets its part so.
     """
     if not 0 < alpha <= 1:
         raise ValueError(
@@ -241,7 +270,7 @@ def qos_budgets(model: Model, context: Context, alpha: BudgetShare) -> NDArray[n
     isolated = solo[:, solo.sum(axis=0).argmin()]
     macs = np.array([layer.macs for layer in model.layers], dtype=np.float64)
     shares = isolated / isolated.sum()
-    if macs.any():
+    if basis is BudgetBasis.MACS and macs.any():
         shares = np.where(macs == 0, shares, shares[macs > 0].sum() * macs / macs.sum())
     budgets: NDArray[np.float64] = alpha * model.qos_s * shares
     return budgets

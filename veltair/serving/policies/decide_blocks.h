@@ -14,7 +14,7 @@ static double total_average(const policy_t *policy, int64_t level, turn_t turn) 
         total += plan_of(policy, policy->view->running[index])->averages[level];
         if (total > enough) return total;
     }
-    for (account_t *account; (account = take_turn(policy, &turn));) {
+    for (account_t *account; plan->counts_waiting && (account = take_turn(policy, &turn));) {
         total += plan_of(policy, account)->averages[level];
         if (total > enough) return total;
     }
@@ -24,6 +24,7 @@ static double total_average(const policy_t *policy, int64_t level, turn_t turn) 
 // Return the index of a model's dynamic threshold among the core counts.
 static int64_t limit_index(const policy_t *policy, const plan_model_t *model, int64_t level, double total) {
     const plan_t *plan = &policy->plan;
+    if (!plan->counts_waiting) total += model->averages[level];  // of the query that is to start
     if (total <= 0.0) return plan->count_count - 1;
     double cores = plan->cores * model->averages[level] / total * plan->slightly_more;
     int32_t count = round_down(plan, cores);

@@ -38,7 +38,7 @@ typedef struct {
     order_t order;
     conflict_t conflict;
     drop_late_t drop_late;
-    int32_t cores, follows_slack, follows_load, grows, coalesce_layers;
+    int32_t cores, follows_slack, follows_load, counts_waiting, grows, coalesce_layers;
 } plan_t;
 
 // A block that was never formed, by its place in the proposals of its model.

@@ -1,4 +1,4 @@
-"""What policies share: whose turn it is, what a conflict leads to, and when a late query is given up."""
+"""What policies share: who comes in, whose turn it is, what a conflict leads to, and who is given up late."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -41,6 +41,14 @@ class DropLate(StrEnum):
     """Once its deadline has passed."""
     WHEN_DOOMED = "when_doomed"
     """Once it would miss its deadline even on the core count that suits it best."""
+
+
+class Admission(StrEnum):
+    """Which queries a policy gets to see. One that is turned away is a violation like any other."""
+
+    ALL = "all"
+    PROTECT_SHARES = "protect_shares"
+    """Those within their tenant's part of the machine, and more while cores are idle (`admission.py`)."""
 
 
 @dataclass(frozen=True, slots=True)

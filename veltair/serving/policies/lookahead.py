@@ -4,6 +4,13 @@ It looks ahead: before it gives cores to a query it works out what all others ta
 a machine as crowded as it has proved to be. Its ideas are pure functions (`crowded_times.py`,
 `lookahead_shares.py`), and each can be switched off by an option, which makes the ablation of
 docs/lookahead.md. What was tried and did not pay stands there too.
+
+Paper: none; ours (docs/lookahead.md).
+Unit: all layers that a query has left.
+Preemption: shrinks and yields at layer ends.
+Cores: the efficient count by deadline; growth into what is left.
+Memory: what company adds to times is learned from the blocks that ran.
+Versions: chosen for the current pressure and the cores given.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -87,6 +87,7 @@ class NativePolicy:
             "drop_late": numbers(DropLate, "drop_late_t")[spec.options.drop_late],
             "follows_slack": follows_slack,
             "follows_load": former is not None,
+            "counts_waiting": former is None or former.counts_waiting,
             "grows": spec.grows,
             "coalesce_layers": former.coalesce_layers if former else 1,
         }

@@ -13,17 +13,23 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from veltair.serving.loop.policy import Context, Policy
-from veltair.serving.policies.blocks import BudgetRule, Threshold
-from veltair.serving.policies.discipline import Conflict, DropLate, Order
+from veltair.serving.policies.admission import ProtectShares
+from veltair.serving.policies.blocks import BudgetBasis, BudgetRule, Threshold
+from veltair.serving.policies.discipline import Admission, Conflict, DropLate, Order
 from veltair.serving.policies.latency_tables import VersionRule
 
 PAPER, TUNED = "paper", "tuned"
+# The option that every policy has, since it acts around the policy and not in it.
+ADMISSION = "admission"
+# The options that change results of any policy a lot: what is compared states them.
+SHARED = ("order", "conflict", "drop_late", ADMISSION)
 # What presets were called before, so that an old configuration hears of it.
 _RENAMED = {"shipped": TUNED}
 
 _PAPER: Mapping[str, object] = {
     "alpha": 1.0,  # budgets may use the whole QoS target
     "budgets": BudgetRule.STATIC.value,
+    "budget_basis": BudgetBasis.MACS.value,
     "threshold": Threshold.ACTIVE_QUERIES.value,
     "conflict": Conflict.SHRINK.value,
     "coalesce_layers": 1,  # neighbours of equal need stay apart
@@ -32,6 +38,7 @@ _PAPER: Mapping[str, object] = {
     "order": Order.FCFS.value,
     "drop_late": DropLate.NEVER.value,
     "layers": 20,  # the fixed blocks of the paper's published code
+    ADMISSION: Admission.ALL.value,
 }
 
 PRESETS: Mapping[str, Mapping[str, object]] = {
@@ -60,7 +67,31 @@ def make_policy(path: str, context: Context, preset: str, options: Mapping[str, 
     policy_class = _load(path)
     takes = _taken(path, policy_class)
     checked = _options(path, policy_class, takes, preset, options)
-    return cast(Policy, policy_class(context, **_arguments(takes, checked)))
+    admission = checked.pop(ADMISSION)
+    policy = cast(Policy, policy_class(context, **_arguments(takes, checked)))
+    return ProtectShares(policy, context) if admission is Admission.PROTECT_SHARES else policy
+
+
+def shared_options(path: str, preset: str, options: Mapping[str, object]) -> dict[str, str]:
+    """Return the values of those options of `SHARED` that a policy takes, in that order.
+
+    An option that it does not take is its own affair, and left out. Raises ValueError as `check_policy` does.
+    """
+    policy_class = _load(path)
+    checked = _options(path, policy_class, _taken(path, policy_class), preset, options)
+    return {name: str(checked[name]) for name in SHARED if name in checked}
+
+
+def least_partitions(path: str, preset: str, options: Mapping[str, object], tenants: int) -> int:
+    """Return into how many partitions a policy cuts the machine, at least, to serve so many tenants.
+
+    1 for one whose class has no static method `least_partitions(options, tenants)`. Raises ValueError as
+    `check_policy` does.
+    """
+    policy_class = _load(path)
+    checked = _options(path, policy_class, _taken(path, policy_class), preset, options)
+    ask = getattr(policy_class, "least_partitions", None)
+    return 1 if ask is None else int(ask(checked, tenants))
 
 
 def check_policy(path: str, options: Mapping[str, object], preset: str = PAPER) -> None:
@@ -72,6 +103,14 @@ def check_policy(path: str, options: Mapping[str, object], preset: str = PAPER) 
     """
     policy_class = _load(path)
     _options(path, policy_class, _taken(path, policy_class), preset, options)
+
+
+def simulated_only(path: str) -> str:
+    """Return why a policy cannot be measured on this machine, as its class says; "" if it can.
+
+    Raises ValueError as `check_policy` does where the path names no policy.
+    """
+    return str(getattr(_load(path), "simulated_only", ""))
 
 
 def policy_source(path: str) -> str:
@@ -106,7 +145,7 @@ def _load(path: str) -> type[Any]:
     try:
         with _current_directory_importable():
             module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"policy {path}: importing {module_name} failed with {type(error).__name__}: {error}; give "
             f"a module that is installed or a file in {Path.cwd()}"
@@ -158,7 +197,12 @@ class _Taken:
 
 
 def _taken(path: str, policy_class: type[Any]) -> _Taken:
-    parameters = list(inspect.signature(policy_class).parameters.values())
+    try:
+        parameters = list(inspect.signature(policy_class).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"policy {path}: its constructor cannot be read ({error}); write a plain one"
+        ) from error
     if not parameters:
         raise ValueError(f"policy {path}: its constructor takes nothing; let it take the context first")
     hints = _type_hints(policy_class.__init__)
@@ -194,7 +238,7 @@ def _options(
     path: str, policy_class: type[Any], takes: _Taken, preset: str, given: Mapping[str, object]
 ) -> dict[str, object]:
     """Return the checked options: names against those that it takes, values against their types."""
-    known = takes.options
+    known = {**takes.options, ADMISSION: _Option(Admission, is_required=False)}
     unknown = [name for name in given if name not in known]
     if unknown and not takes.takes_any:
         raise ValueError(

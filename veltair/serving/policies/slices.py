@@ -7,7 +7,9 @@ by their number, so a slice is a number of cores; which ones they are, the place
 from collections.abc import Callable, Iterable, Sequence
 
 from veltair.compiler.frontend.model import LayerBlock
-from veltair.serving.loop.policy import Allocation, Pending
+from veltair.serving.loop.policy import Allocation, Context, Pending
+from veltair.serving.policies.blocks import TOLERANCE
+from veltair.serving.policies.discipline import round_down
 from veltair.serving.policies.latency_tables import LatencyTables
 
 
@@ -42,6 +44,24 @@ class SliceTimes:
             ]
             self._best[key] = min(times, default=(float("inf"), 0))
         return self._best[key]
+
+
+def most_slices(context: Context, counts: Sequence[int], times: SliceTimes, service_share: float) -> int:
+    """Return the most equal slices on which each model alone takes at most a share of its target; or 1.
+
+    `counts` are the core counts that can be granted, ascending.
+    """
+    cores = context.machine.cores
+
+    def are_enough(slices: int) -> bool:
+        size = round_down(cores // slices, counts)
+        return size > 0 and all(
+            times.least_s(LayerBlock(name, 0, len(model.layers)), size)
+            <= service_share * model.qos_s * (1 + TOLERANCE)
+            for name, model in context.models.items()
+        )
+
+    return next((slices for slices in range(cores // counts[0], 1, -1) if are_enough(slices)), 1)
 
 
 def start_in_slices(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import nan
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from veltair.machine.contention.sharing import CacheGroupShare, pinned_bytes_per
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.machine.costs.cost_model import LayerCostModel, block_bytes_per_s
 from veltair.serving.loop.backend import BlockEnd, Resized
+from veltair.serving.loop.policy import MOST_SHARING, Allocation, most_blocks
 
 SOURCE = Path(__file__).parent / "simulator_core.c"
 _LOOP, _POLICIES = (Path(__file__).parents[1] / room for room in ("loop", "policies"))
@@ -31,6 +33,7 @@ HEADERS = [
     *(SOURCE.with_name(name) for name in ("simulator_core.h", "simulator_backend.h")),
 ]
 
+NO_BATCHES: Mapping[str, Mapping[int, str]] = MappingProxyType({})
 _OK = 0
 _NO_BYTES = (nan,) * len(CURVE_BYTES)
 _NO_RESIDENCY = (nan,) * 3 * len(RESIDENT_CACHE_BYTES)
@@ -55,10 +58,12 @@ class NativeCore:
         noise: Mapping[str, NDArray[np.float64]],
         costs: BlockCosts,
         build_dir: Path | None = None,
+        batches: Mapping[str, Mapping[int, str]] = NO_BATCHES,
     ) -> None:
         """Begin with nothing running at time 0; the C source is compiled into `build_dir` at first use.
 
-        Raises NativeBuildError if it cannot be compiled.
+        `noise` is of the models that are served first, and then of those of `batches`. Raises
+        NativeBuildError if it cannot be compiled.
         """
         self._library = library = load(build_dir or default_build_dir())
         functions, self._null = library.functions, library.ffi.NULL
@@ -66,6 +71,7 @@ class NativeCore:
         self._indices = {name: index for index, name in enumerate(noise)}
         self._arrays = KeptArrays(library)
         settings = _settings(contention, noise, costs, self._arrays)
+        settings |= _batched(self._indices, batches, self._arrays)
         self._handle = functions.simulator_new(library.ffi.new("settings_t *", settings))
         if not self._handle:
             raise MemoryError("no memory for the simulator's core")
@@ -77,7 +83,7 @@ class NativeCore:
         self._nothing, self._block_end = functions.NOTHING, functions.BLOCK_END
         self._state = functions.simulator_state(self._handle)
         self._ended = functions.simulator_ended(self._handle)
-        slots = contention.machine.cores
+        slots = most_blocks(contention.machine)
         self._free = list(range(slots))[::-1]
         self._slots: dict[int, int] = {}
         # C reads the noise indices of running blocks, so they are kept here.
@@ -100,22 +106,14 @@ class NativeCore:
         """Layer ends so far."""
         return int(self._state.events)
 
-    def start(
-        self,
-        query_id: int,
-        block: LayerBlock,
-        versions: tuple[int, ...],
-        cores: int,
-        noise_index: bytes,
-        now_s: float,
-    ) -> None:
+    def start(self, allocation: Allocation, noise_index: bytes, now_s: float) -> None:
         """Run a block from now on. Raises LookupError if it was not profiled so."""
-        slot = self._free[-1]
+        query_id, block, cores = allocation.query_id, allocation.block, allocation.cores
+        versions, slot = allocation.versions, self._free[-1]
         packed = self._packed(block, versions, cores)
-        index = self._indices[block.model]
-        started = self._start(
-            self._handle, slot, index, block.start, block.stop, cores, packed, noise_index, now_s
-        )
+        of_block = self._indices[block.model], block.start, block.stop, cores
+        most = allocation.dram_bytes_per_s or 0.0
+        started = self._start(self._handle, slot, *of_block, most, packed, noise_index, now_s)
         if started != _OK:
             self._explain(block, versions, cores)
         self._blocks[slot] = _BlockInSlot(query_id, block, versions, noise_index)
@@ -252,9 +250,11 @@ def _settings(
         "clocks": pointer([machine.clock(active) for active in counts]),
         "limits": pointer([block_bytes_per_s(machine, max(1, cores)) for cores in counts]),
         "capacities": pointer(contention.capacities),
+        "stretches": pointer(_stretches(costs.oversubscription, machine.cores)),
         "count_indices": pointer([profiled.get(cores, -1) for cores in counts], np.int32),
         "level_count": len(table.levels),
         "count_count": len(table.cores),
+        "slots": most_blocks(machine),
         "cores": machine.cores,
         "cores_per_group": len(machine.cache_groups[0]),
         "groups": len(machine.cache_groups),
@@ -263,6 +263,7 @@ def _settings(
         "all_layers": all_layers,
         "l3_bytes": machine.l3_bytes,
         "total_l3_bytes": machine.total_l3_bytes,
+        "dram_bytes_per_s": machine.dram_bytes_per_s,
         "fork_s": machine.launch_s + machine.join_s,
         "combine": cost_model.combine if cost_model else 1.0,
         "scale": contention.scale,
@@ -276,6 +277,25 @@ def _settings(
         "by_cost_model": cost_model is not None,
         "pinned": contention.pinned,
     }
+
+
+def _batched(
+    indices: Mapping[str, int], batches: Mapping[str, Mapping[int, str]], arrays: KeptArrays
+) -> dict[str, Any]:
+    most = max((queries for built in batches.values() for queries in built), default=1)
+    table = np.full((len(indices), most + 1), -1, np.int32)
+    table[:, 1] = np.arange(len(indices))
+    for model, built in batches.items():
+        for queries, name in built.items():
+            table[indices[model], queries] = indices[name]
+    return {"batched": arrays.pointer(table, np.int32), "most_batch": most}
+
+
+@lru_cache
+def _stretches(points: tuple[tuple[float, float], ...], cores: int) -> tuple[float, ...]:
+    """Return by number of threads how many times as long layers take: of as many as may ever be at work."""
+    costs = BlockCosts(oversubscription=points)
+    return tuple(costs.stretch(threads, cores) for threads in range(MOST_SHARING * cores + 1))
 
 
 def _model(

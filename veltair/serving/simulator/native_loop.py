@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from veltair.machine.c_library import KeptArrays
 from veltair.serving.loop.dispatcher import UNFINISHED_REASON, Dispatcher, serve
 from veltair.serving.loop.open_queries import stall
-from veltair.serving.loop.policy import Context, Policy
+from veltair.serving.loop.policy import Context, Policy, limits_of, most_blocks
 from veltair.serving.loop.python_decider import PythonDecider
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.loop.queues import SeenIds
@@ -22,7 +22,7 @@ from veltair.serving.policies.discipline import late_reason
 from veltair.serving.policies.native_policy import NativePolicy
 from veltair.serving.policies.native_spec import spec_of
 from veltair.serving.simulator.native_core import NativeCore
-from veltair.serving.simulator.simulator import CoreChange, Simulator
+from veltair.serving.simulator.simulator import PINNED_SHARING, CoreChange, Simulator
 
 
 def serve_simulated(policy: Policy, context: Context, simulator: Simulator) -> Iterator[QueryRecord]:
@@ -97,13 +97,17 @@ class _Loop:
         simulator = self._simulator
         error = simulator.sensor_error
         layers = [len(model.layers) for model in context.models.values()]
+        limits = limits_of(self._policy, context)
+        loads = [] if limits is None else [limits.load_s[name] for name in context.models]
         return {
             "layers": self._arrays.pointer(layers, np.int32),
+            "load_s": self._arrays.pointer(loads) if loads else self._library.ffi.NULL,
             "queries": len(self._queries),
             "own_bytes": max(layers) * np.dtype(np.uint32).itemsize,
             "close_s": simulator.close_s,
             "sigma": error.sigma if error else 0.0,
             "cores": context.machine.cores,
+            "slots": most_blocks(context.machine),
             "pinned": simulator.pinned,
             "is_noisy": error is not None,
         }
@@ -118,14 +122,16 @@ class _Loop:
         # The reasons are in memory of C, until the records are taken.
         said = {row[7]: self._text(row[5]) for row in rows if row[5]}
         self._functions.loop_take_records(self._handle)
-        for start_s, end_s, core_s, slack_s, least_s, _, _, index, number, blocks, conflicts in rows:
+        for start_s, end_s, core_s, slack_s, least_s, _, _, index, number, *used, batch in rows:
+            blocks, conflicts = used
             ending = self._endings[number]
             reason = ""
             if ending is Ending.REJECTED:
                 reason = said[index] if index in said else late_reason(slack_s, least_s)
             elif ending is Ending.UNFINISHED:
                 reason = UNFINISHED_REASON
-            yield QueryRecord(queries[index], ending, start_s, end_s, blocks, conflicts, core_s, reason)
+            seen = queries[index], ending, start_s, end_s, blocks, conflicts, core_s
+            yield QueryRecord(*seen, reason, batch)
 
     def _text(self, address: int) -> str:
         ffi = self._library.ffi
@@ -134,7 +140,7 @@ class _Loop:
 
     def _add_arrivals(self) -> None:
         batch = next(self._simulator.batches)
-        ids, _, arrivals_s, targets_s = zip(*batch.queries, strict=True)
+        ids, _, arrivals_s, targets_s, _ = zip(*batch.queries, strict=True)
         for query_id in ids:
             if not self._seen.add(query_id):
                 raise ValueError(f"query {query_id} arrived twice")
@@ -157,7 +163,9 @@ class _Loop:
 
     def _pin(self) -> None:
         state = self._state
-        group_cores = self._simulator.hold(self._changes[state.change], state.slot, state.cores)
+        # Numbers of cores count from 1 in C, where 0 is none.
+        first = state.first_core - 1 if state.first_core else None
+        group_cores = self._simulator.hold(self._changes[state.change], state.slot, state.cores, first)
         if group_cores is not None:
             self._core.pin_slot(state.slot, group_cores)
 
@@ -167,6 +175,8 @@ class _Loop:
         if what == self._functions.NOT_PROFILED and isinstance(self._decider, PythonDecider):
             for block in self._decider.asked():
                 self._core.check(*block)
+        if what == self._functions.SHARES_PINNED_CORES:
+            raise ValueError(PINNED_SHARING)
         if what == self._functions.NOT_PROFILED:
             raise LookupError(
                 f"{type(self._policy).__name__} starts or resizes a block in versions or on cores "

@@ -7,8 +7,8 @@ ratio of its new time to its old one.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from veltair.machine.contention.older_queries import OlderQueries
 from veltair.machine.contention.sharing import CacheGroupShare
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.backend import BlockEnd, Resized
+from veltair.serving.loop.policy import Allocation
 
 # Of a layer that has just begun: below every pressure and time.
 _NO_CONDITION = -1.0
@@ -34,15 +35,7 @@ class Core(Protocol):
     def events(self) -> int:
         """Layer ends so far."""
 
-    def start(
-        self,
-        query_id: int,
-        block: LayerBlock,
-        versions: tuple[int, ...],
-        cores: int,
-        noise_index: bytes,
-        now_s: float,
-    ) -> None:
+    def start(self, allocation: Allocation, noise_index: bytes, now_s: float) -> None:
         """Run a block from now on. `noise_index` holds an index into its model's noise for each layer."""
 
     def pin(self, query_id: int, group_cores: CacheGroupShare) -> None:
@@ -74,7 +67,8 @@ class _Running:
     `seconds` is that layer's time under `condition`, without noise. `demands` and `noise` have one entry for
     each layer of the block. From `next_due_s` on it adopts `next_cores` (None: no change is under way) at a
     layer end: `next_demands` are those of its last layers. From `yield_due_s` on it ends at a layer end; one
-    that `is_ending` has ended its last layer, and still holds its cores until `end_s`.
+    that `is_ending` has ended its last layer, and still holds its cores until `end_s`. `bytes_per_s` is the
+    most that it may draw of memory.
     """
 
     query_id: int
@@ -93,6 +87,7 @@ class _Running:
     next_demands: list[LayerDemand] | None = None
     yield_due_s: float = math.inf
     is_ending: bool = False
+    bytes_per_s: float | None = None
 
     def enter_layer(self, begin_s: float) -> None:
         """Begin the next layer; the condition that it meets follows."""
@@ -135,21 +130,15 @@ class PythonCore:
         self._next_index = 0
         self._decided_s = 0.0
 
-    def start(
-        self,
-        query_id: int,
-        block: LayerBlock,
-        versions: tuple[int, ...],
-        cores: int,
-        noise_index: bytes,
-        now_s: float,
-    ) -> None:
+    def start(self, allocation: Allocation, noise_index: bytes, now_s: float) -> None:
         """Run a block from now on. Raises LookupError if it was not profiled so."""
+        query_id, block, cores = allocation.query_id, allocation.block, allocation.cores
+        versions, bytes_per_s = allocation.versions, allocation.dram_bytes_per_s
         picked = np.frombuffer(noise_index, dtype=np.uint32)[block.start : block.stop]
-        demands = self._contention.demands(block, versions, cores)
+        demands = self._demands(block, versions, cores, bytes_per_s)
         noise = self._noise[block.model][picked].tolist()
         begin_s = max(now_s, self._decided_s) + self._costs.start_of(block.model)
-        running = _Running(query_id, block, versions, cores, demands, noise, begin_s)
+        running = _Running(query_id, block, versions, cores, demands, noise, begin_s, bytes_per_s=bytes_per_s)
         self._now_s = now_s
         self._running.append(running)
         self._layers.append(demands[0], cores, (), self._warmth(running))
@@ -169,7 +158,7 @@ class PythonCore:
         block, first = running.block, running.ended + 1
         if first < len(block):
             rest = LayerBlock(block.model, block.start + first, block.stop)
-            running.next_demands = self._contention.demands(rest, versions[first:], cores)
+            running.next_demands = self._demands(rest, versions[first:], cores, running.bytes_per_s)
         running.versions = versions
         running.next_cores = cores
         running.next_due_s = max(now_s, self._decided_s) + self._costs.grant_s
@@ -202,7 +191,8 @@ class PythonCore:
 
     def pressure(self) -> float:
         """Return the pressure in [0, 1] that a block started now would meet."""
-        return self._contention.pressure(self._layers)
+        # Not as they were last worked out: a block may just have ended.
+        return self._contention.pressure(replace(self._layers, stretch=self._stretch()))
 
     def progress(self) -> Mapping[int, int]:
         """Return how many layers of each running block have ended; a live view."""
@@ -216,18 +206,33 @@ class PythonCore:
         self._ended.clear()
         self._stale = True
 
+    def _demands(
+        self, block: LayerBlock, versions: Sequence[int], cores: int, bytes_per_s: float | None
+    ) -> list[LayerDemand]:
+        demands = self._contention.demands(block, versions, cores)
+        if bytes_per_s is None:
+            return demands
+        return [demand.limited(bytes_per_s, self._contention.machine) for demand in demands]
+
     def _retime(self) -> None:
-        now_s, contention = self._now_s, self._contention
-        next_end_s, next_index = math.inf, 0
-        conditions = contention.conditions(self._layers)
+        now_s, contention, layers = self._now_s, self._contention, self._layers
+        next_end_s, next_index, before = math.inf, 0, layers.stretch
+        layers.stretch = self._stretch()
+        # By the cost model the conditions are seconds, and tell by themselves.
+        changed = layers.stretch != before and contention.cost_model is None
+        conditions = contention.conditions(layers)
         for index, running in enumerate(self._running):
             condition = conditions[index]
-            if condition != running.condition and not running.is_ending:
-                running.meet(condition, contention.seconds(running.demands[running.ended], condition), now_s)
+            if (changed or condition != running.condition) and not running.is_ending:
+                demand = running.demands[running.ended]
+                running.meet(condition, contention.seconds(demand, condition, layers.stretch), now_s)
             if running.end_s < next_end_s:
                 next_end_s, next_index = running.end_s, index
         self._next_end_s, self._next_index = next_end_s, next_index
         self._stale = False
+
+    def _stretch(self) -> float:
+        return self._costs.stretch(sum(self._layers.cores), self._contention.machine.cores)
 
     def _end_layer(self, index: int, time_s: float) -> BlockEnd | Resized | None:
         self._now_s = time_s

@@ -8,21 +8,27 @@ The costs of starting a block and of changing its cores are waits before the lay
 ending it early one after the layer before; they are neither noisy nor stretched by pressure, and during them
 the block presses on the others: with the layer that follows, or with the one before.
 
-Noise is drawn for all layers of a query (`noise.py`), whatever is decided about it.
+Noise is drawn for all layers of a query (`noise.py`), whatever is decided about it. A block that serves
+several queries is stretched by that of the one that it is named after.
+
+A load takes the time that the context says, whatever runs beside it, and slows nothing down.
 
 Time is a number: the same inputs give the same events, bit for bit. At equal times layers end (and
-cores are freed) first, in the order in which their blocks were started; then queries arrive; then wakes.
+cores are freed) first, in the order in which their blocks were started; then a load ends; then queries
+arrive; then wakes.
 """
 
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.c_build import NativeBuildError
 from veltair.machine.contention.contention import Contention, make_contention
 from veltair.machine.contention.sharing import CacheGroupShare, cores_by_group, groups_of
@@ -30,7 +36,7 @@ from veltair.machine.costs.block_costs import FREE, BlockCosts
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.topology.placement import Holdings, pinned
 from veltair.serving.loop.backend import Arrival, BlockEnd, Closed, Command, Event, Resized
-from veltair.serving.loop.policy import Allocation, Context, Resize, Wake, Yield
+from veltair.serving.loop.policy import Allocation, Context, Evict, Load, Resize, Wake, Yield, most_blocks
 from veltair.serving.loop.query import Query
 from veltair.serving.simulator.agenda import Agenda
 from veltair.serving.simulator.native_core import NativeCore
@@ -41,6 +47,10 @@ from veltair.serving.simulator.python_core import Core, PythonCore
 __all__ = ["SensorError", "Simulator"]
 
 CORES = ("c", "python")
+PINNED_SHARING = (
+    "a block is to share its cores, but all are pinned to cores of their own; set "
+    "`simulated.placement: spread`"
+)
 
 
 class CoreChange(Enum):
@@ -93,10 +103,10 @@ class Simulator:
         _check_models(arrivals, context)
         self._agenda = Agenda(arrivals, drain_s)
         self._layers = {name: len(model.layers) for name, model in context.models.items()}
-        self._cores = context.machine.cores
+        self._cores, self._most_blocks = context.machine.cores, most_blocks(context.machine)
         contention = make_contention(context.costs, context.machine, placement, cost_model, contention_scale)
-        factors = {name: context.costs.model(name).noise for name in context.models}
-        self._core = _make_core(core, contention, factors, costs, build_dir)
+        self._core = _make_core(core, contention, context, costs, build_dir)
+        self._context = context
         self._groups = groups_of(context.machine)
         self._sensor_error = sensor_error
         self._arrivals = arrivals
@@ -107,6 +117,7 @@ class Simulator:
         self._now_s = 0.0
         self._noise_index: dict[int, bytes] = {}
         self._running: dict[int, str] = {}  # the model of each query's block
+        self._others: dict[int, tuple[int, ...]] = {}  # whom blocks serve beside
 
     @property
     def events(self) -> int:
@@ -151,15 +162,18 @@ class Simulator:
             raise ValueError("pressure is read exactly; make the simulator with a SensorError")
         return self._sensor.next_errors()
 
-    def hold(self, change: CoreChange, block: int, cores: int) -> CacheGroupShare | None:
+    def hold(
+        self, change: CoreChange, block: int, cores: int, first: int | None = None
+    ) -> CacheGroupShare | None:
         """Hold or free cores of a block, named by any number of its own; return where those in use are.
 
-        None: that is as before, or the block has ended.
+        None: that is as before, or the block has ended. `first` is the number of the first of those that it
+        starts on, where it named them.
         """
         assert self._holdings is not None
         holdings = self._holdings
         if change is CoreChange.HOLD:
-            holdings.take(block, cores)
+            holdings.take(block, cores, first)
         elif change is CoreChange.RESERVE:
             holdings.resize(block, cores)
             return None
@@ -186,26 +200,42 @@ class Simulator:
                 self._core.yield_block(query_id, self._now_s)
             case Wake(time_s=time_s):
                 self._wake_at(time_s)
+            case Load(model=model):
+                self._load(model)
+            case Evict():
+                pass  # what is resident is the policy's to keep
 
     def _start(self, allocation: Allocation) -> None:
-        block, query_id, cores = allocation.block, allocation.query_id, allocation.cores
+        query_id, block, cores = allocation.query_id, allocation.block, allocation.cores
         noise_index = self._noise_index.get(query_id)
         if noise_index is None or query_id in self._running:
             raise LookupError(f"query {query_id} has not arrived, has ended or runs already; start others")
-        if len(self._running) == self._cores:
+        if len(self._running) == (self._most_blocks if allocation.shares_cores else self._cores):
             raise ValueError(
                 f"query {query_id} is to start, but {len(self._running)} blocks run on {self._cores} cores; "
                 "wait until one ends"
             )
-        self._core.start(query_id, block, allocation.versions, cores, noise_index, self._now_s)
+        if allocation.shares_cores and self._holdings is not None:
+            raise ValueError(PINNED_SHARING)
+        if allocation.others:
+            name = self._context.costs_name(block.model, 1 + len(allocation.others))
+            allocation = replace(allocation, block=LayerBlock(name, block.start, block.stop))
+        self._core.start(allocation, noise_index, self._now_s)
         self._running[query_id] = block.model
+        self._others[query_id] = allocation.others
         if self._holdings is not None:
-            self._hold(CoreChange.HOLD, query_id, cores)
+            self._hold(CoreChange.HOLD, query_id, cores, allocation.first_core)
 
     def _resize(self, resize: Resize) -> None:
         self._core.resize(resize.query_id, resize.cores, resize.versions, self._now_s)
         if self._holdings is not None:
             self._hold(CoreChange.RESERVE, resize.query_id, resize.cores)
+
+    def _load(self, model: str) -> None:
+        limits = self._context.memory
+        if limits is None or model not in limits.load_s:
+            raise LookupError(f"{model} is to be loaded, but how long that takes is not known; give `memory`")
+        self._agenda.load_until(self._now_s + limits.load_s[model], model)
 
     def _wake_at(self, time_s: float) -> None:
         if not self._now_s <= time_s:
@@ -242,14 +272,16 @@ class Simulator:
         query_id = event.query_id
         if isinstance(event, BlockEnd):
             if event.next_layer == self._layers[self._running.pop(query_id)]:
-                del self._noise_index[query_id]
+                for ended in (query_id, *self._others[query_id]):
+                    del self._noise_index[ended]
+            del self._others[query_id]
             if self._holdings is not None:
                 self._hold(CoreChange.RELEASE, query_id, 0)
         elif self._holdings is not None:
             self._hold(CoreChange.ADOPT, query_id, event.cores)
 
-    def _hold(self, change: CoreChange, query_id: int, cores: int) -> None:
-        group_cores = self.hold(change, query_id, cores)
+    def _hold(self, change: CoreChange, query_id: int, cores: int, first: int | None = None) -> None:
+        group_cores = self.hold(change, query_id, cores, first)
         if group_cores is not None:
             self._core.pin(query_id, group_cores)
 
@@ -265,6 +297,7 @@ class Simulator:
         self._agenda = Agenda((), 0.0)
         self._core.clear()
         self._running.clear()
+        self._others.clear()
         self._noise_index.clear()
         return Closed(self._now_s)
 
@@ -272,15 +305,21 @@ class Simulator:
 def _make_core(
     core: str,
     contention: Contention,
-    noise: Mapping[str, NDArray[np.float64]],
+    context: Context,
     costs: BlockCosts,
     build_dir: Path | None,
 ) -> Core:
     if core not in CORES:
         raise ValueError(f"the simulator's core is {core!r}; give one of {', '.join(CORES)}")
+    noise = {name: context.costs.model(name).noise for name in context.models}
+    noise |= {name: noise[model] for model, built in context.batches.items() for name in built.values()}
+    starts_s = {
+        name: costs.start_of(model) for model, built in context.batches.items() for name in built.values()
+    }
+    costs = replace(costs, starts_s={**costs.starts_s, **starts_s})
     if core == "c":
         try:
-            return NativeCore(contention, noise, costs, build_dir)
+            return NativeCore(contention, noise, costs, build_dir, context.batches)
         except NativeBuildError as error:
             warnings.warn(
                 f"simulating in Python, with the same results but slowly: {error}",
@@ -291,7 +330,11 @@ def _make_core(
 
 
 def _check_models(arrivals: Sequence[Query], context: Context) -> None:
-    for name, model in context.models.items():
+    models = [(name, model) for name, model in context.models.items()]
+    models += [
+        (name, context.models[one]) for one, built in context.batches.items() for name in built.values()
+    ]
+    for name, model in models:
         profiled = len(context.costs.model(name).solo)
         if profiled != len(model.layers):
             raise ValueError(

@@ -12,8 +12,9 @@ static int act(void *self, const command_t *command, double now_s) {
     const account_t *account = command->account;
     switch (command->kind) {
     case START:
-        return simulator_start(self, account->slot, account->model, account->first, account->stop, account->cores,
-                               account->versions, account->own, now_s);
+        return simulator_start(self, account->slot, simulator_batched(self, account->model, account->batch),
+                               account->first, account->stop, account->cores, command->bytes_per_s, account->versions,
+                               account->own, now_s);
     case RESIZE:
         return simulator_resize(self, account->slot, command->cores, command->versions, now_s);
     case YIELD:

@@ -29,6 +29,8 @@ typedef struct {
     share_t *groups, *uses;
     int64_t first, layers, group_count, use_count;
     double limit, next_due_s, yield_due_s;  // yield_due_s INFINITY: no yield is under way
+    double bytes_per_s, most_share;         // the most that it may draw of memory, also as a share
+    double ends_s;                          // if it is_ending
     int32_t cores, next_cores;              // next_cores 0: no resize is under way
     bool is_ending;                         // it yielded, and still holds its cores
 } block_t;
@@ -41,8 +43,9 @@ typedef struct {
 } lane_t;
 
 // The numbers of current layers, by index, each an array of its own so that loops over all layers vectorise. met and
-// next_s are what a layer meets from now on and its seconds then; the second line is for machines with a cost model.
-enum { DRAM, L3, NOISE, BEGIN_S, END_S, CONDITION, SECONDS, MET, NEXT_S };
+// next_s are what a layer meets from now on and its seconds then, and least_s what it takes at least, as it may draw no
+// more of memory; the second line is for machines with a cost model.
+enum { DRAM, L3, LEAST_S, NOISE, BEGIN_S, END_S, CONDITION, SECONDS, MET, NEXT_S };
 enum { FULL_S = NEXT_S + 1, ALONE_S, MOVED, DEMAND, GRANTED, WARM, NUMBERS };
 
 struct simulator {
@@ -50,9 +53,10 @@ struct simulator {
     state_t state;
     double now_s, next_end_s;
     double decided_s;  // when the decision about the last event ends, what follows from it begins
+    double stretch;    // of all layers, since blocks share cores as they do
     int64_t next_index, busy_cores, offered_cores;  // offered_cores: how many were busy when layers last made offers
     int64_t ending;                                 // blocks that are
-    bool stale, pins_changed;
+    bool stale, pins_changed, stretch_changed;
     block_t *blocks;
     lane_t *lanes;
     double *numbers[NUMBERS], *all_numbers;
@@ -75,11 +79,11 @@ void simulator_free(simulator_t *sim) {
         free(parts[part]);
 }
 
-// Return a simulator for at most settings->cores blocks at once, or NULL without memory.
+// Return a simulator for at most settings->slots blocks at once, or NULL without memory.
 simulator_t *simulator_new(const settings_t *settings) {
     simulator_t *sim = calloc(1, sizeof *sim);
     if (!sim) return NULL;
-    size_t slots = settings->cores, groups = settings->groups, resources = settings->resources;
+    size_t slots = settings->slots, groups = settings->groups, resources = settings->resources;
     size_t group_shares = settings->pinned ? groups : 0, room = group_shares + resources;
     sim->settings = *settings;
     sim->blocks = calloc(slots, sizeof *sim->blocks);
@@ -115,6 +119,7 @@ simulator_t *simulator_new(const settings_t *settings) {
         block->use_count = 1;
     }
     sim->next_end_s = INFINITY;
+    sim->stretch = 1.0;
     return sim;
 }
 
@@ -182,7 +187,9 @@ static void enter_layer(simulator_t *sim, int64_t index, double begin_s) {
     lane->cost_model = block->model->cost_models ? block->model->cost_models + cell : NULL;
     lane->fresh = true;
     if (lane->cost_model) sim->numbers[WARM][index] = use_older(sim, block, layer, lane->cost_model);
-    sim->numbers[DRAM][index] = lane->row[2 * of->level_count];
+    double share = lane->row[2 * of->level_count], most = block->most_share;
+    sim->numbers[DRAM][index] = share > most ? most : share;
+    sim->numbers[LEAST_S][index] = share > most ? share * lane->row[0] / most : 0.0;
     sim->numbers[L3][index] = lane->row[2 * of->level_count + 1];
     sim->numbers[NOISE][index] = block->model->noise[block->noise[ended]];
     sim->numbers[BEGIN_S][index] = begin_s;
@@ -211,7 +218,7 @@ void simulator_pin(simulator_t *sim, int32_t slot, int32_t group_count, const in
     for (int32_t index = 0; index < use_count; index++)
         block->uses[index] = (share_t){resources[index], 0, parts[index]};
     block->use_count = use_count;
-    block->limit = limit;
+    block->limit = limit < block->bytes_per_s ? limit : block->bytes_per_s;
     sim->stale = sim->pins_changed = true;
 }
 
@@ -219,9 +226,16 @@ static double after_decision(const simulator_t *sim, double now_s) {
     return now_s >= sim->decided_s ? now_s : sim->decided_s;
 }
 
-// Start a block of layers [first, last) in a free slot. noise holds an index into the model's noise for each layer.
+// Return the most that a block on spread cores draws of memory.
+static double spread_limit(const settings_t *of, const block_t *block) {
+    double limit = of->limits[block->cores];
+    return limit < block->bytes_per_s ? limit : block->bytes_per_s;
+}
+
+// Start a block of layers [first, last) in a free slot. noise holds an index into the model's noise for each layer,
+// bytes_per_s is the most that it may draw of memory, 0 if that is not limited.
 int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t first, int32_t last, int32_t cores,
-                    const uint8_t *versions, const char *noise, double now_s) {
+                    double bytes_per_s, const uint8_t *versions, const char *noise, double now_s) {
     const settings_t *of = &sim->settings;
     const model_t *model = &of->models[model_index];
     if (!profiled(of, model, first, last, versions, cores)) return NOT_PROFILED;
@@ -236,7 +250,9 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t
     block->next_cores = 0;
     block->yield_due_s = INFINITY;
     block->is_ending = false;
-    block->limit = of->limits[cores];
+    block->bytes_per_s = bytes_per_s > 0.0 ? bytes_per_s : INFINITY;
+    block->most_share = block->bytes_per_s / of->dram_bytes_per_s;
+    block->limit = spread_limit(of, block);
     for (int64_t layer = 0; layer < NOISE_AHEAD && layer < block->layers; layer++)
         __builtin_prefetch(model->noise + block->noise[layer]);
     sim->ended[slot] = 0;
@@ -248,6 +264,11 @@ int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t
     sim->busy_cores += cores;
     sim->stale = true;
     return OK;
+}
+
+// Return the model whose versions serve so many queries of a model at once, which were built.
+int32_t simulator_batched(const simulator_t *sim, int32_t model_index, int32_t queries) {
+    return sim->settings.batched[model_index * (sim->settings.most_batch + 1) + queries];
 }
 
 // Change a running block at its first layer end once it knows. versions (of all its layers) may be NULL: keep them.
@@ -276,6 +297,12 @@ static double seconds_at(const settings_t *of, const double *row, double pressur
     return row[below] + (pressure - of->levels[below]) * row[of->level_count + below];
 }
 
+// Return the seconds of a layer by its table, at a pressure, where blocks share cores as they do.
+static double timed(const simulator_t *sim, const double *row, double pressure, double least_s) {
+    double seconds = seconds_at(&sim->settings, row, pressure) * sim->stretch;
+    return seconds > least_s ? seconds : least_s;
+}
+
 // Apply the new conditions (pressure, or seconds by the cost model) to all layers: what is left of a layer whose
 // condition changed is stretched by the ratio of its new time to its old one.
 static void meet(simulator_t *sim) {
@@ -283,12 +310,13 @@ static void meet(simulator_t *sim) {
     const double *restrict met = sim->numbers[MET], *restrict next_s = sim->numbers[NEXT_S];
     double *restrict end_s = sim->numbers[END_S], *restrict seconds = sim->numbers[SECONDS];
     double *restrict condition = sim->numbers[CONDITION], now_s = sim->now_s;
+    bool changed = sim->stretch_changed;
     for (int64_t index = 0; index < sim->state.running; index++) {
         double from_s = begin_s[index] > now_s ? begin_s[index] : now_s;
         double begun = begin_s[index] + next_s[index] * noise[index];
         double stretched = from_s + (end_s[index] - from_s) * (next_s[index] / seconds[index]);
         double end = condition[index] == NO_CONDITION ? begun : stretched;
-        bool same = met[index] == condition[index];
+        bool same = met[index] == condition[index] && !changed;
         end_s[index] = same ? end_s[index] : end;
         seconds[index] = same ? seconds[index] : next_s[index];
         condition[index] = met[index];
@@ -319,11 +347,15 @@ static double sum(const double *values, int64_t count) {
     return total;
 }
 
+static double stretch_of(const simulator_t *sim) { return sim->settings.stretches[sim->busy_cores]; }
+
 static void retime_by_table(simulator_t *sim) {
     int64_t running = sim->state.running;
     const double *restrict drams = sim->numbers[DRAM], *restrict l3s = sim->numbers[L3];
     double *restrict met = sim->numbers[MET], *restrict next_s = sim->numbers[NEXT_S];
-    double dram = 0.0, l3 = 0.0;
+    double dram = 0.0, l3 = 0.0, stretch = stretch_of(sim);
+    sim->stretch_changed = stretch != sim->stretch;
+    sim->stretch = stretch;
     for (int64_t index = 0; index < running; index++) {  // one loop: neither sum waits for the other
         dram += drams[index];
         l3 += l3s[index];
@@ -331,6 +363,7 @@ static void retime_by_table(simulator_t *sim) {
     if (sim->settings.pinned) sum_density(sim);
     for (int64_t index = 0; index < running; index++) {
         double by_dram = dram - drams[index], by_l3 = l3 - l3s[index];
+        by_dram = stretch == 1.0 ? by_dram : by_dram / stretch;
         if (sim->settings.pinned) {
             const block_t *block = &sim->blocks[sim->lanes[index].slot];
             by_l3 = met_l3(sim, block->groups, block->group_count, l3s[index]);
@@ -339,9 +372,11 @@ static void retime_by_table(simulator_t *sim) {
         met[index] = worse < 1.0 ? worse : 1.0;
     }
     const double *restrict condition = sim->numbers[CONDITION], *restrict seconds = sim->numbers[SECONDS];
-    for (int64_t index = 0; index < running; index++)
-        next_s[index] = met[index] == condition[index] ? seconds[index]
-                                                       : seconds_at(&sim->settings, sim->lanes[index].row, met[index]);
+    const double *restrict least_s = sim->numbers[LEAST_S];
+    for (int64_t index = 0; index < running; index++) {
+        bool same = met[index] == condition[index] && !sim->stretch_changed;
+        next_s[index] = same ? seconds[index] : timed(sim, sim->lanes[index].row, met[index], least_s[index]);
+    }
 }
 
 // The index of the first of some sizes that is larger than a cache.
@@ -408,7 +443,8 @@ static double combined(double compute_s, double memory_s, double exponent) {
 static double predicted_seconds(const simulator_t *sim, const cost_model_t *cost_model, int32_t cores, double moved,
                                 double limit) {
     double rounds = ceil(cost_model->parallelism / cores) / cost_model->parallelism;
-    double compute_s = cost_model->compute_s * rounds / sim->settings.clocks[sim->busy_cores];
+    int64_t active = sim->busy_cores < sim->settings.cores ? sim->busy_cores : sim->settings.cores;
+    double compute_s = cost_model->compute_s * rounds / sim->settings.clocks[active];
     double fork_s = cost_model->parallelism > 1.0 && cores > 1 ? sim->settings.fork_s : 0.0;
     return combined(compute_s, moved / limit, sim->settings.combine) + fork_s;
 }
@@ -435,7 +471,8 @@ static void offer(simulator_t *sim, int64_t index) {
     double groups = of->pinned ? (double)block->group_count : spread_groups(of, cores);
     double warm = sim->numbers[WARM][index];
     double moved = dram_bytes(of, cost_model, cores, l3_bytes, groups, warm);
-    double full_s = predicted_seconds(sim, cost_model, cores, moved, block->limit);
+    double stretch = stretch_of(sim);
+    double full_s = predicted_seconds(sim, cost_model, cores, moved, block->limit) * stretch;
     sim->numbers[MOVED][index] = moved;
     sim->numbers[FULL_S][index] = full_s;
     sim->numbers[DEMAND][index] = moved / full_s;
@@ -443,7 +480,7 @@ static void offer(simulator_t *sim, int64_t index) {
     if (of->scale == 1.0) return;
     double alone_bytes = of->pinned ? of->l3_bytes * (double)block->group_count : spread_l3_bytes(of, cores, cores);
     double alone_moved = dram_bytes(of, cost_model, cores, alone_bytes, groups, warm);
-    sim->numbers[ALONE_S][index] = predicted_seconds(sim, cost_model, cores, alone_moved, block->limit);
+    sim->numbers[ALONE_S][index] = predicted_seconds(sim, cost_model, cores, alone_moved, block->limit) * stretch;
 }
 
 static void add_uses(const block_t *block, double *to, double amount) {
@@ -590,7 +627,7 @@ static void find_next_end(simulator_t *sim) {
 // Whatever the others do, a block that is ending ends when it does.
 static void keep_ends(simulator_t *sim) {
     for (int64_t index = 0; index < sim->state.running; index++)
-        if (block_at(sim, index)->is_ending) sim->numbers[MET][index] = sim->numbers[CONDITION][index];
+        if (block_at(sim, index)->is_ending) sim->numbers[END_S][index] = block_at(sim, index)->ends_s;
 }
 
 static void retime(simulator_t *sim) {
@@ -598,17 +635,17 @@ static void retime(simulator_t *sim) {
         retime_by_cost_model(sim);
     else
         retime_by_table(sim);
-    if (sim->ending) keep_ends(sim);
     meet(sim);
+    if (sim->ending) keep_ends(sim);
     find_next_end(sim);
-    sim->stale = sim->pins_changed = false;
+    sim->stale = sim->pins_changed = sim->stretch_changed = false;
 }
 
 // Fast path of retime(): one layer changed and its DRAM and L3 demand equal its predecessor's, so no other layer's
 // pressure changes.
 static void retime_one(simulator_t *sim, int64_t index) {
     double **numbers = sim->numbers, met = numbers[MET][index];
-    double seconds = seconds_at(&sim->settings, sim->lanes[index].row, met);
+    double seconds = timed(sim, sim->lanes[index].row, met, numbers[LEAST_S][index]);
     numbers[END_S][index] = numbers[BEGIN_S][index] + seconds * numbers[NOISE][index];
     numbers[SECONDS][index] = seconds;
     numbers[CONDITION][index] = met;
@@ -637,7 +674,7 @@ static event_kind_t yield(simulator_t *sim, int64_t index, block_t *block) {
     if (sim->settings.yield_cost_s == 0.0) return end_block(sim, index, block);
     block->is_ending = true;
     sim->ending++;
-    sim->numbers[END_S][index] = sim->now_s + sim->settings.yield_cost_s;
+    sim->numbers[END_S][index] = block->ends_s = sim->now_s + sim->settings.yield_cost_s;
     return NOTHING;
 }
 
@@ -649,7 +686,7 @@ static event_kind_t adopt(simulator_t *sim, int64_t index, block_t *block) {
     memcpy(block->versions, block->next_versions, block->layers);
     block->cores = block->next_cores;
     block->next_cores = 0;
-    block->limit = sim->settings.limits[block->cores];
+    block->limit = spread_limit(&sim->settings, block);
     enter_layer(sim, index, sim->now_s + cost_s);
     return RESIZED;
 }
@@ -699,7 +736,8 @@ event_kind_t simulator_advance(simulator_t *sim, double limit_s) {
 // Return the pressure that a block started now would meet; pinned, it would be on all cores that are free.
 double simulator_pressure(simulator_t *sim) {
     const settings_t *of = &sim->settings;
-    double dram = sum(sim->numbers[DRAM], sim->state.running), l3 = sum(sim->numbers[L3], sim->state.running);
+    double dram = sum(sim->numbers[DRAM], sim->state.running) / stretch_of(sim);
+    double l3 = sum(sim->numbers[L3], sim->state.running);
     if (of->pinned) {
         sum_density(sim);
         int64_t free_cores = of->cores - sim->busy_cores;

@@ -30,12 +30,16 @@ typedef struct {
     double start_cost_s;
 } model_t;
 
+// batched: by model and number of queries, up to most_batch, the model that serves so many at once: itself for one.
 typedef struct {
     const model_t *models;
     const double *levels, *clocks, *limits, *capacities;  // clocks and limits by number of cores
-    const int32_t *count_indices;                         // by number of cores; -1 if not profiled
-    int64_t level_count, count_count, cores, cores_per_group, groups, resources, most_layers, all_layers;
-    double l3_bytes, total_l3_bytes, fork_s, combine, scale;
+    const double *stretches;       // by number of cores of all blocks: how much longer layers take that share cores
+    const int32_t *count_indices;  // by number of cores; -1 if not profiled
+    const int32_t *batched;
+    int64_t most_batch;
+    int64_t level_count, count_count, slots, cores, cores_per_group, groups, resources, most_layers, all_layers;
+    double l3_bytes, total_l3_bytes, dram_bytes_per_s, fork_s, combine, scale;
     double grant_s, resize_cost_s, join_cost_s, yield_cost_s, decision_s;
     double cache_bytes[CACHE_SIZES], resident_cache_bytes[RESIDENT_SIZES];
     int32_t by_cost_model, pinned;
@@ -54,7 +58,8 @@ void simulator_free(simulator_t *sim);
 state_t *simulator_state(simulator_t *sim);
 int32_t *simulator_ended(simulator_t *sim);
 int simulator_start(simulator_t *sim, int32_t slot, int32_t model_index, int32_t first, int32_t last, int32_t cores,
-                    const uint8_t *versions, const char *noise, double now_s);
+                    double bytes_per_s, const uint8_t *versions, const char *noise, double now_s);
+int32_t simulator_batched(const simulator_t *sim, int32_t model_index, int32_t queries);
 void simulator_pin(simulator_t *sim, int32_t slot, int32_t group_count, const int32_t *groups, const int32_t *counts,
                    int32_t use_count, const int32_t *resources, const double *parts, double limit);
 int simulator_resize(simulator_t *sim, int32_t slot, int32_t cores, const uint8_t *versions, double now_s);
