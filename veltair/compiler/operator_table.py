@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
 from veltair.compiler.frontend.fix import INPUT_TYPES, fix
-from veltair.compiler.frontend.graph import NEWEST_OPSET, STANDARD
+from veltair.compiler.frontend.graph import NEWEST_OPSET, STANDARD, copied
 from veltair.compiler.frontend.importer import import_model
 from veltair.compiler.frontend.model_error import ModelError
 from veltair.compiler.frontend.operators import REASONS
@@ -100,25 +100,29 @@ def standard_operators() -> list[str]:
 def _tests() -> Iterator[tuple[str, str, onnx.ModelProto]]:
     """Yield operator, name and model of each of ONNX's tests of one node, its later inputs as constants."""
     for test in collect_testcases(None):
-        node = test.model.graph.node[0]
-        newest = max(entry.version for entry in test.model.opset_import if entry.domain in STANDARD)
+        model, data = test.model, test.data_sets
+        if model is None or not data:
+            continue
+        node = model.graph.node[0]
+        newest = max(entry.version for entry in model.opset_import if entry.domain in STANDARD)
         expanded = "_expanded" in test.name
         if node.domain in STANDARD and not expanded and newest <= NEWEST_OPSET:
-            yield node.op_type, test.name, _with_constants(test.model, test.data_sets[0][0])
+            yield node.op_type, test.name, _with_constants(model, data[0][0])
 
 
-def _with_constants(model: onnx.ModelProto, inputs: Iterable[object]) -> onnx.ModelProto:
+def _with_constants(original: onnx.ModelProto, inputs: Iterable[object]) -> onnx.ModelProto:
     """Return a model whose first input of a served type is a query's, and all others constants."""
-    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model = copied(original)
     served = {np.dtype(name) for name in INPUT_TYPES.values()}
-    left, kept = list(model.graph.input), []
+    left = list(model.graph.input)
+    kept: list[onnx.ValueInfoProto] = []
     for value, given in zip(left, inputs, strict=False):
         if not isinstance(given, np.ndarray) or (not kept and given.dtype in served and given.size):
             kept.append(value)
         else:
             model.graph.initializer.append(numpy_helper.from_array(given, value.name))
     if not kept:
-        return onnx.ModelProto.FromString(model.SerializeToString())
+        return original
     del model.graph.input[:]
     model.graph.input.extend(kept)
     return model

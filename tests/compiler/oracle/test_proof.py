@@ -6,7 +6,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.imports import chain, floats, normal, one, proof_of, with_opset
+from tests.support.imports import chain, normal, one, proof_of, with_opset
 from tests.support.tiny import tiny
 from veltair.compiler.frontend.fix import FixedModel, fix
 from veltair.compiler.frontend.importer import import_model
@@ -49,15 +49,25 @@ def test_the_node_that_is_wrong_alone_is_named(monkeypatch: pytest.MonkeyPatch) 
         proof_of(model)
 
 
-def test_the_tolerance_starts_from_onnx_runtimes_own_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("noise", "allowed"), [(0.0, 1e-4), (4e-5, 1e-4), (6e-5, 1.2e-4), (4e-4, 8e-4), (6e-4, 1e-3), (0.2, 1e-3)]
+)
+def test_the_tolerance_starts_from_onnx_runtimes_own_noise(
+    noise: float, allowed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def noisy(model: Any, name: Any, inputs: Any, samples: Any, level: str) -> list[NDArray[Any]]:
-        return [floats(1.0, 1.001 if level == "ALL" else 1.0)]
+        return [np.array([1.0, 1.0 + noise if level == "ALL" else 1.0])]
 
     monkeypatch.setattr("veltair.compiler.oracle.oracle.answers", noisy)
-    monkeypatch.setattr(proof, "run_unscheduled", lambda *given: [floats(1.0, 1.0015)])
-    found = proof_of(one("Relu", (1, 2), (1, 2)))
-    assert found.noise == pytest.approx(1e-3, rel=1e-3)
-    assert found.allowed == pytest.approx(2e-3, rel=1e-3)
+    for off, passes in ((0.95 * allowed, True), (1.1 * allowed, False)):
+        monkeypatch.setattr(proof, "run_unscheduled", lambda *given, off=off: [np.array([1.0, 1.0 + off])])
+        if passes:
+            found = proof_of(one("Relu", (1, 2), (1, 2)))
+            assert found.noise == pytest.approx(noise)
+            assert found.allowed == pytest.approx(allowed)
+        else:
+            with pytest.raises(ModelError, match="the imported network is off by"):
+                proof_of(one("Relu", (1, 2), (1, 2)))
 
 
 def test_equal_infinities_are_equal() -> None:

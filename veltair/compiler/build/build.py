@@ -239,7 +239,7 @@ def _plan_layers(imported: ImportedModel) -> tuple[tuple[LayerPlan, ...], list[A
             if isinstance(source, Source):
                 inputs.append(_place(source))
             else:
-                digest = hashlib.sha256(np.ascontiguousarray(source)).digest()
+                digest = hashlib.sha256(np.ascontiguousarray(source).data).digest()
                 number = numbers.setdefault((source.shape, str(source.dtype), digest), len(constants))
                 inputs.append(("constant", number, 0))
                 if number == len(constants):

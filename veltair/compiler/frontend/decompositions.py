@@ -164,7 +164,7 @@ def local_responses(model: onnx.ModelProto) -> onnx.ModelProto:
             rewriter.constant(np.array(one, np.int64), made) for one in ([shape[0], channels, -1], shape)
         )
         beta, bias = (
-            rewriter.constant(np.float32(given.get(key, usual)).reshape(()), made)
+            rewriter.constant(np.array(given.get(key, usual), np.float32), made)
             for key, usual in (("beta", 0.75), ("bias", 1.0))
         )
         squares = rewriter.emit("Mul", [node.input[0], node.input[0]], near=made)

@@ -229,7 +229,9 @@ def averages_with_gaps(model: onnx.ModelProto) -> onnx.ModelProto:
         given, channels = attributes(node), known[source][1]
         width = given["kernel_shape"]
         kernel = np.full((channels, 1, *width), 1 / prod(width), np.float32)
-        options = {key: list(given[key]) for key in ("dilations", "pads", "strides") if given.get(key)}
+        options: dict[str, Any] = {
+            key: list(given[key]) for key in ("dilations", "pads", "strides") if given.get(key)
+        }
         inputs = [source, rewriter.constant(kernel, made)]
         if given.get("count_include_pad", 0) or not any(given.get("pads") or []):
             rewriter.emit("Conv", inputs, made, group=channels, **options)

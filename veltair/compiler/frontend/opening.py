@@ -154,7 +154,7 @@ def _data_file(path: Path, name: str, location: str) -> Path:
 def _nbytes(tensor: onnx.TensorProto) -> int:
     with contextlib.suppress(KeyError, TypeError, ValueError):
         itemsize = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        values = prod(tensor.dims)
+        values = int(prod(tensor.dims))
         packed = {onnx.TensorProto.INT4, onnx.TensorProto.UINT4}
         return (values + 1) // 2 if tensor.data_type in packed else values * itemsize
     return int(ExternalDataInfo(tensor).length or 0)

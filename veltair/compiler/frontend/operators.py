@@ -146,7 +146,9 @@ def is_function(operator: str, version: int) -> bool:
         schema = onnx.defs.get_schema(operator, version, "")
     except onnx.defs.SchemaError:
         return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
+    # Properties that the package has no types of.
+    kinds = ("has_function", "has_context_dependent_function")
+    return any(getattr(schema, kind) for kind in kinds)
 
 
 def _reason(node: onnx.NodeProto) -> str:

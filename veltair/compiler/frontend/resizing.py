@@ -78,8 +78,8 @@ class _Resizing:
         """Return what each output element of an axis sums, and with which weights: both (new, terms)."""
         sources = self.sources(axis)
         if self.mode == "nearest":
-            places = np.clip(_nearest(sources, self.nearest), 0, self.before[axis] - 1)
-            return places.astype(np.int64)[:, None], np.ones((len(places), 1), np.float32)
+            nearest = np.clip(_nearest(sources, self.nearest), 0, self.before[axis] - 1)
+            return nearest.astype(np.int64)[:, None], np.ones((len(nearest), 1), np.float32)
         kernel, reach = (_cubic(self.cubic), 2.0) if self.mode == "cubic" else (_linear, 1.0)
         scale = min(1.0, self.scales[axis]) if self.antialias else 1.0
         first = np.floor(sources).astype(np.int64) - int(np.ceil(reach / scale)) + 1

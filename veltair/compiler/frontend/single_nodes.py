@@ -79,8 +79,8 @@ def _key(
     small = [
         known[name].SerializeToString() for name in node.input if name in known and _is_small(known[name])
     ]
-    return bare.SerializeToString(deterministic=True) + b"".join(small)
+    return b"".join((bytes(bare.SerializeToString(deterministic=True)), *small))
 
 
 def _is_small(tensor: onnx.TensorProto) -> bool:
-    return tensor.ByteSize() < 256
+    return bool(tensor.ByteSize() < 256)
