@@ -255,13 +255,14 @@ def test_the_versions_are_listed_with_the_bytes_that_they_pack(tmp_path: Path, s
 
 
 TINY_SEARCH = {"trials": 2, "seed": 3, "population": 8, "generations": 1, "batch": 2, "repeats": 2}
-HERE = {"runner": "local", "rpc": {"host": None, "port": 9190, "key": None, "sessions": 1}}
+REUSE = {"reuse": True, "missing": "search"}
+HERE = REUSE | {"runner": "local", "rpc": {"host": None, "port": 9190, "key": None, "sessions": 1}}
 
 
 def test_search_keys_become_settings() -> None:
     settings, rpc = search_settings(TINY_SEARCH | HERE)
     assert (settings.trials, settings.repeats, rpc) == (2, 2, None)
-    there = {"runner": "rpc", "rpc": {"host": "there", "port": 1, "key": "k", "sessions": 2}}
+    there = REUSE | {"runner": "rpc", "rpc": {"host": "there", "port": 1, "key": "k", "sessions": 2}}
     assert search_settings(TINY_SEARCH | there)[1] == RpcSettings("there", 1, "k", 2)
 
 

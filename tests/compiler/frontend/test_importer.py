@@ -195,7 +195,7 @@ def test_what_does_not_become_a_layer_is_named_in_one_line(monkeypatch: pytest.M
     with pytest.raises(ModelError) as caught:
         import_nodes(top, node("Relu", ["y"], ["z"]), outputs=("z",), constants={"k": np.array([3])})
     text = str(caught.value)
-    assert text.startswith("small: node top (TopK; inputs 1x3, 1) cannot be compiled")
+    assert text.startswith("small: node top (TopK; inputs 1x3, int64 1) cannot be compiled")
     assert "\n" not in text and "R." not in text and text.endswith("or end the model before it")
 
 

@@ -95,7 +95,7 @@ def weights(draw: st.DrawFn, tensor: TensorProto) -> TensorProto:
         case 2:
             array = np.full_like(array, draw(st.sampled_from([0, 1])))
         case _:
-            array = array[:0]
+            array = array.reshape(-1)[:0]
     return numpy_helper.from_array(array, tensor.name)
 
 

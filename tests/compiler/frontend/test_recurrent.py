@@ -103,7 +103,8 @@ def test_all_steps_share_their_weights_and_their_structures() -> None:
         one for call in imported.calls for one in call.inputs if isinstance(one, np.ndarray) and one.ndim == 2
     ]
     recurrences = [one for one in shared if one.shape == (HIDDEN, 4 * HIDDEN)]
-    assert len(recurrences) >= 6 and all(np.array_equal(one, recurrences[0]) for one in recurrences)
+    # Before the first step the state is zero, so that its product is a constant.
+    assert len(recurrences) == 5 and all(np.array_equal(one, recurrences[0]) for one in recurrences)
     assert len(imported.functions()) < len(imported.calls) / 2
 
 

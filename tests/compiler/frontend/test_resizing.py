@@ -77,7 +77,6 @@ RESIZES: dict[str, tuple[Shape, dict[str, Any]]] = {
         (1, 2, 6, 8, 6),
         {"scales": (1, 1, 2, 2, 2), "shape": (1, 2, 3, 4, 3), "mode": "linear"},
     ),
-    "to itself": (IMAGE, {"scales": (1, 1, 1, 1), "mode": "linear"}),
     "to one row": ((1, 2, 1, 1), {"sizes": (1, 2, 1, 1), "mode": "linear"}),
     "a crop": (
         (1, 2, 3, 3),
@@ -108,6 +107,11 @@ NEAREST = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 def test_a_resize_is_right(name: str) -> None:
     made, options = RESIZES[name]
     assert proof_of(resized(made, **options)).error < 1e-5
+
+
+def test_a_resize_to_itself_is_nothing() -> None:
+    with pytest.raises(ModelError, match="net has no layers: its outputs are its inputs"):
+        proof_of(resized(IMAGE, scales=(1, 1, 1, 1), mode="linear"))
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])

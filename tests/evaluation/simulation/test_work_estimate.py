@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.table_builders import make_config, make_tables
+from veltair.compiler.select.store import FEW
 from veltair.config import load
 from veltair.evaluation.__main__ import main
 from veltair.evaluation.simulation.work_estimate import (
@@ -232,12 +233,12 @@ def test_a_model_without_candidates_is_searched_if_that_is_asked_for_and_no_othe
         changed(search=search, **measured)["search"]
         for search in (
             {"missing": "own", "trials": 60},
-            {"missing": "search", "trials": 6},
+            {"missing": "search", "trials": 2 * FEW},
             {"missing": "search", "trials": 60},
         )
     )
     assert 0 < many.seconds < both.seconds
-    assert own.seconds == few.seconds == pytest.approx(many.seconds / 10)
+    assert own.seconds == few.seconds == pytest.approx(many.seconds * 2 * FEW / 60)
 
 
 def simulated_s(path: str, **options: object) -> float:

@@ -10,11 +10,11 @@ from veltair.compiler.frontend.graph import copied, runtime_inputs, tensor
 from veltair.compiler.frontend.model_error import ModelError
 
 # A value for an input: a number, or a list of numbers.
-Value = float | int | bool | Sequence["Value"]
+Value = float | int | bool | Sequence[float | int | bool]
 Shapes = Mapping[str, Sequence[int]]
 Values = Mapping[str, Value]
 # What an exporter calls a dimension of which every model has one: how many queries go together.
-BATCH_NAMES = {"b", "n", "bs", "bsz", "batch", "batchsize", "batch_size", "batchdim", "batch_dim", "none"}
+BATCH_NAMES = {"bs", "bsz", "batch", "batchsize", "batch_size", "batchdim", "batch_dim"}
 
 
 def fix_inputs(
@@ -140,15 +140,15 @@ def _set_shape(value: onnx.ValueInfoProto, name: str, shape: Sequence[int], size
         if not shape:
             tensor_type.shape.SetInParent()
         return
-    dims = tensor_type.shape.dim
+    dims, said = tensor_type.shape.dim, _text(value)
     if len(dims) != len(shape):
-        raise ModelError(f"{wanted} has {len(shape)} dimensions, but the model says {_text(value)}")
+        raise ModelError(f"{wanted} has {len(shape)} dimensions, but the model says {said}")
     for axis, (dimension, extent) in enumerate(zip(dims, shape, strict=True)):
         if axis not in _open_axes(value):
             if dimension.dim_value != extent:
                 raise ModelError(
                     f"{wanted}: dimension {axis} is {dimension.dim_value} in the model, which says "
-                    f"{_text(value)}; only open dimensions can be given"
+                    f"{said}; only open dimensions can be given"
                 )
             continue
         symbol = _symbol(dimension)

@@ -81,16 +81,15 @@ def import_model(name: str, source: onnx.ModelProto, qos_s: float) -> ImportedMo
     rewritten = rewrite(model, name)
     # Of what the passes made of it.
     check_operators(rewritten, name)
-    try:
-        with quietly():
+    # TVM's importer warns that it was interrupted when it is freed, which is with the error.
+    with quietly():
+        try:
             outputs = [value.name for value in rewritten.graph.output]
             return _read_calls(name, _module_of(rewritten), qos_s, inputs, outputs)
-    except ModelError as error:
-        raise ModelError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
-    except Exception as error:  # TVM's converters raise whatever Python does, as KeyError or AssertionError
-        message = _why_not(rewritten, error)
-    # TVM's importer warns that it was interrupted when it is freed: with the error gone, now.
-    with quietly():
+        except ModelError as error:
+            raise ModelError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
+        except Exception as error:  # TVM's converters raise whatever Python does, as KeyError
+            message = _why_not(rewritten, error)
         gc.collect()
     raise ModelError(f"{name}: {message}. Replace it in the export, or end the model before it")
 

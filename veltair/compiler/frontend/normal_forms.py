@@ -58,6 +58,11 @@ def _window_pads(node: onnx.NodeProto, known: dict[str, tuple[int, ...]]) -> lis
     kernel = given.get("kernel_shape") or (known[node.input[1]][2:] if node.op_type == "Conv" else ())
     rank = len(extents)
     strides, dilations = given.get("strides") or [1] * rank, given.get("dilations") or [1] * rank
+    if node.op_type in POOLS and given["auto_pad"] != "VALID" and any(gap != 1 for gap in dilations):
+        raise ModelError(
+            f"node {node_name(node)} ({node.op_type}) has dilations and auto_pad, of which "
+            "ONNX Runtime computes another size than ONNX says; export it with pads in place of auto_pad"
+        )
     before, after = [], []
     for extent, width, stride, dilation in zip(extents, kernel, strides, dilations, strict=True):
         total = 0

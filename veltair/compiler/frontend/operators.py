@@ -156,7 +156,8 @@ def _reason(node: onnx.NodeProto) -> str:
         return f"custom operator of the domain {node.domain}"
     if node.op_type in REASONS and node.domain in STANDARD:
         return REASONS[node.op_type]
-    if not (is_known(node.op_type) or is_function(node.op_type, onnx.defs.onnx_opset_version())):
+    known = is_known(node.op_type) or is_function(node.op_type, onnx.defs.onnx_opset_version())
+    if node.domain in STANDARD and not known:
         return "TVM's ONNX importer does not know it"
     return ""
 

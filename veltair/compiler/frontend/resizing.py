@@ -51,10 +51,13 @@ class _Resizing:
         rank = len(self.before)
         return (self.region[axis], self.region[axis + rank]) if self.region else (0.0, 1.0)
 
-    def sources(self, axis: int) -> NDArray[np.float64]:
-        """Return the place in the input of each output element of an axis."""
+    def sources(self, axis: int) -> NDArray[np.float32]:
+        """Return the place in the input of each output element of an axis.
+
+        In float32, as ONNX Runtime has it: which of two elements is the nearest may hang on its rounding.
+        """
         old, new, scale = self.before[axis], self.after[axis], self.scales[axis]
-        places = np.arange(new, dtype=np.float64)
+        places = np.arange(new, dtype=np.float32)
         first, last = self._region(axis)
         # The exact length is scale x old, of which new is what is left after rounding.
         spread = (1 - new / (scale * old)) * old / 2
@@ -62,17 +65,17 @@ class _Resizing:
         known = {
             "half_pixel": centred,
             "half_pixel_symmetric": spread + centred,
-            "pytorch_half_pixel": centred if new > 1 else np.zeros(new),
+            "pytorch_half_pixel": centred if new > 1 else np.zeros(new, np.float32),
             "align_corners": places * (old - 1) / max(1, new - 1),
             "asymmetric": places / scale,
             "tf_half_pixel_for_nn": (places + 0.5) / scale,
             "tf_crop_and_resize": first * (old - 1) + places * (last - first) * (old - 1) / max(1, new - 1)
             if new > 1
-            else np.full(1, 0.5 * (first + last) * (old - 1)),
+            else np.full(1, 0.5 * (first + last) * (old - 1), np.float32),
         }
         if self.coordinates not in known:
             raise ModelError(f"coordinate_transformation_mode {self.coordinates} is not known")
-        return known[self.coordinates]
+        return known[self.coordinates].astype(np.float32)
 
     def weights(self, axis: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return what each output element of an axis sums, and with which weights: both (new, terms)."""
@@ -291,17 +294,16 @@ def _outside(resizing: _Resizing) -> NDArray[np.bool_] | None:
     return outside if outside.any() else None
 
 
-def _nearest(sources: NDArray[np.float64], mode: str) -> NDArray[np.float64]:
-    match mode:
-        case "round_prefer_floor":
-            return np.ceil(sources - 0.5)
-        case "round_prefer_ceil":
-            return np.floor(sources + 0.5)
-        case "floor":
-            return np.floor(sources)
-        case "ceil":
-            return np.ceil(sources)
-    raise ModelError(f"nearest_mode {mode} is not known")
+def _nearest(sources: NDArray[np.float32], mode: str) -> NDArray[np.float32]:
+    known: dict[str, NDArray[np.float32]] = {
+        "round_prefer_floor": np.ceil(sources - np.float32(0.5)),
+        "round_prefer_ceil": np.floor(sources + np.float32(0.5)),
+        "floor": np.floor(sources),
+        "ceil": np.ceil(sources),
+    }
+    if mode not in known:
+        raise ModelError(f"nearest_mode {mode} is not known")
+    return known[mode]
 
 
 def _linear(distance: NDArray[np.float64]) -> NDArray[np.float64]:
