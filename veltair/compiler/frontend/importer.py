@@ -90,6 +90,7 @@ def import_model(name: str, source: onnx.ModelProto, qos_s: float) -> ImportedMo
             raise ModelError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
         except Exception as error:  # TVM's converters raise whatever Python does, as KeyError
             message = _why_not(rewritten, error)
+            error.__traceback__ = None  # its frames hold the importer
         gc.collect()
     raise ModelError(f"{name}: {message}. Replace it in the export, or end the model before it")
 
