@@ -126,6 +126,22 @@ def test_metadata_outlive_the_folding() -> None:
 
 
 # --- precision
+def test_what_is_left_keeps_its_order() -> None:
+    # ONNX Runtime sorts nodes anew; by the order of layers and inputs shipped candidates are found.
+    model = chain(
+        ("Relu", "x", "a"),
+        ("Gather", "t places", "c", {"axis": 0}),
+        ("Exp", "x", "b"),
+        ("Mul", "b two", "d"),
+        ("Add", "a c", "e"),
+        ("Add", "e d", "y"),
+        shape=(1, 3),
+        made=(1, 3),
+        constants={"t": normal(5, 3), "places": np.array([1]), "two": np.float32(2)},
+    )
+    assert operators(fix(model, "net").model) == ["Relu", "Exp", "Mul", "Add", "Add"]
+
+
 def half_network() -> onnx.ModelProto:
     nodes = [
         node("Cast", ["x"], ["h"], to=FLOAT16),

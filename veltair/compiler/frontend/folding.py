@@ -1,5 +1,7 @@
 """Compute what does not depend on the inputs, once and before all else, as ONNX Runtime does it."""
 
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -52,7 +54,45 @@ def fold_constants(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     kept = [entry for entry in folded.opset_import if entry.domain in STANDARD or entry.domain in used]
     del folded.opset_import[:]
     folded.opset_import.extend(kept)
+    _order_as(folded, model)
     return folded
+
+
+def _order_as(folded: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Put the nodes in the order that they had, which ONNX Runtime changes; new ones as soon as they can be.
+
+    The order of layers and of their inputs follows from it, and by those shipped candidates are found.
+    """
+    places = {made: number for number, node in enumerate(model.graph.node) for made in node.output if made}
+    nodes = list(folded.graph.node)
+    makers = {made: number for number, node in enumerate(nodes) for made in node.output if made}
+    waits = [{makers[given] for given in _reads(node) if given in makers} for node in nodes]
+    readers: dict[int, list[int]] = {}
+    for number, wanted in enumerate(waits):
+        for maker in wanted:
+            readers.setdefault(maker, []).append(number)
+    ready = [(places.get(nodes[number].output[0], -1), number) for number, one in enumerate(waits) if not one]
+    heapify(ready)
+    ordered = []
+    while ready:
+        _, number = heappop(ready)
+        ordered.append(nodes[number])
+        for reader in readers.get(number, ()):
+            waits[reader].discard(number)
+            if not waits[reader]:
+                heappush(ready, (places.get(nodes[reader].output[0], -1), reader))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del folded.graph.node[:]
+    folded.graph.node.extend(copies)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the values that a node reads, its bodies too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            for one in body.node:
+                yield from _reads(one)
 
 
 def open_session(
