@@ -17,7 +17,7 @@ from tests.support.onnx_builders import make_onnx, node
 from tests.support.tiny import tiny
 from veltair.compiler.__main__ import main
 from veltair.compiler.check import CheckedLayer, Report, check
-from veltair.compiler.frontend.onnx_passes import ModelError
+from veltair.compiler.frontend.model_error import ModelError
 from veltair.compiler.select.store import SECONDS_PER_TRIAL, StoreError
 
 ROOT = Path(__file__).parents[2]
@@ -87,10 +87,12 @@ def test_a_structure_has_the_candidates_that_ran_in_the_store(tiny_report: Repor
 
 
 def test_the_search_is_estimated_from_the_structures_without_candidates() -> None:
-    # Layer 1 is as 0, and only 2 has candidates: two structures of 64 trials of half a second.
+    # Layer 1 is as 0, and only 2 has candidates: two structures of 64 trials and 10 recipes of half a second.
     layers = (layer(0), layer(0), layer(2, candidates=8), layer(3))
     report = Report((), layers, parameters=0, seconds_per_trial=0.5)
-    assert (report.structures, report.missing, report.search_s(trials=64)) == (3, 2, 64.0)
+    assert (report.structures, report.missing, report.search_s(trials=64)) == (3, 2, 74.0)
+    # Two recipes and two schedules each, at once; and never fewer than the schedules written by hand.
+    assert (report.own_s, report.search_s(trials=2)) == (4.0, 26.0)
 
 
 def test_a_trial_takes_what_those_of_the_store_took(
@@ -126,7 +128,10 @@ def test_the_command_prints_the_layers_the_totals_and_the_search(
     assert "inputs: input float32 1x3x16x16" in printed.out
     assert "candidates: none are shipped that this CPU can run" in printed.out
     assert "6 layers of 6 structures, 0.000 GMACs, 0.003 M parameters" in printed.out
-    assert "search: 6 structures without candidates x 60 trials x 0.35 s = 2.1 minutes" in printed.out
+    assert (
+        "search: 6 structures without candidates x 70 candidates x 0.35 s = 2.5 minutes; 0.1 minutes with"
+        in printed.out
+    )
     assert printed.err == ""
 
 
@@ -206,7 +211,7 @@ def no_nodes(path: Path) -> None:
 
 
 def dynamic(path: Path) -> None:
-    save(make_onnx([node("Relu", ["x"], ["y"])], {"x": ("batch", 3)}, {"y": ("batch", 3)}), path)
+    save(make_onnx([node("Relu", ["x"], ["y"])], {"x": (1, "length")}, {"y": (1, "length")}), path)
 
 
 def no_shape(path: Path) -> None:
@@ -216,21 +221,11 @@ def no_shape(path: Path) -> None:
 
 
 def unknown_operators(path: Path) -> None:
-    save(row(node("Frob", ["x"], ["a"], name="f1"), node("GRU", ["a"], ["y"], name="rnn")), path)
+    save(row(node("Frob", ["x"], ["a"], name="f1"), node("Det", ["a"], ["y"], name="det")), path)
 
 
 def custom_operator(path: Path) -> None:
     save(row(node("Relu", ["x"], ["y"], name="r", domain="acme")), path)
-
-
-def conditional(path: Path) -> None:
-    value = helper.make_tensor_value_info("made", TensorProto.FLOAT, (1, 3))
-    bodies = [
-        helper.make_graph([node(operator, ["x"], ["made"])], operator, [], [value])
-        for operator in ("Relu", "Neg")
-    ]
-    choice = node("If", ["yes"], ["y"], name="choice", then_branch=bodies[0], else_branch=bodies[1])
-    save(make_onnx([choice], ROW, {"y": (1, 3)}, {"yes": np.array(True)}), path)
 
 
 def loop(path: Path) -> None:
@@ -277,30 +272,35 @@ BAD_FILES: list[tuple[Callable[[Path], None], str]] = [
     (folder, "PATH is not a file; give the path of an ONNX file"),
     (empty, "PATH is empty; export the model again"),
     (truncated, "PATH is not a valid ONNX model (truncated?): "),
-    (no_onnx, "PATH is not a valid ONNX model (truncated?): "),
+    (no_onnx, "PATH is not a valid ONNX model: it is a picture; give the model"),
     (another_message, "PATH is not a valid ONNX model (truncated?): "),
     (without_external_data, "PATH keeps stem.weight in FOLDER/weights.bin, which is missing; put it back"),
     (short_external_data, "PATH: its external data cannot be read: "),
     (no_nodes, "PATH has no nodes (truncated?)"),
-    (dynamic, "PATH: dimension 0 of x is batch; export the model with fixed shapes (batch 1)"),
-    (no_shape, "PATH is not a valid ONNX model (truncated?): Field 'shape' of 'type' is required"),
+    (
+        dynamic,
+        "PATH: dimensions of 1 of 1 inputs are open: x is 1xlength. Fix them with --shape x=1,LENGTH or",
+    ),
+    (
+        no_shape,
+        "PATH: dimensions of 1 of 1 inputs are open: x is of unknown shape. Fix them with --shape x=SIZES",
+    ),
     (
         unknown_operators,
-        "PATH: operator Frob of node f1 is not supported: TVM's ONNX importer does not know it; operator GRU "
-        "of node rnn is not supported: ",
+        "PATH: operator Frob of node f1 is not supported: TVM's ONNX importer does not know it; operator Det "
+        "of node det is not supported: ",
     ),
     (
         custom_operator,
         "PATH: operator acme.Relu of node r is not supported: custom operator of the domain acme",
     ),
-    (conditional, "PATH: operator If of node choice is not supported: which layers run must not depend on"),
     (loop, "PATH: operator Loop of node repeat is not supported: which layers run must not depend on"),
     (masked, "PATH: operator Dropout of node drop is not supported: its mask is used, as in training"),
     (
         places_of_values,
         "PATH: operator NonZero of node places is not supported: the shape of its output depends on",
     ),
-    (without_an_attribute, "PATH: TVM cannot import this model at node heads (Attention): "),
+    (without_an_attribute, "PATH: node heads (Attention; inputs 1x3, 3x3, 3x3) cannot be compiled"),
     (nothing_to_compute, "PATH has no layers: its outputs are its inputs"),
 ]
 
@@ -338,5 +338,8 @@ def test_the_command_says_one_line_and_tvm_none(tmp_path: Path) -> None:
         check=False,
     )
     # TVM's importer warns when it is freed, which may be as late as the end of the process.
-    message = f"error: {path}: TVM cannot import this model at node heads (Attention): 'num_heads'\n"
+    message = (
+        f"error: {path}: node heads (Attention; inputs 1x3, 3x3, 3x3) cannot be compiled: 'num_heads'. "
+        "Replace it in the export, or end the model before it\n"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", message)

@@ -17,7 +17,7 @@ from tests.support.compiler.search_fakes import FakeEvolution, Workshop
 from tests.support.onnx_builders import make_onnx, node
 from tests.support.tiny import tiny
 from veltair.compiler.build.build import ModelPlan
-from veltair.compiler.frontend.onnx_passes import ModelError
+from veltair.compiler.frontend.model_error import ModelError
 from veltair.compiler.frontend.samples import Samples
 from veltair.compiler.oracle.oracle import ask, compare
 from veltair.compiler.search import search as search_module
@@ -49,7 +49,7 @@ STORE = Path(__file__).parents[1] / "data" / "tiny"
 
 
 def dynamic() -> bytes:
-    return make_onnx([node("Relu", ["x"], ["y"])], {"x": ("N", 3)}, {"y": ("N", 3)}).SerializeToString()
+    return make_onnx([node("Relu", ["x"], ["y"])], {"x": (1, "N")}, {"y": (1, "N")}).SerializeToString()
 
 
 def unsupported() -> bytes:
@@ -102,7 +102,7 @@ def test_a_model_that_was_written_reads_as_layers_under_the_name_of_its_file(tmp
     ("content", "message"),
     [
         (truncated, "user.onnx is not a valid ONNX model (truncated?)"),
-        (dynamic, "user.onnx: dimension 0 of x is N; export the model with fixed shapes (batch 1)"),
+        (dynamic, "user.onnx: dimensions of 1 of 1 inputs are open: x is 1xN. Fix them with --shape x=1,N"),
     ],
 )
 def test_a_file_that_cannot_be_served_is_one_clear_error(
@@ -255,13 +255,14 @@ def test_the_versions_are_listed_with_the_bytes_that_they_pack(tmp_path: Path, s
 
 
 TINY_SEARCH = {"trials": 2, "seed": 3, "population": 8, "generations": 1, "batch": 2, "repeats": 2}
-HERE = {"runner": "local", "rpc": {"host": None, "port": 9190, "key": None, "sessions": 1}}
+REUSE = {"reuse": True, "missing": "search"}
+HERE = REUSE | {"runner": "local", "rpc": {"host": None, "port": 9190, "key": None, "sessions": 1}}
 
 
 def test_search_keys_become_settings() -> None:
     settings, rpc = search_settings(TINY_SEARCH | HERE)
     assert (settings.trials, settings.repeats, rpc) == (2, 2, None)
-    there = {"runner": "rpc", "rpc": {"host": "there", "port": 1, "key": "k", "sessions": 2}}
+    there = REUSE | {"runner": "rpc", "rpc": {"host": "there", "port": 1, "key": "k", "sessions": 2}}
     assert search_settings(TINY_SEARCH | there)[1] == RpcSettings("there", 1, "k", 2)
 
 

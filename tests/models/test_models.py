@@ -18,7 +18,9 @@ from models.mobilenet_v2 import mobilenet_v2
 from models.resnet50 import resnet50
 from models.tiny_yolov2 import tiny_yolov2
 from tests.support.onnx_builders import relative_error, run_onnx
-from veltair.compiler.frontend.onnx_passes import check_static, rewrite, runtime_inputs
+from veltair.compiler.frontend.fix import check_static
+from veltair.compiler.frontend.graph import runtime_inputs
+from veltair.compiler.frontend.rewriting import rewrite
 
 README = Path(__file__).parents[2] / "models" / "README.md"
 Make = Callable[..., onnx.ModelProto]

@@ -1,6 +1,7 @@
 """The compiler's steps of a run, one a rule: each reads and writes the files that it is told."""
 
 import importlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,12 @@ import pandas as pd
 
 from veltair.compiler.build.build import ModelPlan, build
 from veltair.compiler.footprint.version import Candidate
+from veltair.compiler.frontend.fix import Choices, FixedModel, fix
+from veltair.compiler.frontend.fixed_inputs import Shapes, Values
 from veltair.compiler.frontend.importer import ImportedModel, import_model
-from veltair.compiler.frontend.onnx_passes import ModelError, load_onnx
+from veltair.compiler.frontend.model_error import ModelError
+from veltair.compiler.frontend.opening import open_model
+from veltair.compiler.oracle.proof import TOLERANCE, prove
 from veltair.compiler.search.progress import in_words, reporting
 from veltair.compiler.search.records import find_record, seconds_per_trial
 from veltair.compiler.search.runner import RpcSettings
@@ -31,6 +36,7 @@ from veltair.compiler.select.core_counts import doubling
 from veltair.compiler.select.select import Selection, rounds_costs
 from veltair.compiler.select.shipped import ServedStores, serve
 from veltair.compiler.select.store import (
+    FEW,
     SECONDS_PER_TRIAL,
     SearchInfo,
     StoreError,
@@ -43,6 +49,8 @@ from veltair.provenance import write_atomically
 # Layers are the same whatever the target of their queries is.
 ANY_QOS_S = 1.0
 VERSIONS = "versions.csv"
+# Of larger networks a run without schedules takes minutes.
+MOST_PROVED_MACS = 20_000_000_000
 SHOWN_CHARACTERS = 80
 
 
@@ -60,11 +68,47 @@ class SearchOrder:
     core_peak_flops: float = 0.0
 
 
-def write_model(name: str, builder: str | None, path: str | None, output: Path) -> None:
-    """Write a model as ONNX, made by `module:function` or read from a user's file. Raises ModelError."""
-    model = load_onnx(Path(path or "")) if builder is None else _built(builder, f"models.{name}.builder")
+def write_model(
+    name: str,
+    builder: str | None,
+    path: str | None,
+    output: Path,
+    shapes: Shapes | None = None,
+    constants: Values | None = None,
+    tolerance: float = TOLERANCE,
+) -> None:
+    """Write a model as ONNX with fixed shapes, made by `module:function` or read from a user's file.
+
+    It is proved first: the imported network beside ONNX Runtime, before anything is searched.
+    `shapes` and `constants` are those of inputs, see `Choices`. Raises ModelError.
+    """
+    model = open_model(Path(path or "")) if builder is None else _built(builder, f"models.{name}.builder")
+    fixed = fix(model, path or name, Choices(shapes or {}, constants or {}))
+    for note in fixed.notes:
+        print(f"{name}: {note}", flush=True)
+    _prove(name, path or name, fixed, tolerance)
+    model = fixed.model
     print(f"{name}: {len(model.graph.node)} nodes, {model.ByteSize() / 1e6:.1f} MB", flush=True)
     write_atomically({output: model.SerializeToString(deterministic=True)})
+
+
+def _prove(name: str, source: str, fixed: FixedModel, tolerance: float) -> None:
+    """Import a model and compare it with ONNX Runtime before anything long starts. Raises ModelError."""
+    imported = import_model(source, fixed.model, ANY_QOS_S)
+    if imported.model.macs > MOST_PROVED_MACS:
+        print(
+            f"{name}: {len(imported.calls)} layers; {imported.model.macs / 1e9:.0f} GMACs are too many to "
+            "compare with ONNX Runtime before kernels are built, after which rule `oracle` does",
+            flush=True,
+        )
+        return
+    target = cpu_target(len(os.sched_getaffinity(0)))
+    proof = prove(imported, fixed, target, tolerance, lambda text: print(f"{name}: {text}", flush=True))
+    print(
+        f"{name}: {len(imported.calls)} layers, within {proof.error:.2g} of ONNX Runtime (allowed: "
+        f"{proof.allowed:.2g})",
+        flush=True,
+    )
 
 
 def _built(builder: str, key: str) -> onnx.ModelProto:
@@ -91,7 +135,8 @@ def read_model(path: Path) -> ImportedModel:
 def search_settings(search: Mapping[str, Any]) -> tuple[SearchSettings, RpcSettings | None]:
     """Return how to search and where to measure (None: here) from the `search` keys of a configuration."""
     names = ("trials", "seed", "population", "generations", "batch", "repeats")
-    settings = SearchSettings(**{name: search[name] for name in names})
+    few = FEW if search["reuse"] and search["missing"] == "own" else 0
+    settings = SearchSettings(**{name: search[name] for name in names}, few=few)
     return settings, RpcSettings(**search["rpc"]) if search["runner"] == "rpc" else None
 
 
@@ -119,7 +164,8 @@ def search_models(
     for line in _left_out(served):
         print(line, flush=True)
     missing = served.missing
-    print(f"{len(missing)} of {len(functions)} layer structures are searched", flush=True)
+    done = "get schedules of our own" if settings.few else "are searched"
+    print(f"{len(missing)} of {len(functions)} layer structures {done}", flush=True)
     functions = {structure: functions[structure] for structure in missing}
     with reporting() as report:
         target = cpu_target(order.cores, order.cpu)
@@ -259,5 +305,6 @@ def _missing_text(imported: ImportedModel, missing: Sequence[str], trials: int) 
     return (
         f"{imported.model.name}: {len(missing)} layer structures have no candidates: {layers}. Set "
         "`search.missing: search` to search these alone (about "
-        f"{in_words(len(missing) * trials * SECONDS_PER_TRIAL)}), or `search.reuse: false` to search all"
+        f"{in_words(len(missing) * trials * SECONDS_PER_TRIAL)}), `search.missing: own` to serve them "
+        "at once from our own schedules, or `search.reuse: false` to search all"
     )

@@ -27,6 +27,11 @@ from veltair.config.tenant_keys import Tenant, Tenants, contradictions, not_meas
 Preset = Literal["paper", "tuned"]
 
 
+# A number, or several; whole ones stay whole.
+Number = bool | int | float
+ConstantValue = Number | Annotated[tuple[Number, ...], Field(min_length=1)]
+
+
 class ServedModel(Section):
     """One model to serve: built by a function of Python or read from an ONNX file."""
 
@@ -34,9 +39,15 @@ class ServedModel(Section):
     builder: Annotated[
         ImportPath | None, key("`module:function` that returns the model as an `onnx.ModelProto`")
     ] = None
-    onnx: Annotated[
-        FilePath | None, key("path of an ONNX file with fixed shapes, from the folder of the run")
-    ] = None
+    onnx: Annotated[FilePath | None, key("path of an ONNX file, from the folder of the run")] = None
+    shapes: Annotated[
+        dict[str, Annotated[tuple[Count, ...], Field(min_length=1)]],
+        key("sizes of inputs whose dimensions are open, by the input's name, such as [1, 3, 224, 224]"),
+    ] = Field(default={})
+    constants: Annotated[
+        dict[str, ConstantValue],
+        key("values of inputs that are the same for all queries, by the input's name: a number or a list"),
+    ] = Field(default={})
     batches: Annotated[
         tuple[Annotated[int, Field(ge=1, le=64)], ...],
         key(
@@ -51,6 +62,8 @@ class ServedModel(Section):
     def _one_source(self) -> Self:
         if (self.builder is None) == (self.onnx is None):
             raise ValueError("give `builder` or `onnx`, exactly one of them (a null drops one)")
+        if both := sorted(set(self.shapes) & set(self.constants)):
+            raise ValueError(f"input {both[0]} has a shape and is a constant; give one of both")
         return self
 
     @model_validator(mode="after")
@@ -80,9 +93,10 @@ class Search(Section):
         bool, key("take the candidates shipped in `veltair/data`; false searches all layers of all models")
     ] = True
     missing: Annotated[
-        Literal["search", "error"],
+        Literal["search", "own", "error"],
         key(
-            "what to do about layers without shipped candidates: search these alone, which takes long, or end"
+            "what to do about layers without shipped candidates: `search` these alone, which takes "
+            "long; serve them at once from a few schedules of our `own`; or end (`error`)"
         ),
     ] = "error"
     cpu: Annotated[

@@ -87,7 +87,9 @@ def search_candidates(
     settings, rpc = search_settings(search)
     order = SearchOrder(search["cpu"], search["cores"], slack, read_machine(machine).core_peak_flops)
     stores = shipped_stores() if search["reuse"] else []
-    search_models(models, stores, settings, order, work, folder, own_schedules, rpc, shipped_records())
+    # Making all of them takes longer than measuring a few.
+    schedules = partial(own_schedules, count=settings.few) if settings.few else own_schedules
+    search_models(models, stores, settings, order, work, folder, schedules, rpc, shipped_records())
 
 
 def measure_machine(build_dir: Path, output: Path, cpu: str = "auto") -> None:

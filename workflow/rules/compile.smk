@@ -17,6 +17,11 @@ rule model:
         name=lambda wildcards: wildcards.model,
         builder=lambda wildcards: SETTINGS.models[wildcards.model].builder,
         path=lambda wildcards: SETTINGS.models[wildcards.model].onnx,
+        shapes=lambda wildcards: {
+            name: list(shape) for name, shape in SETTINGS.models[wildcards.model].shapes.items()
+        },
+        constants=lambda wildcards: SETTINGS.models[wildcards.model].model_dump(mode="json")["constants"],
+        tolerance=SETTINGS.oracle.tolerance,
     log:
         LOGS / "model" / "{model}.log",
     conda:

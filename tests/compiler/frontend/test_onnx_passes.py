@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -9,18 +8,13 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support.onnx_builders import make_onnx, node, relative_error, run_onnx
 from tests.support.tiny import tiny
 from veltair.compiler.frontend.onnx_passes import (
-    PASSES,
-    ModelError,
-    check_static,
     drop_identities,
     drop_unused_outputs,
     fold_batch_norm,
-    load_onnx,
-    rewrite,
-    runtime_inputs,
     slopes_per_channel,
     sum_to_add,
 )
+from veltair.compiler.frontend.rewriting import PASSES, rewrite
 
 IMAGE = {"x": (1, 3, 8, 8)}
 OUTPUT = {"y": (1, 4, 8, 8)}
@@ -298,103 +292,3 @@ def test_constants_that_are_no_longer_read_are_dropped() -> None:
     after = rewrite(tiny())
     read = {name for node in after.graph.node for name in node.input}
     assert {tensor.name for tensor in after.graph.initializer} <= read
-
-
-def test_a_saved_model_is_loaded_whole(tmp_path: Path) -> None:
-    onnx.save(tiny(), tmp_path / "tiny.onnx")
-    assert load_onnx(tmp_path / "tiny.onnx") == tiny()
-
-
-def test_external_data_is_loaded_too(tmp_path: Path) -> None:
-    path = save_with_external_data(tmp_path)
-    assert_same_function(tiny(), load_onnx(path))
-
-
-def save_with_external_data(folder: Path) -> Path:
-    path = folder / "tiny.onnx"
-    onnx.save(tiny(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    return path
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"nowhere\.onnx does not exist; check `models\.<name>\.onnx`"):
-        load_onnx(tmp_path / "nowhere.onnx")
-
-
-def test_a_file_cut_anywhere_is_refused_by_name(tmp_path: Path) -> None:
-    whole = tiny().SerializeToString()
-    path = tmp_path / "cut.onnx"
-    for length in [0, 1, 2, 3, 10, len(whole) - 1, *range(100, len(whole), 997)]:
-        path.write_bytes(whole[:length])
-        with pytest.raises(ModelError, match=r"cut\.onnx .*truncated\?"):
-            load_onnx(path)
-
-
-def test_a_file_that_is_not_onnx_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "notes.onnx"
-    path.write_text("not a model\n" * 50)
-    with pytest.raises(ModelError, match=r"notes\.onnx is not a valid ONNX model"):
-        load_onnx(path)
-
-
-def test_missing_external_data_is_named(tmp_path: Path) -> None:
-    path = save_with_external_data(tmp_path)
-    (tmp_path / "weights.bin").unlink()
-    with pytest.raises(ModelError, match=r"tiny\.onnx.*stem\.weight.*weights\.bin"):
-        load_onnx(path)
-
-
-def test_truncated_external_data_is_named(tmp_path: Path) -> None:
-    path = save_with_external_data(tmp_path)
-    (tmp_path / "weights.bin").write_bytes((tmp_path / "weights.bin").read_bytes()[:100])
-    with pytest.raises(ModelError, match=r"tiny\.onnx: its external data cannot be read.*stem\.weight"):
-        load_onnx(path)
-
-
-def test_an_operator_that_onnx_does_not_know_is_named_with_its_node(tmp_path: Path) -> None:
-    path = tmp_path / "odd.onnx"
-    onnx.save(make_onnx([node("Frob", ["x"], ["y"])], IMAGE, {"y": (1, 3, 8, 8)}), path)
-    with pytest.raises(ModelError, match=r"odd\.onnx .*Frob.*y_node"):
-        load_onnx(path)
-
-
-@pytest.mark.parametrize(("size", "word"), [("batch", "batch"), (None, "unknown")])
-def test_a_dynamic_dimension_is_named(tmp_path: Path, size: str | None, word: str) -> None:
-    path = tmp_path / "dynamic.onnx"
-    onnx.save(make_onnx([node("Relu", ["x"], ["y"])], {"x": (size, 3)}, {"y": (size, 3)}), path)
-    with pytest.raises(
-        ModelError, match=rf"dynamic\.onnx: dimension 0 of x is {word}; export .*fixed shapes"
-    ):
-        load_onnx(path)
-
-
-def test_a_model_without_an_input_is_refused() -> None:
-    model = make_onnx([node("Neg", ["k"], ["y"])], {}, {"y": (1, 3)}, {"k": np.ones((1, 3), "f4")})
-    with pytest.raises(ModelError, match="constant has no input; models with at least one are supported"):
-        check_static(model, "constant")
-
-
-@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64])
-def test_inputs_may_be_float32_or_whole_numbers(kind: int) -> None:
-    model = make_onnx([node("Add", ["x", "z"], ["y"])], {"x": (1, 3), "z": (1, 3)}, {"y": (1, 3)})
-    model.graph.input[1].type.tensor_type.elem_type = kind
-    check_static(model, "pair")
-
-
-@pytest.mark.parametrize("kind", ["DOUBLE", "FLOAT16", "STRING", "BOOL"])
-def test_an_input_of_another_type_is_named_with_its_type(kind: str) -> None:
-    model = make_onnx([node("Add", ["x", "z"], ["y"])], {"x": (1, 3), "z": (1, 3)}, {"y": (1, 3)})
-    model.graph.input[1].type.tensor_type.elem_type = TensorProto.DataType.Value(kind)
-    with pytest.raises(ModelError, match=f"pair: input z is {kind}; export"):
-        check_static(model, "pair")
-
-
-def test_an_initialiser_that_is_listed_as_an_input_is_no_input() -> None:
-    model = make_onnx(
-        [node("Add", ["x", "k"], ["y"])],
-        {"x": (1, 3), "k": (1, 3)},
-        {"y": (1, 3)},
-        {"k": np.ones((1, 3), "f4")},
-    )
-    check_static(model, "old style")
-    assert [value.name for value in runtime_inputs(model)] == ["x"]

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from tests.support.onnx_builders import make_onnx, node
 from tests.support.tiny import tiny, tiny_words
-from veltair.compiler.frontend.onnx_passes import ModelError
+from veltair.compiler.frontend.model_error import ModelError
 from veltair.compiler.frontend.samples import Input, random_samples, read_inputs, relative_error
 
 WORDS = Input("words", (1, 384), "int64", 0, 30521)

@@ -224,14 +224,14 @@ def test_a_product_of_integers_is_not_read() -> None:
     assert sizes_of(function_of(model)) is None
 
 
-def test_a_product_of_half_precision_is_not_read() -> None:
+def test_a_product_of_half_precision_is_read_as_one_in_float32() -> None:
     nodes = [
         node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
         node("MatMul", ["h", "w"], ["c"]),
         node("Cast", ["c"], ["y"], to=TensorProto.FLOAT),
     ]
     calls = calls_of(make_onnx(nodes, {"x": (6, 10)}, {"y": (6, 8)}, {"w": np.ones((10, 8), np.float16)}))
-    assert [sizes_of(call.function) for call in calls.values()] == [None, None]
+    assert [sizes_of(call.function) for call in calls.values()] == [None, Matrices(1, 6, 8, 10)]
 
 
 @pytest.mark.parametrize(

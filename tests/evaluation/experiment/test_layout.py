@@ -41,8 +41,9 @@ def test_candidates_are_those_of_the_search_where_none_are_reused() -> None:
     assert layout(search={"reuse": False}).candidates() == SEARCHED
 
 
-def test_what_is_not_shipped_comes_from_a_search_if_asked_for() -> None:
-    mixed = layout(search={"missing": "search"})
+@pytest.mark.parametrize("missing", ["search", "own"])
+def test_what_is_not_shipped_comes_from_a_search_if_asked_for(missing: str) -> None:
+    mixed = layout(search={"missing": missing})
     assert mixed.candidates() == [*layout().candidates(), *SEARCHED]
     assert (mixed.searches, layout().searches) == (True, False)
 

@@ -134,7 +134,7 @@ OF_POLICIES = [name for name in ALL if PAPER_FIGURES[name].of_policies]
 @pytest.mark.parametrize("name", OF_POLICIES)
 def test_the_caption_states_the_options_of_the_policies_that_are_shown(name: str) -> None:
     figure, made = PAPER_FIGURES[name], tables()
-    order = PolicyOrder(options={name: {"order": "edf", "conflict": "wait"} for name in SIX})
+    order = PolicyOrder(options={key: {"order": "edf", "conflict": "wait"} for key in SIX})
     shown = " ".join(texts(figure.draw(*(made[table] for table in figure.tables), order=order)).split())
     # Where all have one rule for late queries, that is stated too.
     assert re.search(r"Options order, conflict(: edf, wait|, drop_late: edf, wait, when_doomed)\.", shown)

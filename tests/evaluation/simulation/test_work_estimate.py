@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.table_builders import make_config, make_tables
+from veltair.compiler.select.store import FEW
 from veltair.config import load
 from veltair.evaluation.__main__ import main
 from veltair.evaluation.simulation.work_estimate import (
@@ -220,6 +221,24 @@ def test_the_full_grid_of_the_study_takes_longer_than_the_reduced_one() -> None:
     files = [CONFIGS / "many_core.yaml", CONFIGS / "paper_sim.yaml"]
     reduced, full = (hours(estimate(load(files[:count]), TABLES), cores=2) for count in (1, 2))
     assert full > 1.5 * reduced > 0
+
+
+def test_a_model_without_candidates_is_searched_if_that_is_asked_for_and_no_other() -> None:
+    mine = {"builder": "models.resnet50:resnet50", "qos_ms": 20}
+    models = {"models": {"small": mine, "mine": mine}, "workloads": {"mix": {"small": 1, "mine": 1}}}
+    measured = {"profile": {"costs": "measured"}, **models}
+    assert "search" not in changed(search={"missing": "error"}, **measured)
+    both = changed(search={"reuse": False, "trials": 60}, **measured)["search"]
+    own, few, many = (
+        changed(search=search, **measured)["search"]
+        for search in (
+            {"missing": "own", "trials": 60},
+            {"missing": "search", "trials": 2 * FEW},
+            {"missing": "search", "trials": 60},
+        )
+    )
+    assert 0 < many.seconds < both.seconds
+    assert own.seconds == few.seconds == pytest.approx(many.seconds * 2 * FEW / 60)
 
 
 def simulated_s(path: str, **options: object) -> float:

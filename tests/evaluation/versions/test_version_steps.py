@@ -6,7 +6,7 @@ import pytest
 from tests.support.compiler.candidates import FOUND, SELECTION
 from tests.support.table_builders import write_made_up_tables
 from veltair.compiler.build.build import FORMAT, PLAN
-from veltair.compiler.select.shipped import AVX2
+from veltair.compiler.select.shipped import AVX2, AVX512
 from veltair.compiler.select.store import SearchInfo, StoreError, write_store
 from veltair.evaluation.versions.version_steps import (
     described_stores,
@@ -60,10 +60,12 @@ def test_the_same_tables_give_the_same_figures(tables: Path, tmp_path: Path) -> 
 
 
 def test_a_described_machine_takes_the_candidates_for_avx2_where_they_are_shipped(tmp_path: Path) -> None:
-    stores = [tmp_path / "searched"]
-    assert described_stores(stores, tmp_path) == stores
-    write_store(tmp_path / AVX2, FOUND, SearchInfo("x86-64-v3", 64, 1, 1.5, 1))
-    assert described_stores(stores, tmp_path) == [tmp_path / AVX2]
+    shipped, searched = tmp_path / "shipped", tmp_path / "results" / "search"
+    stores = [shipped / AVX512, searched]
+    assert described_stores(stores, shipped) == stores
+    write_store(shipped / AVX2, FOUND, SearchInfo("x86-64-v3", 64, 1, 1.5, 1))
+    # And what this run found of layers that are not shipped at all.
+    assert described_stores(stores, shipped) == [shipped / AVX2, searched]
 
 
 def test_candidates_that_are_gone_since_the_build_are_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Versions -> one shared library per model, and the plan of how its layers are called."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from tvm.support import cc
 
 from veltair.compiler.build.constants import ConstantPlan, write_constants
@@ -228,6 +230,8 @@ def _split(function: Any, candidate: Candidate, symbol: str) -> tuple[dict[Any, 
 
 def _plan_layers(imported: ImportedModel) -> tuple[tuple[LayerPlan, ...], list[Any]]:
     constants: list[Any] = []
+    # Equal ones are one in the file: the steps of an unrolled network read the same weights.
+    numbers: dict[tuple[tuple[int, ...], str, bytes], int] = {}
     plans = []
     for layer, call in zip(imported.model.layers, imported.calls, strict=True):
         inputs = []
@@ -235,8 +239,11 @@ def _plan_layers(imported: ImportedModel) -> tuple[tuple[LayerPlan, ...], list[A
             if isinstance(source, Source):
                 inputs.append(_place(source))
             else:
-                inputs.append(("constant", len(constants), 0))
-                constants.append(source)
+                digest = hashlib.sha256(np.ascontiguousarray(source).data).digest()
+                number = numbers.setdefault((source.shape, str(source.dtype), digest), len(constants))
+                inputs.append(("constant", number, 0))
+                if number == len(constants):
+                    constants.append(source)
         plans.append(
             LayerPlan(layer.name, layer.structure, layer.macs, tuple(inputs), call.outputs, call.dtypes)
         )

@@ -1,5 +1,6 @@
 """ONNX -> fused layers in execution order, through TVM Relax; equal layers share one structure."""
 
+import gc
 import re
 import traceback
 from collections.abc import Sequence
@@ -10,17 +11,24 @@ import onnx
 import tvm
 from numpy.typing import NDArray
 from tvm import relax
-from tvm.relax.frontend.onnx import from_onnx
 from tvm_ffi import structural_hash
 
 from veltair.compiler.footprint.tiling import count_macs
+from veltair.compiler.frontend.fix import fix
+from veltair.compiler.frontend.graph import node_name, types
 from veltair.compiler.frontend.model import Layer, Model
-from veltair.compiler.frontend.onnx_passes import ModelError, check_static, one_line, rewrite
+from veltair.compiler.frontend.model_error import ModelError
+from veltair.compiler.frontend.onnx_to_relax import to_relax
 from veltair.compiler.frontend.operators import check_operators
+from veltair.compiler.frontend.quiet import quietly
 from veltair.compiler.frontend.relax_passes import fuse, number_inputs
+from veltair.compiler.frontend.rewriting import rewrite
 from veltair.compiler.frontend.samples import Input, read_inputs
+from veltair.compiler.frontend.single_nodes import describe, single_nodes
 
 RELAX_VARIABLE = re.compile(r'"([lg]v\d*)(?=["_])')
+# What TVM says that it expected, before it says what is wrong.
+CHECKED = re.compile(r"^.*?Check failed: .*?(?: is false|\)) ?: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +71,83 @@ class ImportedModel:
 def import_model(name: str, source: onnx.ModelProto, qos_s: float) -> ImportedModel:
     """Return the fused layers of a model.
 
-    Raises ModelError for dynamic shapes and for operators that TVM cannot import, named with their nodes.
+    Raises ModelError for open dimensions and for what cannot be served, with its node, reason and remedy.
     """
-    check_static(source, name)
-    check_operators(source, name)
-    inputs = read_inputs(source, name)
-    try:
-        rewritten = rewrite(source)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"{name} is not a valid ONNX model: {one_line(error)}") from error
-    try:
-        module = fuse(number_inputs(from_onnx(rewritten, keep_params_in_input=False)))
-    except Exception as error:  # TVM's converters raise whatever Python does, as KeyError or AssertionError
-        detail = "; ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__
-        raise ModelError(f"{name}: TVM cannot import this model{_node_of(error)}: {detail}") from error
-    return _read_calls(name, module, qos_s, inputs)
+    model = fix(source, name).model
+    constant = {one.name for one in model.graph.initializer}
+    if found := [value.name for value in model.graph.output if value.name in constant]:
+        raise ModelError(f"{name}: an output is a constant: {', '.join(found)}; remove it from the export")
+    inputs = read_inputs(model, name)
+    rewritten = rewrite(model, name)
+    # Of what the passes made of it.
+    check_operators(rewritten, name)
+    # TVM's importer warns that it was interrupted when it is freed, which is with the error.
+    with quietly():
+        try:
+            outputs = [value.name for value in rewritten.graph.output]
+            return _read_calls(name, _module_of(rewritten), qos_s, inputs, outputs)
+        except ModelError as error:
+            raise ModelError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
+        except Exception as error:  # TVM's converters raise whatever Python does, as KeyError
+            message = _why_not(rewritten, error)
+            error.__traceback__ = None  # its frames hold the importer
+        gc.collect()
+    raise ModelError(f"{name}: {message}. Replace it in the export, or end the model before it")
 
 
-def _node_of(error: BaseException) -> str:
-    """Return at which node TVM's importer raised, if it was converting one."""
+class _NoLayerError(Exception):
+    """What a node became is not computed by any kernel."""
+
+
+def _module_of(model: onnx.ModelProto) -> Any:
+    return fuse(number_inputs(to_relax(model)))
+
+
+def _why_not(model: onnx.ModelProto, error: Exception) -> str:
+    """Return which node TVM cannot import and why, in words that are not a dump of its own."""
+    node = _node_of(error)
+    if node is None:
+        # A pass over the whole network failed: on which node, trying each alone tells.
+        for one, alone in single_nodes(model):
+            inputs = tuple(Input(value.name, ()) for value in alone.graph.input)  # how many they are counts
+            try:
+                with quietly():
+                    _read_calls("", _module_of(alone), 1.0, inputs, [])
+            except ModelError:
+                continue  # such as one that only passes on what it is given
+            except Exception as found:
+                node, error = one, found
+                break
+    if node is None:
+        return f"TVM cannot fuse this network{_reason(error)}"
+    where = f"node {node_name(node)} ({node.op_type}; {describe(node, model)})"
+    doubles = any(types(model).get(given) == onnx.TensorProto.DOUBLE for given in node.input)
+    advice = ": TVM has no kernel for it in float64, export it in float32" if doubles else ""
+    return f"{where} cannot be compiled{_reason(error) or advice}"
+
+
+def _reason(error: Exception) -> str:
+    """Return an error's last line behind a colon; nothing where it is empty or a dump of objects."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    text = CHECKED.sub("", lines[-1]) if lines else ""
+    dumped = any(
+        part in text for part in ("ir.Op(", "span=", "0x", "Metadata", "T.int", "R.", "NoneType", "relax.")
+    )
+    return "" if dumped or len(text) < 3 else f": {text[:200].rstrip('.')}"
+
+
+def _node_of(error: BaseException) -> onnx.NodeProto | None:
+    """Return the node that TVM's importer was converting when it raised, if it was."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         node = frame.f_locals.get("node")
         if isinstance(node, onnx.NodeProto):
-            return f" at node {node.name or node.output[0]} ({node.op_type})"
-    return ""
+            return node
+    return None
 
 
-def _read_calls(name: str, module: Any, qos_s: float, given: tuple[Input, ...]) -> ImportedModel:
+def _read_calls(
+    name: str, module: Any, qos_s: float, given: tuple[Input, ...], made_as: Sequence[str]
+) -> ImportedModel:
     main = module["main"]
     indices: dict[Any, Source] = {main.params[number]: Source(-1, number) for number in range(len(given))}
     tuples: dict[Any, int] = {}
@@ -120,22 +178,21 @@ def _read_calls(name: str, module: Any, qos_s: float, given: tuple[Input, ...]) 
         elif isinstance(value, relax.Tuple) and binding.var.same_as(main.body.body):
             results = value.fields
         else:
-            text = " ".join(str(value).split())[:80]
-            raise ModelError(
-                f"{name}: {binding.var} = {text} was not fused into a layer; simplify the export"
-            )
+            raise _NoLayerError("it becomes no layer, and no part of one")
     if not layers:
         raise ModelError(f"{name} has no layers: its outputs are its inputs")
-    outputs = _outputs(results, indices, name)
+    outputs = _outputs(results, indices, name, made_as)
     return ImportedModel(Model(name, tuple(layers), qos_s), tuple(calls), outputs, given)
 
 
-def _outputs(results: Sequence[Any], indices: dict[Any, Source], name: str) -> tuple[Source, ...]:
+def _outputs(
+    results: Sequence[Any], indices: dict[Any, Source], name: str, named: Sequence[str]
+) -> tuple[Source, ...]:
     found = []
-    for result in results:
+    for result, output in zip(results, named or [""] * len(results), strict=True):
         source = _source(result, indices, name)
         if not isinstance(source, Source):
-            raise ModelError(f"{name}: an output is a constant; remove it from the export")
+            raise ModelError(f"{name}: an output is a constant: {output}; remove it from the export")
         found.append(source)
     return tuple(found)
 

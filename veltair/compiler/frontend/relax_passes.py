@@ -25,8 +25,7 @@ Rewrite = Callable[[Any, Any], Any]
 
 def fuse(module: Any) -> Any:
     """Return a module from the importer as calls of fused kernels, its convolutions in NHWC."""
-    module = _mutate(_fold_constants(module), _ClipMutator)
-    module = _operators_in_nhwc(_out_of_heads(_into_heads(module)))
+    module = _operators_in_nhwc(_out_of_heads(_into_heads(_fold_constants(module))))
     return _join_operators(_mutate(_fold_constants(module), _KernelMutator))
 
 
@@ -48,8 +47,11 @@ def _operators_in_nhwc(module: Any) -> Any:
         [
             relax.transform.DecomposeOpsForInference(),
             relax.transform.CanonicalizeBindings(),
-            # NHWC vectorises over channels; it was about twice as fast as NCHW.
-            relax.transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]}),
+            # NHWC vectorises over channels; it was about twice as fast as NCHW. A transposed convolution has
+            # kernels for NCHW alone, so that it must be told to stay there behind one in NHWC.
+            relax.transform.ConvertLayout(
+                {"relax.nn.conv2d": ["NHWC", "HWIO"], "relax.nn.conv2d_transpose": ["NCHW", "IOHW"]}
+            ),
             relax.transform.Normalize(),
         ]
     )
@@ -119,32 +121,12 @@ class _ConstantMutator(PyExprMutator):  # type: ignore[misc]  # TVM has no types
         values = [self._values(term) for term in call.args if not isinstance(term, relax.ShapeExpr)]
         if any(value is None for value in values):
             return call
-        return relax.const(np.array(fold(call, *values), order="C"))
+        folded = np.array(fold(call, *values), order="C")
+        # Without its type it makes 32-bit integers of 64-bit ones.
+        return relax.const(folded, str(folded.dtype))
 
     def _values(self, term: Any) -> NDArray[Any] | None:
         return _constant(self.lookup_binding(term) if isinstance(term, relax.Var) else term)
-
-
-@mutator
-class _ClipMutator(PyExprMutator):  # type: ignore[misc]  # TVM has no types
-    """Turns the importer's opaque maximum/minimum kernels into Relax operators that fuse.
-
-    The bounds get the rank of the data, for ConvertLayout transposes around scalars of rank 0.
-    """
-
-    OPERATORS: ClassVar[dict[str, Any]] = {"maximum": relax.op.maximum, "minimum": relax.op.minimum}
-
-    def visit_call_(self, call: Any) -> Any:
-        call = super().visit_call_(call)
-        if _operator(call) != "relax.call_tir":
-            return call
-        operator = self.OPERATORS.get(call.args[0].name_hint.rstrip("0123456789"))
-        fields = call.args[1].fields
-        bound = _constant(fields[1]) if len(fields) == 2 else None
-        if operator is None or bound is None:
-            return call
-        rank = len(fields[0].ty.shape)
-        return operator(fields[0], relax.const(bound.reshape([1] * (rank - bound.ndim) + list(bound.shape))))
 
 
 def _into_heads(module: Any) -> Any:
@@ -240,6 +222,13 @@ class _KernelMutator(PyExprMutator):  # type: ignore[misc]  # TVM has no types
                 primfunc_attrs=INJECTIVE,
             )
         divisor = _constant(call.args[1]) if _operator(call) == "relax.divide" else None
-        if divisor is not None and divisor.dtype == np.float32:
+        if divisor is not None and divisor.dtype == np.float32 and _has_normal_inverse(divisor):
             return relax.op.multiply(call.args[0], relax.const(1 / divisor))
         return call
+
+
+def _has_normal_inverse(divisor: NDArray[Any]) -> bool:
+    """Tell whether 1 / divisor is neither infinite nor so small that it has lost digits."""
+    limits = np.finfo(np.float32)
+    size = np.abs(divisor.astype(np.float64))
+    return bool(((size <= 1 / float(limits.tiny)) & (size >= 1 / float(limits.max))).all())

@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from veltair.compiler.frontend.onnx_passes import INPUT_TYPES, ModelError, runtime_inputs
+from veltair.compiler.frontend.fix import INPUT_TYPES
+from veltair.compiler.frontend.graph import runtime_inputs
+from veltair.compiler.frontend.model_error import ModelError
 
 # One array for each input of a model, in its order.
 Samples = tuple[NDArray[Any], ...]
@@ -74,15 +76,20 @@ def random_samples(inputs: Iterable[Input], seed: int | Sequence[int]) -> Sample
 def relative_error(values: NDArray[Any], right: NDArray[Any]) -> float:
     """Return the largest difference over the largest right value, of arrays that hold equally many.
 
-    It is infinite where a value is not finite, and where only zeros are right but others came.
+    Values that are equal count as such, infinities too, and so do two that are no numbers. It is infinite
+    where one is finite and the other not, and where only zeros are right but others came.
     """
-    if not (np.isfinite(values).all() and np.isfinite(right).all()):
-        return float("inf")
     values, right = (
-        array if array.dtype.kind == "f" else array.astype(np.float64) for array in (values, right)
+        (array if array.dtype.kind == "f" else array.astype(np.float64)) for array in (values, right)
     )
-    difference = float(np.abs(values.reshape(right.shape) - right).max())
-    largest = float(np.abs(right).max())
-    if difference == 0:
+    if values.size != right.size:
+        return float("inf")
+    values = values.reshape(right.shape)
+    same = (values == right) | (np.isnan(values) & np.isnan(right))
+    if same.all():
         return 0.0
+    if not (np.isfinite(values[~same]).all() and np.isfinite(right[~same]).all()):
+        return float("inf")
+    finite = np.abs(right[np.isfinite(right)])
+    difference, largest = float(np.abs(values[~same] - right[~same]).max()), float(finite.max())
     return difference / largest if largest else float("inf")

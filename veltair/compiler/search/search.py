@@ -14,6 +14,7 @@ from veltair.compiler.footprint.version import Candidate, Origin
 from veltair.compiler.recipes.recipe import RecipeError, is_recipe
 from veltair.compiler.recipes.recipes import generated, recipes
 from veltair.compiler.search.evolution import REFUSED, Evolution, measurable, replayed
+from veltair.compiler.search.plain_schedules import plain_schedules
 from veltair.compiler.search.prepacked import measured_kernel
 from veltair.compiler.search.progress import Progress
 from veltair.compiler.search.records import (
@@ -58,7 +59,11 @@ log = logging.getLogger("veltair.search")
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """How to search: `trials` candidates a structure beside recipes, `batch` at once, to `repeats` runs."""
+    """How to search: `trials` candidates a structure beside recipes, `batch` at once, to `repeats` runs.
+
+    With `few` nothing is searched: of each structure so many recipes and so many schedules written by hand
+    are measured, or a plain one where there is neither.
+    """
 
     trials: int = 128
     seed: int = 1
@@ -68,8 +73,11 @@ class SearchSettings:
     repeats: int = 10
     build_timeout_s: float = 30.0
     run_timeout_s: float = 10.0
+    few: int = 0
 
     def __post_init__(self) -> None:
+        if self.few < 0:
+            raise ValueError(f"few is {self.few}; give 0 or more")
         for name in ("trials", "seed", "population", "generations", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"search.{name} is {getattr(self, name)}; give 1 or more")
@@ -103,7 +111,7 @@ def search(
     """
     with Runner(target, settings.measuring(), rpc) as runner:
         task = _Task(target, settings, runner, schedules)
-        tally = _Tally(folder, list(functions), settings.trials, progress)
+        tally = _Tally(folder, list(functions), settings.few or settings.trials, progress)
         failures = {}
         for structure, function in functions.items():
             file = RecordFile(folder, _header(structure, target, settings))
@@ -187,7 +195,9 @@ class _Tally:
         left = sum(max(0, trials) for trials in self._left.values())
         mean_s = self._wall_s / self._measured if self._measured else None
         number = self._structures.index(structure) + 1
-        self._progress(Progress(structure, number, len(self._structures), done, self._trials, left, mean_s))
+        # Schedules that were written by hand are measured even if they are more than the trials.
+        trials = max(self._trials, done)
+        self._progress(Progress(structure, number, len(self._structures), done, trials, left, mean_s))
 
 
 def _search_structure(task: _Task, function: Any, file: RecordFile, tally: _Tally) -> str | None:
@@ -236,6 +246,9 @@ class _StructureSearch:
 
     def run(self) -> None:
         """Search until the record has its recipes and trials, or there are no more candidates."""
+        if self._task.settings.few:
+            self._measure_few()
+            return
         self._measure_recipes()
         own = _own_schedules(self._task, self._function, self._file)
         if not own and (self._missing() <= 0 or _is_exhausted(self._file.record)):
@@ -252,6 +265,24 @@ class _StructureSearch:
                 self._file.end(EarlyEnd(EXHAUSTED, f"there were no more candidates after {count}"))
                 break
             self._measure(evolution, proposed, SEARCHED)
+
+    def _measure_few(self) -> None:
+        """Measure a few recipes and schedules written by hand, if nothing ran yet, or a plain one."""
+        few = self._task.settings.few
+        if any(one.run_seconds for one in self._file.record.trials):
+            return
+        # The first ones are nearly as good as the best: of the shipped records they are the likely winners.
+        recipes = _fresh_recipes(self._task, self._function, self._file)[:few]
+        own = _own_schedules(self._task, self._function, self._file)[:few]
+        if recipes:
+            traces, items = zip(*recipes, strict=True)
+            self._keep(traces, self._run(items), RECIPE)
+        plain_ones = [] if any(one.run_seconds for one in self._file.record.trials) or own else (
+            list(map(measurable, plain_schedules(self._function, self._task.target)))
+        )  # fmt: skip
+        if written := [*own, *plain_ones]:
+            measured = self._run(list(map(_build_item, written)))
+            self._keep([plain(one.sch.trace.as_json()) for one in written], measured, WRITTEN)
 
     def _missing(self) -> int:
         return self._task.settings.trials - _count(self._file.record)

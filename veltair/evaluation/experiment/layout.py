@@ -77,7 +77,7 @@ class Layout:
     @property
     def searches(self) -> bool:
         """Whether this run searches: everything, or what is not shipped."""
-        return not self.config.search.reuse or self.config.search.missing == "search"
+        return not self.config.search.reuse or self.config.search.missing != "error"
 
     def shipped_candidates(self) -> list[Path]:
         """Return the files of the shipped stores that are used, of all instruction sets."""

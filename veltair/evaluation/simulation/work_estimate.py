@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 from veltair.compiler.frontend.model import Model
-from veltair.compiler.select.store import SECONDS_PER_TRIAL
+from veltair.compiler.select.store import FEW, SECONDS_PER_TRIAL
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import HOST, SHIPPED_COSTS, Layout
 from veltair.evaluation.experiment.scenario import policy_maker
@@ -72,9 +72,9 @@ def _compile(config: Config, tables: Tables) -> Iterator[Work]:
     names = [_like(tables, name) for name in config.models]
     structures = {layer.structure: layer for name in names for layer in tables.layers[name]}
     versions = len(structures) * config.select.count
-    if not config.search.reuse:
-        seconds = len(structures) * config.search.trials * SECONDS_PER_TRIAL
-        yield Work("search", 1, seconds, exclusive=True)
+    if searched := _searched(config, tables):
+        each = 2 * FEW if config.search.reuse and config.search.missing == "own" else config.search.trials
+        yield Work("search", 1, searched * each * SECONDS_PER_TRIAL, exclusive=True)
     yield Work("build", len(names), versions * BUILD_S_PER_VERSION, exclusive=False)
     latency_s = {name: tables.costs.isolated_latency_s(name) for name in set(names)}
     runs = sum(len(tables.layers[name]) * config.select.count * latency_s[name] for name in names)
@@ -83,6 +83,14 @@ def _compile(config: Config, tables: Tables) -> Iterator[Work]:
     cells = counts * len(config.profile.levels) * config.select.count
     passes = sum(latency_s[name] * tables.machine.cores for name in names) * config.profile.repeats
     yield Work("profile", 1, cells * passes + START_S, exclusive=True)
+
+
+def _searched(config: Config, tables: Tables) -> int:
+    """Return how many layer structures are searched: of all models, or of those that the tables lack."""
+    if config.search.reuse and config.search.missing == "error":
+        return 0
+    names = [name for name in config.models if not config.search.reuse or name not in tables.layers]
+    return len({layer.structure for name in names for layer in tables.layers[_like(tables, name)]})
 
 
 def _deciding_in_c(config: Config, tables: Tables) -> frozenset[str]:

@@ -80,12 +80,15 @@ def draw_version_figures(tables: Path, folder: Path, formats: Sequence[str]) -> 
 
 
 def described_stores(stores: Sequence[Path], root: Path = SHIPPED) -> list[Path]:
-    """Return the stores that a described machine can run: the shipped one for AVX2, else these stores.
+    """Return the stores that a described machine can run: the shipped one for AVX2, then those of the run.
 
-    Every machine described here has AVX2; whether it has AVX-512 its description does not tell.
+    Every machine described here has AVX2; whether it has AVX-512 its description does not tell. What a run
+    found for layers that are not shipped is all that there is of them.
     """
     narrow = root / AVX2
-    return [narrow] if all((narrow / name).is_file() for name in FILES) else list(stores)
+    if not all((narrow / name).is_file() for name in FILES):
+        return list(stores)
+    return [narrow, *(store for store in stores if store.parent != root)]
 
 
 def _sets(

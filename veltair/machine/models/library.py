@@ -51,6 +51,11 @@ class LoadedModel:
         self._module = tvm.runtime.load_module(str(folder / LIBRARY))
         self._constants = MappedConstants(folder / CONSTANTS, self.plan.constants)
         self._mapped: dict[int, Any] = {}  # the constants that are read where they lie, by number
+        # Where each constant is read, by layer and place: steps of an unrolled network share theirs.
+        self._places: dict[int, list[tuple[int, int]]] = {}
+        for layer in range(len(self.plan.layers)):
+            for index, number in self._numbers(layer).items():
+                self._places.setdefault(number, []).append((layer, index))
         self._arguments: dict[tuple[int, int], dict[int, Any]] = {}
         self._instances: WeakSet[Instance] = WeakSet()
         if load:
@@ -189,10 +194,16 @@ class LoadedModel:
         return self._mapped[number]
 
     def _share(self, layer: int, index: int, tensor: Any) -> Any:
-        """Return what a loaded version of the layer packed alike, else the tensor itself."""
-        for version, plan in enumerate(self.plan.of(layer)):
-            if index in plan.packed and self.is_loaded(layer, version):
-                other = self._arguments[layer, version][index]
+        """Return what a loaded version packed alike of the same constant, else the tensor itself."""
+        seen: set[int] = set()
+        for one, at in self._places[self._numbers(layer)[index]]:
+            for version, plan in enumerate(self.plan.of(one)):
+                if at not in plan.packed or not self.is_loaded(one, version):
+                    continue
+                other = self._arguments[one, version][at]
+                if id(other) in seen:
+                    continue
+                seen.add(id(other))
                 if np.array_equal(np.from_dlpack(tensor), np.from_dlpack(other)):
                     return other
         return tensor
@@ -204,13 +215,18 @@ class LoadedModel:
             self._drop_unread(layer)
 
     def _drop_unread(self, layer: int) -> None:
-        """Give back what no loaded version of a layer reads where it lies: it was only packed from."""
-        groups = enumerate(self.plan.of(layer))
-        loaded = [plan for version, plan in groups if self.is_loaded(layer, version)]
-        for index, number in self._numbers(layer).items():
-            if all(index in plan.packed for plan in loaded):
+        """Give back what no loaded version reads where it lies: it was only packed from."""
+        for number in dict.fromkeys(self._numbers(layer).values()):
+            if not any(self._reads_as_it_lies(*at) for at in self._places[number]):
                 self._mapped.pop(number, None)
                 self._constants.drop(number)
+
+    def _reads_as_it_lies(self, layer: int, index: int) -> bool:
+        """Whether a loaded version of a layer reads a constant in no layout of its own."""
+        return any(
+            index not in plan.packed and self.is_loaded(layer, version)
+            for version, plan in enumerate(self.plan.of(layer))
+        )
 
     def _bind_anew(self, keys: Sequence[tuple[int, int]]) -> None:
         instances = list(self._instances)
