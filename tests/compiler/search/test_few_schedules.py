@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tvm
 
-from tests.support.imports import chain, normal, one
 from tests.support.compiler.search_fakes import SETTINGS, FakeRunner, Workshop, quiet, sums_in, total
+from tests.support.imports import chain, normal, one
 from veltair.compiler.frontend.importer import import_model
 from veltair.compiler.search.plain_schedules import plain_schedules
 from veltair.compiler.search.records import read_record
