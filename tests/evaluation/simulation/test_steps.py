@@ -12,6 +12,7 @@ from veltair.evaluation.experiment.tables_io import read_csv
 from veltair.evaluation.simulation.steps import simulate_capacity, simulation_settings
 from veltair.machine.costs.block_costs import COLUMNS, recorded_block_costs
 from veltair.machine.costs.folder import BLOCKS, read_tables, write_tables
+from veltair.machine.costs.oversubscription import recorded_oversubscription
 from veltair.provenance import collect, read_provenance
 
 
@@ -86,7 +87,7 @@ def test_costs_of_blocks_are_those_of_the_tables_where_the_configuration_asks_fo
 
 
 def test_costs_of_blocks_that_nobody_measured_are_those_recorded_of_the_loop_in_c_by_default() -> None:
-    recorded = recorded_block_costs()
+    recorded = replace(recorded_block_costs(), oversubscription=recorded_oversubscription())
     assert simulation_settings(make_config(simulated=SIMULATED), make_tables()).costs == recorded
     assert simulation_settings(make_config(simulated=SIMULATED | MEASURED)).costs == recorded
 

@@ -160,7 +160,7 @@ def test_networks_are_measured_on_numbers_not_on_whatever_memory_holds(
 ) -> None:
     instance = tiny_loaded.instance()
     instance.set_inputs([np.full((1, 3, 16, 16), np.nan, np.float32)])
-    monkeypatch.setattr(tiny_loaded.__class__, "instance", lambda self: instance)
+    monkeypatch.setattr(tiny_loaded.__class__, "instance", lambda self, *_: instance)
     settings = ProfileSettings(cores=(1,), levels=(0.0,), repeats=1)
     profile(
         {"tiny": tiny_loaded},

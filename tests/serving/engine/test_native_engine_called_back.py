@@ -293,7 +293,7 @@ def test_a_replay_asks_the_policy_again(make_engine: Maker, tmp_path: Path) -> N
     engine = make_engine(Scripted([allocation(0, "net", (0, 2), 1)]), [nothing] * 2)
     run(engine)
     write_run_log(tmp_path / "other", source, context_of(2), b"".join(engine.log))
-    assert "the log has ('start', 0, 0, 2, 1, 1, (0, 0))" in replay_run_log(tmp_path / "other")
+    assert "the log has ('start', 0, 0, 2, 1, 1, 0.0, (0, 0))" in replay_run_log(tmp_path / "other")
 
 
 def test_a_block_that_is_to_share_its_cores_is_refused(make_engine: Maker) -> None:

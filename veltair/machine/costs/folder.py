@@ -151,13 +151,16 @@ def _read(folder: Path) -> Tables:
 
 
 def _check_same_layers(layers: Mapping[str, tuple[Layer, ...]], tilings: Tilings, costs: CostTable) -> None:
-    """Raise ValueError unless layers, versions and costs are of the same models, each of as many layers."""
+    """Raise ValueError unless layers, versions and costs are of the same models, each of as many layers.
+
+    Tables need no versions where nobody asks what these move.
+    """
     known = [
         {model: len(group) for model, group in layers.items()},
         {model: len(group) for model, group in tilings.items()},
         {model: len(costs.model(model).solo) for model in costs.models},
     ]
-    if not known[0] == known[1] == known[2]:
+    if known[0] != known[2] or (tilings and known[0] != known[1]):
         raise ValueError(
             f"{LAYERS}, {VERSIONS} and {COSTS} are of unlike models: their layers are "
             f"{', '.join(map(str, known))}"
