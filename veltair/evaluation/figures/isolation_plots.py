@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -106,26 +105,7 @@ def _ruled(order: PolicyOrder, rules: Mapping[str, str]) -> PolicyOrder:
 
 def _draw_shares(axis: Axes, styles: PolicyStyle, here: pd.DataFrame, column: str) -> None:
     known = here.assign(drawn=100 * here[column]).dropna(subset=["drawn"])
-    sns.lineplot(
-        data=known,
-        x="factor",
-        y="drawn",
-        hue="policy",
-        hue_order=styles.policies,
-        palette=styles.colours,
-        style="policy",
-        style_order=styles.policies,
-        markers=styles.markers,
-        dashes=styles.dashes,
-        markersize=6,
-        markeredgewidth=0.4,
-        linewidth=1.4,
-        errorbar=("pi", 100) if known["seed"].nunique() > 1 else None,
-        legend=False,
-        ax=axis,
-    )
-    axis.set(xlabel="", ylabel="")
+    styles.lines(axis, known, "factor")
     axis.axhline(100 * SATISFACTION, color="black", linestyle=":", linewidth=1)
     axis.set_ylim(0, 103)
     axis.set_xlim(left=0)
-    axis.grid(color="0.85", linewidth=0.6)

@@ -3,7 +3,6 @@
 import math
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -157,27 +156,7 @@ def _draw_lines(
     axis: Axes, styles: PolicyStyle, here: pd.DataFrame, metric: str, factor: float = 100
 ) -> None:
     known = here.assign(drawn=factor * here[metric].astype("float64")).dropna(subset=["drawn"])
-    if len(known):
-        sns.lineplot(
-            data=known,
-            x="qps",
-            y="drawn",
-            hue="policy",
-            hue_order=styles.policies,
-            palette=styles.colours,
-            style="policy",
-            style_order=styles.policies,
-            markers=styles.markers,
-            dashes=styles.dashes,
-            markersize=6,
-            markeredgewidth=0.4,
-            linewidth=1.4,
-            errorbar=("pi", 100) if known["seed"].nunique() > 1 else None,
-            legend=False,
-            ax=axis,
-        )
-    axis.set(xlabel="", ylabel="")
-    axis.grid(color="0.85", linewidth=0.6)
+    styles.lines(axis, known, "qps")
     if wide(here["qps"]):
         make_log(axis, "x")
 

@@ -91,6 +91,33 @@ class PolicyStyle:
         axis.set(xlabel="", ylabel="")
         self.rows(axis, named)
 
+    def lines(self, axis: Axes, drawn: pd.DataFrame, x: str) -> None:
+        """Draw a line for each policy, of column `drawn` over column `x`.
+
+        Several seeds are drawn as their mean, with a band from the least to the largest.
+        """
+        if len(drawn):
+            sns.lineplot(
+                data=drawn,
+                x=x,
+                y="drawn",
+                hue="policy",
+                hue_order=self.policies,
+                palette=self.colours,
+                style="policy",
+                style_order=self.policies,
+                markers=self.markers,
+                dashes=self.dashes,
+                markersize=6,
+                markeredgewidth=0.4,
+                linewidth=1.4,
+                errorbar=("pi", 100) if drawn["seed"].nunique() > 1 else None,
+                legend=False,
+                ax=axis,
+            )
+        axis.set(xlabel="", ylabel="")
+        axis.grid(color="0.85", linewidth=0.6)
+
     def linestyle(self, policy: str) -> Any:
         """Return a policy's line style as matplotlib takes it."""
         return (0, self.dashes[policy]) if self.dashes[policy] else "-"
