@@ -14,7 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "pinned_threads.h"
 
 enum { PAUSES = 1 << 20 };
 
@@ -36,24 +37,6 @@ static double seconds;
 static size_t bytes;
 static pthread_barrier_t start;
 static volatile uint64_t sink;
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
-static void pin(int core) {
-    size_t size = CPU_ALLOC_SIZE(core + 1);
-    cpu_set_t *set = CPU_ALLOC(core + 1);
-    CPU_ZERO_S(size, set);
-    CPU_SET_S(core, size, set);
-    if (sched_setaffinity(0, size, set) != 0) {
-        perror("cannot pin a thread to its core");
-        exit(1);
-    }
-    CPU_FREE(set);
-}
 
 static void work(const uint64_t *buffer) {
     uint64_t sum = 0;

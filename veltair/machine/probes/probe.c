@@ -6,13 +6,13 @@
  */
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
+
+#include "pinned_threads.h"
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -49,24 +49,6 @@ struct worker {
 
 static pthread_barrier_t barrier;
 static volatile uint64_t sink;
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
-static void pin(int core) {
-    size_t size = CPU_ALLOC_SIZE(core + 1);
-    cpu_set_t *set = CPU_ALLOC(core + 1);
-    CPU_ZERO_S(size, set);
-    CPU_SET_S(core, size, set);
-    if (sched_setaffinity(0, size, set) != 0) {
-        perror("cannot pin a thread to its core");
-        exit(1);
-    }
-    CPU_FREE(set);
-}
 
 static void *allocate(size_t bytes) {
     void *buffer = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
