@@ -113,3 +113,11 @@ def test_the_end_of_a_query_is_a_record_of_it(code: int, ending: Ending, reason:
     assert (record.query, record.ending, record.reason) == (QUERY, ending, reason)
     assert (record.start_s, record.end_s) == (1.5, 2.5)
     assert (record.blocks, record.conflicts, record.core_s) == (4, 1, 0.25)
+
+
+@given(entries=st.lists(ENTRIES, max_size=5), kinds=st.sets(st.sampled_from(EntryKind)))
+def test_entries_of_other_kinds_than_those_asked_for_are_passed_over(
+    library: CLibrary, entries: list[Entry], kinds: set[EntryKind]
+) -> None:
+    found = LogReader(library).entries(written(library, entries), kinds)
+    assert list(found) == [entry for entry in entries if entry.kind in kinds]
