@@ -122,10 +122,7 @@ def _read(folder: Path) -> Tables:
     blocks, busy = (
         pd.read_parquet(folder / name) if (folder / name).exists() else None for name in (BLOCKS, BUSY)
     )
-    tilings = {
-        str(model): tuple(_read_tilings(group) for _, group in rows.groupby("layer"))
-        for model, rows in versions.groupby("model", sort=False)
-    }
+    tilings = _read_tilings(versions)
     costs = CostTable(repeats, machine.name)
     _check_same_layers(layers, tilings, costs)
     return Tables(
@@ -183,17 +180,28 @@ def _read_residency(row: Mapping[Hashable, Any]) -> Residency | None:
     return Residency(*(tuple(map(int, row[name])) for name in _RESIDENCY))
 
 
-def _read_tilings(rows: pd.DataFrame) -> tuple[Tiling, ...]:
-    return tuple(
-        Tiling(
-            row["parallelism"],
-            row["blocking_bytes"],
-            row["compulsory_bytes"],
-            # Tables of an earlier program have no such column, or fewer caches.
-            fetched_bytes=curve(tuple(map(int, row.get("fetched_bytes", ())))),
-            residency=_read_residency(row),
+def _read_tilings(versions: pd.DataFrame) -> Tilings:
+    """Return the tilings of tables: models as they come, layers and versions by number."""
+    found: dict[str, dict[int, dict[int, Tiling]]] = {}
+    # All at once: a frame for each layer takes seconds.
+    for row in versions.to_dict("records"):
+        found.setdefault(str(row["model"]), {}).setdefault(row["layer"], {})[row["version"]] = _read_tiling(
+            row
         )
-        for row in rows.sort_values("version").to_dict("records")
+    return {
+        model: tuple(tuple(one for _, one in sorted(layers[layer].items())) for layer in sorted(layers))
+        for model, layers in found.items()
+    }
+
+
+def _read_tiling(row: Mapping[Hashable, Any]) -> Tiling:
+    return Tiling(
+        row["parallelism"],
+        row["blocking_bytes"],
+        row["compulsory_bytes"],
+        # Tables of an earlier program have no such column, or fewer caches.
+        fetched_bytes=curve(tuple(map(int, row.get("fetched_bytes", ())))),
+        residency=_read_residency(row),
     )
 
 
