@@ -177,7 +177,7 @@ typedef struct {
 static void *send_queries(void *argument) {
     arrivals_of_t *arrivals = argument;
     for (int64_t id = arrivals->first; id < arrivals->first + arrivals->count; ++id) {
-        packet_t packet = {PACKET_ARRIVAL, chance(&arrivals->randomness, MODELS), (uint64_t)id, (int64_t)now_ns()};
+        packet_t packet = {PACKET_ARRIVAL, chance(&arrivals->randomness, MODELS), (uint64_t)id, (int64_t)now_ns(), 0};
         EXPECT(send(arrivals->channel, &packet, sizeof packet, 0) == sizeof packet);
         if (chance(&arrivals->randomness, 4) == 0) usleep(chance(&arrivals->randomness, 2000));
     }
@@ -294,7 +294,7 @@ static void check_entry(seen_t *seen, live_t *live, const entry_t *entry) {
     case BUFFERS_LACK:
         usleep(chance(&seen->randomness, 500));
         EXPECT(++seen->made[entry->model] <= seen->most_at_work[entry->model]);  // none is lost
-        live_add_buffers(live, entry->model, make_buffers(entry->model));
+        live_add_buffers(live, entry->model, make_buffers(entry->model), 0);
         break;
     case OVER:
         EXPECT(entry->number == 0 && entry->time_s >= seen->last_wake_s);
