@@ -50,13 +50,17 @@ class SlotAddresses:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hosted:
-    """A model that can be served: named by its key, in memory, with buffers, costs of its own and slots."""
+    """A model that can be served: named by its key, in memory, with buffers, costs of its own and slots.
+
+    `buffer_bytes` are those of the buffers that it begins with: one for each core.
+    """
 
     model: Model
     loaded: LoadedModel
     costs: CostTable
     slots: Sequence[SlotAddresses]
     buffers: list[CallTables]
+    buffer_bytes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,17 +114,17 @@ class OpenEngine(NativeEngine):
         """
         (name,) = costs.models
         solo = [int(version) for version in costs.model(name).solo]
-        hosted = Hosted(model, loaded, costs, slots, [])
-        core = self._site.context.machine.core_ids[-1]
-        for _ in self._site.context.machine.core_ids:
+        cores = self._site.context.machine.core_ids
+        buffers, nbytes = list[CallTables](), 0
+        for _ in cores:
             instance = loaded.instance()
             instance.set_inputs(inputs)
-            with on_cores((core,)):
+            with on_cores(cores[-1:]):
                 instance.run(solo)
-            buffers = self._pool.bind(instance, model.name)
-            buffers.bind_all()
-            hosted.buffers.append(buffers)
-        return hosted
+            buffers.append(self._pool.bind(instance, model.name))
+            buffers[-1].bind_all()
+            nbytes += instance.nbytes
+        return Hosted(model, loaded, costs, slots, buffers, nbytes)
 
     def serve_models(self, hosted: Mapping[str, Hosted], channel: int) -> Event:
         """Serve these models from now on; the event is set once that is so, which `poll` finds.
