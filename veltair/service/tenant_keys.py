@@ -87,7 +87,7 @@ class TenantsKeys(Section):
             for digest in tenant.digests:
                 if owners.setdefault(digest, tenant.name) != tenant.name:
                     raise ValueError(
-                        f"tenants: {owners[digest]} and {tenant.name} have the token_sha256 {digest}; a token "
-                        "belongs to one tenant, make another"
+                        f"tenants: {owners[digest]} and {tenant.name} have the token_sha256 {digest}; a "
+                        "token belongs to one tenant, make another"
                     )
         return self

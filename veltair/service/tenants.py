@@ -61,7 +61,7 @@ class Ticket:
 
 
 class Bucket:
-    """Units that come at a steady rate and are saved up to a bound; more may be taken only while there are."""
+    """Units that come at a steady rate and are saved up to a bound."""
 
     def __init__(self, rate: float, most: float, time_s: float) -> None:
         """Begin full."""
