@@ -1,21 +1,14 @@
-from hashlib import sha256
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.service.tenant_builders import digest
+from tests.support.service.tenant_builders import tenant_keys as keys
 from veltair.config.load import ConfigError, parse_group
 from veltair.service.tenant_keys import TenantKeys, TenantsKeys
 from veltair.service.tenants import Account, Bucket, Refusal, Ticket, Tokens
-
-
-def digest(token: str) -> str:
-    return sha256(token.encode()).hexdigest()
-
-
-def keys(name: str = "shop", token: str = "right", **others: Any) -> TenantKeys:
-    return TenantKeys(name=name, token_sha256=digest(token), **others)
 
 
 def parsed(*tenants: dict[str, Any]) -> TenantsKeys:
@@ -58,6 +51,7 @@ def test_while_a_token_is_replaced_both_are_valid() -> None:
         ({"rate": "50/s"}, r"tenants\[0\].rate: '50/s' is refused: .* in requests/s"),
         ({"in_flite": 3}, r"tenants\[0\].in_flite: unknown key; did you mean `in_flight`"),
         ({"isolation": "vm"}, r"tenants\[0\].isolation: 'vm' is refused"),
+        ({"name": "s" * 65}, r"tenants\[0\].name: 's+' is refused"),
         ({"name": "../shop"}, r"tenants\[0\].name: '../shop' is refused"),
         ({"token_sha256": [digest(one) for one in "abc"]}, r"tenants\[0\].token_sha256: .* is refused"),
     ],

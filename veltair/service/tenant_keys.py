@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from veltair.config.section import Name, Section, key
+from veltair.service.link import TENANT_BYTES
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # Of an old and a new token both are taken, so that a client can change from one to the other at any time.
@@ -28,7 +29,7 @@ class AdmissionKeys(Section):
 class TenantKeys(Section):
     """One tenant of the service: its tokens, its part of the machine and the bounds of what it may use."""
 
-    name: Annotated[Name, key("its name, in logs and metrics of the operator")]
+    name: Annotated[Name, key("its name, in logs and metrics of the operator", max_length=TENANT_BYTES)]
     token_sha256: Annotated[
         Digest | Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MOST_TOKENS)],
         key("SHA-256 of its bearer token in hexadecimal, or a list of two while it is being replaced"),

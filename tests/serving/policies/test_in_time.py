@@ -42,6 +42,13 @@ def test_what_was_done_since_is_not_waited_for() -> None:
     assert finish(in_time, 2, Work(4.0, 4.0), time_s=8.0) == 12.0
 
 
+def test_a_machine_that_was_late_with_one_query_has_done_nothing_for_the_next() -> None:
+    in_time = machine()
+    finish(in_time, 0, Work(4.0, 4.0))
+    assert finish(in_time, 1, Work(4.0, 4.0), time_s=10.0) == 14.0
+    assert finish(in_time, 2, Work(4.0, 4.0), time_s=10.0) == 18.0
+
+
 def test_a_query_that_ended_early_is_not_waited_for() -> None:
     in_time = machine()
     finish(in_time, 0, Work(4.0, 4.0))
