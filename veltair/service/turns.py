@@ -7,7 +7,7 @@ sends a thousand requests at once has as many of them there as its turns allow.
 import asyncio
 from collections.abc import Mapping
 
-from veltair.serving.policies.fair import FairQueue
+from veltair.serving.policies.fair import FairQueue, Order
 
 
 class Turns:
@@ -28,7 +28,7 @@ class Turns:
         """How many have had their turn and not ended."""
         return self._inside
 
-    async def take(self, tenant: str, core_s: float, order: float) -> None:
+    async def take(self, tenant: str, core_s: float, order: Order) -> None:
         """Return when it is a request's turn; of a tenant's the least `order` comes first.
 
         It is then in the engine until `end`. If the task is cancelled, it never was.

@@ -19,6 +19,7 @@ from veltair.serving.loop.query import Ending
 from veltair.serving.policies.admission import Price, least_core_s, parts_of
 
 Entry = TypeVar("Entry")
+Order = float | tuple[float, ...]
 
 
 class FairQueue(Generic[Entry]):
@@ -28,7 +29,7 @@ class FairQueue(Generic[Entry]):
         """Begin empty. Raises ValueError for a weight that is not above 0."""
         parts_of(weights, 1)
         self._weights = dict(weights)
-        self._waiting: dict[str, list[tuple[float, int, Entry]]] = {name: [] for name in weights}
+        self._waiting: dict[str, list[tuple[Order, int, Entry]]] = {name: [] for name in weights}
         self._times = dict.fromkeys(weights, 0.0)
         self._time = 0.0
         self._pushed = 0
@@ -37,8 +38,9 @@ class FairQueue(Generic[Entry]):
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
-    def push(self, tenant: str, entry: Entry, order: float) -> None:
-        """Let an entry wait; of those of its tenant the least `order` comes first, then the oldest.
+    def push(self, tenant: str, entry: Entry, order: Order) -> None:
+        """Let an entry wait; of those of its tenant the least `order` comes first, then the oldest; orders of
+        one tenant are all numbers or all tuples.
 
         Raises LookupError for a tenant that has no weight.
         """
