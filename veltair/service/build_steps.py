@@ -1,5 +1,6 @@
 """From a stranger's bytes to what the engine serves: checked, compiled by our own schedules, profiled."""
 
+import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +24,7 @@ from veltair.machine.steps import check_oracle, profile_models, search_candidate
 from veltair.provenance import write_atomically
 from veltair.service.builder_keys import BuilderKeys
 from veltair.service.registry import State
-from veltair.service.store import BUILD, TABLES
+from veltair.service.store import BUILD, OUTPUTS, TABLES
 from veltair.service.vetting import NAME, check_sizes, check_work, vet
 
 LEVELS = (0.0, 0.5, 1.0)
@@ -39,9 +40,11 @@ def build_artifact(model: Path, folder: Path, machine: Path, keys: BuilderKeys, 
     """
     tell(State.CHECKING)
     ready = folder / "model.onnx"
-    _check(model.read_bytes(), ready, keys)
+    names = _check(model.read_bytes(), ready, keys)
     tell(State.COMPILING)
     _compile(ready, folder, machine)
+    # The plan counts outputs; their names are the client's.
+    write_atomically({folder / OUTPUTS: json.dumps(names).encode()})
     tell(State.PROFILING)
     profile_models(
         {ready.stem: folder / BUILD}, machine, None, LEVELS, keys.repeats, _recorded_samples,
@@ -49,8 +52,8 @@ def build_artifact(model: Path, folder: Path, machine: Path, keys: BuilderKeys, 
     )  # fmt: skip
 
 
-def _check(content: bytes, output: Path, keys: BuilderKeys) -> None:
-    """Write a vetted model in its final form, whose import was compared with ONNX Runtime."""
+def _check(content: bytes, output: Path, keys: BuilderKeys) -> list[str]:
+    """Write a vetted model in its final form, compared with ONNX Runtime; return the names of its outputs."""
     fixed = fix(vet(content, keys.bounds), NAME)
     check_sizes(fixed.model, keys.bounds)
     imported = import_model(NAME, fixed.model, ANY_QOS_S)
@@ -60,6 +63,7 @@ def _check(content: bytes, output: Path, keys: BuilderKeys) -> None:
             imported, fixed, cpu_target(len(os.sched_getaffinity(0))), TOLERANCE, partial(print, flush=True)
         )
     write_atomically({output: fixed.model.SerializeToString(deterministic=True)})
+    return [value.name for value in fixed.model.graph.output]
 
 
 def _compile(model: Path, folder: Path, machine: Path) -> None:

@@ -45,30 +45,30 @@ class Builder:
         self._store, self._keys = store, keys
         self._machine, self._native, self._logs = machine, native, logs
 
-    async def build(self, digest: str, on_state: OnState) -> Built:
-        """Build the model of a digest that the store keeps, and publish it there."""
+    async def build(self, place: str, on_state: OnState) -> Built:
+        """Build the model of a place of the store, and publish it there."""
         start_s = time.monotonic()
         folder = self._store.workplace()
         try:
-            reason = await self._run(digest, folder, on_state)
+            reason = await self._run(place, folder, on_state)
             if not reason:
-                self._store.publish(digest, folder)
+                self._store.publish(place, folder)
         except StoreError as error:
             reason = str(error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return Built(time.monotonic() - start_s, reason)
 
-    async def _run(self, digest: str, folder: Path, on_state: OnState) -> str:
+    async def _run(self, place: str, folder: Path, on_state: OnState) -> str:
         if self._native.is_dir():
             shutil.copytree(self._native, folder / "native")
         (folder / "tmp").mkdir()
         self._logs.mkdir(parents=True, exist_ok=True)
         order = BuildOrder(
-            model=str(self._store.folder(digest) / MODEL),
+            model=str(self._store.folder(place) / MODEL),
             folder=str(folder),
             machine=str(self._machine),
-            log=str(self._logs / f"{digest[:12]}.log"),
+            log=str(self._logs / f"{place[:12]}.log"),
             keys=self._keys.model_dump(mode="json"),
         )
         process = await asyncio.create_subprocess_exec(

@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from veltair.service.admission import Rates
 from veltair.service.errors import ServiceError, Trouble
 from veltair.service.link import EngineDownError, EngineLink, EngineRefusalError, ServedModel, Tensor
 from veltair.service.residency import HORIZON_S, ModelUse, next_change, stays_until_s
+from veltair.service.store import output_names
 
 FACTS = "served.json"
 # Of arrivals by which a model's rate is known.
@@ -199,6 +200,9 @@ class Memory:
         except EngineRefusalError as error:
             raise ServiceError(Trouble.UNAVAILABLE, f"the engine refuses the model: {error}") from None
         self._rates.loaded(key, self._clock() - start_s)
+        if len(names := output_names(folder)) == len(facts.outputs):
+            named = zip(facts.outputs, names, strict=True)
+            facts = replace(facts, outputs=tuple(replace(one, name=name) for one, name in named))
         _write_facts(folder, facts)
         return facts
 

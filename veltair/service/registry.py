@@ -1,8 +1,7 @@
 """Which tenant has which models in which versions, where each comes from and what state it is in.
 
 A file of SQLite that outlives the process; one process writes it. All of it is held in memory too, so that a
-request waits for no disk. Bytes lie elsewhere, by their digest: tenants that upload the same may share them
-without knowing it.
+request waits for no disk. Bytes lie elsewhere (`store.py`).
 """
 
 import re
@@ -203,10 +202,6 @@ class Registry:
     def served(self) -> Sequence[Entry]:
         """Return all entries whose requests are answered."""
         return [one for one in self._entries.values() if one.state.is_served]
-
-    def digests(self) -> frozenset[str]:
-        """Return the digests that any entry needs."""
-        return frozenset(one.digest for one in self._entries.values())
 
     def uploads(self, tenant: str) -> Sequence[tuple[float, str, int, str, int]]:
         """Return when a tenant uploaded what: time, name, version, digest, bytes; oldest first."""
