@@ -6,7 +6,6 @@ models for the front.
 """
 
 import os
-import signal
 import socket
 import sys
 import threading
@@ -23,6 +22,7 @@ from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.native_pool import NativePool
 from veltair.service.artifact import Artifact, read_artifact, tensors
+from veltair.service.lifetime import end_with_parent
 from veltair.service.link import EngineRefusalError, ServedModel
 from veltair.service.messages import (
     Added,
@@ -202,7 +202,7 @@ class EngineProcess:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve one front; return 0 once it has left, 1 if the engine broke down."""
     file, settings = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it goes to all processes: the front drains
+    end_with_parent()
     with socket.socket(fileno=int(file)) as listening:
         front, _ = listening.accept()
     process = EngineProcess(msgspec.json.decode(settings, type=EngineSettings), front)
