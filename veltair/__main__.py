@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     served.add_argument("--config", metavar="FILE", type=Path, default=Path("service.yaml"))
     given = parser.parse_args(arguments)
     if given.command == "serve":
-        # It imports TVM, which takes seconds.
+        # Nothing else here needs numpy.
         from veltair.service.serve import main as serve  # noqa: PLC0415
 
         return serve(given.config)

@@ -1,6 +1,6 @@
 """The engine process: it holds the models, decides and computes; no byte of a client is parsed here.
 
-`python -m veltair.service.engine_process FD SETTINGS` serves the one front that connects to the listening
+`python -m veltair.service.engine_process SETTINGS FD` serves the one front that connects to the listening
 socket of that descriptor, and ends with it. The main thread watches the engine, another one adds and removes
 models for the front.
 """
@@ -35,33 +35,17 @@ from veltair.service.messages import (
     receive_order,
     send,
 )
+from veltair.service.settings import EngineSettings
 from veltair.service.slots import SlotMemory, layout_of
 from veltair.serving.engine.open_engine import Hosted, OpenEngine
 from veltair.serving.engine.watchdog import EngineError
-from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.loop.policy_error import PolicyError
-from veltair.serving.policies.presets import make_policy
 
 # Of the thread that loads models: kernels, and what decides, come first.
 NICENESS = 10
 _LOOK_S = 0.2
 # So long does a change of the models take at most: a policy in Python waits for the longest block.
 CHANGE_S = 60.0
-
-
-class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """By which policy an engine decides, and where C sources are compiled into."""
-
-    name: str
-    path: str
-    preset: str
-    options: dict[str, object]
-    placement: str
-    build_folder: str
-
-    def policy(self, context: Context) -> Policy:
-        """Return the policy, made anew for some models."""
-        return make_policy(self.path, context, self.preset, self.options)
 
 
 class EngineProcess:
@@ -201,7 +185,7 @@ class EngineProcess:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve one front; return 0 once it has left, 1 if the engine broke down."""
-    file, settings = sys.argv[1:] if arguments is None else arguments
+    settings, file = sys.argv[1:] if arguments is None else arguments
     end_with_parent()
     with socket.socket(fileno=int(file)) as listening:
         front, _ = listening.accept()

@@ -1,7 +1,8 @@
 """The front process: it speaks with clients, and asks the engine process for what they want.
 
-`python -m veltair.service.front_process FD FILE` answers on the listening socket of that descriptor, as the
-settings in a file say. SIGTERM lets it take no more requests, answer those that it has taken, and end with 0.
+`python -m veltair.service.front_process FILE FD [FD]` answers on listening sockets, the second one that of
+operators, as the settings in a file say. SIGTERM lets it take no more requests, answer those that it has taken,
+and end with 0.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -28,28 +30,16 @@ from veltair.service.http_front import HttpFront
 from veltair.service.intake import Intake
 from veltair.service.lifetime import end_with_parent
 from veltair.service.memory import Memory
+from veltair.service.operator_front import OperatorFront
+from veltair.service.patient_protocol import PatientProtocol
 from veltair.service.registry import Entry, Registry, State
 from veltair.service.service_keys import LOCAL, FirstModelKeys, ServiceKeys
+from veltair.service.settings import BACKLOG, FrontSettings
 from veltair.service.store import Store
 
 _LOOK_S = 0.05
-BACKLOG = 1024
 # Clients keep their connections: to open one takes longer than a request.
 KEEP_ALIVE_S = 75
-
-
-class FrontSettings(msgspec.Struct, frozen=True):
-    """What the front is started with: the service's keys as JSON, and where all else is.
-
-    `token` is the file with the token of the tenant `local`, where that is the only one. `models` are the
-    files of the models that are there from the start, in the order of the keys.
-    """
-
-    keys: msgspec.Raw
-    engine: str
-    machine: str
-    token: str
-    models: list[str]
 
 
 class _Server(uvicorn.Server):
@@ -67,6 +57,7 @@ class Front:
         """Put them together. Raises RegistryError and OSError for files that are none of ours."""
         self._settings, self._keys, self._link = settings, keys, link
         self._address = ""
+        self._servers: list[uvicorn.Server] = []
         folder = Path(keys.folder)
         clock, tenants = time.monotonic, keys.tenants
         self.registry = Registry(folder / "registry.sqlite")
@@ -78,24 +69,19 @@ class Front:
         builder = Builder(store, keys.builder, Path(settings.machine), folder / "native", folder / "logs")
         self.intake = Intake(tenants, self.registry, store, builder, self.memory, admission)
 
-    async def serve(self, listening: socket.socket) -> None:
-        """Answer until SIGTERM."""
+    async def serve(self, listening: socket.socket, operators: socket.socket | None) -> None:
+        """Answer tenants, and operators on a socket of their own, until SIGTERM."""
         loop = asyncio.get_running_loop()
         host, port = listening.getsockname()[:2]
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        config = uvicorn.Config(
-            HttpFront(self.desk, self.intake),
-            **{"http": "httptools", "ws": "none", "lifespan": "off", "interface": "asgi3"},
-            **{"access_log": False, "log_level": "warning", "server_header": False, "proxy_headers": False},
-            timeout_keep_alive=KEEP_ALIVE_S,
-            backlog=BACKLOG,
-            timeout_graceful_shutdown=max(1, round(self._keys.drain_s)),
-        )
-        server = _Server(config)
-        loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(self._drain(server)))
+        servers = [self._server(HttpFront(self.desk, self.intake)).serve(sockets=[listening])]
+        if operators is not None and self._keys.operator is not None:
+            front = OperatorFront(self.desk, self._keys.operator.token_sha256)
+            servers.append(self._server(front).serve(sockets=[operators]))
+        loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(self._drain()))
         self.memory.start()
         begins = loop.create_task(self._begin())
-        await server.serve(sockets=[listening])
+        await asyncio.gather(*servers)
         begins.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await begins
@@ -103,10 +89,29 @@ class Front:
         await self.memory.stop()
         await self._link.close()
 
-    async def _drain(self, server: uvicorn.Server) -> None:
+    def _server(self, application: Any) -> uvicorn.Server:
+        config = uvicorn.Config(
+            application,
+            http=PatientProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=max(1, round(self._keys.drain_s)),
+        )
+        self._servers.append(_Server(config))
+        return self._servers[-1]
+
+    async def _drain(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.desk.drain(), self._keys.drain_s)
-        server.should_exit = True
+        for server in self._servers:
+            server.should_exit = True
 
     async def _begin(self) -> None:
         """Serve what was served before, and what is to be there from the start; say how to ask."""
@@ -143,19 +148,18 @@ class Front:
             await asyncio.sleep(_LOOK_S)
 
 
-async def _run(settings: FrontSettings, listening: socket.socket) -> None:
+async def _run(settings: FrontSettings, sockets: Sequence[socket.socket]) -> None:
     keys = ServiceKeys.model_validate_json(bytes(settings.keys))
     link = await EngineClient.connect(Path(settings.engine))
-    await Front(settings, keys, link).serve(listening)
+    await Front(settings, keys, link).serve(sockets[0], sockets[1] if len(sockets) > 1 else None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer until told to end; return 0."""
-    file, path = sys.argv[1:] if arguments is None else arguments
+    path, *files = sys.argv[1:] if arguments is None else arguments
     end_with_parent()
     settings = msgspec.json.decode(Path(path).read_bytes(), type=FrontSettings)
-    listening = socket.socket(fileno=int(file))
-    uvloop.run(_run(settings, listening))
+    uvloop.run(_run(settings, [socket.socket(fileno=int(file)) for file in files]))
     return 0
 
 

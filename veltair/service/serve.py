@@ -4,21 +4,22 @@ import asyncio
 import contextlib
 import hashlib
 import importlib
+import os
 import secrets
 import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
 from veltair.config.load import ConfigError
-from veltair.machine.steps import host_cores, measure_machine
 from veltair.machine.topology.described import read_machine
-from veltair.service.engine_process import EngineSettings
-from veltair.service.front_process import BACKLOG, FrontSettings
-from veltair.service.service_keys import LOCAL, FirstModelKeys, ServiceKeys, read_service
+from veltair.service.service_keys import LOCAL, FirstModelKeys, ServiceKeys, host_and_port, read_service
+from veltair.service.settings import BACKLOG, EngineSettings, FrontSettings
 from veltair.service.tenant_keys import TenantKeys
 from veltair.serving.policies.presets import check_policy, simulated_only
 
@@ -40,12 +41,16 @@ def serve(keys: ServiceKeys) -> int:
     _check_policy(keys)
     files = [_model_file(model) for model in keys.models]
     folder = _folder(keys)
-    with _listening(keys) as http, tempfile.TemporaryDirectory(prefix="veltair-") as run:
-        runtime = Path(run)
+    operator = keys.operator
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(_listening("http", keys.http))]
+        if operator is not None:
+            sockets.append(stack.enter_context(_listening("operator.http", operator.http)))
+        runtime = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veltair-")))
         first = [_written(model, file, runtime) for model, file in zip(keys.models, files, strict=True)]
         keys, token = _with_tenant(keys, folder)
         machine = _machine(folder)
-        processes = _Processes(keys, runtime, http)
+        processes = _Processes(keys, runtime, sockets)
         front = FrontSettings(
             msgspec.Raw(keys.model_dump_json().encode()),
             *(str(processes.path), str(machine), token, [str(file) for file in first]),
@@ -55,10 +60,10 @@ def serve(keys: ServiceKeys) -> int:
 
 
 class _Processes:
-    """The engine and the front. One that ends is started anew; sockets are here: nobody is refused meanwhile."""
+    """The engine and the front. One that ends is started anew; the sockets, held here, refuse nobody then."""
 
-    def __init__(self, keys: ServiceKeys, runtime: Path, http: socket.socket) -> None:
-        self._keys, self._runtime, self._http = keys, runtime, http
+    def __init__(self, keys: ServiceKeys, runtime: Path, sockets: Sequence[socket.socket]) -> None:
+        self._keys, self._runtime, self._sockets = keys, runtime, sockets
         self.path = runtime / "engine.sock"
         self._engine_socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._engine_socket.bind(str(self.path))
@@ -76,10 +81,9 @@ class _Processes:
             *(policy.path.partition(":")[2], policy.path, policy.preset, policy.options),
             *(self._keys.placement, str(Path(self._keys.folder) / "native")),
         )
-        engine = self._engine_socket.fileno()
         keepers = [
-            self._keep("engine", engine, msgspec.json.encode(settings).decode()),
-            self._keep("front", self._http.fileno(), str(self._runtime / "front.json")),
+            self._keep("engine", msgspec.json.encode(settings).decode(), [self._engine_socket]),
+            self._keep("front", str(self._runtime / "front.json"), self._sockets),
         ]
         tasks = [loop.create_task(keeper) for keeper in keepers]
         await self._ends.wait()
@@ -90,12 +94,13 @@ class _Processes:
         await asyncio.gather(*tasks, return_exceptions=True)
         return 0 if front == 0 else 1
 
-    async def _keep(self, name: str, file: int, settings: str) -> None:
+    async def _keep(self, name: str, settings: str, sockets: Sequence[socket.socket]) -> None:
         loop, pause_s = asyncio.get_running_loop(), FIRST_PAUSE_S
+        files = [one.fileno() for one in sockets]
+        command = [sys.executable, "-m", f"veltair.service.{name}_process", settings, *map(str, files)]
         while not self._ends.is_set():
             began_s = loop.time()
-            command = [sys.executable, "-m", f"veltair.service.{name}_process", str(file), settings]
-            process = await asyncio.create_subprocess_exec(*command, pass_fds=[file])
+            process = await asyncio.create_subprocess_exec(*command, pass_fds=files)
             self._running[name] = process
             code = await process.wait()
             if self._ends.is_set():
@@ -146,18 +151,20 @@ def _folder(keys: ServiceKeys) -> Path:
     return folder.resolve()
 
 
-def _listening(keys: ServiceKeys) -> socket.socket:
-    host, port = keys.address
+def _listening(name: str, given: str) -> socket.socket:
+    host, port = host_and_port(given)
     try:
+        if port >= 1 << 16:
+            raise OSError(0, "ports end at 65535")
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
-        why = error.strerror if isinstance(error, OSError) else "the port is above 65535"
+    except OSError as error:
         raise StartError(
-            f"service.http: cannot listen on {keys.http}: {why}; name another port, or end what uses it"
+            f"service.{name}: cannot listen on {given}: {error.strerror}; name another port, or end what "
+            "uses it"
         ) from None
     return listening
 
@@ -212,9 +219,12 @@ def _machine(folder: Path) -> Path:
     """Return the file with this machine's description, measured where there is none of these cores."""
     path = folder / MACHINE
     with contextlib.suppress(LookupError, ValueError, OSError):
-        if read_machine(path).core_ids == host_cores():
+        if set(read_machine(path).core_ids) == os.sched_getaffinity(0):
             return path
     print("measuring this machine, once", flush=True)
+    # It imports TVM, of which this process has no other use.
+    from veltair.machine.steps import measure_machine  # noqa: PLC0415
+
     measure_machine(folder / "native", path)
     return path
 

@@ -9,7 +9,7 @@ from veltair.config.load import ConfigError, parse_group
 from veltair.config.section import FilePath, FolderPath, ImportPath, Name, Section, key
 from veltair.config.yaml_file import YamlError, read_yaml
 from veltair.service.builder_keys import BuilderKeys
-from veltair.service.tenant_keys import TenantKeys, TenantsKeys
+from veltair.service.tenant_keys import Digest, TenantKeys, TenantsKeys
 
 Address = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$")]
 LOCAL = "local"
@@ -22,6 +22,13 @@ class PolicyKeys(Section):
     path: Annotated[ImportPath, key("`package.module:Class` of the policy")]
     preset: Annotated[Literal["paper", "tuned"], key("where its options come from")] = "tuned"
     options: Annotated[dict[str, Any], key("options over those of the preset")] = Field(default_factory=dict)
+
+
+class OperatorKeys(Section):
+    """The operator's side: metrics of all tenants, and drain."""
+
+    http: Annotated[Address, key("HOST:PORT that it listens on, for operators only")] = "127.0.0.1:8002"
+    token_sha256: Annotated[Digest, key("SHA-256 of the operator's bearer token in hexadecimal")]
 
 
 class FirstModelKeys(Section):
@@ -47,6 +54,7 @@ class ServiceKeys(TenantsKeys):
         tuple[TenantKeys, ...], key("who may use the service, each with its token; none: `local` only")
     ] = ()
     http: Annotated[Address, key("HOST:PORT that it listens on; port 0 takes a free one")] = "127.0.0.1:8000"
+    operator: Annotated[OperatorKeys | None, key("metrics and drain; null: none are served")] = None
     folder: Annotated[FolderPath, key("where it keeps models, and all else that outlives it")] = (
         "results/service"
     )
@@ -72,11 +80,11 @@ class ServiceKeys(TenantsKeys):
                 )
         return self
 
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port."""
-        host, _, port = self.http.rpartition(":")
-        return host.strip("[]"), int(port)
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Return the parts of HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 class ServiceFile(Section):
