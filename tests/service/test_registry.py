@@ -103,13 +103,13 @@ def test_other_bytes_replace_what_could_not_be_served(registry: Registry) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "../x", "a/b", "a\0", "a b", "-a", "é", "a" * 129, "a\n", "%2e%2e"]
+    "name", ["", ".", "..", "../x", "a/b", "a\0", "a b", "-a", "é", "a" * 129, "a\n", "%2e%2e", "stats"]
 )
 def test_a_name_that_is_no_plain_word_is_refused_without_being_repeated(name: str) -> None:
     with pytest.raises(ModelNameError) as caught:
         checked_name(name)
-    assert "rename it" in str(caught.value)
-    if len(name) > 3:
+    assert "rename" in str(caught.value)
+    if len(name) > 3 and name != "stats":
         assert name not in str(caught.value)
 
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from veltair.service.store import MODEL, Store, StoreError
 OnState = Callable[[State], None]
 # Of a line that the process says.
 LONGEST_LINE = 4096
+REAP_S = 5.0
 _STATES = (State.CHECKING, State.COMPILING, State.PROFILING)
+PROGRAM = (sys.executable, "-m", "veltair.service.building")
 # Of the environment; all else, as tokens of the operator's, is not the process's.
 _KEPT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 
@@ -40,8 +42,20 @@ class Built:
 class Builder:
     """Starts the processes and takes over what they built."""
 
-    def __init__(self, store: Store, keys: BuilderKeys, machine: Path, native: Path, logs: Path) -> None:
-        """`machine` describes this machine, `native` holds its compiled C, of which each build has a copy."""
+    def __init__(
+        self,
+        store: Store,
+        keys: BuilderKeys,
+        machine: Path,
+        native: Path,
+        logs: Path,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        """`machine` describes this machine, `native` holds its compiled C, of which each build has a copy.
+
+        `program` reads an order and says what `building.py` says.
+        """
+        self._program = program
         self._store, self._keys = store, keys
         self._machine, self._native, self._logs = machine, native, logs
 
@@ -72,7 +86,7 @@ class Builder:
             keys=self._keys.model_dump(mode="json"),
         )
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "veltair.service.building",
+            *self._program,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -88,14 +102,28 @@ class Builder:
                 with contextlib.suppress(ConnectionError):
                     await process.stdin.drain()
                 ending = await _listen(process, on_state)
-                await process.wait()
+                if ending is None:
+                    await _reap(process)  # so that it is known what it died of
         except TimeoutError:
             return f"building it took longer than builder.seconds, {self._keys.seconds:g}, allow"
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await _reap(process)
         return ending if ending is not None else _death(process.returncode)
+
+
+async def _reap(process: asyncio.subprocess.Process) -> None:
+    """Wait for the end of a process, of which asyncio hears only once all that it said is read.
+
+    One that it left behind elsewhere may hold that up; it is not waited for.
+    """
+    assert process.stdout is not None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REAP_S):
+            while await process.stdout.read(LONGEST_LINE):
+                pass
+            await process.wait()
 
 
 async def _listen(process: asyncio.subprocess.Process, on_state: OnState) -> str | None:

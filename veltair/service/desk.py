@@ -49,8 +49,11 @@ class Wishes:
 class Exchange(Protocol[Answer]):
     """One request for inference as its protocol has it."""
 
-    async def receive(self, model: ServedModel) -> Wishes:
-        """Read the request and check it against the model. Raises ServiceError if it is wrong or too slow."""
+    async def receive(self, entry: Entry, model: ServedModel) -> Wishes:
+        """Read the request for a version of a model and check it.
+
+        Raises ServiceError if it is wrong or comes too slowly.
+        """
 
     def put(self, inputs: Sequence[memoryview]) -> None:
         """Write the input tensors, each of its exact size."""
@@ -190,7 +193,7 @@ class Desk:
         if isinstance(ticket, Refusal):
             raise ServiceError(Trouble.QUOTA, str(ticket), retry_after_s=ticket.retry_after_s)
         try:
-            wishes = await request.exchange.receive(model)
+            wishes = await request.exchange.receive(request.entry, model)
             timeout_s = tenant.qos_ms / 1e3 if wishes.timeout_s is None else wishes.timeout_s
             async with self._offered(asked, request, request.arrival_s + timeout_s):
                 return await self._served(request, wishes, request.arrival_s + timeout_s)

@@ -69,6 +69,7 @@ class Intake:
         self._clock, self._calendar = clock, calendar
         self._queue: FairQueue[Entry] = FairQueue(dict.fromkeys(self._tenants, 1.0))
         self._came = asyncio.Event()
+        self._settled: dict[tuple[str, str, int], asyncio.Event] = {}
         self._worker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -160,6 +161,17 @@ class Intake:
         self._wait_for_builder(entry)
         return entry
 
+    async def settled(self, entry: Entry, seconds: float) -> Entry:
+        """Return an entry as it is once it is built or refused, or after so many seconds."""
+        known = self._registry.find(*entry.key) or entry
+        if known.state not in BEING_BUILT:
+            return known
+        settled = self._settled.setdefault(entry.key, asyncio.Event())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await settled.wait()
+        return self._registry.find(*entry.key) or entry
+
     async def unload(self, tenant: TenantKeys, name: str, version: int | None = None) -> None:
         """Serve a model no more, in all versions or in one; requests under way are answered first.
 
@@ -200,7 +212,12 @@ class Intake:
                     self._move(entry, State.UNAVAILABLE, "the service could not build it; its log says why")
                 finally:
                     self._queue.settle(entry.tenant, EXPECTED_S, took_s)
+                    self._tell_settled(entry)
             self._came.clear()
+
+    def _tell_settled(self, entry: Entry) -> None:
+        if (settled := self._settled.pop(entry.key, None)) is not None:
+            settled.set()
 
     def _wait_for_builder(self, entry: Entry) -> None:
         self._queue.push(entry.tenant, entry, self._clock())

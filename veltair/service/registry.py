@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# What paths of the protocol have in the place of a name.
+RESERVED = ("stats",)
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 # How long another process may have the file, as a copy for a backup does.
 BUSY_S = 5.0
@@ -98,6 +100,8 @@ class Entry:
 
 def checked_name(name: str) -> str:
     """Return a model's name. Raises ModelNameError for one that is no plain word."""
+    if name in RESERVED:
+        raise ModelNameError("`stats` is a word of the protocol; rename the model")
     if not NAME.fullmatch(name):
         raise ModelNameError(
             "the model's name is not made of 1 to 128 letters, digits, '.', '_' and '-', the first a letter "

@@ -68,7 +68,10 @@ class Store:
         folder = self.folder(place)
         for name in (BUILD, TABLES):
             shutil.rmtree(folder / name, ignore_errors=True)
-            shutil.copytree(built / name, folder / name, symlinks=True)
+            try:
+                shutil.copytree(built / name, folder / name, symlinks=True)
+            except (OSError, shutil.Error):
+                raise StoreError("what was built is not whole") from None
         files = sorted(path for name in (BUILD, TABLES) for path in (folder / name).rglob("*"))
         if odd := [path.name for path in files if path.is_symlink() or not (path.is_file() or path.is_dir())]:
             raise StoreError(f"what was built holds something that is no plain file: {odd[0]}")
