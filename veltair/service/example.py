@@ -32,6 +32,11 @@ def write_request(model: ServedModel, file: Path) -> None:
 
 def curl_line(address: str, name: str, request: Path, token: Path) -> str:
     """Return the command that sends a request's file; the token stays in its own."""
-    bearer = f'-H "Authorization: Bearer $(cat {shlex.quote(str(token))})"'
-    data = shlex.quote(f"@{request}")
+    bearer = f'-H "Authorization: Bearer $(cat {shlex.quote(_shown(token))})"'
+    data = shlex.quote(f"@{_shown(request)}")
     return f"curl -s {bearer} -d {data} http://{address}/v2/models/{name}/infer"
+
+
+def _shown(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

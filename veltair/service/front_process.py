@@ -1,8 +1,8 @@
 """The front process: it speaks with clients, and asks the engine process for what they want.
 
 `python -m veltair.service.front_process FILE FD [FD]` answers on listening sockets, the second one that of
-operators, as the settings in a file say. SIGTERM lets it take no more requests, answer those that it has taken,
-and end with 0.
+operators, as the settings in a file say. At SIGTERM it takes no more requests, answers those that it has
+taken, and ends with 0.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,18 @@ class Front:
         loop = asyncio.get_running_loop()
         host, port = listening.getsockname()[:2]
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        servers = [self._server(HttpFront(self.desk, self.intake)).serve(sockets=[listening])]
+        servers = [
+            self._server(HttpFront(self.desk, self.intake, metadata.version("veltair"))).serve(
+                sockets=[listening]
+            )
+        ]
         if operators is not None and self._keys.operator is not None:
-            front = OperatorFront(self.desk, self._keys.operator.token_sha256)
-            servers.append(self._server(front).serve(sockets=[operators]))
+            operator = OperatorFront(self.desk, self._keys.operator.token_sha256)
+            servers.append(self._server(operator).serve(sockets=[operators]))
         loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(self._drain()))
         self.memory.start()
         begins = loop.create_task(self._begin())
+        begins.add_done_callback(self._has_begun)
         await asyncio.gather(*servers)
         begins.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -106,6 +112,12 @@ class Front:
         )
         self._servers.append(_Server(config))
         return self._servers[-1]
+
+    def _has_begun(self, begins: "asyncio.Task[None]") -> None:
+        """End where not even the models of the start can be served: whoever watches starts this anew."""
+        if not begins.cancelled() and begins.exception() is not None:
+            for server in self._servers:
+                server.should_exit = True
 
     async def _drain(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -140,7 +152,7 @@ class Front:
         while True:
             entry = self.registry.find(model.tenant, model.name, model.version)
             assert entry is not None
-            if entry.state.is_served or entry.state is State.UNAVAILABLE:
+            if self.desk.is_ready(entry) or entry.state is State.UNAVAILABLE:
                 return entry
             if entry.state is not said:
                 said = entry.state

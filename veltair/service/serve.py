@@ -48,7 +48,7 @@ def serve(keys: ServiceKeys) -> int:
             sockets.append(stack.enter_context(_listening("operator.http", operator.http)))
         runtime = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veltair-")))
         first = [_written(model, file, runtime) for model, file in zip(keys.models, files, strict=True)]
-        keys, token = _with_tenant(keys, folder)
+        keys, token = _with_tenant(keys.model_copy(update={"folder": str(folder)}), folder)
         machine = _machine(folder)
         processes = _Processes(keys, runtime, sockets)
         front = FrontSettings(
