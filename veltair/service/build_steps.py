@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from veltair.compiler.footprint.computed_indices import unbounded_buffer
 from veltair.compiler.frontend.fix import fix
-from veltair.compiler.frontend.importer import import_model
+from veltair.compiler.frontend.importer import ImportedModel, import_model
 from veltair.compiler.frontend.model_error import ModelError
 from veltair.compiler.oracle.oracle import OracleError
 from veltair.compiler.oracle.proof import prove
@@ -58,12 +59,24 @@ def _check(content: bytes, output: Path, keys: BuilderKeys) -> list[str]:
     check_sizes(fixed.model, keys.bounds)
     imported = import_model(NAME, fixed.model, ANY_QOS_S)
     check_work(imported.model.macs, keys.bounds)
+    _check_indices(imported)
     if imported.model.macs <= MOST_PROVED_MACS:  # a larger one is compared once its kernels are built
         prove(
             imported, fixed, cpu_target(len(os.sched_getaffinity(0))), TOLERANCE, partial(print, flush=True)
         )
     write_atomically({output: fixed.model.SerializeToString(deterministic=True)})
     return [value.name for value in fixed.model.graph.output]
+
+
+def _check_indices(imported: ImportedModel) -> None:
+    """Raise ModelError for a layer that its inputs' values could lead into memory of others."""
+    for layer, call in zip(imported.model.layers, imported.calls, strict=True):
+        if buffer := unbounded_buffer(call.function):
+            print(f"{layer.name}: {buffer} is reached by indices without bounds", flush=True)
+            raise ModelError(
+                f"{NAME}: layer {layer.name} reads or writes wherever the values of its inputs say, as "
+                "GatherND, GatherElements and those of Scatter do; end the model before it"
+            )
 
 
 def _compile(model: Path, folder: Path, machine: Path) -> None:

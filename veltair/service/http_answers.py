@@ -12,6 +12,7 @@ import msgspec
 from veltair.service.errors import ServiceError, Trouble
 from veltair.service.http_body import Body, Scope, Send
 from veltair.service.tenant_keys import TenantKeys
+from veltair.wire.datatypes import Buffer
 
 CODES: Mapping[Trouble, int] = MappingProxyType(
     {
@@ -40,7 +41,7 @@ class Reply:
     """An answer: its code, its body in parts, what kind that is, and further headers."""
 
     code: int
-    body: Sequence[bytes | memoryview] = ()
+    body: Sequence[Buffer] = ()
     kind: bytes = JSON
     headers: Headers = ()
 

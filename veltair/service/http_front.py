@@ -11,9 +11,10 @@ from veltair.service.errors import ServiceError, not_found
 from veltair.service.http_answers import Call, Reply, failure, json_reply, no_path, path_parts, send_reply
 from veltair.service.http_body import Body, ClientGoneError, Patience, Receive, Scope, Send, header_fields
 from veltair.service.http_infer import infer
-from veltair.service.http_models import ModelPages
+from veltair.service.http_models import model_page
 from veltair.service.http_repository import RepositoryPages
 from veltair.service.intake import Intake
+from veltair.service.model_pages import ModelPages
 
 
 class HttpFront:
@@ -22,7 +23,8 @@ class HttpFront:
     def __init__(self, desk: Desk, intake: Intake, version: str, patience: Patience | None = None) -> None:
         """`version` is the service's own, `patience` how slow a client's body may be."""
         self._desk = desk
-        self._models, self._repository = ModelPages(desk, version), RepositoryPages(desk, intake)
+        self._pages = ModelPages(desk, version)
+        self._repository = RepositoryPages(self._pages, intake)
         self._patience = patience or Patience()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +66,7 @@ class HttpFront:
             case ("repository", *parts):
                 return await self._repository.answer(call, tuple(parts))
             case _ if call.method == "GET":
-                return self._models.answer(call.tenant, call.parts)
+                return model_page(self._desk, self._pages, call.tenant, call.parts)
         raise no_path()
 
     def _health(self, what: str) -> Reply:

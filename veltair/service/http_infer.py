@@ -1,21 +1,36 @@
 """Inference over HTTP: from a request's body to its answer's."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 from veltair.service.desk import Desk, Wishes
-from veltair.service.http_answers import JSON, Call, Reply
-from veltair.service.http_tensors import Request, most_bytes, read_request, write_answer
+from veltair.service.errors import bad_request
+from veltair.service.http_answers import Call, Reply
 from veltair.service.link import ServedModel
+from veltair.service.model_pages import tensor_metadata
 from veltair.service.registry import Entry
+from veltair.wire.errors import WireError
+from veltair.wire.infer import (
+    LENGTH_HEADER,
+    InferRequest,
+    InferResponse,
+    Tensor,
+    json_bytes,
+    read_request,
+    write_response,
+)
+from veltair.wire.messages import in_order
 
-BYTES = b"application/octet-stream"
-HEADER_LENGTH = b"inference-header-content-length"
+# Letters of one number in JSON, with what separates it from the next, and of all the rest of a request.
+NUMBER_BYTES, REST_BYTES = 32, 1 << 16
+_LENGTH = LENGTH_HEADER.lower().encode()
 
 
-class _Exchange:
+class HttpExchange:
     """One request, as the desk takes it."""
 
     def __init__(self, call: Call, watch: Callable[[], None]) -> None:
+        """`watch` is called once all of the body is read."""
         self._call, self._watch = call, watch
 
     async def receive(self, entry: Entry, model: ServedModel) -> Wishes:
@@ -23,21 +38,40 @@ class _Exchange:
         content = await self._call.body.read(most_bytes(model))
         self._watch()
         self._entry, self._model = entry, model
-        self._request: Request = read_request(content, self._call.headers.get(HEADER_LENGTH), model)
-        return Wishes(self._request.timeout_s, self._request.priority)
+        try:
+            self._request = read_request(content, json_bytes(self._call.headers.get(_LENGTH)))
+            return self._wishes(self._request)
+        except WireError as error:
+            raise bad_request(str(error)) from None
+
+    def _wishes(self, request: InferRequest) -> Wishes:
+        self._inputs = in_order(request.inputs, [tensor_metadata(one) for one in self._model.inputs])
+        names = [one.name for one in self._model.outputs]
+        if unknown := set(request.outputs or ()).difference(names):
+            raise WireError(f"no output is called {sorted(unknown)[0]!r}; the model has {', '.join(names)}")
+        return Wishes(request.timeout_s, request.priority)
 
     def put(self, inputs: Sequence[memoryview]) -> None:
         """Write the inputs into the slot."""
-        for place, content in zip(inputs, self._request.inputs, strict=True):
-            place[:] = content
+        for place, tensor in zip(inputs, self._inputs, strict=True):
+            place[:] = tensor.data
 
     def take(self, outputs: Sequence[memoryview]) -> Reply:
         """Copy the outputs out of the slot."""
-        entry = self._entry
-        parts, length = write_answer(self._request, entry.name, entry.version, self._model, outputs)
-        if length is None:
-            return Reply(200, parts, JSON)
-        return Reply(200, parts, BYTES, ((HEADER_LENGTH, str(length).encode()),))
+        request, entry = self._request, self._entry
+        tensors = []
+        for served, content in zip(self._model.outputs, outputs, strict=True):
+            if request.wants(served.name):
+                told = tensor_metadata(served)
+                tensors.append(Tensor(told.name, told.datatype, served.shape, bytes(content)))
+        response = InferResponse(entry.name, tuple(tensors), str(entry.version), request.id)
+        binary = [one.name for one in tensors if request.is_binary(one.name)]
+        try:
+            message = write_response(response, binary)
+        except WireError as error:
+            raise bad_request(str(error)) from None
+        headers = {name.lower().encode(): value.encode() for name, value in message.headers.items()}
+        return Reply(200, message.parts, headers.pop(b"content-type"), tuple(headers.items()))
 
 
 async def infer(desk: Desk, call: Call, name: str, version: str) -> Reply:
@@ -46,4 +80,10 @@ async def infer(desk: Desk, call: Call, name: str, version: str) -> Reply:
     Raises ServiceError, and ClientGoneError.
     """
     with call.body.cancelling_when_gone() as watch:
-        return await desk.infer(call.tenant, name, version, _Exchange(call, watch))
+        return await desk.infer(call.tenant, name, version, HttpExchange(call, watch))
+
+
+def most_bytes(model: ServedModel) -> int:
+    """Return how many bytes a request for a model has at most, whichever way it is written."""
+    elements = sum(prod(one.shape) for one in model.inputs)
+    return REST_BYTES + max(sum(one.nbytes for one in model.inputs), elements * NUMBER_BYTES)

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
-from veltair.service.desk import Desk
 from veltair.service.errors import ServiceError, Trouble, bad_request
 from veltair.service.http_answers import Call, Reply, json_reply, no_path
 from veltair.service.intake import Intake, too_large
+from veltair.service.model_pages import ModelPages, index_entry
 from veltair.service.registry import BEING_BUILT, Entry, ModelNameError, checked_version
+from veltair.wire.errors import WireError
+from veltair.wire.messages import IndexRequest, decode
 
 # Bodies that are no upload.
 SMALL_BYTES = 1 << 16
@@ -27,10 +29,6 @@ _PIECE = 1 << 20
 BUILD_WAIT_S = 50.0
 
 
-class _Index(msgspec.Struct):
-    ready: bool = False
-
-
 class _Parameters(msgspec.Struct):
     parameters: dict[str, msgspec.Raw] = {}
 
@@ -38,8 +36,9 @@ class _Parameters(msgspec.Struct):
 class RepositoryPages:
     """All that is under `v2/repository`."""
 
-    def __init__(self, desk: Desk, intake: Intake, build_wait_s: float = BUILD_WAIT_S) -> None:
-        self._desk, self._intake, self._build_wait_s = desk, intake, build_wait_s
+    def __init__(self, pages: ModelPages, intake: Intake, build_wait_s: float = BUILD_WAIT_S) -> None:
+        """Let a load wait so long for the builder."""
+        self._pages, self._intake, self._build_wait_s = pages, intake, build_wait_s
 
     async def answer(self, call: Call, parts: tuple[str, ...]) -> Reply:
         """Answer a request. Raises ServiceError."""
@@ -61,8 +60,8 @@ class RepositoryPages:
 
     async def _index(self, call: Call) -> Reply:
         content = await call.body.read(SMALL_BYTES)
-        asked = _decoded(content or b"{}", _Index)
-        return json_reply([_line(one) for one in self._desk.index(call.tenant, asked.ready)])
+        asked: IndexRequest = _decoded(content, IndexRequest)
+        return json_reply(self._pages.index(call.tenant, asked.ready))
 
     async def _put(self, call: Call, name: str, version: str) -> Reply:
         """Take a model as the bytes that it is."""
@@ -76,13 +75,13 @@ class RepositoryPages:
             entry = self._intake.upload(call.tenant, *checked, incoming, found)
         finally:
             incoming.unlink(missing_ok=True)
-        return json_reply(_line(entry), code=202 if entry.state in BEING_BUILT else 200)
+        return json_reply(index_entry(entry), code=202 if entry.state in BEING_BUILT else 200)
 
     async def _load(self, call: Call, name: str) -> Reply:
         # Base64 makes four letters of three bytes.
         most = self._intake.most_bytes(call.tenant) * 4 // 3 + SMALL_BYTES
         content = await call.body.read(most)
-        given = _decoded(content or b"{}", _Parameters).parameters
+        given = _decoded(content, _Parameters).parameters
         files = [key for key in given if key.startswith("file:")]
         if not files:
             entry = await self._intake.load(call.tenant, name)
@@ -111,15 +110,6 @@ class RepositoryPages:
             return self._intake.upload(call.tenant, *checked, incoming, digest)
         finally:
             incoming.unlink(missing_ok=True)
-
-
-def _line(entry: Entry) -> dict[str, str]:
-    return {
-        "name": entry.name,
-        "version": str(entry.version),
-        "state": entry.state.value,
-        "reason": entry.reason,
-    }
 
 
 async def _save_base64(text: memoryview, path: Path) -> str:
@@ -164,6 +154,6 @@ def _version(text: str) -> int:
 
 def _decoded(content: bytes, kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise bad_request(f"the body is not the JSON that is expected: {error}") from None
+        return decode(kind, content)
+    except (WireError, RecursionError) as error:
+        raise bad_request(f"the body is not as the protocol has it: {error}") from None

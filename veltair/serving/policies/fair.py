@@ -39,10 +39,9 @@ class FairQueue(Generic[Entry]):
         return sum(map(len, self._waiting.values()))
 
     def push(self, tenant: str, entry: Entry, order: Order) -> None:
-        """Let an entry wait; of those of its tenant the least `order` comes first, then the oldest; orders of
-        one tenant are all numbers or all tuples.
+        """Let an entry wait; of those of its tenant the least `order` comes first, then the oldest.
 
-        Raises LookupError for a tenant that has no weight.
+        Orders of one tenant are all numbers or all tuples. Raises LookupError for a tenant that has no weight.
         """
         if tenant not in self._waiting:
             raise LookupError(f"tenant {tenant} has no weight ({', '.join(self._weights)} have); name it")
