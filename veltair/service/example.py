@@ -4,15 +4,12 @@ import json
 import shlex
 from math import prod
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
 from veltair.provenance import write_atomically
 from veltair.service.link import ServedModel
-
-# What the Open Inference Protocol calls a model's inputs, by their dtypes.
-DATATYPES = MappingProxyType({"float32": "FP32", "int32": "INT32", "int64": "INT64"})
+from veltair.wire.datatypes import datatype_of
 
 
 def write_request(model: ServedModel, file: Path) -> None:
@@ -21,7 +18,7 @@ def write_request(model: ServedModel, file: Path) -> None:
     inputs = [
         {
             "name": tensor.name,
-            "datatype": DATATYPES[tensor.dtype],
+            "datatype": datatype_of(tensor.dtype),
             "shape": list(tensor.shape),
             "data": generator.integers(0, 2, prod(tensor.shape)).tolist(),
         }

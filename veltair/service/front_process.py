@@ -41,6 +41,8 @@ from veltair.service.store import Store
 _LOOK_S = 0.05
 # Clients keep their connections: to open one takes longer than a request.
 KEEP_ALIVE_S = 75
+# For the last answers to be written, once all requests have ended.
+WRITE_S = 1
 
 
 class _Server(uvicorn.Server):
@@ -59,6 +61,7 @@ class Front:
         self._settings, self._keys, self._link = settings, keys, link
         self._address = ""
         self._servers: list[uvicorn.Server] = []
+        self.cuts_off = False
         folder = Path(keys.folder)
         clock, tenants = time.monotonic, keys.tenants
         self.registry = Registry(folder / "registry.sqlite")
@@ -108,7 +111,7 @@ class Front:
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             backlog=BACKLOG,
-            timeout_graceful_shutdown=max(1, round(self._keys.drain_s)),
+            timeout_graceful_shutdown=WRITE_S,
         )
         self._servers.append(_Server(config))
         return self._servers[-1]
@@ -120,8 +123,10 @@ class Front:
                 server.should_exit = True
 
     async def _drain(self) -> None:
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self.desk.drain(), self._keys.drain_s)
+        except TimeoutError:
+            self.cuts_off = True
         for server in self._servers:
             server.should_exit = True
 
@@ -160,19 +165,20 @@ class Front:
             await asyncio.sleep(_LOOK_S)
 
 
-async def _run(settings: FrontSettings, sockets: Sequence[socket.socket]) -> None:
+async def _run(settings: FrontSettings, sockets: Sequence[socket.socket]) -> int:
     keys = ServiceKeys.model_validate_json(bytes(settings.keys))
     link = await EngineClient.connect(Path(settings.engine))
-    await Front(settings, keys, link).serve(sockets[0], sockets[1] if len(sockets) > 1 else None)
+    front = Front(settings, keys, link)
+    await front.serve(sockets[0], sockets[1] if len(sockets) > 1 else None)
+    return 1 if front.cuts_off else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Answer until told to end; return 0."""
+    """Answer until told to end; return 0, or 1 if requests had to be cut off."""
     path, *files = sys.argv[1:] if arguments is None else arguments
     end_with_parent()
     settings = msgspec.json.decode(Path(path).read_bytes(), type=FrontSettings)
-    uvloop.run(_run(settings, [socket.socket(fileno=int(file)) for file in files]))
-    return 0
+    return uvloop.run(_run(settings, [socket.socket(fileno=int(file)) for file in files]))
 
 
 if __name__ == "__main__":
