@@ -50,7 +50,6 @@ def test_while_a_token_is_replaced_both_are_valid() -> None:
         ({"weight": 0}, r"tenants\[0\].weight: 0 is refused"),
         ({"rate": "50/s"}, r"tenants\[0\].rate: '50/s' is refused: .* in requests/s"),
         ({"in_flite": 3}, r"tenants\[0\].in_flite: unknown key; did you mean `in_flight`"),
-        ({"isolation": "vm"}, r"tenants\[0\].isolation: 'vm' is refused"),
         ({"name": "s" * 65}, r"tenants\[0\].name: 's+' is refused"),
         ({"name": "../shop"}, r"tenants\[0\].name: '../shop' is refused"),
         ({"token_sha256": [digest(one) for one in "abc"]}, r"tenants\[0\].token_sha256: .* is refused"),

@@ -27,6 +27,7 @@ from veltair.service.builder import Builder
 from veltair.service.desk import Desk
 from veltair.service.engine_client import EngineClient
 from veltair.service.example import curl_line, write_request
+from veltair.service.grpc_front import GrpcFront, grpc_server
 from veltair.service.http_front import HttpFront
 from veltair.service.intake import Intake
 from veltair.service.lifetime import end_with_parent
@@ -86,11 +87,18 @@ class Front:
         if operators is not None and self._keys.operator is not None:
             operator = OperatorFront(self.desk, self._keys.operator.token_sha256)
             servers.append(self._server(operator).serve(sockets=[operators]))
+        rpc = None
+        if self._keys.grpc is not None:
+            rpc = grpc_server(GrpcFront(self.desk, self.intake, metadata.version("veltair")))
+            rpc.add_insecure_port(self._keys.grpc)
+            await rpc.start()
         loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(self._drain()))
         self.memory.start()
         begins = loop.create_task(self._begin())
         begins.add_done_callback(self._has_begun)
         await asyncio.gather(*servers)
+        if rpc is not None:
+            await rpc.stop(None)  # what was taken has been answered
         begins.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await begins

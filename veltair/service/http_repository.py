@@ -10,23 +10,20 @@ from typing import Any
 
 import msgspec
 
-from veltair.service.errors import ServiceError, Trouble, bad_request
+from veltair.service.errors import bad_request
 from veltair.service.http_answers import Call, Reply, json_reply, no_path
 from veltair.service.intake import Intake, too_large
 from veltair.service.model_pages import ModelPages, index_entry
 from veltair.service.registry import BEING_BUILT, Entry, ModelNameError, checked_version
+from veltair.service.repository import finish_load, upload_version
 from veltair.wire.errors import WireError
 from veltair.wire.messages import IndexRequest, decode
 
 # Bodies that are no upload.
 SMALL_BYTES = 1 << 16
-# Such a name may a file of an upload have, and no other: names of clients never become paths.
-_MODEL_FILE = re.compile(r"file:([0-9]+)/model\.onnx")
 _DIGEST = re.compile(r"(?i)sha-256=:?([A-Za-z0-9+/]{43}=):?")
 # Text that is decoded at once; between two such pieces others have their turn.
 _PIECE = 1 << 20
-# How long a load waits for the builder: clients give up after a minute.
-BUILD_WAIT_S = 50.0
 
 
 class _Parameters(msgspec.Struct):
@@ -36,9 +33,8 @@ class _Parameters(msgspec.Struct):
 class RepositoryPages:
     """All that is under `v2/repository`."""
 
-    def __init__(self, pages: ModelPages, intake: Intake, build_wait_s: float = BUILD_WAIT_S) -> None:
-        """Let a load wait so long for the builder."""
-        self._pages, self._intake, self._build_wait_s = pages, intake, build_wait_s
+    def __init__(self, pages: ModelPages, intake: Intake) -> None:
+        self._pages, self._intake = pages, intake
 
     async def answer(self, call: Call, parts: tuple[str, ...]) -> Reply:
         """Answer a request. Raises ServiceError."""
@@ -87,21 +83,11 @@ class RepositoryPages:
             entry = await self._intake.load(call.tenant, name)
         else:
             entry = await self._upload(call, name, files, given)
-        entry = await self._intake.settled(entry, self._build_wait_s)
-        if entry.state.is_served:
-            return json_reply({})
-        if entry.state in BEING_BUILT:
-            raise ServiceError(
-                Trouble.UNAVAILABLE,
-                f"{entry.name} is {entry.state}, which takes longer; v2/repository/index tells more",
-                retry_after_s=self._build_wait_s,
-            )
-        raise bad_request(f"{entry.name} cannot be served: {entry.reason}")
+        await finish_load(self._intake, entry)
+        return json_reply({})
 
     async def _upload(self, call: Call, name: str, files: list[str], given: dict[str, msgspec.Raw]) -> Entry:
-        if len(files) > 1 or (found := _MODEL_FILE.fullmatch(files[0])) is None:
-            raise bad_request("give one file, under the name `file:VERSION/model.onnx`")
-        checked = self._intake.check(call.tenant, name, found[1], None)
+        checked = self._intake.check(call.tenant, name, upload_version(files), None)
         incoming = self._intake.incoming()
         try:
             digest = await _save_base64(memoryview(given[files[0]]), incoming)

@@ -88,12 +88,12 @@ class ModelPages:
             found.success.times,
             found.success.times,
             InferStatistics(
-                _duration(found.success),
-                _duration(found.fail),
-                _duration(found.queue),
-                *steps,
-                nothing,
-                nothing,
+                success=_duration(found.success),
+                fail=_duration(found.fail),
+                queue=_duration(found.queue),
+                compute_input=steps[0],
+                compute_infer=steps[1],
+                compute_output=steps[2],
             ),
             [BatchStatistics(1, *steps)] if found.success.times else [],
         )

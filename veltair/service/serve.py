@@ -46,6 +46,8 @@ def serve(keys: ServiceKeys) -> int:
         sockets = [stack.enter_context(_listening("http", keys.http))]
         if operator is not None:
             sockets.append(stack.enter_context(_listening("operator.http", operator.http)))
+        if keys.grpc is not None:
+            _listening("grpc", keys.grpc).close()  # gRPC opens its own; this says before whether it can
         runtime = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veltair-")))
         first = [_written(model, file, runtime) for model, file in zip(keys.models, files, strict=True)]
         keys, token = _with_tenant(keys.model_copy(update={"folder": str(folder)}), folder)

@@ -54,6 +54,7 @@ class ServiceKeys(TenantsKeys):
         tuple[TenantKeys, ...], key("who may use the service, each with its token; none: `local` only")
     ] = ()
     http: Annotated[Address, key("HOST:PORT that it listens on; port 0 takes a free one")] = "127.0.0.1:8000"
+    grpc: Annotated[Address | None, key("HOST:PORT for gRPC; null: none is served")] = None
     operator: Annotated[OperatorKeys | None, key("metrics and drain; null: none are served")] = None
     folder: Annotated[FolderPath, key("where it keeps models, and all else that outlives it")] = (
         "results/service"

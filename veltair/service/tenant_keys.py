@@ -1,7 +1,7 @@
 """The keys of the service's tenants: who may ask, and for how much."""
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -59,10 +59,6 @@ class TenantKeys(Section):
     qos_ms: Annotated[float, key("deadline of a request that names none, from its arrival", "ms", gt=0)] = (
         100.0
     )
-    isolation: Annotated[
-        Literal["shared", "process"],
-        key("`process` gives it an engine process of its own, so that a fault of others' kernels is not its"),
-    ] = "shared"
 
     @property
     def digests(self) -> tuple[str, ...]:
