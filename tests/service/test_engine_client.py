@@ -17,6 +17,7 @@ from veltair.service.link import EngineRefusalError, OutcomeKind
 
 TENANTS = 8
 SLOTS = 4
+MANY = 128  # more than can end while they are sent
 
 
 @pytest.fixture(scope="module")
@@ -144,17 +145,17 @@ def test_an_outcome_tells_how_long_a_request_waited_and_ran_and_whether_it_was_l
 
 def test_a_request_whose_task_is_cancelled_gives_its_slot_back(path: Path, artifact: Path) -> None:
     async def use(client: EngineClient) -> None:
-        await client.add_model("net", artifact, 1.0, SLOTS)
-        tasks = [asyncio.create_task(ask(client, "net", drawn(1, 0)[0], soon())) for _ in range(SLOTS)]
+        await client.add_model("net", artifact, 1.0, MANY)
+        tasks = [asyncio.create_task(ask(client, "net", drawn(1, 0)[0], soon())) for _ in range(MANY)]
         await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(one, asyncio.CancelledError) for one in ended)
-        while (counts := (await client.statistics()).models["net"]).slots_free < SLOTS:
+        while (counts := (await client.statistics()).models["net"]).slots_free < MANY:
             await asyncio.sleep(0.001)
         assert counts.under_way == 0
-        assert sum(counts.ended.values()) == SLOTS
+        assert sum(counts.ended.values()) == MANY
         assert OutcomeKind.CANCELLED in counts.ended
 
     with_client(path, use)
@@ -182,6 +183,21 @@ def test_requests_of_an_engine_that_dies_fail_and_the_next_engine_serves_the_mod
 
     process = engines.start()
     with_client(engines.path, use)
+
+
+def test_who_gives_up_adding_a_model_takes_no_answer_away_from_others(path: Path, artifact: Path) -> None:
+    async def use(client: EngineClient) -> None:
+        adding = asyncio.create_task(client.add_model("given up", artifact, 1.0, SLOTS))
+        await asyncio.sleep(0.01)
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+        model = await client.add_model("net", artifact, 1.0, SLOTS)
+        assert model.key == "net"
+        await client.remove_model("given up")
+        assert list(client.models) == ["net"]
+
+    with_client(path, use)
 
 
 def test_who_drains_waits_for_what_is_under_way_and_takes_nothing_more(path: Path, artifact: Path) -> None:

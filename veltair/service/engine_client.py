@@ -5,16 +5,15 @@ and the models are added again to the next one that listens on the same socket.
 """
 
 import asyncio
-import os
-import socket
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from veltair.service.connection import DOWN, RECONNECT_S, Connection
 from veltair.service.link import (
     EngineDownError,
     EngineRefusalError,
@@ -28,7 +27,6 @@ from veltair.service.link import (
 from veltair.service.messages import (
     ASK,
     CANCEL,
-    OUTCOME_BYTES,
     REJECTED,
     REQUEST,
     SERVED,
@@ -36,19 +34,11 @@ from veltair.service.messages import (
     AddModel,
     Answer,
     Ended,
-    Hello,
     Order,
-    Refused,
     RemoveModel,
     Welcome,
-    outcomes,
-    receive_answer,
-    send,
 )
 from veltair.service.slots import PooledSlot, SlotMemory, SlotPool, layout_of
-
-_RECONNECT_S = 0.05
-_DOWN = "the engine ended before it answered"
 
 
 @dataclass(slots=True)
@@ -64,6 +54,10 @@ class _Served:
     compute_s: float = 0.0
     core_s: float = 0.0
     under_way: int = 0
+    is_idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.is_idle.set()
 
 
 @dataclass(slots=True)
@@ -79,16 +73,6 @@ class _Asked:
     is_cancelled: bool = False
 
 
-@dataclass(slots=True)
-class _Connection:
-    """Sockets to one engine process: messages about models, and packets of requests."""
-
-    messages: socket.socket
-    requests: socket.socket
-    answer: "asyncio.Future[tuple[Answer, list[int]]] | None" = None
-    unsent: deque[bytes] = field(default_factory=deque)
-
-
 class EngineClient:
     """An `EngineLink`. Made by `connect`."""
 
@@ -96,7 +80,7 @@ class EngineClient:
         """Be about to connect to the socket at a path."""
         self._path = path
         self._loop = asyncio.get_running_loop()
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._welcome = Welcome("", 0)
         self._served: dict[str, _Served] = {}
         self._asked: dict[int, _Asked] = {}
@@ -140,27 +124,17 @@ class EngineClient:
 
     async def add_model(self, key: str, folder: Path, qos_s: float, slots: int) -> ServedModel:
         """See `EngineLink`."""
-        async with self._turn:
-            self._check_up()
-            if key in self._served:
-                raise EngineRefusalError(f"{key} is served already")
-            served = _Served(AddModel(key, str(folder), qos_s, slots))
-            model = await self._add(served)
-            self._served[key] = served
-            return model
+        # A caller that is cancelled leaves no answer behind that somebody else would take for its own.
+        return await asyncio.shield(
+            self._loop.create_task(self._add_in_turn(AddModel(key, str(folder), qos_s, slots)))
+        )
 
     async def remove_model(self, key: str) -> None:
         """See `EngineLink`."""
         served = self._find(key)
         served.takes_requests = False
-        while served.under_way:
-            await asyncio.sleep(0.001)
-        async with self._turn:
-            self._check_up()
-            await self._tell(RemoveModel(key))
-            if served.pool is not None:
-                served.pool.memory.close()
-            self._served.pop(key, None)
+        await served.is_idle.wait()
+        await asyncio.shield(self._loop.create_task(self._remove_in_turn(key)))
 
     def slot(self, key: str) -> Slot | None:
         """See `EngineLink`."""
@@ -176,13 +150,14 @@ class EngineClient:
             raise ValueError("the slot is under way or was released; take another one")
         served = self._served.get(slot.key)
         if served is None or served.pool is not slot.pool or not self.is_up:
-            return Outcome(OutcomeKind.FAILED, reason=_DOWN)
+            return Outcome(OutcomeKind.FAILED, reason=DOWN)
         self._sequence += 1
         sequence, sent_ns, due_ns = self._sequence, time.monotonic_ns(), round(1e9 * deadline_s)
         asked = _Asked(served, slot, sent_ns, due_ns, tenant, self._loop.create_future())
         self._asked[sequence] = asked
         slot.under_way = True
         served.under_way += 1
+        served.is_idle.clear()
         self._all_ended.clear()
         self._send(REQUEST.pack(ASK, slot.number, sequence, sent_ns, max(due_ns, 1)))
         try:
@@ -236,45 +211,19 @@ class EngineClient:
             raise EngineDownError("the engine takes no requests now")
 
     def _send(self, packet: bytes) -> None:
-        """Send a packet, now or once there is room for it."""
-        connection = self._connection
-        if connection is None:
-            return
-        if not connection.unsent:
-            try:
-                connection.requests.send(packet)
-                return
-            except BlockingIOError:
-                self._loop.add_writer(connection.requests, self._send_rest, connection)
-            except OSError:
-                return  # it is gone: the other socket says so too
-        connection.unsent.append(packet)
+        if self._connection is not None:
+            self._connection.send(packet)
 
-    def _send_rest(self, connection: _Connection) -> None:
-        with suppress(OSError):
-            while connection.unsent:
-                connection.requests.send(connection.unsent[0])
-                connection.unsent.popleft()
-            self._loop.remove_writer(connection.requests)
-
-    def _read_outcomes(self, connection: _Connection) -> None:
-        try:
-            packet = connection.requests.recv(OUTCOME_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            packet = b""
-        if not packet:
-            self._loop.remove_reader(connection.requests)
-            return
-        for ended in outcomes(packet):
-            if (asked := self._asked.pop(ended.sequence, None)) is not None:
-                self._end(asked, _outcome(asked, ended))
+    def _hear(self, ended: Ended) -> None:
+        if (asked := self._asked.pop(ended.sequence, None)) is not None:
+            self._end(asked, _outcome(asked, ended))
 
     def _end(self, asked: _Asked, outcome: Outcome) -> None:
         asked.slot.end()
         served = asked.served
         served.under_way -= 1
+        if not served.under_way:
+            served.is_idle.set()
         served.ended[outcome.kind] += 1
         served.queue_s += outcome.queue_s
         served.compute_s += outcome.compute_s
@@ -288,19 +237,28 @@ class EngineClient:
     # Models.
 
     async def _tell(self, order: Order) -> tuple[Answer, list[int]]:
-        """Return what the engine answers. Raises EngineRefusalError and EngineDownError."""
-        connection = self._connection
-        if connection is None:
-            raise EngineDownError(_DOWN)
-        connection.answer = self._loop.create_future()
-        try:
-            send(connection.messages, order)
-        except OSError:
-            raise EngineDownError(_DOWN) from None
-        answer, files = await connection.answer
-        if isinstance(answer, Refused):
-            raise EngineRefusalError(answer.reason)
-        return answer, files
+        if self._connection is None:
+            raise EngineDownError(DOWN)
+        return await self._connection.tell(order)
+
+    async def _add_in_turn(self, order: AddModel) -> ServedModel:
+        async with self._turn:
+            self._check_up()
+            if order.key in self._served:
+                raise EngineRefusalError(f"{order.key} is served already")
+            served = _Served(order)
+            model = await self._add(served)
+            self._served[order.key] = served
+            return model
+
+    async def _remove_in_turn(self, key: str) -> None:
+        async with self._turn:
+            served = self._served.pop(key, None)
+            if served is None or served.pool is None:
+                return  # the engine ended meanwhile, and what comes after it will not have the model
+            served.pool.memory.close()
+            with suppress(EngineDownError):
+                await self._tell(RemoveModel(key))
 
     async def _add(self, served: _Served) -> ServedModel:
         answer, files = await self._tell(served.order)
@@ -312,47 +270,14 @@ class EngineClient:
         served.model = answer.model
         return answer.model
 
-    def _read_answer(self, connection: _Connection) -> None:
-        try:
-            answer, files = receive_answer(connection.messages)
-        except BlockingIOError:
-            return
-        if answer is None:
-            self._lose(connection)
-        elif connection.answer is not None and not connection.answer.done():
-            connection.answer.set_result((answer, files))
-        else:
-            for file in files:
-                os.close(file)
-
     # The connection.
 
     async def _connect(self) -> None:
-        messages = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        while True:
-            try:
-                messages.connect(str(self._path))
-                break
-            except OSError:
-                await asyncio.sleep(_RECONNECT_S)
-        own, engines = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        own.setblocking(False)
-        messages.setblocking(False)
-        connection = _Connection(messages, own)
-        self._loop.add_reader(messages, self._read_answer, connection)
-        self._loop.add_reader(own, self._read_outcomes, connection)
-        connection.answer = self._loop.create_future()
-        send(messages, Hello(), [engines.fileno()])
-        engines.close()
-        answer, _ = await connection.answer
-        assert isinstance(answer, Welcome)
-        self._welcome, self._connection = answer, connection
+        connection = await Connection.open(self._path, self._hear, self._lose)
+        self._welcome, self._connection = connection.welcome, connection
 
-    def _lose(self, connection: _Connection) -> None:
+    def _lose(self, connection: Connection) -> None:
         """Fail what is under way, for the engine is gone, and wait for the next one."""
-        self._forget(connection)
-        if connection.answer is not None and not connection.answer.done():
-            connection.answer.set_exception(EngineDownError(_DOWN))
         if connection is not self._connection:
             return
         self._drop()
@@ -363,27 +288,20 @@ class EngineClient:
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._forget(connection)
+            connection.close()
         for served in self._served.values():
             if served.pool is not None:
                 served.pool.memory.close()
             served.pool = served.model = None
         asked, self._asked = self._asked, {}
         for one in asked.values():
-            self._end(one, Outcome(OutcomeKind.FAILED, reason=_DOWN))
+            self._end(one, Outcome(OutcomeKind.FAILED, reason=DOWN))
         self._all_ended.set()
-
-    def _forget(self, connection: _Connection) -> None:
-        for one in (connection.messages, connection.requests):
-            if one.fileno() >= 0:
-                self._loop.remove_reader(one)
-                self._loop.remove_writer(one)
-                one.close()
 
     async def _come_back(self) -> None:
         """Connect to the next engine, and have it serve what the last one did."""
         async with self._turn:
-            while True:
+            while self._connection is None:
                 try:
                     await self._connect()
                     for key, served in list(self._served.items()):
@@ -391,9 +309,8 @@ class EngineClient:
                             await self._add(served)
                         except EngineRefusalError:
                             del self._served[key]
-                    return
                 except EngineDownError:
-                    await asyncio.sleep(_RECONNECT_S)
+                    await asyncio.sleep(RECONNECT_S)
 
 
 def _outcome(asked: _Asked, ended: Ended) -> Outcome:
