@@ -206,6 +206,8 @@ class Desk:
         """Within the context others are predicted to wait for the request."""
         number, predicted = self._admission.offer(asked, deadline_s, self._clock())
         if not predicted.in_time:
+            if asked.load_bytes:
+                self._memory.want(asked.model)
             predicted_ms = 1e3 * (predicted.finish_s - request.arrival_s)
             raise ServiceError(
                 Trouble.UNAVAILABLE,

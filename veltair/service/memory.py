@@ -121,6 +121,15 @@ class Memory:
                 await self._link.remove_model(key)
         self._change.set()
 
+    def want(self, key: str) -> None:
+        """Count a request for a model that is not waited for: the load would take too long for it.
+
+        Those after it find the model in memory, if it is in more demand than others.
+        """
+        if (known := self._known.get(key)) is not None:
+            known.arrivals.append(self._clock())
+            self._change.set()
+
     @contextlib.asynccontextmanager
     async def using(self, key: str) -> Any:
         """Within the context the model is in memory and stays there; entering waits for its load.
