@@ -54,6 +54,7 @@ class Memory:
         self._link, self._budget_bytes = link, budget_bytes
         self._guaranteed, self._rates, self._clock = dict(guaranteed_bytes), rates, clock
         self._known: dict[str, _Known] = {}
+        self._waiting = 0  # requests that wait for a load
         self._change = asyncio.Event()
         self._changing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -147,17 +148,19 @@ class Memory:
             yield
         finally:
             known.users -= 1
-            if not known.users:
-                self._change.set()
+            if not known.users and self._waiting:
+                self._change.set()  # it may give way now
 
     async def _wait(self, known: _Known) -> None:
         there = asyncio.get_running_loop().create_future()
         known.waiting.add(there)
+        self._waiting += 1
         self._change.set()
         try:
             await there
         finally:
             known.waiting.discard(there)
+            self._waiting -= 1
 
     async def _keep(self) -> None:
         while True:
