@@ -190,6 +190,45 @@ def test_each_iteration_at_work_has_an_equal_part_of_the_cache() -> None:
     assert traffic_bytes(KNOWN, cores=16, cache_bytes=4 * MIB) == 64 * MIB
 
 
+# Iterations of 4 MiB, 3 of which all touch: 1 MiB is an iteration's own, so 11 touch 14 MiB.
+SHARING = replace(KNOWN, parallelism=11, blocking_bytes=4 * MIB, compulsory_bytes=14 * MIB)
+
+
+def test_iterations_at_work_share_a_cache_and_what_they_all_touch() -> None:
+    assert SHARING.private_share == 0.25
+    # 5 at work touch 3 + 5 MiB: as 1 with half the cache, 4 MiB. Sharing nothing would leave it 1.6.
+    assert traffic_bytes(SHARING, cores=5, cache_bytes=8 * MIB) == 44 * MIB
+    assert (
+        traffic_bytes(replace(SHARING, compulsory_bytes=44 * MIB), cores=4, cache_bytes=8 * MIB) == 48 * MIB
+    )
+
+
+def test_caches_of_several_groups_hold_a_copy_each_of_what_all_touch() -> None:
+    # 8 at work on 2 groups of 4 MiB: 4 in each touch 3 + 4 MiB, so one of 4 MiB has 4 / 7 of its cache.
+    expected = 48 * MIB + (4 * 4 / 7 - 2) / 2 * (44 - 48) * MIB
+    assert traffic_bytes(SHARING, cores=8, cache_bytes=8 * MIB, groups=2) == pytest.approx(expected)
+    # One to a group, or fewer than groups: each has a cache of its own.
+    assert traffic_bytes(SHARING, cores=8, cache_bytes=8 * MIB, groups=8) == 56 * MIB
+    assert traffic_bytes(SHARING, cores=4, cache_bytes=8 * MIB, groups=8) == 48 * MIB
+
+
+@pytest.mark.parametrize(
+    ("tiling", "share"),
+    [
+        (Tiling(1, 8, 8), 1.0),
+        (Tiling(4, 0, 0), 1.0),
+        (Tiling(4, 8, 8), 0.0),
+        # Its temporaries make an iteration touch more than all leave.
+        (Tiling(4, 8, 5), 0.0),
+        (Tiling(4, 8, 32), 1.0),
+        # Of several nests all together touch more than so many iterations of one.
+        (Tiling(4, 8, 99), 1.0),
+    ],
+)
+def test_the_private_share_is_between_none_and_all(tiling: Tiling, share: float) -> None:
+    assert tiling.private_share == share
+
+
 def test_steepness_is_the_exponent_of_what_is_read_off_over_the_least() -> None:
     flat = replace(KNOWN, steepness=0.5)
     assert traffic_bytes(flat, cores=1, cache_bytes=2**15) == pytest.approx((96 * 40) ** 0.5 * MIB)
@@ -217,17 +256,31 @@ TILINGS = st.builds(
 CACHES = st.floats(1, 1e9)
 
 
-@given(TILINGS, st.integers(1, 256), CACHES, CACHES)
+GROUPS = st.integers(1, 64)
+
+
+@given(TILINGS, st.integers(1, 256), CACHES, CACHES, GROUPS)
 def test_a_larger_cache_never_means_more_traffic(
-    tiling: Tiling, cores: int, one: float, other: float
+    tiling: Tiling, cores: int, one: float, other: float, groups: int
 ) -> None:
     small, large = sorted([one, other])
-    assert traffic_bytes(tiling, cores, large) <= traffic_bytes(tiling, cores, small)
+    assert traffic_bytes(tiling, cores, large, groups) <= traffic_bytes(tiling, cores, small, groups)
 
 
-@given(TILINGS, st.integers(1, 255), CACHES)
-def test_another_core_never_means_less_traffic(tiling: Tiling, cores: int, cache_bytes: float) -> None:
-    assert traffic_bytes(tiling, cores, cache_bytes) <= traffic_bytes(tiling, cores + 1, cache_bytes)
+@given(TILINGS, st.integers(1, 255), CACHES, GROUPS)
+def test_another_core_never_means_less_traffic(
+    tiling: Tiling, cores: int, cache_bytes: float, groups: int
+) -> None:
+    few, more = (traffic_bytes(tiling, count, cache_bytes, groups) for count in (cores, cores + 1))
+    assert few <= more
+
+
+@given(TILINGS, st.integers(1, 256), CACHES, GROUPS)
+def test_in_more_caches_of_the_same_size_together_never_less_traffic(
+    tiling: Tiling, cores: int, cache_bytes: float, groups: int
+) -> None:
+    few, more = (traffic_bytes(tiling, cores, cache_bytes, count) for count in (groups, groups + 1))
+    assert few <= more
 
 
 def test_no_cache_at_all_is_finite() -> None:

@@ -62,8 +62,9 @@ def test_the_first_layers_of_a_model_compute_no_more_than_is_asked_but_one_alway
 def test_each_layer_state_and_cache_has_a_row(plan: ModelPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = [Counted(number, 2 * number) for number in range(len(plan.layers))]
     monkeypatch.setattr(network_caches, "simulate", lambda *_: dict.fromkeys(STATES, counted))
-    table = check_network(plan, Path("kernels.so"), (2**20, 2**21), Path("native"))
+    table = check_network(plan, Path("kernels.so"), ((1, 2**20), (4, 2**21)), Path("native"))
     assert list(table) == COLUMNS and len(table) == 2 * 2 * len(plan.layers)
+    assert table.groupby("cores", sort=False)["cache_bytes"].first().to_dict() == {1: 2**20, 4: 2**21}
     assert table["simulated_write_backs"].tolist()[: len(counted)] == [2 * n for n in range(len(counted))]
     # The tiny network stays in such caches: only the first query fetches anything.
     warm = table[table["state"] == "warm"]
@@ -74,7 +75,7 @@ def test_each_layer_state_and_cache_has_a_row(plan: ModelPlan, monkeypatch: pyte
 def test_without_valgrind_it_is_said_how_to_get_it(plan: ModelPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_caches, "find_valgrind", lambda: None)
     with pytest.raises(CachegrindError, match="apt-get install valgrind"):
-        simulate(plan, Path("kernels.so"), 2**20, Path("native"))
+        simulate(plan, Path("kernels.so"), 1, 2**20, Path("native"))
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +88,16 @@ def portable(tiny_imported: Any, tiny_chosen: Any, tmp_path_factory: pytest.Temp
 
 @pytest.mark.long
 @pytest.mark.skipif(find_valgrind() is None, reason="valgrind is not installed")
+@pytest.mark.parametrize("cores", [1, 3])
 def test_a_network_that_fits_its_cache_fetches_all_once_and_then_nothing(
-    portable: Path, c_build: Path
+    portable: Path, c_build: Path, cores: int
 ) -> None:
-    table = check_network(read_plan(portable), portable / LIBRARY, (2**22,), c_build)
+    table = check_network(read_plan(portable), portable / LIBRARY, ((cores, 2**22),), c_build)
     cold, warm = (table[table["state"] == state] for state in STATES)
     assert warm["simulated_fills"].sum() < 0.02 * cold["simulated_fills"].sum()
-    # Of so small a network whole lines and the stack are a third of what comes.
-    assert cold["fills"].sum() == pytest.approx(cold["simulated_fills"].sum(), rel=0.5)
+    if cores == 1:
+        # Of so small a network lines and the stack are a third of what comes; stacks of others are half.
+        assert cold["fills"].sum() == pytest.approx(cold["simulated_fills"].sum(), rel=0.5)
     assert table["simulated_write_backs"].sum() == 0
 
 
@@ -107,4 +110,4 @@ def test_a_kernel_that_the_library_lacks_is_named(portable: Path, c_build: Path)
     plan = read_plan(portable)
     other = replace(plan, versions={name: missing(group) for name, group in plan.versions.items()})
     with pytest.raises(CachegrindError, match="no_such_kernel"):
-        simulate(other, portable / LIBRARY, 2**20, c_build)
+        simulate(other, portable / LIBRARY, 1, 2**20, c_build)

@@ -26,7 +26,7 @@ def rows(
 ) -> pd.DataFrame:
     """Return layers that each move so many MiB, fills and write-backs; alone 8, of which 1 weights."""
     bytes_of = [round(amount * MIB) for amount in (*simulated, *modelled, 8, 1)]
-    made = [(model, layer, "warm", cache * MIB, *bytes_of) for layer in range(layers)]
+    made = [(model, layer, "warm", 1, cache * MIB, *bytes_of) for layer in range(layers)]
     return pd.DataFrame(made, columns=COLUMNS)
 
 

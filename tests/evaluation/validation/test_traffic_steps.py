@@ -38,7 +38,7 @@ def test_the_table_reads_back_and_knows_which_kernels_it_is_of(
 
 
 def test_networks_are_compared_in_a_benchmark_and_on_a_page(tmp_path: Path) -> None:
-    rows = [("net", layer, "warm", 4 * MIB, MIB, MIB, MIB, MIB, 8 * MIB, MIB) for layer in range(2)]
+    rows = [("net", layer, "warm", 1, 4 * MIB, MIB, MIB, MIB, MIB, 8 * MIB, MIB) for layer in range(2)]
     tables = [tmp_path / "net.csv", tmp_path / "other.csv"]
     for path, made in zip(tables, (rows, []), strict=True):
         write_csv(path, pd.DataFrame(made, columns=NETWORK_COLUMNS), collect())

@@ -55,6 +55,18 @@ class Tiling:
             return 1.0
         return max(1.0, self.parallelism * self.blocking_bytes / self.compulsory_bytes)
 
+    @property
+    def private_share(self) -> float:
+        """The part of what an iteration touches that another one does not, 0 to 1.
+
+        What all share, weights say, counts once: with s bytes of it and p private ones an iteration touches
+        s + p bytes, and n iterations s + n p.
+        """
+        if self.parallelism == 1 or self.blocking_bytes == 0:
+            return 1.0
+        private = (self.compulsory_bytes - self.blocking_bytes) / (self.parallelism - 1)
+        return min(1.0, max(0.0, private / self.blocking_bytes))
+
 
 def dram_bytes(tiling: Tiling, cores: int, cache_bytes: float, groups: int = 1, warm: float = 1.0) -> float:
     """Return what a layer moves between DRAM and a cache that its cores share, both directions together.
@@ -65,7 +77,7 @@ def dram_bytes(tiling: Tiling, cores: int, cache_bytes: float, groups: int = 1, 
     any of them, in the measure of the copies, of its own by their square root. `warm` is the share of the
     older query's bytes that others have left there.
     """
-    alone = traffic_bytes(tiling, cores, cache_bytes)
+    alone = traffic_bytes(tiling, cores, cache_bytes, groups)
     residency = tiling.residency
     if residency is None:
         return alone
@@ -84,19 +96,20 @@ def curve(fetched_bytes: Sequence[int]) -> tuple[int, ...]:
     return tuple(round(interpolated(CACHE_BYTES, fetched_bytes, size)) for size in CURVE_BYTES)
 
 
-def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float) -> float:
-    """Return the DRAM bytes of a layer whose cores share a cache of `cache_bytes`.
+def traffic_bytes(tiling: Tiling, cores: int, cache_bytes: float, groups: int = 1) -> float:
+    """Return the DRAM bytes of a layer whose cores share caches of `cache_bytes` together, one a group.
 
-    Cores share data that fits. Else each of the iterations at work has an equal part of the cache, and all
-    together fetch what one core would with such a part. Where that is not known, data that fits comes once;
-    else each iteration fetches its own block, and where the blocks of those at work do not fit either, they
-    re-fetch with the square root of what is missing, as blocked products do (Hong and Kung, STOC 1981).
+    Cores share data that fits. Else those of a group run iterations side by side, which share the cache and
+    what they all touch: they fetch what one core would with as much of the cache as one iteration's bytes
+    are of theirs together. Where the curve is not known, data that fits comes once; else each iteration
+    fetches its own block, and where the blocks of those at work do not fit either, they re-fetch with the
+    square root of what is missing, as blocked products do (Hong and Kung, STOC 1981).
     """
     least = float(tiling.compulsory_bytes)
     fits = least <= cache_bytes
     at_work = min(cores, tiling.parallelism)
     if tiling.fetched_bytes:
-        part = cache_bytes if fits else cache_bytes / at_work
+        part = cache_bytes if fits else cache_bytes / _equal_parts(tiling, at_work, min(groups, at_work))
         modelled = interpolated(CURVE_BYTES, tiling.fetched_bytes, part)
     else:
         modelled = least if fits else max(least, _of_blocks(tiling, at_work, cache_bytes))
@@ -126,6 +139,11 @@ def interpolated(sizes: Sequence[int], amounts: Sequence[float], cache_bytes: fl
     low, high = sizes[index - 1 : index + 1]
     before, after = amounts[index - 1 : index + 1]
     return before + (cache_bytes - low) / (high - low) * (after - before)
+
+
+def _equal_parts(tiling: Tiling, at_work: int, groups: int) -> float:
+    """Return into how many caches of one core those of some groups part, for the iterations at work."""
+    return groups + (at_work - groups) * tiling.private_share
 
 
 def _of_blocks(tiling: Tiling, at_work: int, cache_bytes: float) -> float:

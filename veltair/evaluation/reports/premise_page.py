@@ -32,11 +32,6 @@ its first layer to its last, and to change versions costs nothing. **Pressure** 
 cores the share max(1 - p, c ÷ C) of the L3 and of the bandwidth of DRAM. Times are at the clock of all
 cores.
 
-**A known error.** The law gives each core of a block an equal part of its cache group, also for weights that
-all of them read. Large weights then count once a core and iteration instead of once a group: the Winograd
-layers of the heavy models on several cores are charged many times what a cache simulation of one core shows,
-and most of what stands here for heavy follows from that. Light and medium models have small weights.
-
 ```bash
 snakemake --cores all version_choice --configfile {study}
 cp results/paper_sim/metrics/version_*.csv* veltair/data/study/

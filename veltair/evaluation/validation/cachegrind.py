@@ -195,7 +195,7 @@ def _data_misses(
         raise CachegrindError(
             "valgrind is not installed; install it (Debian, Ubuntu: apt-get install valgrind)"
         )
-    program = compile_c(SOURCE, build_dir, (*PORTABLE, "-rdynamic", "-ldl"))
+    program = compile_c(SOURCE, build_dir, (*PORTABLE, "-rdynamic", "-ldl", "-pthread"))
     with TemporaryDirectory() as folder:
         out = Path(folder) / "counts"
         options = ("--tool=cachegrind", "--cache-sim=yes", f"--cachegrind-out-file={out}")

@@ -1,10 +1,12 @@
 // Calls kernels of a built library without TVM's runtime, whose start would take minutes in a simulator. Parallel
-// loops run on the calling thread; temporaries lie in one work space, the last one taken given back first.
+// loops run on as many threads as `cores` says, one part each, as the engine's workers share them; temporaries lie in
+// one work space a thread, the last one taken given back first.
 
 #ifndef KERNEL_CALL_H
 #define KERNEL_CALL_H
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,10 +58,39 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
     fputc('\n', stderr);
 }
 
+enum { MOST_CORES = 64 };
+
+static int cores = 1;
+
+typedef struct {
+    lambda_t lambda;
+    void *data;
+    int number, tasks, error;
+} part_t;
+
+static void *run_part(void *argument) {
+    part_t *part = argument;
+    env_t env = {NULL, part->tasks};
+    part->error = part->lambda(part->number, &env, part->data);
+    return NULL;
+}
+
 static int launch(lambda_t lambda, void *data, int tasks) {
-    env_t env = {NULL, 1};
-    (void)tasks;
-    return lambda(0, &env, data);
+    int count = tasks > 0 && tasks < cores ? tasks : cores, error = 0;
+    part_t parts[MOST_CORES];
+    pthread_t threads[MOST_CORES];
+    for (int i = count - 1; i >= 0; i--) {
+        parts[i] = (part_t){lambda, data, i, count, 0};
+        if (i == 0)
+            run_part(&parts[i]);
+        else if (pthread_create(&threads[i], NULL, run_part, &parts[i]) != 0)
+            fail("no thread", "for a core");
+    }
+    for (int i = 1; i < count; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < count; i++)
+        if (parts[i].error) error = parts[i].error;
+    return error;
 }
 
 static void *allocate(uint64_t bytes) {
@@ -68,7 +99,7 @@ static void *allocate(uint64_t bytes) {
     return memory;
 }
 
-static char *work_space, *work_space_end;
+static __thread char *work_space, *work_space_end;
 
 static void *allocate_workspace(int type, int id, uint64_t bytes, int code, int bits) {
     (void)type, (void)id, (void)code, (void)bits;

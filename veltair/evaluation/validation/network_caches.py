@@ -41,7 +41,7 @@ FLUSH_MULTIPLE = 2
 FILLS, WRITE_BACKS = ("DLmr", "DLmw"), ("DLdmr", "DLdmw")
 STATES = ("cold", "warm")
 COLUMNS = [
-    *("model", "layer", "state", "cache_bytes", "simulated_fills", "simulated_write_backs"),
+    *("model", "layer", "state", "cores", "cache_bytes", "simulated_fills", "simulated_write_backs"),
     *("fills", "write_backs", "alone_bytes", "constant_bytes"),
 ]
 
@@ -82,26 +82,31 @@ def first_layers(plan: ModelPlan, most_macs: int) -> ModelPlan:
     return replace(plan, layers=plan.layers[:count], outputs=(("layer", count - 1, 0),))
 
 
-def simulate(plan: ModelPlan, library: Path, cache_bytes: int, build_dir: Path) -> dict[str, list[Counted]]:
+def simulate(
+    plan: ModelPlan, library: Path, cores: int, cache_bytes: int, build_dir: Path
+) -> dict[str, list[Counted]]:
     """Return what each layer of two queries, one after the other, moves into and out of a cache, by state.
 
-    The cache is empty before the first one. Raises CachegrindError if valgrind is missing or fails.
+    `cores` share it. valgrind runs their threads in turn, some 100 000 basic blocks each, so that they drift
+    apart further than on cores of their own. The cache is empty before the first query. Raises
+    CachegrindError if valgrind is missing or fails.
     """
     valgrind = find_valgrind()
     if valgrind is None:
         raise CachegrindError(
             "valgrind is not installed; install it (Debian, Ubuntu: apt-get install valgrind)"
         )
-    program = compile_c(SOURCE, build_dir, (*PORTABLE, "-rdynamic", "-ldl"))
+    program = compile_c(SOURCE, build_dir, (*PORTABLE, "-rdynamic", "-ldl", "-pthread"))
     with TemporaryDirectory() as folder:
         network, out = Path(folder) / "network", Path(folder) / "counts"
         network.write_text("\n".join(network_lines(plan)) + "\n")
         caches = (f"--I1={I1}", f"--D1={D1}", f"--LL={cache_bytes},{WAYS},{CACHE_LINE_BYTES}")
         options = ("--cache-sim=yes", "--simulate-wb=yes", "--combine-dumps=yes", "--dump-line=no")
-        ran = (library.resolve(), network, FLUSH_MULTIPLE * cache_bytes, len(STATES))
+        ran = (library.resolve(), network, FLUSH_MULTIPLE * cache_bytes, len(STATES), cores)
         command = [
             valgrind,
             "--tool=callgrind",
+            "--fair-sched=yes",
             f"--callgrind-out-file={out}",
             *options,
             *caches,
@@ -145,24 +150,25 @@ def network_lines(plan: ModelPlan) -> Iterator[str]:
 
 
 def check_network(
-    plan: ModelPlan, library: Path, caches_bytes: Sequence[int], build_dir: Path
+    plan: ModelPlan, library: Path, caches: Sequence[tuple[int, int]], build_dir: Path
 ) -> pd.DataFrame:
     """Return modelled beside simulated bytes of each layer, state and cache: `COLUMNS`.
 
+    `caches` are how many cores share each, and its bytes.
     `alone_bytes` are those of the layer without its network: what the law without residency charges.
     """
     buffers = network_buffers(plan)
     versions = (0,) * len(plan.layers)
     reuses = {state: network_reuse(buffers, versions, cold=state == "cold") for state in STATES}
     rows: list[tuple[object, ...]] = []
-    for cache_bytes in caches_bytes:
-        counted = simulate(plan, library, cache_bytes, build_dir)
+    for cores, cache_bytes in caches:
+        counted = simulate(plan, library, cores, cache_bytes, build_dir)
         for state in STATES:
             for layer, (found, reuse) in enumerate(zip(counted[state], reuses[state], strict=True)):
                 constants = buffers.layers[layer].constant_bytes[0]
-                alone = traffic_bytes(plan.of(layer)[0].tiling, 1, cache_bytes)
+                alone = traffic_bytes(plan.of(layer)[0].tiling, cores, cache_bytes)
                 modelled = (*_modelled(alone, reuse, cache_bytes), alone, constants)
-                key = (plan.model, layer, state, cache_bytes)
+                key = (plan.model, layer, state, cores, cache_bytes)
                 rows.append((*key, found.fill_bytes, found.write_back_bytes, *modelled))
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -1,4 +1,4 @@
-// Runs the layers of a network in order, for valgrind's callgrind: network_kernels LIBRARY FILE FLUSH_BYTES QUERIES
+// Runs the layers of a network in order, for valgrind's callgrind: network_kernels LIBRARY FILE FLUSH_BYTES QUERIES CORES
 //
 // The file has a line for each piece of memory, `memory BYTES INPUT` (INPUT 1: a query's input, written anew before
 // each), and for each layer, `layer SYMBOL TENSOR...`; a tensor is MEMORY@OFFSET=CODE,BITS:EXTENT,EXTENT,… After each
@@ -76,7 +76,9 @@ static void read_network(void *library, const char *path) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 5) fail("usage", "network_kernels LIBRARY FILE FLUSH_BYTES QUERIES");
+    if (count != 6) fail("usage", "network_kernels LIBRARY FILE FLUSH_BYTES QUERIES CORES");
+    cores = atoi(arguments[5]);
+    if (cores < 1 || cores > MOST_CORES) fail("cores are not between 1 and 64", arguments[5]);
     void *library = open_library(arguments[1]);
     read_network(library, arguments[2]);
     allocate_workspace(0, 0, 0, 0, 0);

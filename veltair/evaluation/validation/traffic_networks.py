@@ -22,7 +22,7 @@ GOAL, GOAL_90 = 1.1, 1.25
 SIMULATED = "simulated"
 # The law, the same of each layer alone, and a model that fetches the weights and nothing else.
 LAWS = {"": "modelled", "alone": "alone_bytes", "weights": "constant_bytes"}
-_KEY = ["model", "state", "cache_bytes"]
+_KEY = ["model", "state", "cores", "cache_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +112,10 @@ def network_lines(table: pd.DataFrame) -> list[str]:
 def _ratio_table(totals: pd.DataFrame) -> list[str]:
     sizes = sorted(set(totals["cache_bytes"]))
     rows = []
-    for (model, state), group in totals.groupby(["model", "state"], sort=False):
+    for (model, state, cores), group in totals.groupby(["model", "state", "cores"], sort=False):
         by_size: Mapping[int, pd.Series] = {int(row["cache_bytes"]): row for _, row in group.iterrows()}
-        rows.append([model, state, *(_ratio_text(by_size.get(size)) for size in sizes)])
-    return markdown_table(["network", "query", *map(size_text, sizes)], rows, numbers=True)
+        rows.append([model, state, cores, *(_ratio_text(by_size.get(size)) for size in sizes)])
+    return markdown_table(["network", "query", "cores", *map(size_text, sizes)], rows, numbers=True)
 
 
 def _ratio_text(row: pd.Series | None) -> str:

@@ -23,8 +23,8 @@ from veltair.provenance import collect, write_atomically
 CACHES_BYTES = (2**18, 2**20)
 LAYERS = 8
 MOST_MACS = 60_000_000
-# Of networks: shares of an L3, and a whole one. Heavy models are cut to their first blocks.
-NETWORK_CACHES_BYTES = tuple(2**power for power in range(20, 26))
+# Of networks: how many cores share a cache, and its bytes. Heavy models are cut to their first blocks.
+NETWORK_CACHES = (*((1, 2**power) for power in range(20, 26)), (4, 2**22), (4, 2**24))
 MOST_NETWORK_MACS = 11_000_000_000
 
 
@@ -46,13 +46,14 @@ def write_traffic(builds: Mapping[str, Path], native: Path, output: Path) -> Non
 def write_network_traffic(model: Path, native: Path, cache: Path, output: Path) -> None:
     """Simulate a network under caches of 1 to 32 MiB and write the bytes of its layers, see `check_network`.
 
-    `native` is the folder of what is compiled of our C sources, `cache` that of compiled versions. Where that
-    cannot be, the table is empty and a line that is printed says why.
+    They are one core's; four cores share some of them. `native` is the folder of what is compiled of our C
+    sources, `cache` that of compiled versions. Where that cannot be, the table is empty and a line that is
+    printed says why.
     """
     try:
         with TemporaryDirectory() as folder:
             plan = build_without_fma(model, [SHIPPED / AVX2], MOST_NETWORK_MACS, Path(folder), cache)
-            table = check_network(plan, Path(folder) / LIBRARY, NETWORK_CACHES_BYTES, native)
+            table = check_network(plan, Path(folder) / LIBRARY, NETWORK_CACHES, native)
     except (CachegrindError, LookupError) as error:
         print(f"{model.stem} is not compared with callgrind: {error}", flush=True)
         table = pd.DataFrame(columns=NETWORK_COLUMNS)

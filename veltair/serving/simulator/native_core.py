@@ -333,6 +333,7 @@ def _cost_models(layers: Sequence[Sequence[LayerCostModel]], most: int, arrays: 
     records["steepness"][layer, version] = [tiling.steepness for tiling in tilings]
     records["fetched_bytes"][layer, version] = [tiling.fetched_bytes or _NO_BYTES for tiling in tilings]
     records["copies"][layer, version] = [tiling.copies for tiling in tilings]
+    records["private_share"][layer, version] = [tiling.private_share for tiling in tilings]
     records["resident_bytes"][layer, version] = [_side_by_side(tiling.residency) for tiling in tilings]
     return arrays.pointer(records, dtype)
 

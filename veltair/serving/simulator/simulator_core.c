@@ -405,13 +405,20 @@ static double of_blocks(const cost_model_t *cost_model, double at_work, double c
     return fetched > cost_model->compulsory_bytes ? fetched : cost_model->compulsory_bytes;
 }
 
-static double traffic_bytes(const settings_t *of, const cost_model_t *cost_model, double cores, double l3_bytes) {
+// Into how many caches of one core those of some groups part, for the iterations at work: these share what all touch.
+static double equal_parts(const cost_model_t *cost_model, double at_work, double groups) {
+    return groups + (at_work - groups) * cost_model->private_share;
+}
+
+static double traffic_bytes(const settings_t *of, const cost_model_t *cost_model, double cores, double l3_bytes,
+                            double groups) {
     double least = cost_model->compulsory_bytes, parallelism = cost_model->parallelism, modelled;
     double at_work = cores < parallelism ? cores : parallelism;
     bool fits = least <= l3_bytes;
-    if (!isnan(cost_model->fetched_bytes[0]))
-        modelled = interpolated(of, cost_model->fetched_bytes, fits ? l3_bytes : l3_bytes / at_work);
-    else
+    if (!isnan(cost_model->fetched_bytes[0])) {
+        double parts = equal_parts(cost_model, at_work, groups < at_work ? groups : at_work);
+        modelled = interpolated(of, cost_model->fetched_bytes, fits ? l3_bytes : l3_bytes / parts);
+    } else
         modelled = fits ? least : of_blocks(cost_model, at_work, l3_bytes);
     return cost_model->steepness == 1.0 || least == 0.0 ? modelled
                                                         : least * pow(modelled / least, cost_model->steepness);
@@ -420,7 +427,7 @@ static double traffic_bytes(const settings_t *of, const cost_model_t *cost_model
 // What a layer moves between DRAM and the L3 of its cores, which are spread over so many private caches.
 static double dram_bytes(const settings_t *of, const cost_model_t *cost_model, double cores, double l3_bytes,
                          double groups, double warm) {
-    double alone = traffic_bytes(of, cost_model, cores, l3_bytes);
+    double alone = traffic_bytes(of, cost_model, cores, l3_bytes, groups);
     const double *resident = cost_model->resident_bytes, *sizes = of->resident_cache_bytes;
     if (isnan(resident[0])) return alone;
     double copies = groups < cost_model->copies ? groups : cost_model->copies;

@@ -14,7 +14,7 @@ enum { RESIDENT_SIZES = 10, RESIDENT_NUMBERS = 3 * RESIDENT_SIZES };  // likewis
 typedef struct {
     double compute_s, parallelism, blocking_bytes, compulsory_bytes, steepness;
     double fetched_bytes[CACHE_SIZES];  // what one core fetches into each cache size; NANs: not known
-    double copies;
+    double copies, private_share;
     double resident_bytes
         [RESIDENT_NUMBERS];  // of each size: found of its query, of an older one, written; NANs: not known
 } cost_model_t;
