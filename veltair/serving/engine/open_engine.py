@@ -136,7 +136,8 @@ class OpenEngine(NativeEngine):
         service = self._prepared(hosted)
         if self._service is None:
             self._use(service)
-            self._open(service.policy, service.decider, service.tables, RINGS, tells_outcomes=True)
+            rings = (*RINGS, EntryKind.CHANGED)
+            self._open(service.policy, service.decider, service.tables, rings, tells_outcomes=True)
             self.listen(channel, _client_left)
             service.done.set()
             return service.done
