@@ -57,6 +57,19 @@ def test_an_absent_model_is_loaded_when_it_is_asked_and_an_idle_one_gives_way(tm
     run(tmp_path, scene)
 
 
+def test_a_request_that_cannot_wait_for_the_load_lets_those_after_it_find_the_model(tmp_path: Path) -> None:
+    async def scene(link: FakeLink, memory: Memory, clock: Clock) -> None:
+        clock.now_s += 60
+        memory.want("z")
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+            if "z" in link.models:
+                break
+        assert sorted(link.models) == ["y", "z"]
+
+    run(tmp_path, scene)
+
+
 def test_who_waits_for_a_model_that_is_unloaded_is_told(tmp_path: Path) -> None:
     async def scene(link: FakeLink, memory: Memory, clock: Clock) -> None:
         async def ask() -> None:

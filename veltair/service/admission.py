@@ -118,6 +118,6 @@ class Admission:
         """Give back what a request held of its tenant's quotas; it used so many core-seconds."""
         self._accounts[tenant].settle(ticket, core_s, time_s)
 
-    def factor(self, model: str) -> float:
+    def factor(self, model: str, time_s: float) -> float:
         """Return by what the profiled time of a model is multiplied now."""
-        return self._in_time.factor(model)
+        return self._in_time.factor(model, time_s)

@@ -41,7 +41,7 @@ def build_artifact(model: Path, folder: Path, machine: Path, keys: BuilderKeys, 
     """
     tell(State.CHECKING)
     ready = folder / "model.onnx"
-    names = _check(model.read_bytes(), ready, keys)
+    names = checked_model(model.read_bytes(), ready, keys)
     tell(State.COMPILING)
     _compile(ready, folder, machine)
     # The plan counts outputs; their names are the client's.
@@ -53,8 +53,11 @@ def build_artifact(model: Path, folder: Path, machine: Path, keys: BuilderKeys, 
     )  # fmt: skip
 
 
-def _check(content: bytes, output: Path, keys: BuilderKeys) -> list[str]:
-    """Write a vetted model in its final form, compared with ONNX Runtime; return the names of its outputs."""
+def checked_model(content: bytes, output: Path, keys: BuilderKeys) -> list[str]:
+    """Write an uploaded model in its final form, compared with ONNX Runtime; return its outputs' names.
+
+    Raises ModelError, without any path, if it is refused; nothing is written then.
+    """
     fixed = fix(vet(content, keys.bounds), NAME)
     check_sizes(fixed.model, keys.bounds)
     imported = import_model(NAME, fixed.model, ANY_QOS_S)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 from veltair.service.admission import Admission, Asked
@@ -21,6 +22,7 @@ from veltair.service.link import (
     OutcomeKind,
     ServedModel,
     Slot,
+    Tensor,
 )
 from veltair.service.memory import Memory
 from veltair.service.registry import Entry, ModelNameError, Registry, checked_name, checked_version
@@ -206,6 +208,8 @@ class Desk:
         """Within the context others are predicted to wait for the request."""
         number, predicted = self._admission.offer(asked, deadline_s, self._clock())
         if not predicted.in_time:
+            if asked.load_bytes:
+                self._memory.want(asked.model)
             predicted_ms = 1e3 * (predicted.finish_s - request.arrival_s)
             raise ServiceError(
                 Trouble.UNAVAILABLE,
@@ -241,7 +245,7 @@ class Desk:
         start_s = self._clock()
         request.exchange.put(slot.inputs)
         request.input_s = self._clock() - start_s
-        self._admission.rates.copied(sum(one.nbytes for one in request.model.inputs), request.input_s)
+        self._admission.rates.copied(tensor_bytes(request.model.inputs), request.input_s)
         order = (float(wishes.priority or DEFAULT_PRIORITY), deadline_s)
         await self._turns.take(request.tenant.name, request.model.core_s, order)
 
@@ -268,7 +272,7 @@ class Desk:
         start_s = self._clock()
         answer = request.exchange.take(slot.outputs)
         request.output_s = self._clock() - start_s
-        self._admission.rates.copied(sum(one.nbytes for one in request.model.outputs), request.output_s)
+        self._admission.rates.copied(tensor_bytes(request.model.outputs), request.output_s)
         return answer
 
     def _slot(self, key: str) -> Slot:
@@ -337,6 +341,12 @@ class Desk:
         return self._models.setdefault(entry.key, ModelStatistics())
 
 
+@lru_cache(4096)
+def tensor_bytes(tensors: tuple[Tensor, ...]) -> int:
+    """Return the bytes of some tensors together."""
+    return sum(one.nbytes for one in tensors)
+
+
 def key_of(entry: Entry) -> str:
     """Return under which key the engine serves an entry; no two tenants share one."""
     return f"{entry.tenant}/{entry.name}/{entry.version}/{entry.digest[:12]}"
@@ -344,13 +354,14 @@ def key_of(entry: Entry) -> str:
 
 def _asked(request: _Request[Any], resident: bool) -> Asked:
     model = request.model
+    input_bytes, output_bytes = tensor_bytes(model.inputs), tensor_bytes(model.outputs)
     return Asked(
         tenant=request.tenant.name,
         model=model.key,
         alone_s=model.alone_s,
         core_s=model.core_s,
-        input_bytes=sum(one.nbytes for one in model.inputs),
-        output_bytes=sum(one.nbytes for one in model.outputs),
+        input_bytes=input_bytes,
+        output_bytes=output_bytes,
         load_bytes=0 if resident else model.weight_bytes,
     )
 

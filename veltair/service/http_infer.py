@@ -1,12 +1,14 @@
 """Inference over HTTP: from a request's body to its answer's."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import prod
 
-from veltair.service.desk import Desk, Wishes
+from veltair.service.desk import Desk, Wishes, tensor_bytes
 from veltair.service.errors import bad_request
 from veltair.service.http_answers import Call, Reply
 from veltair.service.link import ServedModel
+from veltair.service.link import Tensor as ServedTensor
 from veltair.service.model_pages import tensor_metadata
 from veltair.service.registry import Entry
 from veltair.wire.errors import WireError
@@ -85,5 +87,9 @@ async def infer(desk: Desk, call: Call, name: str, version: str) -> Reply:
 
 def most_bytes(model: ServedModel) -> int:
     """Return how many bytes a request for a model has at most, whichever way it is written."""
-    elements = sum(prod(one.shape) for one in model.inputs)
-    return REST_BYTES + max(sum(one.nbytes for one in model.inputs), elements * NUMBER_BYTES)
+    return REST_BYTES + max(tensor_bytes(model.inputs), _elements(model.inputs) * NUMBER_BYTES)
+
+
+@lru_cache(4096)
+def _elements(tensors: tuple[ServedTensor, ...]) -> int:
+    return sum(prod(one.shape) for one in tensors)

@@ -54,6 +54,7 @@ class Memory:
         self._link, self._budget_bytes = link, budget_bytes
         self._guaranteed, self._rates, self._clock = dict(guaranteed_bytes), rates, clock
         self._known: dict[str, _Known] = {}
+        self._waiting = 0  # requests that wait for a load
         self._change = asyncio.Event()
         self._changing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -121,6 +122,15 @@ class Memory:
                 await self._link.remove_model(key)
         self._change.set()
 
+    def want(self, key: str) -> None:
+        """Count a request for a model that is not waited for: the load would take too long for it.
+
+        Those after it find the model in memory, if it is in more demand than others.
+        """
+        if (known := self._known.get(key)) is not None:
+            known.arrivals.append(self._clock())
+            self._change.set()
+
     @contextlib.asynccontextmanager
     async def using(self, key: str) -> Any:
         """Within the context the model is in memory and stays there; entering waits for its load.
@@ -138,17 +148,19 @@ class Memory:
             yield
         finally:
             known.users -= 1
-            if not known.users:
-                self._change.set()
+            if not known.users and self._waiting:
+                self._change.set()  # it may give way now
 
     async def _wait(self, known: _Known) -> None:
         there = asyncio.get_running_loop().create_future()
         known.waiting.add(there)
+        self._waiting += 1
         self._change.set()
         try:
             await there
         finally:
             known.waiting.discard(there)
+            self._waiting -= 1
 
     async def _keep(self) -> None:
         while True:

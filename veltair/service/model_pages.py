@@ -1,7 +1,7 @@
 """What a tenant's models are and what became of requests for them, as the protocol has it."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 from veltair.service.desk import Desk
 from veltair.service.link import Tensor
@@ -104,7 +104,7 @@ def index_entry(entry: Entry) -> IndexEntry:
     return IndexEntry(entry.name, str(entry.version), entry.state.value, entry.reason)
 
 
-@cache
+@lru_cache(4096)
 def tensor_metadata(tensor: Tensor) -> TensorMetadata:
     """Return what the protocol calls an input or output."""
     return TensorMetadata(tensor.name, datatype_of(tensor.dtype), list(tensor.shape))

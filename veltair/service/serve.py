@@ -28,6 +28,8 @@ TOKEN = "token"
 # A process that ends at once is not started anew at once, but after so long, and then twice as long.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
 LASTING_S = 30.0
+# The front starts builders; gRPC is used by none of them, and would say so at each.
+_QUIET = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
 # For what ends without anything to wait for.
 END_S = 5.0
 
@@ -102,7 +104,7 @@ class _Processes:
         command = [sys.executable, "-m", f"veltair.service.{name}_process", settings, *map(str, files)]
         while not self._ends.is_set():
             began_s = loop.time()
-            process = await asyncio.create_subprocess_exec(*command, pass_fds=files)
+            process = await asyncio.create_subprocess_exec(*command, pass_fds=files, env=os.environ | _QUIET)
             self._running[name] = process
             code = await process.wait()
             if self._ends.is_set():

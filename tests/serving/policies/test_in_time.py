@@ -85,23 +85,31 @@ def test_predictions_follow_what_the_last_ones_of_the_model_took() -> None:
     in_time = machine()
     finish(in_time, 0, Work(4.0, 4.0))
     in_time.ended(0, 6.0, 6.0)
-    assert in_time.factor("net") == 1.5
+    assert in_time.factor("net", 6.0) == 1.5
     assert finish(in_time, 1, Work(4.0, 4.0), time_s=10.0) == 16.0
-    assert in_time.factor("other") == 1.0
+    assert in_time.factor("other", 6.0) == 1.0
+
+
+def test_one_query_that_was_held_up_does_not_shut_out_all_others_for_ever() -> None:
+    in_time = machine()
+    finish(in_time, 0, Work(1.0, 1.0))
+    in_time.ended(0, 50.0, 50.0)
+    assert not in_time.offer(1, "a", "net", Work(1.0, 1.0), 60.0, 50.0).in_time
+    assert in_time.offer(2, "a", "net", Work(1.0, 1.0), 65.0, 55.1).in_time
 
 
 def test_a_correction_is_a_percentile_of_a_window() -> None:
     correction = Correction(window=4, percentile=0.75)
-    assert correction.factor == 1.0
+    assert correction.factor(0.0) == 1.0
     for ratio in (9.0, 1.0, 2.0, 3.0, 4.0):
-        correction.add(ratio, 1.0)
-    assert correction.factor == 3.0  # 9 has left the window; the third of four
-    correction.add(7.0, 0.0)
-    assert correction.factor == 3.0
+        correction.add(ratio, 1.0, 0.0)
+    assert correction.factor(0.0) == 3.0  # 9 has left the window; the third of four
+    correction.add(7.0, 0.0, 0.0)
+    assert correction.factor(0.0) == 3.0
     highest = Correction()
     for ratio in range(10):
-        highest.add(ratio, 1.0)
-    assert highest.factor == 9.0
+        highest.add(ratio, 1.0, 0.0)
+    assert highest.factor(0.0) == 9.0
 
 
 def test_beside_a_tenant_with_a_crowd_a_query_waits_for_its_turn_only() -> None:

@@ -41,7 +41,7 @@ class FairQueue(Generic[Entry]):
     def push(self, tenant: str, entry: Entry, order: Order) -> None:
         """Let an entry wait; of those of its tenant the least `order` comes first, then the oldest.
 
-        Orders of one tenant are all numbers or all tuples. Raises LookupError for a tenant that has no weight.
+        Orders of one tenant are all numbers, or all tuples. Raises LookupError for a tenant without weight.
         """
         if tenant not in self._waiting:
             raise LookupError(f"tenant {tenant} has no weight ({', '.join(self._weights)} have); name it")

@@ -20,6 +20,7 @@ from veltair.serving.policies.admission import WINDOW, least_core_s, parts_of
 
 PERCENTILE = 0.99
 BUFFER_S = 0.005
+KEPT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +47,24 @@ class Prediction:
 
 
 class Correction:
-    """How much longer than predicted the last ones took: a percentile of the ratios, 1 before any."""
+    """How much longer than predicted the last ones took: a percentile of the ratios, 1 without any.
+
+    A ratio is forgotten after `KEPT_S`. Else one that was held up by something else once could be the last
+    ever measured: all others would be turned away for it.
+    """
 
     def __init__(self, window: int = WINDOW, percentile: float = PERCENTILE) -> None:
-        self._ratios: deque[float] = deque(maxlen=window)
+        self._ratios: deque[tuple[float, float]] = deque(maxlen=window)
         self._percentile = percentile
 
-    def add(self, measured_s: float, predicted_s: float) -> None:
-        """Take note of what one took; one that was predicted to take no time tells nothing."""
+    def add(self, measured_s: float, predicted_s: float, time_s: float) -> None:
+        """Take note of what one took that ended now; one that was to take no time tells nothing."""
         if predicted_s > 0:
-            self._ratios.append(measured_s / predicted_s)
+            self._ratios.append((time_s, measured_s / predicted_s))
 
-    @property
-    def factor(self) -> float:
-        """By what the next prediction is multiplied: the nearest rank, in ten ratios their largest."""
-        ratios = sorted(self._ratios)
+    def factor(self, time_s: float) -> float:
+        """Return by what the next prediction is multiplied: the nearest rank, of ten ratios the largest."""
+        ratios = sorted(ratio for since_s, ratio in self._ratios if time_s - since_s <= KEPT_S)
         return ratios[ceil(self._percentile * len(ratios)) - 1] if ratios else 1.0
 
 
@@ -115,9 +119,9 @@ class InTime:
     def __len__(self) -> int:
         return len(self._inside)
 
-    def factor(self, model: str) -> float:
+    def factor(self, model: str, time_s: float) -> float:
         """Return by what the execution time of a model is multiplied now."""
-        return self._correction(model).factor
+        return self._correction(model).factor(time_s)
 
     def predict(self, tenant: str, model: str, work: Work, deadline_s: float, time_s: float) -> Prediction:
         """Return when a query that arrives now would end. Raises LookupError for a tenant without weight."""
@@ -127,7 +131,7 @@ class InTime:
         ready_s = max(time_s, self._copies_free_s) + work.copy_in_s
         if work.load_s > 0:
             ready_s = max(ready_s, self._loads_free_s) + work.load_s
-        factor = self.factor(model)
+        factor = self.factor(model, time_s)
         wait_s = self._wait_s(tenant)
         start_s = max(ready_s, time_s + wait_s)
         finish_s = start_s + work.execution_s * factor + work.copy_out_s
@@ -143,7 +147,7 @@ class InTime:
                 self._copies_free_s = max(time_s, self._copies_free_s) + work.copy_in_s
             if work.load_s > 0:
                 self._loads_free_s = max(time_s + work.copy_in_s, self._loads_free_s) + work.load_s
-            core_s = work.core_s * self.factor(model)
+            core_s = work.core_s * self.factor(model, time_s)
             self._inside[number] = _Admitted(tenant, model, work, core_s)
         return predicted
 
@@ -160,7 +164,7 @@ class InTime:
             return
         # Time passed for it first; what is more than its part was done for others.
         self._done_core_s = max(0.0, self._done_core_s - gone.core_s) if self._inside else 0.0
-        self._correction(gone.model).add(execution_s, gone.work.execution_s)
+        self._correction(gone.model).add(execution_s, gone.work.execution_s, time_s)
 
     def _wait_s(self, tenant: str) -> float:
         backlogs: dict[str, float] = {}
