@@ -24,7 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("new-policy", help="write a working policy, its test and its configuration")
     command.add_argument("name", metavar="NAME", help="name of its file, such as my_policy")
+    served = commands.add_parser("serve", help="answer requests for inference over HTTP, until SIGTERM")
+    served.add_argument("--config", metavar="FILE", type=Path, default=Path("service.yaml"))
     given = parser.parse_args(arguments)
+    if given.command == "serve":
+        # Nothing else here needs numpy.
+        from veltair.service.serve import main as serve  # noqa: PLC0415
+
+        return serve(given.config)
     try:
         policy, test, config = write_policy(given.name, Path())
     except NewPolicyError as error:

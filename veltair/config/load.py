@@ -6,7 +6,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -18,6 +18,7 @@ from veltair.config.section import NO_UNIT
 from veltair.config.yaml_file import YamlError, read_yaml
 
 KEYS_PAGE = "workflow/config/README.md"
+Group = TypeVar("Group", bound=BaseModel)
 NUMBER = r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?"
 
 
@@ -43,11 +44,20 @@ def parse(values: Mapping[str, Any], source: str = "configuration") -> Config:
 
     `source` names them in the message of the ConfigError.
     """
+    return parse_group(Config, values, source)
+
+
+def parse_group(kind: type[Group], values: Mapping[str, Any], source: str) -> Group:
+    """Return a group of keys held by plain values, such as those of a file of its own.
+
+    `source` names them in the message of the ConfigError.
+    """
     try:
         # Strictness as of JSON: a list may become a tuple, but no text becomes a number.
-        return Config.model_validate_json(json.dumps(values, default=str))
+        return kind.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        found = list(dict.fromkeys(line for detail in error.errors() for line in _explain(detail, values)))
+        lines = (line for detail in error.errors() for line in _explain(detail, values, kind))
+        found = list(dict.fromkeys(lines))
         count = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
         raise ConfigError("\n  ".join([f"{source}: {count}", *found])) from None
 
@@ -84,9 +94,9 @@ class _Place(NamedTuple):
     members: tuple[int | str, ...] = ()
 
 
-def _explain(detail: ErrorDetails, values: Mapping[str, Any]) -> Iterator[str]:
+def _explain(detail: ErrorDetails, values: Mapping[str, Any], root: type[BaseModel]) -> Iterator[str]:
     location = detail["loc"]
-    index = _locate(location)
+    index = _locate(location, root)
     match detail["type"]:
         case _ if index.members:
             value: Any = values
@@ -96,7 +106,7 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any]) -> Iterator[str]:
         case "extra_forbidden":
             gone = replaced_key(index.path)
             yield f"{index.path}: " + (
-                f"is no key any more: {gone}" if gone else f"unknown key{_nearest(index)}"
+                f"is no key any more: {gone}" if gone else f"unknown key{_nearest(index, root)}"
             )
         case "value_error":
             prefix = f"{index.path}: " if index.path else ""
@@ -137,14 +147,14 @@ def _expected(index: _Place) -> str:
     return f"expected: {index.field.description}" + ("" if unit == NO_UNIT else f", in {unit}")
 
 
-def _nearest(index: _Place) -> str:
+def _nearest(index: _Place, root: type[BaseModel]) -> str:
     assert index.group is not None  # only groups refuse keys
     name = index.path.rpartition(".")[2]
     known = list(index.group.model_fields)
     if near := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
         return f"; did you mean `{near[0]}`?"
     # Of several keys with this last name the first is meant.
-    elsewhere = {path.rpartition(".")[2]: path for path in reversed(key_paths(Config))}
+    elsewhere = {path.rpartition(".")[2]: path for path in reversed(key_paths(root))}
     if near := difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8):
         return f"; did you mean `{elsewhere[near[0]]}`?"
     return f"; known here: {', '.join(known)}"
@@ -163,9 +173,9 @@ def key_paths(group: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
     return found
 
 
-def _locate(location: tuple[int | str, ...]) -> _Place:
+def _locate(location: tuple[int | str, ...], root: type[BaseModel]) -> _Place:
     index = _Place("", None, None)
-    annotation: Any = Config
+    annotation: Any = root
     for depth, part in enumerate(location):
         annotation = _plain(annotation)
         if part == "[key]":

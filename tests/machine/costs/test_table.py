@@ -201,3 +201,31 @@ def test_a_number_that_no_row_can_have_is_refused(column: str, value: object, me
     frame[column] = [value if column in ("seconds", "repeat") else frame.loc[0, column], value]
     with pytest.raises(ValueError, match=message):
         CostTable(frame.infer_objects(), "toy")
+
+
+def test_tables_of_one_model_each_are_joined_under_the_names_that_are_given() -> None:
+    fast, slow = (make_costs({"net": np.full((2, 1, 2, 1), seconds)}, (1, 2)) for seconds in (1.0, 3.0))
+    both = CostTable.joined({"shop/net": fast, "bank/net": slow})
+    assert both.models == ("shop/net", "bank/net")
+    assert both.isolated_latency_s("shop/net") == 2.0
+    assert both.isolated_latency_s("bank/net") == 6.0
+    assert set(both.repeats["model"]) == {"shop/net", "bank/net"}
+    assert fast.models == ("net",)
+    again = both.with_noise("all").stretched([1.0, 2.0]).select(["bank/net"])
+    assert again.isolated_latency_s("bank/net") == 6.0
+
+
+def test_tables_of_unlike_machines_core_counts_or_levels_are_not_joined() -> None:
+    one = make_costs({"net": np.ones((1, 1, 1, 1))}, (1,))
+    others = [
+        make_costs({"net": np.ones((1, 1, 1, 1))}, (1,), machine="other"),
+        make_costs({"net": np.ones((1, 1, 1, 1))}, (2,)),
+        make_costs({"net": np.ones((1, 1, 1, 2))}, (1,), levels=(0.0, 1.0)),
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match="profile both alike"):
+            CostTable.joined({"one": one, "other": other})
+    with pytest.raises(ValueError, match="give one model's"):
+        CostTable.joined({"one": make_costs({name: np.ones((1, 1, 1, 1)) for name in "ab"}, (1,))})
+    with pytest.raises(ValueError, match="no cost tables"):
+        CostTable.joined({})

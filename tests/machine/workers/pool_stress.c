@@ -140,7 +140,7 @@ static void start(pool_t *pool, running_t *block, query_t *queries, uint64_t tok
     block->query->is_idle = false;
     block->query->token = token;
     int64_t number = pool_start(pool, token, token, &block->query->table, 0, block->layers, block->workers,
-                                block->cores, versions, NULL, block->query->answers);
+                                block->cores, versions, NULL, block->query->answers, NULL);
     EXPECT(number > 0);
     block->number = (uint64_t)number;
 }

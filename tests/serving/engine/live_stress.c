@@ -1,5 +1,5 @@
-// Random decisions, arrivals, resizes, yields, wakes and loads of buffers on the live loop, checked from outside: every layer of
-// every query that is served runs once and in order, no core is given twice, and every query ends once and is told of, and every wake comes in its time.
+// Random decisions, arrivals, cancellations, resizes, yields, wakes, loads of buffers and changes of the models' order on the live
+// loop, checked from outside: every layer of every query that is served runs once and in order, no core is given twice, and every query ends once and is told of, and every wake comes in its time.
 // Usage: live_stress QUERIES WORKERS SEED
 
 #define _GNU_SOURCE
@@ -18,6 +18,7 @@
 
 enum { MODELS = 2, MOST_LAYERS = 9, MOST_WORKERS = 16, LOG_BYTES = 1 << 17 };
 static const int32_t LAYERS[MODELS] = {MOST_LAYERS, 3};
+static const int32_t ORDERS[2][MODELS] = {{0, 1}, {1, 0}};  // which model each index means, by turns
 #define EXPECT(condition) \
     if (!(condition)) fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition), abort()
 
@@ -105,6 +106,7 @@ static const call_table_t *make_buffers(int32_t model) {
 typedef struct {
     uint64_t randomness;
     int64_t decisions;
+    const int32_t *order;
 } random_policy_t;
 
 static const uint8_t VERSIONS[MOST_LAYERS];
@@ -150,7 +152,7 @@ static int decide(void *self, const view_t *view, commands_t *commands) {
             if (add(commands, reject) != OK) return NO_MEMORY;
             continue;
         }
-        int32_t left = LAYERS[account->model] - account->next_layer;
+        int32_t left = LAYERS[policy->order[account->model]] - account->next_layer;
         command_t start = {.account = account, .kind = START, .versions = VERSIONS};
         start.stop = account->next_layer + 1 + (int32_t)chance(&policy->randomness, (uint32_t)left);
         start.cores = start.wanted = 1 + (int32_t)chance(&policy->randomness, (uint32_t)free_cores);
@@ -177,8 +179,11 @@ typedef struct {
 static void *send_queries(void *argument) {
     arrivals_of_t *arrivals = argument;
     for (int64_t id = arrivals->first; id < arrivals->first + arrivals->count; ++id) {
-        packet_t packet = {PACKET_ARRIVAL, chance(&arrivals->randomness, MODELS), (uint64_t)id, (int64_t)now_ns()};
+        packet_t packet = {PACKET_ARRIVAL, chance(&arrivals->randomness, MODELS), (uint64_t)id, (int64_t)now_ns(), 0};
         EXPECT(send(arrivals->channel, &packet, sizeof packet, 0) == sizeof packet);
+        packet_t cancel = {PACKET_CANCEL, 0, (uint64_t)id, 0, 0};
+        if (chance(&arrivals->randomness, 5) == 0)
+            EXPECT(send(arrivals->channel, &cancel, sizeof cancel, 0) == sizeof cancel);
         if (chance(&arrivals->randomness, 4) == 0) usleep(chance(&arrivals->randomness, 2000));
     }
     return NULL;
@@ -196,17 +201,22 @@ static void *bring_queries(void *argument) {
 
 typedef struct {
     int channel;
+    bool has_outcomes;
     int64_t count;
     uint8_t *told;
 } completions_t;
 
 static void *count_completions(void *argument) {
     completions_t *completions = argument;
-    static uint64_t sequences[4096];
-    for (ssize_t size; (size = recv(completions->channel, sequences, sizeof sequences, 0)) > 0;)
-        for (ssize_t index = 0; index < size / (ssize_t)sizeof *sequences; ++index) {
-            EXPECT(!completions->told[sequences[index]]);
-            completions->told[sequences[index]] = 1;
+    static _Alignas(8) char packet[1 << 15];
+    size_t step = completions->has_outcomes ? sizeof(outcome_t) : sizeof(uint64_t);
+    for (ssize_t size; (size = recv(completions->channel, packet, sizeof packet, 0)) > 0;)
+        for (size_t at = 0; at < (size_t)size; at += step) {
+            outcome_t outcome = {.ending = SERVED, .blocks = 1};
+            memcpy(&outcome, packet + at, step);  // sequences come first
+            EXPECT(outcome.began_ns <= outcome.ended_ns && (outcome.blocks || outcome.ending != SERVED));
+            EXPECT(!completions->told[outcome.sequence]);
+            completions->told[outcome.sequence] = 1;
             completions->count++;
         }
     return NULL;
@@ -215,7 +225,9 @@ static void *count_completions(void *argument) {
 // The log, checked.
 
 typedef struct {
-    int64_t arrived, ended, blocks, resizes, yields, rejected, wakes;
+    int64_t arrived, ended, blocks, resizes, yields, rejected, withdrawn, wakes;
+    uint32_t changes;
+    bool changes_models;  // one is under way
     double last_wake_s;
     int64_t holder[MOST_WORKERS];
     int64_t made[MODELS], at_work[MODELS], most_at_work[MODELS];  // buffers, and queries that have begun
@@ -247,8 +259,13 @@ static void check_end(seen_t *seen, const entry_t *entry) {
     forget_cores(seen, entry->id);
 }
 
+static int32_t model_of_entry(const seen_t *seen, const entry_t *entry) {
+    return ORDERS[seen->changes % 2][entry->model];
+}
+
 static void begin_query(seen_t *seen, const entry_t *entry) {
-    int64_t *at_work = &seen->at_work[entry->model], *most = &seen->most_at_work[entry->model];
+    int32_t model = model_of_entry(seen, entry);
+    int64_t *at_work = &seen->at_work[model], *most = &seen->most_at_work[model];
     *at_work += entry->first == 0;
     *most = *at_work > *most ? *at_work : *most;
 }
@@ -257,7 +274,7 @@ static void check_entry(seen_t *seen, live_t *live, const entry_t *entry) {
     switch (entry->kind) {
     case ARRIVED:
         seen->arrived++;
-        seen->model[entry->id] = entry->model;
+        seen->model[entry->id] = model_of_entry(seen, entry);
         break;
     case BLOCK_STARTED:
         EXPECT(entry->first == seen->next_layer[entry->id]);
@@ -293,8 +310,17 @@ static void check_entry(seen_t *seen, live_t *live, const entry_t *entry) {
         break;
     case BUFFERS_LACK:
         usleep(chance(&seen->randomness, 500));
-        EXPECT(++seen->made[entry->model] <= seen->most_at_work[entry->model]);  // none is lost
-        live_add_buffers(live, entry->model, make_buffers(entry->model));
+        EXPECT(++seen->made[model_of_entry(seen, entry)] <=
+               seen->most_at_work[model_of_entry(seen, entry)]);  // none is lost
+        live_add_buffers(live, entry->model, make_buffers(model_of_entry(seen, entry)), seen->changes);
+        break;
+    case WITHDRAWN_BY_CLIENT:
+        EXPECT(seen->next_layer[entry->id] == 0);
+        seen->withdrawn++;
+        break;
+    case CHANGED:
+        seen->changes++;
+        seen->changes_models = false;
         break;
     case OVER:
         EXPECT(entry->number == 0 && entry->time_s >= seen->last_wake_s);
@@ -337,11 +363,35 @@ static live_t *open_run(pool_t *pool, const decider_t *decider, uint32_t workers
                                 .model_count = MODELS,
                                 .sample_count = MODELS,
                                 .cores = workers,
+                                .tells_outcomes = workers % 3 == 2,
                                 .rings = 1u << BUFFERS_LACK | 1u << BROKEN | 1u << OVER};
     int error;
     live_t *live = live_open(pool, pool_functions(), decider, &settings, &error);
     EXPECT(live && !error);
     return live;
+}
+
+// Give the models other indices, and let another policy decide.
+static void change_models(seen_t *seen, live_t *live, uint64_t seed) {
+    static random_policy_t policies[2];
+    static decider_t deciders[2];
+    static live_model_t models[2][MODELS];
+    static live_sample_t samples[2][MODELS];
+    static const int32_t SWAPPED[MODELS] = {1, 0};
+    static live_change_t changes[2];
+    uint32_t number = (seen->changes + 1) % 2;
+    const int32_t *order = ORDERS[number];
+    for (int32_t index = 0; index < MODELS; ++index) {
+        models[number][index] = (live_model_t){.qos_s = 1.0, .layers = LAYERS[order[index]]};
+        samples[number][index] = (live_sample_t){.answers = ANSWERS, .model = order[index]};
+    }
+    policies[number] = (random_policy_t){.randomness = seed + seen->changes, .order = order};
+    deciders[number] = (decider_t){decide, &policies[number]};
+    live_settings_t settings = {.models = models[number], .samples = samples[number]};
+    settings.model_count = settings.sample_count = MODELS;
+    changes[number] = (live_change_t){settings, SWAPPED, &deciders[number], chance(&seen->randomness, 2)};
+    seen->changes_models = true;
+    live_change(live, &changes[number]);
 }
 
 int main(int count, char **words) {
@@ -362,13 +412,13 @@ int main(int count, char **words) {
         models[model] = (live_model_t){.tables = &few[model], .qos_s = 1.0, .table_count = 1, .layers = LAYERS[model]};
         samples[model] = (live_sample_t){.answers = ANSWERS, .model = model};
     }
-    random_policy_t policy = {.randomness = seed};
+    random_policy_t policy = {.randomness = seed, .order = ORDERS[0]};
     decider_t decider = {decide, &policy};
     live_t *live = open_run(pool, &decider, workers, models, samples);
     live_listen(live, channels[0]);
     arrivals_of_t sent = {live, channels[1], 0, queries / 2, seed + 1};
     arrivals_of_t brought = {live, -1, queries / 2, queries - queries / 2, seed + 2};
-    completions_t completions = {channels[1], 0, calloc((size_t)queries, 1)};
+    completions_t completions = {channels[1], workers % 3 == 2, 0, calloc((size_t)queries, 1)};
     pthread_t threads[3];
     pthread_create(&threads[0], NULL, send_queries, &sent);
     pthread_create(&threads[1], NULL, bring_queries, &brought);
@@ -378,9 +428,10 @@ int main(int count, char **words) {
     seen.model = calloc((size_t)queries, sizeof *seen.model);
     for (int core = 0; core < MOST_WORKERS; ++core)
         seen.holder[core] = -1;
-    while (seen.arrived < queries) {
+    while (seen.arrived < queries || seen.changes_models) {
         EXPECT(live_wait(live, 1000000) == OK);
         read_log(&seen, live);
+        if (seen.arrived < queries && !seen.changes_models) change_models(&seen, live, seed + 4);
     }
     live_flush(live);
     while (!seen.is_over) {
@@ -397,10 +448,11 @@ int main(int count, char **words) {
     EXPECT(seen.ended == queries && completions.count == queries);
     for (int core = 0; core < MOST_WORKERS; ++core)
         EXPECT(seen.holder[core] == -1);
-    EXPECT(seen.wakes > 0);
-    printf("%lld queries, %lld blocks, %lld resizes, %lld yields, %lld rejections, %lld wakes\n", (long long)seen.ended,
-           (long long)seen.blocks, (long long)seen.resizes, (long long)seen.yields, (long long)seen.rejected,
-           (long long)seen.wakes);
+    EXPECT(seen.wakes > 0 && seen.changes > 1 && seen.withdrawn > 0);
+    printf("%lld queries, %lld blocks, %lld resizes, %lld yields, %lld rejections, %lld cancellations, %lld wakes, %u "
+           "changes\n",
+           (long long)seen.ended, (long long)seen.blocks, (long long)seen.resizes, (long long)seen.yields,
+           (long long)seen.rejected, (long long)seen.withdrawn, (long long)seen.wakes, seen.changes);
     for (buffers_t *buffers = all_buffers, *before; buffers; buffers = before) {
         before = buffers->before;
         free(buffers);

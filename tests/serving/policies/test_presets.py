@@ -19,6 +19,8 @@ from tests.support.serving.policy_cases import POLICIES
 from veltair.serving.loop.policy import Context
 from veltair.serving.policies.admission import ProtectShares
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
+from veltair.serving.policies.fair import FairTurns
+from veltair.serving.policies.in_time import AdmitInTime
 from veltair.serving.policies.native_spec import spec_of
 from veltair.serving.policies.presets import (
     PRESETS,
@@ -111,8 +113,21 @@ def test_every_policy_can_be_given_only_what_is_within_its_tenants_parts(name):
     assert len(run_to_end(policy, context, random_queries(context, 60, seed=1))) == 60
 
 
+@pytest.mark.parametrize(
+    ("admission", "kind"),
+    [("fair_turns", FairTurns), ("in_time", AdmitInTime), ("fair_in_time", AdmitInTime)],
+)
+@pytest.mark.parametrize("name", POLICIES)
+def test_tenants_can_take_turns_and_the_late_be_turned_away_around_every_policy(name, admission, kind):
+    path, options = POLICIES[name]
+    context = random_context(1)
+    policy = make_policy(path, context, "paper", {**options, "admission": admission})
+    assert isinstance(policy, kind)
+    assert len(run_to_end(policy, context, random_queries(context, 60, seed=1))) == 60
+
+
 def test_an_unknown_admission_is_refused_with_what_there_is():
-    with pytest.raises(ValueError, match="admission is 'some'; Input should be 'all' or 'protect_shares'"):
+    with pytest.raises(ValueError, match="admission is 'some'; Input should be 'all', 'protect_shares'"):
         check_policy("baselines.planaria:Planaria", {"admission": "some"})
 
 

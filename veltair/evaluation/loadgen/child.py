@@ -21,7 +21,9 @@ from veltair.machine.workers.priorities import Promptness, run_promptly
 
 TARGET_PERCENTILE = 0.95
 READY, ARRIVAL, FLUSH = range(3)
-MESSAGE = struct.Struct("<IIQq")  # kind, sample index, sequence, sent (ns of the monotonic clock)
+MESSAGE = struct.Struct(
+    "<IIQq8x"
+)  # kind, sample index, sequence, sent (ns of the monotonic clock), no due time
 SEQUENCE = struct.Struct("<Q")
 GO = b"go"
 PROMPTNESS = tuple(Promptness)  # what READY says in place of a sample index: how LoadGen is put before others

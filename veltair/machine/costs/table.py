@@ -1,6 +1,6 @@
 """Cost tables: how long each version of each layer takes, by cores and pressure level."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -193,6 +193,37 @@ class CostTable:
             name: replace(costs, seconds=costs.seconds * by_cores[:, None])
             for name, costs in self._models.items()
         }
+        return table
+
+    @classmethod
+    def joined(cls, tables: Mapping[str, "CostTable"]) -> "CostTable":
+        """Return tables of one model each as one, the models under the names that are given.
+
+        Nothing is indexed anew. Raises ValueError where there is none, one has several models, or they are of
+        different machines, core counts or levels.
+        """
+        if not tables:
+            raise ValueError("no cost tables to join; give one at least")
+        table = copy(first := next(iter(tables.values())))
+        for name, one in tables.items():
+            if len(one._models) != 1:
+                raise ValueError(
+                    f"the cost table for {name} is of {', '.join(one._models)}; give one model's"
+                )
+            if (one.machine, one.cores, one.levels) != (first.machine, first.cores, first.levels):
+                raise ValueError(
+                    f"the cost table for {name} is of {one.machine}, cores {one.cores}, levels {one.levels}; "
+                    f"another is of {first.machine}, cores {first.cores}, levels {first.levels}: profile "
+                    "both alike"
+                )
+        parts = {name: next(iter(one._models)) for name, one in tables.items()}
+        table._models = {name: tables[name]._models[part] for name, part in parts.items()}
+        table._factors = {name: tables[name]._factors[part] for name, part in parts.items()}
+        table._away = {name: tables[name]._away[part] for name, part in parts.items()}
+        table.repeats = pd.concat(
+            [tables[name].repeats.assign(model=name) for name in tables], ignore_index=True
+        )
+        table.__dict__.pop("models", None)  # cached, of the first
         return table
 
     def select(self, models: Sequence[str]) -> "CostTable":

@@ -120,6 +120,7 @@ class NativePool:
             bytes(grant.versions),
             put_in,
             check,
+            None,
         )
         if number < 0:
             raise self._refusal(number, block, grant)

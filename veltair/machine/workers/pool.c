@@ -151,11 +151,11 @@ static int check(const pool_t *pool, const block_t *block, const uint16_t *worke
 }
 
 // Let the first of some workers lead layers [start, stop) of a table: one version a layer. Returns the
-// number of the grant, or what is wrong. `inputs` and `answers` may be NULL.
+// number of the grant, or what is wrong. `inputs`, `answers` and `outputs` may be NULL.
 int64_t pool_start(pool_t *pool, uint64_t token, uint64_t query, const call_table_t *table, uint32_t start,
                    uint32_t stop, const uint16_t *workers, uint32_t cores, const uint8_t *versions,
-                   const void *const *inputs, const void *const *answers) {
-    block_t block = {token, query, table, inputs, answers, start, stop, NULL};
+                   const void *const *inputs, const void *const *answers, void *const *outputs) {
+    block_t block = {token, query, table, inputs, answers, outputs, start, stop, NULL};
     if (!cores || start >= stop || stop > table->layers) return NO_CALL;
     int wrong = check(pool, &block, workers, cores, versions);
     if (wrong) return wrong;

@@ -11,7 +11,7 @@ int pool_take_over(void);
 void pool_let_spin(pool_t *pool);
 int64_t pool_start(pool_t *pool, uint64_t token, uint64_t query, const call_table_t *table, uint32_t start,
                    uint32_t stop, const uint16_t *workers, uint32_t cores, const uint8_t *versions,
-                   const void *const *inputs, const void *const *answers);
+                   const void *const *inputs, const void *const *answers, void *const *outputs);
 int64_t pool_resize(pool_t *pool, uint64_t token, uint32_t leading, const uint16_t *workers, uint32_t cores,
                     const uint8_t *versions);
 int pool_yield(pool_t *pool, uint64_t token, uint32_t leading);

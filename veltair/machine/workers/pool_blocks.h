@@ -23,6 +23,13 @@ static void copy_inputs(const block_t *block) {
     }
 }
 
+static void copy_outputs(const block_t *block) {
+    for (uint32_t i = 0; block->outputs && i < block->table->output_count; ++i) {
+        const array_t *output = &block->table->outputs[i];
+        memcpy(block->outputs[i], output->data, output->items * output->item_bytes);
+    }
+}
+
 static uint32_t count_wrong(const pool_t *pool, const block_t *block) {
     uint32_t wrong = 0;
     for (uint32_t i = 0; block->answers && i < block->table->output_count; ++i)
@@ -110,10 +117,12 @@ static void run_block(worker_t *leader) {
     atomic_store(&leader->lost_core, is_on_its_core(leader) ? 0 : leader->core + 1);
     copy_inputs(&block);
     end.code = run_layers(leader, &block, &end);
-    if (end.code == KERNEL_FAILED)
+    if (end.code == KERNEL_FAILED) {
         copy_error(leader->error, TEXT_BYTES);
-    else if (end.ended_layers == block.stop - block.start)
+    } else if (end.ended_layers == block.stop - block.start) {
+        copy_outputs(&block);
         end.wrong_outputs = count_wrong(pool, &block);
+    }
     uint32_t lost = atomic_load(&leader->lost_core);
     if (end.code == NO_FAULT && lost) {
         end.code = CORE_LOST;

@@ -31,6 +31,7 @@ typedef struct {
     uint64_t token, query;
     const call_table_t *table;
     const void *const *inputs, *const *answers;  // NULL: nothing to copy, nothing to compare
+    void *const *outputs;  // where they are wanted; NULL: nowhere
     uint32_t start, stop;
     grant_t *grant;
 } block_t;

@@ -73,7 +73,7 @@ typedef struct pool pool_t;
 typedef struct {
     int64_t (*start)(pool_t *pool, uint64_t token, uint64_t query, const call_table_t *table, uint32_t start,
                      uint32_t stop, const uint16_t *workers, uint32_t cores, const uint8_t *versions,
-                     const void *const *inputs, const void *const *answers);
+                     const void *const *inputs, const void *const *answers, void *const *outputs);
     int64_t (*resize)(pool_t *pool, uint64_t token, uint32_t leading, const uint16_t *workers, uint32_t cores,
                       const uint8_t *versions);
     int (*yield)(pool_t *pool, uint64_t token, uint32_t leading);

@@ -67,10 +67,11 @@ static int begin(live_t *live, live_block_t *block) {
     const live_sample_t *sample = &live->settings.samples[query_of(account)->sample];
     const void *const *inputs = account->first == 0 ? sample->inputs : NULL;
     const void *const *answers = account->stop == model_of(live, account)->layers ? sample->answers : NULL;
+    void *const *outputs = account->stop == model_of(live, account)->layers ? sample->outputs : NULL;
     hold_back(live, block);
     int64_t number = live->workers.start(live->pool, block->token, (uint64_t)account->id, query_of(account)->table,
                                          (uint32_t)account->first, (uint32_t)account->stop, block->cores,
-                                         (uint32_t)block->target, account->versions, inputs, answers);
+                                         (uint32_t)block->target, account->versions, inputs, answers, outputs);
     if (number < 0) return (int)number;
     atomic_fetch_add(&live->under_way, 1);
     block->number = (uint64_t)number;

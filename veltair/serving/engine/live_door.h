@@ -13,7 +13,9 @@
 
 #include "live_state.h"
 
-enum { COMPLETIONS = 4096 };  // of a packet: as many as LoadGen's process reads at once (BATCH of loadgen/child.py)
+enum {
+    COMPLETION_BYTES = 1 << 15
+};  // of a packet: what LoadGen's process reads at once (PACKET_BYTES of loadgen/child.py)
 
 static void post(live_t *live, uint32_t kind, uint64_t token, uint64_t number, uint64_t time_ns, uint64_t sent_ns) {
     notice_t notice = {.token = token, .number = number, .time_ns = time_ns, .busy_ns = sent_ns, .kind = kind};
@@ -30,6 +32,16 @@ static void set_timer(live_t *live) {
     timerfd_settime(live->timer, TFD_TIMER_ABSTIME, &due, NULL);
 }
 
+// Post an arrival. One that is due already is so in a microsecond: whether it is worth while, the policy knows.
+static void post_query(live_t *live, const packet_t *packet, uint64_t time_ns) {
+    int64_t left_us = (packet->due_ns - (int64_t)time_ns) / 1000;
+    left_us = left_us < 1 ? 1 : left_us > UINT32_MAX ? UINT32_MAX : left_us;
+    notice_t notice = {.token = packet->sequence, .number = packet->sample, .time_ns = time_ns, .kind = NEW_QUERY};
+    notice.busy_ns = (uint64_t)packet->sent_ns;
+    notice.code = packet->due_ns ? (uint32_t)left_us : 0;
+    live->workers.post(live->pool, &notice);
+}
+
 // Read what LoadGen has sent so far; return whether more may follow.
 static bool read_packets(live_t *live, int channel) {
     for (;;) {
@@ -40,8 +52,10 @@ static bool read_packets(live_t *live, int channel) {
         uint64_t time_ns = now_ns();
         if (packet.kind == PACKET_FLUSH)
             post(live, NO_MORE, 0, 0, time_ns, 0);
+        else if (packet.kind == PACKET_CANCEL)
+            post(live, CANCEL, packet.sequence, 0, time_ns, 0);
         else
-            post(live, NEW_QUERY, packet.sequence, packet.sample, time_ns, (uint64_t)packet.sent_ns);
+            post_query(live, &packet, time_ns);
     }
     post(live, NO_MORE, 1, 0, now_ns(), 0);
     return false;
@@ -79,16 +93,31 @@ static void ring_door(const live_t *live) {
     }
 }
 
+// Send what is to be told of some queries that ended, in one packet: whole, or their sequences only. False: not now.
+static bool send_some(const live_t *live, int channel, const outcome_t *outcomes, int64_t count) {
+    uint64_t sequences[COMPLETION_BYTES / sizeof(uint64_t)];
+    const void *packet = outcomes;
+    size_t size = (size_t)count * sizeof *outcomes;
+    if (!live->settings.tells_outcomes) {
+        for (int64_t index = 0; index < count; ++index)
+            sequences[index] = outcomes[index].sequence;
+        packet = sequences;
+        size = (size_t)count * sizeof *sequences;
+    }
+    return send(channel, packet, size, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+}
+
 // Tell LoadGen of the queries that have ended, if it asks through a socket; what it has no room for is told once it has.
 // False: it is gone.
 static bool send_completions(live_t *live) {
     int channel = atomic_load(&live->channel);
     int64_t sent = 0, count = channel < 0 ? 0 : live->completed_count;
+    size_t bytes = live->settings.tells_outcomes ? sizeof(outcome_t) : sizeof(uint64_t);
+    int64_t most = COMPLETION_BYTES / (int64_t)bytes;
     while (sent < count) {
-        int64_t size = count - sent < COMPLETIONS ? count - sent : COMPLETIONS;
-        const uint64_t *some = live->completed + sent;
-        if (send(channel, some, (size_t)size * sizeof *some, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) break;
-        sent += size;
+        int64_t some = count - sent < most ? count - sent : most;
+        if (!send_some(live, channel, live->completed + sent, some)) break;
+        sent += some;
     }
     live->completed_count = 0;
     if (sent == count) return true;

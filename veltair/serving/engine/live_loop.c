@@ -10,126 +10,8 @@
 #define _GNU_SOURCE
 #include "live_loop.h"
 
-#include "live_blocks.h"
-#include "live_door.h"
-#include "live_log.h"
-#include "live_state.h"
-
-// Events.
-
-static bool take_arrival(live_t *live, const notice_t *notice, event_t *event, live_query_t *query) {
-    double time_s = seconds_at(live, notice->time_ns);
-    entry_t entry = {
-        .kind = ARRIVED, .time_s = time_s, .id = (int64_t)notice->token, .sample = (int32_t)notice->number};
-    entry.seconds = seconds_at(live, notice->busy_ns);
-    if ((int64_t)notice->number >= live->settings.sample_count) {
-        break_off(live, entry.id, NO_CALL, -1);
-        return false;
-    }
-    const live_sample_t *sample = &live->settings.samples[notice->number];
-    entry.model = (int32_t)sample->model;
-    log_entry(live, entry);
-    *query = (live_query_t){NULL, (int64_t)notice->number};
-    *event = (event_t){.kind = ARRIVAL, .time_s = time_s, .id = entry.id, .model = entry.model, .own = query};
-    event->target_s = live->settings.models[sample->model].qos_s;
-    return true;
-}
-
-static bool take_end(live_t *live, const notice_t *notice, event_t *event) {
-    live_block_t *block = &live->blocks[notice->token & ((1u << SLOT_BITS) - 1)];
-    const account_t *account = block->account;
-    int32_t slot = account->slot, next_layer = account->first + (int32_t)notice->ended_layers;
-    entry_t entry = {
-        .kind = BLOCK_ENDED,
-        .time_s = seconds_at(live, notice->time_ns),
-        .seconds = 1e-9 * (double)notice->busy_ns,
-        .id = account->id,
-        .model = account->model,
-        .layer = next_layer,
-        .number = (int32_t)notice->wrong_outputs,
-        .code = (int32_t)notice->code,
-    };
-    log_entry(live, entry);
-    if (notice->code != NO_FAULT) {
-        break_off(live, account->id, (int32_t)notice->code, block->cores[0]);
-        return false;
-    }
-    let_go(live, block, 0);
-    if (next_layer == model_of(live, account)->layers) return_buffers(live, account);
-    block->account = NULL;
-    *event = (event_t){.kind = BLOCK_END, .time_s = entry.time_s, .slot = slot, .next_layer = next_layer};
-    return true;
-}
-
-static void adopt(live_t *live, live_block_t *block, double time_s, event_t *event) {
-    entry_t entry = {.kind = CORES_ADOPTED, .time_s = time_s, .id = block->account->id, .cores = block->target};
-    let_go(live, block, block->target);
-    log_arrays(live, &entry, block->cores, (size_t)block->held * sizeof *block->cores, NULL, 0);
-    *event = (event_t){.kind = RESIZED, .time_s = time_s, .slot = block->account->slot, .cores = block->target};
-}
-
-// A newer grant than the one that was adopted is on its way or in use: only the last frees cores for sure.
-static bool take_adoption(live_t *live, const notice_t *notice, event_t *event) {
-    live_block_t *block = &live->blocks[notice->token & ((1u << SLOT_BITS) - 1)];
-    if (notice->number != block->number) return false;
-    adopt(live, block, seconds_at(live, notice->time_ns), event);
-    return true;
-}
-
-// The run ends `drain_s` after the last query; LoadGen's leaving is not that, but Python is to know of it.
-static bool take_flush(live_t *live, const notice_t *notice) {
-    double time_s = seconds_at(live, notice->time_ns);
-    log_entry(live, (entry_t){.kind = notice->token ? LEFT : FLUSHED, .time_s = time_s});
-    if (notice->token || live->is_flushed) return false;
-    live->is_flushed = true;
-    live->close_s = time_s + live->settings.drain_s;
-    set_timer(live);
-    return false;
-}
-
-// A timer that was set anew may have rung for a time that is not due any more.
-static bool take_due(live_t *live, const notice_t *notice, event_t *event) {
-    double time_s = seconds_at(live, notice->time_ns), wake_s = loop_next_wake(live->loop);
-    bool wakes = wake_s <= time_s && wake_s <= live->close_s;
-    live->due_s = INFINITY;
-    if (!wakes && !(live->close_s <= time_s)) {
-        set_timer(live);
-        return false;
-    }
-    *event = (event_t){.kind = wakes ? WOKEN : CLOSED, .time_s = time_s};
-    log_entry(live, (entry_t){.kind = wakes ? WAKE_CAME : DUE, .time_s = time_s});
-    return true;
-}
-
-static bool take_buffers_in(live_t *live, const notice_t *notice) {
-    idle_buffers_t *idle = &live->idle[notice->number];
-    if (!reserve((void **)&idle->tables, &idle->capacity, ++idle->given, sizeof *idle->tables)) {
-        break_off(live, -1, NO_MEMORY, -1);
-        return false;
-    }
-    idle->tables[idle->count++] = (const call_table_t *)(uintptr_t)notice->token;
-    idle->asked--;
-    begin_waiting(live, (int32_t)notice->number);
-    return false;
-}
-
-// Log a notice, and make an event of it; false if nothing is to be decided.
-static bool take(live_t *live, const notice_t *notice, event_t *event, live_query_t *query) {
-    switch (notice->kind) {
-    case ENDED:
-        return take_end(live, notice, event);
-    case ADOPTED:
-        return take_adoption(live, notice, event);
-    case NEW_QUERY:
-        return take_arrival(live, notice, event, query);
-    case TIME_IS_UP:
-        return take_due(live, notice, event);
-    case NEW_BUFFERS:
-        return take_buffers_in(live, notice);
-    default:
-        return take_flush(live, notice);
-    }
-}
+#include "live_change.h"
+#include "live_events.h"
 
 // What follows from events.
 
@@ -164,7 +46,14 @@ static void log_record(live_t *live, const record_t *record) {
     int64_t count = live->completed_count;
     if (!reserve((void **)&live->completed, &live->completed_capacity, count + 1, sizeof *live->completed))
         return break_off(live, record->id, NO_MEMORY, -1);
-    live->completed[live->completed_count++] = (uint64_t)record->id;
+    live->completed[live->completed_count++] = (outcome_t){
+        .sequence = (uint64_t)record->id,
+        .began_ns = monotonic_ns(live, record->start_s),
+        .ended_ns = monotonic_ns(live, record->end_s),
+        .core_s = record->core_s,
+        .ending = (uint32_t)record->ending,
+        .blocks = (uint32_t)record->blocks,
+    };
 }
 
 static void tell_loadgen(live_t *live) {
@@ -179,9 +68,10 @@ static void take_records(live_t *live) {
     tell_loadgen(live);
 }
 
+// Whoever decided until now decides no more once the models are to change.
 static void step(live_t *live, const event_t *event) {
     int what = loop_enter(live->loop, event);
-    if (what == OK) {
+    if (what == OK && !live->change) {
         what = loop_decide(live->loop);
         if (what == OK) {
             log_decision(live, event->time_s);
@@ -209,6 +99,15 @@ static void tell_changes(live_t *live, double time_s) {
     }
 }
 
+static void change_models(live_t *live, double time_s) {
+    if (live->change->at_rest && loop_view(live->loop)->running_count) return;
+    int what = make_change(live);
+    if (what != OK) return break_off(live, -1, what, -1);
+    live->change = NULL;
+    log_entry(live, (entry_t){.kind = CHANGED, .time_s = time_s});
+    step(live, &(event_t){.kind = RENEWED, .time_s = time_s});
+}
+
 static void end_if_over(live_t *live) {
     const view_t *view = loop_view(live->loop);
     bool is_idle = !view->running_count && isinf(loop_next_wake(live->loop));
@@ -226,6 +125,7 @@ static void deal_with(live_t *live, const notice_t *notice) {
     live->dealt_with++;
     if (live->changes) tell_changes(live, seconds_at(live, notice->time_ns));
     if (!live->is_over && take(live, notice, &event, &query) && !live->is_over) step(live, &event);
+    if (live->change && !live->is_over) change_models(live, seconds_at(live, notice->time_ns));
     if (notice->kind == TIME_IS_UP && !live->is_over) set_timer(live);
     end_if_over(live);
     if (live->rings) {
@@ -275,9 +175,18 @@ int live_listen(live_t *live, int channel) {
     return 0;
 }
 
-// Give the queries of a model further buffers to run in.
-void live_add_buffers(live_t *live, int32_t model, const call_table_t *table) {
-    post(live, NEW_BUFFERS, (uint64_t)(uintptr_t)table, (uint32_t)model, now_ns(), 0);
+// Give the queries of a model further buffers to run in. `model` is its index after so many changes.
+void live_add_buffers(live_t *live, int32_t model, const call_table_t *table, uint32_t changes) {
+    notice_t notice = {.token = (uint64_t)(uintptr_t)table, .number = (uint64_t)model, .kind = NEW_BUFFERS};
+    notice.time_ns = now_ns();
+    notice.code = changes;
+    live->workers.post(live->pool, &notice);
+}
+
+// Go on with other models. CHANGED is logged once that is so: until then the caller keeps `change`, what it points to, and
+// the models and the decider before; the latter also until the blocks that ran then have ended.
+void live_change(live_t *live, const live_change_t *change) {
+    post(live, NEW_MODELS, (uint64_t)(uintptr_t)change, 0, now_ns(), 0);
 }
 
 // Relaxed: nothing else is told by it.
@@ -304,21 +213,6 @@ int live_wait(live_t *live, int64_t timeout_ns) {
 
 // Begin and end.
 
-static void *array_of(int64_t count, size_t size) { return calloc(count > 0 ? (size_t)count : 1, size); }
-
-static bool give_buffers(live_t *live) {
-    for (int64_t index = 0; index < live->settings.model_count; ++index) {
-        const live_model_t *model = &live->settings.models[index];
-        idle_buffers_t *idle = &live->idle[index];
-        live->layers[index] = model->layers;
-        if (!reserve((void **)&idle->tables, &idle->capacity, model->table_count + 1, sizeof *idle->tables))
-            return false;
-        memcpy(idle->tables, model->tables, (size_t)model->table_count * sizeof *idle->tables);
-        idle->count = idle->given = model->table_count;
-    }
-    return true;
-}
-
 static bool allocate(live_t *live) {
     uint32_t cores = live->settings.cores;
     int64_t models = live->settings.model_count;
@@ -330,10 +224,14 @@ static bool allocate(live_t *live) {
     live->idle = array_of(models, sizeof *live->idle);
     bool all = live->blocks && live->block_cores && live->ended && live->is_free && live->layers && live->idle;
     if (!all || !open_log(&live->log)) return false;
+    for (int64_t index = 0; index < models; ++index) {
+        live->layers[index] = live->settings.models[index].layers;
+        if (!give_buffers(&live->settings.models[index], &live->idle[index])) return false;
+    }
     memset(live->is_free, 1, cores);
     for (uint32_t slot = 0; slot < cores; ++slot)
         live->blocks[slot].cores = live->block_cores + (size_t)slot * cores;
-    return give_buffers(live);
+    return true;
 }
 
 // Stop deciding and reading the socket. What runs goes on until the pool is closed, which comes next.
@@ -354,13 +252,12 @@ void live_close(live_t *live) {
     live_stop(live);
     if (live->loop) loop_free(live->loop);
     close_log(&live->log);
-    for (int64_t index = 0; live->idle && index < live->settings.model_count; ++index)
-        free(live->idle[index].tables);
+    free_buffers(live->idle, live->settings.model_count);
     if (atomic_load(&live->channel) >= 0) close(atomic_load(&live->channel));
     if (live->timer >= 0) close(live->timer);
     if (live->bell >= 0) close(live->bell);
-    void *parts[] = {live->blocks, live->block_cores, live->ended,     live->is_free,
-                     live->layers, live->idle,        live->completed, live};
+    void *parts[] = {live->blocks, live->block_cores, live->ended, live->is_free,
+                     live->layers, live->completed,   live->moved, live};
     for (size_t part = 0; part < sizeof parts / sizeof *parts; ++part)
         free(parts[part]);
 }

@@ -12,8 +12,9 @@
 
 enum { SLOT_BITS = 16 };
 // Kinds of notices beside those of workers. Of NEW_QUERY: token is the query, number the sample, busy_ns when it was sent.
-// ROOM: LoadGen's socket takes more.
-enum { NEW_QUERY = OTHERS, NO_MORE, TIME_IS_UP, NEW_BUFFERS, ROOM };
+// ROOM: LoadGen's socket takes more. Of NEW_QUERY also: code, in how many microseconds it is due; 0: as its model says. Of
+// CANCEL: token is the query. Of NEW_MODELS: token is a live_change_t.
+enum { NEW_QUERY = OTHERS, NO_MORE, TIME_IS_UP, NEW_BUFFERS, ROOM, CANCEL, NEW_MODELS };
 
 typedef struct {  // what the loop keeps of a query for this backend
     const call_table_t *table;  // from its first block on
@@ -56,8 +57,11 @@ struct live {
     double close_s, due_s;  // when the run is cut off; when the door's timer rings
     uint64_t dealt_with;  // notices
     int64_t changes;  // of blocks that wait, of which the loop is to hear
+    const live_change_t *change;  // that is to be made
+    int32_t *moved;  // by the last change: the new index of each model that there was
+    uint32_t changes_made;
     bool is_flushed, is_over, rings, decided_by_pressure, decided_by_progress;
-    uint64_t *completed;
+    outcome_t *completed;
     int64_t completed_count, completed_capacity;
     // The thread at the door.
     pthread_t door;
@@ -70,6 +74,10 @@ struct live {
 
 static double seconds_at(const live_t *live, uint64_t time_ns) {
     return 1e-9 * (double)(int64_t)(time_ns - live->settings.zero_ns);
+}
+
+static int64_t monotonic_ns(const live_t *live, double time_s) {
+    return (int64_t)live->settings.zero_ns + (int64_t)llround(1e9 * time_s);
 }
 
 static double clock_s(const live_t *live) { return seconds_at(live, now_ns()); }

@@ -49,7 +49,43 @@ def core_layout(machine: Machine, placement: str, arrays: KeptArrays) -> dict[st
 
 
 class LiveTables:
-    """The models and samples of a run as C reads them."""
+    """The models and samples of a run as C reads them, in `settings`."""
+
+    def __init__(
+        self,
+        library: CLibrary,
+        context: Context,
+        buffers: Mapping[str, Sequence[CallTables]],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Lay them out. `rows` are a `live_sample_t` each, which the caller keeps what they point to."""
+        self._arrays = arrays = KeptArrays(library)
+        profiled = {cores: index for index, cores in enumerate(context.costs.cores)}
+        models = [
+            {
+                "tables": arrays.pointer([table.address for table in buffers[name]], np.uintp),
+                "moved_bytes": arrays.pointer(context.costs.model(name).traffic_bytes[..., 0]),
+                "versions": context.costs.model(name).traffic_bytes.shape[1],
+                "qos_s": model.qos_s,
+                "table_count": len(buffers[name]),
+                "layers": len(model.layers),
+            }
+            for name, model in context.models.items()
+        ]
+        self.settings = {
+            "models": arrays.structs("live_model_t", models),
+            "samples": arrays.structs("live_sample_t", rows),
+            "model_count": len(models),
+            "sample_count": len(rows),
+            "count_indices": arrays.pointer(
+                [profiled.get(cores, -1) for cores in range(context.machine.cores + 1)], np.int32
+            ),
+            "count_count": len(profiled),
+        }
+
+
+class LiveSamples:
+    """Fixed inputs and their right answers, as C reads them: `rows` for `LiveTables`."""
 
     def __init__(
         self,
@@ -59,39 +95,18 @@ class LiveTables:
         buffers: Mapping[str, Sequence[CallTables]],
         samples: Sequence[tuple[str, Sample]],
     ) -> None:
-        """Lay them out. Raises ValueError for a sample that is not like its model's buffers."""
-        self._arrays = KeptArrays(library)
-        self._names = list(context.models)
-        profiled = {cores: index for index, cores in enumerate(context.costs.cores)}
-        models = [
-            {
-                "tables": self._arrays.pointer([table.address for table in buffers[name]], np.uintp),
-                "moved_bytes": self._arrays.pointer(context.costs.model(name).traffic_bytes[..., 0]),
-                "versions": context.costs.model(name).traffic_bytes.shape[1],
-                "qos_s": model.qos_s,
-                "table_count": len(buffers[name]),
-                "layers": len(model.layers),
-            }
-            for name, model in context.models.items()
-        ]
-        bound = [(name, pool.bind_sample(sample, buffers[name][0])) for name, sample in samples]
-        self._bound = bound
-        pointer = library.ffi.cast
-        rows = [
+        """Lay them out.
+
+        Raises ValueError for a sample that is not like its model's buffers.
+        """
+        self._bound = [(name, pool.bind_sample(sample, buffers[name][0])) for name, sample in samples]
+        pointer, numbers = library.ffi.cast, {name: number for number, name in enumerate(context.models)}
+        self.rows = [
             {
                 "inputs": pointer("void *", sample.inputs),
                 "answers": pointer("void *", sample.answers),
-                "model": self._names.index(name),
+                "outputs": library.ffi.NULL,
+                "model": numbers[name],
             }
-            for name, sample in bound
+            for name, sample in self._bound
         ]
-        self.settings = {
-            "models": self._arrays.structs("live_model_t", models),
-            "samples": self._arrays.structs("live_sample_t", rows),
-            "model_count": len(models),
-            "sample_count": len(rows),
-            "count_indices": self._arrays.pointer(
-                [profiled.get(cores, -1) for cores in range(context.machine.cores + 1)], np.int32
-            ),
-            "count_count": len(profiled),
-        }

@@ -35,6 +35,8 @@ class EntryKind(IntEnum):
     OVER = 13
     WAKE_CAME = 14
     WAKE_SET = 15
+    WITHDRAWN_BY_CLIENT = 16
+    CHANGED = 17
 
 
 class Entry(NamedTuple):

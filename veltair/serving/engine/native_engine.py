@@ -26,9 +26,14 @@ from veltair.machine.workers.pool import (
     Servable,
 )
 from veltair.machine.workers.priorities import Promptness, run_promptly
-from veltair.serving.engine.live_tables import LiveTables, core_layout, load
+from veltair.serving.engine.live_tables import LiveSamples, LiveTables, core_layout, load
 from veltair.serving.engine.log_entries import Entry, EntryKind, LogReader, record_of
-from veltair.serving.engine.running_blocks import CANNOT_SHARE_CORES, RunningBlock, profiled_s
+from veltair.serving.engine.running_blocks import (
+    CANNOT_SHARE_CORES,
+    RunningBlock,
+    WorkerStates,
+    profiled_s,
+)
 from veltair.serving.engine.warm_up import warm_up_models
 from veltair.serving.engine.watchdog import (
     DecisionWatch,
@@ -47,10 +52,10 @@ HUNG_STOP_S = 0.1  # what ends by then is not what hangs
 # How long the log is left alone while blocks run: so old may the pressure be that blocks tell.
 READ_S = 0.02
 _IDLE_S = 0.001  # between looks whether the blocks of a run that was cut off have ended
-_RINGS = (EntryKind.BUFFERS_LACK, EntryKind.BROKEN, EntryKind.LEFT, EntryKind.OVER)
-_TAKEN = (
+RINGS = (EntryKind.BUFFERS_LACK, EntryKind.BROKEN, EntryKind.LEFT, EntryKind.OVER)
+TAKEN = (
     *(EntryKind.ARRIVED, EntryKind.FLUSHED, EntryKind.BLOCK_STARTED, EntryKind.BLOCK_RESIZED),
-    *(EntryKind.BLOCK_ENDED, EntryKind.QUERY_ENDED, *_RINGS),
+    *(EntryKind.BLOCK_ENDED, EntryKind.QUERY_ENDED, *RINGS),
 )
 _BLOCKS_REMEMBERED = 1 << 14
 CheckClient = Callable[[bool], None]
@@ -99,9 +104,10 @@ class NativeEngine:
         self._arrays, self._reader = KeptArrays(library), LogReader(library)
         self._check_client: CheckClient = _nobody_asks
         self._watchdog = Watchdog(
-            _States(self._pool, context.machine.core_ids), context.costs, context.machine.core_ids
+            WorkerStates(self._pool, context.machine.core_ids), context.costs, context.machine.core_ids
         )
         self._tables: LiveTables | None = None
+        self._samples_in_c: LiveSamples | None = None
         self._policy: Policy | None = None
         self._decider: Decider | None = None
         self._decisions: DecisionWatch | None = None
@@ -112,6 +118,7 @@ class NativeEngine:
         self._names = list(context.models)
         self._error: Exception | None = None
         self._is_over, self._ended_at = False, 0
+        self._changes = 0  # of the models, so far as they were read of
         self.promptness = Promptness.NORMAL  # of the thread that takes queries in, while a run goes on
         self._live: Any = None
         self.zero_s = time.monotonic()
@@ -134,27 +141,41 @@ class NativeEngine:
         run before, which was cut off, end first; raises EngineError if one hangs.
         """
         self._end_run()
-        self._policy = policy
+        parts = self._library, self._pool, self._site.context, self._buffers
+        self._samples_in_c = samples = LiveSamples(*parts, self._samples)
+        tables = LiveTables(self._library, self._site.context, self._buffers, samples.rows)
+        decider = decider_of(policy, self._site.context, self._library)
+        rings = {*RINGS, EntryKind.QUERY_ENDED} if rings_at_ends else set(RINGS)
+        self._open(policy, decider, tables, rings)
+
+    def _open(
+        self,
+        policy: Policy,
+        decider: Decider,
+        tables: LiveTables,
+        rings: Collection[EntryKind],
+        *,
+        tells_outcomes: bool = False,
+    ) -> None:
+        self._policy, self._decider, self._tables = policy, decider, tables
+        self._decisions = DecisionWatch(policy, decider)
         self.wrong_answers, self.arrivals, self.is_flushed = 0, 0, False
         self.log, self._blocks, self._changed, self._queries = [], {}, set(), {}
-        self._is_over, self._error, self._check_client = False, None, _nobody_asks
-        rings = {*_RINGS, EntryKind.QUERY_ENDED} if rings_at_ends else set(_RINGS)
-        self._decider = decider_of(policy, self._site.context, self._library)
-        self._decisions = DecisionWatch(policy, self._decider)
+        self._is_over, self._error, self._check_client, self._changes = False, None, _nobody_asks, 0
         self.zero_s = time.monotonic()
-        self._tables = LiveTables(self._library, self._pool, self._site.context, self._buffers, self._samples)
         site, ffi = self._site, self._library.ffi
         settings = {
-            **self._tables.settings,
+            **tables.settings,
             "layout": core_layout(site.context.machine, site.placement, self._arrays),
             "zero_ns": round(1e9 * self.zero_s),
             "drain_s": site.drain_s,
             "cores": site.context.machine.cores,
             "rings": sum(1 << kind for kind in rings),
+            "tells_outcomes": tells_outcomes,
         }
         pool, functions = (ffi.cast("void *", address) for address in self._pool.in_c)
         error, given = ffi.new("int *"), ffi.new("live_settings_t *", settings)
-        live = self._library.functions.live_open(pool, functions, self._decider.decider, given, error)
+        live = self._library.functions.live_open(pool, functions, decider.decider, given, error)
         if not live:
             raise OSError(error[0], "cannot start the loop over the workers")
         self._live = live
@@ -201,7 +222,7 @@ class NativeEngine:
             read = self._reader.read(self._live)
             if read:
                 self.log.append(read)
-            for entry in self._reader.entries(read, _TAKEN):
+            for entry in self._reader.entries(read, TAKEN):
                 if (record := self._take(entry)) is not None:
                     yield record
             if not read:
@@ -324,7 +345,7 @@ class NativeEngine:
         buffers = self._new_buffers(self._names[model])
         self._buffers[self._names[model]].append(buffers)
         table = self._library.ffi.cast("call_table_t *", buffers.address)
-        self._library.functions.live_add_buffers(self._live, model, table)
+        self._library.functions.live_add_buffers(self._live, model, table, self._changes)
 
     def _break(self, entry: Entry) -> None:
         """Raise what broke the run off."""
@@ -354,26 +375,6 @@ class NativeEngine:
         buffers = self._pool.bind(self._models[model].instance(), model)
         buffers.bind_all()
         return buffers
-
-
-class _States:
-    """What the leaders of running blocks say of themselves."""
-
-    def __init__(self, pool: NativePool, core_ids: Sequence[int]) -> None:
-        self._states = pool.states
-        self._indices = {core: index for index, core in enumerate(core_ids)}
-
-    def ended_layers(self, block: BlockRun) -> int:
-        """Return how many layers of a running block have ended."""
-        return int(self._state(block).ended_layers)
-
-    def layer_started_s(self, block: BlockRun) -> float:
-        """Return when the current layer of a running block began; now, if the worker does not run it."""
-        state = self._state(block)
-        return 1e-9 * state.layer_started_ns if state.token else time.monotonic()
-
-    def _state(self, block: BlockRun) -> Any:
-        return self._states[self._indices[block.grant.cores[0]]]
 
 
 def _nobody_asks(has_left: bool) -> None:

@@ -19,6 +19,7 @@ _EVENTS = {
     EntryKind.CORES_ADOPTED: "RESIZED",
     EntryKind.WAKE_CAME: "WOKEN",
     EntryKind.DUE: "CLOSED",
+    EntryKind.WITHDRAWN_BY_CLIENT: "WITHDRAWN",
 }
 _DECISIONS = (
     EntryKind.BLOCK_STARTED,
@@ -31,7 +32,7 @@ _DECISIONS = (
 def first_difference(log: bytes, policy: Policy, context: Context, library: CLibrary) -> str:
     """Return where the policy, asked again, first decides otherwise than the log says; "" if nowhere.
 
-    Raises ValueError for a log that is cut short, and what the policy raises.
+    Raises ValueError for a log that is cut short, or in which the models change, and what the policy raises.
     """
     replay = _Replay(policy, context, library)
     for event, decided, logged in _turns(LogReader(library).entries(log)):
@@ -53,6 +54,8 @@ def _turns(entries: Iterator[Entry]) -> Iterator[tuple[Entry, Entry | None, Sequ
     decided: Entry | None = None
     logged: list[Entry] = []
     for entry in entries:
+        if entry.kind is EntryKind.CHANGED:
+            raise ValueError("the models changed during this run; only runs of the same models are replayed")
         if entry.kind in _EVENTS:
             if event is not None:
                 yield event, decided, logged

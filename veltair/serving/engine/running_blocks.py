@@ -1,12 +1,15 @@
 """The blocks that run on real cores, and their progress."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from veltair.compiler.frontend.model import LayerBlock
 from veltair.machine.costs.table import CostTable
+from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import BlockRun, Grant, WorkerPool
 from veltair.serving.loop.policy import Allocation
 
@@ -61,3 +64,24 @@ class Progress(Mapping[int, int]):
 
     def __len__(self) -> int:
         return len(self._blocks)
+
+
+class WorkerStates:
+    """What the leaders of running blocks say of themselves."""
+
+    def __init__(self, pool: NativePool, core_ids: Sequence[int]) -> None:
+        """Take the workers, and the cores that they are on."""
+        self._states = pool.states
+        self._indices = {core: index for index, core in enumerate(core_ids)}
+
+    def ended_layers(self, block: BlockRun) -> int:
+        """Return how many layers of a running block have ended."""
+        return int(self._state(block).ended_layers)
+
+    def layer_started_s(self, block: BlockRun) -> float:
+        """Return when the current layer of a running block began; now, if the worker does not run it."""
+        state = self._state(block)
+        return 1e-9 * state.layer_started_ns if state.token else time.monotonic()
+
+    def _state(self, block: BlockRun) -> Any:
+        return self._states[self._indices[block.grant.cores[0]]]

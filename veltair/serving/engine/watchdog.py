@@ -75,6 +75,10 @@ class Watchdog:
         """The longest wait before the next check."""
         return PERIOD_S
 
+    def read(self, costs: CostTable) -> None:
+        """Go by other costs from now on: those of the models that are served by now."""
+        self._costs = costs
+
     def check(self, blocks: Iterable[RunningBlock]) -> None:
         """Check, unless that was just done.
 

@@ -5,7 +5,7 @@
 
 #include "view.h"
 
-// Running blocks are named by their slots. next_layer: the first layer of a block that did not run, at its end; cores:
+// Running blocks are named by their slots, a query that is withdrawn by its id. next_layer: the first layer of a block that did not run, at its end; cores:
 // what a block runs on since it was resized. Of an arrival: id, model, target_s (from then on) and, in own, what the
 // backend keeps of the query, which is copied.
 typedef struct {

@@ -113,6 +113,21 @@ static int admit(loop_t *loop, const event_t *arrival) {
     return OK;
 }
 
+// Return the account of a query that has not begun; NULL: there is none such.
+static account_t *not_begun(const loop_t *loop, int64_t id) {
+    account_t *account = loop->newest;  // it came a moment ago, mostly
+    while (account && (account->id != id || account->blocks))
+        account = account->older;
+    return account;
+}
+
+static int withdraw(loop_t *loop, int64_t id) {
+    account_t *account = loop->view.changed = not_begun(loop, id);
+    if (!account) return OK;
+    leave_queue(loop, account);
+    return close_account(loop, account, UNFINISHED, NULL);
+}
+
 // Close the accounts of all whom a block serves: its cores were held for them in equal parts.
 static int close_block(loop_t *loop, account_t *account, ending_t ending) {
     const account_t first = *account;

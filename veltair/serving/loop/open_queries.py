@@ -66,13 +66,20 @@ class OpenQueries:
 
     # What happened.
 
-    def admit(self, query: Query) -> None:
-        """Let a query wait. Raises ValueError if it came before, LookupError if its model is not served."""
+    def admit(self, query: Query, next_layer: int = 0) -> None:
+        """Let a query wait; `next_layer` is above 0 where it began under another policy.
+
+        Raises ValueError if it came before, LookupError if its model is not served.
+        """
         if not self._seen.add(query.id):
             raise ValueError(f"query {query.id} arrived twice")
         if query.model not in self._models:
             raise LookupError(f"query {query.id} asks for {query.model}, which this run does not serve")
-        self._enqueue(Pending(query, 0))
+        self._enqueue(Pending(query, next_layer))
+
+    def withdraw(self, query_id: int) -> None:
+        """Forget a query that waits: whoever sent it does not want it any more."""
+        self._dequeue(query_id)
 
     def end_load(self) -> None:
         """End the load under way."""

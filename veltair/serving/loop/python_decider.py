@@ -50,7 +50,8 @@ class PythonDecider:
     ) -> None:
         """Take a library that has been compiled with serving_loop.c.
 
-        `query_of` is for queries whose target is not their model's.
+        `query_of` is for queries whose target is not their model's. Where it takes over from another decider,
+        nothing may run.
         """
         self.error: BaseException | None = None
         self.decision = 0
@@ -69,6 +70,7 @@ class PythonDecider:
         c, ffi = library.functions, library.ffi
         self._arrival, self._block_end, self._resized = c.ARRIVAL, c.BLOCK_END, c.RESIZED
         self._loaded, self._woken, self._failed = c.LOADED, c.WOKEN, int(c.DECIDER_FAILED)
+        self._withdrawn, self._renewed = c.WITHDRAWN, c.RENEWED
         kind = "int(const view_t *, commands_t *)"
         self._callback = ffi.callback(kind, self._decide, error=self._failed)
         self._asked: Any = ffi.new("asked_t *", {"ask": self._callback})
@@ -101,9 +103,7 @@ class PythonDecider:
         """Take the event into account that the decision is about."""
         kind, account, seen = view.event, view.changed, self._open
         if kind == self._arrival:
-            query = self._query_of(account)
-            seen.admit(query)
-            self._known[query.id] = _Known(query, account)
+            self._admit(account)
         elif kind == self._block_end:
             query_id = account.id
             seen.end_block(query_id, account.next_layer)
@@ -113,6 +113,18 @@ class PythonDecider:
             seen.adopt(account.id, account.cores)
         elif kind == self._loaded:
             seen.end_load()
+        elif kind == self._withdrawn:
+            seen.withdraw(account.id)
+        elif kind == self._renewed:
+            account = view.oldest
+            while account:
+                self._admit(account)
+                account = account.newer
+
+    def _admit(self, account: Any) -> None:
+        query = self._query_of(account)
+        self._open.admit(query, account.next_layer)
+        self._known[query.id] = _Known(query, account)
 
     def _answer(self, view: Any, commands: Any) -> None:
         seen, time_s = self._open, view.now_s

@@ -92,6 +92,28 @@ const view_t *loop_view(const loop_t *loop) { return &loop->view; }
 
 const commands_t *loop_commands(const loop_t *loop) { return &loop->commands; }
 
+// Return whether a query can still be withdrawn: it has not begun.
+bool loop_can_withdraw(const loop_t *loop, int64_t id) { return not_begun(loop, id); }
+
+// Let another decider decide from now on, with other models: `models` has the new index of each, below 0 if it is gone.
+// False: a query in the system is of one that is gone; nothing is changed.
+bool loop_renew(loop_t *loop, const decider_t *decider, const int32_t *layers, const int32_t *models) {
+    view_t *view = &loop->view;
+    for (account_t *account = view->oldest; account; account = account->newer)
+        if (models[account->model] < 0) return false;
+    for (int64_t index = 0; index < view->running_count; index++)
+        if (models[view->running[index]->model] < 0) return false;
+    for (account_t *account = view->oldest; account; account = account->newer)
+        account->model = models[account->model];
+    for (int64_t index = 0; index < view->running_count; index++)
+        for (account_t *account = view->running[index]; account; account = account->others)
+            account->model = models[account->model];
+    loop->decider = *decider;
+    loop->run.layers = layers;
+    view->record_count = 0;  // of queries that it never knew
+    return true;
+}
+
 // Return when the policy is to be woken next: infinity, if it is not.
 double loop_next_wake(const loop_t *loop) { return next_wake(&loop->wakes); }
 
@@ -208,6 +230,8 @@ int loop_enter(loop_t *loop, const event_t *event) {
     case LOADED:
         loop->load_end_s = INFINITY;
         return OK;
+    case WITHDRAWN:
+        return withdraw(loop, event->id);
     case CLOSED:
         return abandon(loop) == OK ? DONE : NO_MEMORY;
     default:

@@ -52,6 +52,8 @@ double loop_next_wake(const loop_t *loop);
 void loop_add_arrivals(loop_t *loop, const arrivals_t *arrivals);
 void loop_add_errors(loop_t *loop, const double *errors, int64_t count);
 void loop_take_records(loop_t *loop);
+bool loop_can_withdraw(const loop_t *loop, int64_t id);
+bool loop_renew(loop_t *loop, const decider_t *decider, const int32_t *layers, const int32_t *models);
 
 // A decider in Python, to which each call back and forth is long: it is asked once the pressure is read and there are
 // ASKED_COMMANDS commands to be written, all zero; what it makes of them it counts.

@@ -10,7 +10,8 @@
 enum { OK = 0, NOT_PROFILED = -1, NO_MEMORY = -2, SHARES_PINNED_CORES = -3, DECIDER_FAILED = -90 };
 // What only the caller of a loop has; called again, the loop goes on where it was.
 typedef enum { NEED_ARRIVALS = 1, NEED_BLOCK, NEED_PINNING, NEED_ERRORS, RECORDS, DONE } request_t;
-typedef enum { NOTHING, ARRIVAL, BLOCK_END, RESIZED, WOKEN, CLOSED, LOADED } event_kind_t;
+// WITHDRAWN: a query that has not begun is gone. RENEWED: who decides is a new one, and knows no query as yet.
+typedef enum { NOTHING, ARRIVAL, BLOCK_END, RESIZED, WOKEN, CLOSED, LOADED, WITHDRAWN, RENEWED } event_kind_t;
 typedef enum { START, RESIZE, YIELD, REJECT, WAKE, LOAD, EVICT } command_kind_t;
 typedef enum { SERVED, REJECTED, UNFINISHED } ending_t;  // of the Python enum of the same name: Ending
 

@@ -59,7 +59,7 @@ class ProtectShares:
         tenants = context.tenants or dict.fromkeys(context.models, 1.0)
         self._policy = policy
         self._parts = parts_of(tenants, context.machine.cores)
-        self._prices = {name: _Price(_least_core_s(context, name)) for name in context.models}
+        self._prices = {name: Price(least_core_s(context, name)) for name in context.models}
         self._burst_s = max(model.qos_s for model in context.models.values())
         self._step = context.machine.core_unit
         self._credits: dict[str, Credit] = {}
@@ -132,7 +132,7 @@ class ProtectShares:
         return Rejection(query.id, f"{query.sender} has used up its part of {cores:.3g} cores")
 
 
-class _Price:
+class Price:
     """What a query of a model costs: the mean of those that ended last, or a guess before."""
 
     def __init__(self, guess_core_s: float) -> None:
@@ -150,7 +150,7 @@ def _mean(values: Iterable[float]) -> float:
     return sum(known) / len(known)
 
 
-def _least_core_s(context: Context, model: str) -> float:
+def least_core_s(context: Context, model: str) -> float:
     """Return the least core-seconds of a query on a count that meets its target, else on the fastest."""
     costs = context.costs
     seconds = costs.solo_seconds(model).sum(axis=0)

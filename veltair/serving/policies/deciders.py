@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from veltair.machine.c_library import CLibrary
 from veltair.serving.loop.policy import Context, Policy
-from veltair.serving.loop.python_decider import PythonDecider
+from veltair.serving.loop.python_decider import PythonDecider, QueryOf
 from veltair.serving.policies.native_policy import NativePolicy
 from veltair.serving.policies.native_spec import spec_of
 
@@ -21,14 +21,16 @@ class Decider(Protocol):
     decision: int
 
 
-def decider_of(policy: Policy, context: Context, library: CLibrary) -> Decider:
+def decider_of(
+    policy: Policy, context: Context, library: CLibrary, query_of: QueryOf | None = None
+) -> Decider:
     """Return who decides for a policy in one run that nobody can be asked in.
 
-    `library` has been compiled with serving_loop.c and decisions.c.
+    `library` has been compiled with serving_loop.c and decisions.c; `query_of` is that of `PythonDecider`.
     """
     spec = spec_of(policy)
     if spec is None:
-        return PythonDecider(policy, context, library)
+        return PythonDecider(policy, context, library, query_of)
     native = NativePolicy(spec, context, library)
     native.form_all()
     return native

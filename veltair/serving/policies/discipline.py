@@ -49,6 +49,12 @@ class Admission(StrEnum):
     ALL = "all"
     PROTECT_SHARES = "protect_shares"
     """Those within their tenant's part of the machine, and more while cores are idle (`admission.py`)."""
+    FAIR_TURNS = "fair_turns"
+    """All of them, each when its tenant's turn has come (`fair.py`)."""
+    IN_TIME = "in_time"
+    """Those that are predicted to be in time when they arrive (`in_time.py`)."""
+    FAIR_IN_TIME = "fair_in_time"
+    """Those that are predicted to be in time where tenants take turns, and those by turns."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.policies.admission import ProtectShares
 from veltair.serving.policies.blocks import BudgetBasis, BudgetRule, Threshold
 from veltair.serving.policies.discipline import Admission, Conflict, DropLate, Order
+from veltair.serving.policies.fair import FairTurns
+from veltair.serving.policies.in_time import AdmitInTime
 from veltair.serving.policies.latency_tables import VersionRule
 
 PAPER, TUNED = "paper", "tuned"
@@ -78,7 +80,20 @@ def make_policy(path: str, context: Context, preset: str, options: Mapping[str, 
     checked = _options(path, policy_class, takes, preset, options)
     admission = checked.pop(ADMISSION)
     policy = cast(Policy, policy_class(context, **_arguments(takes, checked)))
-    return ProtectShares(policy, context) if admission is Admission.PROTECT_SHARES else policy
+    return _admitting(admission, policy, context)
+
+
+def _admitting(admission: object, policy: Policy, context: Context) -> Policy:
+    match admission:
+        case Admission.PROTECT_SHARES:
+            return ProtectShares(policy, context)
+        case Admission.FAIR_TURNS:
+            return FairTurns(policy, context)
+        case Admission.IN_TIME:
+            return AdmitInTime(policy, context)
+        case Admission.FAIR_IN_TIME:
+            return AdmitInTime(FairTurns(policy, context), context, fair=True)
+    return policy
 
 
 def shared_options(path: str, preset: str, options: Mapping[str, object]) -> dict[str, str]:
