@@ -1,13 +1,12 @@
 # The configuration, checked before any work; where each result lies; and what rules pass to their steps.
-try:
+from veltair.terminal import imported_packages
+
+with imported_packages():
     import pandas  # noqa: F401
-except Exception as error:
-    foreign = os.environ.get("PYTHONPATH")
-    hint = f"PYTHONPATH is {foreign}, from which packages of another Python may come: unset it" if foreign else "run make"
-    sys.exit(f"error: {sys.executable} cannot import what it needs ({str(error).strip().splitlines()[0]}); {hint}")
 
 from veltair.compiler.select.store import StoreError
 from veltair.config import ConfigError, check_environment, load
+from veltair.config.yaml_file import read_yaml
 from veltair.data import shipped
 from veltair.evaluation.experiment import reads
 from veltair.evaluation.experiment.layout import (
@@ -75,3 +74,4 @@ wildcard_constraints:
     policy="[A-Za-z0-9._-]+",
     variation="[A-Za-z0-9._-]+",
     index="[0-9]+",
+    file="[A-Za-z0-9_]+",
