@@ -19,7 +19,7 @@ with imported_packages():
     from veltair.compiler.oracle.proof import Proof
     from veltair.compiler.select.shipped import shipped_stores
     from veltair.compiler.select.store import StoreError
-    from veltair.config.keys import Search
+    from veltair.config.compiler_keys import Search
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

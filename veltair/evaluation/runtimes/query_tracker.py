@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from typing import NamedTuple
 
-from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess
+from veltair.evaluation.loadgen.client_runs import ClientRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.runtimes.registry import Miss, RuntimeBackend
 from veltair.serving.loop.query import Ending, Query, QueryRecord
@@ -151,7 +152,7 @@ class Relay:
 
 
 def serve_run(
-    run: ServerRun, qos_s: Mapping[str, float], drain_s: float, backend: RuntimeBackend, relay: Relay
+    run: ClientRun, qos_s: Mapping[str, float], drain_s: float, backend: RuntimeBackend, relay: Relay
 ) -> tuple[list[QueryRecord], LoadGenSummary]:
     """Let LoadGen ask a backend, and return what became of the queries, and LoadGen's account.
 
