@@ -19,7 +19,7 @@ from veltair.compiler.select.select import Selection
 from veltair.compiler.select.shipped import shipped_stores
 from veltair.compiler.select.store import FILES, StoreError
 from veltair.compiler.steps import ANY_QOS_S, MOST_PROVED_MACS, build_model
-from veltair.config.keys import Search, Select
+from veltair.config.compiler_keys import Search, Select
 from veltair.machine.costs.block_costs import RECORDED
 from veltair.machine.steps import check_oracle, profile_models, search_candidates
 from veltair.provenance import write_atomically
