@@ -127,6 +127,25 @@ def test_what_cannot_be_served_is_refused_and_the_rest_goes_on(
     with_client(path, use)
 
 
+def test_a_model_that_the_policy_cannot_be_made_for_is_refused_and_the_rest_goes_on(
+    artifact: Path, c_build: Path, tmp_path: Path
+) -> None:
+    async def use(client: EngineClient) -> None:
+        await client.add_model("net", artifact, 1.0, SLOTS)
+        for _ in range(2):
+            with pytest.raises(EngineRefusalError, match="one model is enough"):
+                await client.add_model("other", artifact, 1.0, SLOTS)
+        outcome, _ = await ask(client, "net", drawn(1, 0)[0], soon())
+        assert outcome.kind is OutcomeKind.FINISHED
+
+    engines = Engines(tmp_path, c_build, "tests.support.service.picky_policy:PickyPolicy")
+    engines.start()
+    try:
+        with_client(engines.path, use)
+    finally:
+        engines.stop()
+
+
 def test_an_outcome_tells_how_long_a_request_waited_and_ran_and_whether_it_was_late(
     path: Path, artifact: Path
 ) -> None:

@@ -1,3 +1,4 @@
+import re
 import socket
 import stat
 from collections.abc import Iterator
@@ -107,6 +108,15 @@ def test_the_example_is_a_service_with_a_model(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(ROOT)
     (model,) = read_service(ROOT / "service.yaml").models
     assert (model.tenant, serve._model_file(model)) == (LOCAL, None)
+
+
+@pytest.mark.parametrize("page", ["service.md", "service-tenants.md"])
+def test_the_configuration_of_the_page_is_one(page: str, tmp_path: Path) -> None:
+    found = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    assert found is not None
+    text = found[1].replace("…", "0" * 64)
+    (tmp_path / "service.yaml").write_text(text)
+    serve._check_policy(read_service(tmp_path / "service.yaml"))
 
 
 def test_a_policy_that_is_only_simulated_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ class EngineProcess:
         try:
             hosted = self._host(order, artifact, memory, first)
             self._change({**self._hosted, order.key: hosted}, machine)
-        except (ValueError, LookupError, OSError) as error:
+        except Exception as error:  # of a kernel, or of a policy: the others are served as before
             memory.close()
             if not self._hosted:
                 self._rest()

@@ -219,7 +219,7 @@ def test_answers_are_those_of_a_query_alone_while_models_come_and_go(
     assert service.error is None
 
 
-@pytest.mark.parametrize("path", [IN_C, IN_PYTHON])
+@pytest.mark.parametrize("path", POLICIES[:4])
 def test_requests_under_way_go_on_while_models_come_and_go(
     path: str, tiny_loaded: LoadedModel, services: list[Service]
 ) -> None:

@@ -32,7 +32,7 @@ _DECISIONS = (
 def first_difference(log: bytes, policy: Policy, context: Context, library: CLibrary) -> str:
     """Return where the policy, asked again, first decides otherwise than the log says; "" if nowhere.
 
-    Raises ValueError for a log that is cut short or tells of other models under way, and what the policy raises.
+    Raises ValueError for a log that is cut short, or in which the models change, and what the policy raises.
     """
     replay = _Replay(policy, context, library)
     for event, decided, logged in _turns(LogReader(library).entries(log)):
