@@ -19,17 +19,10 @@ from veltair.compiler.select.select import Selection
 from veltair.compiler.select.shipped import shipped_records, shipped_stores
 from veltair.compiler.steps import SearchOrder, search_models, search_settings
 from veltair.machine.costs.cost_model_fit import fits_by_exponent
+from veltair.machine.costs.derivation import cells, derivation_notes, peak_ratio
 from veltair.machine.costs.described_versions import derive_described
 from veltair.machine.costs.disturbance import disturbance_note
-from veltair.machine.costs.folder import (
-    COSTS,
-    Tables,
-    cells,
-    derivation_notes,
-    peak_ratio,
-    read_tables,
-    write_tables,
-)
+from veltair.machine.costs.folder import COSTS, Tables, read_tables, write_tables
 from veltair.machine.costs.oversubscription import oversubscription
 from veltair.machine.costs.residency import crossing_bytes_by_cores, residency_notes
 from veltair.machine.costs.table import CostTable

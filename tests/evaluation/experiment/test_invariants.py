@@ -1,4 +1,6 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from functools import partial
 from itertools import cycle
 
 import numpy as np
@@ -8,14 +10,15 @@ from hypothesis import strategies as st
 
 from tests.support.builders import make_context, make_costs, make_machine, make_model, random_queries
 from tests.support.serving.policy_cases import POLICIES, traffic_context
-from veltair.evaluation.experiment.invariants import InvariantError, LeastWork, checked
+from veltair.evaluation.experiment.invariants import InvariantError, LeastWork, checked, checked_columns
 from veltair.evaluation.metrics.targets import least_plan, work_optimal_core_s
 from veltair.machine.costs.block_costs import BlockCosts
 from veltair.serving.loop.dispatcher import Dispatcher, serve
+from veltair.serving.loop.ended_queries import ArrivalColumns, EndedQueries
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 from veltair.serving.policies.presets import PRESETS, make_policy
-from veltair.serving.simulator.native_loop import serve_simulated
+from veltair.serving.simulator.native_loop import end_simulated, serve_simulated
 from veltair.serving.simulator.noise import noise_batches, service_factors
 from veltair.serving.simulator.simulator import Simulator
 
@@ -60,6 +63,15 @@ def test_every_policy_gives_the_same_records_under_the_loop_in_c(name, gap_s, se
     policy = make_policy(path, site, "paper", options)
     in_c = list(serve_simulated(policy, site, simulator_of(site, arrivals, seed)))
     assert in_c == list(run(site, arrivals, path, "paper", options, seed))
+    again = make_policy(path, site, "paper", options)
+    columns = list(end_simulated(again, site, simulator_of(site, arrivals, seed)))
+    assert_same(columns, EndedQueries.of(in_c, {query.id: index for index, query in enumerate(arrivals)}))
+
+
+def assert_same(some: Sequence[EndedQueries], all_: EndedQueries) -> None:
+    for field in fields(EndedQueries):
+        parts = [getattr(one, field.name) for one in some]
+        assert np.concatenate(parts).tolist() == getattr(all_, field.name).tolist(), field.name
 
 
 def uneven_queries(site: Context, count: int, seed: int) -> list[Query]:
@@ -132,8 +144,42 @@ def ended(query: Query, core_s: float = 0.4, latency_s: float = 0.4) -> QueryRec
 def check(
     records: list[QueryRecord], arrivals: list[Query] = QUERIES, factor: float = 1.0
 ) -> list[QueryRecord]:
-    """Check records against the least that they need: 0.4 core-s each, whatever the cores."""
-    return list(checked(records, arrivals, SITE, [0.4 * factor] * len(arrivals)))
+    """Check records against the least that they need: 0.4 core-s each, whatever the cores.
+
+    The same in columns, however many come at a time, must say the same.
+    """
+    least = [0.4 * factor] * len(arrivals)
+    found = outcome(lambda: list(checked(records, arrivals, SITE, least)))
+    for together in (1, 2, 100):
+        assert outcome(partial(in_columns, records, arrivals, least, together)) == found
+    if isinstance(found, str):
+        raise InvariantError(found)
+    return found
+
+
+def outcome(run: Callable[[], list[QueryRecord]]) -> list[QueryRecord] | str:
+    """Return the records of a run, or the words of its error."""
+    try:
+        return run()
+    except InvariantError as error:
+        return str(error)
+
+
+def in_columns(
+    records: list[QueryRecord],
+    arrivals: list[Query],
+    least: list[float],
+    together: int = 2,
+    fluid: tuple[list[float], float] | None = None,
+) -> list[QueryRecord]:
+    index_of = {query.id: index for index, query in enumerate(arrivals)}
+    parts = [records[first : first + together] for first in range(0, len(records), together)]
+    ended = [EndedQueries.of(part, index_of) for part in parts]
+    fluid_core_s, fluid_cores = fluid or (least, 4.0)
+    columns = ArrivalColumns.of(arrivals)
+    needs = iter(np.array_split(np.array(least), 2)), (iter([np.array(fluid_core_s)]), fluid_cores)
+    list(checked_columns(ended, arrivals, columns, SITE, *needs))
+    return records
 
 
 def test_records_of_a_possible_run_pass_unchanged():
@@ -172,6 +218,8 @@ def test_more_work_on_time_than_all_cores_do_at_their_common_clock_is_an_error()
     fluid = [0.6] * 3, 2.5
     with pytest.raises(InvariantError, match=r"clock of all cores .* need 1.8 core-s, .* have 1.5 core-s"):
         list(checked(records, QUERIES, SITE, [0.4] * 3, fluid))
+    with pytest.raises(InvariantError, match=r"clock of all cores .* need 1.8 core-s, .* have 1.5 core-s"):
+        in_columns(records, QUERIES, [0.4] * 3, 2, fluid)
     assert list(checked(records, QUERIES, SITE, [0.4] * 3, ([0.5] * 3, 2.5))) == records
 
 
@@ -211,6 +259,11 @@ def test_a_consumer_may_stop_early():
     records = checked([ended(QUERIES[0])], QUERIES, SITE, [0.4] * 3)
     assert next(records).query is QUERIES[0]
     records.close()
+    some = EndedQueries.of([ended(QUERIES[0])], {0: 0})
+    needs = iter([np.array([0.4])]), (iter([np.array([0.4])]), 4.0)
+    columns = checked_columns([some], QUERIES, ArrivalColumns.of(QUERIES), SITE, *needs)
+    assert next(columns) is some
+    columns.close()
 
 
 def test_a_run_without_queries_passes():

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.table_builders import make_config, make_tables
 from veltair.evaluation.experiment.scenario import Scenario, policy_maker, scenario_of
-from veltair.machine.costs.folder import derive
+from veltair.machine.costs.derivation import derive
 
 
 def test_a_scenario_has_the_targets_of_the_configuration_in_seconds() -> None:

@@ -51,11 +51,11 @@ from veltair.machine.models.library import LoadedModel
 from veltair.machine.topology.topology import Machine
 from veltair.machine.workers.native_pool import NativePool
 from veltair.serving.engine import native_engine
-from veltair.serving.engine.run_log import PolicySource, replay_run_log
+from veltair.serving.engine.run_log import replay_run_log
 from veltair.serving.loop.policy import Answer, Context, Rejection, Snapshot
 from veltair.serving.loop.query import Ending
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
-from veltair.serving.policies.presets import make_policy
+from veltair.serving.policies.presets import PolicySource, make_policy
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 QOS_S = 10.0  # so wide that no machine misses it

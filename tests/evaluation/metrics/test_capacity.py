@@ -1,6 +1,7 @@
 """The search for QPS at 95 % QoS on curves whose answer is known."""
 
 import math
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from veltair.evaluation.metrics.capacity import (
     satisfaction_of,
     warmup_s,
 )
+from veltair.serving.loop.ended_queries import ArrivalColumns, EndedQueries
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 SEARCH = CapacitySearch(resolution=0.01)
@@ -164,6 +166,14 @@ def record(query, latency_s=0.5, ending=Ending.SERVED):
     return QueryRecord(query, ending, query.arrival_s, end_s, 1, 0, 1.0)
 
 
+def shares(records, queries, count_from_s, stop_below=None, together=1):
+    """Return the satisfaction of records that come so many at a time."""
+    index_of = {query.id: index for index, query in enumerate(queries)}
+    records = iter(records)
+    ended = (EndedQueries.of(some, index_of) for some in iter(lambda: list(islice(records, together)), []))
+    return satisfaction_of(ended, ArrivalColumns.of(queries), count_from_s, stop_below)
+
+
 def test_late_rejected_unfinished_and_missing_queries_are_misses():
     queries = [query(index) for index in range(5)]
     records = [
@@ -172,34 +182,38 @@ def test_late_rejected_unfinished_and_missing_queries_are_misses():
         record(queries[2], ending=Ending.REJECTED),
         record(queries[3], ending=Ending.UNFINISHED),
     ]
-    assert satisfaction_of(records, queries, 0.0) == Satisfaction(0.2, 0.2)
+    assert shares(records, queries, 0.0) == Satisfaction(0.2, 0.2)
 
 
 def test_the_minimum_is_that_of_the_worst_model():
     queries = [query(0), query(1), query(2), query(3, "n"), query(4, "n")]
     records = [record(query, latency_s=2.0 if query.id == 4 else 0.5) for query in queries]
-    assert satisfaction_of(records, queries, 0.0) == Satisfaction(0.8, 0.5)
+    assert shares(records, queries, 0.0) == Satisfaction(0.8, 0.5)
 
 
 def test_warm_up_queries_are_not_counted():
     queries = [query(0, arrival_s=0.5), query(1, arrival_s=0.75), query(2, arrival_s=1.0)]
     records = [record(queries[0], latency_s=2.0), record(queries[1]), record(queries[2])]
-    assert satisfaction_of(records, queries, 1.0) == Satisfaction(1.0, 1.0)
+    assert shares(records, queries, 1.0) == Satisfaction(1.0, 1.0)
 
 
 def test_a_run_without_counted_queries_is_invalid():
-    assert satisfaction_of([], [query(0)], 2.0).invalid
+    assert shares([], [query(0)], 2.0).invalid
 
 
 def test_a_hopeless_run_is_stopped_at_the_miss_that_decides_it():
     # Of 40 queries 2 may miss 95 %: the third miss decides, the rest is not drawn.
     queries = [query(index) for index in range(40)]
-    records = iter([record(query, latency_s=2.0) for query in queries])
-    found = satisfaction_of(records, queries, 0.0, stop_below=0.95)
+    late = [record(query, latency_s=2.0) for query in queries]
+    records = iter(late)
+    found = shares(records, queries, 0.0, stop_below=0.95)
     assert (found.complete, found.pooled, len(list(records))) == (False, 37 / 40, 37)
+    assert found == shares(late, queries, 0.0, stop_below=0.95, together=7)
 
 
 def test_a_run_that_just_reaches_the_target_is_not_stopped():
     queries = [query(index) for index in range(40)]
     records = [record(query, latency_s=2.0 if query.id < 2 else 0.5) for query in queries]
-    assert satisfaction_of(records, queries, 0.0, stop_below=0.95) == Satisfaction(0.95, 0.95)
+    for together in (1, 3, 40):
+        found = shares(records, queries, 0.0, stop_below=0.95, together=together)
+        assert found == Satisfaction(0.95, 0.95)

@@ -19,7 +19,8 @@ from veltair.evaluation.simulation.assumptions import (
     with_fewer_versions,
 )
 from veltair.evaluation.simulation.steps import simulated_policy_maker
-from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.costs.derivation import derive
+from veltair.machine.costs.folder import Tables
 from veltair.machine.topology.described import described, is_described
 from veltair.serving.policies.native_spec import spec_of
 

@@ -23,7 +23,8 @@ from veltair.evaluation.simulation.run import (
     simulate,
 )
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.costs.derivation import derive
+from veltair.machine.costs.folder import Tables
 from veltair.machine.topology.topology import Machine
 from veltair.serving.policies.presets import make_policy
 

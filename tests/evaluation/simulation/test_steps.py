@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,3 +112,10 @@ def test_a_simulation_charges_the_costs_of_its_tables(tables: Path, tmp_path: Pa
         answers.append(read_csv(folder / CAPACITY)["qps_at_95"].mean())
         assert str(folder / BLOCKS) in read_provenance(folder / CAPACITY).inputs
     assert answers[0] > answers[1]
+
+
+def test_simulated_steps_start_without_loading_the_compiler() -> None:
+    # TVM takes longer to load than some of the study's hundreds of jobs take.
+    lines = "import sys; import veltair.evaluation.simulation.steps; print('tvm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "False"

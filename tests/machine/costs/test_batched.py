@@ -7,7 +7,8 @@ import pytest
 from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.frontend.model import Layer
 from veltair.machine.costs.batched import batched_name, with_batches
-from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.costs.derivation import derive
+from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import COLUMNS, CostTable
 from veltair.machine.topology.topology import Machine
 

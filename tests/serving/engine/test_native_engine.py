@@ -19,14 +19,14 @@ from veltair.serving.__main__ import main
 from veltair.serving.engine.log_entries import EntryKind
 from veltair.serving.engine.log_timeline import timeline_of
 from veltair.serving.engine.native_engine import NativeEngine, Site
-from veltair.serving.engine.run_log import PolicySource, replay_run_log, write_run_log
+from veltair.serving.engine.run_log import replay_run_log, write_run_log
 from veltair.serving.engine.watchdog import EngineError
 from veltair.serving.loop.open_queries import PolicyError
 from veltair.serving.loop.policy import Context, Policy
 from veltair.serving.loop.query import Ending, QueryRecord
 from veltair.serving.policies.discipline import Conflict, DropLate, Order, QueueOptions
 from veltair.serving.policies.native_spec import DecisionKind, NativePolicySpec, spec_of
-from veltair.serving.policies.presets import make_policy
+from veltair.serving.policies.presets import PolicySource, make_policy
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 FULL = PolicySource("veltair.serving.policies.adaptive:VeltairFULL", "tuned", {})

@@ -27,12 +27,12 @@ from veltair.serving.engine.log_entries import EntryKind
 from veltair.serving.engine.log_timeline import timeline_of
 from veltair.serving.engine.native_engine import NativeEngine, Site
 from veltair.serving.engine.replay import first_difference
-from veltair.serving.engine.run_log import PolicySource, replay_run_log, write_run_log
+from veltair.serving.engine.run_log import replay_run_log, write_run_log
 from veltair.serving.engine.watchdog import EngineError
 from veltair.serving.loop.open_queries import IDLE_WAKES, PolicyError
 from veltair.serving.loop.policy import Context, Policy, Rejection, Resize, Snapshot, Wake, Yield
 from veltair.serving.loop.query import Ending, QueryRecord
-from veltair.serving.policies.presets import make_policy
+from veltair.serving.policies.presets import PolicySource, make_policy
 
 LOOKAHEAD = "veltair.serving.policies.lookahead:Lookahead"
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]

@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.builders import linear_context, make_machine
 from veltair.serving.engine import run_log
-from veltair.serving.engine.run_log import PolicySource, read_run_log, replay_run_log, write_run_log
+from veltair.serving.engine.run_log import read_run_log, replay_run_log, write_run_log
+from veltair.serving.policies.presets import PolicySource
 
 SOURCE = PolicySource("baselines.layer_wise:LayerWise", "paper", {"order": "edf"})
 CONTEXT = linear_context([0.001, 0.002], cores=(1, 2), machine=make_machine(2))

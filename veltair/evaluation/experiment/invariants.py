@@ -16,7 +16,7 @@ that clock, and a query in few fast cores needs no less: on a full machine this 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
+from copy import copy
 from itertools import tee
 from typing import cast
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from veltair.evaluation.metrics.targets import ROUNDING, LeastPlan, least_plan
 from veltair.machine.costs.table import CostTable
+from veltair.serving.loop.ended_queries import ArrivalColumns, EndedQueries
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query, QueryRecord
 from veltair.serving.simulator.noise import NoiseBatch
@@ -52,19 +53,20 @@ class LeastWork:
 
     def of_each(self, parts: Iterable[NoiseBatch]) -> Iterator[float]:
         """Yield the least core-seconds of each query with its noise; inf where none is enough."""
-        for part in parts:
-            yield from self._of(part).tolist()
+        for least in self.of_parts(parts):
+            yield from least.tolist()
+
+    def of_parts(self, parts: Iterable[NoiseBatch]) -> Iterator[NDArray[np.float64]]:
+        """Yield the same of the queries of each part, shape (queries,)."""
+        return map(self._of, parts)
 
     def _of(self, part: NoiseBatch) -> NDArray[np.float64]:
-        qos_s = np.array([query.qos_s for query in part.queries])
-        key = blake2b(
-            b"".join(values.tobytes() for values in (part.models, part.noise_index, qos_s))
-        ).digest()
-        if key not in self._known:
-            self._known[key] = self._work_out(part, qos_s)
-        return self._known[key]
+        if part.digest not in self._known:
+            self._known[part.digest] = self._work_out(part)
+        return self._known[part.digest]
 
-    def _work_out(self, part: NoiseBatch, qos_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _work_out(self, part: NoiseBatch) -> NDArray[np.float64]:
+        qos_s = np.array([query.qos_s for query in part.queries])
         least = np.empty(len(qos_s))
         for model in np.unique(part.models).tolist():
             rows, costs = np.flatnonzero(part.models == model), self._costs[model]
@@ -111,6 +113,51 @@ def checked(
         raise InvariantError(f"the run ended, but {never} of its queries did not; each ends exactly once")
 
 
+def checked_columns(
+    ended: Iterable[EndedQueries],
+    arrivals: Sequence[Query],
+    columns: ArrivalColumns,
+    context: Context,
+    least_core_s: Iterable[NDArray[np.float64]],
+    fluid: tuple[Iterable[NDArray[np.float64]], float],
+) -> Iterator[EndedQueries]:
+    """Yield what became of a run's queries, some at a time, all of them checked as by `checked`.
+
+    `columns` are of the same `arrivals`; the least core-seconds come for some arrivals at a time, in order.
+    """
+    least, least_fluid = _Coming(least_core_s), _Coming(fluid[0])
+    totals = _Totals(context, arrivals, fluid[1])
+    has_ended = np.zeros(len(arrivals), np.bool_)
+    for some in ended:
+        counts = np.bincount(some.index, minlength=1)
+        twice = np.flatnonzero((counts > 1) | ((counts > 0) & has_ended[: len(counts)]))
+        if len(twice):
+            query = arrivals[twice[0]]
+            raise InvariantError(f"query {query.id} of {query.model} ended twice, or never arrived")
+        has_ended[some.index] = True
+        totals.add_columns(some, columns, least.of(some.index), least_fluid.of(some.index), arrivals)
+        yield some
+    never = int(np.count_nonzero(~has_ended))
+    if never:
+        raise InvariantError(f"the run ended, but {never} of its queries did not; each ends exactly once")
+
+
+class _Coming:
+    """Numbers of arrivals, drawn as far as they are asked for."""
+
+    def __init__(self, parts: Iterable[NDArray[np.float64]]) -> None:
+        self._parts = iter(parts)
+        self._known: NDArray[np.float64] = np.empty(0)
+
+    def of(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return those of some arrivals."""
+        last = int(index.max(initial=-1))
+        while last >= len(self._known):
+            self._known = np.concatenate([self._known, next(self._parts)])
+        numbers: NDArray[np.float64] = self._known[index]
+        return numbers
+
+
 class _Totals:
     """What the records of a run so far held, and what those on time needed, counted in both ways."""
 
@@ -135,6 +182,39 @@ class _Totals:
             _check_total(at_full, self._needed_fluid, self._fluid_cores * window_s, self._until_s)
         held_s = record.end_s - self._first_s
         _check_total("queries held", self._held, self._cores * held_s, record.end_s)
+
+    def add_columns(
+        self,
+        ended: EndedQueries,
+        columns: ArrivalColumns,
+        least: NDArray[np.float64],
+        least_fluid: NDArray[np.float64],
+        arrivals: Sequence[Query],
+    ) -> None:
+        """Take some records into account, as `add` would one after the other."""
+        before = copy(self)
+        counted = ended.on_time(columns) & (ended.batch == 1)
+        held = _running(self._held, ended.core_s)
+        self._held = held[-1]
+        self._needed = _running(self._needed, least[counted])[-1]
+        self._needed_fluid = _running(self._needed_fluid, least_fluid[counted])[-1]
+        window_s = self._until_s - self._first_s
+        is_possible = (
+            (ended.core_s[counted] >= least[counted] * (1 - ROUNDING)).all()
+            and self._needed <= self._cores * window_s * (1 + ROUNDING)
+            and self._needed_fluid <= self._fluid_cores * window_s * (1 + ROUNDING)
+            and (held[1:] <= self._cores * (ended.end_s - self._first_s) * (1 + ROUNDING)).all()
+        )
+        if not is_possible:
+            # One after the other, for the words.
+            rows = zip(ended.records(arrivals), least.tolist(), least_fluid.tolist(), strict=True)
+            for record, *needs in rows:
+                before.add(record, *needs)
+
+
+def _running(start: float, amounts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the running total from `start` on, which is its first; shape (amounts + 1,)."""
+    return np.cumsum(np.concatenate([[start], amounts]))
 
 
 def _take(query: Query, open_core_s: dict[int, _Needs], coming: Iterator[tuple[Query, _Needs]]) -> _Needs:

@@ -26,9 +26,8 @@ from veltair.evaluation.metrics.targets import (
 from veltair.machine.costs.cost_model import MachineCostModel
 from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import CostTable
-from veltair.serving.engine.run_log import PolicySource
 from veltair.serving.loop.policy import Context, Policy
-from veltair.serving.policies.presets import make_policy
+from veltair.serving.policies.presets import PolicySource, make_policy
 
 MakePolicy = Callable[[Context], Policy]
 TableClock = Literal["busy", "alone"]

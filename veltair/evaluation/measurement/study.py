@@ -9,7 +9,7 @@ from veltair.machine.interference.source import InterferenceSource
 from veltair.machine.models.library import LoadedModel
 from veltair.machine.models.model_memory import ModelMemory
 from veltair.machine.workers.pool import Launch, Sample
-from veltair.serving.engine.run_log import PolicySource
+from veltair.serving.policies.presets import PolicySource
 
 
 @dataclass(frozen=True, slots=True)

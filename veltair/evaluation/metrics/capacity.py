@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from veltair.serving.loop.query import Query, QueryRecord
+import numpy as np
+from numpy.typing import NDArray
+
+from veltair.serving.loop.ended_queries import ArrivalColumns, EndedQueries
 
 # An estimate further off than this is no estimate: the search ends there and says so.
 LOWEST, HIGHEST = 0.01, 100.0
@@ -200,31 +203,41 @@ def warmup_s(duration_s: float, longest_qos_s: float) -> float:
 
 
 def satisfaction_of(
-    records: Iterable[QueryRecord],
-    arrivals: Iterable[Query],
+    ended: Iterable[EndedQueries],
+    arrivals: ArrivalColumns,
     count_from_s: float,
     stop_below: float | None = None,
 ) -> Satisfaction:
     """Return the shares on time of the queries that arrive from `count_from_s` on.
 
-    `arrivals` is the whole trace: a counted query without a record is a miss, like one that was rejected or
+    `arrivals` are the whole trace: a counted query that never ends is a miss, like one that was rejected or
     left unfinished. The minimum is over the tenants with counted queries; a run without any is invalid. With
-    `stop_below`, `records` are drawn only until the pooled share cannot reach it any more.
+    `stop_below`, `ended` are drawn only until the pooled share cannot reach it any more.
     """
-    planned = Counter(query.sender for query in arrivals if query.arrival_s >= count_from_s)
-    if not planned:
+    is_counted = arrivals.arrivals_s >= count_from_s
+    planned = _by_sender(arrivals, np.flatnonzero(is_counted))
+    total = planned.total()
+    if not total:
         return Satisfaction(0.0, 0.0, invalid=True)
-    total, on_time, missed = planned.total(), Counter[str](), Counter[str]()
-    for record in records:
-        if record.query.arrival_s < count_from_s:
-            continue
-        if record.on_time:
-            on_time[record.query.sender] += 1
-            continue
-        missed[record.query.sender] += 1
-        if stop_below is not None and (total - missed.total()) / total < stop_below:
-            return _shares(planned - missed, planned, complete=False)
+    on_time, missed = Counter[str](), Counter[str]()
+    for some in ended:
+        counted, was_on_time = is_counted[some.index], some.on_time(arrivals)
+        misses = counted & ~was_on_time
+        if stop_below is not None:
+            left = (total - (missed.total() + np.cumsum(misses))) / total
+            if len(hopeless := np.flatnonzero(misses & (left < stop_below))):
+                until = some.index[: hopeless[0] + 1]
+                missed += _by_sender(arrivals, until[misses[: hopeless[0] + 1]])
+                return _shares(planned - missed, planned, complete=False)
+        missed += _by_sender(arrivals, some.index[misses])
+        on_time += _by_sender(arrivals, some.index[counted & was_on_time])
     return _shares(on_time, planned, complete=True)
+
+
+def _by_sender(arrivals: ArrivalColumns, index: NDArray[np.int64]) -> Counter[str]:
+    """Return how many of some arrivals each tenant sent; none that sent none."""
+    counts = np.bincount(arrivals.sender[index], minlength=len(arrivals.senders)).tolist()
+    return Counter({name: count for name, count in zip(arrivals.senders, counts, strict=True) if count})
 
 
 def _shares(on_time: Counter[str], planned: Counter[str], complete: bool) -> Satisfaction:

@@ -14,7 +14,8 @@ from veltair.compiler.footprint.traffic import Tiling
 from veltair.compiler.select.select import Selection
 from veltair.config import Config
 from veltair.config.study_keys import Simulated
-from veltair.machine.costs.folder import Tables, derive, with_clock_of_all
+from veltair.machine.costs.derivation import derive, with_clock_of_all
+from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.residency import with_cold_weights, without_residency
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.described import described, is_described

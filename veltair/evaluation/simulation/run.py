@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from veltair.evaluation.experiment.invariants import checked
+from veltair.evaluation.experiment.invariants import checked, checked_columns
 from veltair.evaluation.experiment.scenario import (
     MakePolicy,
     Scenario,
@@ -31,9 +31,10 @@ from veltair.evaluation.metrics.capacity_table import reference_rate
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.machine.costs.block_costs import FREE, BlockCosts
 from veltair.machine.costs.table import CostTable
+from veltair.serving.loop.ended_queries import ArrivalColumns, EndedQueries
 from veltair.serving.loop.policy import Context
 from veltair.serving.loop.query import Query, QueryRecord
-from veltair.serving.simulator.native_loop import serve_simulated
+from veltair.serving.simulator.native_loop import end_simulated, serve_simulated
 from veltair.serving.simulator.noise import NoiseBatch, noise_batches
 from veltair.serving.simulator.pressure_sensor import SensorError
 from veltair.serving.simulator.simulator import Simulator
@@ -89,6 +90,25 @@ def simulate_arrivals(
     least_core_s = scenario.least_work.of_each(same[0])
     fluid = scenario.fluid_work.of_each(same[1]), scenario.fluid_cores
     return checked(records, arrivals, scenario.context, least_core_s, fluid), simulator
+
+
+def simulate_columns(
+    scenario: Scenario,
+    make: MakePolicy,
+    settings: SimulationSettings,
+    arrivals: Sequence[Query],
+    columns: ArrivalColumns,
+    seed: int,
+) -> Iterator[EndedQueries]:
+    """Return what became of given arrivals, which `columns` are of: `simulate_arrivals`, in columns."""
+    noise, *same = tee(noise_of(scenario, arrivals, seed), 3)
+    simulator = make_simulator(scenario, settings, arrivals, seed, noise=noise)
+    seen = scenario.policy_context
+    ended = end_simulated(make(seen), seen, simulator)
+    fluid = scenario.fluid_work.of_parts(same[1]), scenario.fluid_cores
+    return checked_columns(
+        ended, arrivals, columns, scenario.context, scenario.least_work.of_parts(same[0]), fluid
+    )
 
 
 def scenario_arrivals(
@@ -185,10 +205,11 @@ def _satisfaction_at(
     scenario: Scenario, make: MakePolicy, settings: SimulationSettings, search: CapacitySearch, seed: int
 ) -> Callable[[float], Satisfaction]:
     def measure(qps: float) -> Satisfaction:
-        arrivals, records, _ = simulate(scenario, make, settings, qps, seed)
-        return satisfaction_of(
-            records, arrivals, count_from_s(arrivals, scenario.qos_s), stop_below=search.target
-        )
+        arrivals = scenario_arrivals(scenario, settings, qps, seed)
+        columns = ArrivalColumns.of(arrivals)
+        ended = simulate_columns(scenario, make, settings, arrivals, columns, seed)
+        first_s = count_from_s(arrivals, scenario.qos_s)
+        return satisfaction_of(ended, columns, first_s, stop_below=search.target)
 
     return measure
 

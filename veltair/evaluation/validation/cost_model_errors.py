@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from veltair.machine.costs.cost_model_fit import ScaledLayer, fit_cost_model, modelled_seconds
-from veltair.machine.costs.folder import Tables, cells
+from veltair.machine.costs.derivation import cells
+from veltair.machine.costs.folder import Tables
 
 COLUMNS = [
     *("model", "layer", "version", "cores", "fold", "exponent", "fork_s"),

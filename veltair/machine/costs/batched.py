@@ -16,7 +16,8 @@ from veltair.machine.costs.cost_model import (
     spread_dram_bytes,
 )
 from veltair.machine.costs.cost_model_fit import fit_cost_model
-from veltair.machine.costs.folder import Tables, cells, machine_cost_model, with_clock_of_all
+from veltair.machine.costs.derivation import cells, machine_cost_model, with_clock_of_all
+from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.topology import Machine
 
@@ -117,7 +118,7 @@ def _scales(
 def _predicted(
     one: LayerCostModel, law: MachineCostModel, machine: Machine, cores: int, level: float
 ) -> tuple[float, float]:
-    """Return seconds and bytes of a version at a pressure, as `folder.derive` has them."""
+    """Return seconds and bytes of a version at a pressure, as `derivation.derive` has them."""
     share = max(1.0 - level, cores / machine.cores)
     moved = spread_dram_bytes(one.tiling, machine, cores, block_l3_bytes(machine, cores, share))
     active = round(cores + level * (machine.cores - cores))

@@ -4,7 +4,7 @@ Pure: functions of numbers. The derived cost tables are this formula at the leve
 simulator charges it for whatever cache and bandwidth a layer has at the moment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, inf, isfinite
 
@@ -41,6 +41,13 @@ class MachineCostModel:
     def __post_init__(self) -> None:
         if not self.combine >= 1:
             raise ValueError(f"the exponent of a cost model is {self.combine}; give 1 or more, or infinity")
+
+    def versions(self) -> Iterator[tuple[tuple[str, int, int], LayerCostModel]]:
+        """Yield model, layer and version of each cost model, and the cost model."""
+        for model, layers in self.layers.items():
+            for layer, versions in enumerate(layers):
+                for version, one in enumerate(versions):
+                    yield (model, layer, version), one
 
 
 def predicted_seconds(

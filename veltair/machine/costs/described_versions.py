@@ -12,7 +12,8 @@ from veltair.compiler.select.select import Selection
 from veltair.compiler.select.shipped import AVX2, SHIPPED
 from veltair.compiler.select.store import choose, find_candidates, read_info
 from veltair.machine.costs.candidate_costs import modelled_costs
-from veltair.machine.costs.folder import Tables, derive
+from veltair.machine.costs.derivation import derive
+from veltair.machine.costs.folder import Tables
 from veltair.machine.costs.table import CostTable
 from veltair.machine.topology.topology import Machine
 

@@ -4,8 +4,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,18 +17,9 @@ from veltair.machine.topology.described import format_machine, read_machine
 from veltair.serving.engine.live_tables import load
 from veltair.serving.engine.replay import first_difference
 from veltair.serving.loop.policy import Context
-from veltair.serving.policies.presets import make_policy
+from veltair.serving.policies.presets import PolicySource, make_policy
 
 _RUN, _COSTS, _MACHINE, _LOG = "run.json", "costs.parquet", "machine.yaml", "log"
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySource:
-    """How a policy was made: the arguments of `make_policy` beside the context."""
-
-    path: str
-    preset: str
-    options: Mapping[str, object]
 
 
 def write_run_log(path: Path, policy: PolicySource, context: Context, log: bytes) -> None:

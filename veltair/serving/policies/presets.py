@@ -60,6 +60,15 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+@dataclass(frozen=True, slots=True)
+class PolicySource:
+    """How a policy was made: the arguments of `make_policy` beside the context."""
+
+    path: str
+    preset: str
+    options: Mapping[str, object]
+
+
 def make_policy(path: str, context: Context, preset: str, options: Mapping[str, object]) -> Policy:
     """Return a fresh policy: the options of its preset that its class takes, then the given ones over them.
 

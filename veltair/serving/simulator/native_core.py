@@ -20,7 +20,7 @@ from veltair.machine.c_library import CLayoutError, CLibrary, KeptArrays, load_l
 from veltair.machine.contention.contention import Contention
 from veltair.machine.contention.sharing import CacheGroupShare, pinned_bytes_per_s, use_of
 from veltair.machine.costs.block_costs import BlockCosts
-from veltair.machine.costs.cost_model import LayerCostModel, block_bytes_per_s
+from veltair.machine.costs.cost_model import MachineCostModel, block_bytes_per_s
 from veltair.serving.loop.backend import BlockEnd, Resized
 from veltair.serving.loop.policy import MOST_SHARING, Allocation, most_blocks
 
@@ -313,14 +313,20 @@ def _model(
         "start_cost_s": start_s,
     }
     if contention.cost_model is not None:
-        layers = contention.cost_model.layers[name]
-        model["cost_models"] = _cost_models(layers, seconds.shape[1], arrays)
+        dtype = arrays.library.dtype("cost_model_t")
+        model["cost_models"] = arrays.pointer(
+            _cost_models(contention.cost_model, name, seconds.shape[1], dtype), dtype
+        )
     return model
 
 
-def _cost_models(layers: Sequence[Sequence[LayerCostModel]], most: int, arrays: KeptArrays) -> Any:
-    """Return `most` cost models a layer: no more than the table has versions, zeros where there are fewer."""
-    dtype = arrays.library.dtype("cost_model_t")
+@lru_cache(maxsize=64)
+def _cost_models(cost_model: MachineCostModel, name: str, most: int, dtype: Any) -> NDArray[Any]:
+    """Return `most` cost models a layer: no more than the table has versions, zeros where there are fewer.
+
+    A search runs the same machine dozens of times, so they are kept.
+    """
+    layers = cost_model.layers[name]
     records = np.zeros((len(layers), most), dtype)
     known = [one for versions in layers for one in versions[:most]]
     layer = [number for number, versions in enumerate(layers) for _ in versions[:most]]
@@ -335,7 +341,8 @@ def _cost_models(layers: Sequence[Sequence[LayerCostModel]], most: int, arrays: 
     records["copies"][layer, version] = [tiling.copies for tiling in tilings]
     records["private_share"][layer, version] = [tiling.private_share for tiling in tilings]
     records["resident_bytes"][layer, version] = [_side_by_side(tiling.residency) for tiling in tilings]
-    return arrays.pointer(records, dtype)
+    records.flags.writeable = False
+    return records
 
 
 def _side_by_side(residency: Residency | None) -> Sequence[float]:

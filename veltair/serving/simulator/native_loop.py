@@ -6,6 +6,7 @@ are called back.
 
 import weakref
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from veltair.machine.c_library import KeptArrays
 from veltair.serving.loop.dispatcher import UNFINISHED_REASON, Dispatcher, serve
+from veltair.serving.loop.ended_queries import EndedQueries
 from veltair.serving.loop.open_queries import stall
 from veltair.serving.loop.policy import Context, Policy, limits_of, most_blocks
 from veltair.serving.loop.python_decider import PythonDecider
@@ -23,6 +25,9 @@ from veltair.serving.policies.native_policy import NativePolicy
 from veltair.serving.policies.native_spec import spec_of
 from veltair.serving.simulator.native_core import NativeCore
 from veltair.serving.simulator.simulator import PINNED_SHARING, CoreChange, Simulator
+
+# Records of a loop in Python that are put in columns at a time.
+FEW = 512
 
 
 def serve_simulated(policy: Policy, context: Context, simulator: Simulator) -> Iterator[QueryRecord]:
@@ -35,6 +40,18 @@ def serve_simulated(policy: Policy, context: Context, simulator: Simulator) -> I
         yield from _Loop(policy, context, simulator, core).records()
     else:
         yield from serve(Dispatcher(policy, context), simulator)
+
+
+def end_simulated(policy: Policy, context: Context, simulator: Simulator) -> Iterator[EndedQueries]:
+    """Yield what became of a run's queries, some at a time: what `serve_simulated` yields, in columns."""
+    core = simulator.core
+    if isinstance(core, NativeCore):
+        yield from _Loop(policy, context, simulator, core).ended()
+        return
+    index_of = {query.id: index for index, query in enumerate(simulator.arrivals)}
+    records = serve(Dispatcher(policy, context), simulator)
+    while some := list(islice(records, FEW)):
+        yield EndedQueries.of(some, index_of)
 
 
 class _Loop:
@@ -71,6 +88,18 @@ class _Loop:
 
     def records(self) -> Iterator[QueryRecord]:
         """Run to the end and yield the records in the order in which queries end."""
+        for rows in self._rows():
+            yield from self._read(rows)
+
+    def ended(self) -> Iterator[EndedQueries]:
+        """Run to the end and yield what became of the queries, in the order in which they end."""
+        served = self._library.numbers(Ending, "ending_t")[Ending.SERVED]
+        for rows in self._rows():
+            index, end_s, core_s, batch = (rows[name] for name in ("index", "end_s", "core_s", "batch"))
+            yield EndedQueries(index, rows["ending"] == served, end_s, core_s, batch.astype(np.int64))
+
+    def _rows(self) -> Iterator[NDArray[Any]]:
+        """Run to the end and yield the records as C has them; their reasons are there until the next ones."""
         functions, handle, state = self._functions, self._handle, self._state
         answers = {
             functions.NEED_BLOCK: self._form_block,
@@ -80,12 +109,12 @@ class _Loop:
         }
         while (what := functions.loop_run(handle)) != functions.DONE:
             if what == functions.RECORDS:
-                yield from self._take_records()
+                yield from self._take_rows()
             elif what in answers:
                 answers[what]()
             else:
                 self._fail(what)
-        yield from self._take_records()
+        yield from self._take_rows()
         if state.waiting:
             raise stall(self._policy, state.waiting, self._queries[state.oldest], state.free_cores)
 
@@ -112,16 +141,18 @@ class _Loop:
             "is_noisy": error is not None,
         }
 
-    def _take_records(self) -> Iterator[QueryRecord]:
-        state, queries = self._state, self._queries
+    def _take_rows(self) -> Iterator[NDArray[Any]]:
+        state = self._state
         if not state.record_count:
             return
         nbytes = state.record_count * self._records.itemsize
-        read = bytes(self._library.ffi.buffer(state.records, nbytes))
-        rows = np.frombuffer(read, self._records).tolist()
-        # The reasons are in memory of C, until the records are taken.
-        said = {row[7]: self._text(row[5]) for row in rows if row[5]}
+        yield np.frombuffer(bytes(self._library.ffi.buffer(state.records, nbytes)), self._records)
+        # Reasons are in memory of C that this gives back.
         self._functions.loop_take_records(self._handle)
+
+    def _read(self, taken: NDArray[Any]) -> Iterator[QueryRecord]:
+        queries, rows = self._queries, taken.tolist()
+        said = {row[7]: self._text(row[5]) for row in rows if row[5]}
         for start_s, end_s, core_s, slack_s, least_s, _, _, index, number, *used, batch in rows:
             blocks, conflicts = used
             ending = self._endings[number]

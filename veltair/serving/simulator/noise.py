@@ -6,6 +6,8 @@ give each query the same factors under every policy and at every rate: common ra
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from veltair.serving.loop.query import Query
 BATCH = 512
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class NoiseBatch:
     """Some queries that arrive one after the other, and the noise of their layers.
 
@@ -28,6 +30,13 @@ class NoiseBatch:
     queries: Sequence[Query]
     models: NDArray[np.int32]
     noise_index: NDArray[np.uint32]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What tells batches apart: by their models, targets and noise."""
+        targets_s = np.array([query.qos_s for query in self.queries])
+        columns = (self.models, self.noise_index, targets_s)
+        return blake2b(b"".join(values.tobytes() for values in columns)).digest()
 
 
 def noise_batches(
