@@ -34,7 +34,7 @@ from veltair.service.lifetime import end_with_parent
 from veltair.service.memory import Memory
 from veltair.service.operator_front import OperatorFront
 from veltair.service.patient_protocol import PatientProtocol
-from veltair.service.registry import Entry, Registry, State
+from veltair.service.registry import BEING_BUILT, Entry, Registry, State
 from veltair.service.service_keys import LOCAL, FirstModelKeys, ServiceKeys
 from veltair.service.settings import BACKLOG, FrontSettings
 from veltair.service.store import Store
@@ -167,7 +167,7 @@ class Front:
             assert entry is not None
             if self.desk.is_ready(entry) or entry.state is State.UNAVAILABLE:
                 return entry
-            if entry.state is not said:
+            if entry.state is not said and entry.state in BEING_BUILT:
                 said = entry.state
                 print(f"{model.name}: {said.value.lower()}", flush=True)
             await asyncio.sleep(_LOOK_S)
