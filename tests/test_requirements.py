@@ -1,4 +1,5 @@
 import re
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def test_no_package_is_pinned_twice() -> None:
 
 def test_conda_installs_the_same_pins_in_the_same_order() -> None:
     assert _conda_pip_lines() == [*_required_lines(), "--editable ."]
+
+
+def test_the_extra_of_the_service_names_pins_of_the_requirements() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras["service"]) <= set(_required_lines())
 
 
 def test_conda_takes_the_oldest_python_that_is_supported() -> None:
