@@ -69,6 +69,7 @@ PURE = (
     "veltair/machine/topology/placement.py",
     "veltair/serving/loop/",
     "veltair/serving/policies/",
+    "veltair/wire/",
     "baselines/",
 )
 # They find a class by its path or compile what decides; neither is part of a decision.
@@ -218,6 +219,7 @@ PLANTED = [
     ("veltair/serving/loop/query.py", "veltair.serving.policies.blocks", "serving"),
     ("veltair/serving/engine/engine.py", "veltair.serving.simulator.noise", "serving"),
     ("veltair/serving/stray.py", "", "serving"),
+    ("veltair/wire/errors.py", "veltair.wire.infer", "wire"),
     ("veltair/evaluation/metrics/metrics.py", "veltair.evaluation.figures.grid", "evaluation"),
     ("veltair/evaluation/simulation/run.py", "veltair.evaluation.measurement.run", "evaluation"),
     ("veltair/evaluation/stray.py", "", "evaluation"),
