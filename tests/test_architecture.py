@@ -100,7 +100,9 @@ IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 
 def _sources() -> list[Path]:
-    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    found = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    # What the Pythons of other environments run is no code of these packages.
+    return sorted(path for path in found if ROOT / "veltair" / "data" / "rivals" not in path.parents)
 
 
 def _pure_files() -> list[Path]:

@@ -28,7 +28,7 @@ BENCHMARKS = {
     *("benchmarks_compiler", "benchmarks_engine", "benchmarks_simulator"),
     *("co_runs", "interference", "layer_times", "native_block_costs", "tolerance", "validation_trace"),
 }
-MEASURING = {"search", "machine", "oversubscription", "profile", "measure", *BENCHMARKS}
+MEASURING = {"search", "machine", "oversubscription", "profile", "measure", "remote", *BENCHMARKS}
 
 
 def snakemake(folder: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -369,3 +369,8 @@ def test_a_policy_of_one_s_own_runs_to_the_summary_and_only_what_is_missing_is_m
     assert listed(snakemake(folder, "-n", "--configfile", config)) == {}
     (folder / "results" / "summary.md").unlink()
     assert listed(snakemake(folder, "-n", "--configfile", config)) == {"summary": 1}
+
+
+def test_who_names_a_server_measures_it_and_nothing_of_ours(checkout: Path) -> None:
+    overlay = [CONFIGS / "config.yaml", CONFIGS / "remote.yaml"]
+    assert listed(snakemake(checkout, "-n", "--configfile", *overlay)) == {"model": 2, "remote": 1}

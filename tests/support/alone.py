@@ -30,6 +30,7 @@ ALONE = {
         "evaluation/loadgen/test_client.py",
         "evaluation/measurement/test_run.py",
         "evaluation/measurement/test_steps.py",
+        "evaluation/runtimes/test_remote_study.py",
         "evaluation/runtimes/test_served.py",
     ),
     "they measure this machine": (

@@ -19,6 +19,7 @@ INTRODUCTION = """\
 | `many_core.yaml` | `make many-core`, also part of `make`: a many-core machine, reduced to minutes |
 | `paper_sim.yaml` | given after that, `make paper-sim`: the same study under the full protocol, hours |
 | `schedulers.yaml` | given after `many_core.yaml` too: every policy of the repository beside the others |
+| `remote.yaml` | given after `config.yaml`: a server at a URL under LoadGen, instead of our engine |
 | `readings.yaml` | after `many_core.yaml`, `make readings`: what the paper leaves open, all combinations |
 | `readings_full.yaml` | after that, `make readings READINGS=full`: more values, queries and seeds, hours |
 | `smoke.yaml` | `make smoke`: simulation only, from shipped cost tables, equal to the last bit |

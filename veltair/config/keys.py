@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from veltair.config.output_keys import Figures, Results
 from veltair.config.readings_keys import Readings
+from veltair.config.remote_keys import NULL_SERVER, Remote
 from veltair.config.section import (
     SEED_MAX,
     Count,
@@ -352,6 +353,7 @@ class Config(Section):
         key("the run with one key changed, a value at a time, by name"),
     ] = Field(default={})
     readings: Annotated[Readings, key("the study of readings of a paper")] = Readings()
+    remote: Annotated[Remote, key("servers over the network")] = Remote()
     results: Annotated[Results, key("where results go")] = Results()
     figures: Annotated[Figures, key("where figures go")] = Figures()
 
@@ -412,6 +414,7 @@ def _contradictions(config: Config) -> Iterator[str]:
     for family, members in config.figures.families.items():
         yield from _unknown(f"figures.families.{family}", members, "policies", config.policies)
     yield from _repeated("figures.families", tuple(chain(*config.figures.families.values())))
+    yield from _remote(config)
     yield from _study(config)
     yield from _readings(config)
     if config.measured.enabled and config.profile.costs == "shipped":
@@ -429,6 +432,15 @@ def _contradictions(config: Config) -> Iterator[str]:
                 )
     if not config.measured.enabled and not config.simulated.enabled:
         yield "measured.enabled, simulated.enabled: both are false, so nothing would run; set one to true"
+
+
+def _remote(config: Config) -> Iterator[str]:
+    remote = config.remote
+    yield from _repeated("remote.rivals", remote.rivals)
+    for name, server in remote.servers.items():
+        yield from _unknown(f"remote.servers.{name}.names", server.names, "models", config.models)
+        if name in (*remote.rivals, NULL_SERVER):
+            yield f"remote.servers.{name}: that is the name of a server that is started here; give another"
 
 
 def _study(config: Config) -> Iterator[str]:

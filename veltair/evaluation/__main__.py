@@ -12,12 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from veltair.config import ConfigError, load
+from veltair.config.remote_keys import Remote
 from veltair.config.section import SEED_MAX
 from veltair.evaluation.claims.report import counts, write_claims
 from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Source, load_claims
 from veltair.evaluation.regression.read import PARTS, compare
 from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
 from veltair.evaluation.reports.steps import write_golden
+from veltair.evaluation.runtimes.rival_environments import RIVALS, install_rivals
 from veltair.evaluation.simulation.timeline_steps import TimelineRequest, draw_timeline
 from veltair.evaluation.simulation.work_estimate import estimate, hours
 from veltair.machine.topology.placement import PLACEMENTS
@@ -60,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--output", type=Path, required=True, help="the golden summary to write")
     _add_timeline(commands.add_parser("timeline", help="draw which block ran where in a simulated run"))
     _add_compare(commands.add_parser("compare", help="tell whether results B are worse than results A"))
+    command = commands.add_parser("rivals", help="install servers to compare with, each in an environment")
+    command.add_argument("names", nargs="*", help=f"of {', '.join(RIVALS)}; all if none is given")
+    command.add_argument("--folder", type=Path, default=Path(Remote().environments), help="where to")
     _add_claims(commands.add_parser("claims", help="judge the paper's claims by the results of a run"))
     given = parser.parse_args(arguments)
     try:
@@ -69,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _judge_claims(given)
         elif given.command == "golden":
             write_golden(given.metrics, given.output)
+        elif given.command == "rivals":
+            return 0 if install_rivals(given.names, given.folder) else 1
         elif given.command == "timeline":
             _draw_timeline(given)
         else:

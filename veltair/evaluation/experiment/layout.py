@@ -149,6 +149,11 @@ class Layout:
         """The policies that are compared; others serve the study only."""
         return list(self.config.policies if self.config.compared is None else self.config.compared)
 
+    @property
+    def remote_page(self) -> Path:
+        """The page of servers over HTTP."""
+        return self.results / "remote" / "remote.md"
+
     def measured_folders(self) -> list[Path]:
         """Return the folders of all measured results; none where nothing is measured."""
         measured = self.config.measured

@@ -25,11 +25,13 @@ class ServedSlot:
     """What became of a slot that a server served: its query records, and how well they could be measured.
 
     `records` have the columns of `records.DTYPES`; `verdicts` are LoadGen's, a row a tenant (`verdict_rows`).
+    `facts` is what else the server knows of it.
     """
 
     records: pd.DataFrame
     quality: RunQuality
     verdicts: Sequence[Mapping[str, Any]] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return it in one line."""

@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,14 +21,14 @@ from numpy.typing import NDArray
 from veltair.compiler.frontend.samples import Samples, relative_error
 from veltair.evaluation.loadgen.client import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError
-from veltair.evaluation.measurement.core_use import core_times
+from veltair.evaluation.measurement.core_use import CoreUse, core_times
 from veltair.evaluation.measurement.run_quality import run_quality
 from veltair.evaluation.measurement.write_run import QUERIES, write_run
 from veltair.evaluation.metrics.capacity import warmup_s
 from veltair.evaluation.metrics.policies_table import MEASURED
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.evaluation.runtimes.query_tracker import Relay, serve_run
-from veltair.evaluation.runtimes.registry import RuntimeBackend, open_backend
+from veltair.evaluation.runtimes.registry import ObservedBackend, RuntimeBackend, open_backend
 from veltair.evaluation.runtimes.timed_process import read_samples, write_samples
 
 SETTLE_S = 60.0  # longer than any queue of a slot takes
@@ -122,14 +123,22 @@ class ServedRuntime:
             target_latency_s=min(field.qos_s.values()),
             outdir=folder,
         )
-        begin = core_times(field.cores)
+        if isinstance(self._backend, ObservedBackend):
+            self._backend.begin()
+        begin, begin_cpu_s = core_times(field.cores), time.process_time()
         try:
             records, summary = serve_run(run, field.qos_s, field.drain_s, self._backend, self._relay)
         except LoadGenError as error:
             return {"failure": str(error)}
         finally:
             self._relay.settle(SETTLE_S)
+        cpu_s = time.process_time() - begin_cpu_s
         use = begin.until(core_times(field.cores), len(field.cores))
+        facts: dict[str, Any] = {}
+        if isinstance(self._backend, ObservedBackend):
+            # Whoever answers may use these cores too; only what other guests took is a disturbance.
+            use = CoreUse(use.steal, use.steal)
+            facts = {"cpu_s": cpu_s, **self._backend.facts()}
         joined = summary.join(records, 0.0)
         first_s, last_s = joined[0].query.arrival_s, joined[-1].query.arrival_s
         count_from_s = first_s + warmup_s(last_s - first_s, max(field.qos_s.values()))
@@ -138,7 +147,7 @@ class ServedRuntime:
             *(self._name, order.qps, order.seed),
         )
         write_run(to_frame(joined, named, count_from_s), summary.verdicts, folder / QUERIES)
-        return {"quality": asdict(run_quality(summary, use))}
+        return {"quality": asdict(run_quality(summary, use)), "facts": facts}
 
 
 def _read_orders(orders: int, found: "queue.SimpleQueue[Order]") -> None:

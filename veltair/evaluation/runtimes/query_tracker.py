@@ -5,15 +5,28 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from math import nan
+from typing import NamedTuple
 
 from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
-from veltair.evaluation.runtimes.registry import RuntimeBackend
+from veltair.evaluation.runtimes.registry import Miss, RuntimeBackend
 from veltair.serving.loop.query import Ending, Query, QueryRecord
 
 
 class _Flushed:
     """No more queries will arrive."""
+
+
+class _Ended(NamedTuple):
+    """The end of a query, and who can tell whether its answer counts."""
+
+    record: QueryRecord
+    miss: Miss | None
+
+    def judged(self) -> QueryRecord:
+        """Return the record as it counts: an answer that is not right is as bad as none."""
+        reason = "" if self.miss is None else self.miss()
+        return self.record._replace(ending=Ending.REJECTED, reason=reason) if reason else self.record
 
 
 class QueryTracker:
@@ -33,7 +46,7 @@ class QueryTracker:
         self._sample_models, self._qos_s = sample_models, qos_s
         self._open: dict[int, Query] = {}
         self._arrived = 0
-        self._notices: queue.SimpleQueue[QueryRecord | _Flushed | Exception] = queue.SimpleQueue()
+        self._notices: queue.SimpleQueue[_Ended | _Flushed | Exception] = queue.SimpleQueue()
 
     def arrive(self, number: int, sample: int, received_s: float) -> None:
         """Take in a query, from LoadGen's reader."""
@@ -41,12 +54,15 @@ class QueryTracker:
         self._open[number] = Query(number, model, received_s, self._qos_s[model])
         self._arrived += 1
 
-    def done(self, number: int, start_s: float, failure: Exception | None) -> None:
-        """Complete a query, from any thread; one that was given up in the meantime stays unfinished."""
+    def done(self, number: int, start_s: float, failure: Exception | None, miss: Miss | None = None) -> None:
+        """Complete a query, from any thread; one that was given up in the meantime stays unfinished.
+
+        See `Done` for what is given.
+        """
         if failure is not None:
             self._notices.put(failure)
             return
-        self._end(number, Ending.SERVED, start_s)
+        self._end(number, Ending.SERVED, start_s, miss)
 
     def flush(self) -> None:
         """No more queries will arrive, from LoadGen's reader."""
@@ -73,13 +89,13 @@ class QueryTracker:
                 continue
             if isinstance(notice, Exception):
                 raise notice
-            if isinstance(notice, QueryRecord):
-                records.append(notice)
+            if isinstance(notice, _Ended):
+                records.append(notice.judged())
             else:
                 give_up_s = time.monotonic() + drain_s
         return records
 
-    def _end(self, number: int, ending: Ending, start_s: float) -> None:
+    def _end(self, number: int, ending: Ending, start_s: float, miss: Miss | None = None) -> None:
         # Whoever takes the query out is the one that ends it.
         query = self._open.pop(number, None)
         if query is None:
@@ -91,7 +107,8 @@ class QueryTracker:
             return
         blocks = int(ending is Ending.SERVED)
         # Nobody can tell the cores that another runtime's threads held.
-        self._notices.put(QueryRecord(query, ending, start_s, time.monotonic(), blocks, 0, nan))
+        record = QueryRecord(query, ending, start_s, time.monotonic(), blocks, 0, nan)
+        self._notices.put(_Ended(record, miss))
 
 
 class Relay:
@@ -115,10 +132,10 @@ class Relay:
             self._open += 1
         backend.submit(number, sample)
 
-    def done(self, number: int, start_s: float, failure: Exception | None) -> None:
+    def done(self, query: int, start_s: float, failure: Exception | None, miss: Miss | None = None) -> None:
         """Take the end of a query, from any thread."""
         if self._tracker is not None:
-            self._tracker.done(number, start_s, failure)
+            self._tracker.done(query, start_s, failure, miss)
         with self._changed:
             self._open -= 1
             self._changed.notify_all()

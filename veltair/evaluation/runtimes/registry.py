@@ -9,19 +9,33 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from veltair.compiler.frontend.samples import Samples
 
-# A query's number, when it was started (time.monotonic()), and why it failed, None if it did not.
-Done = Callable[[int, float, Exception | None], None]
-
 BACKENDS = {
     "onnxruntime": "veltair.evaluation.runtimes.onnx_server:OnnxServer",
     "openvino": "veltair.evaluation.runtimes.openvino_server:OpenVinoServer",
+    "remote": "veltair.evaluation.runtimes.remote_server:RemoteServer",
 }
+# What backends need, where it is not called as they are.
+PACKAGES = {"remote": "httptools"}
+Miss = Callable[[], str]
+
+
+class Done(Protocol):
+    """Takes the end of a query, on any thread."""
+
+    def __call__(
+        self, query: int, start_s: float, failure: Exception | None, miss: Miss | None = None
+    ) -> None:
+        """Take a query's number, when it was started (time.monotonic()), and why it failed, None if not.
+
+        A failure ends the run. `miss` is called once LoadGen knows of the end, and returns why the answer
+        does not count, "" if it does.
+        """
 
 
 class RuntimeBackend(Protocol):
@@ -35,6 +49,17 @@ class RuntimeBackend(Protocol):
 
     def stop(self) -> None:
         """Let what runs end, and drop what waits."""
+
+
+@runtime_checkable
+class ObservedBackend(RuntimeBackend, Protocol):
+    """A backend whose queries are answered by other processes."""
+
+    def begin(self) -> None:
+        """Be ready for a run."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of the run that ended besides its records, as JSON has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +80,7 @@ class Runtime:
     @property
     def installed(self) -> bool:
         """Whether the package that it needs can be imported."""
-        return find_spec(self.backend) is not None
+        return find_spec(PACKAGES.get(self.backend, self.backend)) is not None
 
 
 def runtimes(cores: int) -> list[Runtime]:

@@ -95,7 +95,7 @@ class RuntimeServer:
         if "failure" in outcome:
             raise LoadGenError(outcome["failure"])
         quality = {**outcome["quality"], "use": CoreUse(**outcome["quality"]["use"])}
-        return ServedSlot(read_records(folder / QUERIES), RunQuality(**quality))
+        return ServedSlot(read_records(folder / QUERIES), RunQuality(**quality), facts=outcome["facts"])
 
     def _outcome(self, timeout_s: float) -> dict[str, Any]:
         """Return the next line that the process writes."""
