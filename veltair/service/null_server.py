@@ -9,7 +9,6 @@ request but its length, so that its time is that of the protocol.
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from veltair.wire.infer import (
 )
 from veltair.wire.messages import ModelMetadata, Readiness, ServerMetadata, TensorMetadata, decode, encode
 
+MOST_PORT = (1 << 16) - 1
 NAME, VERSION = "null", "1"
 EXTENSIONS = ["binary_tensor_data"]
 _LENGTH = LENGTH_HEADER.lower().encode()
@@ -162,8 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="0: any that is free, which a line tells")
     given = parser.parse_args(arguments)
     try:
+        if not 0 <= given.port <= MOST_PORT:
+            raise OSError(f"ports are 0 to {MOST_PORT}")
         uvloop.run(serve(read_models(given.models), given.host, given.port))
-    except (OSError, OverflowError, WireError, json.JSONDecodeError) as error:
+    except (OSError, WireError) as error:
         print(f"error: {given.models}, {given.host}:{given.port}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

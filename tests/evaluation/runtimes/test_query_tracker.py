@@ -157,3 +157,23 @@ def test_what_a_run_gave_up_is_waited_for_before_the_next() -> None:
         relay.settle(0.01)
     threading.Timer(0.01, relay.done, (0, 0.0, None)).start()
     relay.settle(10.0)
+
+
+def test_an_answer_is_judged_once_loadgen_knows_of_its_end_and_a_miss_counts_as_rejected() -> None:
+    told: list[str] = []
+
+    def miss() -> str:
+        told.append("judged")
+        return "429: full"
+
+    own = tracker(lambda number: told.append(f"completed {number}"))
+    own.arrive(0, 0, 1.0)
+    own.arrive(1, 0, 1.0)
+    own.done(0, 2.0, None, miss)
+    own.done(1, 2.0, None, lambda: "")
+    own.flush()
+    first, second = own.wait(1.0)
+
+    assert told == ["completed 0", "completed 1", "judged"]
+    assert (first.ending, first.reason, first.on_time) == (Ending.REJECTED, "429: full", False)
+    assert (second.ending, second.reason) == (Ending.SERVED, "")

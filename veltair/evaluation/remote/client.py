@@ -148,6 +148,7 @@ class Client:
                     request = self._requests.get(connection)
                     if request is None:
                         self._idle.append(connection)
+                    connection.opened = True
                 if request is not None:
                     self._begin(connection, request)
                 return
@@ -159,22 +160,23 @@ class Client:
             self._lost(connection, error)
 
     def _answered(self, connection: Connection, answer: Answer) -> None:
+        persists, following = connection.persists, None
         with self._lock:
             request = self._requests.pop(connection, None)
+            if request is not None and persists:
+                # Idle before anybody hears of the answer, who may send again at once.
+                following = self._waiting.popleft() if self._waiting else None
+                if following is None:
+                    self._idle.append(connection)
+                else:
+                    self._requests[connection] = following
         if request is None:
             raise ValueError("an answer that nobody asked for")
         self._ended(request.number, request.start_s, answer)
-        if not connection.persists:
-            self._close(connection)
-            return
-        with self._lock:
-            following = self._waiting.popleft() if self._waiting else None
-            if following is None:
-                self._idle.append(connection)
-            else:
-                self._requests[connection] = following
         if following is not None:
             self._begin(connection, following)
+        elif not persists:
+            self._close(connection)
 
     def _lost(self, connection: Connection, error: Exception) -> None:
         """Close a connection; a request of which nothing was answered is sent again, once.

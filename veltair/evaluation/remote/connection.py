@@ -61,11 +61,12 @@ class Connection:
         self._socket = socket.socket(family, kind, protocol)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.opened = False
+        self.opened = False  # set by who waits for it
         self._unsent = memoryview(b"")
         self._parser = httptools.HttpResponseParser(self)
         self._answer, self._parts, self._whole = Answer(), [b""], False
         self.received = False  # any byte of the answer under way
+        self.persists = True  # another request may follow the one that was answered
         code = self._socket.connect_ex(address)
         if code not in (0, errno.EINPROGRESS):
             self._socket.close()
@@ -76,10 +77,9 @@ class Connection:
         return self._socket.fileno()
 
     def check_opened(self) -> None:
-        """Take note that the connection is there. Raises OSError if it could not be made."""
+        """Raise OSError if the connection could not be made."""
         if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, os.strerror(code))
-        self.opened = True
 
     def begin(self, request: bytes) -> bool:
         """Send a request, as far as the connection takes it, and return whether all of it. Raises OSError."""
@@ -118,11 +118,6 @@ class Connection:
         answer.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         return answer
 
-    @property
-    def persists(self) -> bool:
-        """Whether another request may follow the one that was answered."""
-        return bool(self._parser.should_keep_alive())
-
     def close(self) -> None:
         """Close it; a second call does nothing."""
         self._socket.close()
@@ -144,4 +139,6 @@ class Connection:
     def on_message_complete(self) -> None:
         """Take note that the answer is whole."""
         self._answer.code = self._parser.get_status_code()
+        # The parser knows only now.
+        self.persists = bool(self._parser.should_keep_alive())
         self._whole = True

@@ -1,5 +1,6 @@
 """The page of servers under LoadGen over HTTP: what each took, beside the server that computes nothing."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,12 @@ from veltair.evaluation.metrics.resampling import BoundedEstimate
 LOOPBACK = "over loopback, not the Network division"
 NETWORK = "over a network, by rules of our own, not the Network division"
 PERCENTILES = (50, 95, 99)
+STEPS = {
+    "queue": "queue_mean_ms",
+    "input": "compute_input_mean_ms",
+    "infer": "compute_infer_mean_ms",
+    "output": "compute_output_mean_ms",
+}
 NAMES = {NULL_SERVER: "client's floor"}
 
 
@@ -68,6 +75,7 @@ def remote_page(
         "## By rate",
         "",
         *_latency_table(records, slots),
+        *_counted(slots),
         *_misses(slots),
     ]
 
@@ -139,6 +147,31 @@ def _percentiles_ms(records: pd.DataFrame) -> list[float]:
         return [float("nan")] * len(PERCENTILES)
     found: list[float] = (1e3 * np.percentile(records["latency_s"], PERCENTILES)).tolist()
     return found
+
+
+def _counted(slots: pd.DataFrame) -> list[str]:
+    """Return what servers counted themselves in the slots that count, by model."""
+    rows = []
+    for (server, qps), runs in slots[slots["kept"].astype(bool)].groupby(["policy", "qps"], sort=False):
+        counts = [json.loads(text) for text in runs["server_counts"]]
+        for model in dict.fromkeys(model for one in counts for model in one):
+            own = [one[model] for one in counts if model in one]
+            means = [[one[step] for one in own if step in one] for step in STEPS.values()]
+            told = [f"{sum(values) / len(values):.2f}" if values else "" for values in means]
+            answered, failed = (sum(int(one[key]) for one in own) for key in ("success", "fail"))
+            rows.append([f"{qps:.3g}", server, model, answered, failed, *told])
+    if not rows:
+        return []
+    header = ["QPS", "server", "model", "answered", "failed", *(f"{step}, ms" for step in STEPS)]
+    note = "Means of requests, by the servers' own clocks, from before each run to after it."
+    return [
+        "",
+        "## What servers counted themselves",
+        "",
+        note,
+        "",
+        *markdown_table(header, rows, numbers=True),
+    ]
 
 
 def _misses(slots: pd.DataFrame) -> list[str]:

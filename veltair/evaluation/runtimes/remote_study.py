@@ -3,6 +3,7 @@
 What that one takes is the client's floor: the time of the protocol, the client and the network.
 """
 
+import json
 import os
 import queue
 import statistics
@@ -263,4 +264,5 @@ def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:
         "connections_opened": facts.get("connections_opened", 0),
         "misses": sum(misses.values()),
         "miss_reasons": "; ".join(f"{reason} ({count})" for reason, count in misses.items()),
+        "server_counts": json.dumps(facts.get("server", {}), sort_keys=True),
     }

@@ -1,5 +1,6 @@
 """Servers that are started here to be measured: the one that computes nothing, and rivals."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ LOOK_S = 0.1
 STOP_S = 15.0
 OUTPUT_FILE = "server_output.txt"
 OK = 200
+_LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 
 
 class StartedServer:
@@ -56,6 +58,7 @@ class StartedServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  (one system call, of a library that is loaded)
             )
         try:
             self._await_ready(time.monotonic() + START_S)
@@ -152,6 +155,11 @@ def free_port() -> int:
 def _import_path() -> dict[str, str]:
     # Rivals read the messages of the protocol by our code.
     return {"PYTHONPATH": str(Path(str(files("veltair"))).resolve().parent)}
+
+
+def _end_with_parent() -> None:
+    """Let the process be told to end when the one that started it ends, however that happens."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _group_lives(group: int) -> bool:
