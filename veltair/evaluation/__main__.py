@@ -19,7 +19,7 @@ from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Source, load_claims
 from veltair.evaluation.regression.read import PARTS, compare
 from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
 from veltair.evaluation.reports.steps import write_golden
-from veltair.evaluation.runtimes.rival_environments import RIVALS, install_rivals
+from veltair.evaluation.runtimes.rival_environments import INSTALLABLE, install_rivals
 from veltair.evaluation.simulation.timeline_steps import TimelineRequest, draw_timeline
 from veltair.evaluation.simulation.work_estimate import estimate, hours
 from veltair.machine.topology.placement import PLACEMENTS
@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_timeline(commands.add_parser("timeline", help="draw which block ran where in a simulated run"))
     _add_compare(commands.add_parser("compare", help="tell whether results B are worse than results A"))
     command = commands.add_parser("rivals", help="install servers to compare with, each in an environment")
-    command.add_argument("names", nargs="*", help=f"of {', '.join(RIVALS)}; all if none is given")
+    command.add_argument(
+        "names", nargs="*", help=f"of {', '.join(INSTALLABLE)}; all servers if none is given"
+    )
     command.add_argument("--folder", type=Path, default=Path(Remote().environments), help="where to")
     _add_claims(commands.add_parser("claims", help="judge the paper's claims by the results of a run"))
     given = parser.parse_args(arguments)

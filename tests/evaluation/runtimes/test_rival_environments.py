@@ -7,7 +7,7 @@ import pytest
 from veltair.data import shipped
 from veltair.evaluation.__main__ import main
 from veltair.evaluation.runtimes import rival_environments
-from veltair.evaluation.runtimes.rival_environments import LIST, RIVALS, install_rivals
+from veltair.evaluation.runtimes.rival_environments import INSTALLABLE, LIST, RIVALS, install_rivals
 
 
 @pytest.fixture
@@ -66,11 +66,14 @@ def test_an_unknown_rival_is_one_error(
     commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["rivals", "triton", "--folder", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "error: triton is no rival; give one of mlserver, ray-serve\n"
+    assert (
+        capsys.readouterr().err
+        == "error: triton is no rival; give one of mlserver, ray-serve, tritonclient\n"
+    )
     assert commands == []
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", INSTALLABLE)
 def test_every_package_of_a_rival_is_pinned_and_comes_from_no_named_place(name: str) -> None:
     lines = (shipped("rivals") / name / LIST).read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]

@@ -11,17 +11,20 @@ from veltair.config.remote_keys import Rival
 from veltair.data import shipped
 
 RIVALS: tuple[str, ...] = get_args(Rival)
+# The protocol's own client, which tests of servers use; it needs other versions of what we need.
+CLIENT = "tritonclient"
+INSTALLABLE = (*RIVALS, CLIENT)
 LIST = "requirements.txt"
 
 
 def install_rivals(names: Sequence[str], folder: Path) -> list[str]:
-    """Make the environments of some rivals, all if none is named, and return those that could be made.
+    """Make the environments of some rivals or the client, of all rivals if none is named; return those made.
 
     Packages come from wherever pip of this machine is set up to look. A line says why one was left out.
     Raises ValueError for a name that is no rival's, before any work.
     """
-    if unknown := [name for name in names if name not in RIVALS]:
-        raise ValueError(f"{unknown[0]} is no rival; give one of {', '.join(RIVALS)}")
+    if unknown := [name for name in names if name not in INSTALLABLE]:
+        raise ValueError(f"{unknown[0]} is no rival; give one of {', '.join(INSTALLABLE)}")
     return [name for name in names or RIVALS if _is_made(name, folder / name)]
 
 
