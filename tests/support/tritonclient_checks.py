@@ -1,7 +1,7 @@
 """What a server must do for `tritonclient`: `tritonclient_checks.py URL FORM CLIENT ...`.
 
-Run by the Python of that client's environment. It prints a line for each client; whatever is not as it must be
-ends it with an error. The model is the tiny network, whose logits are to be zeros.
+Run by the Python of that client's environment. It prints a line for each client; whatever is not as it must
+be ends it with an error. The model is the tiny network, whose logits are to be zeros.
 """
 
 import asyncio
