@@ -61,9 +61,9 @@ class RemoteServer:
     ) -> None:
         """Encode the samples, and connect. `cores` are the client's.
 
-        In a run a request ends without an answer after `timeout_s`. Answers may differ from the first one to their
-        sample by a relative error of `tolerance`. `token_variable` names the variable of the environment
-        that holds a bearer token. Raises RemoteError if the server is not there.
+        In a run a request ends without an answer after `timeout_s`. Answers may differ from the first one
+        to their sample by a relative error of `tolerance`. `token_variable` names the variable of the
+        environment that holds a bearer token. Raises RemoteError if the server is not there.
         """
         headers = bearer(token_variable)
         self._remote = Remote(Address.of(url), encoding == "binary", names or {}, version, headers)
