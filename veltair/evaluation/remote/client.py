@@ -45,7 +45,7 @@ class Client:
     def __init__(self, address: Address, timeout_s: float, ended: Ended) -> None:
         """Look the server up. Raises OSError if its name is not known."""
         self._resolved = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
-        self._timeout_s, self._ended = timeout_s, ended
+        self.timeout_s, self._ended = timeout_s, ended
         self._epoll = select.epoll()
         self._wake, self._woken = os.pipe()
         self._epoll.register(self._wake, READ)
@@ -213,13 +213,13 @@ class Client:
         """End the requests that wait too long, and close their connections."""
         with self._lock:
             late = [
-                one for one, request in self._requests.items() if now_s - request.given_s > self._timeout_s
+                one for one, request in self._requests.items() if now_s - request.given_s > self.timeout_s
             ]
             waiting = []
-            while self._waiting and now_s - self._waiting[0].given_s > self._timeout_s:
+            while self._waiting and now_s - self._waiting[0].given_s > self.timeout_s:
                 waiting.append(self._waiting.popleft())
         requests = [self._close(connection) for connection in late]
-        error = NoAnswerError(f"no answer within {self._timeout_s:g} s")
+        error = NoAnswerError(f"no answer within {self.timeout_s:g} s")
         for request in (*requests, *waiting):
             if request is not None:
                 self._ended(request.number, request.start_s or request.given_s, error)

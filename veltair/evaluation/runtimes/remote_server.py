@@ -28,6 +28,7 @@ from veltair.wire.infer import LENGTH_HEADER, Tensor, json_bytes, read_response
 from veltair.wire.messages import Duration, ModelStatistics
 
 OK = 200
+WARM_UP_S = 60.0  # for a first answer, in which a server may still have much to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,9 @@ class RemoteServer:
     ) -> None:
         """Encode the samples, and connect. `cores` are the client's.
 
-        A request ends without an answer after `timeout_s`. Answers may differ from the first one to their
-        sample by a relative error of `tolerance`. `token_variable` names the variable of the environment
-        that holds a bearer token. Raises RemoteError if the server is not there.
+        In a run a request ends without an answer after `timeout_s`. Answers may differ from the first one
+        to their sample by a relative error of `tolerance`. `token_variable` names the variable of the
+        environment that holds a bearer token. Raises RemoteError if the server is not there.
         """
         headers = bearer(token_variable)
         self._remote = Remote(Address.of(url), encoding == "binary", names or {}, version, headers)
@@ -77,14 +78,14 @@ class RemoteServer:
             for model, values in samples
         ]
         self._right: dict[int, tuple[Tensor, ...]] = {}
-        self._tolerance, self._connections = tolerance, connections
+        self._tolerance, self._connections, self._timeout_s = tolerance, connections, timeout_s
         self._asked: dict[int, int] = {}
         self._misses: Counter[str] = Counter()
         self._before: dict[str, ModelStatistics] = {}
         self._opened_before = 0
         self._single: tuple[threading.Event, list[Answer | Exception]] | None = None
         try:
-            self._client = Client(self._remote.address, timeout_s, self._ended)
+            self._client = Client(self._remote.address, WARM_UP_S, self._ended)
         except OSError as error:
             raise RemoteError(f"{url}: {error}; correct the name of the host") from None
 
@@ -104,6 +105,7 @@ class RemoteServer:
 
     def begin(self) -> None:
         """Have the connections open again that the server closed meanwhile; what follows is one run."""
+        self._client.timeout_s = self._timeout_s
         self._client.open(self._connections)
         self._misses.clear()
         self._opened_before = self._client.opened
