@@ -34,8 +34,8 @@ cores.
 
 **Why heavy models most.** The fastest versions of their layers alone are kernels by Winograd's algorithm,
 whose transformed weights every iteration reads. Where the part of the L3 that a core has holds them, they
-come from DRAM once, else once an iteration. A cache simulation of these kernels shows the same (rule
-`network_traffic`); other versions of the same layers read their weights in pieces.
+come from DRAM once, else once an iteration. A cache simulation of such a layer, in a cache smaller than its
+weights and in a larger one, showed the same. Other versions of the same layers read weights in pieces.
 
 ```bash
 snakemake --cores all version_choice --configfile {study}
