@@ -32,6 +32,11 @@ its first layer to its last, and to change versions costs nothing. **Pressure** 
 cores the share max(1 - p, c ÷ C) of the L3 and of the bandwidth of DRAM. Times are at the clock of all
 cores.
 
+**Why heavy models most.** The fastest versions of their layers alone are kernels by Winograd's algorithm,
+whose transformed weights every iteration reads. Where the part of the L3 that a core has holds them, they
+come from DRAM once, else once an iteration. A cache simulation of such a layer, in a cache smaller than its
+weights and in a larger one, showed the same. Other versions of the same layers read weights in pieces.
+
 ```bash
 snakemake --cores all version_choice --configfile {study}
 cp results/paper_sim/metrics/version_*.csv* veltair/data/study/
