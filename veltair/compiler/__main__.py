@@ -165,9 +165,9 @@ def _totals(report: Report, stores: Sequence[Path], trials: int) -> list[str]:
         return [*lines, "search: none, every structure has candidates"]
     return [
         *lines,
-        f"search: {report.missing} structures without candidates x {report.measured(trials)} candidates x "
-        f"{report.seconds_per_trial:g} s = {report.search_s(trials) / 60:.1f} minutes; "
-        f"{report.own_s / 60:.1f} minutes with `search.missing: own`",
+        f"search: {report.missing} structures without candidates, {report.measured(trials)} candidates: "
+        f"about {report.search_s(trials) / 60:.1f} minutes; {report.own_s / 60:.1f} minutes with "
+        "`search.missing: own`",
     ]
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,10 @@ from veltair.compiler.frontend.opening import open_model
 from veltair.compiler.frontend.samples import Input
 from veltair.compiler.oracle.proof import TOLERANCE, Proof, prove
 from veltair.compiler.oracle.unscheduled import Tell
+from veltair.compiler.search.expected import ExpectedSearch, expected_search, total_s
 from veltair.compiler.search.target import cpu_target
 from veltair.compiler.select.shipped import ServedStores, serve
-from veltair.compiler.select.store import FEW, LEAST_TRIALS, RECIPES, SECONDS_PER_TRIAL, read_info
+from veltair.compiler.select.store import FEW
 from veltair.compiler.steps import ANY_QOS_S
 
 
@@ -35,7 +37,7 @@ class CheckedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A model that can be served, and how long a trial of a search takes.
+    """A model that can be served, and the searches of the structures that have no candidate.
 
     `parameters` counts the numbers in its layers' constants, after folding; `notes` say what was decided on
     the way, `proof` how far its import is off ONNX Runtime.
@@ -44,7 +46,7 @@ class Report:
     inputs: tuple[Input, ...]
     layers: tuple[CheckedLayer, ...]
     parameters: int
-    seconds_per_trial: float
+    searches: tuple[ExpectedSearch, ...]
     notes: tuple[str, ...] = ()
     proof: Proof | None = None
 
@@ -65,17 +67,16 @@ class Report:
 
     def search_s(self, trials: int) -> float:
         """Return the estimated seconds of searching the structures that have no candidate."""
-        return self.missing * self.measured(trials) * self.seconds_per_trial
+        return total_s(self.searches, trials)
 
     @property
     def own_s(self) -> float:
         """The estimated seconds of `search.missing: own`, which searches nothing."""
-        return self.missing * 2 * FEW * self.seconds_per_trial
+        return sum(one.few_seconds(FEW) for one in self.searches)
 
-    @staticmethod
-    def measured(trials: int) -> int:
-        """Return how many candidates of a structure are measured where so many trials are asked for."""
-        return max(trials, LEAST_TRIALS) + RECIPES
+    def measured(self, trials: int) -> int:
+        """Return how many candidates are measured where so many trials a structure are asked for."""
+        return sum(one.candidates(trials) for one in self.searches)
 
 
 def check(
@@ -95,13 +96,13 @@ def check(
     model = open_model(path)
     fixed = fix(model, name, choices)
     imported = import_model(name, fixed.model, ANY_QOS_S)
-    proof = prove(imported, fixed, cpu_target(len(os.sched_getaffinity(0))), tolerance, tell)
-    seconds = read_info(stores[0]).seconds_per_trial if stores else SECONDS_PER_TRIAL
-    report = _report(imported, serve(stores, imported.functions()), seconds)
+    target = cpu_target(len(os.sched_getaffinity(0)))
+    proof = prove(imported, fixed, target, tolerance, tell)
+    report = _report(imported, serve(stores, imported.functions()), target)
     return replace(report, notes=fixed.notes, proof=proof)
 
 
-def _report(imported: ImportedModel, served: ServedStores, seconds_per_trial: float) -> Report:
+def _report(imported: ImportedModel, served: ServedStores, target: Any) -> Report:
     ran = {
         structure: sum(bool(one.run_seconds) for one in group)
         for structure, group in served.candidates.items()
@@ -120,4 +121,7 @@ def _report(imported: ImportedModel, served: ServedStores, seconds_per_trial: fl
         )
     constants = [one for call in imported.calls for one in call.inputs if isinstance(one, np.ndarray)]
     parameters = sum(array.size for array in constants if array.dtype.kind == "f")
-    return Report(imported.inputs, tuple(layers), parameters, seconds_per_trial)
+    macs = {layer.structure: layer.macs for layer in imported.model.layers}
+    functions = imported.functions()
+    searches = [expected_search(functions[one], target, macs[one]) for one in served.missing]
+    return Report(imported.inputs, tuple(layers), parameters, tuple(searches))

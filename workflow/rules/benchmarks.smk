@@ -3,6 +3,7 @@ MODEL_FILES = {model: str(R / "models" / f"{model}.onnx") for model in SETTINGS.
 # That benchmarks run, whatever the configuration compares.
 BASELINES = ["baselines.fcfs_min:FcfsMin", "baselines.layer_wise:LayerWise", "baselines.planaria:Planaria"]
 SERVED = [("models",), ("workloads",), ("qos",)]
+REAL_FILES = read_yaml(shipped("real_files") / "files.yaml")
 COMPARED = [*SERVED, ("policies",), ("preset",)]
 
 
@@ -199,5 +200,68 @@ rule premise:
         ENVIRONMENT
     message:
         "Testing the premise: do parallel versions tolerate interference better?"
+    script:
+        SCRIPT
+
+
+# Downloads 7 wheels where pip reaches a registry; what is not there is named with its reason. It times nothing.
+rule real_files:
+    output:
+        R / "benchmarks" / "real_files.json",
+    params:
+        **STEP.of("evaluation.benchmarks.real_files:fetch_real_files"),
+        files=REAL_FILES,
+        folder=str(R / "real_files"),
+    log:
+        LOGS / "real_files.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Fetching ONNX files that others made"
+    script:
+        SCRIPT
+
+
+# A file takes up to half a minute; one that is served a minute more, one that is searched three.
+rule real_model:
+    input:
+        found=rules.real_files.output[0],
+        machine=R / "machine" / "machine.yaml",
+    output:
+        R / "benchmarks" / "models" / "{file}.json",
+    params:
+        **STEP.of(
+            "evaluation.benchmarks.models:measure_file",
+            lambda wildcards: [("oracle",), ("select",), ("search",), ("build",)],
+        ),
+        wanted=lambda wildcards: REAL_FILES[wildcards.file],
+        work=str(R / "real_files" / "work"),
+    log:
+        LOGS / "real_model" / "{file}.log",
+    conda:
+        ENVIRONMENT
+    threads: ALL_THREADS
+    resources:
+        cpu_lock=1,
+    message:
+        "Serving {wildcards.file} as a user's own (progress: {log})"
+    script:
+        SCRIPT
+
+
+rule benchmarks_models:
+    input:
+        results=expand(rules.real_model.output[0], file=REAL_FILES),
+    output:
+        output=R / "benchmarks" / "models.json",
+        report=R / "benchmarks" / "models.md",
+    params:
+        **STEP.of("evaluation.benchmarks.models:write_models"),
+    log:
+        LOGS / "benchmarks_models.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Counting what became of ONNX files that others made"
     script:
         SCRIPT

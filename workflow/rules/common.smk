@@ -8,6 +8,7 @@ except Exception as error:
 
 from veltair.compiler.select.store import StoreError
 from veltair.config import ConfigError, check_environment, load
+from veltair.config.yaml_file import read_yaml
 from veltair.data import shipped
 from veltair.evaluation.experiment import reads
 from veltair.evaluation.experiment.layout import (
@@ -75,3 +76,4 @@ wildcard_constraints:
     policy="[A-Za-z0-9._-]+",
     variation="[A-Za-z0-9._-]+",
     index="[0-9]+",
+    file="[A-Za-z0-9_]+",

@@ -4,7 +4,7 @@ from tvm.tirx import build as tvm_build
 
 from models.graph import GraphRecorder
 from veltair.compiler.frontend.importer import import_model
-from veltair.compiler.search.schedules import own_schedules
+from veltair.compiler.search.schedules import count_schedules, own_schedules
 from veltair.compiler.search.search import replay
 from veltair.compiler.search.target import cpu_target
 from veltair.compiler.search.traces import plain
@@ -71,3 +71,11 @@ def test_a_layer_with_two_reductions_has_no_schedule_of_ours() -> None:
     functions = import_model("softmax", graph.model((1, 16), x, (1, 16)), 1.0).functions()
     assert functions
     assert not any(own_schedules(function, cpu_target(64), 4) for function in functions.values())
+
+
+def test_schedules_are_counted_without_making_them_never_fewer_than_there_are() -> None:
+    target = cpu_target(64, "x86-64-v3")
+    for name, function in _functions().items():
+        count, sums = count_schedules(function, target)
+        assert sums == (not name.startswith("concatenate"))
+        assert count >= len(own_schedules(function, target, 12)) >= min(1, count)

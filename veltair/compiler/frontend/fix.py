@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, inliner, numpy_helper, version_converter
 
+from veltair.compiler.frontend.branches import take_branches
 from veltair.compiler.frontend.fixed_inputs import Shapes, Values, fix_inputs
 from veltair.compiler.frontend.folding import fold_constants
 from veltair.compiler.frontend.graph import (
@@ -100,6 +101,10 @@ def fix(model: onnx.ModelProto, name: str, choices: Choices | None = None) -> Fi
         notes.append(converted)
         if not OLDEST_OPSET <= opset(reference) <= NEWEST_OPSET:  # ONNX Runtime may run none other
             reference = model
+    try:
+        model = take_branches(model)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
     model = fold_constants(model, name)
     model = _uniform(_with_output_shapes(model))
     check_operators(model, name)

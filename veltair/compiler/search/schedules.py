@@ -24,6 +24,7 @@ from veltair.compiler.search.register_tiles import PARALLEL_GOALS, Plan, divisor
 
 UNROLLED_STEPS = 25  # a depthwise 5 x 5: inputs stay in registers from step to step
 COPY_WIDTHS = (64, 32, 16, 8)  # lanes that a layer without a reduction handles at once
+MOST_SCHEDULES = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Nest:
     registers: list[Any]
 
 
-def own_schedules(function: Any, target: Any, count: int = 48) -> list[Any]:
+def own_schedules(function: Any, target: Any, count: int = MOST_SCHEDULES) -> list[Any]:
     """Return at most `count` schedules of a layer, complete and in no need of another step.
 
     Returns none if the layer has more than one reduction, or one that is neither a sum nor a maximum.
@@ -49,6 +50,20 @@ def own_schedules(function: Any, target: Any, count: int = 48) -> list[Any]:
         except REFUSED:
             continue  # a schedule that does not apply is no candidate
     return found
+
+
+def count_schedules(function: Any, target: Any) -> tuple[int, bool]:
+    """Return about how many schedules `own_schedules` makes of a layer, and whether it has a reduction.
+
+    None is made, so that this takes no time; of those counted a few may not apply.
+    """
+    schedule = _fresh(function)
+    blocks = _blocks(schedule)
+    if any(_has_reduction(schedule, block) for block in blocks):
+        return sum(1 for _ in islice(_ways(function, target), MOST_SCHEDULES)), True
+    loops = schedule.get_loops(blocks[-1])
+    inner = int(schedule.get(loops[-1]).extent) if loops else 1
+    return len(PARALLEL_GOALS) * sum(inner % width == 0 for width in COPY_WIDTHS), False
 
 
 def _ways(function: Any, target: Any) -> Iterator[Callable[[Any], Any]]:

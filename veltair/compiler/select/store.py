@@ -36,9 +36,6 @@ ONE_CORE = rounds_costs((1,))
 SECONDS_PER_TRIAL = 0.35
 # How many recipes, and how many schedules written by hand, a structure gets that is served without a search.
 FEW = 2
-# What is measured of a structure however few trials are asked for: schedules written by hand, and recipes. As
-# many as most of the shipped structures have.
-LEAST_TRIALS, RECIPES = 16, 10
 
 
 class StoreError(ValueError):
