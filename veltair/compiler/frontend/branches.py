@@ -6,6 +6,7 @@ ONNX Runtime does so too, but its process dies of some models whose branches hol
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
@@ -73,7 +74,7 @@ def _value(model: onnx.ModelProto, node: onnx.NodeProto, steps: Sequence[onnx.No
     alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     try:
         (value,) = ReferenceEvaluator(alone).run(None, {})
-        return bool(value.item())
+        return bool(np.asarray(value).item())
     except Exception as error:  # of many kinds; a condition of several values is one of them
         raise ModelError(
             f"the condition of node {node_name(node)} (If) cannot be computed: {one_line(error)}; export the "
@@ -107,7 +108,8 @@ def _inline(model: onnx.ModelProto, index: int, taken: bool) -> None:
 
 
 def _renamed(node: onnx.NodeProto, renamed: Mapping[str, str], names: Names) -> onnx.NodeProto:
-    copy = onnx.NodeProto.FromString(node.SerializeToString())
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
     if copy.name:
         copy.name = names.fresh(copy.name)
     _rename(copy, renamed)
