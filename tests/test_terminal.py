@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from veltair.terminal import count, positive
+from veltair.terminal import count, imported_packages, positive
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,3 +50,26 @@ def test_a_positive_number_may_have_any_form() -> None:
 def test_what_is_no_positive_number_is_refused(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match="is not a number above 0"):
         positive(text)
+
+
+@pytest.mark.parametrize("package", ["compiler", "config", "evaluation", "serving"])
+def test_a_command_under_another_python_s_packages_ends_in_one_line_that_names_pythonpath(
+    package: str, tmp_path: Path
+) -> None:
+    for name in ("numpy", "yaml", "pydantic"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('built for another Python')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", f"veltair.{package}", "--help"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "cannot import what it needs (" in line and f"PYTHONPATH is {tmp_path}:" in line
+
+
+def test_a_program_of_a_user_gets_the_error_itself(tmp_path: Path) -> None:
+    with pytest.raises(ImportError, match="another"), imported_packages(as_program=True):
+        raise ImportError("built for another Python")

@@ -100,7 +100,7 @@ def test_the_search_is_estimated_from_the_structures_without_candidates() -> Non
     assert (report.structures, report.missing, report.measured(trials=64)) == (3, 2, 10 + 64 + 4 + 3)
     assert report.search_s(64) == searches[0].seconds(64) + searches[1].seconds(64)
     # Two recipes and two schedules each, at once.
-    assert report.own_s == searches[0].few_seconds(2) + searches[1].few_seconds(2)
+    assert report.own_s > searches[0].few_seconds(2) + searches[1].few_seconds(2)
 
 
 def test_a_search_of_few_trials_still_measures_every_recipe_and_schedule_by_hand() -> None:

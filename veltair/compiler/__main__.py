@@ -5,19 +5,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from veltair.terminal import count, imported_packages, print_utf8
 
-from veltair.compiler.check import Report, check
-from veltair.compiler.frontend.fix import Choices
-from veltair.compiler.frontend.fixed_inputs import Value
-from veltair.compiler.frontend.model_error import ModelError
-from veltair.compiler.oracle.proof import Proof
-from veltair.compiler.select.shipped import shipped_stores
-from veltair.compiler.select.store import StoreError
-from veltair.config.keys import Search
-from veltair.terminal import count, print_utf8
+with imported_packages():
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from veltair.compiler.check import Report, check
+    from veltair.compiler.frontend.fix import Choices
+    from veltair.compiler.frontend.fixed_inputs import Value
+    from veltair.compiler.frontend.model_error import ModelError
+    from veltair.compiler.oracle.proof import Proof
+    from veltair.compiler.select.shipped import shipped_stores
+    from veltair.compiler.select.store import StoreError
+    from veltair.config.keys import Search
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

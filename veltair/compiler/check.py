@@ -14,10 +14,10 @@ from veltair.compiler.frontend.opening import open_model
 from veltair.compiler.frontend.samples import Input
 from veltair.compiler.oracle.proof import TOLERANCE, Proof, prove
 from veltair.compiler.oracle.unscheduled import Tell
-from veltair.compiler.search.expected import ExpectedSearch, expected_search, total_s
+from veltair.compiler.search.expected import ExpectedSearch, expected_search, few_s, total_s
 from veltair.compiler.search.target import cpu_target
 from veltair.compiler.select.shipped import ServedStores, serve
-from veltair.compiler.select.store import FEW
+from veltair.compiler.select.store import FEW, read_info
 from veltair.compiler.steps import ANY_QOS_S
 
 
@@ -72,7 +72,7 @@ class Report:
     @property
     def own_s(self) -> float:
         """The estimated seconds of `search.missing: own`, which searches nothing."""
-        return sum(one.few_seconds(FEW) for one in self.searches)
+        return few_s(self.searches, FEW)
 
     def measured(self, trials: int) -> int:
         """Return how many candidates are measured where so many trials a structure are asked for."""
@@ -92,6 +92,8 @@ def check(
     than 3 seconds. Raises ModelError, on one line, if it cannot be served, and StoreError for a store that
     cannot be read.
     """
+    for store in stores:
+        read_info(store)  # one that cannot be read is told before any work
     name = str(path)
     model = open_model(path)
     fixed = fix(model, name, choices)

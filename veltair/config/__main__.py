@@ -5,12 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
+from veltair.terminal import imported_packages, print_utf8
 
-from veltair.config.document import page_text, schema_text
-from veltair.config.load import ConfigError, load
-from veltair.config.vary import check_variations
-from veltair.terminal import print_utf8
+with imported_packages():
+    import yaml
+
+    from veltair.config.document import page_text, schema_text
+    from veltair.config.load import ConfigError, load
+    from veltair.config.vary import check_variations
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
 PAGE = Path("workflow/config/README.md")

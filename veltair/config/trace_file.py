@@ -2,11 +2,14 @@
 
 import csv
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 TIME, MODEL = "arrival_s", "model"
+# A recording that is repeated: from a microsecond to a century.
+SHORTEST_S, LONGEST_S = 1e-6, 3e9
+SHOWN = 80
 
 
 class TraceError(ValueError):
@@ -31,17 +34,40 @@ def read_trace(path: Path, model: str, served: Collection[str]) -> RecordedTrace
     above, for a model that is not among those `served`, and where nothing is left; OSError for an unreadable
     file.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.reader(file)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            times, own = _arrivals(path, csv.reader(file), model, served)
+    except UnicodeDecodeError as error:
+        raise TraceError(f"{path}: is no text in UTF-8 ({error}); save it as such") from None
+    if not own:
+        raise TraceError(f"{path}: holds no query for {model}; record some, or give another file")
+    span_s = times[-1] - times[0]
+    if not span_s > 0:
+        raise TraceError(f"{path}: all {len(times)} queries arrive at once; record at least two times")
+    length_s = span_s + span_s / (len(times) - 1)
+    if not SHORTEST_S <= span_s <= LONGEST_S:
+        raise TraceError(
+            f"{path}: the recording lasts {span_s:g} s; give one of {SHORTEST_S:g} to {LONGEST_S:g} s"
+        )
+    return RecordedTrace(tuple(own), length_s)
+
+
+def _arrivals(
+    path: Path, lines: Iterator[list[str]], model: str, served: Collection[str]
+) -> tuple[list[float], list[float]]:
+    """Return the times of all lines, and those of one model, from the file's first one."""
+    times: list[float] = []
+    own: list[float] = []
+    number = 1
+    try:
         header = [name.strip() for name in next(lines, [])]
         if TIME not in header or not set(header) <= {TIME, MODEL} or len(header) != len(set(header)):
             raise TraceError(
-                f"{path}, line 1: the columns are {', '.join(header) or 'none'}; give {TIME} and, if wanted, "
-                f"{MODEL}"
+                f"{path}, line 1: the columns are {_shown(', '.join(header)) or 'none'}; give {TIME} and, if "
+                f"wanted, {MODEL}"
             )
-        times: list[float] = []
-        own: list[float] = []
-        for number, cells in enumerate(lines, start=2):
+        for cells in lines:
+            number += 1
             where = f"{path}, line {number}"
             if len(cells) != len(header):
                 raise TraceError(f"{where}: has {len(cells)} values for {len(header)} columns; give one each")
@@ -49,22 +75,24 @@ def read_trace(path: Path, model: str, served: Collection[str]) -> RecordedTrace
             times.append(_time(row[TIME], times[-1] if times else 0.0, where))
             asked = row.get(MODEL, model)
             if asked not in served:
-                raise TraceError(f"{where}: model '{asked}' is not served ({', '.join(served)} are)")
+                raise TraceError(f"{where}: model '{_shown(asked)}' is not served ({', '.join(served)} are)")
             if asked == model:
                 own.append(times[-1] - times[0])
-    if not own:
-        raise TraceError(f"{path}: holds no query for {model}; record some, or give another file")
-    span_s = times[-1] - times[0]
-    if not span_s > 0:
-        raise TraceError(f"{path}: all {len(times)} queries arrive at once; record at least two times")
-    return RecordedTrace(tuple(own), span_s + span_s / (len(times) - 1))
+    except csv.Error as error:
+        raise TraceError(f"{path}, line {number + 1}: {error}") from None
+    return times, own
+
+
+def _shown(text: str) -> str:
+    """Return a text of a file as a message can hold it: on one line, and not long."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:SHOWN]
 
 
 def _time(text: str, before_s: float, where: str) -> float:
     try:
         time_s = float(text)
     except ValueError:
-        raise TraceError(f"{where}: {TIME} is '{text}', not a number of seconds") from None
+        raise TraceError(f"{where}: {TIME} is '{_shown(text)}', not a number of seconds") from None
     if not (math.isfinite(time_s) and time_s >= 0):
         raise TraceError(f"{where}: {TIME} is {text}; give a finite number of seconds, 0 or more")
     if time_s < before_s:

@@ -7,23 +7,25 @@ from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from veltair.terminal import count, imported_packages, positive, print_utf8
 
-from veltair.config import ConfigError, load
-from veltair.config.section import SEED_MAX
-from veltair.evaluation.claims.report import counts, write_claims
-from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Source, load_claims
-from veltair.evaluation.regression.read import PARTS, compare
-from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
-from veltair.evaluation.reports.steps import write_golden
-from veltair.evaluation.simulation.timeline_steps import TimelineRequest, draw_timeline
-from veltair.evaluation.simulation.work_estimate import estimate, hours
-from veltair.machine.topology.placement import PLACEMENTS
-from veltair.provenance import collect
-from veltair.serving.loop.timeline import LIMIT
-from veltair.terminal import count, positive, print_utf8
+with imported_packages():
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from veltair.config import ConfigError, load
+    from veltair.config.section import SEED_MAX
+    from veltair.evaluation.claims.report import counts, write_claims
+    from veltair.evaluation.claims.rules import SHIPPED_CLAIMS, Source, load_claims
+    from veltair.evaluation.regression.read import PARTS, compare
+    from veltair.evaluation.regression.report import exit_code, print_comparison, write_comparison
+    from veltair.evaluation.reports.steps import write_golden
+    from veltair.evaluation.simulation.timeline_steps import TimelineRequest, draw_timeline
+    from veltair.evaluation.simulation.work_estimate import estimate, hours
+    from veltair.machine.topology.placement import PLACEMENTS
+    from veltair.provenance import collect
+    from veltair.serving.loop.timeline import LIMIT
 
 WHERE = """
 where things are:

@@ -5,8 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from veltair.serving.engine.run_log import replay_run_log
-from veltair.terminal import print_utf8
+from veltair.terminal import imported_packages, print_utf8
+
+with imported_packages():
+    from veltair.serving.engine.run_log import replay_run_log
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

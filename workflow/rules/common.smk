@@ -1,10 +1,8 @@
 # The configuration, checked before any work; where each result lies; and what rules pass to their steps.
-try:
+from veltair.terminal import imported_packages
+
+with imported_packages():
     import pandas  # noqa: F401
-except Exception as error:
-    foreign = os.environ.get("PYTHONPATH")
-    hint = f"PYTHONPATH is {foreign}, from which packages of another Python may come: unset it" if foreign else "run make"
-    sys.exit(f"error: {sys.executable} cannot import what it needs ({str(error).strip().splitlines()[0]}); {hint}")
 
 from veltair.compiler.select.store import StoreError
 from veltair.config import ConfigError, check_environment, load

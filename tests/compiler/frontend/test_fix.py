@@ -11,7 +11,7 @@ from tests.support.tiny import tiny
 from veltair.compiler.frontend.fix import fix
 from veltair.compiler.frontend.graph import opset
 from veltair.compiler.frontend.model_error import ModelError
-from veltair.compiler.frontend.precision import uses_float16
+from veltair.compiler.frontend.precision import HALF, uses
 
 IMAGE, MADE = (1, 4, 9, 9), (1, 8, 7, 7)
 
@@ -158,7 +158,7 @@ def half_network() -> onnx.ModelProto:
 
 def test_float16_is_computed_in_float32_and_told() -> None:
     found = fix(half_network(), "net")
-    assert not uses_float16(found.model)
+    assert not uses(found.model, HALF)
     assert "float16 is computed in float32, its inputs and outputs included" in found.notes
     proof = proof_of(half_network())
     # ONNX Runtime may compute in float32 too, with what casts back and forth removed.
@@ -374,13 +374,43 @@ def test_an_output_whose_shape_the_values_decide_is_named_with_the_node() -> Non
 def test_what_onnx_runtime_refuses_is_told_in_its_words_on_one_line() -> None:
     model = chain(
         ("Shape", "x", "s"),
-        ("Cast", "x", "h", {"to": DOUBLE}),
-        ("Conv", "h k", "c"),
+        ("Cast", "x", "h", {"to": TensorProto.INT32}),
+        ("Gemm", "h k", "c"),
         ("Cast", "c", "y", {"to": TensorProto.FLOAT}),
-        shape=IMAGE,
-        made=(1, 2, 7, 7),
-        constants={"k": normal(2, 4, 3, 3).astype(np.float64)},
+        shape=(1, 4),
+        made=(1, 2),
+        constants={"k": np.ones((4, 2), np.int32)},
     )
-    with pytest.raises(ModelError, match=r"net: ONNX Runtime refuses the model: .*Conv") as caught:
+    with pytest.raises(ModelError, match=r"net: ONNX Runtime refuses the model: .*Gemm") as caught:
         proof_of(model)
     assert "\n" not in str(caught.value) and "ONNXRuntimeError" not in str(caught.value)
+
+
+def test_float64_that_onnx_runtime_has_no_kernels_for_is_computed_in_float32_and_told() -> None:
+    nodes = [
+        node("Cast", ["x"], ["h"], to=TensorProto.DOUBLE),
+        node("Conv", ["h", "w"], ["c"]),
+        node("Cast", ["c"], ["y"], to=TensorProto.FLOAT),
+    ]
+    model = make_onnx(nodes, {"x": IMAGE}, {"y": MADE}, {"w": normal(8, 4, 3, 3).astype(np.float64)})
+    found = fix(model, "net")
+    assert not uses(found.model, DOUBLE)
+    assert any(note.startswith("float64 is computed in float32") for note in found.notes)
+    assert proof_of(model).error < 1e-5
+
+
+def test_float64_that_has_kernels_stays() -> None:
+    nodes = [
+        node("Cast", ["x"], ["h"], to=TensorProto.DOUBLE),
+        node("Exp", ["h"], ["e"]),
+        node("Cast", ["e"], ["y"], to=TensorProto.FLOAT),
+    ]
+    model = make_onnx(nodes, {"x": (1, 3)}, {"y": (1, 3)})
+    assert uses(fix(model, "net").model, DOUBLE)
+    assert not fix(model, "net").notes
+
+
+def test_a_local_response_of_even_size_is_refused_by_its_node() -> None:
+    model = make_onnx([node("LRN", ["x"], ["y"], size=4)], {"x": IMAGE}, {"y": IMAGE})
+    with pytest.raises(ModelError, match=r"y_node is not supported: its size 4 is even"):
+        fix(model, "net")

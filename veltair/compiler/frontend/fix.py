@@ -14,7 +14,7 @@ from onnx import TensorProto, inliner, numpy_helper, version_converter
 
 from veltair.compiler.frontend.branches import take_branches
 from veltair.compiler.frontend.fixed_inputs import Shapes, Values, fix_inputs
-from veltair.compiler.frontend.folding import fold_constants
+from veltair.compiler.frontend.folding import fold_constants, open_session
 from veltair.compiler.frontend.graph import (
     NEWEST_OPSET,
     Names,
@@ -34,7 +34,7 @@ from veltair.compiler.frontend.graph import (
 from veltair.compiler.frontend.model_error import ModelError, one_line
 from veltair.compiler.frontend.normal_forms import whole_attributes
 from veltair.compiler.frontend.operators import check_known, check_operators
-from veltair.compiler.frontend.precision import to_float32, uses_float16
+from veltair.compiler.frontend.precision import DOUBLE, HALF, to_float32, uses
 
 INPUT_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -92,9 +92,12 @@ def fix(model: onnx.ModelProto, name: str, choices: Choices | None = None) -> Fi
     model = _with_output_shapes(model)
     _check(model, name, full=False)
     half = None
-    if uses_float16(model):
-        half, model = model, to_float32(model)
+    if uses(model, HALF):
+        half, model = model, to_float32(model, HALF)
         notes.append("float16 is computed in float32, its inputs and outputs included")
+    if uses(model, DOUBLE) and not _has_kernels(model):
+        model = to_float32(model, DOUBLE)
+        notes.append("float64 is computed in float32: ONNX Runtime lacks kernels of float64 for it")
     reference = model
     model, converted = _in_known_opset(model, name)
     if converted:
@@ -111,6 +114,14 @@ def fix(model: onnx.ModelProto, name: str, choices: Choices | None = None) -> Fi
     check_static(model, name)
     _check(model, name, full=True)
     return FixedModel(model, reference, tuple(notes), half)
+
+
+def _has_kernels(model: onnx.ModelProto) -> bool:
+    try:
+        open_session(model, "", "DISABLE_ALL")
+    except ModelError:
+        return False
+    return True
 
 
 def check_static(model: onnx.ModelProto, name: str) -> None:

@@ -187,6 +187,13 @@ def _max_pool(node: onnx.NodeProto, given: Mapping[str, Any], outputs: set[str],
     )
 
 
+def _local_response(
+    node: onnx.NodeProto, given: Mapping[str, Any], outputs: set[str], wanted: set[str]
+) -> str:
+    size = int(given.get("size", 1))
+    return "" if size % 2 else f"its size {size} is even, which ONNX Runtime does not compute; make it odd"
+
+
 def _normalization(
     node: onnx.NodeProto, given: Mapping[str, Any], outputs: set[str], wanted: set[str]
 ) -> str:
@@ -210,6 +217,7 @@ FORMS: dict[str, Form] = {
     "Dropout": _dropout,
     "BatchNormalization": _batch_norm,
     "MaxPool": _max_pool,
+    "LRN": _local_response,
     "LayerNormalization": _normalization,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _quantize,

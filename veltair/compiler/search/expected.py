@@ -1,6 +1,6 @@
 """How many candidates the search of a layer measures and about how long that takes, before it starts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ from veltair.compiler.search.schedules import MOST_SCHEDULES, count_schedules
 # Least squares over the shipped records: what a structure takes beside its candidates, what a candidate takes
 # that was written down before, what one that evolution finds, and how many runs of a kernel each costs.
 STRUCTURE_S, WRITTEN_S, SEARCHED_S, RUNS = 1.2, 0.16, 0.6, 7.0
-# Where few are measured and nothing is searched, as few schedules are made.
-FEW_STRUCTURE_S = 0.7
+# Where few are measured and nothing is searched, as few schedules are made; then it counts that workers start.
+FEW_STRUCTURE_S, START_S = 0.35, 2.0
 # Of candidates on one core, good and bad ones together.
 MACS_PER_S = 2e10
 # A layer without a sum has no more that evolution could find.
@@ -64,3 +64,8 @@ def expected_search(function: Any, target: Any, macs: int) -> ExpectedSearch:
 def total_s(searches: Iterable[ExpectedSearch], trials: int) -> float:
     """Return about how long some searches take one after the other."""
     return sum(one.seconds(trials) for one in searches)
+
+
+def few_s(searches: Sequence[ExpectedSearch], few: int) -> float:
+    """Return about how long it takes to measure `few` recipes and `few` schedules of each."""
+    return START_S + sum(one.few_seconds(few) for one in searches) if searches else 0.0
