@@ -26,7 +26,8 @@ SCRIPT = ROOT / "workflow" / "scripts" / "step.py"
 # They start kernels on all cores, so nothing else may run beside them.
 BENCHMARKS = {
     *("benchmarks_compiler", "benchmarks_engine", "benchmarks_simulator"),
-    *("co_runs", "interference", "layer_times", "native_block_costs", "tolerance", "validation_trace"),
+    *("co_runs", "interference", "layer_times", "native_block_costs", "real_model", "tolerance"),
+    "validation_trace",
 }
 MEASURING = {"search", "machine", "oversubscription", "profile", "measure", *BENCHMARKS}
 

@@ -10,7 +10,7 @@ from veltair.compiler.search.schedules import MOST_SCHEDULES, count_schedules
 # Least squares over the shipped records: what a structure takes beside its candidates, what a candidate takes
 # that was written down before, what one that evolution finds, and how many runs of a kernel each costs.
 STRUCTURE_S, WRITTEN_S, SEARCHED_S, RUNS = 1.2, 0.16, 0.6, 7.0
-# Where few are measured and nothing is searched, as few schedules are made; then it counts that workers start.
+# Where few are measured and nothing is searched: few schedules are made, and it counts that workers start.
 FEW_STRUCTURE_S, START_S = 0.35, 2.0
 # Of candidates on one core, good and bad ones together.
 MACS_PER_S = 2e10
