@@ -274,15 +274,18 @@ class _StructureSearch:
         # The first ones are nearly as good as the best: of the shipped records they are the likely winners.
         recipes = _fresh_recipes(self._task, self._function, self._file)[:few]
         own = _own_schedules(self._task, self._function, self._file)[:few]
+        if not (recipes or own):
+            own = list(map(measurable, plain_schedules(self._function, self._task.target)))
+        # At once, so that all cores build.
+        measured = self._run([*(item for _, item in recipes), *map(_build_item, own)])
         if recipes:
-            traces, items = zip(*recipes, strict=True)
-            self._keep(traces, self._run(items), RECIPE)
-        plain_ones = [] if any(one.run_seconds for one in self._file.record.trials) or own else (
-            list(map(measurable, plain_schedules(self._function, self._task.target)))
-        )  # fmt: skip
-        if written := [*own, *plain_ones]:
-            measured = self._run(list(map(_build_item, written)))
-            self._keep([plain(one.sch.trace.as_json()) for one in written], measured, WRITTEN)
+            self._keep([trace for trace, _ in recipes], measured[: len(recipes)], RECIPE)
+        if own:
+            self._keep([plain(one.sch.trace.as_json()) for one in own], measured[len(recipes) :], WRITTEN)
+        if not any(one.run_seconds for one in self._file.record.trials) and recipes and not own:
+            plain_ones = list(map(measurable, plain_schedules(self._function, self._task.target)))
+            measured = self._run(list(map(_build_item, plain_ones)))
+            self._keep([plain(one.sch.trace.as_json()) for one in plain_ones], measured, WRITTEN)
 
     def _missing(self) -> int:
         return self._task.settings.trials - _count(self._file.record)

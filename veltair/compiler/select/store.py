@@ -35,7 +35,7 @@ ONE_CORE = rounds_costs((1,))
 # before a first trial is measured.
 SECONDS_PER_TRIAL = 0.35
 # How many recipes, and how many schedules written by hand, a structure gets that is served without a search.
-FEW = 2
+FEW = 1
 
 
 class StoreError(ValueError):
