@@ -46,14 +46,17 @@ rule co_runs:
 # Of ResNet-50 and MobileNet-V2: 32 versions, about 80 s on one core. Nothing is timed.
 rule layer_traffic:
     input:
-        plans=PLANS,
-        libraries=LIBRARIES,
+        models=MODELS,
     output:
         VALIDATION / "traffic.csv",
     params:
-        **STEP.of("evaluation.validation.traffic_steps:write_traffic"),
-        builds=BUILDS,
+        **STEP.of(
+            "evaluation.validation.traffic_steps:write_traffic",
+            lambda wildcards: [("select",), ("search", "trials")],
+        ),
+        models={model: str(R / "models" / f"{model}.onnx") for model in SETTINGS.models},
         native=str(LAYOUT.native),
+        cache=str(R / "cache"),
     log:
         LOGS / "layer_traffic.log",
     conda:

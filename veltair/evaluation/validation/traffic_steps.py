@@ -6,8 +6,12 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from veltair.compiler.build.build import LIBRARY, PLAN
+from veltair.compiler.build.build import LIBRARY
+from veltair.compiler.search.target import GENERIC_X86
+from veltair.compiler.select.select import Selection
 from veltair.compiler.select.shipped import AVX2, SHIPPED
+from veltair.compiler.select.store import StoreError
+from veltair.compiler.steps import build_model
 from veltair.config import Config
 from veltair.evaluation.experiment.benchmark_file import write_benchmark
 from veltair.evaluation.experiment.tables_io import read_csv, write_csv
@@ -22,25 +26,36 @@ from veltair.provenance import collect, write_atomically
 # What valgrind simulates in minutes: caches as large as an L2, and layers that are larger than these.
 CACHES_BYTES = (2**18, 2**20)
 LAYERS = 8
+CORES = 2  # versions are chosen for a machine of so many
 MOST_MACS = 60_000_000
 # Of networks: how many cores share a cache, and its bytes. Heavy models are cut to their first blocks.
 NETWORK_CACHES = (*((1, 2**power) for power in range(20, 26)), (4, 2**22), (4, 2**24))
 MOST_NETWORK_MACS = 11_000_000_000
 
 
-def write_traffic(builds: Mapping[str, Path], native: Path, output: Path) -> None:
-    """Simulate a sample of the layers of some built models and write it as a table of `COLUMNS`.
+def write_traffic(
+    config: Config, models: Mapping[str, Path], native: Path, cache: Path, output: Path
+) -> None:
+    """Simulate a sample of the layers of some models and write it as a table of `COLUMNS`.
 
-    `native` is the folder of what is compiled of our C sources. Where valgrind is missing, or cannot run the
-    kernels, the table is empty and a line that is printed says why.
+    Their versions are built for AVX2 whatever this CPU has, for valgrind runs no AVX-512. `native` is the
+    folder of what is compiled of our C sources, `cache` that of compiled versions. Where valgrind is missing,
+    or cannot run the kernels, the table is empty and a line that is printed says why.
     """
-    try:
-        table = check_traffic(builds, CACHES_BYTES, LAYERS, MOST_MACS, native)
-    except CachegrindError as error:
-        print(f"traffic is not compared with cachegrind: {error}", flush=True)
-        table = pd.DataFrame(columns=COLUMNS)
-    inputs = [folder / name for folder in builds.values() for name in (PLAN, LIBRARY)]
-    write_csv(output, table, collect(inputs=inputs))
+    selection = Selection(**config.select.model_dump())
+    builds: dict[str, Path] = {}
+    with TemporaryDirectory() as folder:
+        try:
+            for name, model in models.items():
+                build = Path(folder) / name
+                stores, trials = [SHIPPED / AVX2], config.search.trials
+                build_model(model, stores, selection, CORES, trials, build, cache, GENERIC_X86)
+                builds[name] = build
+            table = check_traffic(builds, CACHES_BYTES, LAYERS, MOST_MACS, native)
+        except (CachegrindError, StoreError) as error:
+            print(f"traffic is not compared with cachegrind: {error}", flush=True)
+            table = pd.DataFrame(columns=COLUMNS)
+    write_csv(output, table, collect(inputs=list(models.values())))
 
 
 def write_network_traffic(model: Path, native: Path, cache: Path, output: Path) -> None:
