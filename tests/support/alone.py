@@ -31,6 +31,7 @@ ALONE = {
         "evaluation/measurement/test_run.py",
         "evaluation/measurement/test_steps.py",
         "evaluation/runtimes/test_served.py",
+        "test_add_a_model.py",
     ),
     "they measure this machine": (
         "evaluation/measurement/test_block_costs.py",
