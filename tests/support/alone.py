@@ -36,6 +36,7 @@ ALONE = {
         "evaluation/measurement/test_steps.py",
         "evaluation/runtimes/test_remote_study.py",
         "evaluation/runtimes/test_served.py",
+        "test_add_a_model.py",
     ),
     "they measure this machine": (
         "evaluation/measurement/test_block_costs.py",

@@ -109,7 +109,7 @@ class Watchdog:
             raise EngineError(
                 f"layer {layer} of {block.model} has been running for {layer_s:.1f} s, but took "
                 f"{1e3 * profiled_s:.3g} ms at most when it was profiled: its kernel hangs; build the "
-                "model anew (rule `build`)"
+                "model anew (rule `build`); if other programs kept its core meanwhile, end those"
             )
 
 
