@@ -28,6 +28,7 @@ ALONE = {
     "LoadGen issues queries in real time": (
         "evaluation/benchmarks/test_neighbour.py",
         "evaluation/loadgen/test_client.py",
+        "evaluation/loadgen/test_own_client.py",
         "evaluation/measurement/test_run.py",
         "evaluation/measurement/test_steps.py",
         "evaluation/runtimes/test_served.py",

@@ -194,7 +194,8 @@ def test_loadgen_does_not_outlive_a_parent_that_was_killed(tmp_path):
     program = f"""
 import threading
 from pathlib import Path
-from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import LoadGenProcess
+from veltair.evaluation.loadgen.client_runs import ServerRun
 run = ServerRun(50.0, 0, 1, 1, ("a",), 1.0, Path({str(tmp_path)!r}))
 loadgen = LoadGenProcess(run)
 flushed = threading.Event()

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.evaluation.loadgen_fakes import FakeEngine, is_gone, script_loadgen, server_run
-from veltair.evaluation.loadgen.client import Limits, LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import Limits, LoadGenProcess
+from veltair.evaluation.loadgen.client_runs import ServerRun
 from veltair.evaluation.loadgen.logs import DETAIL_FILE, TRACE_FILE, LoadGenError, read_query_log
 from veltair.serving.loop.query import QueryRecord
 

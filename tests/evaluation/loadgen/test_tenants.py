@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from veltair.config.trace_file import RecordedTrace
 from veltair.evaluation.loadgen.arrivals import server_queries
 from veltair.evaluation.loadgen.tenants import (
-    LOADGEN,
+    LOADGEN_SERVER,
     OURS,
     TenantLoad,
     drawn_by,
+    drawn_samples,
     queries_until,
     sample_tenants,
     tenant_queries,
@@ -47,9 +48,19 @@ def test_where_each_model_has_one_tenant_the_queries_are_those_of_the_models() -
 
 @pytest.mark.parametrize("tenant", [BURSTY, RECORDED, TenantLoad("half", "small", 0.5, 0.02)])
 def test_who_loadgen_cannot_draw_is_drawn_by_us_and_said_so(tenant: TenantLoad) -> None:
-    assert (drawn_by([SHOP, SEARCH]), drawn_by([SHOP, tenant])) == (LOADGEN, OURS)
-    with pytest.raises(ValueError, match="LoadGen cannot draw shop, "):
-        sample_tenants([SHOP, tenant])
+    assert (drawn_by([SHOP, SEARCH]), drawn_by([SHOP, tenant])) == (LOADGEN_SERVER, OURS)
+    assert sample_tenants([SHOP, tenant], copies=2) == ("shop", "shop", tenant.name, tenant.name)
+
+
+@pytest.mark.parametrize("tenants", [[SHOP, BURSTY], [RECORDED, BURSTY, SEARCH]])
+def test_what_our_client_sends_are_the_queries_that_a_simulation_is_given(tenants: list[TenantLoad]) -> None:
+    times_ns, samples = drawn_samples(tenants, 50.0, 2000, 300, 7, copies=4)
+    queries = tenant_queries(tenants, 50.0, 2000, 300, 7)
+    names = sample_tenants(tenants, copies=4)
+    assert [names[sample] for sample in samples] == [query.sender for query in queries]
+    arrivals_s = np.array([query.arrival_s for query in queries])
+    assert (times_ns / 1e9).tolist() == pytest.approx((arrivals_s - arrivals_s[0]).tolist(), abs=1e-9)
+    assert len(set(samples.tolist())) == 4 * len(tenants)
 
 
 @pytest.mark.parametrize("tenants", [[SHOP, BURSTY], [RECORDED], [SHOP, SEARCH, BURSTY, RECORDED]])

@@ -23,8 +23,10 @@ from veltair.compiler.search.target import cpu_target
 from veltair.evaluation.experiment.scenario import MakePolicy, Scenario, make_scenario
 from veltair.evaluation.experiment.timeline_data import TIMELINE, read_recorded
 from veltair.evaluation.loadgen.arrivals import server_queries
-from veltair.evaluation.loadgen.client import Limits, LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import Limits, LoadGenProcess
+from veltair.evaluation.loadgen.client_runs import OWN_CLIENT, ServerRun
 from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, LoadGenSummary
+from veltair.evaluation.loadgen.tenants import TenantLoad, tenant_queries
 from veltair.evaluation.measurement import loop_in_c
 from veltair.evaluation.measurement.core_use import CoreUse
 from veltair.evaluation.measurement.run import (
@@ -199,6 +201,28 @@ def test_validation_gives_each_model_a_verdict_of_its_own(
     assert all(type(row["loadgen_valid"]) is bool for row in rows)
     assert sum(row["queries"] for row in rows) == len(run.records)
     assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
+
+
+def test_bursts_are_measured_by_our_own_client_and_said_so(
+    scenario: Scenario, models: dict[str, LoadedModel], tmp_path: Path
+) -> None:
+    tenants = (
+        TenantLoad("shop", "tiny", 1.5, QOS_S),
+        TenantLoad("batch", "tiny", 1.0, QOS_S, cv=4.0),
+    )
+    study = study_of(replace(scenario, tenants=tenants), models, seconds=0.5)
+    run = measure(study, QPS, tmp_path)
+    planned = tenant_queries(tenants, QPS, 500, 1, SETTINGS.seed)
+    assert [record.query.sender for record in run.records] == [query.sender for query in planned]
+    arrivals_s = np.array([record.query.arrival_s for record in run.records])
+    planned_s = np.array([query.arrival_s for query in planned])
+    assert (arrivals_s - arrivals_s[0]).tolist() == pytest.approx(
+        (planned_s - planned_s[0]).tolist(), abs=1e-8
+    )
+    assert (run.wrong_answers, {record.ending for record in run.records}) == (0, {Ending.SERVED})
+    assert run.quality.client == OWN_CLIENT
+    (row,) = policy_verdicts("Fcfs", [run])
+    assert (row["loadgen_valid"], row["loadgen_reason"]) == (None, OWN_CLIENT)
 
 
 def test_a_run_leaves_its_records_as_one_table(measured: Measured, folders: Path) -> None:

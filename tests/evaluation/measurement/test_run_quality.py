@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from veltair.evaluation.loadgen.logs import LOADGEN
 from veltair.evaluation.measurement.core_use import UNKNOWN
 from veltair.evaluation.measurement.run_quality import RunQuality, run_quality
 from veltair.machine.workers.priorities import Promptness
@@ -19,6 +20,7 @@ def summary(problem: str = "") -> Any:
         issue_delay_p99_s=0.002,
         delivery_p99_s=0.003,
         promptness=Promptness.NORMAL,
+        client=LOADGEN,
     )
 
 
@@ -49,6 +51,7 @@ def test_the_columns_hold_every_number_of_a_run() -> None:
         "others_share": 0.02,
         "steal_share": 0.01,
         "loadgen_runs": Promptness.NORMAL.value,
+        "client": LOADGEN,
     }
 
 

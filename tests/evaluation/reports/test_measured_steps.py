@@ -9,6 +9,7 @@ from tests.support.table_builders import make_config, write_made_up_tables
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import RECORDS, SLOTS
 from veltair.evaluation.experiment.tables_io import write_csv
+from veltair.evaluation.loadgen.client_runs import OWN_CLIENT
 from veltair.evaluation.metrics.measured_tables import MEAN_METRICS
 from veltair.evaluation.metrics.records import Run, to_frame
 from veltair.evaluation.reports.measured_steps import (
@@ -63,6 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [
         {"workload": "mix", "policy": policy, "round": number, "share": share, "qps": 100 * share}
         | {"seed": seed, "attempt": 0, "kept": kept, "problem": "" if kept else "late", "others_share": 0.0}
+        | {"client": OWN_CLIENT}
         for number, share, seed, kept in SLOTS_MADE
         for policy in reversed(POLICIES)
     ]
@@ -84,6 +86,10 @@ def found(config: Config, run: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_there_is_a_table_of_curves_capacities_ratios_and_slots(found: dict[str, pd.DataFrame]) -> None:
     assert list(found) == [CURVES, MEASURED, MEASURED_RATIOS, SLOTS]
     assert len(found[SLOTS]) == len(SLOTS_MADE) * len(POLICIES)
+
+
+def test_curves_say_who_sent_the_queries(found: dict[str, pd.DataFrame]) -> None:
+    assert set(found[CURVES]["client"]) == {OWN_CLIENT}
 
 
 def test_policies_come_as_the_configuration_names_them(found: dict[str, pd.DataFrame]) -> None:

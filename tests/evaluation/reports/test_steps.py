@@ -10,6 +10,7 @@ from tests.support.table_builders import make_config, noisy, write_made_up_table
 from veltair.config import Config
 from veltair.evaluation.experiment.layout import CAPACITY, RECORDS, SLOTS
 from veltair.evaluation.experiment.tables_io import read_csv, write_csv
+from veltair.evaluation.loadgen.logs import LOADGEN
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.reports.steps import (
     check_golden,
@@ -98,6 +99,7 @@ def measured(config: Config, runs: list[Path], tmp_path_factory: pytest.TempPath
     rows = [
         {"workload": "mix", "policy": run.name, "round": number, "share": share, "qps": 100 * share}
         | {"seed": seed, "attempt": 0, "kept": kept, "problem": "" if kept else "late", "others_share": 0.01}
+        | {"client": LOADGEN}
         for number, share, seed, kept in slots
         for run in runs
     ]

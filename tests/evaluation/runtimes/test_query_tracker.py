@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veltair.evaluation.loadgen.arrivals import share_samples
-from veltair.evaluation.loadgen.client import ServerRun
+from veltair.evaluation.loadgen.client_runs import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.runtimes.query_tracker import QueryTracker, Relay, serve_run
 from veltair.evaluation.runtimes.registry import Done

@@ -12,7 +12,7 @@ from veltair.evaluation.experiment import layout as layout_module
 from veltair.evaluation.experiment.layout import CAPACITY, RECORDS
 from veltair.evaluation.experiment.scenario import Scenario, scenario_of
 from veltair.evaluation.experiment.tables_io import read_csv
-from veltair.evaluation.loadgen.tenants import LOADGEN, OURS
+from veltair.evaluation.loadgen.tenants import LOADGEN_SERVER, OURS
 from veltair.evaluation.metrics.neighbour_table import neighbour_shares
 from veltair.evaluation.metrics.records import read_records
 from veltair.evaluation.reports.steps import write_metrics
@@ -113,7 +113,7 @@ def test_records_carry_the_tenant_and_its_own_target(runs: Path) -> None:
 def test_the_provenance_says_who_drew_the_arrivals(runs: Path, tables: Path, tmp_path: Path) -> None:
     assert read_provenance(runs / RECORDS).details["arrivals"] == OURS
     simulate_capacity(config_of(), tables, "mix", "Planaria", tmp_path / CAPACITY)
-    assert read_provenance(tmp_path / CAPACITY).details["arrivals"] == LOADGEN
+    assert read_provenance(tmp_path / CAPACITY).details["arrivals"] == LOADGEN_SERVER
 
 
 def test_metrics_are_taken_over_the_tenants(runs: Path, tables: Path, tmp_path: Path) -> None:

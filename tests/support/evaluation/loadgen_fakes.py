@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from veltair.evaluation.loadgen.arrivals import share_samples
-from veltair.evaluation.loadgen.client import LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import LoadGenProcess
+from veltair.evaluation.loadgen.client_runs import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError
 from veltair.evaluation.loadgen.per_model import LoadGenPerModel
 from veltair.serving.loop.query import Ending, Query, QueryRecord

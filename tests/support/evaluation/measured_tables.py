@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tests.support.evaluation.plot_tables import WORKLOADS
+from veltair.evaluation.loadgen.logs import LOADGEN
 from veltair.evaluation.metrics.measured_tables import (
     CURVE_COLUMNS,
     MEASURED_COLUMNS,
@@ -50,7 +51,7 @@ def metric_tables(
         capacities += list(found.capacity_rows(fluid_qps=80.0, seed=1))
         ratios += list(found.ratio_rows())
     metrics = {"latency_mean_s": 0.02, "latency_p95_s": 0.05, "cpu_efficiency": 0.5, "conflict_rate": 0.1}
-    drawn = pd.DataFrame(curves, columns=list(CURVE_COLUMNS)).assign(**metrics)
+    drawn = pd.DataFrame(curves, columns=list(CURVE_COLUMNS)).assign(**metrics, client=LOADGEN)
     return {
         "curves": drawn.assign(models=drawn["workload"].map(lambda name: ", ".join(WORKLOADS[name]))),
         "measured_capacity": pd.DataFrame(capacities, columns=list(MEASURED_COLUMNS)),
@@ -69,7 +70,7 @@ def slot_table(policies: Mapping[str, float] = POLICIES, workloads: Sequence[str
         for qps in RATES
     ]
     names = ["workload", "policy", "round", "share", "qps", "seed", "attempt", "kept", "problem", "queries"]
-    return pd.DataFrame(rows, columns=[*names, "others_share"])
+    return pd.DataFrame(rows, columns=[*names, "others_share"]).assign(client=LOADGEN)
 
 
 def spread_out(policies: Sequence[str]) -> dict[str, float]:

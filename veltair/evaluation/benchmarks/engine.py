@@ -31,7 +31,7 @@ from veltair.evaluation.experiment.layout import Layout
 from veltair.evaluation.experiment.scenario import Scenario, scenario_of
 from veltair.evaluation.measurement.equal_blocks import EqualBlocks
 from veltair.evaluation.measurement.loop_in_c import LoopInC
-from veltair.evaluation.measurement.run import make_samples, server_run
+from veltair.evaluation.measurement.run import client_run, make_samples
 from veltair.evaluation.measurement.steps import launch_of, live_settings
 from veltair.evaluation.measurement.study import Measurement
 from veltair.evaluation.runtimes.served import ServedFiles, served_figures
@@ -109,7 +109,7 @@ def busy_figures(
     try:
         engine.warm_up()
         with TemporaryDirectory() as folder:
-            engine.serve(study, server_run(study, OVERLOAD * scenario.fluid_qps, Path(folder)))
+            engine.serve(study, client_run(study, OVERLOAD * scenario.fluid_qps, Path(folder)))
     finally:
         engine.stop()
     gaps = gaps_us(engine.entries(), copies=True)

@@ -15,7 +15,7 @@ from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median
 from veltair.evaluation.experiment.scenario import Scenario
 from veltair.evaluation.measurement.equal_blocks import EqualBlocks
 from veltair.evaluation.measurement.loop_in_c import LoopInC
-from veltair.evaluation.measurement.run import server_run
+from veltair.evaluation.measurement.run import client_run
 from veltair.evaluation.measurement.study import Measurement, MeasurementSettings
 from veltair.machine.interference.source import ObservedSlowdown
 from veltair.machine.models.library import LoadedModel
@@ -70,7 +70,7 @@ def _run(engine: LoopInC, study: Measurement) -> tuple[float, float]:
     """Return LoadGen's delay at the 99th percentile, and the median seconds of a block, of a run."""
     with TemporaryDirectory() as folder:
         qps = LOAD * study.scenario.sequential_qps
-        summary = engine.serve(study, server_run(study, qps, Path(folder))).summary
+        summary = engine.serve(study, client_run(study, qps, Path(folder))).summary
     ended = [entry.seconds for entry in engine.entries() if entry.kind is EntryKind.BLOCK_ENDED]
     return summary.issue_delay_p99_s, median(ended)
 

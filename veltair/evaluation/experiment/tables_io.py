@@ -8,7 +8,17 @@ import pandas as pd
 from veltair.config import Config
 from veltair.provenance import Provenance, collect, write_result
 
-TEXTS = ("invalid", "problem", "answer", "loadgen_reason", "unit", "label", "relaxed_targets", "drop_late")
+TEXTS = (
+    "invalid",
+    "problem",
+    "answer",
+    "loadgen_reason",
+    "client",
+    "unit",
+    "label",
+    "relaxed_targets",
+    "drop_late",
+)
 
 
 def write_csv(path: Path, table: pd.DataFrame, provenance: Provenance) -> None:

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from veltair.evaluation.figures.grid import UNVALIDATED, relaxed_here, relaxed_text
 from veltair.evaluation.figures.style import PolicyStyle, finish, style, write_beside
+from veltair.evaluation.loadgen.logs import LOADGEN
 from veltair.evaluation.metrics.bounds import Bounds, Reach
 from veltair.evaluation.metrics.capacity_table import REFERENCE
 from veltair.evaluation.metrics.measured_tables import CURVE_COLUMNS, MEASURED_COLUMNS, RATIO_COLUMNS
@@ -43,7 +44,7 @@ def measured_figure(
 
     The tables are curves.csv, measured_capacity.csv, measured_ratios.csv and targets.csv.
     """
-    check_columns(curves, (*CURVE_COLUMNS, "models"), "curves")
+    check_columns(curves, (*CURVE_COLUMNS, "models", "client"), "curves")
     check_columns(capacities, MEASURED_COLUMNS, "measured_capacity")
     check_columns(ratios, RATIO_COLUMNS, "measured_ratios")
     if curves.empty:
@@ -70,11 +71,12 @@ def measured_figure(
 
 
 def _title(curves: pd.DataFrame, targets: pd.DataFrame, workload: str) -> str:
-    """Return workload, models and machine, with a star where a target was relaxed."""
+    """Return workload, machine, a star where a target was relaxed, and a client that is not LoadGen."""
     first = curves.iloc[0]
     source = (str(first["backend"]), str(first["machine"]))
     star = " (* relaxed QoS)" if relaxed_here(curves, targets, source, workload) else ""
-    return f"{workload}{star}, {source_name(source, curves)}"
+    client = "" if first["client"] == LOADGEN else f", {first['client']}"
+    return f"{workload}{star}, {source_name(source, curves)}{client}"
 
 
 def _draw_curves(axis: Axes, styles: PolicyStyle, curves: pd.DataFrame) -> None:

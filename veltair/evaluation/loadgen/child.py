@@ -65,8 +65,8 @@ class _Child:
     def run(self) -> None:
         self._promptness = run_promptly()
         loadgen, count = self._loadgen, self._settings.samples
-        sut = loadgen.ConstructSUT(_or_exit(self._issue), _or_exit(self._flush))
-        qsl = loadgen.ConstructQSL(count, count, _or_exit(self._load), _or_exit(lambda samples: None))
+        sut = loadgen.ConstructSUT(or_exit(self._issue), or_exit(self._flush))
+        qsl = loadgen.ConstructQSL(count, count, or_exit(self._load), or_exit(lambda samples: None))
         offset_ns, error_ns = _clock_offset_ns()
         # An empty name, or ./audit.config would override these settings without a word.
         loadgen.StartTestWithLogSettings(sut, qsl, self._test_settings(), self._log_settings(), "")
@@ -101,7 +101,7 @@ class _Child:
         self._tell(READY, PROMPTNESS.index(self._promptness))
         if self._channel.recv(PACKET_BYTES) != GO:
             raise ConnectionError("the parent left before the run")
-        threading.Thread(target=_or_exit(self._complete), name="completions", daemon=True).start()
+        threading.Thread(target=or_exit(self._complete), name="completions", daemon=True).start()
 
     def _issue(self, samples: Sequence[Any]) -> None:
         for sample in samples:
@@ -147,7 +147,7 @@ def _clock_offset_ns() -> tuple[int, int]:
     return offset_ns, error_ns
 
 
-def _or_exit(callback: Callable[..., None]) -> Callable[..., None]:
+def or_exit(callback: Callable[..., None]) -> Callable[..., None]:
     """Return `callback`, ending the process where it raises: LoadGen's C++ cannot take an exception."""
 
     def guarded(*arguments: Any) -> None:

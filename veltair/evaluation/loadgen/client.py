@@ -13,29 +13,23 @@ The two talk in packets over a Unix socket that nobody else has: where one side 
 
 LoadGen's schedule is known, so a query that is long overdue tells that LoadGen hangs. Every time that is
 compared or waited for here is of the monotonic clock.
+
+Where LoadGen cannot draw the arrivals, our own client sends them (`own_child.py`): all of this holds for it
+too.
 """
 
-import contextlib
-import json
-import math
-import os
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.evaluation.loadgen.arrivals import Seeds, check_server_settings, server_schedule_ns
 from veltair.evaluation.loadgen.child import (
     BATCH,
     CLOCK_WAS_SET,
@@ -45,24 +39,12 @@ from veltair.evaluation.loadgen.child import (
     PACKET_BYTES,
     PROMPTNESS,
     SEQUENCE,
-    ChildSettings,
 )
-from veltair.evaluation.loadgen.logs import (
-    DETAIL_FILE,
-    LOG_FILES,
-    TRACE_FILE,
-    LoadGenError,
-    LoadGenSummary,
-    Stamps,
-    read_query_log,
-    read_verdict,
-    summarize,
-)
+from veltair.evaluation.loadgen.child_process import ChildProcess
+from veltair.evaluation.loadgen.client_runs import ClientRun
+from veltair.evaluation.loadgen.logs import LoadGenError, LoadGenSummary, Stamps, summarize
 from veltair.machine.workers.priorities import Promptness, run_promptly
 
-OUTPUT_FILE = "loadgen_output.txt"
-
-_CHILD = "veltair.evaluation.loadgen.child"
 # From the last completion to the end of LoadGen's process, which writes its logs.
 END_TIMEOUT_S = 60.0
 _TIMEVAL = struct.Struct("@ll")  # seconds, microseconds
@@ -96,42 +78,17 @@ class Limits:
     tick_s: float = 0.5  # how often a silent LoadGen's reader looks at the clock
 
 
-@dataclass(frozen=True, slots=True)
-class ServerRun:
-    """One run of LoadGen's Server scenario over one mixed query sample library.
-
-    `sample_models` names the model of each sample index. `target_latency_s` is the latency target of the
-    only model, or the tightest of several. `seed` gives LoadGen's three (`Seeds.derive`): `server_queries`
-    with the same settings returns the same queries. `outdir` is made; logs of an earlier run are replaced.
-    """
-
-    qps: float
-    min_duration_ms: int
-    min_query_count: int
-    seed: int
-    sample_models: tuple[str, ...]
-    target_latency_s: float
-    outdir: Path
-
-    def __post_init__(self) -> None:
-        check_server_settings(self.qps, self.min_duration_ms, self.min_query_count, self.seed)
-        if not self.sample_models:
-            raise ValueError("ServerRun: sample_models is empty; give the model of each sample")
-        if not (self.target_latency_s > 0 and math.isfinite(self.target_latency_s)):
-            raise ValueError(f"ServerRun: target_latency_s is {self.target_latency_s}; give seconds above 0")
-
-
 class LoadGenProcess:
-    """LoadGen running in a process of its own; a context that leaves no process behind.
+    """LoadGen, or our own client, in a process of its own; a context that leaves no process behind.
 
     The callbacks of arrivals, flush and failure run on a thread of this object and must return at once: put
     what they are given on a queue. `complete` may be called from any thread.
     """
 
-    def __init__(self, run: ServerRun, limits: Limits | None = None) -> None:
+    def __init__(self, run: ClientRun, limits: Limits | None = None) -> None:
         self._run = run
         self._limits = limits or Limits()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = ChildProcess(run)
         self._socket, self._other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The kernel's timeouts cost no further call a packet, and differ by direction.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._limits.tick_s))
@@ -159,7 +116,7 @@ class LoadGenProcess:
         where: TracebackType | None,
     ) -> None:
         self._closing = True
-        self._kill()
+        self._process.kill()
         if self._reader is not None and self._reader is not threading.current_thread():
             self._reader.join(self._limits.exit_s)
         self._socket.close()
@@ -187,13 +144,10 @@ class LoadGenProcess:
 
     def launch(self) -> None:
         """Begin to start the process, the first of the four steps of `start`; several can start at once."""
-        if self._process is not None:
+        if self._process.is_started:
             raise RuntimeError("this LoadGenProcess was started before; make a new one for each run")
-        run = self._run
-        self._spawn()
-        self._schedule_ns = server_schedule_ns(
-            run.qps, run.min_duration_ms, run.min_query_count, Seeds.derive(run.seed).schedule
-        )
+        self._process.start(self._other_end)
+        self._schedule_ns = self._run.schedule_ns()
 
     def await_ready(self, timeout_s: float | None = None) -> None:
         """Return once the samples are loaded and LoadGen waits for `go`: the second step."""
@@ -202,10 +156,10 @@ class LoadGenProcess:
         try:
             packet = self._socket.recv(PACKET_BYTES)
         except TimeoutError:
-            self._kill()
+            self._process.kill()
             raise LoadGenError(
-                f"LoadGen was not ready after {timeout_s:.3g} s; stop other programs and repeat the run; "
-                f"{self._output_tail()}"
+                f"{self._run.client} was not ready after {timeout_s:.3g} s; stop other programs and repeat "
+                f"the run; {self._process.output_tail()}"
             ) from None
         except ConnectionError:
             packet = b""
@@ -245,8 +199,6 @@ class LoadGenProcess:
     @property
     def pids(self) -> tuple[int, ...]:
         """Id of LoadGen's process, once started: to pin it to a core that serves no query, or to watch it."""
-        if self._process is None:
-            raise RuntimeError("this LoadGenProcess was not started; call start first")
         return (self._process.pid,)
 
     def complete(self, *sequences: int) -> None:
@@ -287,32 +239,26 @@ class LoadGenProcess:
 
     def wait_after(self, stamps: Stamps, timeout_s: float) -> LoadGenSummary:
         """Return what `wait` does, where the socket was handed over: `stamps` are its reader's."""
-        assert self._process is not None
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise self._not_ended(timeout_s, "") from None
-        if self._process.returncode != 0:
+        code = self._process.exit_code(timeout_s)
+        if code is None:
+            raise self._not_ended(timeout_s, "")
+        if code != 0:
             raise self._ended()
         return self._summary(stamps)
 
     def _not_ended(self, timeout_s: float, state: str) -> LoadGenError:
         self._closing = True
-        self._kill()
+        self._process.kill()
         return LoadGenError(
-            f"LoadGen did not end within {timeout_s:g} s ({self._arrivals} arrivals{state}); complete every "
-            "query or wait longer"
+            f"{self._run.client} did not end within {timeout_s:g} s ({self._arrivals} arrivals{state}); "
+            "complete every query or wait longer"
         )
 
     def _summary(self, stamps: Stamps) -> LoadGenSummary:
-        return summarize(
-            read_query_log(self._run.outdir / TRACE_FILE),
-            read_verdict(self._run.outdir / DETAIL_FILE, self._run.sample_models),
-            self._run.sample_models,
-            self._run.target_latency_s,
-            stamps,
-            self.promptness,
-        )
+        run = self._run
+        log, verdict = run.read_logs()
+        named = run.sample_models, run.target_latency_s
+        return summarize(log, verdict, *named, stamps, self.promptness, run.client)
 
     @property
     def _arrivals(self) -> int:
@@ -321,36 +267,6 @@ class LoadGenProcess:
     @property
     def _has_flushed(self) -> bool:
         return self._flushed if self._other_reader is None else self._other_reader.is_flushed
-
-    def _spawn(self) -> None:
-        outdir = self._run.outdir
-        # LoadGen with a missing directory reports nothing and aborts at its exit.
-        try:
-            outdir.mkdir(parents=True, exist_ok=True)
-            for name in LOG_FILES:
-                (outdir / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise LoadGenError(
-                f"LoadGen's logs cannot be written into {outdir}: {error.strerror}; give another folder"
-            ) from error
-        root = str(Path(str(files("veltair"))).resolve().parent)
-        search_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        end = self._other_end.fileno()
-        try:
-            with (outdir / OUTPUT_FILE).open("wb") as output:
-                self._process = subprocess.Popen(
-                    # -P, or a package of our name in the working directory would be run instead.
-                    [sys.executable, "-P", "-m", _CHILD, str(end), _settings_text(self._run)],
-                    pass_fds=[end],
-                    env={**os.environ, "PYTHONPATH": search_path},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
-        except OSError as error:
-            raise LoadGenError(f"LoadGen's process cannot be started: {error}; repeat the run") from error
-        # Only the child may hold it now: otherwise its death would not end the stream.
-        self._other_end.close()
 
     def _read(self, on_arrival: OnArrival, on_flush: OnFlush, on_failure: OnFailure) -> None:
         """Hand packets on until LoadGen's end of the socket closes."""
@@ -367,14 +283,14 @@ class LoadGenProcess:
                 self._received_s.append(received_s)
                 self._open.add(sequence)
                 on_arrival(sequence, sample, received_s)
-            if self._exit_code() != 0 or not self._flushed:
+            if self._process.exit_code(self._limits.exit_s) != 0 or not self._flushed:
                 self._failure = self._ended()
         except LoadGenError as error:
             self._failure = error
         except Exception as error:
             self._failure = LoadGenError(f"taking an arrival over failed: {error!r}")
             self._failure.__cause__ = error
-            self._kill()
+            self._process.kill()
         if self._failure is not None and not self._closing:
             on_failure(self._failure)
 
@@ -396,11 +312,11 @@ class LoadGenProcess:
         overdue_s = time.monotonic() - self._began_s - due_ns / 1e9
         if self._has_flushed or overdue_s <= self._limits.stall_s:
             return
-        self._kill()
+        self._process.kill()
         what = f"query {arrived} of" if arrived < len(self._schedule_ns) else "the end after"
         raise LoadGenError(
-            f"LoadGen hangs: {what} {len(self._schedule_ns)} is {overdue_s:.1f} s overdue, and its process "
-            "was stopped; it was suspended or the system's clock set back: repeat the run"
+            f"{self._run.client} hangs: {what} {len(self._schedule_ns)} is {overdue_s:.1f} s overdue, "
+            "and its process was stopped; it was suspended or the system's clock set back: repeat the run"
         )
 
     def _send(self, packet: bytes) -> None:
@@ -409,67 +325,32 @@ class LoadGenProcess:
         except BlockingIOError:
             self._closing = True
             self._failure = LoadGenError(
-                f"LoadGen hangs: it took no completion for {self._limits.send_s:g} s after "
+                f"{self._run.client} hangs: it took no completion for {self._limits.send_s:g} s after "
                 f"{len(self._sent_ns)} arrivals, and its process was stopped; repeat the run"
             )
-            self._kill()
+            self._process.kill()
             raise self._failure from None
         except OSError as error:
             raise self._ended() from error
-
-    def _exit_code(self) -> int | None:
-        """Return the child's exit code; None if it lives on though it closed the socket."""
-        if self._process is None:
-            return None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(self._limits.exit_s)
-        return self._process.returncode
-
-    def _kill(self) -> None:
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
 
     def _ended(self) -> LoadGenError:
         """Return the error of a LoadGen that ended before its time; the same one to all who meet it."""
         if self._failure is not None:
             return self._failure
-        code = self._exit_code()
+        code = self._process.exit_code(self._limits.exit_s)
         if code == CLOCK_WAS_SET:
             return LoadGenError(
                 "the system's clock, which LoadGen reads, was set during the run, so that its latencies are "
                 "wrong; let nobody set or suspend the machine's clock, and repeat the run; "
-                f"{self._output_tail()}"
+                f"{self._process.output_tail()}"
             )
         how = "closed its socket" if code is None else f"exited with status {code}"
         if code is not None and code < 0:
             how = f"was killed by signal {-code}"
         return LoadGenError(
-            f"LoadGen's process {how} after {self._arrivals} arrivals, before the run's end; "
-            f"{self._output_tail()}"
+            f"{self._run.client}'s process {how} after {self._arrivals} arrivals, before the run's end; "
+            f"{self._process.output_tail()}"
         )
-
-    def _output_tail(self) -> str:
-        path = self._run.outdir / OUTPUT_FILE
-        lines = path.read_text(errors="replace").strip().splitlines()[-5:] if path.exists() else []
-        return f"its output ({path}) ends: {' | '.join(lines)}" if lines else f"it printed nothing ({path})"
-
-
-def _settings_text(run: ServerRun) -> str:
-    seeds = Seeds.derive(run.seed)
-    settings = ChildSettings(
-        qps=float(run.qps),
-        min_duration_ms=run.min_duration_ms,
-        min_query_count=run.min_query_count,
-        schedule_seed=seeds.schedule,
-        sample_index_seed=seeds.sample_index,
-        qsl_seed=seeds.qsl,
-        samples=len(run.sample_models),
-        target_latency_ns=round(run.target_latency_s * 1e9),
-        outdir=str(run.outdir.resolve()),
-    )
-    return json.dumps(asdict(settings))
 
 
 def _timeval(seconds: float) -> bytes:

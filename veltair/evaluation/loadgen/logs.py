@@ -16,6 +16,7 @@ from veltair.serving.loop.query import QueryRecord
 TRACE_FILE = "mlperf_log_trace.json"
 DETAIL_FILE = "mlperf_log_detail.txt"
 LOG_FILES = (TRACE_FILE, DETAIL_FILE, "mlperf_log_summary.txt", "mlperf_log_accuracy.json")
+LOADGEN = "LoadGen"
 MIXED = "*"  # stands for the tenant of a run in which one LoadGen asks for several models
 
 # The log of queries is no valid JSON ({"key":""loadgen_version""}), so it is read line by line. `ts` is the
@@ -111,7 +112,7 @@ class LoadGenSummary:
     `origin_s` is when its first query was scheduled, on the clock of time.monotonic(); `delivery_p50_s` and
     `delivery_p99_s` are how long arrivals took from LoadGen's callback to ours. `problem` says why LoadGen's
     own delay spoils the run and what to do, "" if it does not; `promptness` how its threads were put before
-    others. `sample_models` is that of the `ServerRun`.
+    others. `sample_models` and `client`, who sent the queries, are those of the run.
     """
 
     log: QueryLog
@@ -124,6 +125,7 @@ class LoadGenSummary:
     delivery_p99_s: float
     problem: str
     promptness: Promptness = Promptness.NORMAL
+    client: str = LOADGEN
 
     @property
     def verdicts(self) -> dict[str, LoadGenResult]:
@@ -186,6 +188,7 @@ def summarize(
     tightest_qos_s: float,
     stamps: Stamps,
     promptness: Promptness = Promptness.NORMAL,
+    client: str = LOADGEN,
 ) -> LoadGenSummary:
     """Return what LoadGen says about a run, once it agrees with what was seen of it here.
 
@@ -209,8 +212,9 @@ def summarize(
         issue_delay_p99_s=log.issue_delay_s(99),
         delivery_p50_s=delivery_p50_s,
         delivery_p99_s=delivery_p99_s,
-        problem=delay_problem(log, tightest_qos_s),
+        problem=delay_problem(log, tightest_qos_s, client=client),
         promptness=promptness,
+        client=client,
     )
 
 
@@ -286,8 +290,8 @@ def _origin_ns(log: QueryLog, stamps: Stamps) -> int:
     return origin_ns
 
 
-def delay_problem(log: QueryLog, tightest_qos_s: float, share: float = 0.05) -> str:
-    """Return why LoadGen's own delay spoils the run, or "" where it does not.
+def delay_problem(log: QueryLog, tightest_qos_s: float, share: float = 0.05, client: str = LOADGEN) -> str:
+    """Return why the client's own delay spoils the run, or "" where it does not.
 
     It does where the 99th percentile of the issue delay exceeds `share` of the tightest latency target.
     """
@@ -295,7 +299,7 @@ def delay_problem(log: QueryLog, tightest_qos_s: float, share: float = 0.05) -> 
     if delay_s <= limit_s:
         return ""
     return (
-        f"LoadGen issued 1 % of the queries more than {delay_s * 1e3:.2f} ms late, over {share:.0%} of the "
+        f"{client} issued 1 % of the queries more than {delay_s * 1e3:.2f} ms late, over {share:.0%} of the "
         f"tightest latency target ({limit_s * 1e3:.2f} ms): keep a core free for it, stop other programs, "
         "or lower the rate"
     )

@@ -25,8 +25,8 @@ from veltair.evaluation.loadgen.client import (
     OnArrival,
     OnFailure,
     OnFlush,
-    ServerRun,
 )
+from veltair.evaluation.loadgen.client_runs import ClientRun, ServerRun
 from veltair.evaluation.loadgen.logs import MIXED, LoadGenError, LoadGenResult, LoadGenSummary, delay_problem
 from veltair.machine.workers.priorities import Promptness
 from veltair.serving.loop.query import Ending, QueryRecord
@@ -68,6 +68,11 @@ class PerModelSummary:
     def delivery_p99_s(self) -> float:
         """99th percentile of the time from LoadGen's callback to ours, of the tenant that had the longest."""
         return max(summary.delivery_p99_s for summary in self.by_model.values())
+
+    @property
+    def client(self) -> str:
+        """Who sent the queries: alike for all tenants."""
+        return next(iter(self.by_model.values())).client
 
     @property
     def promptness(self) -> Promptness:
@@ -115,7 +120,10 @@ class LoadGenPerModel:
     tenant and must return at once.
     """
 
-    def __init__(self, run: ServerRun, qos_s: Mapping[str, float], limits: Limits | None = None) -> None:
+    def __init__(self, run: ClientRun, qos_s: Mapping[str, float], limits: Limits | None = None) -> None:
+        """Prepare the processes. Raises ValueError for a run whose queries LoadGen does not draw."""
+        if not isinstance(run, ServerRun):
+            raise ValueError(f"the queries are sent by {run.client}; set measured.loadgen_per_model: false")
         self._limits = limits or Limits()
         self._runs = split(run, qos_s)
         self._tightest_qos_s = min(one.target_latency_s for one in self._runs.values())

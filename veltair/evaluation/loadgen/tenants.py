@@ -17,7 +17,7 @@ from veltair.config.trace_file import RecordedTrace
 from veltair.evaluation.loadgen.arrivals import MAX_SAMPLES, server_queries, share_samples
 from veltair.serving.loop.query import Query
 
-LOADGEN, OURS = "LoadGen's Server scenario", "our own client, a path a tenant"
+LOADGEN_SERVER, OURS = "LoadGen's Server scenario", "our own client, a path a tenant"
 Times = NDArray[np.float64]
 
 
@@ -54,20 +54,36 @@ class TenantLoad:
 
 def drawn_by(tenants: Sequence[TenantLoad]) -> str:
     """Return who draws their queries: LoadGen where all are Poisson in whole shares, else our own client."""
-    return OURS if _sample_weights(tenants) is None else LOADGEN
+    return OURS if _sample_weights(tenants) is None else LOADGEN_SERVER
 
 
 def sample_tenants(tenants: Sequence[TenantLoad], copies: int = 1) -> tuple[str, ...]:
-    """Return the tenant of each sample of LoadGen's library, as `share_samples` does of models.
+    """Return the tenant of each sample of the library, as `share_samples` does of models.
 
-    Raises ValueError for tenants that LoadGen cannot draw.
+    Where LoadGen cannot draw the tenants, each has `copies` samples: shares are then in the times drawn.
     """
-    if (weights := _sample_weights(tenants)) is None:
-        raise ValueError(
-            f"LoadGen cannot draw {', '.join(tenant.name for tenant in tenants)}: it knows Poisson arrivals "
-            f"in whole shares, at most {MAX_SAMPLES} together"
-        )
-    return share_samples(weights, copies)
+    weights = _sample_weights(tenants)
+    return share_samples(weights or {tenant.name: 1 for tenant in tenants}, copies)
+
+
+def drawn_samples(
+    tenants: Sequence[TenantLoad],
+    qps: float,
+    min_duration_ms: int,
+    min_query_count: int,
+    seed: int,
+    copies: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return when our own client sends queries, in ns from the first, and which sample each asks for.
+
+    They are those of `tenant_queries` for tenants that LoadGen cannot draw; both of shape (queries,). Each
+    tenant asks for its samples of `sample_tenants` in turn.
+    """
+    times_s, owners = _own_arrivals(tenants, qps, min_duration_ms, min_query_count, seed)
+    turns = np.zeros(len(owners), dtype=np.int64)
+    for tenant in range(len(tenants)):
+        turns[owners == tenant] = np.arange((owners == tenant).sum()) % copies
+    return np.rint((times_s - times_s[0]) * 1e9).astype(np.int64), owners * copies + turns
 
 
 def tenant_queries(
@@ -77,7 +93,7 @@ def tenant_queries(
 
     The last one is the first that is not before `min_duration_ms` and makes `min_query_count`.
     """
-    if drawn_by(tenants) == LOADGEN:
+    if drawn_by(tenants) == LOADGEN_SERVER:
         by_name = {tenant.name: tenant for tenant in tenants}
         targets_s = {tenant.name: tenant.qos_s for tenant in tenants}
         drawn = server_queries(
@@ -86,6 +102,12 @@ def tenant_queries(
             qos_s=targets_s,
         )
         return tuple(_query(query.id, by_name[query.model], query.arrival_s) for query in drawn)
+    return _queries(tenants, *_own_arrivals(tenants, qps, min_duration_ms, min_query_count, seed))
+
+
+def _own_arrivals(
+    tenants: Sequence[TenantLoad], qps: float, min_duration_ms: int, min_query_count: int, seed: int
+) -> tuple[Times, NDArray[np.int64]]:
     total, duration_s = sum(tenant.offered for tenant in tenants), min_duration_ms / 1e3
     rates = [qps * tenant.offered / total for tenant in tenants]
     end_s = max(duration_s, min_query_count / qps)
@@ -94,7 +116,7 @@ def tenant_queries(
         times_s, owners = merged_arrivals(tenants, rates, end_s, seed)
         last = max(int(np.searchsorted(times_s, duration_s)) + 1, min_query_count)
         if last <= len(times_s):
-            return _queries(tenants, times_s[:last], owners[:last])
+            return times_s[:last], owners[:last]
 
 
 def queries_until(

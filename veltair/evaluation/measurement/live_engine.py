@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from veltair.evaluation.loadgen.client import ServerRun
+from veltair.evaluation.loadgen.client_runs import ClientRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.loadgen.per_model import PerModelSummary
 from veltair.evaluation.measurement.engine_load import NOT_MEASURED, EngineLoad
@@ -35,7 +35,7 @@ class LiveEngine(Protocol):
     def warm_up(self) -> None:
         """Run all buffers once, so that no query pays for first touches. Raises EngineError."""
 
-    def serve(self, study: Measurement, run: ServerRun) -> AnsweredRun:
+    def serve(self, study: Measurement, run: ClientRun) -> AnsweredRun:
         """Let LoadGen ask, a fresh policy of the study decide, and return once all queries have ended.
 
         The study has the models, samples and cores that the engine was made for. Raises LoadGenError,

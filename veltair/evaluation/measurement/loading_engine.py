@@ -5,7 +5,8 @@ from dataclasses import replace
 from math import nan
 from statistics import median
 
-from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess
+from veltair.evaluation.loadgen.client_runs import ClientRun
 from veltair.evaluation.loadgen.per_model import LoadGenPerModel
 from veltair.evaluation.measurement.engine_load import EngineLoad, ProcessClock, TimedDispatcher
 from veltair.evaluation.measurement.live_engine import AnsweredRun
@@ -46,7 +47,7 @@ class LoadingEngine:
             with self._memory.using(name):
                 self._engine.warm_up([name])
 
-    def serve(self, study: Measurement, run: ServerRun) -> AnsweredRun:
+    def serve(self, study: Measurement, run: ClientRun) -> AnsweredRun:
         """Let LoadGen ask, and return once all queries have ended. Raises as `LiveEngine.serve`."""
         engine, records, settings = self._engine, list[QueryRecord](), study.settings
         engine.renew()

@@ -8,7 +8,8 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess
+from veltair.evaluation.loadgen.client_runs import ClientRun
 from veltair.evaluation.loadgen.logs import Stamps
 from veltair.evaluation.loadgen.per_model import LoadGenPerModel
 from veltair.evaluation.measurement.engine_load import EngineLoad, ProcessClock
@@ -34,7 +35,7 @@ class LoopInC:
         """Run all buffers once. Raises EngineError."""
         self._engine.warm_up()
 
-    def serve(self, study: Measurement, run: ServerRun) -> AnsweredRun:
+    def serve(self, study: Measurement, run: ClientRun) -> AnsweredRun:
         """Let LoadGen ask, and return once all queries have ended. Raises as `LiveEngine.serve`."""
         engine, per_model = self._engine, study.settings.loadgen_per_model
         context = study.scenario.context
@@ -57,7 +58,7 @@ class LoopInC:
         """Stop the workers. Raises EngineError if one does not end."""
         self._engine.stop()
 
-    def _ask(self, run: ServerRun) -> AnsweredRun:
+    def _ask(self, run: ClientRun) -> AnsweredRun:
         """Let one LoadGen ask, which the loop in C hears and answers itself."""
         engine = self._engine
         with LoadGenProcess(run) as loadgen:
@@ -72,7 +73,7 @@ class LoopInC:
             summary = loadgen.wait_after(stamps_of(entries, engine.zero_s), END_TIMEOUT_S)
         return AnsweredRun(records, summary, engine.zero_s, engine.wrong_answers, load)
 
-    def _ask_each(self, study: Measurement, run: ServerRun) -> AnsweredRun:
+    def _ask_each(self, study: Measurement, run: ClientRun) -> AnsweredRun:
         """Let a LoadGen of each model ask: this process hands their queries and the answers on."""
         engine, records = self._engine, []
         with LoadGenPerModel(run, study.scenario.qos_s) as loadgens:

@@ -12,10 +12,10 @@ import pandas as pd
 from veltair.compiler.frontend.samples import random_samples
 from veltair.evaluation.experiment.scenario import Scenario
 from veltair.evaluation.experiment.timeline_data import write_recorded
-from veltair.evaluation.loadgen.client import ServerRun
+from veltair.evaluation.loadgen.client_runs import ClientRun, DrawnRun, ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.loadgen.per_model import PerModelSummary, verdict_rows
-from veltair.evaluation.loadgen.tenants import sample_tenants
+from veltair.evaluation.loadgen.tenants import LOADGEN_SERVER, drawn_by, drawn_samples, sample_tenants
 from veltair.evaluation.measurement.cache_parts import cache_parts
 from veltair.evaluation.measurement.core_use import CoreUse, core_times
 from veltair.evaluation.measurement.engine_load import NOT_MEASURED, EngineLoad
@@ -142,7 +142,7 @@ def _measure_on(engine: LiveEngine, study: Measurement, qps: float, folder: Path
     # The policy that decides is made by the engine; this one only says which cores are whose.
     with cache_parts(study.make(study.scenario.context), study.policy):
         begin = core_times(cores)
-        answered = engine.serve(study, server_run(study, qps, folder))
+        answered = engine.serve(study, client_run(study, qps, folder))
         use = begin.until(core_times(cores), len(cores))
     summary = answered.summary
     joined = by_tenant(study.scenario, summary, summary.join(answered.records, answered.zero_s))
@@ -172,17 +172,16 @@ def by_tenant(
     )
 
 
-def server_run(study: Measurement, qps: float, folder: Path) -> ServerRun:
-    """Return what LoadGen is asked for, whose logs go into the folder."""
-    return ServerRun(
-        qps=qps,
-        min_duration_ms=round(1000 * study.settings.seconds),
-        min_query_count=study.settings.queries,
-        seed=study.settings.seed,
-        sample_models=tuple(name for name, _ in study.samples),
-        target_latency_s=min(study.scenario.qos_s.values()),
-        outdir=folder,
-    )
+def client_run(study: Measurement, qps: float, folder: Path) -> ClientRun:
+    """Return what LoadGen is asked for, or our own client where it cannot draw; logs go into the folder."""
+    settings, tenants = study.settings, study.scenario.senders
+    amount = qps, round(1000 * settings.seconds), settings.queries, settings.seed
+    models = tuple(name for name, _ in study.samples)
+    target_s = min(study.scenario.qos_s.values())
+    if drawn_by(tenants) == LOADGEN_SERVER:
+        return ServerRun(*amount, models, target_s, folder)
+    times_ns, samples = drawn_samples(tenants, *amount, SAMPLES_PER_MODEL)
+    return DrawnRun(times_ns, samples, models, target_s, folder)
 
 
 def _in_memory(memory: ModelMemory | None, name: str) -> AbstractContextManager[None]:

@@ -12,7 +12,8 @@ from veltair.evaluation.measurement.core_use import UNKNOWN, CoreUse
 class RunQuality:
     """What tells whether a run says anything, and why it does not: `problem`, "" if it does.
 
-    Delays are those of `LoadGenSummary`; `loadgen_runs` is its `promptness`.
+    Delays are those of `LoadGenSummary`; `loadgen_runs` is its `promptness`, and `client` who sent the
+    queries.
     """
 
     problem: str = ""
@@ -22,6 +23,7 @@ class RunQuality:
     delivery_p99_s: float = 0.0
     use: CoreUse = UNKNOWN
     loadgen_runs: str = ""
+    client: str = ""
 
     def columns(self) -> dict[str, Any]:
         """Return it as columns of a table."""
@@ -34,6 +36,7 @@ class RunQuality:
             "others_share": self.use.others,
             "steal_share": self.use.steal,
             "loadgen_runs": self.loadgen_runs,
+            "client": self.client,
         }
 
 
@@ -50,4 +53,5 @@ def run_quality(
         summary.delivery_p99_s,
         use,
         summary.promptness.value,
+        summary.client,
     )

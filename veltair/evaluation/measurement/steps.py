@@ -12,6 +12,8 @@ from veltair.config import Config
 from veltair.evaluation.experiment.layout import RECORDS, SLOTS, Layout
 from veltair.evaluation.experiment.scenario import Scenario, policy_maker, policy_source, scenario_of
 from veltair.evaluation.experiment.tables_io import provenance_of, write_csv
+from veltair.evaluation.loadgen.logs import LOADGEN
+from veltair.evaluation.loadgen.tenants import drawn_by
 from veltair.evaluation.measurement.interference_steps import started_source
 from veltair.evaluation.measurement.rounds import Attempt, Rounds, attempt_rows, kept_records
 from veltair.evaluation.measurement.run import (
@@ -29,7 +31,7 @@ from veltair.machine.workers.native_pool import NativePool
 from veltair.machine.workers.pool import Launch
 from veltair.provenance import check_made_here, read_provenance, write_parquet
 
-VERDICTS, LOADGEN = "verdicts.csv", "loadgen"
+VERDICTS, LOGS = "verdicts.csv", "loadgen"
 
 
 def measure_workload(
@@ -50,9 +52,9 @@ def measure_workload(
     check_made_here(read_provenance(tables / COSTS))
     models, memory = load_models(builds, scenario.weights, memory_bytes(config))
     # Runs of an earlier measurement, which may have had more rounds, would be drawn as this one's.
-    shutil.rmtree(folder / LOADGEN, ignore_errors=True)
+    shutil.rmtree(folder / LOGS, ignore_errors=True)
     settings, launch = live_settings(config), launch_of(config, notes)
-    rounds = measured_rounds(config, scenario, folder / LOADGEN)
+    rounds = measured_rounds(config, scenario, folder / LOGS)
     with started_source(config, scenario.context.machine) as (source, line):
         samples = make_samples(models, scenario, settings.seed, memory)
         studies = [
@@ -66,13 +68,13 @@ def measure_workload(
             attempts = rounds.measure({study.policy: PolicyServer(study, engine) for study in studies})
     if memory is not None:
         print(_loads_text(memory), flush=True)
-    _write(config, tables, workload, attempts, folder, interference=line)
+    _write(config, tables, scenario, attempts, folder, interference=line)
 
 
 def _write(
-    config: Config, tables: Path, workload: str, attempts: list[Attempt], folder: Path, interference: str
+    config: Config, tables: Path, scenario: Scenario, attempts: list[Attempt], folder: Path, interference: str
 ) -> None:
-    records = kept_records(attempts)
+    workload, records = scenario.workload, kept_records(attempts)
     slots = pd.DataFrame([{"workload": workload, **row} for row in attempt_rows(attempts)])
     verdicts = [
         {**row, "round": one.slot.round, "share": one.slot.share, "attempt": one.number}
@@ -82,7 +84,12 @@ def _write(
     fits = Layout(config).interference
     inputs = [tables / COSTS, *([fits] if fits.exists() else [])]
     provenance = provenance_of(
-        config, inputs, seed=config.measured.seed, interference=interference, priorities=_priorities(slots)
+        config,
+        inputs,
+        seed=config.measured.seed,
+        interference=interference,
+        priorities=_priorities(slots),
+        arrivals=drawn_by(scenario.senders),
     )
     write_parquet(folder / RECORDS, records, provenance)
     write_csv(folder / SLOTS, slots, provenance)
@@ -96,7 +103,8 @@ def _write(
 def _priorities(slots: pd.DataFrame) -> str:
     """Return who ran before whom in all slots."""
     ways = sorted({way for way in slots["loadgen_runs"] if way})
-    return f"LoadGen, and the thread that reads its socket: {', '.join(ways)}; kernels: like any program"
+    clients = ", ".join(sorted({client for client in slots["client"] if client})) or LOADGEN
+    return f"{clients}, and the thread that reads its socket: {', '.join(ways)}; kernels: like any program"
 
 
 def _loads_text(memory: ModelMemory) -> str:

@@ -131,6 +131,12 @@ def with_metrics(curves: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     return curves.merge(means.assign(models=grouped["models"].first()).reset_index(), on=keys, how="left")
 
 
+def with_clients(curves: pd.DataFrame, slots: pd.DataFrame) -> pd.DataFrame:
+    """Return curves with the column `client`: who sent a workload's queries, as its slots say."""
+    named = slots[slots["client"] != ""].groupby("workload")["client"].first()
+    return curves.assign(client=curves["workload"].map(named))
+
+
 def measured_workloads(
     counts: pd.DataFrame, target: float, generator: np.random.Generator
 ) -> list[MeasuredWorkload]:

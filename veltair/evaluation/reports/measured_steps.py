@@ -16,6 +16,7 @@ from veltair.evaluation.metrics.measured_tables import (
     RATIO_COLUMNS,
     measured_workloads,
     slot_counts,
+    with_clients,
     with_metrics,
 )
 from veltair.evaluation.metrics.records import read_records
@@ -43,8 +44,9 @@ def measured_tables(
         curves += list(found.curve_rows(shares, seed))
         capacities += list(found.capacity_rows(scenario.fluid_qps, seed))
         ratios += list(found.ratio_rows())
+    drawn = with_clients(pd.DataFrame(curves, columns=list(CURVE_COLUMNS)), slots)
     return {
-        CURVES: with_metrics(pd.DataFrame(curves, columns=list(CURVE_COLUMNS)), rates),
+        CURVES: with_metrics(drawn, rates),
         MEASURED: pd.DataFrame(capacities, columns=list(MEASURED_COLUMNS)),
         MEASURED_RATIOS: pd.DataFrame(ratios, columns=list(RATIO_COLUMNS)),
         SLOTS: slots,

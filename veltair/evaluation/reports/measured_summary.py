@@ -5,6 +5,7 @@ from math import isfinite, isinf, isnan
 
 import pandas as pd
 
+from veltair.evaluation.loadgen.logs import LOADGEN
 from veltair.evaluation.metrics.bounds import Bounds, Reach
 from veltair.evaluation.metrics.capacity_table import EQUAL_LOAD, REFERENCE, SECOND_REFERENCE
 from veltair.evaluation.metrics.markdown import markdown_table
@@ -142,6 +143,8 @@ def _notes(capacities: pd.DataFrame, curves: pd.DataFrame, slots: pd.DataFrame) 
         f"Other processes and guests used {number(100 * kept['others_share'].mean())} % of the cores in the "
         f"mean, {number(100 * kept['others_share'].max())} % at most.",
     ]
+    if (client := curves["client"].iloc[0]) != LOADGEN:
+        notes.append(f"Queries sent by: {client}. LoadGen cannot draw these arrivals, and gives no verdict.")
     disturbed = slots[slots["problem"].fillna("") != ""]
     if len(disturbed):
         notes.append(

@@ -18,7 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from veltair.compiler.frontend.samples import Samples, relative_error
-from veltair.evaluation.loadgen.client import ServerRun
+from veltair.evaluation.loadgen.client_runs import ServerRun
 from veltair.evaluation.loadgen.logs import LoadGenError
 from veltair.evaluation.measurement.core_use import core_times
 from veltair.evaluation.measurement.run_quality import run_quality

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from math import nan
 
-from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess, ServerRun
+from veltair.evaluation.loadgen.client import END_TIMEOUT_S, LoadGenProcess
+from veltair.evaluation.loadgen.client_runs import ClientRun
 from veltair.evaluation.loadgen.logs import LoadGenSummary
 from veltair.evaluation.runtimes.registry import RuntimeBackend
 from veltair.serving.loop.query import Ending, Query, QueryRecord
@@ -134,7 +135,7 @@ class Relay:
 
 
 def serve_run(
-    run: ServerRun, qos_s: Mapping[str, float], drain_s: float, backend: RuntimeBackend, relay: Relay
+    run: ClientRun, qos_s: Mapping[str, float], drain_s: float, backend: RuntimeBackend, relay: Relay
 ) -> tuple[list[QueryRecord], LoadGenSummary]:
     """Let LoadGen ask a backend, and return what became of the queries, and LoadGen's account.
 
