@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import ceil
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -122,6 +122,11 @@ class Clockwork:
             for model, sizes in self._times.sizes.items()
             for size in sizes
         }
+
+    @staticmethod
+    def least_partitions(options: Mapping[str, Any], tenants: int) -> int:
+        """Return how many executors there are, a slice each."""
+        return int(options["executors"])
 
     def predicted_s(self, model: str, queries: int) -> float:
         """Return how long a block is predicted to take."""

@@ -45,6 +45,7 @@ class Oversubscribed:
     """Lets all queries run that have a caller; late is who would be late with all cores to itself."""
 
     simulated_only: ClassVar[str] = "blocks of the engine have cores of their own"
+    blocks_share_cores: ClassVar[bool] = True
 
     def __init__(
         self,

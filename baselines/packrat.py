@@ -22,7 +22,7 @@ Versions: solo.
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -91,6 +91,16 @@ class Packrat:
         sizes = free_sizes(tenants, times.counts, context.machine.cores)
         self.partitions: Mapping[str, int] = dict(zip(context.models, sizes, strict=True))
         self._instances: dict[tuple[str, int], tuple[Instance, ...]] = {}
+
+    @staticmethod
+    def least_partitions(options: Mapping[str, Any], tenants: int) -> int:
+        """Return how many partitions there are: one a model."""
+        return tenants
+
+    @staticmethod
+    def wanted_batches(options: Mapping[str, Any]) -> Sequence[int]:
+        """Return which batch sizes every model has to be built for."""
+        return options.get("batches") or ()
 
     def instances(self, model: str, queries: int) -> tuple[Instance, ...]:
         """Return the instances for the most of so many waiting queries that fit on a model's partition."""

@@ -103,6 +103,26 @@ def least_partitions(path: str, preset: str, options: Mapping[str, object], tena
     return 1 if ask is None else int(ask(checked, tenants))
 
 
+def wanted_batches(path: str, preset: str, options: Mapping[str, object]) -> tuple[int, ...]:
+    """Return for how many queries at once a policy wants every model built, beside one.
+
+    None for one whose class has no static method `wanted_batches(options)`. Raises ValueError as
+    `check_policy` does.
+    """
+    policy_class = _load(path)
+    checked = _options(path, policy_class, _taken(path, policy_class), preset, options)
+    ask = getattr(policy_class, "wanted_batches", None)
+    return () if ask is None else tuple(ask(checked))
+
+
+def blocks_share_cores(path: str) -> bool:
+    """Return whether blocks of a policy share their cores, as its class says (`blocks_share_cores`).
+
+    Raises ValueError as `check_policy` does where the path names no policy.
+    """
+    return bool(getattr(_load(path), "blocks_share_cores", False))
+
+
 def check_policy(path: str, options: Mapping[str, object], preset: str = PAPER) -> None:
     """Raise ValueError, saying why, if a policy could not be made: all that shows before any table exists.
 
