@@ -473,9 +473,30 @@ def test_batches_ascend_from_one(batches: list[int]) -> None:
     assert f"batches {batches} must ascend from 1, such as [1, 2, 4, 8]" in _refusal(*changes)
 
 
+@pytest.mark.parametrize("built", [[4], [2, 1], [4, 2]])
+def test_built_batches_ascend_and_are_among_the_batches(built: list[int]) -> None:
+    refused = _refusal(_set("models.net.batches", [1, 2]), _set("models.net.built_batches", built))
+    assert "built_batches" in refused
+
+
+def test_what_is_built_of_a_model_has_names_of_its_own() -> None:
+    alone = _set("measured.enabled", False)
+    batches = _set("models.net.batches", [1, 2, 4]), _set("models.net.built_batches", [4])
+    config = _parsed(alone, *batches)
+    assert config.networks() == {"net": ("net", 1), "net-x4": ("net", 4)}
+    other = _set("models.net-x4", config.models["net"].model_dump(mode="json") | {"built_batches": []})
+    assert "models.net-x4: models.net.built_batches has 4" in _refusal(alone, *batches, other)
+
+
+def test_batches_are_built_only_where_something_is_profiled() -> None:
+    changes = _set("models.net.batches", [1, 2]), _set("models.net.built_batches", [2])
+    shipped = _set("profile.costs", "shipped"), _set("measured.enabled", False)
+    assert "models.net.built_batches: [2], but profile.costs is 'shipped'" in _refusal(*changes, *shipped)
+
+
 def test_batches_are_refused_where_anything_is_measured() -> None:
     assert (
-        "models.net.batches: [1, 2], but measured.enabled is true, and the engine has kernels for one query"
+        "models.net.batches: [1, 2], but measured.enabled is true, and the engine serves one query"
         in _refusal(_set("models.net.batches", [1, 2]))
     )
     found = _parsed(_set("models.net.batches", [1, 2]), _set("measured.enabled", False))

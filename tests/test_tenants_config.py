@@ -90,25 +90,32 @@ MEASURED = {"enabled": True, "workloads": ["shared"]}
 
 
 @pytest.mark.parametrize(
-    ("tenants", "said"),
+    ("tenants", "measured", "said"),
     [
-        ({"batch": BATCH}, "tenants.shared.batch.arrivals: gamma runs in the simulator only"),
-        ({"shop": {**SHOP, "share": 0.5}}, "tenants.shared.shop.share: 0.5 is not whole"),
         (
             {"shop": SHOP, "other": {**SHOP, "qos_ms": 80}},
+            {},
             "tenants.shared.other.qos_ms: 80.0, and that of shop is None, but measured.workloads lists",
+        ),
+        (
+            {"batch": BATCH},
+            {"loadgen_per_model": True},
+            "measured.loadgen_per_model: true, but measured.workloads lists shared, whose tenants share a",
         ),
     ],
 )
-def test_what_the_engine_cannot_be_asked_is_refused_by_its_key(tenants: dict[str, Any], said: str) -> None:
-    made = values(**tenants) | {"profile": {"costs": "measured"}, "measured": MEASURED}
+def test_what_the_engine_cannot_be_asked_is_refused_by_its_key(
+    tenants: dict[str, Any], measured: dict[str, Any], said: str
+) -> None:
+    made = values(**tenants) | {"profile": {"costs": "measured"}, "measured": MEASURED | measured}
     with pytest.raises(ConfigError) as caught:
         parse(made)
     assert said in str(caught.value)
 
 
-def test_poisson_tenants_in_whole_shares_can_be_measured() -> None:
-    made = values(shop=SHOP, other=SHOP) | {"profile": {"costs": "measured"}, "measured": MEASURED}
+@pytest.mark.parametrize("other", [SHOP, {**SHOP, "share": 0.5}, {**SHOP, "arrivals": "gamma", "cv": 4}])
+def test_tenants_can_be_measured_whoever_draws_them(other: dict[str, Any]) -> None:
+    made = values(shop=SHOP, other=other) | {"profile": {"costs": "measured"}, "measured": MEASURED}
     assert parse(made).measured.workloads == ("shared",)
 
 

@@ -16,7 +16,7 @@ from veltair.compiler.frontend.model_error import ModelError
 from veltair.compiler.oracle.proof import Proof
 from veltair.compiler.select.shipped import shipped_stores
 from veltair.compiler.select.store import StoreError
-from veltair.config.keys import Search
+from veltair.config.compiler_keys import Search
 from veltair.terminal import count, print_utf8
 
 

@@ -76,14 +76,15 @@ def write_model(
     shapes: Shapes | None = None,
     constants: Values | None = None,
     tolerance: float = TOLERANCE,
+    queries: int = 1,
 ) -> None:
     """Write a model as ONNX with fixed shapes, made by `module:function` or read from a user's file.
 
     It is proved first: the imported network beside ONNX Runtime, before anything is searched.
-    `shapes` and `constants` are those of inputs, see `Choices`. Raises ModelError.
+    `shapes` and `constants` are those of inputs, and `queries` go together, see `Choices`. Raises ModelError.
     """
     model = open_model(Path(path or "")) if builder is None else _built(builder, f"models.{name}.builder")
-    fixed = fix(model, path or name, Choices(shapes or {}, constants or {}))
+    fixed = fix(model, path or name, Choices(shapes or {}, constants or {}, queries))
     for note in fixed.notes:
         print(f"{name}: {note}", flush=True)
     _prove(name, path or name, fixed, tolerance)

@@ -6,12 +6,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from veltair.config.compiler_keys import Build, Oracle, Search, Select
+from veltair.config.model_keys import ServedModel, built_name
+from veltair.config.model_keys import contradictions as model_contradictions
 from veltair.config.output_keys import Figures, Results
 from veltair.config.readings_keys import Readings
 from veltair.config.section import (
     SEED_MAX,
     Count,
-    FilePath,
     ImportPath,
     Level,
     Load,
@@ -25,136 +27,6 @@ from veltair.config.study_keys import Simulated, Study, Variation
 from veltair.config.tenant_keys import Tenant, Tenants, contradictions, not_measurable
 
 Preset = Literal["paper", "tuned"]
-
-
-# A number, or several; whole ones stay whole.
-Number = bool | int | float
-ConstantValue = Number | Annotated[tuple[Number, ...], Field(min_length=1)]
-
-
-class ServedModel(Section):
-    """One model to serve: built by a function of Python or read from an ONNX file."""
-
-    qos_ms: Annotated[float, key("latency target of a query, from its scheduled arrival", "ms", gt=0)]
-    builder: Annotated[
-        ImportPath | None, key("`module:function` that returns the model as an `onnx.ModelProto`")
-    ] = None
-    onnx: Annotated[FilePath | None, key("path of an ONNX file, from the folder of the run")] = None
-    shapes: Annotated[
-        dict[str, Annotated[tuple[Count, ...], Field(min_length=1)]],
-        key("sizes of inputs whose dimensions are open, by the input's name, such as [1, 3, 224, 224]"),
-    ] = Field(default={})
-    constants: Annotated[
-        dict[str, ConstantValue],
-        key("values of inputs that are the same for all queries, by the input's name: a number or a list"),
-    ] = Field(default={})
-    batches: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=64)], ...],
-        key(
-            "numbers of queries that a block can serve at once, ascending from 1; in simulated runs alone, "
-            "where costs of several are described by those of one",
-            "queries",
-            min_length=1,
-        ),
-    ] = (1,)
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.builder is None) == (self.onnx is None):
-            raise ValueError("give `builder` or `onnx`, exactly one of them (a null drops one)")
-        if both := sorted(set(self.shapes) & set(self.constants)):
-            raise ValueError(f"input {both[0]} has a shape and is a constant; give one of both")
-        return self
-
-    @model_validator(mode="after")
-    def _batches_ascend(self) -> Self:
-        if self.batches[0] != 1 or not is_ascending(self.batches):
-            raise ValueError(f"batches {list(self.batches)} must ascend from 1, such as [1, 2, 4, 8]")
-        return self
-
-
-# Apart, for in the class below `key` is a key.
-_ServersKey = Annotated[str | None, key("key under which the measuring machines registered", min_length=1)]
-
-
-class Rpc(Section):
-    """TVM's RPC tracker, which lends the machines that measure."""
-
-    host: Annotated[str | None, key("name or address of the tracker", min_length=1)] = None
-    port: Annotated[int, key("port of the tracker", ge=1, le=65535)] = 9190
-    sessions: Annotated[int, key("machines that measure at once", "machines", ge=1)] = 1
-    key: _ServersKey = None
-
-
-class Search(Section):
-    """The search for candidates: one pass per unique layer."""
-
-    reuse: Annotated[
-        bool, key("take the candidates shipped in `veltair/data`; false searches all layers of all models")
-    ] = True
-    missing: Annotated[
-        Literal["search", "own", "error"],
-        key(
-            "what to do about layers without shipped candidates: `search` these alone, which takes "
-            "long; serve them at once from a few schedules of our `own`; or end (`error`)"
-        ),
-    ] = "error"
-    cpu: Annotated[
-        str,
-        key("CPU to search for, by LLVM's name; `auto`: this one; `x86-64-v3`: any with AVX2", min_length=1),
-    ] = "auto"
-    trials: Annotated[int, key("candidates to measure for each unique layer", "candidates", ge=1)] = 128
-    cores: Annotated[
-        int,
-        key("cores of the largest machine that the candidates are for: bounds parallelism", "cores", ge=1),
-    ] = 64
-    population: Annotated[
-        int, key("candidates of one generation of the evolutionary search", "candidates", ge=2)
-    ] = 128
-    generations: Annotated[int, key("generations between two measured batches", "generations", ge=1)] = 3
-    batch: Annotated[
-        int, key("candidates measured between two updates of the cost model", "candidates", ge=1)
-    ] = 32
-    repeats: Annotated[
-        int, key("cold runs of a candidate, at most; slow ones get fewer, at least 3", "runs", ge=1)
-    ] = 10
-    seed: Annotated[int, key("seed of the search", ge=1, le=SEED_MAX)] = 1
-    runner: Annotated[
-        Literal["local", "rpc"], key("where candidates are measured: here, or where an RPC tracker says")
-    ] = "local"
-    rpc: Annotated[Rpc, key("the RPC tracker")] = Rpc()
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.runner == "rpc" and not (self.rpc.host and self.rpc.key):
-            raise ValueError("runner is rpc, but rpc.host or rpc.key is not given; give both")
-        if self.population < self.batch:
-            raise ValueError(
-                f"population {self.population} is below batch {self.batch}; a batch is picked from the "
-                "population: give a larger population or a smaller batch"
-            )
-        return self
-
-
-class Select(Section):
-    """The choice of versions among the candidates."""
-
-    slack: Annotated[
-        float,
-        key(
-            "candidates slower than this multiple of the best at every core count are dropped",
-            "times the best",
-            ge=1,
-        ),
-    ] = 1.5
-    count: Annotated[int, key("versions to keep for each layer, at most", "versions", ge=1, le=8)] = 5
-    metric: Annotated[
-        Literal["blocking", "traffic"],
-        key(
-            "locality of a candidate: the bytes of a parallel iteration (more is more local), or the bytes "
-            "fetched into an L2 of 512 KiB, estimated (less is)"
-        ),
-    ] = "blocking"
 
 
 class Profile(Section):
@@ -199,26 +71,6 @@ class Qos(Section):
         float,
         key("share of queries that must be on time for a rate to count as served", "fraction", gt=0, lt=1),
     ] = 0.95
-
-
-class Build(Section):
-    """The compilation of versions."""
-
-    cpu: Annotated[
-        Literal["auto", "x86-64-v3", "x86-64-v4"],
-        key(
-            "CPU that kernels are built for, which this one must be able to run; `auto`: this one; "
-            "`x86-64-v3`: any with AVX2, `x86-64-v4`: any with AVX-512. Shipped candidates are those it runs"
-        ),
-    ] = "auto"
-
-
-class Oracle(Section):
-    """The comparison of outputs with ONNX Runtime."""
-
-    tolerance: Annotated[
-        float, key("largest relative error of outputs that passes", "fraction", gt=0, lt=1)
-    ] = 0.0001
 
 
 class ServedPolicy(Section):
@@ -369,6 +221,15 @@ class Config(Section):
         mixes: dict[str, dict[str, Tenant]] = self.__dict__.get("tenants", {})
         return dict.get(mixes, workload, {})
 
+    def networks(self) -> dict[str, tuple[str, int]]:
+        """Return what is built, by name: the model, and how many of its queries go together."""
+        alone = {name: (name, 1) for name in self.models}
+        return alone | {
+            built_name(name, queries): (name, queries)
+            for name, model in self.models.items()
+            for queries in model.built_batches
+        }
+
     def models_of(self, workload: str) -> dict[str, float]:
         """Return the models of a workload and each one's share of its queries, relative to the others'."""
         if not (tenants := self.tenants_of(workload)):
@@ -419,14 +280,9 @@ def _contradictions(config: Config) -> Iterator[str]:
             "measured.enabled: true, but profile.costs is 'shipped', and the engine refuses cost tables of "
             "another machine; set `profile.costs: measured` or `measured.enabled: false`"
         )
-    if config.measured.enabled:
-        for name, model in config.models.items():
-            if model.batches != (1,):
-                yield (
-                    f"models.{name}.batches: {list(model.batches)}, but measured.enabled is true, and the "
-                    "engine has kernels for one query at a time; set `measured.enabled: false` or leave "
-                    "`batches` at [1]"
-                )
+    yield from model_contradictions(
+        config.models, config.measured.enabled, config.profile.costs == "measured"
+    )
     if not config.measured.enabled and not config.simulated.enabled:
         yield "measured.enabled, simulated.enabled: both are false, so nothing would run; set one to true"
 

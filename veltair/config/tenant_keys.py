@@ -32,8 +32,8 @@ class Tenant(Section):
         Literal["poisson", "gamma", "trace"],
         key(
             "when its queries come: as LoadGen draws them (`poisson`), with gamma-distributed gaps "
-            "(`gamma`), or as recorded (`trace`), stretched to its rate and repeated; the last two in the "
-            "simulator only"
+            "(`gamma`), or as recorded (`trace`), stretched to its rate and repeated; the last two are sent "
+            "by our own client"
         ),
     ] = "poisson"
     cv: Annotated[
@@ -71,24 +71,13 @@ class Tenant(Section):
 
 
 def not_measurable(workload: str, tenants: Mapping[str, Tenant], loadgen_per_model: bool) -> Iterator[str]:
-    """Yield what cannot be measured: tenants that one LoadGen cannot draw, targets that the engine lacks."""
+    """Yield what cannot be measured: tenants with a LoadGen each, targets that the engine lacks."""
     listed = f"measured.workloads lists {workload}"
     where = f"tenants.{workload}"
     if tenants and loadgen_per_model:
-        yield f"measured.loadgen_per_model: true, but {listed}, whose tenants share a LoadGen; make it false"
+        yield f"measured.loadgen_per_model: true, but {listed}, whose tenants share a client; make it false"
     asked: dict[str, tuple[str, float | None]] = {}
     for name, tenant in tenants.items():
-        if tenant.arrivals != "poisson":
-            yield (
-                f"{where}.{name}.arrivals: {tenant.arrivals} runs in the simulator only, for LoadGen draws "
-                f"poisson alone, but {listed}; simulate it only, or make it poisson"
-            )
-        if not tenant.offered.is_integer():
-            key_name = "rate" if tenant.share is None else "share"
-            yield (
-                f"{where}.{name}.{key_name}: {tenant.offered:g} is not whole, but {listed}, and LoadGen's "
-                "samples can only be counted; give whole numbers"
-            )
         first, target = asked.setdefault(tenant.model, (name, tenant.qos_ms))
         if tenant.qos_ms != target:
             yield (

@@ -54,6 +54,9 @@ RECORDED_ONCE = [
     *(str(RECORDED), str(SHARED)),
     *map(str, LAYOUT.traces()),
 ]
+# What is built of which model, and for how many queries at once; those for one alone are served.
+NETWORKS = SETTINGS.networks()
+BATCH_BUILDS = {network: str(folder) for network, folder in LAYOUT.batch_builds().items()}
 BUILDS = {model: str(folder) for model, folder in LAYOUT.builds().items()}
 try:
     STORES = [str(folder) for folder in LAYOUT.stores()]

@@ -1,9 +1,14 @@
 # ONNX -> candidates -> one library per model, checked against ONNX Runtime.
 R = LAYOUT.results
-MODELS = expand(R / "models" / "{model}.onnx", model=SETTINGS.models)
-PLANS = expand(R / "build" / "{model}" / "plan.json", model=SETTINGS.models)
-LIBRARIES = expand(R / "build" / "{model}" / "kernels.so", model=SETTINGS.models)
-ORACLES = expand(R / "oracle" / "{model}.csv", model=SETTINGS.models)
+MODELS = expand(R / "models" / "{model}.onnx", model=NETWORKS)
+PLANS = expand(R / "build" / "{model}" / "plan.json", model=NETWORKS)
+LIBRARIES = expand(R / "build" / "{model}" / "kernels.so", model=NETWORKS)
+ORACLES = expand(R / "oracle" / "{model}.csv", model=NETWORKS)
+
+
+def source_of(wildcards):
+    """Return the configuration of the model that a network is of."""
+    return SETTINGS.models[NETWORKS[wildcards.model][0]]
 
 
 rule model:
@@ -12,16 +17,17 @@ rule model:
     params:
         **STEP.of(
             "compiler.steps:write_model",
-            starts=lambda wildcards: filter(None, [SETTINGS.models[wildcards.model].builder]),
+            starts=lambda wildcards: filter(None, [source_of(wildcards).builder]),
         ),
         name=lambda wildcards: wildcards.model,
-        builder=lambda wildcards: SETTINGS.models[wildcards.model].builder,
-        path=lambda wildcards: SETTINGS.models[wildcards.model].onnx,
+        builder=lambda wildcards: source_of(wildcards).builder,
+        path=lambda wildcards: source_of(wildcards).onnx,
         shapes=lambda wildcards: {
-            name: list(shape) for name, shape in SETTINGS.models[wildcards.model].shapes.items()
+            name: list(shape) for name, shape in source_of(wildcards).shapes.items()
         },
-        constants=lambda wildcards: SETTINGS.models[wildcards.model].model_dump(mode="json")["constants"],
+        constants=lambda wildcards: source_of(wildcards).model_dump(mode="json")["constants"],
         tolerance=SETTINGS.oracle.tolerance,
+        queries=lambda wildcards: NETWORKS[wildcards.model][1],
     log:
         LOGS / "model" / "{model}.log",
     conda:

@@ -60,7 +60,7 @@ rule profile:
             "evaluation.measurement.block_costs:profile_host",
             lambda wildcards: [("profile", name) for name in ("cores", "levels", "repeats")],
         ),
-        builds=BUILDS,
+        builds=BUILDS | BATCH_BUILDS,
         build_dir=str(LAYOUT.native),
         folder=subpath(output[0], parent=True),
     log:

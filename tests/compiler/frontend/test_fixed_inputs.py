@@ -1,8 +1,10 @@
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.support.onnx_builders import Shape, make_onnx, node
+from tests.support.onnx_builders import Shape, make_onnx, node, run_onnx
+from tests.support.tiny import tiny
 from veltair.compiler.frontend.fix import Choices, fix
 from veltair.compiler.frontend.fixed_inputs import Shapes, Values
 from veltair.compiler.frontend.graph import dimensions
@@ -36,6 +38,32 @@ def test_a_batch_that_alone_is_open_becomes_1_and_is_told(size: str | None) -> N
     found = fix(network(x=(size, 3, 8, 8)), "net")
     assert shapes_of(found.model) == [(1, 3, 8, 8)] * 2
     assert found.notes == ("the batch was open; it is 1 now: x 1x3x8x8",)
+
+
+@pytest.mark.parametrize("size", ["batch", 1])
+def test_several_queries_at_once_are_the_first_dimension_of_all_that_goes_in_and_out(size: str | int) -> None:
+    model = network(x=(size, 3, 8, 8), z=(size, 4))
+    found = fix(model, "net", Choices(queries=4))
+    assert shapes_of(found.model) == [(4, 3, 8, 8), (4, 4)] * 2
+    assert found.notes[-1] == "it serves 4 queries at once"
+    assert shapes_of(fix(model, "net").model) == [(1, 3, 8, 8), (1, 4)] * 2
+
+
+def test_queries_that_cannot_be_told_apart_are_not_served_at_once() -> None:
+    with pytest.raises(ModelError, match=r"input z is 2x4, whose first dimension is no batch of 1"):
+        fix(network(x=(1, 3), z=(2, 4)), "net", Choices(queries=4))
+    kept = make_onnx([node("ReduceMean", ["x"], ["y"], axes=[0], keepdims=1)], {"x": (1, 3)}, {"y": (1, 3)})
+    with pytest.raises(ModelError, match=r"output y is \(1, 3\) for 4 queries at once"):
+        fix(kept, "net", Choices(queries=4))
+
+
+def test_each_of_several_queries_gets_the_answer_that_it_gets_alone() -> None:
+    model = tiny()
+    together = fix(model, "net", Choices(queries=3)).model
+    values = np.random.default_rng(1).standard_normal((3, 3, 16, 16), dtype=np.float32)
+    (answers,) = run_onnx(together, values)
+    alone = [run_onnx(model, values[one : one + 1])[0][0] for one in range(3)]
+    assert np.allclose(answers, alone, atol=1e-5)
 
 
 def test_a_batch_of_a_name_is_one_wherever_it_stands() -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.tiny import tiny
 from veltair.compiler.frontend.model import Layer
 from veltair.config import Config, load
-from veltair.config.keys import ServedModel
+from veltair.config.model_keys import ServedModel
 from veltair.evaluation.measurement.rounds import Attempt, Rounds, Server
 from veltair.evaluation.measurement.slots import Slot
 from veltair.evaluation.metrics.bounds import Bounds

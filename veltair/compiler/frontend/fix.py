@@ -52,10 +52,14 @@ OLDEST_OPSET = 7
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What a user says of a model: shapes of its inputs, and values of those that are constants."""
+    """What a user says of a model: shapes of its inputs, and values of those that are constants.
+
+    `queries` are served at once by the network: the first dimension of its inputs and outputs.
+    """
 
     shapes: Shapes = field(default_factory=dict)
     constants: Values = field(default_factory=dict)
+    queries: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +89,7 @@ def fix(model: onnx.ModelProto, name: str, choices: Choices | None = None) -> Fi
     check_known(model, name)
     model = whole_attributes(model)
     model = _uniform(model)
-    model, notes = fix_inputs(model, name, choices.shapes, choices.constants)
+    model, notes = fix_inputs(model, name, choices.shapes, choices.constants, choices.queries)
     if not runtime_inputs(model):
         raise ModelError(f"{name} has no input left; give at least one no constant")
     model = _with_output_shapes(model)
@@ -104,8 +108,21 @@ def fix(model: onnx.ModelProto, name: str, choices: Choices | None = None) -> Fi
     model = _uniform(_with_output_shapes(model))
     check_operators(model, name)
     check_static(model, name)
+    if choices.queries > 1:
+        _check_batch(model, name, choices.queries)
     _check(model, name, full=True)
     return FixedModel(model, reference, tuple(notes), half)
+
+
+def _check_batch(model: onnx.ModelProto, name: str, queries: int) -> None:
+    """Raise ModelError unless each output has the queries as its first dimension."""
+    for value in model.graph.output:
+        shape = dimensions(value)
+        if not shape or shape[0] != queries:
+            raise ModelError(
+                f"{name}: output {value.name} is {shape} for {queries} queries at once; export the model so "
+                f"that the batch stays the first dimension, or take {queries} out of `built_batches`"
+            )
 
 
 def check_static(model: onnx.ModelProto, name: str) -> None:

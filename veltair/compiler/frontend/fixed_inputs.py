@@ -18,17 +18,18 @@ BATCH_NAMES = {"bs", "bsz", "batch", "batchsize", "batch_size", "batchdim", "bat
 
 
 def fix_inputs(
-    model: onnx.ModelProto, name: str, shapes: Shapes, given: Values
+    model: onnx.ModelProto, name: str, shapes: Shapes, given: Values, queries: int = 1
 ) -> tuple[onnx.ModelProto, list[str]]:
     """Return the model with all dimensions of its inputs fixed, and what was decided, a line each.
 
     `shapes` are the shapes of inputs, `given` the values of those that shall be constants. Where a batch
-    alone is open it becomes 1. Raises ModelError that names what is open, or what was given and does not fit.
+    alone is open it becomes 1. Several `queries` at once become the first dimension of the others, which is 1
+    then. Raises ModelError that names what is open, or what was given and does not fit.
     """
     inputs = {value.name: value for value in runtime_inputs(model)}
     _check_kinds(inputs, name)
     _check_names(inputs, name, {"shape": shapes, "constant": given})
-    if not (shapes or given or any(map(_open_axes, inputs.values()))):
+    if not (shapes or given or queries > 1 or any(map(_open_axes, inputs.values()))):
         return model, []
     model = copied(model)
     notes = _set_constants(model, name, given)
@@ -51,8 +52,22 @@ def fix_inputs(
         notes.append(f"the batch was open; it is 1 now: {named}")
     elif left:
         raise _open(name, list(fixed.values()), left)
-    _forget_shapes(model)
+    if queries > 1:
+        notes.append(f"it serves {queries} queries at once")
+        for value in fixed.values():
+            _set_batch(value, name, queries)
+    _forget_shapes(model, all_of_them=queries > 1)
     return model, notes
+
+
+def _set_batch(value: onnx.ValueInfoProto, name: str, queries: int) -> None:
+    dims = value.type.tensor_type.shape.dim
+    if not dims or dims[0].dim_value != 1:
+        raise ModelError(
+            f"{name}: input {value.name} is {_text(value)}, whose first dimension is no batch of 1; models "
+            "whose queries cannot be told apart serve one at a time (`built_batches` empty)"
+        )
+    _set(dims[0], queries)
 
 
 def _check_names(
@@ -216,11 +231,14 @@ def _text(value: onnx.ValueInfoProto) -> str:
     ) or ("a scalar")
 
 
-def _forget_shapes(model: onnx.ModelProto) -> None:
-    """Take away what the model says of shapes that follow from those of its inputs."""
+def _forget_shapes(model: onnx.ModelProto, all_of_them: bool) -> None:
+    """Take away what is said of shapes that follow from the inputs': of outputs the open ones, or all."""
     del model.graph.value_info[:]
     for value in model.graph.output:
-        if value.type.WhichOneof("value") in (None, "tensor_type") and any(
-            not one.HasField("dim_value") or one.dim_value < 0 for one in value.type.tensor_type.shape.dim
+        if value.type.WhichOneof("value") in (None, "tensor_type") and (
+            all_of_them
+            or any(
+                not one.HasField("dim_value") or one.dim_value < 0 for one in value.type.tensor_type.shape.dim
+            )
         ):
             value.type.tensor_type.ClearField("shape")

@@ -108,6 +108,11 @@ class Layout:
         """Return the folder of each model that is built here."""
         return {model: self.results / "build" / model for model in self.config.models}
 
+    def batch_builds(self) -> dict[str, Path]:
+        """Return the folder of each network that is built here for several queries at once."""
+        networks = self.config.networks()
+        return {name: self.results / "build" / name for name in networks if name not in self.config.models}
+
     def load_policies(self, policy: str) -> list[str]:
         """Return the policies whose capacities say at which rates one is run, its own among them."""
         return list(dict.fromkeys([policy, *self.references()]))

@@ -58,7 +58,7 @@ def simulation_keys(
     models = dict.fromkeys(model for workload in named for model in config.workloads[workload])
     return [
         *scenario_keys(config, named),
-        *(("models", model, "batches") for model in models),
+        *(("models", model, name) for model in models for name in ("batches", "built_batches")),
         *policy_keys(config, policies),
         *assumption_keys([machine]),
         *(("simulated", name) for name in Simulated.model_fields if name not in apart),

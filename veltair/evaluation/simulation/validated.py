@@ -18,9 +18,9 @@ from veltair.config import Config
 from veltair.data import shipped
 from veltair.evaluation.experiment.code_digest import CodeGraph
 from veltair.evaluation.experiment.scenario import Scenario, scenario_of
+from veltair.evaluation.simulation.batches import batched_tables
 from veltair.evaluation.simulation.memory_limits import memory_limits
 from veltair.evaluation.simulation.run import SimulationSettings
-from veltair.machine.costs.batched import batched_name, with_batches
 from veltair.machine.costs.folder import Tables
 from veltair.machine.topology.topology import Machine
 from veltair.provenance import Provenance, write_json
@@ -87,14 +87,11 @@ def simulated_scenario(
 ) -> Scenario:
     """Return a workload on the machine of some tables, and whether simulated runs of it are validated.
 
-    Runs with costs of several queries at once are not, as these are described.
+    Runs with costs of several queries at once are not: the engine serves one, so nothing compares them.
     """
-    sizes = {name: config.models[name].batches for name in config.models_of(workload)}
-    batches = {
-        name: {b: batched_name(name, b) for b in built[1:]} for name, built in sizes.items() if built[1:]
-    }
+    tables_of_all, batches = batched_tables(config, tables, workload)
     validated = not batches and not unvalidated_because(tables, settings)
-    scenario = scenario_of(config, with_batches(tables, sizes), workload, batches)
+    scenario = scenario_of(config, tables_of_all, workload, batches)
     context = replace(scenario.context, memory=memory_limits(config.simulated, scenario.context))
     clock = config.simulated.table_clock
     return replace(scenario, context=context, simulator_validated=validated, policies_read=clock)
