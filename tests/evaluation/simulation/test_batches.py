@@ -22,7 +22,7 @@ def config(batches: list[int], built: list[int]) -> Config:
 
 
 def tables(macs: int = 4) -> Tables:
-    """Return tables in which a network for four queries of a model was profiled, with `macs` times as many."""
+    """Return tables in which a network for four queries was profiled, of `macs` times as many MACs."""
     known = make_tables()
     known = replace(
         known,
