@@ -345,7 +345,7 @@ def test_what_c_files_include_keeps_to_the_arrows(path: Path) -> None:
     assert _upward_includes(path.read_text(), path) == []
 
 
-@pytest.mark.parametrize("name", ["../simulator/simulator_core.h", "../policies/decisions.h"])
+@pytest.mark.parametrize("name", ["../simulator/simulator_core.h", "../policies/native/decisions.h"])
 def test_a_c_file_that_includes_upwards_is_found(name: str) -> None:
     path = ROOT / "veltair/serving/loop/serving_loop.c"
     assert _upward_includes(f'#include "{name}"\n', path) == [f"serving_loop.c includes {name}"]
@@ -353,7 +353,7 @@ def test_a_c_file_that_includes_upwards_is_found(name: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in C_FILES if path.parent.name in ("loop", "policies")],
+    [path for path in C_FILES if path.parent.name in ("loop", "native")],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_what_decides_in_c_knows_no_clock_and_no_thread(path: Path) -> None:

@@ -93,7 +93,7 @@ LINES = {
     "loop": ("veltair/serving/loop/open_queries.py", "query, next_layer = self._dequeue("),
     "base class of Planaria": ("veltair/serving/policies/elastic.py", "def allocate(self"),
     "base class of FcfsMin": ("baselines/fixed_blocks.py", "def allocate(self"),
-    "C of Planaria": ("veltair/serving/policies/core_shares.c", "#include"),
+    "C of Planaria": ("veltair/serving/policies/native/core_shares.c", "#include"),
     "simulator": ("veltair/serving/simulator/simulator.py", "def wait(self"),
     "simulator in C": ("veltair/serving/simulator/simulator_core.c", "#include"),
     "engine": ("veltair/serving/engine/native_engine.py", "def serve(self"),

@@ -18,12 +18,12 @@ SOURCE = Path(__file__).parent / "live_loop.c"
 _SERVING, _MACHINE = Path(__file__).parents[1], Path(__file__).parents[2] / "machine"
 BESIDE = [
     _SERVING / "loop" / "serving_loop.c",
-    _SERVING / "policies" / "decisions.c",
+    _SERVING / "policies" / "native" / "decisions.c",
     _MACHINE / "topology" / "placement.c",
 ]
 HEADERS = [
     *(_SERVING / "loop" / name for name in ("view.h", "backend.h", "serving_loop.h")),
-    _SERVING / "policies" / "decisions.h",
+    _SERVING / "policies" / "native" / "decisions.h",
     _MACHINE / "workers" / "pool_types.h",
     _MACHINE / "topology" / "placement.h",
     SOURCE.with_name("live_loop.h"),

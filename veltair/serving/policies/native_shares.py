@@ -14,7 +14,7 @@ from veltair.machine.c_library import CLibrary, load_library
 from veltair.serving.policies.blocks import TOLERANCE
 from veltair.serving.policies.core_shares import PythonShares, Shares, ShareTables
 
-SOURCE = Path(__file__).parent / "core_shares.c"
+SOURCE = Path(__file__).parent / "native" / "core_shares.c"
 HEADER = SOURCE.with_name("core_sharing.h")
 
 _QUERIES = 256

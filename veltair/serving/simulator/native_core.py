@@ -25,11 +25,11 @@ from veltair.serving.loop.backend import BlockEnd, Resized
 from veltair.serving.loop.policy import MOST_SHARING, Allocation, most_blocks
 
 SOURCE = Path(__file__).parent / "simulator_core.c"
-_LOOP, _POLICIES = (Path(__file__).parents[1] / room for room in ("loop", "policies"))
-BESIDE = [SOURCE.with_name("simulator_backend.c"), _LOOP / "serving_loop.c", _POLICIES / "decisions.c"]
+_LOOP, _DECISIONS = (Path(__file__).parents[1] / room for room in ("loop", "policies/native"))
+BESIDE = [SOURCE.with_name("simulator_backend.c"), _LOOP / "serving_loop.c", _DECISIONS / "decisions.c"]
 HEADERS = [
     *(_LOOP / name for name in ("view.h", "backend.h", "serving_loop.h")),
-    _POLICIES / "decisions.h",
+    _DECISIONS / "decisions.h",
     *(SOURCE.with_name(name) for name in ("simulator_core.h", "simulator_backend.h")),
 ]
 

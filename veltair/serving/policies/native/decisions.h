@@ -3,7 +3,7 @@
 #ifndef DECISIONS_H
 #define DECISIONS_H
 
-#include "../loop/view.h"
+#include "../../loop/view.h"
 
 // Of the Python enums of the same names: Order, Conflict, DropLate, DecisionKind.
 typedef enum { FCFS, EDF, LLF } order_t;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../loop/growing.h"
+#include "../../loop/growing.h"
 #include "block_forming.h"
 #include "core_shares.h"
 #include "decisions.h"
