@@ -10,9 +10,9 @@ import yaml
 
 from veltair.__main__ import main
 from veltair.service import serve
+from veltair.service.keys.service_keys import LOCAL, ServiceKeys, read_service
 from veltair.service.serve import TOKEN, StartError, _with_tenant
-from veltair.service.service_keys import LOCAL, ServiceKeys, read_service
-from veltair.service.tenants import Tokens
+from veltair.service.tenancy.tenants import Tokens
 
 ROOT = Path(__file__).parents[2]
 

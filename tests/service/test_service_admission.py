@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from tests.support.service.tenant_builders import tenant_keys
-from veltair.service.admission import Admission, Asked, Rates
-from veltair.service.tenant_keys import AdmissionKeys
-from veltair.service.tenants import Refusal, Ticket
+from veltair.service.keys.tenant_keys import AdmissionKeys
+from veltair.service.tenancy.admission import Admission, Asked, Rates
+from veltair.service.tenancy.tenants import Refusal, Ticket
 
 NO_BUFFER = AdmissionKeys(buffer_ms=0.0)
 

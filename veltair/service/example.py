@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from veltair.provenance import write_atomically
-from veltair.service.link import ServedModel
+from veltair.service.engine.link import ServedModel
 from veltair.wire.datatypes import datatype_of
 
 

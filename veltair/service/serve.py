@@ -18,9 +18,9 @@ import msgspec
 
 from veltair.config.load import ConfigError
 from veltair.machine.topology.described import read_machine
-from veltair.service.service_keys import LOCAL, FirstModelKeys, ServiceKeys, host_and_port, read_service
-from veltair.service.settings import BACKLOG, EngineSettings, FrontSettings
-from veltair.service.tenant_keys import TenantKeys
+from veltair.service.engine.settings import BACKLOG, EngineSettings, FrontSettings
+from veltair.service.keys.service_keys import LOCAL, FirstModelKeys, ServiceKeys, host_and_port, read_service
+from veltair.service.keys.tenant_keys import TenantKeys
 from veltair.serving.policies.presets import check_policy, simulated_only
 
 MACHINE = "machine.yaml"

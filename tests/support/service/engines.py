@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from veltair.service.engine_client import EngineClient
-from veltair.service.link import Outcome
-from veltair.service.settings import EngineSettings
+from veltair.service.engine.engine_client import EngineClient
+from veltair.service.engine.link import Outcome
+from veltair.service.engine.settings import EngineSettings
 
 Result = TypeVar("Result")
 FULL = "veltair.serving.policies.adaptive:VeltairFULL"
@@ -35,7 +35,7 @@ class Engines:
 
     def start(self) -> "subprocess.Popen[bytes]":
         file, settings = self._listening.fileno(), msgspec.json.encode(self.settings).decode()
-        command = [sys.executable, "-m", "veltair.service.engine_process", settings, str(file)]
+        command = [sys.executable, "-m", "veltair.service.engine.engine_process", settings, str(file)]
         self._processes.append(subprocess.Popen(command, pass_fds=[file]))
         return self._processes[-1]
 

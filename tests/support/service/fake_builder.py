@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from veltair.service.builder import Built
-from veltair.service.registry import State
-from veltair.service.store import Store
+from veltair.service.models.builder import Built
+from veltair.service.models.registry import State
+from veltair.service.models.store import Store
 
 PLAN = """{"inputs": [{"name": "x", "shape": [1, 3], "dtype": "float32"}],
 "outputs": [["layer", 0, 1], ["input", 0, 0]],

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from veltair.service.link import (
+from veltair.service.engine.link import (
     EngineDownError,
     EngineRefusalError,
     EngineStatistics,

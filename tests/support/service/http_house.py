@@ -12,15 +12,15 @@ from typing import Any
 from tests.support.service.fake_builder import FakeBuilder
 from tests.support.service.fake_link import FakeLink, echo
 from tests.support.service.tenant_builders import tenant_keys
-from veltair.service.admission import Admission
-from veltair.service.desk import Desk
-from veltair.service.http_body import Patience
-from veltair.service.http_front import HttpFront
-from veltair.service.intake import Intake
-from veltair.service.memory import Memory
-from veltair.service.registry import Registry, State
-from veltair.service.store import Store, place_of
-from veltair.service.tenant_keys import TenantKeys, TenantsKeys
+from veltair.service.front.desk import Desk
+from veltair.service.front.http_body import Patience
+from veltair.service.front.http_front import HttpFront
+from veltair.service.front.intake import Intake
+from veltair.service.keys.tenant_keys import TenantKeys, TenantsKeys
+from veltair.service.models.memory import Memory
+from veltair.service.models.registry import Registry, State
+from veltair.service.models.store import Store, place_of
+from veltair.service.tenancy.admission import Admission
 
 SHOP, BANK = tenant_keys("shop", "shop-token"), tenant_keys("bank", "bank-token")
 App = Callable[[Any, Any, Any], Awaitable[None]]

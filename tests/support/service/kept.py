@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from tests.support.service.artifacts import machine
 from veltair.machine.topology.described import format_machine
-from veltair.service.registry import Registry, State
-from veltair.service.store import Store, place_of
+from veltair.service.models.registry import Registry, State
+from veltair.service.models.store import Store, place_of
 
 ROOT = Path(__file__).parents[3]
 LENGTH = "Inference-Header-Content-Length"
@@ -74,7 +74,7 @@ class Serving:
     def engine(self) -> psutil.Process:
         """The engine process."""
         parts = psutil.Process(self.process.pid).children()
-        (engine,) = (one for one in parts if "veltair.service.engine_process" in one.cmdline())
+        (engine,) = (one for one in parts if "veltair.service.engine.engine_process" in one.cmdline())
         return engine
 
     def connect(self) -> HTTPConnection:

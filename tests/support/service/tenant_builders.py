@@ -3,7 +3,7 @@
 from hashlib import sha256
 from typing import Any
 
-from veltair.service.tenant_keys import TenantKeys
+from veltair.service.keys.tenant_keys import TenantKeys
 
 
 def digest(token: str) -> str:
