@@ -25,7 +25,7 @@ ALONE = {
         "serving/engine/test_native_engine.py",
         "serving/engine/test_native_engine_called_back.py",
         "serving/engine/test_open_engine.py",
-        "service/test_engine_client.py",
+        "service/engine/test_engine_client.py",
         "service/test_service_processes.py",
     ),
     "LoadGen issues queries in real time": (

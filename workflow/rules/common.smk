@@ -78,3 +78,8 @@ wildcard_constraints:
     variation="[A-Za-z0-9._-]+",
     index="[0-9]+",
     file="[A-Za-z0-9_]+",
+
+
+def source_of(wildcards):
+    """Return the configuration of the model that a network is of."""
+    return SETTINGS.models[NETWORKS[wildcards.model][0]]

@@ -6,11 +6,6 @@ LIBRARIES = expand(R / "build" / "{model}" / "kernels.so", model=NETWORKS)
 ORACLES = expand(R / "oracle" / "{model}.csv", model=NETWORKS)
 
 
-def source_of(wildcards):
-    """Return the configuration of the model that a network is of."""
-    return SETTINGS.models[NETWORKS[wildcards.model][0]]
-
-
 rule model:
     output:
         R / "models" / "{model}.onnx",

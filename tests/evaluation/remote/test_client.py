@@ -58,7 +58,7 @@ def test_a_request_that_finds_no_idle_connection_opens_one() -> None:
 def test_connections_that_the_server_closed_are_opened_again() -> None:
     with client_of(lambda number, path, body: reply(body)) as (client, server, told):
         client.open(3)
-        server.close_all()
+        server.close_all(3)
         client.send(7, REQUEST)
         assert (told()[0], client.opened) == (7, 4)
         client.open(3)
@@ -91,7 +91,7 @@ def test_what_was_answered_in_part_is_not_sent_again() -> None:
 
     def script(number: int, path: str, body: bytes) -> bytes:
         numbers.append(number)
-        threading.Timer(0.05, server.close_all).start()
+        threading.Timer(0.05, server.close_all, [1]).start()
         return b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhal"
 
     with client_of(script) as (client, server, told):

@@ -163,19 +163,25 @@ def test_an_outcome_tells_how_long_a_request_waited_and_ran_and_whether_it_was_l
 
 
 def test_a_request_whose_task_is_cancelled_gives_its_slot_back(path: Path, artifact: Path) -> None:
-    async def use(client: EngineClient) -> None:
-        await client.add_model("net", artifact, 1.0, MANY)
+    async def cancel_all(client: EngineClient) -> None:
         tasks = [asyncio.create_task(ask(client, "net", drawn(1, 0)[0], soon())) for _ in range(MANY)]
         await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(one, asyncio.CancelledError) for one in ended)
-        while (counts := (await client.statistics()).models["net"]).slots_free < MANY:
-            await asyncio.sleep(0.001)
-        assert counts.under_way == 0
-        assert sum(counts.ended.values()) == MANY
-        assert OutcomeKind.CANCELLED in counts.ended
+
+    async def use(client: EngineClient) -> None:
+        await client.add_model("net", artifact, 1.0, MANY)
+        counts = (await client.statistics()).models["net"]
+        # Where this process waits for a core, the engine may have served all before it hears of it.
+        while OutcomeKind.CANCELLED not in counts.ended:
+            before = sum(counts.ended.values())
+            await cancel_all(client)
+            while (counts := (await client.statistics()).models["net"]).slots_free < MANY:
+                await asyncio.sleep(0.001)
+            assert counts.under_way == 0
+            assert sum(counts.ended.values()) == before + MANY
 
     with_client(path, use)
 

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -32,8 +33,10 @@ class ScriptedServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def close_all(self) -> None:
-        """Close the connections, as a server does with idle ones."""
+    def close_all(self, count: int) -> None:
+        """Close so many connections once they are accepted, as a server does with idle ones."""
+        while len(self.connections) < count:
+            time.sleep(0.001)
         for one in self.connections:
             one.shutdown(socket.SHUT_RDWR)
         self.connections.clear()
