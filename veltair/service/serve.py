@@ -24,6 +24,11 @@ from veltair.service.keys.tenant_keys import TenantKeys
 from veltair.serving.policies.presets import check_policy, simulated_only
 
 MACHINE = "machine.yaml"
+# The modules that run the processes.
+PROCESSES = {
+    "engine": "veltair.service.engine.engine_process",
+    "front": "veltair.service.front.front_process",
+}
 TOKEN = "token"
 # A process that ends at once is not started anew at once, but after so long, and then twice as long.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
@@ -101,7 +106,7 @@ class _Processes:
     async def _keep(self, name: str, settings: str, sockets: Sequence[socket.socket]) -> None:
         loop, pause_s = asyncio.get_running_loop(), FIRST_PAUSE_S
         files = [one.fileno() for one in sockets]
-        command = [sys.executable, "-m", f"veltair.service.{name}_process", settings, *map(str, files)]
+        command = [sys.executable, "-m", PROCESSES[name], settings, *map(str, files)]
         while not self._ends.is_set():
             began_s = loop.time()
             process = await asyncio.create_subprocess_exec(*command, pass_fds=files, env=os.environ | _QUIET)
