@@ -16,8 +16,8 @@ from veltair.evaluation.remote.server_facts import RemoteError
 # Long enough for every thread to sleep: each request of a pair finds the machine at rest.
 REST_S = 0.002
 READINGS = 20
-# A model that was loaded may not give way at once.
-STAY_S = 1.0
+# A model that was loaded gives way only after three times as long as that took.
+STAY_S, STAYS = 0.5, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Extent:
     slot_rounds: int = 3
     slot_s: float = 3.0
     refusals: int = 300
-    swaps: int = 9
+    swaps: int = 7
     cycles: int = 200
 
 
@@ -99,14 +99,15 @@ def swap_ins_s(callers: Mapping[str, Caller], messages: Mapping[str, bytes], swa
 
     They displace one another; each is asked again at once, when it is in memory.
     """
-    added = []
+    added, rest_s = list[float](), STAY_S
     for number in range(swaps + 1):
         name = list(messages)[number % len(messages)]
-        time.sleep(STAY_S)
+        time.sleep(rest_s)
         cold, warm = (callers[name].ask(messages[name]) for _ in range(2))
         if (cold[1].code, warm[1].code) != (OK, OK):
             raise RemoteError(f"{name}: {cold[1].code}, {warm[1].code}: {cold[1].body[:200]!r}")
         added.append(cold[0] - warm[0])
+        rest_s = max(STAY_S, STAYS * cold[0])
     return added[1:]  # the first one may have found its model in memory
 
 

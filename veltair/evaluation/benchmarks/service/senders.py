@@ -24,11 +24,8 @@ class Caller:
 
     def __init__(self, address: Address) -> None:
         """Connect. Raises OSError if nobody is there."""
-        resolved = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
-        self._connection = Connection(resolved)
-        self._poll = select.poll()
-        self._await(select.POLLOUT)
-        self._connection.check_opened()
+        self._resolved = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +45,17 @@ class Caller:
         while True:
             self._await(select.POLLIN)
             if (answer := self._connection.receive()) is not None:
-                return time.perf_counter() - start_s, answer
+                break
+        seconds = time.perf_counter() - start_s
+        if not self._connection.persists:  # as after a refusal that came before the body was read
+            self._connection.close()
+            self._open()
+        return seconds, answer
+
+    def _open(self) -> None:
+        self._connection, self._poll = Connection(self._resolved), select.poll()
+        self._await(select.POLLOUT)
+        self._connection.check_opened()
 
     def _await(self, event: int) -> None:
         self._poll.register(self._connection.fileno(), event)
@@ -100,7 +107,7 @@ def send(
             all_ended.wait()
     finally:
         client.stop()
-    of = {name: [] for name in senders}  # type: dict[str, list[Ask]]
+    of: dict[str, list[Ask]] = {name: [] for name in senders}
     for number, (_, name) in enumerate(arrivals):
         of[name].append(asks[number])
     loads = {name: Load(tuple(found)) for name, found in of.items()}

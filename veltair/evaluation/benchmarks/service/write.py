@@ -5,7 +5,7 @@ computes nothing. A whole run takes about three minutes on two cores.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,28 +66,38 @@ def write_service(config: Config, machine: Path, output: Path) -> None:
 
 
 def service_figures(machine: Path, folder: Path, extent: Extent, seed: int) -> dict[str, BenchmarkResult]:
-    """Start a service in a folder, upload networks, measure, and end it."""
+    """Start a service in a folder, upload networks, measure, and end it; print figures as they come."""
     place = folder / "service"
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(machine, place / "machine.yaml")
     contents = {size: image_network(*shape) for size, shape in SIZES.items()}
     contents[WORK] = image_network(28, 28, 1, channels=32, convolutions=2)
-    heavy = dense_network(1600, 10)
+    owned = [*((OWNER, size) for size in SIZES), (VICTIM, WORK), (AGGRESSOR, WORK)]
     keys = {"memory_mb": MEMORY_MB, "policy": {"path": POLICY, "preset": PRESET}}
+    figures: dict[str, BenchmarkResult] = {}
+
+    def take(found: Mapping[str, BenchmarkResult]) -> None:
+        figures.update(found)
+        for name, one in found.items():
+            print(f"{name}: {one.value:.4g} {one.unit}", flush=True)
+
     with StartedService(place, TENANTS, **keys) as service:
-        ready_s = [service.upload_s(OWNER, name, content) for name, content in contents.items()]
-        ready_s += [service.upload_s(tenant, WORK, contents[WORK]) for tenant in (VICTIM, AGGRESSOR)]
-        unit = f"s from the first byte to ready, own schedules, longest of {len(ready_s)} small networks"
-        figures = {"upload_to_ready_s": BenchmarkResult(max(ready_s), unit, tuple(ready_s), COMMAND)}
-        told = [service.metadata(OWNER, name) for name in contents]
+        take(uploads([service.upload_s(tenant, name, contents[name]) for tenant, name in owned]))
+        told = [service.metadata(tenant, name) for tenant, name in owned[:-1]]
         with null_server(told, folder / "null") as null:
-            figures |= added(service, place, Address.of(null.url), contents, extent)
-            figures |= isolation(service, Address.of(null.url), contents[WORK], extent, seed)
-            figures |= rejections(service, Address.of(null.url), contents, extent)
-        figures |= loads(service, contents, heavy, extent, seed)
-        figures["rss_growth_loads"] = growth(service, contents["9kb"], extent)
-    _say(figures)
+            nothing = Address.of(null.url)
+            take(added(service, place, nothing, contents, extent))
+            take(isolation(service, nothing, contents[WORK], extent, seed))
+            take(rejections(service, nothing, contents, extent))
+        take(loads(service, contents, dense_network(1600, 10), extent, seed))
+        take(growth(service, contents["9kb"], extent))
     return figures
+
+
+def uploads(ready_s: Sequence[float]) -> dict[str, BenchmarkResult]:
+    """Return how long small networks took from their first byte until they were ready."""
+    unit = f"s from the first byte to ready, own schedules, longest of {len(ready_s)} small networks"
+    return {"upload_to_ready_s": BenchmarkResult(max(ready_s), unit, tuple(ready_s), COMMAND)}
 
 
 def added(
@@ -160,11 +170,12 @@ def loads(
     return figures
 
 
-def growth(service: StartedService, content: bytes, extent: Extent) -> BenchmarkResult:
+def growth(service: StartedService, content: bytes, extent: Extent) -> dict[str, BenchmarkResult]:
     """Return how much the engine's memory grows by loads and unloads."""
     service.upload_s(OWNER, CYCLED, content)
     readings = resident_readings(service, OWNER, CYCLED, extent.cycles)
-    return growth_figure(readings, max(1, READINGS // 10), extent.cycles)
+    found = growth_figure(readings, max(1, READINGS // 10), extent.cycles)
+    return {"rss_growth_loads": found}
 
 
 def values_of(content: bytes) -> Samples:
@@ -172,8 +183,3 @@ def values_of(content: bytes) -> Samples:
     (given,) = onnx.load_model_from_string(content).graph.input
     shape = [one.dim_value for one in given.type.tensor_type.shape.dim]
     return (np.random.default_rng(0).standard_normal(shape, dtype=np.float32),)
-
-
-def _say(figures: Mapping[str, BenchmarkResult]) -> None:
-    for name, one in figures.items():
-        print(f"{name}: {one.value:.4g} {one.unit}", flush=True)
