@@ -1,6 +1,7 @@
 """Small networks with seeded weights, by what matters in a service: bytes of a body, arithmetic, weights."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ class _Graph:
         self._weights: list[onnx.TensorProto] = []
         self._shape, self._last = list(shape), "input"
 
-    def node(self, kind: str, weights: Sequence[tuple[int, ...]] = (), **attributes: object) -> None:
+    def node(self, kind: str, weights: Sequence[tuple[int, ...]] = (), **attributes: Any) -> None:
         """Add a layer behind the last one."""
         place = len(self._nodes)
         names = []

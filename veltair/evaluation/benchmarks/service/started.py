@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -15,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
 import yaml
 
 from veltair.compiler.frontend.samples import Samples
@@ -27,8 +27,9 @@ from veltair.wire.messages import ModelMetadata
 
 START_S, READY_S, STOP_S, ASK_S = 60.0, 300.0, 45.0, 60.0
 LOOK_S = 0.05
+PARENT = 1  # place of a process's parent in its `stat`, behind its name
 OK, ACCEPTED = 200, 202
-ENGINE, FRONT = "veltair.service.engine_process", "veltair.service.front_process"
+ENGINE = "veltair.service.engine_process"
 
 
 class StartedService:
@@ -128,9 +129,14 @@ class StartedService:
     def resident_bytes(self, module: str) -> int:
         """Return the memory of one of its processes, by the module that it runs."""
         assert self._process is not None
-        parts = psutil.Process(self._process.pid).children()
-        (found,) = (one for one in parts if module in one.cmdline())
-        return int(found.memory_info().rss)
+        parent = str(self._process.pid)
+        (found,) = (
+            folder
+            for folder in Path("/proc").glob("[0-9]*")
+            if _field(folder, PARENT) == parent and module in _read(folder / "cmdline").split("\0")
+        )
+        pages = int(_read(found / "statm").split()[1])
+        return pages * resource.getpagesize()
 
     def _headers(self, tenant: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._tokens[tenant]}"}
@@ -157,3 +163,17 @@ class StartedService:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _field(process: Path, place: int) -> str:
+    """Return a field of a process's `stat`, counted from behind its name, "" if the process is gone."""
+    fields = _read(process / "stat").rpartition(")")[2].split()
+    return fields[place] if fields else ""
+
+
+def _read(path: Path) -> str:
+    """Return what a file of a process says, "" if that has ended."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
