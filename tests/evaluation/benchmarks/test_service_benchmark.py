@@ -56,7 +56,9 @@ def test_a_service_is_asked_in_turn_with_the_engine_in_process_and_the_null_serv
         Caller(Address.of(null.url)) as nothing,
         in_process(artifact_of(folder, CONTENT), values, POLICY, PRESET, c_build) as bare,
     ):
+        before = service.steps("owner", "net").inference_count
         (found,) = paired_rounds(ours, bare, nothing, message, SHORT)
+        assert service.steps("owner", "net").inference_count > before
     assert found.served_s.shape == found.in_process_s.shape == found.floor_s.shape == (SHORT.requests,)
     assert (found.in_process_s > 0).all()
 
@@ -91,6 +93,7 @@ def test_models_load_while_others_are_asked_and_memory_is_read(service: StartedS
     readings = resident_readings(service, "owner", "guest", SHORT.cycles)
     assert len(readings) == SHORT.cycles + 1
     assert min(readings) > 0
+    assert service.front_cpu_s() > 0
 
 
 @pytest.mark.parametrize(("size", "least"), [("9kb", 9_000), ("600kb", 600_000)])

@@ -14,6 +14,7 @@ from veltair.evaluation.benchmarks.service.figures import (
     isolation_figures,
     loads_figure,
     rejection_figures,
+    server_figures,
 )
 
 
@@ -38,6 +39,12 @@ def test_a_slow_request_in_a_hundred_shows_in_the_p99_and_not_in_the_p50() -> No
     figures = added_figures("9kb", [one])
     assert figures["added_p50_ms_9kb"].value == pytest.approx(2)
     assert figures["added_p99_ms_9kb"].value > 900
+
+
+def test_the_time_of_the_front_is_that_of_one_request() -> None:
+    figures = server_figures("9kb", {"queue": 0.2}, front_cpu_s=0.6, requests=1000)
+    assert figures["front_cpu_ms_9kb"].value == pytest.approx(0.6)
+    assert figures["server_queue_ms_9kb"].value == 0.2
 
 
 def load(latency_s: float, asked: int = 100, missed: int = 0, code: int = 200) -> Load:

@@ -76,6 +76,22 @@ def added_figures(size: str, rounds: Sequence[Paired]) -> dict[str, BenchmarkRes
     return figures
 
 
+def server_figures(
+    size: str, steps_ms: Mapping[str, float], front_cpu_s: float, requests: int
+) -> dict[str, BenchmarkResult]:
+    """Return what the service says itself of those requests, and what its front held a core for.
+
+    `steps_ms` are means by step of its statistics.
+    """
+    figures = {}
+    for step, mean_ms in steps_ms.items():
+        unit = f"ms, mean of {requests} requests, by the service's own clock"
+        figures[f"server_{step}_ms_{size}"] = BenchmarkResult(mean_ms, unit, (mean_ms,), COMMAND)
+    each_ms = 1e3 * front_cpu_s / requests
+    unit = f"ms of the front's time on cores a request, {requests} requests"
+    return figures | {f"front_cpu_ms_{size}": BenchmarkResult(each_ms, unit, (each_ms,), COMMAND)}
+
+
 def isolation_figures(
     who: str, rounds: Sequence[Mapping[int, Load]], qos_s: float
 ) -> dict[str, BenchmarkResult]:

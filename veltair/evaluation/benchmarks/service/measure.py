@@ -9,7 +9,7 @@ import numpy as np
 
 from veltair.evaluation.benchmarks.service.figures import OK, QUOTA_TIMES, Load, Paired
 from veltair.evaluation.benchmarks.service.senders import Caller, Sender, send
-from veltair.evaluation.benchmarks.service.started import ENGINE, StartedService
+from veltair.evaluation.benchmarks.service.started import StartedService
 from veltair.evaluation.remote.connection import Address
 from veltair.evaluation.remote.server_facts import RemoteError
 
@@ -151,11 +151,11 @@ def _load_on(service: StartedService, owner: str, model: str, ends: threading.Ev
 
 def resident_readings(service: StartedService, owner: str, model: str, cycles: int) -> list[int]:
     """Unload and load a model so often; return the engine's memory at READINGS even steps, and before."""
-    found = [service.resident_bytes(ENGINE)]
+    found = [service.resident_bytes()]
     each = max(cycles // READINGS, 1)
     for cycle in range(1, cycles + 1):
         service.change(owner, model, "unload")
         service.change(owner, model, "load")
         if cycle % each == 0:
-            found.append(service.resident_bytes(ENGINE))
+            found.append(service.resident_bytes())
     return found

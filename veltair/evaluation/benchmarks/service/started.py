@@ -23,13 +23,13 @@ from veltair.evaluation.remote.connection import Address
 from veltair.evaluation.remote.server_facts import Remote, RemoteError, tensors_of
 from veltair.evaluation.runtimes.started_server import OUTPUT_FILE, end_with_parent, free_port, import_path
 from veltair.wire.infer import Parameters
-from veltair.wire.messages import ModelMetadata
+from veltair.wire.messages import ModelMetadata, ModelStatistics
 
 START_S, READY_S, STOP_S, ASK_S = 60.0, 300.0, 45.0, 60.0
 LOOK_S = 0.05
-PARENT = 1  # place of a process's parent in its `stat`, behind its name
+PARENT, CPU_TIMES = 1, (11, 12)  # places in a process's `stat`, counted from behind its name
 OK, ACCEPTED = 200, 202
-ENGINE = "veltair.service.engine_process"
+ENGINE, FRONT = "veltair.service.engine_process", "veltair.service.front_process"
 
 
 class StartedService:
@@ -126,8 +126,24 @@ class StartedService:
         inputs = tensors_of([one.name for one in told.inputs], values)
         return self._remote(tenant).request(model, inputs, [one.name for one in told.outputs], parameters)
 
-    def resident_bytes(self, module: str) -> int:
-        """Return the memory of one of its processes, by the module that it runs."""
+    def resident_bytes(self) -> int:
+        """Return the memory of the engine's process."""
+        return int(_read(self._part(ENGINE) / "statm").split()[1]) * resource.getpagesize()
+
+    def front_cpu_s(self) -> float:
+        """Return for how long the front's process has held cores."""
+        folder = self._part(FRONT)
+        return sum(int(_field(folder, place)) for place in CPU_TIMES) / os.sysconf("SC_CLK_TCK")
+
+    def steps(self, tenant: str, model: str) -> ModelStatistics:
+        """Return what the service counts of a model. Raises RemoteError if it does not."""
+        told = self._remote(tenant).statistics(model)
+        if told is None:
+            raise RemoteError(f"the service tells nothing of {model}")
+        return told
+
+    def _part(self, module: str) -> Path:
+        """Return the folder in /proc of one of its processes, by the module that it runs."""
         assert self._process is not None
         parent = str(self._process.pid)
         (found,) = (
@@ -135,8 +151,7 @@ class StartedService:
             for folder in Path("/proc").glob("[0-9]*")
             if _field(folder, PARENT) == parent and module in _read(folder / "cmdline").split("\0")
         )
-        pages = int(_read(found / "statm").split()[1])
-        return pages * resource.getpagesize()
+        return found
 
     def _headers(self, tenant: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._tokens[tenant]}"}

@@ -23,6 +23,7 @@ from veltair.evaluation.benchmarks.service.figures import (
     isolation_figures,
     loads_figure,
     rejection_figures,
+    server_figures,
 )
 from veltair.evaluation.benchmarks.service.in_process import artifact_of, in_process
 from veltair.evaluation.benchmarks.service.measure import (
@@ -40,6 +41,7 @@ from veltair.evaluation.benchmarks.service.senders import Caller, Sender
 from veltair.evaluation.benchmarks.service.started import StartedService
 from veltair.evaluation.experiment.benchmark_file import BenchmarkResult, median_result, write_benchmark
 from veltair.evaluation.remote.connection import Address
+from veltair.evaluation.runtimes.remote_server import counted
 from veltair.evaluation.runtimes.started_server import null_server
 
 POLICY, PRESET = "veltair.serving.policies.adaptive:VeltairFULL", "tuned"
@@ -55,6 +57,7 @@ TENANTS: Mapping[str, Mapping[str, Any]] = {
 }
 SIZES = {"9kb": (24, 32, 2), "600kb": (224, 224, 8)}
 """By the bytes of a request: height, width and stride of a network that computes little."""
+MEAN = "_mean_ms"
 WORK, HEAVY, CYCLED = "work", ("heavy_1", "heavy_2"), "cycled"
 
 
@@ -114,7 +117,13 @@ def added(
             Caller(null) as nothing,
             in_process(artifact, values, POLICY, PRESET, place / "native") as bare,
         ):
-            figures |= added_figures(size, paired_rounds(served, bare, nothing, message, extent))
+            before, cpu_s = service.steps(OWNER, size), service.front_cpu_s()
+            rounds = paired_rounds(served, bare, nothing, message, extent)
+            cpu_s = service.front_cpu_s() - cpu_s
+            steps = counted(before, service.steps(OWNER, size))
+        means = {name.removesuffix(MEAN): value for name, value in steps.items() if name.endswith(MEAN)}
+        figures |= added_figures(size, rounds)
+        figures |= server_figures(size, means, cpu_s, extent.rounds * extent.requests)
     return figures
 
 
