@@ -12,7 +12,7 @@ from veltair.evaluation.benchmarks.service.figures import (
     added_figures,
     growth_figure,
     isolation_figures,
-    loads_figure,
+    loads_figures,
     rejection_figures,
     server_figures,
 )
@@ -65,11 +65,12 @@ def test_a_victim_loses_what_it_had_on_time_without_the_aggressor() -> None:
     assert figures["victim_p99_ratio_at_quota"].value == pytest.approx(1)
 
 
-def test_an_answer_that_is_none_is_not_on_time_however_quick_and_counts_as_late() -> None:
-    refused = Load((Ask(0.001, 503),) * 50 + (Ask(0.001, 200),) * 50)
+def test_a_refusal_is_not_on_time_however_quick_and_no_quick_answer() -> None:
+    refused = Load((Ask(0.001, 503),) * 50 + (Ask(0.002, 200),) * 50)
     assert refused.on_time(0.05) == 0.5
-    assert refused.percentile_s(99) == MISSED_S
-    assert refused.percentile_s(40) == pytest.approx(0.001)
+    assert refused.percentile_s(1) == pytest.approx(0.002)
+    assert refused.codes == {503: 50, 200: 50}
+    assert Load((Ask(0.001, 503),)).percentile_s(50) == MISSED_S
 
 
 def test_of_refusals_the_slower_kind_counts() -> None:
@@ -79,10 +80,14 @@ def test_of_refusals_the_slower_kind_counts() -> None:
     assert figures["rejection_floor_p99_ms"].value == pytest.approx(0.5)
 
 
-def test_loads_show_in_what_others_wait_beside_the_quiet_slot_of_the_same_round() -> None:
-    figure = loads_figure([(load(0.01), load(0.02)), (load(0.01), load(0.011)), (load(0.02), load(0.02))], 7)
-    assert figure.value == pytest.approx(1.1)
-    assert "7 loads" in figure.unit
+def test_loads_show_in_what_others_wait_and_lose_beside_the_quiet_slot_of_the_same_round() -> None:
+    refused = Load((Ask(0.01, 200),) * 90 + (Ask(0.01, 503),) * 10)
+    pairs = [(load(0.01), load(0.02)), (load(0.01), load(0.011)), (load(0.02), load(0.02))]
+    figures = loads_figures(pairs, 7, qos_s=0.05)
+    assert figures["others_p99_during_loads"].value == pytest.approx(1.1)
+    assert "7 loads" in figures["others_p99_during_loads"].unit
+    lost = loads_figures([(load(0.01), refused)], 1, qos_s=0.05)["others_loss_points_during_loads"]
+    assert lost.value == pytest.approx(10)
 
 
 def test_growth_is_relative_to_the_memory_after_the_first_cycles_and_says_of_how_many() -> None:

@@ -1,5 +1,6 @@
 """What the figures of the service are, from times that were measured: nothing is measured here."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,10 +47,17 @@ class Load:
         return sum(one.code == OK and one.latency_s <= qos_s for one in self.asks) / len(self.asks)
 
     def percentile_s(self, share: float) -> float:
-        """Return a percentile of the latencies; a request without an answer counts as MISSED_S."""
-        return float(
-            np.percentile([one.latency_s if one.code == OK else MISSED_S for one in self.asks], share)
-        )
+        """Return a percentile of the latencies of requests that were answered, MISSED_S if none was.
+
+        What was refused is no quick answer, and counts in `on_time` alone.
+        """
+        times = [one.latency_s for one in self.asks if one.code == OK]
+        return float(np.percentile(times, share)) if times else MISSED_S
+
+    @property
+    def codes(self) -> dict[int, int]:
+        """How many answers had which code."""
+        return dict(Counter(one.code for one in self.asks))
 
 
 def added_figures(size: str, rounds: Sequence[Paired]) -> dict[str, BenchmarkResult]:
@@ -136,11 +144,18 @@ def rejection_figures(
     }
 
 
-def loads_figure(rounds: Sequence[tuple[Load, Load]], loads: int) -> BenchmarkResult:
-    """Return the p99 of others while models load ÷ while none does; of each round the quiet slot is first."""
+def loads_figures(
+    rounds: Sequence[tuple[Load, Load]], loads: int, qos_s: float
+) -> dict[str, BenchmarkResult]:
+    """Return what others wait and lose while models load; of each round the quiet slot is first."""
     ratios = [busy.percentile_s(99) / quiet.percentile_s(99) for quiet, busy in rounds]
-    unit = f"p99 of another tenant's requests while models load ÷ while none does, {loads} loads"
-    return median_result(ratios, unit, COMMAND)
+    losses = [100 * (quiet.on_time(qos_s) - busy.on_time(qos_s)) for quiet, busy in rounds]
+    of = f"while models load against while none does, {loads} loads; median of {len(rounds)} rounds"
+    late = f"points of another tenant's requests within {1e3 * qos_s:g} ms, {of}"
+    return {
+        "others_p99_during_loads": median_result(ratios, f"p99 ÷ p99 of another tenant, {of}", COMMAND),
+        "others_loss_points_during_loads": median_result(losses, late, COMMAND),
+    }
 
 
 def growth_figure(resident_bytes: Sequence[int], warm: int, cycles: int) -> BenchmarkResult:

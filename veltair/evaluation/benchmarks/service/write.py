@@ -21,7 +21,7 @@ from veltair.evaluation.benchmarks.service.figures import (
     added_figures,
     growth_figure,
     isolation_figures,
-    loads_figure,
+    loads_figures,
     rejection_figures,
     server_figures,
 )
@@ -137,6 +137,9 @@ def isolation(
     figures: dict[str, BenchmarkResult] = {}
     for who, address in (("victim", service.address), ("null_victim", null)):
         rounds, late_s = isolation_rounds(address, victim, aggressor, extent, seed)
+        for one in rounds:
+            codes = {times: load.codes for times, load in one.items()}
+            print(f"{who}: answers by code, by times of the aggressor's quota: {codes}", flush=True)
         figures |= isolation_figures(who, rounds, QOS_S)
         late = [1e3 * one for one in late_s]
         text = "ms, p99 of what requests were sent late by the client, of slots"
@@ -170,7 +173,9 @@ def loads(
     figures = {"upload_to_ready_s_102mb": BenchmarkResult(built_s[0], text, (built_s[0],), COMMAND)}
     victim = Sender(service.request(VICTIM, WORK, values_of(contents[WORK])), VICTIM_QUOTA / 2)
     rounds, count = load_rounds(service, victim, OWNER, HEAVY[0], extent, seed)
-    figures["others_p99_during_loads"] = loads_figure(rounds, count)
+    figures |= loads_figures(rounds, count, QOS_S)
+    for quiet, busy in rounds:
+        print(f"answers by code, none loads: {quiet.codes}; models load: {busy.codes}", flush=True)
     messages = {name: service.request(OWNER, name, values_of(heavy)) for name in HEAVY}
     with Caller(service.address) as caller:
         added_s = swap_ins_s(dict.fromkeys(HEAVY, caller), messages, extent.swaps)
