@@ -16,8 +16,8 @@ from veltair.evaluation.remote.server_facts import RemoteError
 # Long enough for every thread to sleep: each request of a pair finds the machine at rest.
 REST_S = 0.002
 READINGS = 20
-# A model that was loaded gives way only after three times as long as that took.
-STAY_S, STAYS = 0.5, 4.0
+# A model that was loaded gives way only after three times as long as that took, one that was asked after 1 s.
+STAY_S, STAYS = 1.5, 4.0
 
 
 @dataclass(frozen=True, slots=True)
