@@ -25,7 +25,7 @@ CONFIGS = ROOT / "workflow" / "config"
 SCRIPT = ROOT / "workflow" / "scripts" / "step.py"
 # They start kernels on all cores, so nothing else may run beside them.
 BENCHMARKS = {
-    *("benchmarks_compiler", "benchmarks_engine", "benchmarks_simulator"),
+    *("benchmarks_compiler", "benchmarks_engine", "benchmarks_service", "benchmarks_simulator"),
     *("co_runs", "interference", "layer_times", "native_block_costs", "real_model", "tolerance"),
     "validation_trace",
 }

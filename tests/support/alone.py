@@ -16,6 +16,7 @@ ALONE = {
         "evaluation/benchmarks/test_arena.py",
         "evaluation/benchmarks/test_engine.py",
         "evaluation/benchmarks/test_native_engine.py",
+        "evaluation/benchmarks/test_service_benchmark.py",
         "evaluation/measurement/test_loading_engine.py",
         "evaluation/validation/test_co_runs.py",
         "machine/workers/test_native_pool.py",

@@ -157,6 +157,30 @@ rule benchmarks_engine:
         SCRIPT
 
 
+# It starts a service of its own and builds five small networks in it: with 2 quiet cores about 4 minutes.
+rule benchmarks_service:
+    input:
+        machine=R / "machine" / "machine.yaml",
+    output:
+        R / "benchmarks" / "service.json",
+    params:
+        **STEP.of(
+            "evaluation.benchmarks.service.write:write_service",
+            lambda wildcards: [("measured", "seed")],
+        ),
+    log:
+        LOGS / "benchmarks_service.log",
+    conda:
+        ENVIRONMENT
+    threads: ALL_THREADS
+    resources:
+        cpu_lock=1,
+    message:
+        "Measuring the service: what it adds, whom it keeps apart, how it loads (progress: {log})"
+    script:
+        SCRIPT
+
+
 # A process takes about 25 s for ResNet-50 and MobileNet-V2: twelve stay below 6 minutes.
 rule tolerance:
     input:

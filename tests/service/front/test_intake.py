@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,11 +11,12 @@ import pytest
 from tests.support.service.fake_builder import FakeBuilder
 from tests.support.service.fake_link import FakeLink
 from tests.support.service.tenant_builders import tenant_keys
+from veltair.service.front import intake
 from veltair.service.front.intake import Intake, slots_of
 from veltair.service.keys.tenant_keys import AdmissionKeys
 from veltair.service.models.memory import Memory
 from veltair.service.models.registry import Entry, Registry, State
-from veltair.service.models.store import Store
+from veltair.service.models.store import Store, check_seal
 from veltair.service.tenancy.admission import Admission
 from veltair.service.tenancy.errors import ServiceError, Trouble
 
@@ -33,10 +35,16 @@ class House:
         incoming.write_bytes(content)
         return self.intake.upload(tenant, name, version, incoming, sha256(content).hexdigest())
 
+    def is_settled(self, entry: Entry) -> bool:
+        return entry.state is not State.READY or any(
+            key.split("/")[:3] == [entry.tenant, entry.name, str(entry.version)] for key in self.link.models
+        )
+
     async def until(self, name: str, state: State, tenant: str = "shop") -> Entry:
         for _ in range(200):
             found = self.registry.find(tenant, name)
-            if found is not None and found.state is state:
+            # A ready model is in memory once its files were found to be those that were built.
+            if found is not None and found.state is state and self.is_settled(found):
                 return found
             await asyncio.sleep(0.001)
         raise AssertionError(f"{name} is {found}")
@@ -156,6 +164,30 @@ def test_code_that_was_changed_on_the_disk_is_not_loaded(tmp_path: Path) -> None
         assert entry.state is State.UNAVAILABLE
         assert "is not what was built" in entry.reason
         assert not house.link.models
+
+    run(tmp_path, scene)
+
+
+def test_others_go_on_while_files_are_checked_and_what_is_unloaded_meanwhile_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+
+    def check(folder: Path) -> None:
+        assert goes_on.wait(5)
+        check_seal(folder)
+
+    monkeypatch.setattr(intake, "check_seal", check)
+
+    async def scene(house: House) -> None:
+        house.upload()
+        while (found := house.registry.find("shop", "net")) is None or found.state is not State.READY:
+            await asyncio.sleep(0.001)
+        await house.intake.unload(SHOP, "net")
+        goes_on.set()
+        house.upload(b"y", "other")
+        await house.until("other", State.READY)
+        assert [key.split("/")[1] for key in house.link.models] == ["other"]
 
     run(tmp_path, scene)
 

@@ -12,13 +12,13 @@ from typing import Any
 from tests.support.service.fake_builder import FakeBuilder
 from tests.support.service.fake_link import FakeLink, echo
 from tests.support.service.tenant_builders import tenant_keys
-from veltair.service.front.desk import Desk
+from veltair.service.front.desk import Desk, key_of
 from veltair.service.front.http_body import Patience
 from veltair.service.front.http_front import HttpFront
 from veltair.service.front.intake import Intake
 from veltair.service.keys.tenant_keys import TenantKeys, TenantsKeys
 from veltair.service.models.memory import Memory
-from veltair.service.models.registry import Registry, State
+from veltair.service.models.registry import Entry, Registry, State
 from veltair.service.models.store import Store, place_of
 from veltair.service.tenancy.admission import Admission
 
@@ -94,6 +94,7 @@ class House:
     registry: Registry
     store: Store
     builder: FakeBuilder
+    memory: Memory
 
     async def get(self, path: str, token: str = "shop-token") -> Answered:
         """Get a page as a tenant."""
@@ -119,12 +120,16 @@ class House:
         self.intake.upload(tenant, name, version, incoming, digest)
         await self.until(name, State.READY, tenant, version)
 
+    def is_settled(self, entry: Entry) -> bool:
+        """Whether a model, if ready, may be asked: its files were found to be those that were built."""
+        return entry.state is not State.READY or self.memory.facts(key_of(entry)) is not None
+
     async def until(self, name: str, state: State, tenant: TenantKeys = SHOP, version: int = 1) -> None:
         """Wait for a model to get into a state."""
         found = None
         for _ in range(300):
             found = self.registry.find(tenant.name, name, version)
-            if found is not None and found.state is state:
+            if found is not None and found.state is state and self.is_settled(found):
                 return
             await asyncio.sleep(0.001)
         raise AssertionError(f"{name} is {found}")
@@ -148,7 +153,9 @@ async def housed(
     memory.start()
     await intake.start()
     try:
-        yield House(HttpFront(desk, intake, "0", patience), desk, intake, link, registry, store, builder)
+        yield House(
+            HttpFront(desk, intake, "0", patience), desk, intake, link, registry, store, builder, memory
+        )
     finally:
         await intake.stop()
         await memory.stop()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from veltair.evaluation.remote.connection import Address
 from veltair.wire.datatypes import datatype_of
 from veltair.wire.errors import WireError, error_text
-from veltair.wire.infer import InferRequest, Message, Tensor, write_request
+from veltair.wire.infer import InferRequest, Message, Parameters, Tensor, write_request
 from veltair.wire.messages import ModelMetadata, ModelStatistics, Statistics, decode, in_order
 
 ASK_S = 30.0
@@ -42,10 +42,18 @@ class Remote:
         name = quote(self.names.get(model, model), safe="")
         return f"{self.address.path}/v2/models/{name}{version}{what}"
 
-    def request(self, model: str, inputs: Sequence[Tensor], outputs: Sequence[str]) -> bytes:
+    def request(
+        self,
+        model: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[str],
+        parameters: Parameters | None = None,
+    ) -> bytes:
         """Return a whole HTTP request for inference, head and body."""
         asked = frozenset(outputs) if self.binary else frozenset()
-        message = write_request(InferRequest(tuple(inputs), "", tuple(outputs), asked), self.binary)
+        message = write_request(
+            InferRequest(tuple(inputs), "", tuple(outputs), asked, parameters=parameters or {}), self.binary
+        )
         return self._head(self.path(model, "/infer"), message) + message.body
 
     def get(self, path: str) -> tuple[int, bytes]:

@@ -63,6 +63,7 @@ SOURCES = {
         "snakemake --cores all benchmarks_compiler --configfile workflow/config/compiler.yaml",
     ),
     "engine": Source("The engine, alone and beside ONNX Runtime", "snakemake --cores all benchmarks_engine"),
+    "service": Source("The service, over loopback", "snakemake --cores all benchmarks_service"),
     "models": Source("Users' own models", "snakemake --cores all benchmarks_models"),
     "simulator": Source("The simulator's speed", "snakemake --cores all benchmarks_simulator"),
 }

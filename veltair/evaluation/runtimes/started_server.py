@@ -58,7 +58,7 @@ class StartedServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  (one system call, of a library that is loaded)
+                preexec_fn=end_with_parent,  # noqa: PLW1509  (one system call, of a library that is loaded)
             )
         try:
             self._await_ready(time.monotonic() + START_S)
@@ -118,7 +118,7 @@ def null_server(models: Sequence[ModelMetadata], folder: Path) -> StartedServer:
     write_atomically({path: encode(list(models))})
     module = "veltair.service.null_server"
     command = [sys.executable, "-P", "-m", module, str(path), "--port", str(port)]
-    return StartedServer("null", command, port, [one.name for one in models], folder, _import_path())
+    return StartedServer("null", command, port, [one.name for one in models], folder, import_path())
 
 
 def rival(
@@ -142,7 +142,7 @@ def rival(
         str(cores),
         *files_given,
     ]
-    return StartedServer(name, command, port, list(models), folder, _import_path())
+    return StartedServer(name, command, port, list(models), folder, import_path())
 
 
 def free_port() -> int:
@@ -152,12 +152,12 @@ def free_port() -> int:
         return port
 
 
-def _import_path() -> dict[str, str]:
-    # Rivals read the messages of the protocol by our code.
+def import_path() -> dict[str, str]:
+    """Return the variable of the environment by which a process finds our code, as rivals need it."""
     return {"PYTHONPATH": str(Path(str(files("veltair"))).resolve().parent)}
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Let the process be told to end when the one that started it ends, however that happens."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 

@@ -260,7 +260,11 @@ class Intake:
         tenant, folder = self._tenants[entry.tenant], self._store.folder(_place(entry))
         while True:
             try:
-                check_seal(folder)
+                # On a thread: of large models it takes longer than anybody else should wait.
+                await asyncio.to_thread(check_seal, folder)
+                now = self._registry.find(*entry.key)
+                if now is None or not now.state.is_served or now.digest != entry.digest:
+                    return now or entry  # It was unloaded or removed meanwhile.
                 slots = slots_of(tenant, request_bytes(folder))
                 await self._memory.add(key_of(entry), entry.tenant, folder, tenant.qos_ms / 1e3, slots)
             except EngineDownError:
