@@ -222,6 +222,7 @@ PLANTED = [
     ("veltair/serving/engine/engine.py", "veltair.serving.simulator.noise", "serving"),
     ("veltair/serving/stray.py", "", "serving"),
     ("veltair/wire/errors.py", "veltair.wire.infer", "wire"),
+    ("veltair/service/engine/link.py", "veltair.service.front.desk", "service"),
     ("veltair/evaluation/metrics/metrics.py", "veltair.evaluation.figures.grid", "evaluation"),
     ("veltair/evaluation/simulation/run.py", "veltair.evaluation.measurement.run", "evaluation"),
     ("veltair/evaluation/stray.py", "", "evaluation"),
